@@ -157,6 +157,8 @@ class Provenance:
         not_told_apart: other functions that the weights may represent: they give the same predictions on the given
             windows, but not on all others.
         unused: keys of the imported weights that have no effect on the forecasts.
+        fitted_from, fitted_to: times of the newest rows of the first and the last window that the weights were last
+            fitted to; None if unknown.
     """
 
     source: str
@@ -168,18 +170,29 @@ class Provenance:
     relative_difference: float | None = None
     not_told_apart: tuple[LongText, ...] = ()
     unused: tuple[LongText, ...] = ()
+    fitted_from: str | None = None
+    fitted_to: str | None = None
 
     def __post_init__(self) -> None:
         check_config(self)
 
     @classmethod
-    def now(cls, source: str, verified: bool, parent: LoadedModel | None = None) -> Provenance:
-        """The provenance of a checkpoint made by this library now."""
+    def now(
+        cls,
+        source: str,
+        verified: bool,
+        parent: LoadedModel | None = None,
+        fitted: tuple[str | None, str | None] | None = None,
+    ) -> Provenance:
+        """The provenance of a checkpoint made by this library now; `fitted` are by default the times of its parent."""
         library = "kanscope"
         with suppress(PackageNotFoundError):
             library += f" {version('kanscope')}"
         created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return cls(source, library, created, verified, f"sha256:{parent.sha256}" if parent and parent.sha256 else None)
+        if fitted is None:
+            fitted = (parent.provenance.fitted_from, parent.provenance.fitted_to) if parent else (None, None)
+        made_from = f"sha256:{parent.sha256}" if parent and parent.sha256 else None
+        return cls(source, library, created, verified, made_from, fitted_from=fitted[0], fitted_to=fitted[1])
 
 
 @dataclass(frozen=True)

@@ -256,13 +256,16 @@ class Model(Result):
     def chain(self) -> str:
         """The layers in words, such as ``LSTM of 12 units -> readout last -> head [12, 5, 1]``; parts of a graph."""
         config = self.config
+        n_linear = sum(layer.is_linear for layer in config.head)
+        counts = {"KAN": len(config.head) - n_linear, "Linear": n_linear}
+        layers = [f"{kind} layers: {count}" for kind, count in counts.items() if count]
         parts = [
             f"graph of {len(config.graph)} nodes" if config.graph else "",
             f"front {width_of(config.front)}" if config.front else "",
             str(config.recurrent or ""),
             *map(str, config.recurrents),
             "" if config.graph else f"readout {config.readout}",
-            f"KAN layers: {len(config.head)}" if config.graph else f"head {width_of(config.head)}",
+            *(layers if config.graph else [f"head {width_of(config.head)}"]),
             config.output_function or "",
         ]
         return (", " if config.graph else " -> ").join(filter(None, parts))

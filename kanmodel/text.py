@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence, Set
 from functools import reduce
 from math import floor, log10
 from operator import and_
+from textwrap import shorten as cut
 from typing import Any
 from unicodedata import combining, east_asian_width
 
@@ -105,6 +106,14 @@ def abbreviate(text: str, length: int = MAX_LABEL) -> str:
         return text
     end = (length - 1) // 2
     return f"{text[: length - 1 - end]}…{text[-end:]}"
+
+
+def abbreviate_words(text: str, length: int) -> str:
+    """Shortens a title or a sentence to at most `length` characters by its last words."""
+    if len(text) <= length:
+        return text
+    short = cut(text, length, placeholder=" …", break_on_hyphens=False)
+    return short if 2 * len(short) > length else abbreviate(text, length)
 
 
 def shorten_names(names: Sequence[str], length: int) -> dict[str, str]:

@@ -116,6 +116,7 @@ def measure_intervals(model: LoadedModel, output: int, when: Times, say: Amounts
     predictions, (lower, upper) = found[0][:, output], (bounds[:, :, forecast] for bounds in found[1:])
     widths, calibration, percents = upper[0] - lower[0], intervals.calibration, list(map(_percent, intervals.levels))
     usual, (narrow, wide) = float(np.median(widths)), np.quantile(widths, [0.1, 0.9]).tolist()
+    varies = say(float(widths.min())) != say(float(widths.max()))
     named = f"test_coverage {intervals.levels[0]:g}"
     tested = model.metrics.get(f"{named} {config.outputs[output]}", model.metrics.get(named))
     evidence: dict[str, Any] = {"levels": list(intervals.levels), "kind": intervals.kind, "usual_width": usual}
@@ -123,7 +124,7 @@ def measure_intervals(model: LoadedModel, output: int, when: Times, say: Amounts
 
     brief = f"The interval around the forecast is meant to hold {percents[0]} of the actual values"
     brief += "".join(f", a wider one {percent}" for percent in percents[1:]) + f". That of {percents[0]} is"
-    brief += f" {say(usual)} wide in {'every situation' if intervals.kind == 'constant' else 'the middle case'}."
+    brief += f" {say(usual)} wide in {'the middle case' if varies else 'every situation'}."
     if tested is not None:
         brief += f" In the test after the training it held {write_percent(tested)} of them."
     actual = None if model.reference.targets is None else model.reference.targets[:, output]
@@ -132,7 +133,7 @@ def measure_intervals(model: LoadedModel, output: int, when: Times, say: Amounts
         evidence |= {"held": held, "windows": len(actual)}
         brief += f" Of the {len(actual)} situations here it holds {write_percent(held[0])}."
     since = f", from `{calibration.first}` to `{calibration.last}`" if calibration.first else ""
-    spread = f" In eight of ten situations it is {say(narrow)} to {say(wide)} wide." if wide > narrow else ""
+    spread = f" In eight of ten situations it is {say(narrow)} to {say(wide)} wide." if say(wide) != say(narrow) else ""
     answer = f"{brief}{spread} It was calibrated on {calibration.windows} windows{since}."
     ends = [when.name(max(0, len(widths) - N_BAND)), when.name(-1)] if when.texts else ["", ""]
     first, last = (end.replace("`", "").split(",")[0] for end in ends)  # days
@@ -141,7 +142,7 @@ def measure_intervals(model: LoadedModel, output: int, when: Times, say: Amounts
     panels: list[Panel] = [
         Band(f"Forecasts, {percents[0]} interval", forecasts, low, high, came, first, last, say.unit)
     ]
-    if intervals.kind != "constant":
+    if varies:
         bars = [*_split_widths(widths, when, f"Width of the {percents[0]} interval", say.unit)]
         evidence["by"] = {each.by: list(each.rows) for each in bars}
         shares = _share_width(model, forecast)
@@ -284,6 +285,8 @@ def _describe_extremes(panel: Bars, say: Amounts) -> str:
     name = panel.figures[0]
     worst, best = (choose(panel.rows, key=lambda row: row[name]) for choose in (max, min))
     form = {"step": "{} steps ahead", "month": "in {}", "hour": "at {}:00", "series": "of {}"}[panel.by]
-    ends = [f"{form.format(panel.name(row))} ({say(row[name])})" for row in (worst, best)]
-    what = "average miss" if name == "mae" else "average width"
+    what, (most, least) = "average miss" if name == "mae" else "average width", (say(of[name]) for of in (worst, best))
+    if most == least:
+        return f" By {panel.by}, the {what} is always the same, {most}."
+    ends = [f"{form.format(panel.name(row))} ({size})" for row, size in ((worst, most), (best, least))]
     return f" By {panel.by}, the {what} is largest {ends[0]} and smallest {ends[1]}."

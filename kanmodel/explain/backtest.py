@@ -55,6 +55,8 @@ class Backtest(WindowsResult):
         within_day: whether the rows are less than a day apart, so that they have an hour of the day.
         across_gaps: number of windows that are left out for a gap in time in them.
         missing: those that are left out for a missing value.
+        in_training: number of windows in the time of the training, from the first to the last that the model was fitted
+            to, whose errors are not those of new rows; None if that time is unknown.
         levels: nominal coverages of the intervals, ascending; empty if the target has none.
         lower, upper: bounds, (n_levels, n, horizon), original units; NaN before a given adaptation.
         adaptation: the factors of the intervals after all outcomes, for `Model.adapt` and the next backtest, as a
@@ -77,6 +79,7 @@ class Backtest(WindowsResult):
     within_day: bool
     across_gaps: int
     missing: Missing
+    in_training: int | None = field(default=None, kw_only=True)
     levels: tuple[float, ...] = field(default=(), kw_only=True)
     lower: Array = field(default_factory=lambda: np.zeros((0, 0, 0)), kw_only=True)
     upper: Array = field(default_factory=lambda: np.zeros((0, 0, 0)), kw_only=True)
@@ -132,6 +135,7 @@ class Backtest(WindowsResult):
             within_day=time is not None and time.within_day,
             across_gaps=windows.across_gaps,
             missing=windows.missing,
+            in_training=_count_in_training(model, windows),
             **windows.named,
             **about,
         )
@@ -251,6 +255,9 @@ class Backtest(WindowsResult):
             shown["series"] = f"{len(self.by['series']):,}; largest MAE of {list_some(of_series, N_NAMED)}"
         if self.by["month"]:
             shown["hour, month" if self.by["hour"] else "month"] = f"of the {self.clock}"
+        if self.in_training:
+            which = "all" if self.in_training == len(self) else f"{self.in_training:,} of {len(self):,}"
+            shown["training"] = f"{which} windows lie in the time of the training: errors on new rows may be larger"
         if self.left_out:
             shown["left out"] = self.left_out
         values = {"MAE": errors.mae, "RMSE": errors.rmse, "bias": errors.bias, "persistence": errors.persistence_mae}
@@ -278,6 +285,17 @@ class Backtest(WindowsResult):
                 columns = [*COLUMNS, *(f"{of}@{level:g}" for level in self.levels for of in ("covered", "winkler"))]
                 tables.append(Table(rows, [name, *columns], title, most=N_HOURS))
         return tables
+
+
+def _count_in_training(model: LoadedModel, windows: Windows) -> int | None:
+    """Number of windows in the time of the training; None if it, or that of the rows, is unknown."""
+    origin, spec = model.provenance, windows.table.spec
+    if origin.fitted_from is None or origin.fitted_to is None or spec.time is None or windows.table.instants is None:
+        return None
+    ends = [origin.fitted_from, origin.fitted_to]
+    (first, last), _ = read_instants(ends, lambda _: "the time of the training", spec.time.zone)
+    at = windows.table.instants[windows.ends]
+    return int(((first <= at) & (at <= last)).sum())
 
 
 def _find_season(

@@ -229,15 +229,17 @@ class Times:
 
 @dataclass(frozen=True)
 class Amounts:
-    """Writes amounts of the target in its unit, with the decimals of the output's standard deviation."""
+    """Writes amounts of the target in its unit, with the decimals of the spread of what is forecast."""
 
     unit: str | None
     scale: float
 
     @classmethod
     def of(cls, model: LoadedModel, output: int) -> Amounts:
-        """Those of an output."""
-        return cls(model.config.target_of(output).unit, float(model.output_std[output]))
+        """Those of an output; forecasts that hardly vary have the decimals of actual values, or five digits at most."""
+        forecasts, targets = model.scaling.outputs_to_original(model.reference_outputs), model.reference.targets
+        least = abs(forecasts[:, output].mean()) / 100 if targets is None else targets[:, output].std()
+        return cls(model.config.target_of(output).unit, float(max(model.output_std[output], least)))
 
     def __call__(self, value: float) -> str:
         """``1.59 K``."""

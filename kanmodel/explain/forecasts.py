@@ -19,6 +19,8 @@ from kanmodel.network.intervals import forecasts_of, name_forecast
 from kanmodel.tables.statistics.errors import covered
 from kanmodel.text import list_some, with_unit
 
+N_ENDS = 5  # forecasts at either end that text and HTML list
+
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Forecasts(WindowsResult):
@@ -155,17 +157,21 @@ class Forecasts(WindowsResult):
         return f"Forecasts of {list_some(named)} with intervals"
 
     def _facts(self) -> dict[str, str]:
-        if self.actual is None or not (coverage := self.coverage):
-            return {}
-        known = int((~np.isnan(self.actual)).sum())
-        held = ", ".join(f"{100 * share:.3g} % at {level:g}" for level, share in coverage.items())
-        return {"covered": f"{held}, of {known:,} actual values"}
+        facts = {}
+        if self.predictions.size > 2 * N_ENDS:
+            facts["forecasts"] = f"{self.predictions.size:,}, here the first {N_ENDS} and the last {N_ENDS}"
+        if self.actual is not None and (coverage := self.coverage):
+            known = int((~np.isnan(self.actual)).sum())
+            held = ", ".join(f"{100 * share:.3g} % at {level:g}" for level, share in coverage.items())
+            facts["covered"] = f"{held}, of {known:,} actual values"
+        return facts
 
     def _details(self) -> str:
         return html.write_heading(self._title()) + super()._details()
 
     def _tables(self) -> list[Table]:
         rows = self.table()
+        rows = [*rows[:N_ENDS], *rows[-N_ENDS:]] if len(rows) > 2 * N_ENDS else rows
         return [Table(rows, [name for name in rows[0] if not name.startswith("covered")] if rows else [])]
 
 

@@ -41,7 +41,7 @@ MIN_WINDOWS = 64  # on which the error is measured, however large the model is
 MULTIPLY_ADDS = 2e12  # a minute or two of one core
 BATCH_BYTES = 1 << 26  # of the values that one batch holds in the recurrent part and on the edges
 
-Verdict = Literal["disconnected", "negligible", "important", "weak"]
+Verdict = Literal["disconnected", "unseen", "negligible", "important", "weak"]
 IMPORTANT = 0.5  # times the even share 1 / n_features: the least that an important feature has
 NEGLIGIBLE = 0.2  # times the even share: what a negligible feature stays below
 REDUNDANT_CORRELATION = 0.9
@@ -76,10 +76,11 @@ class Attribution:
         name, members: the feature or group, and its features, at any depth.
         rank: 1 for the largest mean |contribution|.
         verdict: the first that holds, where the even share is 1 / n_features: ``disconnected``, no path of live edges
-            and nonzero weights leads to the output, and its contribution is exactly 0; ``important``, the lower bound
-            of its share is at least 0.5 even shares, and that of its permutation effect above 0 where targets are
-            known; ``negligible``, the upper bound of its share is below 0.2 even shares, and the interval of its
-            permutation effect includes 0 where targets are known; else ``weak``.
+            and nonzero weights leads to the output, and its contribution is exactly 0; ``unseen``, it has one value in
+            all reference windows, such as a holiday that none of them has, so they do not show what it does;
+            ``important``, the lower bound of its share is at least 0.5 even shares, and that of its permutation effect
+            above 0 where targets are known; ``negligible``, the upper bound of its share is below 0.2 even shares, and
+            the interval of its permutation effect includes 0 where targets are known; else ``weak``.
         connected: whether such a path exists.
         mean_abs_contribution, interval: mean magnitude of its contribution, summed over steps.
         mean_contribution: signed mean.
@@ -271,7 +272,7 @@ def _attribute(
         known = {**permuted, **_permute(model, output, [members for members in distinct if members not in permuted])}
         growth = np.stack([known[members] for members in distinct], axis=1)
         effect = Bootstrap(len(growth)).mean(growth)
-    live = connected_features(model.network, output)
+    live, varies = connected_features(model.network, output), np.ptp(model.reference.windows.numpy(), axis=(0, 1)) > 0
     scores, partners = (None, None) if groups else (score_features(model), _partners(model))
     order = sorted(range(len(grouping.names)), key=grouping.members.__getitem__)
     order.sort(key=lambda number: -magnitude.value[place[grouping.members[number]]])
@@ -280,11 +281,12 @@ def _attribute(
         members = grouping.members[number]
         at, connected = place[members], any(live[feature] for feature in members)
         effect_interval = None if effect is None else effect.bounds(at)
+        verdict = judge(connected, share.bounds(at), len(grouping.whole), effect_interval)
         rows.append(
             Attribution(
                 name=grouping.names[number],
                 rank=rank,
-                verdict=judge(connected, share.bounds(at), len(grouping.whole), effect_interval),
+                verdict=verdict if not connected or varies[[*members]].any() else "unseen",
                 connected=connected,
                 mean_abs_contribution=float(magnitude.value[at]),
                 interval=magnitude.bounds(at),

@@ -191,7 +191,8 @@ def _features(model: LoadedModel, importance: Importance) -> Finding:
     cut_off = f" No path leads from {_name(disconnected)} to the output, so there the contribution is exactly 0."
     answer += cut_off if disconnected else " No feature is cut off from the output."
     if mixer := model.config.mixer:
-        answer += f" After {mixer} the inputs of the KAN are hidden units, each a mixture of all features: a unit"
+        reader = "head" if all(layer.is_linear for layer in model.config.head) else "KAN"
+        answer += f" After {mixer} the inputs of the {reader} are hidden units, each a mixture of all features: a unit"
         answer += " without connections says nothing about any one feature."
     question = "Are features without connections unimportant?"
     return Finding("features", question, answer, evidence, brief + (cut_off if disconnected else " None is cut off."))

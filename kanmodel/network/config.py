@@ -145,6 +145,11 @@ class LayerConfig:
         return (*range(self.n_sum), *factors)
 
     @property
+    def is_linear(self) -> bool:
+        """Whether the functions on its edges are lines through the origin, as in a Linear layer."""
+        return self.basis.kind == "line" and self.base == "zero" and not self.symbolic
+
+    @property
     def n_before_base(self) -> int:
         """Number of transforms of `before` that are applied before the base."""
         return len(self.before) if self.base_after is None else self.base_after

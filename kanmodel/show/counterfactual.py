@@ -7,7 +7,7 @@ from math import isfinite
 from kanmodel.explain.counterfactual import Counterfactual, Counterfactuals
 from kanmodel.explain.result import Theme, draw
 from kanmodel.show.svg import MARGIN, Part, Scale, new_picture, scale_over, write_amount, write_change
-from kanmodel.text import abbreviate, with_unit
+from kanmodel.text import abbreviate, abbreviate_words, with_unit
 
 WIDTH = 760.0
 LEFT, RIGHT = 190.0, 520.0  # ends of a plot; values before and after are right of it
@@ -47,7 +47,9 @@ def _add_window(root: Part, result: Counterfactuals, one: Counterfactual, name: 
         f"{name + ': ' if name else ''}{found}, {_write_move(one.prediction, one.new_prediction, unit)}"
     )
     group.set("class", "window")
-    group.add("text", abbreviate(f"{name}: {found}" if name else found, 90), x=MARGIN, y=top + 12, class_="strong")
+    group.add(
+        "text", abbreviate_words(f"{name}: {found}" if name else found, 90), x=MARGIN, y=top + 12, class_="strong"
+    )
     y = top + HEAD
     x = scale_over([one.prediction, one.new_prediction, *filter(isfinite, (low, high))], LEFT, RIGHT, 0.12)
     start, end = (x.at(min(max(bound, x.low), x.high)) for bound in (low, high))

@@ -13,7 +13,7 @@ from kanmodel.explain.comparison import Comparisons
 from kanmodel.explain.model_comparison import ModelComparison
 from kanmodel.explain.result import Theme, draw
 from kanmodel.show.svg import LETTER, MARGIN, Part, Scale, new_picture, scale_over, write_amount, write_change
-from kanmodel.text import abbreviate, with_unit
+from kanmodel.text import abbreviate, abbreviate_words, with_unit
 
 WIDTH = 760.0
 LEFT, RIGHT = 190.0, 640.0  # ends of a plot; names are left and amounts right of it
@@ -142,7 +142,7 @@ def _draw_blocks(
 def _add_block(root: Part, block: Block, x: Scale, top: float, unit: str | None, parts: Sequence[str]) -> None:
     """The heading, a row for each feature, and the whole difference."""
     group = root.add_group(f"{block.heading}: {write_change(block.total, unit)}", class_="block")
-    group.add("text", abbreviate(block.heading, 90), x=MARGIN, y=top + 14, class_="strong")
+    group.add("text", abbreviate_words(block.heading, 90), x=MARGIN, y=top + 14, class_="strong")
     top += HEAD
     bottom = top + ROW * (len(block.rows) + 1)
     group.add_rules(x, top, bottom, unit)

@@ -11,7 +11,7 @@ from kanmodel.explain.drift import ASKED, Drift, UseDrift, write_change, write_s
 from kanmodel.explain.result import Theme, draw
 from kanmodel.show.svg import MARGIN, Part, Scale, new_picture, scale_over, write_amount, write_points
 from kanmodel.tables.statistics.tally import N_BINS
-from kanmodel.text import abbreviate
+from kanmodel.text import abbreviate, abbreviate_words
 
 WIDTH, TOP, GAP = 760.0, 84.0, 26.0
 ANSWER, N_ANSWER = 38.0, 112  # height of an answer, and most letters of it
@@ -55,7 +55,7 @@ def _add_answer(root: Part, y: float, question: str, answer: str, alarm: bool | 
     look = {True: "solid", False: "box", None: "pale"}[alarm]
     group.add("circle", class_=look, cx=MARGIN + 6, cy=y + 9, r=6)
     group.add("text", question, x=MARGIN + 22, y=y + 13, class_="strong")
-    group.add("text", abbreviate(answer, N_ANSWER), x=MARGIN + 22, y=y + 28, class_="muted")
+    group.add("text", abbreviate_words(answer, N_ANSWER), x=MARGIN + 22, y=y + 28, class_="muted")
     return y + ANSWER
 
 

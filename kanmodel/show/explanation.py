@@ -24,9 +24,10 @@ from kanmodel.show.svg import (
     write_amount,
     write_change,
 )
-from kanmodel.text import abbreviate
+from kanmodel.text import abbreviate, abbreviate_words
 
 WIDTH = 760.0
+N_UNIT = 6  # most letters of a unit beside a feature's value
 LEFT, RIGHT = 250.0, 640.0  # ends of a plot; names are left and amounts right of it
 VALUES = 78.0  # width of the features' values, between their names and the plot
 ROUNDED = 1e-6  # of a feature's mean magnitude in window and baseline: a smaller value is shown as 0
@@ -65,7 +66,7 @@ def draw_explanation(result: Explanation, theme: Theme = "auto") -> bytes:
     root = new_picture(WIDTH, bottom, heading, "; ".join(filter(None, (first, caption))), result.source)
     root.add_heading(heading, lines[0])
     if lines[1:]:
-        root.add("text", abbreviate(lines[1], N_CAPTION), x=MARGIN, y=TOP - 6, class_="muted")
+        root.add("text", abbreviate_words(lines[1], N_CAPTION), x=MARGIN, y=TOP - 6, class_="muted")
     root.append(body)
     return root.serialise(theme)
 
@@ -131,7 +132,7 @@ def _write_values(result: Explanation) -> list[tuple[str, str]]:
         rounded = np.where(np.abs(values) > ROUNDED * size, values, 0.0)
         newest, mean = float(rounded[-1]), float(values.mean())
         over = "" if len(values) == 1 else f", mean {write_amount(mean, unit)} over {len(values)} steps"
-        short = None if unit is None else abbreviate(unit, 6)
+        short = unit if unit is not None and len(unit) <= N_UNIT else None
         found.append((write_amount(newest, short), f"; newest value {write_amount(newest, unit)}{over}"))
     return found
 
@@ -177,7 +178,8 @@ def _add_heat_map(
     root.add("text", title, x=MARGIN, y=top + 12, class_="strong")
     left = RIGHT - KEY * N_KEYS  # of the legend: the most negative to the most positive contribution
     root.add("text", write_change(-largest, None), x=left - 6, y=top + 11, class_="end muted")
-    root.add("text", write_change(largest, unit), x=RIGHT + 6, y=top + 11, class_="muted")
+    right = abbreviate_words(write_change(largest, unit), int((WIDTH - RIGHT - 6) / 6.3))
+    root.add("text", right, x=RIGHT + 6, y=top + 11, class_="muted")
     root.add("rect", class_="band", x=left, y=top + 2, width=RIGHT - left, height=KEY)
     for number, share in enumerate(np.linspace(-1, 1, N_KEYS).tolist()):
         patch = {"x": left + KEY * number, "y": top + 2, "width": KEY, "height": KEY}

@@ -10,7 +10,7 @@ import numpy as np
 from kanmodel.explain.finding import Band, Bars, Drivers, Example, Response
 from kanmodel.explain.result import Theme, draw
 from kanmodel.show.svg import Part, Scale, enclose, new_picture, scale_over, write_points
-from kanmodel.text import abbreviate, shorten_names, write_figure
+from kanmodel.text import abbreviate_words, shorten_names, write_figure
 
 WIDE, NARROW = 340.0, 240.0  # of one of two pictures in a row, and of three
 HEIGHT, BELOW, PAD = 168.0, 34.0, 8.0  # of a plot with axes: its height, the room of the lower axis and on the right
@@ -42,9 +42,9 @@ def draw_bars(panel: Bars, theme: Theme = "auto", *, n_beside: int = 2) -> bytes
         if number % every == 0:
             root.add("text", panel.name(row), x=left + bar / 2, y=y.start + 14, class_="middle muted")
     root.add("path", class_="axis", d=f"M{start:g} {y.start}H{width}")
-    root.add("text", abbreviate(panel.axis, int(width / LETTER)), x=width, y=height - 5, class_="end muted")
+    root.add("text", abbreviate_words(panel.axis, int(width / LETTER)), x=width, y=height - 5, class_="end muted")
     root.add("path", class_="whisker", d=f"M0 {TOP - 6}h14")
-    root.add("text", abbreviate(panel.simple, int((width - 20) / 5.6)), x=20, y=TOP - 2, class_="muted")
+    root.add("text", abbreviate_words(panel.simple, int((width - 20) / 5.6)), x=20, y=TOP - 2, class_="muted")
     return root.serialise(theme)
 
 
@@ -68,7 +68,7 @@ def draw_band(panel: Band, theme: Theme = "auto", *, n_beside: int = 2) -> bytes
         root.add("circle", class_="pale" if low <= actual <= high else "dot", cx=at, cy=y.at(actual), r=2.2)
     root.add("text", panel.first, x=start, y=height - 18, class_="muted")
     root.add("text", panel.last, x=width, y=height - 18, class_="end muted")
-    dots = "; dots: actual values, dark outside" if panel.actual else ""
+    dots = "; dots: actual, dark outside" if panel.actual else ""
     root.add("text", f"line: forecast{dots}", x=width, y=height - 5, class_="end muted")
     return root.serialise(theme)
 
@@ -143,7 +143,9 @@ def draw_response(panel: Response, theme: Theme = "auto", *, n_beside: int = 3) 
     width = WIDE if n_beside < 3 else NARROW
     root = _start(panel.label, None, "change of the forecast", width, HEIGHT)
     unit = f" ({panel.unit})" if panel.unit else ""
-    root.add("text", f"change of the forecast{abbreviate(unit, 14)}", x=0, y=TOP - 4, class_="muted")
+    root.add(
+        "text", abbreviate_words(f"change of the forecast{unit}", int(width / 5.9)), x=0, y=TOP - 4, class_="muted"
+    )
     y = scale_over([*panel.low, *panel.high, *panel.change, 0.0], HEIGHT - BELOW, TOP + 8, 0.04)
     start = _add_levels(root, y, width)
     x = scale_over(panel.shift, start + 4, width - PAD)
@@ -161,8 +163,8 @@ def draw_response(panel: Response, theme: Theme = "auto", *, n_beside: int = 3) 
     known = [point for point, is_inside in zip(points, inside.tolist(), strict=True) if is_inside]
     if len(known) > 1:
         root.add("polyline", class_="curve main", points=write_points(*map(list, zip(*known, strict=True))))
-    label = "lower or higher by" + (f" ({abbreviate(panel.feature_unit, 14)})" if panel.feature_unit else "")
-    root.add("text", abbreviate(label, int(width / 5.6)), x=width, y=HEIGHT - 5, class_="end muted")
+    label = "lower or higher by" + (f" ({panel.feature_unit})" if panel.feature_unit else "")
+    root.add("text", abbreviate_words(label, int(width / 5.9)), x=width, y=HEIGHT - 5, class_="end muted")
     return root.serialise(theme)
 
 
@@ -170,7 +172,7 @@ def _start(title: str, unit: str | None, description: str, width: float, height:
     """A picture with its title."""
     heading = f"{title} ({unit})" if unit else title
     root = new_picture(width, height, heading, description, role="img")
-    shown = root.add("text", abbreviate(heading, int(width / BOLD)), x=0, y=14, class_="strong", font_size="12")
+    shown = root.add("text", abbreviate_words(heading, int(width / BOLD)), x=0, y=14, class_="strong", font_size="12")
     shown.add("title", heading)
     return root
 

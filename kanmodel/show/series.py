@@ -393,7 +393,7 @@ def _list_ticks(panel: Panel) -> list[tuple[float, str]]:
         every = ceil(len(panel.times) / N_TICKS)
         return [(float(panel.at[number]), panel.times[number]) for number in range(0, len(panel.times), every)]
     chosen, length = np.arange(0, len(local), ceil(len(local) / N_TICKS)), LEVELS["m"]
-    most = 0
+    most = 1  # a single tick says less than some points
     for level, strides in STRIDES.items():
         begun = local.astype(f"datetime64[{level}]")
         count = begun.astype(np.int64)

@@ -13,11 +13,12 @@ from kanmodel.arrays import Array
 from kanmodel.errors import NonFiniteError
 from kanmodel.explain.result import Theme
 from kanmodel.show.style import STYLE, attributes_of
-from kanmodel.text import abbreviate, printable
+from kanmodel.text import abbreviate, abbreviate_words, printable
 
 MARGIN = 24.0
 SOURCE, LINE, LETTER = 20.0, 14.0, 6.0  # heights of the source and of its second line; width of a letter, roughly
 TICK_STEPS = (1, 2, 5, 10)  # distances of ticks, times a power of ten
+OTHER_STEPS = (8, 6, 5, 4, 3, 2, 1, 0.5)  # of which the first that leaves two ticks is taken, where these leave one
 TINY = 1e-300  # shorter scales have no ticks
 
 
@@ -50,7 +51,7 @@ class Part(Element):
     def add_heading(self, heading: str, caption: str, n_heading: int = 80, n_caption: int = 200) -> Part:
         """Adds a heading and a caption below it, of at most so many characters, with the whole text as title."""
         for name, length, y, class_ in ((heading, n_heading, 36.0, "heading"), (caption, n_caption, 57.0, "muted")):
-            text = self.add("text", abbreviate(name, length), x=MARGIN, y=y, class_=class_)
+            text = self.add("text", abbreviate_words(name, length), x=MARGIN, y=y, class_=class_)
             if len(name) > length:
                 text.add("title", name)
         return text
@@ -176,11 +177,17 @@ class Scale:
         return [self.at(value) for value in values.tolist()]
 
     def ticks(self, count: int = 6) -> list[float]:
-        """At most `count` + 1 round values, evenly spaced."""
+        """At most `count` + 1 round values, evenly spaced, and at least two."""
         rough = (self.high - self.low) / count
         power = 10.0 ** floor(log10(rough))
-        step = next(factor * power for factor in TICK_STEPS if factor * power >= rough * (1 - 1e-9))
-        return [number * step for number in range(ceil(self.low / step - 1e-9), floor(self.high / step + 1e-9) + 1)]
+        usual = next(factor * power for factor in TICK_STEPS if factor * power >= rough * (1 - 1e-9))
+        ticks = list[float]()
+        for step in (usual, *(factor * power for factor in OTHER_STEPS)):
+            multiples = range(ceil(self.low / step - 1e-9), floor(self.high / step + 1e-9) + 1)
+            ticks = [number * step for number in multiples]
+            if len(ticks) > 1:
+                break
+        return ticks
 
 
 def scale_over(values: Iterable[float], start: float, end: float, margin: float = 0.0) -> Scale:

@@ -22,7 +22,7 @@ from kanmodel.show.svg import (
     write_amount,
     write_points,
 )
-from kanmodel.text import abbreviate
+from kanmodel.text import abbreviate, abbreviate_words
 
 WIDTH, LEFT, RIGHT = 760.0, 76.0, 736.0
 TOP = 122.0  # of the first panels
@@ -132,7 +132,7 @@ def _add_panel(
         group.add("path", class_="tick", d=f"M{x.at(value):.2f} {bottom}v4")
         group.add("text", label, x=x.at(value), y=bottom + 16, class_="middle muted")
     group.add("path", class_="axis", d=f"M{left:.2f} {bottom}H{right:.2f}")
-    unit = "" if one.unit is None else f" ({abbreviate(one.unit, 8)})"
+    unit = "" if one.unit is None else f" ({abbreviate_words(one.unit, 8)})"
     now = (
         ""
         if several or one.kind == "shift" or not present

@@ -27,7 +27,17 @@ class Category(str):
 
 def is_frame(windows: Any) -> bool:
     """Whether windows are given as a data frame, and not as an array or a mapping."""
-    return hasattr(windows, "columns") and not isinstance(windows, Mapping)
+    known = (
+        type(windows) if hasattr(type(windows), "columns") else windows
+    )  # a lazy frame of polars warns if it is asked
+    return hasattr(known, "columns") and not isinstance(windows, Mapping)
+
+
+def names_of(frame: Any) -> list[str]:
+    """Names of the columns of a data frame, or of a mapping of name to column; empty of anything else."""
+    if hasattr(type(frame), "collect_schema"):
+        return list(frame.collect_schema().names())
+    return list(frame if isinstance(frame, Mapping) else getattr(frame, "columns", ()))
 
 
 def read_columns(frame: Any, wanted: Container[str] | None = None) -> dict[str, Cells]:

@@ -23,7 +23,7 @@ from kanmodel.computing import slices
 from kanmodel.errors import DataError, UnknownNameError, quote, refuse_unknown
 from kanmodel.tables.columns import column_of
 from kanmodel.tables.encoding import Rows
-from kanmodel.tables.frames import is_frame, is_number
+from kanmodel.tables.frames import is_frame, is_number, names_of
 from kanmodel.tables.rhythm import FAR
 from kanmodel.tables.table import Gaps, Places, Selection, Table, TableSpec, refuse_missing
 
@@ -200,6 +200,15 @@ class Windows:
         filled = {name: of[numbers] for name, of in self.filled.items() if of[numbers].any()}
         about = {name: getattr(self, name)[numbers] for name in ("ends", "tail", "first")}
         return replace(self, **about, filled=filled)
+
+    def span(self, numbers: Any) -> tuple[str | None, str | None]:
+        """The `times` of the earliest and the latest of some windows; None if the rows have none."""
+        ends = self.ends[numbers]
+        if self.table.instants is None or self.table.stamps is None or not len(ends):
+            return None, None
+        at = self.table.instants[ends]
+        first, last = self.table.times(ends[[at.argmin(), at.argmax()]])
+        return first, last
 
     def by_time(self) -> Windows:
         """The windows in order of time, and of those of the same time by series."""
@@ -427,7 +436,7 @@ def read_table(
     """
     reach = spec.encoding.later
     if target is not None:
-        column = column_of(target, _names_of(frame))
+        column = column_of(target, names_of(frame))
         if not spec.knows(column):
             message = f"cannot be compared: the checkpoint does not have how many rows ahead {column} is"
             raise DataError.at(places.rows, message)
@@ -456,10 +465,6 @@ def read_stretch(
         places = Places(path, spec.time.name if spec.time else "time")
         return read_table(spec, windows, places, Selection(series=series), gaps)
     return Windows.of(spec, read_windows(spec, windows, path, series=series)[0])
-
-
-def _names_of(frame: Any) -> Sequence[str]:
-    return list(frame if isinstance(frame, Mapping) else getattr(frame, "columns", ()))
 
 
 def read_numbers(values: Any, path: str) -> Array:

@@ -99,7 +99,9 @@ def fit(
     descend(SquaredError(network), samples, data.parts, options, report)
     if options.linear:
         network, samples = data.add_path(network, samples, options, left_out, report, announce)
-    model = LoadedModel(assemble(network, samples), data.reference, {}, Provenance.now("train", verified=True))
+    model = LoadedModel(
+        assemble(network, samples), data.reference, {}, Provenance.now("train", True, fitted=data.fitted)
+    )
     if options.intervals:
         nodes = fit_increments(network, options.intervals, samples, data.parts, options, report)
         model = data.calibrate(model, options.intervals, "nodes", assemble(nodes, samples))
@@ -166,7 +168,7 @@ def fine_tune(
     descend(objective, data.samples, data.parts, options, report, start="penalised")
     if move_grids and options.epochs:
         update_grids(network, windows)
-    tuned = LoadedModel(network, data.reference, {}, Provenance.now("train", verified=True, parent=model))
+    tuned = LoadedModel(network, data.reference, {}, Provenance.now("train", True, model, data.fitted))
     if model.intervals is not None:
         nodes = model.intervals.network
         if nodes is not None and options.epochs:
@@ -268,6 +270,7 @@ class _Data:
         chosen = validation[choose_evenly(len(validation), options.reference_windows)]  # in order of time
         of, windows = self.windows.choose(chosen), self.samples.windows(chosen)
         self.reference = Reference(windows, self.actual[chosen], of.times, of.series)
+        self.fitted = self.windows.span(self.parts.train)
 
     @property
     def is_relative(self) -> bool:

@@ -1,11 +1,32 @@
 """Batch explanation of whole tables: files in, a folder of parquet files out, in chunks that any engine computes."""
 
 import os
+from dataclasses import dataclass
 from typing import Any, Literal
+
+from kanmodel.errors import DataError
 
 EngineName = Literal["threads", "ray"]
 PART_WINDOWS = 2048  # rows of the table per file of the result
 LOOPBACK = "127.0.0.2"  # Ray replaces 127.0.0.1 by the address that other machines reach, but keeps this one
+
+
+@dataclass(frozen=True)
+class Csv:
+    """How csv files are written: what separates columns, and the decimal mark; raises DataError for others."""
+
+    separator: str = ","
+    decimal: Literal[".", ","] = "."
+
+    def __post_init__(self) -> None:
+        if len(self.separator) != 1 or not self.separator.isascii() or self.separator in '"\r\n':
+            raise DataError(f"--separator must be one character, such as ';', but is {self.separator!r}")
+        if self.decimal not in (".", ",") or self.decimal == self.separator:
+            other = "'.' or ','" if self.decimal not in (".", ",") else "another mark than --separator"
+            raise DataError(f"--decimal must be {other}, but is {self.decimal!r}")
+
+
+PLAIN = Csv()
 
 
 def join_cluster(num_cpus: int | None = None, **options: Any) -> bool:

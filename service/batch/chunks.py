@@ -24,7 +24,7 @@ from kanmodel.tables.instants import read_instants
 from kanmodel.tables.rhythm import MAX_STEP, TimeColumn
 from kanmodel.tables.table import Places, Selection, Table, TableSpec, find_rhythm
 from kanmodel.tables.windows import Windows
-from service.batch import PART_WINDOWS, tables
+from service.batch import PART_WINDOWS, PLAIN, Csv, tables
 
 LISTS = "windows"  # the cells of rows that are windows
 CLOCK_CHANGE = 3 * 3600  # seconds of rows from which one sees whether a local time is there for the second time
@@ -43,6 +43,7 @@ class Plan:
     strict: bool = False  # whether a bad row ends the run
     effects: bool = False  # whether to add the effects of removing each feature, and of each alone
     method: Method = "path"  # `shapley` adds Shapley values
+    csv: Csv = PLAIN  # how its files are written that are csv
     rhythm: TimeColumn | None = None  # of the times, if the model was trained without; see `find_rhythm`
 
     @cached_property
@@ -61,9 +62,9 @@ class Plan:
         series, parts, label = self.spec.series, list[pl.DataFrame](), None
         with suppress(DataError):  # of a file that cannot be read, which is named when its rows are
             for path in tables.find_files(self.table):
-                label = series.name if series and series.name in tables.read_schema(path) else None
+                label = series.name if series and series.name in tables.read_schema(path, csv=self.csv) else None
                 names = [self.time] if label is None else [self.time, label]
-                for frame in tables.read_frames(path, names, len(names)):
+                for frame in tables.read_frames(path, names, len(names), self.csv):
                     parts.append(frame.cells)
         with suppress(DataError):
             cells = {column.name: as_cells(column) for column in pl.concat(parts)} if parts else {}
@@ -337,8 +338,8 @@ def hold_windows(plan: Plan) -> bool:
     by_form: dict[bool, str] = {}  # a place for lists, and one for single values
     by_time: dict[str, str] = {}
     for path in tables.find_files(plan.table):
-        columns = plan.find_columns(tables.read_schema(path))
-        schema = tables.read_schema(path, columns, [plan.time] if plan.time else [])
+        columns = plan.find_columns(tables.read_schema(path, csv=plan.csv))
+        schema = tables.read_schema(path, columns, [plan.time] if plan.time else [], plan.csv)
         for name in columns:
             form = schema[name].is_nested()
             if plan.model.config.encoding is not None and form:
@@ -362,9 +363,9 @@ def _read_files(plan: Plan, as_windows: bool) -> Iterator[Stretch]:
     """
     spec, before, n_rows, special = plan.spec, 0, 0, tables.list_texts(plan.spec)
     for path in tables.find_files(plan.table):
-        read, columns = before, plan.find_columns(tables.read_schema(path))
+        read, columns = before, plan.find_columns(tables.read_schema(path, csv=plan.csv))
         width = len(columns) * (spec.lookback if as_windows else 1)
-        for frame in tables.read_frames(path, columns, width):
+        for frame in tables.read_frames(path, columns, width, plan.csv):
             n, cells = len(frame.cells), dict[str, Cells]()
             times = None if plan.time is None else frame.cells[plan.time]
             about: dict[str, Any] = {"window": np.arange(n) + n_rows, "row": np.arange(n) + frame.first_row}

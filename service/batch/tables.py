@@ -16,11 +16,14 @@ from kanmodel.arrays import N_LISTED, Array
 from kanmodel.errors import DataError, Problem, UnknownNameError
 from kanmodel.tables.frames import Cells, as_cells
 from kanmodel.tables.table import TableSpec
+from service.batch import PLAIN, Csv
 
 ENDINGS = (".csv", ".csv.gz", ".parquet")
 BLOCK_BYTES = 4 << 20  # bytes of a csv that are parsed together, and a row more
+SEPARATORS = (";", "\t", "|")  # other than a comma
 MAX_ROW_BYTES = 4 * BLOCK_BYTES
 SLICE_VALUES = 1 << 20  # values of a parquet file that are read together
+DECIMAL_COMMA = r"^(\s*[+-]?\d*),(\d+(?:[eE][+-]?\d+)?\s*)$"
 BOOLEANS = {"false": 0.0, "true": 1.0}  # text, case-insensitive
 
 
@@ -45,7 +48,9 @@ def find_files(table: Path) -> list[Path]:
     return files
 
 
-def read_schema(path: Path, columns: Iterable[str] = (), single: Collection[str] = ()) -> dict[str, pl.DataType]:
+def read_schema(
+    path: Path, columns: Iterable[str] = (), single: Collection[str] = (), csv: Csv = PLAIN
+) -> dict[str, pl.DataType]:
     """Names and types of all columns of a file; in a csv all are text.
 
     Raises DataError if it cannot be read or a `single` column holds lists, and UnknownNameError if it lacks `columns`.
@@ -57,20 +62,24 @@ def read_schema(path: Path, columns: Iterable[str] = (), single: Collection[str]
             schema = dict(pl.read_parquet_schema(path))
         else:
             with _open_csv(path) as (_, _, header):
-                names = [name or "" for name in pl.read_csv(header, infer_schema=False, has_header=False).row(0)]
+                first = pl.read_csv(header, infer_schema=False, has_header=False, separator=csv.separator)
+                names = [name or "" for name in first.row(0)]
             schema = dict.fromkeys(names, pl.String())
             for name in [name for name in names if names.count(name) > 1]:
                 raise DataError(f"{path.name} has more than one column {name!r}")
     for name in columns:
         if name not in schema:
-            raise UnknownNameError(f"{path.name} has no column {name!r}, but has {', '.join(schema)}")
+            there, joined = f"{path.name} has no column {name!r}, but has {', '.join(schema)}", "".join(schema)
+            other = next((mark for mark in SEPARATORS if mark in joined and path.suffix != ".parquet"), None)
+            hint = f"; if {other!r} separates its columns, give --separator {other!r}" if other else ""
+            raise UnknownNameError(there + hint)
     for name in schema.keys() & single:
         if schema[name].is_nested():
             raise DataError(f"column {name} of {path.name} holds {schema[name]}, not single values")
     return schema
 
 
-def read_frames(path: Path, columns: Sequence[str], width: int) -> Iterator[Frame]:
+def read_frames(path: Path, columns: Sequence[str], width: int, csv: Csv = PLAIN) -> Iterator[Frame]:
     """Yields the rows of a file, of `width` values each, a bounded number at a time; at an error, DataError."""
     with _naming(path):
         if path.suffix == ".parquet":
@@ -82,7 +91,9 @@ def read_frames(path: Path, columns: Sequence[str], width: int) -> Iterator[Fram
         row = 2
         with _open_csv(path) as (raw, file, header):
             for block in _cut_blocks(file, path):
-                cells = pl.read_csv(header + block, infer_schema=False).select(columns)
+                cells = pl.read_csv(header + block, infer_schema=False, separator=csv.separator).select(columns)
+                if csv.decimal == ",":
+                    cells = cells.with_columns(pl.all().str.replace(DECIMAL_COMMA, "${1}.${2}"))
                 yield Frame(cells, row, raw.tell())
                 row += len(cells)
 
@@ -176,13 +187,15 @@ def as_columns(cells: pl.DataFrame, special: Container[str]) -> dict[str, Cells]
     return {column.name: as_cells(column) if column.name in special else parse_cells(column) for column in cells}
 
 
-def read_table(path: Path, names: Iterable[str] = (), special: Collection[str] = ()) -> dict[str, Cells]:
+def read_table(
+    path: Path, names: Iterable[str] = (), special: Collection[str] = (), csv: Csv = PLAIN
+) -> dict[str, Cells]:
     """Reads the columns of a file as `as_columns`.
 
     Raises DataError if the file cannot be read or has no rows, or a special column holds lists, and UnknownNameError if
     a column of one of the `names` does not exist.
     """
-    return as_columns(_read_file(path, names, special).cells, special)
+    return as_columns(_read_file(path, names, special, csv).cells, special)
 
 
 def read_columns(path: Path, names: Sequence[str]) -> Array:
@@ -199,10 +212,10 @@ def read_columns(path: Path, names: Sequence[str]) -> Array:
     return values
 
 
-def _read_file(path: Path, columns: Iterable[str], single: Collection[str] = ()) -> Frame:
+def _read_file(path: Path, columns: Iterable[str], single: Collection[str] = (), csv: Csv = PLAIN) -> Frame:
     """All rows and columns of a file, of which it must have some; not parsed."""
-    names = list(read_schema(path, columns, single))
-    frames = list(read_frames(path, names, len(names)))
+    names = list(read_schema(path, columns, single, csv))
+    frames = list(read_frames(path, names, len(names), csv))
     if not frames:
         raise DataError(f"{path.name} has a header, but no rows")
     return Frame(pl.concat([frame.cells for frame in frames]), frames[0].first_row, frames[-1].read)

@@ -15,6 +15,7 @@ from kanmodel.explain.topology import Topology
 from kanmodel.network.config import LayerConfig, Layers, ModelConfig, width_of
 from kanmodel.tables.table import Places
 from kanmodel.text import write_value
+from service.batch import Csv
 from service.commands import options
 
 REPORTS = (".html", ".md")
@@ -175,6 +176,8 @@ def backtest(
     target: Annotated[str | None, Option(help="Target to compare. Default: the first.")] = None,
     last: Newest = None,
     series: options.Series = [],  # noqa: B006
+    separator: options.Separator = ",",
+    decimal: options.Decimal = ".",
     adapt: Annotated[bool, Option("--adapt", help="Adapt intervals to what came, in the order of time.")] = False,
     adaptation: Annotated[
         Path | None, Option(help="State to go on from, if it is there, and to write, *.json.")
@@ -192,9 +195,9 @@ def backtest(
     """
     if adaptation is not None:
         options.refuse_unwritable(adaptation, ".json")
-    model = load(file)
+    csv, model = Csv(separator, decimal), load(file)
     state = _read_json(adaptation) if adaptation is not None and adaptation.exists() else adapt or bool(adaptation)
-    cells, chosen = options.read_table(model, table), _choose(model, table, last, series)
+    cells, chosen = options.read_table(model, table, csv), _choose(model, table, last, series)
     found = model.backtest(cells, target, adapt=state, **chosen)
     if adaptation is not None:
         adaptation.write_text(json.dumps(found.adaptation), encoding="utf-8")
@@ -214,6 +217,8 @@ def calibrate(
     intervals: Annotated[list[str], Option(help="Levels, as 0.8,0.95. Default: the model's, or these.")] = [],  # noqa: B006
     last: Newest = None,
     series: options.Series = [],  # noqa: B006
+    separator: options.Separator = ",",
+    decimal: options.Decimal = ".",
     with_results: options.Prepare = False,
 ) -> None:
     """Give a model prediction intervals, from its errors over a table with what came (split conformal prediction).
@@ -223,8 +228,8 @@ def calibrate(
     """
     options.refuse_unwritable(output)
     levels = options.parse_levels(intervals) or None
-    model = load(file)
-    cells, chosen = options.read_table(model, table), _choose(model, table, last, series)
+    csv, model = Csv(separator, decimal), load(file)
+    cells, chosen = options.read_table(model, table, csv), _choose(model, table, last, series)
     calibrated = model.calibrate(cells, intervals=levels, **chosen)
     calibrated = options.save(calibrated, output, with_results)
     echo(f"intervals at {calibrated.loaded.intervals}")

@@ -10,6 +10,7 @@ from kanmodel import Drift, load
 from kanmodel.errors import DataError
 from kanmodel.explain.watched import EXPLAINED
 from kanmodel.tables.statistics.p_values import Question
+from service.batch import Csv
 from service.commands import options
 from service.commands.rules import write_rules
 
@@ -29,6 +30,8 @@ def drift(
     output: Annotated[Path | None, Option("-o", "--output", help="Page to write, *.html, *.md or *.svg.")] = None,
     output_name: options.OutputName = None,
     series: options.Series = [],  # noqa: B006
+    separator: options.Separator = ",",
+    decimal: options.Decimal = ".",
     alarm: Annotated[str, Option(help="Questions with an exit status: inputs, use, errors, or none.")] = USUAL,
     false_alarms: Annotated[
         float | None,
@@ -57,11 +60,12 @@ def drift(
     With --rules there is no current table: alerts on the metrics of a service are written, with thresholds from what
     spans of the reference differ in.
     """
+    csv = Csv(separator, decimal)
     if rules is not None:
         if current or against or output or output_name or as_json or alarm != USUAL:
-            allowed = "--span, --name, --series, --false-alarms and --explained"
+            allowed = "--span, --name, --series, --separator, --decimal, --false-alarms and --explained"
             raise DataError(f"--rules is made from one table, and goes with {allowed} alone")
-        _write_rules(rules, file, reference, span, name, false_alarms, explained or OF_RULES, series)
+        _write_rules(rules, file, reference, span, name, false_alarms, explained or OF_RULES, series, csv)
         return
     if current is None:
         raise DataError("the current table is missing: give it after the reference, or --rules FILE")
@@ -78,7 +82,7 @@ def drift(
         options.refuse_unwritable(output, output.suffix)
     model = load(file)
     other = None if against is None else replace(load(against), name=str(against))
-    before, now = (options.read_table(model, path) for path in (reference, current))
+    before, now = (options.read_table(model, path, csv) for path in (reference, current))
     found = model.drift(
         before,
         now,
@@ -133,6 +137,7 @@ def _write_rules(
     false_alarms: float | None,
     explained: int,
     series: list[str],
+    csv: Csv,
 ) -> None:
     if rules.suffix not in (".yaml", ".yml"):
         raise DataError(f"{rules} must end in .yaml or .yml")
@@ -140,7 +145,7 @@ def _write_rules(
     if false_alarms is not None and not 0 < false_alarms < 1:
         raise DataError(f"--false-alarms must lie between 0 and 1, but is {false_alarms}")
     model = load(file)
-    history = options.read_table(model, table)
+    history = options.read_table(model, table, csv)
     text = write_rules(model, name or file.stem, history, str(table), span, false_alarms, explained, series)
     rules.write_text(text, encoding="utf-8")
     echo(f"{rules}: {text.count('- alert:')} alerts")

@@ -20,8 +20,17 @@ from kanmodel.errors import DataError, InsufficientReferenceError, KanscopeError
 from kanmodel.explain.attribution import Explanation, Method
 from kanmodel.explain.faithfulness import Faithfulness
 from kanmodel.text import write_value
-from service.batch import PART_WINDOWS, EngineName
-from service.commands.options import AsJson, OutputName, Series, make_console, print_json, print_table
+from service.batch import PART_WINDOWS, Csv, EngineName
+from service.commands.options import (
+    AsJson,
+    Decimal,
+    OutputName,
+    Separator,
+    Series,
+    make_console,
+    print_json,
+    print_table,
+)
 
 if TYPE_CHECKING:
     from service.batch.chunks import Plan
@@ -37,6 +46,8 @@ def explain(
     folder: Annotated[Path | None, Option("-o", "--output", help="Folder for parquet files; a rerun resumes.")] = None,
     time_column: Annotated[str | None, Option(help="Times of TABLE, which show gaps. Default: as in training.")] = None,
     series: Series = [],  # noqa: B006
+    separator: Separator = ",",
+    decimal: Decimal = ".",
     strict: Annotated[bool, Option("--strict", help="Stop at the first bad row of TABLE.")] = False,
     engine: Annotated[EngineName, Option(help="Threads of this process, or a Ray cluster.")] = "threads",
     workers: Annotated[
@@ -84,8 +95,10 @@ def explain(
     if (data is None) != (folder is None):
         raise DataError("TABLE and -o go together: the table to explain, and the folder to write to")
     of_table = time_column or series or strict or workers or engine != "threads" or part_windows != PART_WINDOWS
+    of_table = of_table or separator != "," or decimal != "."
     if data is None and of_table:
-        raise DataError("--time-column, --series, --strict, --engine, --workers and --part-windows need TABLE")
+        others = "--separator, --decimal, --time-column, --series, --strict, --engine, --workers and --part-windows"
+        raise DataError(f"{others} need TABLE")
     if data is not None and (faithfulness or window is not None):
         raise DataError("all windows of TABLE are explained, so --window and --faithfulness cannot be given with it")
     model = load(file)
@@ -94,11 +107,15 @@ def explain(
     if data is not None and folder is not None:
         from service.batch import chunks, tables
 
-        output, clock = output_name or model.outputs[0], model.config.time
+        output, clock, csv = output_name or model.outputs[0], model.config.time, Csv(separator, decimal)
         model.find_output(output)  # refuses an unknown one
-        if time_column is None and clock is not None and clock.name in tables.read_schema(tables.find_files(data)[0]):
+        if (
+            time_column is None
+            and clock is not None
+            and clock.name in tables.read_schema(tables.find_files(data)[0], csv=csv)
+        ):
             time_column = clock.name
-        plan = chunks.Plan(model, data, output, time_column, tuple(series), part_windows, strict, effects, method)
+        plan = chunks.Plan(model, data, output, time_column, tuple(series), part_windows, strict, effects, method, csv)
         _explain_table(plan, folder, engine, workers, as_json)
     elif faithfulness:
         rows = model.faithfulness(output_name)

@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -15,10 +15,13 @@ from kanmodel.model import Model
 from kanmodel.origins import prepare
 from kanmodel.prepared import results_path
 from kanmodel.text import write_value
+from service.batch import Csv
 
 Checkpoint = Annotated[Path, Argument(help="Checkpoint, *.safetensors.")]
 OutputName = Annotated[str | None, Option(help="Output, such as load+1, or load+1:width@0.8. Default: the first.")]
 Series = Annotated[list[str], Option(metavar="NAME", help="Series of the table; repeat for several. Default: all.")]
+Separator = Annotated[str, Option(help="What separates columns of a .csv, such as ';'.")]
+Decimal = Annotated[Literal[".", ","], Option(help="Decimal mark of a .csv.")]
 AsJson = Annotated[bool, Option("--json", help="Print JSON.")]
 Written = Annotated[Path, Option("-o", "--output", help="Checkpoint to write, *.safetensors.")]
 Prepare = Annotated[bool, Option("--prepare", help="Also compute global results, into *.results beside it.")]
@@ -47,12 +50,12 @@ def refuse_unwritable(output: Path, suffix: str = ".safetensors") -> None:
         raise CheckpointError(f"cannot write {output}: it is a folder")
 
 
-def read_table(model: Model, table: Path) -> dict[str, Any]:
+def read_table(model: Model, table: Path, csv: Csv) -> dict[str, Any]:
     """The columns of a table, of which the model's time must be there."""
     from service.batch import tables  # here, since a wrong option is refused faster without polars
 
     spec = model.config.table
-    return tables.read_table(table, [spec.time.name] if spec.time else [], tables.list_texts(spec))
+    return tables.read_table(table, [spec.time.name] if spec.time else [], tables.list_texts(spec), csv)
 
 
 def make_console(stderr: bool = False, quiet: bool = False) -> Console:

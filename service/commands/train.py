@@ -22,8 +22,11 @@ from kanmodel.training.grids import refine_config, refuse_without_knots
 from kanmodel.training.optimization import ARCHITECTURE, DEFAULTS, Scale, TrainingOptions, Width
 from kanmodel.training.optimization import Progress as Epoch
 from kanmodel.training.training import fine_tune, fit
+from service.batch import Csv
 from service.commands.options import (
+    Decimal,
     Prepare,
+    Separator,
     Written,
     make_console,
     parse_levels,
@@ -74,6 +77,8 @@ def train(
     ahead: Annotated[int, Option(min=0, help="Rows from a window to the forecast: 6 for load+6; see --horizon.")] = 0,
     origin: Annotated[Path | None, Option("--from", help="Checkpoint to tune; its columns and scaling stay.")] = None,
     update_grid: Annotated[bool, Option("--update-grid", help="With --from: move knots to the data, twice.")] = False,
+    separator: Separator = ",",
+    decimal: Decimal = ".",
     features: Annotated[list[str], Option(help="Inputs, as a,b, or repeat. Default: all numbers and texts.")] = [],  # noqa: B006
     split_column: Annotated[str | None, Option(help="Column with train, validation or test.")] = None,
     series_column: Annotated[list[str], Option(help="Names of series; or the target's column of each, as a,b.")] = [],  # noqa: B006
@@ -161,7 +166,7 @@ def train(
             raise ConfigError("--target is missing: the column to forecast, or --from with a checkpoint that names it")
         if update_grid:
             raise ConfigError("--update-grid needs --from: the grids of a new model are fitted to the data anyway")
-        table = _read_table(data, columns)
+        table = _read_table(data, columns, Csv(separator, decimal))
         with _progress(options.epochs) as report:
             trained = fit(table, options, report, lambda sentence: echo(f"{data.name}: {sentence}", err=True))
         _print_trained(save(Model(trained), output, with_results), output)
@@ -177,7 +182,7 @@ def train(
     grid_size = grid if "grid" in given else None
     if grid_size is not None:
         refine_config(old.config, grid_size)  # raises before the table is read
-    table = _read_table(data, columns, old.config.table)
+    table = _read_table(data, columns, Csv(separator, decimal), old.config.table)
     with _progress(options.epochs) as report:
         tuning = fine_tune(old.loaded, table, options, report, update_grid, grid_size)
     tuned = save(Model(tuning.after), output, with_results)
@@ -207,14 +212,14 @@ def _take_columns(config: ModelConfig, columns: Columns, given: Mapping[str, Any
     return replace(columns, targets=spec.targets, features=spec.encoding.names, ahead=config.ahead, series=series)
 
 
-def _read_table(data: Path, columns: Columns, spec: TableSpec | None = None) -> TrainingTable:
+def _read_table(data: Path, columns: Columns, csv: Csv, spec: TableSpec | None = None) -> TrainingTable:
     from service.batch.tables import list_texts, read_table  # here: the other commands start faster without polars
 
     wide = () if isinstance(columns.series, str) else columns.series or ()
     special = {column for column in (columns.split, columns.time, columns.series) if isinstance(column, str)}
     features = (name for name in columns.features or () if name not in columns.targets)
     names = (*(wide or columns.targets), *features, *special)
-    frame = read_table(data, names, special | (list_texts(spec) if spec else set()))
+    frame = read_table(data, names, special | (list_texts(spec) if spec else set()), csv)
     table = make_table(frame, columns, spec)
     if table.left_out:
         echo(f"{data.name}: {describe_left_out(table.left_out)}", err=True)

@@ -12,7 +12,7 @@ const TERMS = {
     "pykan's measure of how strongly a part acts on the output, in model units; unlike a contribution, it depends on the scaling of the data.",
   opacity: "How dark an edge is drawn: tanh(3 × score), as in pykan's pictures; a faint edge has a low score.",
   verdict:
-    "Whether a feature matters: important, weak or negligible by its share of all contributions and the interval of that share; disconnected if no path leads to the output.",
+    "Whether a feature matters: important, weak or negligible by its share of all contributions and the interval of that share; unseen if it has one value in all reference windows; disconnected if no path leads to the output.",
   share: "A feature's mean |contribution| divided by the sum over all features.",
   price: "How complicated a function is, as in pykan: 1 for a straight line, 2 for a sine, more for rarer functions.",
   complexity: "The sum of the prices of all functions in a formula, plus one: a small number is a short formula.",

@@ -185,6 +185,9 @@ class BacktestResponse(Answer):
     unit: UnitOf
     outputs: Annotated[list[str], about("Names of the target's outputs.")]
     windows: Annotated[int, about("Number of windows, each with a forecast for each output.")]
+    in_training: int | None
+    """Windows in the time of the training, from the first to the last that the model was fitted to, whose errors are
+    not those of new rows; null if that time is unknown."""
     left_out: LeftOut
     zone: Annotated[str | None, about("Time zone of hours and months; null for UTC, or times as they stand.")]
     season: SeasonInfo | None
@@ -225,6 +228,7 @@ def describe_backtest(served: Served, found: Backtest, detail: BacktestDetail = 
         "unit": found.unit,
         "outputs": list(found.outputs),
         "windows": len(found),
+        "in_training": found.in_training,
         "left_out": LeftOut(
             across_gaps=found.across_gaps, missing=found.missing.windows, missing_columns=found.missing.worst
         ),

@@ -258,6 +258,8 @@ class ProvenanceInfo(TypedDict):
     """Other functions that the imported weights may be: they give the same predictions on the windows of the check, but
     not on all others. Empty where only one function fits."""
     unused: Annotated[list[str], about("Keys of the imported weights that have no effect on the forecasts.")]
+    fitted_from: Annotated[str | None, about("Time of the first window that it was last fitted to; null if unknown.")]
+    fitted_to: Annotated[str | None, about("Time of the last one.")]
 
 
 class ModelInfo(TypedDict):

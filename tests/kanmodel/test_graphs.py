@@ -91,6 +91,7 @@ def test_known_parts_are_leaves():
     ]
     assert [step.kind for step in config.head[1].before] == ["tanh"]
     assert [node.op for node in config.graph] == ["window", "recurrent", "arrange", "layer", "layer", "arrange"]
+    assert read("HeadOnLastSteps").chain.endswith("KAN layers: 1, Linear layers: 1")
     assert read("NormedSkip").config.output_function == "softmax"
     assert read("FinalStates").provenance.library.startswith("efficient-kan")
 
@@ -122,6 +123,7 @@ def test_a_feature_without_a_way_to_the_output_is_disconnected():
 
     torch.manual_seed(0)
     model = kanmodel.from_torch(Cut(), windows=random_walks(), features=list(FEATURES))
+    assert "Linear layers: 1" in model.chain and "KAN" not in model.chain
     verdicts = {each.name: each.verdict for each in model.importance().features}
     assert verdicts["b"] == "disconnected" and "disconnected" not in (verdicts["a"], verdicts["c"])
 

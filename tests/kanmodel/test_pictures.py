@@ -11,6 +11,10 @@ import pytest
 from factories import make_model, make_windows, with_intervals
 
 from kanmodel import Model
+from kanmodel.explain.finding import Band
+from kanmodel.explain.result import draw as draw_panel
+from kanmodel.show.svg import Scale
+from kanmodel.text import abbreviate, abbreviate_words
 
 SVG = "{http://www.w3.org/2000/svg}"
 NUMBER = re.compile(r"-?[\d.]+")
@@ -251,3 +255,29 @@ def test_drift_draws_each_effect_and_each_share_of_a_bin(model):
     np.testing.assert_allclose(heights / heights.max(), shares / shares.max(), atol=0.01)
     first, *_ = groups(picture, "answer")
     assert first.find(f"{SVG}title").text == f"Did the inputs move? {found.answers['inputs']}"
+
+
+@pytest.mark.parametrize(("low", "high", "count", "expected"), [(-4, 4, 2, [-4, 0, 4]), (1, 9.04, 4, [4, 8])])
+def test_an_axis_has_two_ticks_or_more(low, high, count, expected):
+    """Where the usual steps leave one tick, a shorter one is taken, of few values too."""
+    assert Scale(low, high, 0, 100).ticks(count) == expected
+    rng = np.random.default_rng(0)
+    for length, start in zip(10 ** rng.uniform(-6, 6, 500), rng.standard_normal(500), strict=True):
+        assert 2 <= len(Scale(start * length, (start + 1) * length, 0, 100).ticks(count)) <= count + 1
+
+
+def test_titles_lose_whole_words():
+    """A title that is too long ends at a word; one without a break that would keep half of it is cut in the middle."""
+    assert abbreviate_words("Width of the 80 % interval (percentage points)", 33) == "Width of the 80 % interval …"
+    assert abbreviate_words("temperature_of_the_northern_station", 20) == abbreviate(
+        "temperature_of_the_northern_station", 20
+    )
+    assert abbreviate_words("short", 20) == "short"
+
+
+def test_the_legend_of_a_narrow_band_stays_in_the_picture():
+    """Of three pictures beside each other the line below the band has room."""
+    panel = Band("Forecasts", [1.0, 2.0], [0.0, 1.0], [2.0, 3.0], [1.0, 2.0], "1 Jan", "2 Jan", "K")
+    picture = ElementTree.fromstring(draw_panel(panel, "light", n_beside=3))
+    legend = max((text.text for text in picture.iter(f"{SVG}text")), key=len)
+    assert len(legend) * 5.4 < float(picture.get("width"))  # as measured in a browser

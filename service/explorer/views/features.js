@@ -27,7 +27,7 @@ import { swarm } from "../swarm.js";
  * @property {boolean} [largestFirst] whether it is sorted so at first; as numbers are
  */
 
-const VERDICTS = ["important", "weak", "negligible", "disconnected"];
+const VERDICTS = ["important", "weak", "negligible", "unseen", "disconnected"];
 const OF_GROUPS = ["verdict", "share", "contribution", "mean", "permutation"]; // columns that groups have as well
 /** @type {import("../help.js").Term[]} explained beside the sorting, where there is no head of the table */
 const TERMS = ["verdict", "share", "contribution"];

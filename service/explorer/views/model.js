@@ -92,7 +92,7 @@ function tellKind({ targets, outputs, lookback, horizon, features, architecture,
     return kind;
   }
   if (readout) kind["Read out"] = readout;
-  kind.KAN = tellLayers(head);
+  kind[head.layers.every(({ basis }) => basis.kind === "line") ? "Head" : "KAN"] = tellLayers(head);
   return kind;
 }
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from thorough import examples
 
+import kanmodel
 from kanmodel import DataError, Model, UnknownNameError
 from kanmodel.explain.backtest import Backtest
 from kanmodel.tables.rhythm import TimeColumn
@@ -312,8 +313,6 @@ def test_all_actual_values_missing_is_refused():
 
 def test_training_measures_the_same(tmp_path):
     """On the rows of the test, MAE is that of training."""
-    import kanmodel
-
     rng = np.random.default_rng(0)
     frame = pl.DataFrame({"time": np.datetime64("2024-01-01T00", "ms") + 3_600_000 * np.arange(300)})
     frame = frame.with_columns(load=np.sin(np.arange(300) / 4) + rng.normal(size=300) / 9, temp=rng.normal(size=300))
@@ -328,3 +327,20 @@ def test_training_measures_the_same(tmp_path):
     assert r2.mean() == pytest.approx(trained.metrics["persistence_r2"], rel=1e-9)
     assert found.by["horizon"][2].mae == pytest.approx(trained.metrics["test_mae load+2"], rel=1e-6)
     assert replace(trained.config.time) == TimeColumn("time", 3600.0, 1.5, True)
+
+
+@pytest.mark.filterwarnings("ignore:.*windows are left out")
+def test_windows_in_the_time_of_the_training_are_counted(model, tmp_path):
+    """A checkpoint has the times that it was fitted to, and the backtest says how many windows lie there."""
+    frame = FRAME.drop("utc")
+    assert model.backtest(frame).in_training is None
+    trained = kanmodel.train(frame, "load", ahead=AHEAD, time="time", zone=ZONE, lookback=4, epochs=1, max_steps=2)
+    read = kanmodel.load(trained.save(tmp_path / "m.safetensors") and tmp_path / "m.safetensors")
+    origin, found = read.provenance, read.backtest(frame)
+    assert origin.fitted_from in found.times and origin.fitted_to in found.times
+    first, last = (found.times.index(at) for at in (origin.fitted_from, origin.fitted_to))
+    assert found.in_training == last - first + 1 < len(found)
+    assert f"{found.in_training:,} of {len(found):,} windows lie in the time of the training" in repr(found)
+    newest = read.backtest(frame, last=5)
+    assert newest.in_training == 0 and "training" not in repr(newest)
+    assert (read.prune().provenance.fitted_to, read.calibrate().provenance.fitted_to) == (origin.fitted_to,) * 2

@@ -171,3 +171,15 @@ def test_bounds_of_a_shifted_target_have_the_times_of_their_forecast():
     forecast, bound = (model.explain(frame, name, last=3) for name in ("y+1", "y+1:upper@0.8"))
     np.testing.assert_array_equal(bound.instants, forecast.instants)
     assert bound.times == forecast.times and bound.instants is not None
+
+
+def test_many_forecasts_are_listed_by_their_ends(model):
+    """A notebook's cell has the first five forecasts and the last five, and says how many there are."""
+    found = model.predict(make_windows(model.loaded, 40), intervals="all")
+    n, rows = found.predictions.size, found.table()
+    page = found._repr_html_()
+    assert page.count("<tr><td") == 10 and f"{n:,}, here the first 5 and the last 5" in page
+    (table,) = found._tables()
+    assert table.rows == rows[:5] + rows[-5:] and f"{n:,}, here" in repr(found)
+    few = model.predict(make_windows(model.loaded, 1), intervals="all")
+    assert "here the first" not in repr(few) and few._tables()[0].rows == few.table()

@@ -327,14 +327,14 @@ def test_ten_outputs(shape):
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_constant_features(dtype):
-    """Constant features contribute nothing and are redundant with no other, nor with each other."""
+    """Features with one value contribute nothing, which says nothing of others: they are unseen, never negligible."""
     model = make_model("head", n_features=4, dtype=dtype)
     windows = model.reference.windows.clone()
     windows[:, :, 1], windows[:, :, 2] = 0.1, 0.7  # means differ by rounding
     rows = rows_of(replace(model, reference=replace(model.reference, windows=windows)))
     for name in ("f1", "f2"):
         assert rows[name].redundant_with == ()
-        assert rows[name].verdict == "negligible"
+        assert rows[name].verdict == "unseen"
         assert rows[name].share < 1e-6
     assert rows["f0"].redundant_with == rows["f3"].redundant_with == ()
     assert rows["f0"].share + rows["f3"].share == pytest.approx(1)

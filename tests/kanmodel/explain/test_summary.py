@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from browsers import CHROMIUM, MISSING
 from factories import make_model, with_intervals
 from figures import unfounded
@@ -17,6 +18,7 @@ from figures import unfounded
 import kanmodel
 from kanmodel import Model
 from kanmodel.checkpoint import Reference
+from kanmodel.explain.finding import Amounts
 from kanmodel.explain.result import draw
 from kanmodel.show.style import LIGHT
 from kanmodel.tables.rhythm import TimeColumn
@@ -247,3 +249,37 @@ def test_the_page_is_two_sheets_of_paper(tmp_path):
         command = [CHROMIUM, "--no-sandbox", "--no-pdf-header-footer", f"--print-to-pdf={printed}", page.as_uri()]
         subprocess.run(command, check=True, capture_output=True, timeout=300)
         assert len(re.findall(rb"/Type /Page\b", printed.read_bytes())) == 2
+
+
+def test_widths_that_do_not_vary_have_no_extremes(model):
+    """Where all widths are the same, the report says so, and names no hour at which they are largest or smallest."""
+    loaded = with_intervals(model.loaded, "nodes")
+    assert loaded.intervals is not None
+    still = replace(loaded.intervals, below=0 * loaded.intervals.below, above=0 * loaded.intervals.above)
+    (finding,) = Model(replace(loaded, intervals=still)).report("f1+4")["intervals"].findings
+    assert "wide in every situation" in finding.answer and "largest" not in finding.answer
+
+
+def test_errors_that_are_the_same_everywhere_have_no_extremes(model):
+    """Errors that are the same at all hours are called that, and not largest at one of them."""
+    targets = model.reference_predictions + 5.91
+    still = Model(replace(model.loaded, reference=replace(model.loaded.reference, targets=targets)))
+    (finding,) = still.report()["accuracy"].findings
+    assert "By hour, the average miss is always the same, 5.91" in finding.answer and "largest" not in finding.answer
+
+
+@pytest.mark.parametrize(("with_targets", "expected"), [(True, "639.4"), (False, "639.44")])
+def test_forecasts_that_hardly_vary_are_written_with_few_digits(with_targets, expected):
+    """A forecast of 639.44 that does not vary has the decimals that actual values have, or else five digits."""
+    loaded = make_model("head", n_features=2, n_hidden=1, horizon=1, with_targets=with_targets)
+    with torch.no_grad():
+        loaded.network.head[-1].mask[:] = 0
+    forecast = float(loaded.reference_outputs[0, 0])
+    targets = [replace(target, mean=639.44 - 1000 * forecast, std=1000.0) for target in loaded.config.targets]
+    flat = loaded.with_config(replace(loaded.config, targets=tuple(targets)))
+    if with_targets:
+        actual = 639.44 + 40 * np.random.default_rng(0).standard_normal(flat.reference.targets.shape)
+        flat = replace(flat, reference=replace(flat.reference, targets=actual))
+    say = Amounts.of(flat, 0)
+    assert flat.scaling.outputs_to_original(flat.reference_outputs)[:, 0] == pytest.approx(639.44)
+    assert say(639.44).split()[0] == expected

@@ -62,6 +62,16 @@ def test_any_form_of_a_table_of_many_series_trains_and_is_forecast_alike(model):
     assert torch.equal(weights(again), weights(model))
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_lazy_frame_is_asked_for_its_columns_without_a_warning(model):
+    """Polars warns of a lazy frame whose `columns` are read, in each method that takes one."""
+    lazy = pl.from_pandas(FRAME).lazy()
+    for ask in (model.predict, model.backtest, model.calibrate, model.explain, model.what_if, model.trust):
+        assert ask(lazy) is not None
+    assert model.changes(lazy, series="hall") is not None and model.compare(None, lazy, lazy) is not None
+    assert model.drift(lazy, lazy, explained=32, false_alarms=0.5) is not None
+
+
 def test_no_window_crosses_from_one_series_to_the_next(model):
     """Each has rows of one series: as many windows as it has alone, with the features that it has alone."""
     assert model.config.series.name == "shop" and model.config.series.known == ("east", "west", "hall")

@@ -11,10 +11,11 @@ from factories import make_encoded
 from polars.testing import assert_frame_equal
 
 from kanmodel import Model
+from kanmodel.errors import DataError, UnknownNameError
 from kanmodel.tables.roles import Columns
 from kanmodel.tables.table import Places, Selection
 from kanmodel.tables.windows import read_table
-from service.batch import tables
+from service.batch import Csv, tables
 from service.batch.chunks import Plan
 from service.batch.run import explain_table, use_threads
 
@@ -163,3 +164,22 @@ def test_a_table_of_a_million_rows_needs_little_more_memory_than_its_beginning(t
     n_windows, kilobytes = map(int, subprocess.run(words, capture_output=True, text=True, check=True).stdout.split())
     assert n_windows == n_rows - AHEAD - LOOKBACK + 1
     assert kilobytes < 150_000
+
+
+def test_semicolons_and_decimal_commas_are_read_where_they_are_named(tmp_path):
+    """Numbers with a comma are numbers, texts with one stay; else the error says which option is missing."""
+    rows = ROWS.with_columns(pl.col("sky").replace("cloudy", "cloudy, grey"))
+    model = Model(make_encoded(rows, COLUMNS, LOOKBACK))
+    (tmp_path / "plain").mkdir()
+    rows.write_csv(tmp_path / "plain" / "rows.csv")
+    rows.write_csv(tmp_path / "rows.csv", separator=";", decimal_comma=True)
+    path, csv = tmp_path / "rows.csv", Csv(";", ",")
+    wanted, _ = explain(tmp_path / "plain" / "rows.csv", tmp_path / "wanted", model)
+    found, _ = explain(path, tmp_path / "found", model, csv=csv)
+    assert_frame_equal(found, wanted)
+    assert tables.read_table(path, special={"sky", "time"}, csv=csv)["load"].dtype == np.float64
+    with pytest.raises(UnknownNameError, match="if ';' separates its columns, give --separator ';'"):
+        tables.read_table(path, ["load"])
+    for wrong in ((";;", "."), (",", ","), ('"', "."), (";", "-")):
+        with pytest.raises(DataError, match=r"--separator|--decimal"):
+            Csv(*wrong)

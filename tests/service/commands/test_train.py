@@ -6,6 +6,7 @@ import shlex
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from factories import make_model, write_table
@@ -381,3 +382,20 @@ def test_the_columns_of_a_wide_table_are_series(shops, run):
     assert run("train", wide, "--from", file, "--time-column", "time", "--epochs", "0", "-o", tuned)[0] == 0
     code, _, err = run("train", wide, *columns, "--series-column", "north,west", *QUICK, "-o", file)
     assert code == 2 and "wide.csv has no column 'west'" in err
+
+
+def test_a_table_with_semicolons_is_trained_and_calibrated(tmp_path, table, run):
+    """With its separator and decimal mark each command that reads a table reads what the plain table has."""
+    german, file, same = tmp_path / "german.csv", tmp_path / "plain.safetensors", tmp_path / "m.safetensors"
+    pl.read_csv(table).write_csv(german, separator=";", decimal_comma=True)
+    csv = ["--separator", ";", "--decimal", ","]
+    assert run("train", table, *TRAIN, *QUICK, "-o", file)[0] == 0
+    code, _, error = run("train", german, *TRAIN, *QUICK, "-o", same)
+    assert code == 2 and "give --separator ';'" in error
+    assert run("train", german, *TRAIN, *QUICK, *csv, "-o", same)[0] == 0
+    assert load(same).metrics == load(file).metrics
+    plain, read = (
+        run("calibrate", file, table, "-o", tmp_path / "a.safetensors"),
+        run("calibrate", same, german, *csv, "-o", tmp_path / "b.safetensors"),
+    )
+    assert plain[0] == read[0] == 0 and plain[1].splitlines()[0] == read[1].splitlines()[0]
