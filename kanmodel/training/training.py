@@ -134,7 +134,8 @@ def fine_tune(
 ) -> FineTuning:
     """Continues training a model, as `kanmodel.fine_tune` describes; options of the architecture are ignored.
 
-    Intervals are calibrated on this table; their nodes are trained anew after the forecasts, but not with 0 epochs.
+    Intervals are calibrated on this table; their nodes are trained anew after the forecasts, but not with 0 epochs. Of
+    a graph, a network with a linear path or scaled by series, intervals have a constant width then.
 
     Raises:
         DataError: other columns or `ahead` than the model's, too few rows, or an output constant in the test part.
@@ -171,13 +172,16 @@ def fine_tune(
     tuned = LoadedModel(network, data.reference, {}, Provenance.now("train", True, model, data.fitted))
     if model.intervals is not None:
         nodes = model.intervals.network
-        if nodes is not None and options.epochs:
+        how: Kind = model.intervals.kind
+        if nodes is not None and options.epochs and config.graph:  # their nodes were trained beside a chain
+            how, nodes = "constant", None
+        elif nodes is not None and options.epochs:
             nodes = fit_increments(network, model.levels, data.samples, data.parts, options, report)
         elif nodes is not None:
             nodes = copy(nodes)
             if move_grids:
                 update_grids(nodes, windows)
-        tuned = data.calibrate(tuned, model.levels, model.intervals.kind, nodes)
+        tuned = data.calibrate(tuned, model.levels, how, nodes)
     return FineTuning(before, data.measure(tuned))
 
 

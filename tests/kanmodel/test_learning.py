@@ -10,6 +10,7 @@ from kanmodel.tables.rhythm import TimeColumn
 from kanmodel.tables.statistics.errors import r2_scores
 
 QUICK = {"lookback": 6, "hidden": 3, "width": (3, 2, 1), "grid": 3, "epochs": 2, "batch": 64, "grid_updates": 1}
+QUICK |= {"linear": False}
 
 
 def make_frame(n_rows=900, seed=0):

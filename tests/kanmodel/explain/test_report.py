@@ -125,7 +125,9 @@ def test_shares_are_those_of_one_training():
     frame["y"] = frame["a"] + 0.5 * np.roll(frame["b"], 1)
     reports = []
     for seed in (0, 1):
-        model = kanmodel.train(frame, target="y", lookback=2, hidden=2, epochs=1, seed=seed, progress=False)
+        model = kanmodel.train(
+            frame, target="y", lookback=2, hidden=2, epochs=1, seed=seed, linear=False, progress=False
+        )
         reports.append(by_id(model.report().findings))
     shares = [report["features"].evidence["shares"] for report in reports]
     assert shares[0] != pytest.approx(shares[1], abs=0.01)

@@ -129,6 +129,8 @@ def test_intervals_and_series_go_with_a_path(seed):
     )
     lines = [layer for layer in model.loaded.network.stages["head"] if layer.config.basis.is_line]
     assert lines and model.metrics["test_r2"] > 0.9 * model.metrics["ridge_r2"]
+    tuned = kanmodel.fine_tune(model, table, time="hour", epochs=1, progress=False)
+    assert tuned.levels == (0.8,) and tuned.loaded.intervals.kind == "constant"
     for found, step in product([model.predict(table, last=5, intervals="all")], range(3)):
         assert (found.lower[0][:, step] < found.predictions[:, step]).all()
         assert (found.upper[0][:, step] > found.predictions[:, step]).all()
