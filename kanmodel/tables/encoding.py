@@ -144,13 +144,13 @@ class Calendar:
 
     Attributes:
         parts: ``hour``, ``weekday`` and ``day_of_year``, as a sine and a cosine each, and ``weekend``, 0 or 1.
-        holidays: the country, such as ``DE`` or ``DE-BY``, whose public holidays are a feature, 0 or 1; or None.
         later: steps after a window's step whose time it is, so that the window's last step has the last forecast's.
+        holidays: the country, such as ``DE`` or ``DE-BY``, whose public holidays are a feature, 0 or 1; or None.
     """
 
     parts: tuple[Annotated[str, partial(check_choice, choices=CALENDAR)], ...]
+    later: Index
     holidays: str | None = None
-    later: Index = 0
 
     def __post_init__(self) -> None:
         check_config(self)

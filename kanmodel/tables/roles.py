@@ -279,7 +279,7 @@ def _plan_encoding(
             refuse_unknown("calendar part", part, CALENDAR)
         if columns.holidays:
             public_holidays(columns.holidays)
-        calendar = Calendar(tuple(dict.fromkeys(parts)), columns.holidays, later)
+        calendar = Calendar(tuple(dict.fromkeys(parts)), later, columns.holidays)
     encoding = Encoding(tuple(sources), calendar, Fill.of(columns.fill, columns.max_fill))
     features = encoding.features
     for name in (*encoding.groups, *features):

@@ -1,6 +1,7 @@
 """Training beside seasonal naive, ridge, LightGBM, and the LSTMs of darts and neuralforecast, on four kinds of tables.
 
-usage: PYTHONPATH=. .venv/libraries/bin/python tests/benchmarks/training.py [table ...] [--seeds N] [--horizons 1,6,24,48] [--peers]
+usage: PYTHONPATH=. .venv/libraries/bin/python tests/benchmarks/training.py
+    [table ...] [--seeds 5] [--horizons 1,6,24,48] [--peers]
 
 The tables are those of `training_tables`; the test part is the newest 15 % of the rows by time. Each model is trained
 with default options, `ahead=1`, and windows of 24 steps, or as many as the horizon. Errors are mean absolute errors on

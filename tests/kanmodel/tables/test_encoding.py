@@ -278,7 +278,7 @@ def test_levels_are_filled_forward_and_counted():
 def test_the_calendar_is_that_of_local_time(hours, zone):
     """Each cycle is that of pandas' local time."""
     instants = np.array(hours, dtype=np.float64)
-    columns = Calendar(CALENDAR).encode(to_local(instants, zone)).T
+    columns = Calendar(CALENDAR, 0).encode(to_local(instants, zone)).T
     at = pd.to_datetime(instants, unit="s", utc=True).tz_convert(zone)
     seconds = at.hour * 3600 + at.minute * 60 + at.second
     cycles = [seconds / 86_400, at.day_of_week / 7, (at.day_of_year - 1) / (365 + at.is_leap_year)]
@@ -308,7 +308,7 @@ def test_holidays_of_a_country_are_a_feature():
     model = kanmodel.train(frame, "load", time="time", ahead=1, holidays="DE-BB", fill=0.0, **QUICK)
     assert model.features[-1].name == "holiday" and model.features[-1].max == 1
     days = 86_400.0 * (19_632 + np.arange(3))  # from 2 October 2023
-    assert Calendar((), "DE").encode(days).ravel().tolist() == [0, 1, 0]
+    assert Calendar((), 0, "DE").encode(days).ravel().tolist() == [0, 1, 0]
     with pytest.raises(ConfigError, match="holidays must name a country such as DE or DE-BY, but is 'Atlantis'"):
         public_holidays("Atlantis")
 
@@ -327,6 +327,7 @@ def test_holidays_without_their_package_are_an_error(monkeypatch):
         (lambda e: e.update(zone="Mars"), "config.encoding has the unknown key 'zone'"),
         (lambda e: e["columns"][0].update(later=-1), "later must be a whole number from 0"),
         (lambda e: e["calendar"].update(parts=["minute"]), "parts.0. must be one of hour, weekday"),
+        (lambda e: e["calendar"].pop("later"), "later"),
         (lambda e: e["fill"].update(how="back"), "how must be one of forward, linear, value"),
         (lambda e: e.update(more=1), "config.encoding has the unknown key 'more'"),
     ],

@@ -38,7 +38,7 @@ def test_each_step_is_told_what_is_known_at_it():
     assert min(r2) > 0.6, r2
     feature = [each.name for each in model.features].index("wind+6")
     for step in range(6):
-        found = model.explain(frame, last=200, outputs=f"power+{step + 1}")
+        found = model.explain(frame, f"power+{step + 1}", last=200)
         moved = np.abs(found.steps[:, :, feature]).mean(axis=0)  # by the window's steps, oldest first
         assert moved.argmax() == 8 - 6 + step
 
