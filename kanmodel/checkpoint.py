@@ -55,6 +55,7 @@ N_FACTS = 64  # of a model that are cached
 N_BOUNDED = 8  # forecasts whose networks of bounds are cached, each of which takes as much memory as the model
 N_NAMED = 3  # features that the text about reference windows names
 MIN_STD = 1e-6  # of an output, in model units
+HALF = 0.5 - 1e-9  # of a range, up to rounding
 NO_SCALING = (0.0, 1.0)  # mean and standard deviation of a feature that is not scaled
 MIN_RANGE, MAX_SHIFT, MAX_SPREAD = 0.8, 0.5, 2.0  # of reference windows that are like the training rows
 LongText = Annotated[str, partial(check_text, longest=2000)]
@@ -92,21 +93,23 @@ class Coverage:
     Attributes:
         feature: its name.
         range: share of the range in training that they span; None if that is unknown.
-        shift: their mean minus that in training, in standard deviations of the latter.
-        spread: their standard deviation, as a multiple of that in training.
+        shift: their mean minus that in training, in standard deviations of the latter; None if these are unknown.
+        spread: their standard deviation, as a multiple of that in training; None likewise.
     """
 
     feature: str
     range: float | None
-    shift: float
-    spread: float
+    shift: float | None
+    spread: float | None
 
     @property
     def differences(self) -> list[str]:
         """What is unlike training: a range below 0.8, a mean shifted by more than 0.5, a spread not in 0.5 to 2."""
         facts = [f"{self.range:.0%} of its range"] if self.range is not None and self.range < MIN_RANGE else []
-        facts += [f"mean shifted by {self.shift:+.2g} standard deviations"] if abs(self.shift) > MAX_SHIFT else []
-        facts += [] if 1 / MAX_SPREAD <= self.spread <= MAX_SPREAD else [f"{self.spread:.2g} times its spread"]
+        if self.shift is not None and abs(self.shift) > MAX_SHIFT:
+            facts.append(f"mean shifted by {self.shift:+.2g} standard deviations")
+        if self.spread is not None and not 1 / MAX_SPREAD <= self.spread <= MAX_SPREAD:
+            facts.append(f"{self.spread:.2g} times its spread")
         return facts
 
     def __str__(self) -> str:
@@ -275,7 +278,8 @@ class LoadedModel:
     def reference_coverage(self) -> tuple[Coverage, ...]:
         """How the reference windows compare with training, for each feature that varied in it.
 
-        Of an import, only the mean and standard deviation of its scaling are known, if it has one.
+        Of an import, only the mean and standard deviation of its scaling are known, if it has one. Those of a min-max
+        scaling are none of any rows: no standard deviation is above half of the range.
         """
         windows, coverage = self.reference.windows, []
         scaled_std, scaled_mean = torch.std_mean(windows, dim=(0, 1), correction=0)
@@ -288,7 +292,8 @@ class LoadedModel:
                 with np.errstate(over="ignore", invalid="ignore"):  # of values near the largest float
                     share = None if extent is None else float((high - low) / extent)
                     shift, ratio = float((mean - feature.mean) / feature.std), float(spread / feature.std)
-                coverage.append(Coverage(feature.name, share, shift, ratio))
+                is_known = extent is None or feature.std < extent * HALF
+                coverage.append(Coverage(feature.name, share, *((shift, ratio) if is_known else (None, None))))
         return tuple(coverage)
 
     @cached_property

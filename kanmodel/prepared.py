@@ -51,7 +51,7 @@ from kanmodel.network.chain import Trace
 from kanmodel.network.graph import flat
 from kanmodel.tables.statistics.bootstrap import Estimate
 
-METHOD = 2  # of all that is in the file: raised when a result changes, see tests/kanmodel/test_prepared.py
+METHOD = 3  # of all that is in the file: raised when a result changes, see tests/kanmodel/test_prepared.py
 SUFFIX = ".results"
 DOCUMENT_KEY = "kanscope_results"  # key of the JSON document in the file's metadata
 HEADER_BYTES, OF_TENSOR = 1 << 10, 1 << 8  # that a header may have, and for each tensor beside its name

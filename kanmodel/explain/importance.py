@@ -23,7 +23,7 @@ from kanmodel.checkpoint import LoadedModel
 from kanmodel.computing import part, pause, slices
 from kanmodel.explain.attribution import LedgerOptions, explain_windows, sum_groups
 from kanmodel.explain.links import measure_links
-from kanmodel.explain.paths.path import LedgerLayer, sum_subnodes
+from kanmodel.explain.paths.path import LedgerLayer, sum_subnodes, take
 from kanmodel.explain.profiles import Profiles, profile_nodes
 from kanmodel.explain.result import GlobalResult, Pictured, Table
 from kanmodel.explain.scores import MIN_INPUTS, score_layers
@@ -39,6 +39,8 @@ SEED = 0
 N_PERMUTATIONS = 3
 MIN_WINDOWS = 64  # on which the error is measured, however large the model is
 MULTIPLY_ADDS = 2e12  # a minute or two of one core
+GRAPH_TOLERANCE = 1e-2  # of explanations of a graph, in standard deviations of the output
+FLOW_VALUES = 6e6  # of a graph, in one pass of all windows whose nodes and edges are explained
 BATCH_BYTES = 1 << 26  # of the values that one batch holds in the recurrent part and on the edges
 
 Verdict = Literal["disconnected", "unseen", "negligible", "important", "weak"]
@@ -120,10 +122,12 @@ class Importance(GlobalResult, Pictured):
         features: a row for each feature, most important first.
         groups: a row for each group and each feature without a group, most important first; empty without groups.
         predictions, contributions: of each reference window, (n,) and (n, n_features); and the `baseline_prediction`.
-        residual, converged, tolerance: of their explanations, as in `Explanation`.
+        residual, converged, tolerance: of their explanations, as in `Explanation`: 1e-2 standard deviations of the
+            output for a graph, else 1e-3. Where steps, nodes and edges are not explained, of the features alone.
         permuted: growth of the absolute error of windows whose series of some features are permuted, (n_permuted,) by
             their numbers: each feature alone, and each group of the checkpoint; empty where targets are unknown.
-        steps: (lookback,), oldest first.
+        steps: (lookback,), oldest first; as nodes and edges, of a large graph over fewer windows, 64 at least, taken
+            evenly.
         nodes, edges: by (stage, layer) as in `Explanation.layers`, (n_nodes,) and (n_subnodes, n_in); the nodes of a
             graph by place, see `kanmodel.network.wiring`.
         profiles: what each node stands for.
@@ -186,16 +190,23 @@ def measure_importance(model: LoadedModel, output: int) -> Importance:
     Raises:
         NonFiniteError: the explanation of a reference window is not finite.
     """
-    with part(0.6):
-        explanation = explain_windows(model, model.reference.windows, output)
+    windows, options = model.reference.windows, LedgerOptions(tolerance=_tolerance(model.config))
+    chosen = choose_flow_windows(model.config, len(windows))
+    with part(0.4):
+        explanation = flow = explain_windows(model, take(windows, chosen), output, options=options)
+    with part(0.3):
+        if len(chosen) < len(windows):
+            explanation = explain_windows(model, windows, output, options=options, detail="features")
     profiles = model.facts.get("profiles", lambda: profile_nodes(model))  # the same for every output
     links, scale = measure_links(model, output), float(model.scaling.output_scale[output])
-    bootstrap = Bootstrap(len(explanation))
-    nodes = list_nodes(model.config, explanation.layers)
-    edges = {(layer.stage, layer.layer): layer.edges for layer in explanation.layers if layer.edges is not None}
-    measured: dict[str, Any] = {name: getattr(explanation, name) for name in _OF_LEDGER}
+    bootstrap, nodes = Bootstrap(len(flow)), list_nodes(model.config, flow.layers)
+    edges = {(layer.stage, layer.layer): layer.edges for layer in flow.layers if layer.edges is not None}
+    measured: dict[str, Any] = {name: getattr(explanation, name).copy() for name in _OF_LEDGER[2:]}
+    measured |= {name: getattr(explanation, name) for name in _OF_LEDGER[:2]}
+    measured["residual"][chosen] = np.maximum(explanation.residual[chosen], flow.residual)
+    measured["converged"][chosen] &= flow.converged
     measured["permuted"] = _permute(model, output, list_permuted(model.config))
-    measured["steps"] = bootstrap.mean(np.abs(explanation.steps.sum(axis=2)))
+    measured["steps"] = bootstrap.mean(np.abs(flow.steps.sum(axis=2)))
     measured["nodes"] = {place: bootstrap.mean(np.abs(values)) for place, values in nodes.items()}
     measured["edges"] = {place: bootstrap.mean(np.abs(values)) for place, values in edges.items()}
     measured["links"] = {link: Bootstrap(len(values)).mean(np.abs(values) * scale) for link, values in links.items()}
@@ -210,7 +221,7 @@ def complete_importance(model: LoadedModel, output: int, profiles: Profiles, mea
         output_index=output,
         unit=config.target_of(output).unit,
         features=_attribute(model, output, measured["contributions"], measured["permuted"], {}),
-        tolerance=LedgerOptions.tolerance * float(model.output_std[output]),
+        tolerance=_tolerance(config) * float(model.output_std[output]),
         profiles=profiles,
         reference=model.reference_span,
         **measured,
@@ -372,6 +383,16 @@ def permute_features(
             permuted[:, :, list(features)] = windows[moved][:, :, list(features)]
             growth[:, number] += (errors(permuted) - before) / permutations  # exactly 0 where nothing changes
     return growth
+
+
+def choose_flow_windows(config: ModelConfig, n_windows: int) -> NDArray[np.int64]:
+    """Indices of the windows of which steps, nodes and edges are explained: all, or of a large graph fewer, evenly."""
+    most = max(MIN_WINDOWS, int(FLOW_VALUES / config.graph_size)) if config.graph else n_windows
+    return choose_evenly(n_windows, most)
+
+
+def _tolerance(config: ModelConfig) -> float:
+    return GRAPH_TOLERANCE if config.graph else LedgerOptions.tolerance
 
 
 def plan_permutations(config: ModelConfig, n_windows: int) -> tuple[int, Tensor]:

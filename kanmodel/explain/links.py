@@ -31,10 +31,11 @@ from kanmodel.network.wiring import Place
 
 Targets = list[tuple[Place, int]]  # places and indices of computed nodes
 
-N_WINDOWS = 64  # taken evenly from the reference
+MIN_WINDOWS, MAX_WINDOWS = 16, 64  # taken evenly from the reference
+VALUES = 5e9  # in all backward passes, a few seconds of one core, within which the number of windows stays where it can
 MAX_TARGETS = 256  # computed nodes, each of which takes a backward pass; of more, links have no contributions
 N_NODES = 17
-TOLERANCE = 3e-3  # largest accepted error of a link, in standard deviations of the output
+TOLERANCE = 1e-2  # largest accepted error of a link, in standard deviations of the output
 HALVINGS = 10
 
 
@@ -65,7 +66,9 @@ def measure_links(model: LoadedModel, output: int) -> Mapping[tuple[Place, int, 
     if not (sizes := list_links(model.config, output)):
         return {}
     targets = find_targets(model.config, output)
-    windows, start = spread_windows(model, N_WINDOWS), scaled_baselines(model)[0]
+    affordable = int(VALUES / (N_NODES * len(targets) * model.config.graph_size))
+    windows = spread_windows(model, min(max(affordable, MIN_WINDOWS), MAX_WINDOWS))
+    start = scaled_baselines(model)[0]
     scale = float(model.output_std[output]) / float(model.scaling.output_scale[output])
 
     def integrate(parts: Parts, _: Array) -> Integrals[Array]:

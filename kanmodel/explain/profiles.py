@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.autograd.forward_ad import dual_level, unpack_dual
 
 from kanmodel.arrays import Array
 from kanmodel.checkpoint import LoadedModel
@@ -25,17 +27,21 @@ from kanmodel.explain.paths.path import PassedNodes, map_arrays, paths_per_pass,
 from kanmodel.explain.paths.quadrature import estimate_errors, nested_clenshaw_curtis
 from kanmodel.network.chain import FrozenNetwork, Trace
 from kanmodel.network.config import ModelConfig
-from kanmodel.network.graph import GraphTrace
+from kanmodel.network.graph import FrozenGraph, GraphTrace
 from kanmodel.network.recurrent import count_weights
+from kanmodel.network.wiring import Place
 from kanmodel.tables.statistics.choose import choose_evenly
 
 MIN_WINDOWS, MAX_WINDOWS = 16, 128  # taken evenly from the reference: a share needs no more
 MULTIPLY_ADDS = 4e12  # a few minutes of one core, within which the number of windows stays where it can
+GRAPH_VALUES, LAG_VALUES = 3e8, 4e9  # of a graph, in all passes forwards or backwards: a few seconds of one core
 N_NODES = 17
 TOLERANCE = 3e-2  # largest accepted error of a feature's contribution to a node, in standard deviations of the node
+GRAPH_TOLERANCE = 1e-1  # of a graph, which may have hundreds of kinks along a path
 HALVINGS = 10
 MAX_LAG_WINDOWS = 64  # on which shares are divided by lag, which takes a gradient of each node
 LAG_MULTIPLY_ADDS = 3e10  # a few seconds of one core, as above
+GRAPH_LAG_NODES = 9
 SHARE_BY_FEATURE = 0.7  # of the time
 MAX_CELLS = 1 << 22  # nodes x features x steps, 16 MB; a larger model has no lags
 RUN_SHARE = 0.8  # of a feature's magnitude that its run of lags holds
@@ -123,9 +129,9 @@ def profile_nodes(
     def integrate(parts: Parts, _: Array) -> Integrals[Array]:
         return _integrate(model, part_ends(parts, start, windows), scale, places)
 
-    batch = paths_per_pass(model.config, N_NODES)
+    batch, tolerance = paths_per_pass(model.config, N_NODES), GRAPH_TOLERANCE if model.config.graph else TOLERANCE
     with part(SHARE_BY_FEATURE):
-        parts, _, whole = bisect(len(windows), integrate, batch, TOLERANCE, HALVINGS)
+        parts, _, whole = bisect(len(windows), integrate, batch, tolerance, HALVINGS)
     magnitude = np.abs(whole.values).mean(axis=0)  # (n_nodes, n_features)
     error = whole.errors.mean(axis=0).reshape(magnitude.shape) * spread[:, None]
     total = magnitude.sum(axis=1, keepdims=True)
@@ -148,14 +154,15 @@ def has_lags(config: ModelConfig, n_nodes: int) -> bool:
 
 def count_windows(config: ModelConfig) -> int:
     """How many reference windows are profiled: all that are useful, or fewer of a model that takes minutes."""
-    weights = count_weights(config)
-    if not weights:
-        return MAX_WINDOWS
-    passes = min(len(config.features), config.n_units)
-    if config.graph:
-        passes = sum(map(len, config.wiring.ids.values()))
-    affordable = int(MULTIPLY_ADDS / (N_NODES * passes * config.lookback * weights))
-    return min(max(affordable, MIN_WINDOWS), MAX_WINDOWS)
+    n_nodes = sum(map(len, config.wiring.ids.values())) if config.graph else config.n_units
+    return _afford(config, N_NODES * min(len(config.features), n_nodes), MULTIPLY_ADDS, GRAPH_VALUES, MAX_WINDOWS)
+
+
+def _afford(config: ModelConfig, passes: int, multiply_adds: float, values: float, most: int) -> int:
+    """How many windows, each of so many passes, take those multiply-adds of a chain, or values of a graph."""
+    cost = config.graph_size if config.graph else config.lookback * count_weights(config)
+    affordable = int((values if config.graph else multiply_adds) / (passes * cost)) if cost else most
+    return min(max(affordable, MIN_WINDOWS), most)
 
 
 def _divide_by_lag(
@@ -168,46 +175,55 @@ def _divide_by_lag(
 ) -> NDArray[np.float32]:
     """The shares, (n_nodes, n_features), divided among the lags: float32, (n_nodes, n_features, lookback).
 
-    If the chosen windows do not move a node by a feature that has a share in it, the others follow.
+    If the chosen windows do not move a node by a feature that has a share in it, the others follow for this node. Paths
+    of a graph are not divided, since this error is far below that of taking other windows.
     """
     n, config = len(windows), model.config
-    cost = N_NODES * len(shares) * config.lookback * count_weights(config)
-    count = min(n, MAX_LAG_WINDOWS, max(MIN_WINDOWS, int(LAG_MULTIPLY_ADDS / cost) if cost else n))
+    n_nodes = GRAPH_LAG_NODES if config.graph else N_NODES
+    if config.graph:
+        parts = Parts(np.arange(n), np.zeros(n), np.ones(n))
+    count = min(n, _afford(config, n_nodes * len(shares), LAG_MULTIPLY_ADDS, LAG_VALUES, MAX_LAG_WINDOWS))
     chosen = np.isin(np.arange(n), choose_evenly(n, count))
-    size = max(1, min(paths_per_pass(config, N_NODES), MAX_CELLS // (shares.size * config.lookback)))
-    magnitude = np.zeros((*shares.shape, config.lookback))
+    size = max(1, min(paths_per_pass(config, n_nodes), MAX_CELLS // (shares.size * config.lookback)))
+    magnitude, missing = np.zeros((*shares.shape, config.lookback)), np.ones(len(shares), dtype=np.bool_)
     order = np.argsort(parts.path, kind="stable")  # one path after the other
     parts = map_arrays(lambda of: of[order], parts)
     for some in (chosen, ~chosen):
         of_some = take(parts, some[parts.path])
-        cells, path = np.zeros_like(magnitude), -1
-        for batch in slices([slice(first, first + size) for first in range(0, len(of_some.path), size)]):
+        cells, path = np.zeros_like(magnitude[missing]), -1
+        n_parts = len(of_some.path) if missing.any() else 0
+        for batch in slices([slice(first, first + size) for first in range(0, n_parts, size)]):
             of_batch = take(of_some, batch)
-            found = _integrate_cells(model, part_ends(of_batch, start, windows), places)
+            found = _integrate_cells(model, part_ends(of_batch, start, windows), places, missing, n_nodes)
             for at, of_part in zip(of_batch.path.tolist(), found, strict=True):
                 if at != path:
-                    magnitude += np.abs(cells, out=cells)
-                    cells, path = np.zeros_like(magnitude), at
+                    magnitude[missing] += np.abs(cells, out=cells)
+                    cells, path = np.zeros_like(cells), at
                 cells += of_part
-        magnitude += np.abs(cells)
+        magnitude[missing] += np.abs(cells)
         total = magnitude.sum(axis=2)
-        if not ((total == 0) & (shares > 0)).any():
-            break
+        missing = ((total == 0) & (shares > 0)).any(axis=1)
     divided = np.divide(shares, total, out=np.zeros_like(total), where=total > 0)[..., None] * magnitude
     lags: NDArray[np.float32] = divided[..., ::-1].astype(np.float32)
     return lags
 
 
-def _integrate_cells(model: LoadedModel, ends: PartEnds, places: Collection[tuple[str, int]] | None) -> Array:
-    """Contributions of features at each step to all nodes, (n_parts, n_nodes, n_features, lookback), oldest first."""
-    rule, n = nested_clenshaw_curtis(N_NODES), len(ends.ends)
+def _integrate_cells(
+    model: LoadedModel,
+    ends: PartEnds,
+    places: Collection[Place] | None,
+    wanted: NDArray[np.bool_],
+    n_nodes: int,
+) -> Array:
+    """Contributions of features at each step to some nodes, (n_parts, n_wanted, n_features, lookback), oldest first."""
+    rule, n = nested_clenshaw_curtis(n_nodes), len(ends.ends)
     points = points_along(ends.starts, ends.ends, rule.nodes).flatten(0, 1).requires_grad_()
     weights, found = torch.from_numpy(rule.weights[0]), list[Tensor]()
     with torch.enable_grad():
         values = node_values(model.config, model.frozen.trace(points), places)
-        for node in torch.cat(list(values.values()), dim=1).unbind(1):
+        for node in torch.cat(list(values.values()), dim=1)[:, torch.from_numpy(wanted)].unbind(1):
             (gradient,) = torch.autograd.grad(node.sum(), points, retain_graph=True)
-            mean = weights @ gradient.double().reshape(n, N_NODES, -1)
+            mean = weights @ gradient.double().reshape(n, n_nodes, -1)
             found.append(mean.view_as(ends.change) * ends.change)
     cells: Array = torch.stack(found, dim=1).transpose(2, 3).numpy()
     return cells
@@ -250,7 +266,9 @@ def _slopes_along(
         return (gradient * change).sum(dim=1)  # (n_points, n_features)
 
     slopes_of = []
-    if network.config.graph:
+    if isinstance(network, FrozenGraph):
+        if change.shape[2] < sum(nodes.shape[1] for nodes in values.values()):
+            return _push_forward(network, [*values], points, change)
         return torch.stack([slopes(node) for nodes in values.values() for node in nodes.unbind(1)], dim=1)
     readout = network.readout_slopes(trace, change)
     if readout is None:
@@ -264,6 +282,19 @@ def _slopes_along(
         else:
             slopes_of.append(torch.stack([slopes(node) for node in nodes.unbind(1)], dim=1))
     return torch.cat(slopes_of, dim=1)
+
+
+@torch.no_grad()
+def _push_forward(network: FrozenGraph, places: Collection[Place], points: Tensor, change: Tensor) -> Tensor:
+    """The same of a graph by forward mode: one pass for each feature serves all nodes."""
+    slopes: list[Tensor] = []
+    with dual_level():
+        of_feature = torch.diag_embed(change).unbind(dim=-1)
+        for trace in network.push_forward(points, of_feature):
+            nodes = node_values(network.config, cast(Trace, trace), places)
+            values, moved = unpack_dual(torch.cat([*nodes.values()], dim=1))  # type: ignore[no-untyped-call]
+            slopes.append(torch.zeros_like(values) if moved is None else moved)
+    return torch.stack(slopes, dim=2)
 
 
 def node_values(

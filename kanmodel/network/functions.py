@@ -88,10 +88,14 @@ def vary(function: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, turns:
 
 
 def pull_back(function: Callable[[Tensor], Any], x: Tensor, gradient: Any) -> Tensor:
-    """The gradient by x, from that by the function's values (a vector-Jacobian product); several values are a tuple."""
+    """The gradient by x, from that by the function's values (a vector-Jacobian product); several values are a tuple.
+
+    It is differentiable where the given gradient is.
+    """
+    differentiable = any(each.requires_grad for each in (gradient if isinstance(gradient, tuple) else (gradient,)))
     with torch.enable_grad():
         points = x.detach().requires_grad_()
-        (by_points,) = torch.autograd.grad(function(points), points, gradient)
+        (by_points,) = torch.autograd.grad(function(points), points, gradient, create_graph=differentiable)
     return by_points
 
 

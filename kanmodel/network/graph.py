@@ -7,17 +7,18 @@ outputs of a recurrent one). What flows around the leaf there, such as a skip, i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.forward_ad import make_dual, unpack_dual
 
 from kanmodel.network.chain import FrozenLayers, FrozenNetwork, Gradients, Network, PassLayer, apply_output_function
 from kanmodel.network.config import ModelConfig
-from kanmodel.network.layer import Edges, KANLayer, LayerTrace
+from kanmodel.network.layer import KANLayer, LayerTrace
 from kanmodel.network.operations import OPERATIONS, Arrangement, last_uses
 from kanmodel.network.recurrent import FrozenRecurrent, make_recurrent
 
@@ -92,8 +93,7 @@ class GraphNetwork(Network):
 
     def trace(self, window: Tensor) -> GraphTrace:  # type: ignore[override]
         """Like `forward`, but returns all activations."""
-        functions = [layer.functions() for layer in self.stages["head"]]
-        return self.record(window, functions, self._recurrent_leaves())
+        return self.record(window, [layer.trace for layer in self.stages["head"]], self._recurrent_leaves())
 
     def _recurrent_leaves(self) -> Leaves:
         def pass_steps(module: nn.Module, steps: Tensor) -> Tensor:
@@ -174,15 +174,17 @@ class GraphNetwork(Network):
             values.append(value)
         return values[-1]
 
-    def record(self, window: Tensor, functions: Sequence[Edges], recurrents: Leaves) -> GraphTrace:
-        """A traced pass with the functions on the edges of each layer."""
+    def record(
+        self, window: Tensor, traced: Sequence[Callable[[Tensor], LayerTrace]], recurrents: Leaves
+    ) -> GraphTrace:
+        """A traced pass, with the traced pass of each layer."""
         traces = list[LayerTrace]()
 
-        def through(layer: KANLayer, edges: Edges, x: Tensor) -> Tensor:
-            traces.append(layer.trace(x, edges))
+        def through(trace: Callable[[Tensor], LayerTrace], x: Tensor) -> Tensor:
+            traces.append(trace(x))
             return traces[-1].nodes
 
-        layers = [partial(through, *each) for each in zip(self.stages["head"], functions, strict=True)]
+        layers = [partial(through, trace) for trace in traced]
         record = _Record({cut.node: cut for cut in self.cuts})
         logits = self.run(window, layers, recurrents, record)
         outputs = apply_output_function(self.config, logits)
@@ -227,6 +229,11 @@ def flat(values: Tensor) -> Tensor:
     return values.reshape(len(values), -1)
 
 
+def dual(values: Tensor, moves: Tensor | None) -> Tensor:
+    """Values with their first-order moves as tangents, if there are any."""
+    return values if moves is None else cast(Tensor, make_dual(values, moves))  # type: ignore[no-untyped-call]
+
+
 @dataclass(frozen=True)
 class _Record:
     """What a traced pass collects.
@@ -266,6 +273,9 @@ class FrozenGraph(FrozenNetwork):
     def __init__(self, network: GraphNetwork) -> None:
         self.network, self.config, self._layers, self.recurrent = network, network.config, network.stages, None
         self._functions = {"head": [layer.functions(frozen=True) for layer in self._layers["head"]]}
+        both = [*zip(self._layers["head"], self._functions["head"], strict=True)]
+        self._traced = [partial(layer.trace, functions=functions) for layer, functions in both]
+        self._linearised = [partial(layer.linearise, functions=functions) for layer, functions in both]
         self.leaves = [FrozenLayers([layer]) for layer in self._layers["head"]]
         self.recurrents = tuple(
             FrozenRecurrent(module, config)  # type: ignore[arg-type]
@@ -279,7 +289,41 @@ class FrozenGraph(FrozenNetwork):
 
     def trace(self, window: Tensor) -> GraphTrace:  # type: ignore[override]
         """As `GraphNetwork.trace`; differentiable."""
-        return self.network.record(window, self._functions["head"], self.recurrents)
+        recurrents = [lambda steps, of=of: of.trace(steps).states[-1] for of in self.recurrents]
+        return self.network.record(window, self._traced, recurrents)
+
+    @torch.no_grad()
+    def push_forward(self, window: Tensor, moves: Iterable[Tensor]) -> Iterator[GraphTrace]:
+        """Yields for each of some moves of the windows a trace whose values have their first-order moves as tangents.
+
+        It is valid within a `torch.autograd.forward_ad.dual_level`. Layers and recurrent parts are linearised once for
+        all moves.
+        """
+        known: dict[tuple[str, int], Any] = {}
+
+        def through(number: int, x: Tensor) -> LayerTrace:
+            value, move = unpack_dual(x)  # type: ignore[no-untyped-call]
+            if ("layer", number) not in known:
+                known["layer", number] = self._linearised[number](value)
+            trace, of_nodes = known["layer", number]
+            with torch.enable_grad():  # the map of gradients is linear: its own gradient is the map of moves
+                gradient = torch.zeros_like(trace.nodes, requires_grad=True)
+                moved = None if move is None else torch.autograd.grad(of_nodes(gradient)[1], gradient, move)[0]
+            return LayerTrace(x, trace.edges, trace.subnodes, dual(trace.nodes, moved))
+
+        def pass_steps(number: int, x: Tensor) -> Tensor:
+            value, move = unpack_dual(x)  # type: ignore[no-untyped-call]
+            recurrent = self.recurrents[number]
+            if ("recurrent", number) not in known:
+                known["recurrent", number] = recurrent.linearise(value)[0]
+            trace = known["recurrent", number]
+            moved = None if move is None else recurrent.tangents(trace, move.unsqueeze(1), last=False).squeeze(1)
+            return dual(trace.states[-1], moved)
+
+        layers = [partial(through, number) for number in range(len(self._linearised))]
+        recurrents = [partial(pass_steps, number) for number in range(len(self.recurrents))]
+        for each in moves:
+            yield self.network.record(dual(window.detach(), each), layers, recurrents)
 
     def linearise(self, window: Tensor) -> tuple[GraphTrace, Callable[[Tensor], Gradients]]:  # type: ignore[override]
         """As of a chain, but by autograd."""

@@ -147,6 +147,12 @@ def test_windows_and_forecasts_are_in_the_units_before_a_scaler():
     options = {"scaler": scalers[0], "future_covariates_scaler": scalers[1]}
     found = check(model, scalers[0].inverse_transform(model.predict(HORIZON)).values(), rows, **options)
     assert 900 < found.features[0].mean < 1100
+    trained = scalers[0].inverse_transform(model.training_series).values()
+    for feature, values in zip(found.features, (trained, TEMP.values()), strict=True):
+        assert (feature.min, feature.max) == pytest.approx((values.min(), values.max()), rel=1e-5)
+    coverage = found.loaded.reference_coverage
+    assert [(each.shift, each.spread) for each in coverage] == [(None, None)] * 2 and coverage[0].range > 0.8
+    assert not found.loaded.reference_span.unlike_training or coverage[1].range < 0.8
     bent = Scaler(QuantileTransformer(n_quantiles=50))
     bent.fit(raw)
     both = [raw, 2 * raw]
@@ -162,6 +168,18 @@ def test_windows_and_forecasts_are_in_the_units_before_a_scaler():
     for scaler, problem in ((bent, "scaler must be linear"), (1, "scaler cannot be inverted")):
         with pytest.raises(CheckpointError, match=problem):
             kanmodel.from_darts(model, scaler=scaler)
+
+
+def test_a_model_of_float64_is_read_in_float64():
+    """Also one that was made so after its fit, of series of float32."""
+    precise = {"accelerator": "cpu", "precision": "64-true", **QUIET}
+    for series, options in ((LOAD, {}), (LOAD, {"pl_trainer_kwargs": precise}), (LOAD.astype(np.float64), {})):
+        model = models.NLinearModel(**{**SIZES, **options}).fit(series, future_covariates=TEMP.astype(series.dtype))
+        model.model.double()
+        found = kanmodel.from_darts(model)
+        assert found.config.dtype == "float64" and found.loaded.provenance.relative_difference < 1e-10
+    single = models.NLinearModel(**SIZES).fit(LOAD)
+    assert kanmodel.from_darts(single, LOAD.astype(np.float64)).config.dtype == "float32"
 
 
 def test_encodings_and_static_covariates_are_columns():

@@ -21,6 +21,7 @@ from kanmodel.network.config import LayerConfig, Layers, ModelConfig
 from kanmodel.network.graph import GraphNetwork, GraphTrace, flat
 from kanmodel.network.recurrent import RecurrentTrace, count_gates
 
+GRAPH_POINTS = 68  # of a pass at least, of a graph: each of its many operations takes as long for fewer
 PASS_BYTES = 5_500_000  # of the largest tensors of a pass; beyond this size, memory is mapped anew in each pass
 
 Nested = TypeVar("Nested")
@@ -187,7 +188,7 @@ def paths_per_pass(config: ModelConfig, n_points: int) -> int:
     values = len(config.features) + sum(layer.n_in * layer.n_subnodes for layer in config.front)
     values += sum(count_gates(config))
     point: int = (config.lookback * values + config.graph_size) * getattr(torch, config.dtype).itemsize
-    return max(1, PASS_BYTES // (n_points * point))
+    return max(1, PASS_BYTES // (n_points * point), GRAPH_POINTS // n_points if config.graph else 1)
 
 
 def points_along(starts: Tensor, ends: Tensor, nodes: Array) -> Tensor:

@@ -6,7 +6,7 @@ What is traced is the loop by which darts forecasts, with its module, RINorm and
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,8 @@ def from_darts(
     """Converts a fitted model of darts on torch to one that forecasts what `predict` returns.
 
     The windows are those of the series whose forecast is known, up to 512 of all series, evenly chosen. On them the
-    forecasts of `predict` and those of the network must be the same to 1e-5 of their spread.
+    forecasts of `predict` and those of the network must be the same to 1e-5 of their spread. Where only rounding is in
+    the way, `model.model.double()` makes the module one of float64: series are read in its type.
 
     A window has `input_chunk_length` rows, oldest first, and the rows of the forecast too if the model has future
     covariates. Its features are the components of the target, of the past and of the future covariates, with those that
@@ -80,7 +81,7 @@ def from_darts(
     source = _Source.of(fitted, series, past_covariates, future_covariates, horizon)
     scalers = {"scaler": scaler, "past_covariates_scaler": past_covariates_scaler}
     scalers["future_covariates_scaler"] = future_covariates_scaler
-    mean, std = source.scale(scalers)
+    mean, std, low, high = source.scale(scalers)
     of = source.component_of_outputs
     is_value = fitted.likelihood is None or hasattr(fitted.likelihood, "quantiles")
     if scaler is not None and not is_value:
@@ -99,6 +100,11 @@ def from_darts(
         integer=integer,
         fixed=fixed,
     )
+    features = tuple(
+        each if np.isnan(least) else replace(each, min=float(least), max=float(most))
+        for each, least, most in zip(found.config.features, low, high, strict=True)
+    )
+    found = found.with_config(replace(found.config, features=features))
     return describe(found, "darts", type(fitted).__name__, units, source.times)
 
 
@@ -142,14 +148,20 @@ class _Source:
         check_count(horizon, "horizon", lowest=n_out)
         if model.likelihood is not None and horizon > n_out:
             raise UnreadableModelError(f"a horizon above {n_out}, output_chunk_length, samples from the likelihood")
-        every = _as_list(model.training_series if series is None else series)
+        dtype = str(next(model.model.parameters()).dtype).removeprefix("torch.")
+
+        def as_read(given: Any) -> list[Any]:
+            return [each.astype(dtype) for each in _as_list(given)]
+
+        every = as_read(model.training_series if series is None else series)
         if not every:
             raise CheckpointError("the model holds no series, as it was fitted to several or saved clean: give series")
         of_fit = (
-            [of] * len(every) if of else [] for of in (model.past_covariate_series, model.future_covariate_series)
+            as_read([of] * len(every) if of else [])
+            for of in (model.past_covariate_series, model.future_covariate_series)
         )
         given = {
-            name: _as_list(of) or default or None
+            name: as_read(of) or default or None
             for name, of, default in zip(COVARIATES, (past, future), of_fit, strict=True)
         }
         places = [(number, end) for number, of in enumerate(every) for end in range(n_in, len(of) - horizon + 1)]
@@ -218,15 +230,19 @@ class _Source:
         return np.repeat(np.arange(self.sizes[0]), len(self.outputs) // self.sizes[0])
 
     def scale(self, scalers: Mapping[str, Any]) -> Array:
-        """Mean and std by which scalers of target, past and future covariates made what the model reads."""
-        from_three = [
-            np.arange(3.0)[:, None].repeat(n, axis=1) for n in (*self.sizes, len(self.names) - sum(self.sizes))
-        ]
+        """Mean and std by which scalers of target, past and future covariates made what the model reads.
+
+        And the smallest and largest value in the rows to which a min-max scaler was fitted, else NaN: (4, n_features).
+        """
+        sizes = (*self.sizes, len(self.names) - sum(self.sizes))
+        from_three = [np.arange(3.0)[:, None].repeat(n, axis=1) for n in sizes]
+        ends = [np.full((2, n), np.nan) for n in sizes]
         for number, (name, scaler) in enumerate(scalers.items()):
             if scaler is not None:
                 from_three[number] = _unscale(scaler, from_three[number], name, self.n_series)
+                ends[number].T[:] = getattr(getattr(scaler, "transformer", None), "feature_range", (np.nan, np.nan))
         zero, one, _ = np.concatenate(from_three, axis=1)
-        return np.stack([zero, one - zero])
+        return np.stack([zero, one - zero, *(zero + np.concatenate(ends, axis=1) * (one - zero))])
 
     def predict(self) -> Array:
         """The forecasts of the library, (n, horizon, n_outputs)."""

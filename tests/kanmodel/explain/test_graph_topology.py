@@ -22,7 +22,7 @@ from kanmodel.errors import UnknownNameError
 from kanmodel.explain.attribution import explain_windows
 from kanmodel.explain.baseline import spread_windows
 from kanmodel.explain.importance import measure_importance
-from kanmodel.explain.links import N_WINDOWS, TOLERANCE, measure_links
+from kanmodel.explain.links import MAX_WINDOWS, TOLERANCE, measure_links
 from kanmodel.explain.paths.path import sum_subnodes
 from kanmodel.explain.pruning import PruningRule, Thresholds
 from kanmodel.explain.structure import connected_features
@@ -103,7 +103,7 @@ def test_what_enters_a_node_leaves_it(name):
     """By the edges and links that leave it, and the links into a computed input or output sum to its contribution."""
     model = read(name)
     config, scale = model.config, float(model.scaling.output_scale[0])
-    ledger = explain_windows(model.loaded, spread_windows(model.loaded, N_WINDOWS), 0)
+    ledger = explain_windows(model.loaded, spread_windows(model.loaded, MAX_WINDOWS), 0)
     edges = {layer.layer: layer for layer in ledger.layers if layer.edges is not None}
     change = ledger.predictions - ledger.baseline_prediction
     slack = 5 * TOLERANCE * model.output_std[0]

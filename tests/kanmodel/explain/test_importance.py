@@ -9,12 +9,13 @@ from goldens import load_case
 from hypothesis import given
 from hypothesis import strategies as st
 from thorough import few_of
+from wired import read
 
 from kanmodel import DataError, Model
 from kanmodel.checkpoint import LoadedModel, Reference
 from kanmodel.computing import pausing
 from kanmodel.explain import importance as permutation
-from kanmodel.explain.attribution import explain_windows
+from kanmodel.explain.attribution import LedgerOptions, explain_windows
 from kanmodel.explain.baseline import Baseline
 from kanmodel.explain.importance import (
     MIN_WINDOWS,
@@ -33,6 +34,25 @@ from kanmodel.tables.columns import Feature, Target
 from kanmodel.tables.statistics.choose import choose_evenly
 from kanmodel.training.optimization import TrainingOptions
 from kanmodel.training.training import fit
+
+
+def test_nodes_of_a_large_graph_are_those_of_fewer_windows(monkeypatch):
+    """Features are explained for all windows, within the tolerance; their errors are those of both explanations."""
+    model, options = read("RevIN").loaded, LedgerOptions(tolerance=permutation.GRAPH_TOLERANCE)
+    whole, windows = measure_importance(model, 0), model.reference.windows
+    monkeypatch.setattr(permutation, "FLOW_VALUES", 0)
+    chosen = permutation.choose_flow_windows(model.config, len(windows))
+    found = measure_importance(model, 0)
+    assert len(chosen) == MIN_WINDOWS < len(windows) == len(found.contributions) and found.converged.all()
+    np.testing.assert_allclose(found.contributions, whole.contributions, atol=2 * found.tolerance)
+    assert found.tolerance == whole.tolerance == options.tolerance * float(model.output_std[0])
+    flow = explain_windows(model, windows[chosen], 0, options=options)
+    np.testing.assert_allclose(found.steps.value, np.abs(flow.steps.sum(axis=2)).mean(axis=0))
+    for layer in flow.layers:
+        if layer.edges is not None:
+            np.testing.assert_allclose(found.edges[layer.stage, layer.layer].value, np.abs(layer.edges).mean(axis=0))
+    assert (found.residual[chosen] >= flow.residual).all()
+    np.testing.assert_array_equal(found.predictions, whole.predictions)
 
 
 def figures(importance, name):

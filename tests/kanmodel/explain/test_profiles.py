@@ -9,6 +9,7 @@ from factories import SHAPES, make_chain, make_model
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from wired import EVERY, read
 
 from kanmodel.explain import profiles
 from kanmodel.explain.attribution import explain_windows
@@ -102,7 +103,7 @@ def test_bisected_paths_are_divided_by_lag_as_a_whole(monkeypatch):
     original = profiles._integrate_cells
     monkeypatch.setattr(profiles, "MAX_CELLS", 3 * expected.size)  # a few parts at a time
     monkeypatch.setattr(
-        profiles, "_integrate_cells", lambda m, ends, p: integrated.append(ends) or original(m, ends, p)
+        profiles, "_integrate_cells", lambda m, ends, *rest: integrated.append(ends) or original(m, ends, *rest)
     )
     lags = profile_nodes(model).lags[place]
     assert len(integrated) > 1 and sum(len(ends.ends) for ends in integrated) > len(model.reference.windows)
@@ -217,3 +218,18 @@ def test_more_units_than_features(cell, readout):
     found, exact = profile_nodes(model), midpoint_shares(model, 1000)
     for place, shares in exact.items():
         np.testing.assert_allclose(found.shares[place], shares, atol=3 * found.errors[place].max() + 1e-4)
+
+
+@EVERY
+def test_forward_mode_of_a_graph_has_the_slopes_of_backward_passes(name):
+    """Whichever takes fewer passes: one for each feature, or one for each node."""
+    model = read(name).loaded
+    network = model.frozen_float64
+    points = model.reference.windows[:7].double()
+    change = torch.from_numpy(np.random.default_rng(0).standard_normal(points.shape))
+    traced = points.clone().requires_grad_()
+    nodes = profiles.node_values(model.config, network.trace(traced))
+    slopes = profiles._push_forward(network, [*nodes], points, change)
+    for number, node in enumerate(torch.cat([*nodes.values()], dim=1).unbind(1)):
+        (gradient,) = torch.autograd.grad(node.sum(), traced, retain_graph=True)
+        torch.testing.assert_close(slopes[:, number], (gradient * change).sum(dim=1), rtol=1e-7, atol=1e-9)
