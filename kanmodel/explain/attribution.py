@@ -46,6 +46,8 @@ from kanmodel.explain.result import Table, WindowsResult
 from kanmodel.explain.shapley import Orders, Shapley, measure_shapley
 from kanmodel.network.chain import FrozenNetwork
 from kanmodel.network.config import Grouping, Groups, resolve_groups
+from kanmodel.tables.instants import write_instants
+from kanmodel.tables.rhythm import TimeColumn
 from kanmodel.text import with_unit, write_figure
 
 PATH_NODES, USUAL_NODES, MORE_NODES = 9, 17, 33  # with which a path starts: the first that is enough for most,
@@ -163,6 +165,9 @@ class Explanation(ExplainedWindows):
             column was shifted before training.
         instants: the same in seconds since 1970, UTC, or in the unit of the time column, (n,); None without times.
         zone: name of the time zone of local times; None for UTC, or times as they stand.
+        rhythm: of the times; None without.
+        newest: of each feature, the steps from the forecast's time to that of its newest value, negative before it: 0
+            is that of a known value of the time that is forecast. Empty without times.
         actual: what came at these times, (n,), NaN where there is no value yet; None unless the windows are those of a
             data frame with the target's column.
         intervals: lower and upper bounds of the forecasts, (n,) each, by level; empty for a model without intervals,
@@ -197,6 +202,8 @@ class Explanation(ExplainedWindows):
     target_times: tuple[str, ...] | None = None
     instants: Array | None = None
     zone: str | None = None
+    rhythm: TimeColumn | None = None
+    newest: tuple[int, ...] = ()
     actual: Array | None = None
     intervals: Intervals = field(default_factory=dict)
     usual_width: float | None = None
@@ -351,7 +358,22 @@ class Explanation(ExplainedWindows):
             output_names=with_unit(self.output, self.unit),
         )
 
-    def table(self, by: Literal["feature", "group"] = "feature", *, wide: bool = False) -> list[dict[str, Any]]:
+    def value_times(self, window: int) -> list[tuple[str, ...]]:
+        """The times of a window's values, of each step, oldest first, one of each feature, as the table writes times.
+
+        The value of a column that is known may be of a later time than the window's end: that of the feature
+        ``temp+24`` at the newest step is of the time of the last forecast. Empty without times.
+        """
+        times = self.times if self.target_times is None else self.target_times
+        if self.rhythm is None or self.instants is None or not times:
+            return []
+        lags, distinct = np.arange(self.steps.shape[1])[::-1], dict[int, tuple[str, ...]]()
+        for newest in set(self.newest):
+            instants = self.rhythm.later(np.repeat(self.instants[window], len(lags)), newest - lags)
+            distinct[newest] = write_instants(instants, np.array(times, dtype=object), self.zone)
+        return list(zip(*(distinct[newest] for newest in self.newest), strict=True))
+
+    def table(self, by: Literal["feature", "group", "step"] = "feature", *, wide: bool = False) -> list[dict[str, Any]]:
         """A row for each window and feature, features in the model's order; values of the window are repeated.
 
         `actual` is NaN where there is no value yet.
@@ -359,11 +381,17 @@ class Explanation(ExplainedWindows):
         Args:
             by: ``group`` for a row for each of `group_names` instead, and for each segment if there are any. Shapley
                 values are those of `parts`: None for a member of another group, and for features if there are groups.
+                ``step`` for a row for each step of each feature, oldest step first, with its `lag`, 0 at the newest,
+                its value, and the time that the value is of (`value_times`).
             wide: whether there is a row for each window instead, with a column for the contribution of each feature, or
                 of each of `parts` (and segment: ``hour, last six hours``), which sum to the forecast minus the
                 baseline's, up to the residual. A name that another column has gets `` (contribution)`` at its end.
                 Effects and Shapley values are left out.
         """
+        if by == "step":
+            if wide:
+                raise DataError("wide is for contributions by feature or group, not by step")
+            return [row for window in range(len(self)) for row in self._rows_of_steps(window)]
         if wide:
             return self._rows_of_windows(by)
         names: list[dict[str, str]] = [{by: name} for name in (self.features if by == "feature" else self.group_names)]
@@ -382,6 +410,16 @@ class Explanation(ExplainedWindows):
             for figures in [self._describe_window(window) | self._describe_accuracy(window)]
             for name, *row in zip(names, *(values[window].ravel().tolist() for values in columns.values()), strict=True)
         ]
+
+    def _rows_of_steps(self, window: int) -> Iterator[dict[str, Any]]:
+        """The rows of a window by step."""
+        about, times = self._name_window(window), self.value_times(window)
+        for step, contributions in enumerate(self.steps[window].tolist()):
+            for number, contribution in enumerate(contributions):
+                row = about | {"feature": self.features[number], "lag": self.steps.shape[1] - 1 - step}
+                row |= {"value_time": times[step][number]} if times else {}
+                row |= {} if self.windows is None else {"value": float(self.windows[window, step, number])}
+                yield row | {"contribution": contribution}
 
     def _rows_of_windows(self, by: Literal["feature", "group"]) -> list[dict[str, Any]]:
         """The wide table."""

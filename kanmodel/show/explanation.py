@@ -62,7 +62,7 @@ def draw_explanation(result: Explanation, theme: Theme = "auto") -> bytes:
     body = Part("g")
     bottom = _add_waterfall(body, result, names)
     if len(steps) > 1:
-        bottom = _add_heat_map(body, bottom + GAP, names, steps, result.segments, unit)
+        bottom = _add_heat_map(body, bottom + GAP, names, steps, result.segments, unit, _find_times(result))
     root = new_picture(WIDTH, bottom, heading, "; ".join(filter(None, (first, caption))), result.source)
     root.add_heading(heading, lines[0])
     if lines[1:]:
@@ -152,12 +152,13 @@ def _add_heat_map(
     steps: Array,
     segments: Mapping[str, tuple[int, int]],
     unit: str | None,
+    times: Sequence[Sequence[str]],
 ) -> float:
     """Draws a cell for each feature and step, or segment; returns the y coordinate of its end.
 
     The contributions `steps` are (lookback, n_features), oldest step first; `segments` have their first and last step,
-    0 the newest. Rows are ordered by total magnitude. Beyond the limits features and steps are summed, so that none is
-    lost.
+    0 the newest; `times` are those of the values, by step and feature, or empty. Rows are ordered by total magnitude.
+    Beyond the limits features and steps are summed, so that none is lost.
     """
     named, rest = _split_features(np.abs(steps).sum(axis=0), N_ROWS)
     rows = np.array([*(steps[:, number] for number in named), *([steps[:, rest].sum(axis=1)] if rest else [])])
@@ -199,12 +200,23 @@ def _add_heat_map(
                 place = {"x": LEFT + pitch * column, "y": y, "width": pitch - gap, "height": CELL - 0.5}
                 cell = group.add("rect", class_=_color(value), **place, fill_opacity=f"{opacity:.3f}")
                 step = f"{first}" if first == last else f"{first} to {last}"
-                cell.add("title", f"step {step}: {write_change(value, unit)}")
+                when = times[lookback - 1 + first][named[row]] if times and first == last and row < len(named) else ""
+                cell.add("title", f"step {step}{when and f', {when}'}: {write_change(value, unit)}")
     for column in range(len(columns) - 1, -1, -max(1, ceil(len(columns) / N_TICKS))):
         root.add("text", labels[column], x=LEFT + pitch * (column + 0.5), y=bottom + 14, class_="middle muted")
     if not segments:
         root.add("text", "step; 0 is the newest", x=RIGHT, y=bottom + 28, class_="end muted")
     return bottom + STEP_AXIS
+
+
+def _find_times(result: Explanation) -> list[list[str]]:
+    """The times of the values of one window, by step and part; of a part whose features are of several times none."""
+    parts = [result.grouping.members[part] for part in result.grouping.whole]
+    is_one = [len({result.newest[member] for member in part}) == 1 for part in parts] if result.newest else []
+    return [
+        [of_step[part[0]] if one else "" for part, one in zip(parts, is_one, strict=True)]
+        for of_step in result.value_times(0)
+    ]
 
 
 def _color(amount: float) -> str:

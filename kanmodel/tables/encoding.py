@@ -262,6 +262,15 @@ class Encoding:
         return (*of_columns, *chain(*(self.calendar.groups.values() if self.calendar else ())))
 
     @property
+    def steps_later(self) -> tuple[int, ...]:
+        """Of each feature, the steps after a window's step at which its value is taken."""
+        of_columns = chain(*((column.later,) * len(column.features) for column in self.columns))
+        of_calendar = (
+            [self.calendar.later for part in self.calendar.groups.values() for _ in part] if self.calendar else []
+        )
+        return (*of_columns, *of_calendar)
+
+    @property
     def later(self) -> int:
         """Steps after a window's last row that it needs."""
         return max((column.later for column in self.columns), default=0)

@@ -317,12 +317,15 @@ class Windows:
     def outcome(self, target: int, step: int) -> dict[str, Any]:
         """What is known of one forecast of each window: attributes of an `Explanation`.
 
-        ``actual``, (n,), if the table has the target's column; if rows have times, ``instants``, ``zone``, and unless
-        the target is shifted, ``target_times``.
+        ``actual``, (n,), if the table has the target's column; if rows have times, ``instants``, ``zone``, ``rhythm``,
+        ``newest``, and unless the target is shifted, ``target_times``.
         """
         found: dict[str, Any] = {"actual": self.actual(target)[:, step]} if self.table.has[target] else {}
         if (instants := self.instants(step)) is not None and self.table.spec.time is not None:
             found |= {"instants": instants, "zone": self.table.spec.time.zone}
+            lead = self.table.spec.ahead + step
+            newest = tuple(later - lead for later in self.table.spec.encoding.steps_later)
+            found |= {"rhythm": self.table.spec.time, "newest": newest}
             found |= {"target_times": self.target_times(step)} if self.table.spec.ahead else {}
         return found
 

@@ -114,3 +114,35 @@ def test_a_good_model_is_not_announced():
     assert find_weaknesses(good, table) == []
     assert find_weaknesses({"test_mae": 1.0, "test_spread": 0.9}, table) == []
     assert len(find_weaknesses(good | {"test_mae": 2.0, "test_spread": 0.01}, table)) == 3
+
+
+@pytest.mark.parametrize(("ahead", "horizon"), [(1, 1), (1, 6), (3, 2)])
+def test_explanations_name_the_time_of_each_value(ahead, horizon):
+    """A row for each step of each feature has the time that its value is of, and the value of the table at it."""
+    frame = make_frame(400)
+    model = kanmodel.train(
+        frame, "power", lookback=8, horizon=horizon, calendar=["hour"], epochs=1, **OPTIONS | {"ahead": ahead}
+    )
+    found = model.explain(frame, model.outputs[-1], last=3)
+    rows = pl.DataFrame(found.table("step"))
+    assert len(rows) == 3 * 8 * len(model.features)
+    assert rows.group_by("window").agg(pl.col("contribution").sum()).sort("window")[
+        "contribution"
+    ].to_list() == pytest.approx(
+        (found.predictions - found.baseline_prediction).tolist(), abs=found.residual.max() + 1e-9
+    )
+    at = {str(time)[:16].replace(" ", "T"): number for number, time in enumerate(frame["time"])}
+    for feature, column in ((f"wind+{ahead + horizon - 1}", "wind"), ("power", "power")):
+        of = rows.filter(pl.col("feature") == feature)
+        numbers = [at[time[:16]] for time in of["value_time"]]
+        np.testing.assert_allclose(of["value"], frame[column][numbers], rtol=1e-6, atol=1e-6)
+    hours = rows.filter(pl.col("feature") == "hour_cos")
+    clock = [int(time[11:13]) for time in hours["value_time"]]
+    np.testing.assert_allclose(hours["value"], np.cos(2 * np.pi * np.array(clock) / 24), atol=1e-6)
+    newest = rows.filter((pl.col("feature") == "hour_cos") & (pl.col("lag") == 0))
+    assert newest["value_time"].to_list() == newest["target_time"].to_list()
+    assert "step 0, 20" in found[0].svg()
+    with pytest.raises(DataError, match="wide is for contributions by feature or group"):
+        found.table("step", wide=True)
+    without = model.explain(found.windows)
+    assert without.value_times(0) == [] and "value_time" not in without.table("step")[0]
