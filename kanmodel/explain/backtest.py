@@ -57,6 +57,8 @@ class Backtest(WindowsResult):
         missing: those that are left out for a missing value.
         in_training: number of windows in the time of the training, from the first to the last that the model was fitted
             to, whose errors are not those of new rows; None if that time is unknown.
+        tested: mean absolute errors on the test part of the training, by name: of the ``model``, and of the simple
+            forecasts that it was measured beside, such as ``ridge``; empty if they are unknown, or of several targets.
         levels: nominal coverages of the intervals, ascending; empty if the target has none.
         lower, upper: bounds, (n_levels, n, horizon), original units; NaN before a given adaptation.
         adaptation: the factors of the intervals after all outcomes, for `Model.adapt` and the next backtest, as a
@@ -80,6 +82,7 @@ class Backtest(WindowsResult):
     across_gaps: int
     missing: Missing
     in_training: int | None = field(default=None, kw_only=True)
+    tested: Mapping[str, float] = field(default_factory=dict, kw_only=True)
     levels: tuple[float, ...] = field(default=(), kw_only=True)
     lower: Array = field(default_factory=lambda: np.zeros((0, 0, 0)), kw_only=True)
     upper: Array = field(default_factory=lambda: np.zeros((0, 0, 0)), kw_only=True)
@@ -136,6 +139,7 @@ class Backtest(WindowsResult):
             across_gaps=windows.across_gaps,
             missing=windows.missing,
             in_training=_count_in_training(model, windows),
+            tested=_find_tested(model),
             **windows.named,
             **about,
         )
@@ -265,6 +269,9 @@ class Backtest(WindowsResult):
         if self.season is not None and errors.seasonal_naive_mae is not None:
             steps, name = self.season
             shown["seasonal naive"] = f"{errors.seasonal_naive_mae:.4g}, the value a {name} before ({steps} steps)"
+        if len(self.tested) > 1:
+            beside = ", ".join(f"{name} {mae:.4g}" for name, mae in self.tested.items() if name != "model")
+            shown["test part"] = f"MAE {self.tested['model']:.4g} beside {beside}, when it was trained"
         shown["skill"] = "-" if errors.skill is None else f"{errors.skill:.4g}, as 1 - MAE / MAE of persistence"
         for each in errors.intervals:
             if each.covered is not None:
@@ -285,6 +292,14 @@ class Backtest(WindowsResult):
                 columns = [*COLUMNS, *(f"{of}@{level:g}" for level in self.levels for of in ("covered", "winkler"))]
                 tables.append(Table(rows, [name, *columns], title, most=N_HOURS))
         return tables
+
+
+def _find_tested(model: LoadedModel) -> dict[str, float]:
+    """See `Backtest.tested`."""
+    names = {"test": "model", "ridge": "ridge", "lightgbm": "LightGBM", "seasonal_naive": "seasonal naive"}
+    known = {name: model.metrics.get(f"{of}_mae") for of, name in (names | {"persistence": "persistence"}).items()}
+    is_one = len(model.config.targets) == 1 and known["model"] is not None
+    return {name: mae for name, mae in known.items() if mae is not None} if is_one else {}
 
 
 def _count_in_training(model: LoadedModel, windows: Windows) -> int | None:

@@ -334,11 +334,12 @@ class _Data:
             with torch.no_grad():
                 return measure(assemble(network, samples)(self.samples.windows(parts.validation)))
 
-        alone = measure_network(network, samples)
-        moments = Moments.of(samples, parts.train)
-        if self.ridge is None or moments is None or self.config.head[-1].mult_arity:
+        if self.ridge is None or self.config.head[-1].mult_arity:
             return network, samples
-        if alone <= measure(torch.from_numpy(self.ridge(parts.validation))):
+        alone = measure_network(network, samples)
+        is_good = alone <= measure(torch.from_numpy(self.ridge(parts.validation)))
+        moments = None if is_good else Moments.of(samples, parts.train)
+        if moments is None:
             return network, samples
         may_read = np.tile(~np.isin(np.arange(len(self.config.features)), left_out), self.config.lookback)
         linear = LinearSamples.of(samples, LinearPath.fit(moments, may_read, samples.targets.dtype))

@@ -326,6 +326,8 @@ def test_training_measures_the_same(tmp_path):
     r2 = 1 - (error**2).sum(axis=0) / (mean**2).sum(axis=0)
     assert r2.mean() == pytest.approx(trained.metrics["persistence_r2"], rel=1e-9)
     assert found.by["horizon"][2].mae == pytest.approx(trained.metrics["test_mae load+2"], rel=1e-6)
+    beside = {name: trained.metrics[f"{of}_mae"] for name, of in (("model", "test"), ("ridge", "ridge"))}
+    assert found.tested.items() >= beside.items() and ", when it was trained" in repr(found)
     assert replace(trained.config.time) == TimeColumn("time", 3600.0, 1.5, True)
 
 
