@@ -47,7 +47,7 @@ def assemble(network: Network, samples: Samples) -> Network:
         line = graph.add("layer", read)
     for _ in config.front:
         values = graph.add("layer", values)
-    if config.recurrent is not None:
+    for _ in range(config.recurrent.num_layers if config.recurrent else 0):
         values = graph.add("recurrent", values)
     last = np.arange((config.lookback - 1) * config.n_units, config.lookback * config.n_units)
     values = graph.arrange((values,), (config.n_units,), last)
@@ -147,7 +147,8 @@ class _Graph:
         config, state = network.config, dict[str, Tensor]()
         first = () if lines is None else (lines.config,)
         n_before = {"front": len(first), "head": len(first) + len(config.front)}
-        recurrents = () if config.recurrent is None else (config.recurrent,)
+        part = config.recurrent
+        recurrents = () if part is None else (replace(part, num_layers=1),) * part.num_layers
         joined = (*first, *config.front, *config.head)
         about: dict[str, Any] = {
             "graph": tuple(self.nodes),
@@ -161,8 +162,10 @@ class _Graph:
             state |= {f"head.0.{name}": tensor for name, tensor in lines.state_dict().items()}
         for name, tensor in network.state_dict().items():
             kind, _, rest = name.partition(".")
-            if kind == "recurrent":
-                state[f"recurrents.0.{rest}"] = tensor
+            if kind == "recurrent":  # weight_ih_l1_reverse is of the second layer
+                weight, _, of_layer = rest.rpartition("_l")
+                number, _, reverse = of_layer.partition("_")
+                state[f"recurrents.{number}.{weight}_l0{reverse and f'_{reverse}'}"] = tensor
             else:
                 number, _, rest = rest.partition(".")
                 state[f"head.{int(number) + n_before[kind]}.{rest}"] = tensor

@@ -342,7 +342,10 @@ class _Data:
         if moments is None:
             return network, samples
         may_read = np.tile(~np.isin(np.arange(len(self.config.features)), left_out), self.config.lookback)
-        linear = LinearSamples.of(samples, LinearPath.fit(moments, may_read, samples.targets.dtype))
+        path = LinearPath.fit(moments, may_read, samples.targets.dtype)
+        if not len(path.places):
+            return network, samples
+        linear = LinearSamples.of(samples, path)
         beside = self.make_network(options, left_out)
         beside.silence()
         descend(

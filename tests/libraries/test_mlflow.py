@@ -96,7 +96,7 @@ def table():
 @pytest.fixture(scope="module")
 def model(table):
     about = {"time": "time", "zone": "Europe/Paris", "calendar": True, "known": ["sky"], "fill": "linear"}
-    tiny = {"lookback": 4, "hidden": 3, "width": [3, 2, 2], "epochs": 1, "progress": False}
+    tiny = {"lookback": 4, "hidden": 3, "width": [3, 2, 2], "epochs": 1, "linear": False, "progress": False}
     found = kanmodel.train(table, "load", ahead=3, horizon=2, intervals=(0.8,), **about, **tiny)
     return Model(found.loaded, "load")
 
@@ -157,7 +157,7 @@ def test_the_signature_has_the_columns_of_the_training(logged, function, model):
     assert inputs == {"time": ("Any", True), "load": number, "wind": number, "sky": text}
     assert logged.signature.outputs.input_names() == ["time", "load+3", "load+4"]
     example = function.input_example
-    assert len(example) == model.lookback + 3 and set(example["sky"]) <= {"calm", "windy"}
+    assert len(example) == model.lookback + 4 and set(example["sky"]) <= {"calm", "windy"}
     forecast = function.predict(example)
     assert forecast["time"].tolist() == list(model.reference.times[-1:])
     np.testing.assert_allclose(forecast[[*model.outputs]].to_numpy()[0], model.reference_predictions[-1], atol=1e-6)
@@ -261,7 +261,7 @@ def test_kanscope_serves_the_version_that_an_alias_names(model, table, tmp_path)
             client.set_registered_model_alias("energy", "champion", version)
             poll(lambda: ask()["version"] == version)
             assert ask()["checkpoint"] == logged[version].metadata["kanscope.checkpoint"]
-            expected = versions[version].predict(table.tail(20), last=14)
+            expected = versions[version].predict(table.tail(20), last=13)
             np.testing.assert_allclose(ask()["predictions"], expected, atol=1e-6)
 
         assert ask()["version"] == "1"

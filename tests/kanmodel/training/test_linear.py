@@ -20,18 +20,19 @@ from kanmodel.training.assembly import assemble
 from kanmodel.training.baselines import Moments
 from kanmodel.training.linear import MOST_READ, LinearPath, LinearSamples
 from kanmodel.training.optimization import TrainingOptions
+from kanmodel.training.relative import RelativeSamples
 from kanmodel.training.training import _Data, fine_tune, fit
 
 OPTIONS = TrainingOptions(lookback=6, horizon=4, hidden=2, width=(2, 2, 4), epochs=4, batch=64, noise=0.0)
 
 
-def make_table(n_rows=900, seed=0):
+def make_table(n_rows=900, seed=0, features=("x",)):
     """The target of each step is a line of one value of the window, which two units cannot remember."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=n_rows)
     y = np.concatenate([np.zeros(5), x[:-5]]) + 0.3 * rng.normal(size=n_rows)
     frame = {"x": x, "y": y, "time": np.arange(n_rows).astype("datetime64[h]")}
-    return roles.make_table(frame, Columns(("y",), ("x",), ahead=1, time="time"))
+    return roles.make_table(frame, Columns(("y",), features, ahead=1, time="time"))
 
 
 def fit_path(table, options):
@@ -134,6 +135,41 @@ def test_intervals_and_series_go_with_a_path(seed):
     for found, step in product([model.predict(table, last=5, intervals="all")], range(3)):
         assert (found.lower[0][:, step] < found.predictions[:, step]).all()
         assert (found.upper[0][:, step] > found.predictions[:, step]).all()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_layers": 2},
+        {"num_layers": 2, "bidirectional": True, "cell": "gru", "width": (4, 2, 4)},
+        {"front": (2, 3)},
+        {"hidden": 0, "lookback": 1, "width": (2, 2, 4)},
+    ],
+)
+@pytest.mark.parametrize("scaled", [False, True])
+def test_every_architecture_is_assembled(changes, scaled):
+    """With a path, or relative to a level, the network forecasts the same, and can be explained and pruned."""
+    options, table = replace(OPTIONS, **changes), make_table(features=("x", "y"))
+    data = _Data(table, options, ())
+    samples = data.samples
+    if scaled and options.lookback > 1:
+        samples = RelativeSamples.of_samples(samples, data.config, data.parts.train)
+    moments = Moments.of(samples, data.parts.train)
+    path = LinearPath.fit(moments, np.ones(len(moments.mean_x), dtype=bool), torch.float32)
+    chain, linear = Network(data.config, torch.Generator().manual_seed(0)), LinearSamples.of(samples, path)
+    numbers = data.parts.test[:30]
+    with torch.no_grad():
+        relative = chain(linear.windows(numbers)) + path.forecast(linear.windows(numbers))
+        found = assemble(chain, linear)(data.samples.windows(numbers))
+        if isinstance(samples, RelativeSamples):
+            _, levels = samples._levels(data.samples.windows(numbers))
+            relative = (1 + samples.spread * relative) * levels
+            scaling = data.config.scaling
+            relative = ((relative.double() - scaling.output_mean[0]) / scaling.output_scale[0]).float()
+    torch.testing.assert_close(found, relative, rtol=1e-4, atol=1e-4)
+    model = Model(fit(table, replace(options, epochs=1)))
+    explained = model.explain(model.reference.windows[:2])
+    assert explained.converged.all() and model.prune(fidelity=0.9).size.edges <= model.size.edges
 
 
 def test_a_network_that_is_good_stays_alone():
