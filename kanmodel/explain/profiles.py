@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from threading import Lock
 from typing import cast
 
 import numpy as np
@@ -39,6 +40,7 @@ N_NODES = 17
 TOLERANCE = 3e-2  # largest accepted error of a feature's contribution to a node, in standard deviations of the node
 GRAPH_TOLERANCE = 1e-1  # of a graph, which may have hundreds of kinks along a path
 HALVINGS = 10
+_FORWARD_MODE = Lock()  # of which torch has one level in a process, whichever thread enters it
 MAX_LAG_WINDOWS = 64  # on which shares are divided by lag, which takes a gradient of each node
 LAG_MULTIPLY_ADDS = 3e10  # a few seconds of one core, as above
 GRAPH_LAG_NODES = 9
@@ -288,7 +290,7 @@ def _slopes_along(
 def _push_forward(network: FrozenGraph, places: Collection[Place], points: Tensor, change: Tensor) -> Tensor:
     """The same of a graph by forward mode: one pass for each feature serves all nodes."""
     slopes: list[Tensor] = []
-    with dual_level():
+    with _FORWARD_MODE, dual_level():
         of_feature = torch.diag_embed(change).unbind(dim=-1)
         for trace in network.push_forward(points, of_feature):
             nodes = node_values(network.config, cast(Trace, trace), places)

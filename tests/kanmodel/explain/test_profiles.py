@@ -1,5 +1,6 @@
 """Profiles and their lags against ledgers of each single node, on networks as steep as trained ones and steeper."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -233,3 +234,14 @@ def test_forward_mode_of_a_graph_has_the_slopes_of_backward_passes(name):
     for number, node in enumerate(torch.cat([*nodes.values()], dim=1).unbind(1)):
         (gradient,) = torch.autograd.grad(node.sum(), traced, retain_graph=True)
         torch.testing.assert_close(slopes[:, number], (gradient * change).sum(dim=1), rtol=1e-7, atol=1e-9)
+
+
+def test_graphs_are_profiled_in_several_threads_at_once():
+    """Forward mode of torch has one level in a process; each thread has what it has alone."""
+    models = [read("SkipAroundHead").loaded, read("RevIN").loaded]
+    alone = [profiles.profile_nodes(model) for model in models]
+    with ThreadPoolExecutor(4) as pool:
+        found = [*pool.map(profiles.profile_nodes, 4 * models)]
+    for number, each in enumerate(found):
+        for place, shares in alone[number % 2].shares.items():
+            np.testing.assert_array_equal(each.shares[place], shares)
