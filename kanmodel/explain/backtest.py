@@ -22,7 +22,14 @@ from kanmodel.explain.calibration import Adaptation, columns_of, predict_parts, 
 from kanmodel.explain.result import Table, WindowsResult, name_window
 from kanmodel.network.intervals import forecasts_of
 from kanmodel.tables.instants import read_instants
-from kanmodel.tables.statistics.errors import COLUMNS, Errors, group_times, measure_errors, measure_intervals
+from kanmodel.tables.statistics.errors import (
+    COLUMNS,
+    SIMPLE_FORECASTS,
+    Errors,
+    group_times,
+    measure_errors,
+    measure_intervals,
+)
 from kanmodel.tables.statistics.season import find_season
 from kanmodel.tables.windows import CHUNK, Missing, Windows
 from kanmodel.text import list_some, with_unit
@@ -296,8 +303,9 @@ class Backtest(WindowsResult):
 
 def _find_tested(model: LoadedModel) -> dict[str, float]:
     """See `Backtest.tested`."""
-    names = {"test": "model", "ridge": "ridge", "lightgbm": "LightGBM", "seasonal_naive": "seasonal naive"}
-    known = {name: model.metrics.get(f"{of}_mae") for of, name in (names | {"persistence": "persistence"}).items()}
+    order = ("ridge", "lightgbm", "seasonal_naive", "persistence")
+    names = {"test": "model"} | {name: SIMPLE_FORECASTS[name] for name in order}
+    known = {called: model.metrics.get(f"{name}_mae") for name, called in names.items()}
     is_one = len(model.config.targets) == 1 and known["model"] is not None
     return {name: mae for name, mae in known.items() if mae is not None} if is_one else {}
 

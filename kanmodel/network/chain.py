@@ -139,14 +139,6 @@ class Network(nn.Module):
             steps, _ = self.recurrent(steps)
         return reduce_steps(self.config, steps)
 
-    def silence(self) -> None:
-        """Sets the outputs of a chain whose last layer has sum nodes alone to 0, in place; its edges can be trained."""
-        last = self.stages["head"][-1]
-        with torch.no_grad():
-            last.coef.zero_()
-            if last.scale_base is not None:
-                last.scale_base.zero_()
-
     def acting_steps(self, readout: Tensor) -> Tensor:
         """The values of a step that act, by weights alone, on inputs of the head, (n_readout,) -> (n_steps,), bool."""
         config = self.config

@@ -147,7 +147,7 @@ class LayerConfig:
     @property
     def is_linear(self) -> bool:
         """Whether the functions on its edges are lines through the origin, as in a Linear layer."""
-        return self.basis.kind == "line" and self.base == "zero" and not self.symbolic
+        return self.basis.is_line and self.base == "zero" and not self.symbolic
 
     @property
     def n_before_base(self) -> int:

@@ -307,6 +307,13 @@ class KANLayer(nn.Module):
             symbolic[edge.j, edge.i] = bool(self.symbolic_mask[number] != 0)
         return symbolic
 
+    @torch.no_grad()
+    def silence(self) -> None:
+        """Makes all edges 0, in place; they can be trained from there."""
+        self.coef.zero_()
+        if self.scale_base is not None:
+            self.scale_base.zero_()
+
     def mask_edges(self, edges: Tensor) -> None:
         """Masks edges, (n_subnodes, n_in), bool, in place."""
         self.mask[edges] = 0

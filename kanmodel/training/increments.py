@@ -79,9 +79,7 @@ class _Nodes(nn.Module):
             self.new.append(KANLayer(config, generator).to(layer.mask.dtype))
             for name in config.basis.per_input():
                 getattr(self.new[-1], name)[~is_new] = getattr(layer, name)
-        with torch.no_grad():  # the increments start constant
-            for name in ("coef", "scale_base"):
-                self.new[-1].get_parameter(name).zero_()
+        self.new[-1].silence()  # the increments start constant
         self.layers = nn.ModuleList(self.new)
 
     @property

@@ -22,6 +22,7 @@ from kanmodel.network.config import Cell
 from kanmodel.network.intervals import LEVEL_DIGITS, is_level
 from kanmodel.network.layer import LayerTrace
 from kanmodel.tables.samples import Parts, Samples
+from kanmodel.tables.statistics.errors import SIMPLE_FORECASTS
 
 Width = tuple[int | tuple[int, int], ...]
 Scale = Literal["all", "series"]
@@ -169,8 +170,7 @@ class Progress:
 
 
 Report = bool | Callable[[Progress], None] | None
-MEASURED = {"test_r2": "test R2", "persistence_r2": "persistence", "seasonal_naive_r2": "seasonal naive"}
-MEASURED |= {"ridge_r2": "ridge", "lightgbm_r2": "LightGBM"}
+MEASURED = {"test_r2": "test R2"} | {f"{name}_r2": called for name, called in SIMPLE_FORECASTS.items()}
 
 
 class ProgressLine:

@@ -347,7 +347,7 @@ class _Data:
             return network, samples
         linear = LinearSamples.of(samples, path)
         beside = self.make_network(options, left_out)
-        beside.silence()
+        beside.stages["head"][-1].silence()  # so that the forecasts start as those of the path
         descend(
             SquaredError(beside, "path"), linear, parts, replace(options, lamb=LIGHT * options.lamb), report, "compared"
         )

@@ -25,6 +25,9 @@ from kanmodel.arrays import Array
 from kanmodel.tables.instants import DAY
 
 COLUMNS = ("mae", "rmse", "bias", "persistence_mae", "seasonal_naive_mae", "skill", "count")
+# Forecasts that a model is measured beside: what they are called, by their name in metrics
+SIMPLE_FORECASTS = {"persistence": "persistence", "seasonal_naive": "seasonal naive"}
+SIMPLE_FORECASTS |= {"ridge": "ridge", "lightgbm": "LightGBM"}
 
 
 @dataclass(frozen=True)
