@@ -30,6 +30,7 @@ ONLY ?=
 pytest := MALLOC_ARENA_MAX=1 $(BIN)/python -m pytest
 parallel := $(pytest) -n 3 --no-loadscope-reorder
 without = $(addprefix --ignore=tests/,$(1))
+explaining := $(addprefix kanmodel/,attribution structure alternatives formula forecasts monitoring report)
 test: .venv/dev .venv/clients/ready # install, and run the quick tests; ONLY=kanmodel for those of one folder
 ifneq ($(ONLY),)
 	$(parallel) -m "not thorough" $(addprefix tests/,$(ONLY))
@@ -41,8 +42,8 @@ endif
 test-all: export THOROUGH := 1
 test-all: .venv/dev .venv/clients/ready .venv/libraries/ready # install, and run all tests
 	MALLOC_ARENA_MAX=1 .venv/libraries/bin/python -m pytest -n 3 tests/libraries
-	$(parallel) tests/kanmodel tests/service/work $(call without,kanmodel/explain)
-	$(parallel) tests/kanmodel/explain tests/service/batch tests/service/commands
+	$(parallel) tests/kanmodel tests/service/work $(call without,$(explaining))
+	$(parallel) $(addprefix tests/,$(explaining)) tests/service/batch tests/service/commands
 	$(parallel) $(call without,kanmodel service libraries)
 	$(parallel) -m "not thorough(alone=True)" tests/service $(call without,$(addprefix service/,work batch commands))
 	$(pytest) -m "thorough(alone=True)" tests/service

@@ -184,7 +184,7 @@ class Provenance:
         cls,
         source: str,
         verified: bool,
-        parent: LoadedModel | None = None,
+        parent: Forecaster | None = None,
         fitted: tuple[str | None, str | None] | None = None,
     ) -> Provenance:
         """The provenance of a checkpoint made by this library now; `fitted` are by default the times of its parent."""
@@ -199,7 +199,7 @@ class Provenance:
 
 
 @dataclass(frozen=True)
-class LoadedModel:
+class Forecaster:
     """A network, ready for predictions and explanations. It is immutable and can be shared by threads.
 
     Derived data, such as `frozen`, is computed on first use and cached.
@@ -236,7 +236,7 @@ class LoadedModel:
         """The config's scaling, original units <-> model units."""
         return self.config.scaling
 
-    def with_config(self, config: ModelConfig) -> LoadedModel:
+    def with_config(self, config: ModelConfig) -> Forecaster:
         """The same weights with another config of the same architecture, such as other groups; not saved yet."""
         with torch.inference_mode(False):
             network = Network.of(config)
@@ -342,7 +342,7 @@ class LoadedModel:
         refuse_non_finite(scaled.numpy(), path)
         return scaled
 
-    def with_fast_predict(self, predict: Callable[[Array], Array | None]) -> LoadedModel:
+    def with_fast_predict(self, predict: Callable[[Array], Array | None]) -> Forecaster:
         """The same model, which asks `predict` first, and computes the forecasts itself where that returns None."""
         model = copy(self)  # with what is computed already
         object.__setattr__(model, "_fast_predict", predict)
@@ -411,15 +411,15 @@ class LoadedModel:
         """Nominal coverages of the intervals, ascending; empty if there are none."""
         return () if self.intervals is None else self.intervals.levels
 
-    def bound(self, forecast: int) -> LoadedModel:
+    def bound(self, forecast: int) -> Forecaster:
         """The model of one of `forecasts_of` and of its bounds and widths, on the same reference windows."""
         intervals = self.need_intervals()
 
-        def make() -> LoadedModel:
+        def make() -> Forecaster:
             with torch.inference_mode(False):
                 network = intervals.bound(self.network, forecast)
             reference = replace(self.reference, targets=None)
-            return LoadedModel(network, reference, {}, self.provenance, self.sha256)
+            return Forecaster(network, reference, {}, self.provenance, self.sha256)
 
         return self.bounded_models.get(forecast, make)
 
@@ -448,7 +448,7 @@ def refuse_non_finite_outputs(outputs: Array) -> None:
         raise NonFiniteError(str(error), error.problems) from None
 
 
-def save_checkpoint(model: LoadedModel, path: Path) -> str:
+def save_checkpoint(model: Forecaster, path: Path) -> str:
     """Writes a checkpoint, and returns the SHA-256 of the file; an existing file is replaced atomically.
 
     Raises:
@@ -486,7 +486,7 @@ def save_checkpoint(model: LoadedModel, path: Path) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def load_checkpoint(path: Path) -> LoadedModel:
+def load_checkpoint(path: Path) -> Forecaster:
     """Reads a checkpoint, with the hash of the bytes that were read.
 
     Raises:
@@ -521,7 +521,7 @@ def parse_file(path: Path, parse: Callable[[bytes], T], most: int) -> T:
         raise CheckpointError(printable(f"{path.name} {error}"[:MAX_MESSAGE])) from error
 
 
-def parse_checkpoint(data: bytes) -> LoadedModel:
+def parse_checkpoint(data: bytes) -> Forecaster:
     """`load_checkpoint` for bytes in memory; raises the same `CheckpointError`, whose message starts with a verb."""
     config, provenance, metrics, (times, series), described = _parse_description(data)
     try:
@@ -539,7 +539,7 @@ def parse_checkpoint(data: bytes) -> LoadedModel:
     with _describing():
         reference = Reference(windows, targets, times, series)
         intervals = None if described is None else described.make(of_intervals)
-        return LoadedModel(network, reference, metrics, provenance, hashlib.sha256(data).hexdigest(), intervals)
+        return Forecaster(network, reference, metrics, provenance, hashlib.sha256(data).hexdigest(), intervals)
 
 
 class _IntervalsRecord(NamedTuple):

@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import kanmodel.show  # noqa: F401  (it registers the pictures of results)
+from kanmodel.alternatives.counterfactual import Counterfactuals
+from kanmodel.alternatives.shifts import Goal, Search
+from kanmodel.alternatives.what_if import DEFAULT_POINTS, WhatIf
 from kanmodel.arrays import Array, read_only
-from kanmodel.checkpoint import Coverage, LoadedModel, Provenance, ReferenceSpan, identify_checkpoint, save_checkpoint
-from kanmodel.computing import Once, Progress, part, reporting, slices
-from kanmodel.errors import CheckpointError, DataError, Problem, check_lowest, checked, refuse_unknown
-from kanmodel.explain import attribution, pruning
-from kanmodel.explain.ablation import Ablation, Size, extract_pruned, extract_subnetwork, measure_size
-from kanmodel.explain.attribution import (
+from kanmodel.attribution import explanation as attribution
+from kanmodel.attribution.baseline import baseline_windows, read_baseline
+from kanmodel.attribution.changes import Changes, refuse_unlinked
+from kanmodel.attribution.comparison import Comparisons, match_outputs
+from kanmodel.attribution.explanation import (
     Explanation,
     LedgerOptions,
     Method,
@@ -30,35 +32,34 @@ from kanmodel.explain.attribution import (
     complete_segments,
     explain_windows,
 )
-from kanmodel.explain.backtest import Backtest
-from kanmodel.explain.baseline import baseline_windows, read_baseline
-from kanmodel.explain.calibration import Adaptation, calibrate_intervals, read_pairs
-from kanmodel.explain.changes import Changes, refuse_unlinked
-from kanmodel.explain.comparison import Comparisons, match_outputs
-from kanmodel.explain.counterfactual import Counterfactuals
-from kanmodel.explain.curves import Edge, Span, sample_edges
-from kanmodel.explain.drift import Drift
-from kanmodel.explain.explanations import Explanations
-from kanmodel.explain.faithfulness import Agreement, Faithfulness, compare_baselines, measure_faithfulness
-from kanmodel.explain.forecasts import Forecasts
-from kanmodel.explain.formula import Formulas
-from kanmodel.explain.importance import Importance, add_groups, measure_importance
-from kanmodel.explain.model_comparison import ModelComparison
-from kanmodel.explain.paths.path import Detail
-from kanmodel.explain.pruning import Fidelity, FidelityPoint, Fill, Metric, Pruning, PruningRule, Thresholds
-from kanmodel.explain.report import Report, write_report
-from kanmodel.explain.result import ModelResult, ReadOnlyDict, Result, Table
-from kanmodel.explain.shapley import Orders
-from kanmodel.explain.shifts import Goal, Search
-from kanmodel.explain.structure import EdgeKey
-from kanmodel.explain.symbolic import Candidate, suggest_edge_formulas
-from kanmodel.explain.topology import Topology, TopologyEdge, find_edge, find_edge_key, make_graph
-from kanmodel.explain.trust import Trust
-from kanmodel.explain.watched import EXPLAINED
-from kanmodel.explain.what_if import DEFAULT_POINTS, WhatIf
+from kanmodel.attribution.explanations import Explanations
+from kanmodel.attribution.paths.path import Detail
+from kanmodel.attribution.shapley import Orders
+from kanmodel.checkpoint import Coverage, Forecaster, Provenance, ReferenceSpan, identify_checkpoint, save_checkpoint
+from kanmodel.computing import Once, Progress, part, reporting, slices
+from kanmodel.errors import CheckpointError, DataError, Problem, check_lowest, checked, refuse_unknown
+from kanmodel.forecasts.backtest import Backtest
+from kanmodel.forecasts.calibration import Adaptation, calibrate_intervals, read_pairs
+from kanmodel.forecasts.forecasts import Forecasts
+from kanmodel.formula.formula import Formulas
+from kanmodel.formula.symbolic import Candidate, suggest_edge_formulas
+from kanmodel.monitoring.drift import Drift
+from kanmodel.monitoring.trust import Trust
+from kanmodel.monitoring.watched import EXPLAINED
 from kanmodel.network.config import BOUND, Groups, ModelConfig, resolve_groups, width_of
+from kanmodel.network.connections import EdgeKey
 from kanmodel.network.intervals import BOUNDS, forecasts_of, name_bounds
 from kanmodel.prepared import Prepared
+from kanmodel.report.faithfulness import Agreement, Faithfulness, compare_baselines, measure_faithfulness
+from kanmodel.report.report import Report, write_report
+from kanmodel.result import ModelResult, ReadOnlyDict, Result, Table
+from kanmodel.structure import pruning
+from kanmodel.structure.ablation import Ablation, Size, extract_pruned, extract_subnetwork, measure_size
+from kanmodel.structure.curves import Edge, Span, sample_edges
+from kanmodel.structure.importance import Importance, add_groups, measure_importance
+from kanmodel.structure.model_comparison import ModelComparison
+from kanmodel.structure.pruning import Fidelity, FidelityPoint, Fill, Metric, Pruning, PruningRule, Thresholds
+from kanmodel.structure.topology import Topology, TopologyEdge, find_edge, find_edge_key, make_graph
 from kanmodel.tables.columns import Feature, Scaling
 from kanmodel.tables.table import Gaps, Places, Selection
 from kanmodel.tables.windows import Windows as TableWindows
@@ -220,7 +221,7 @@ class Model(Result):
         unprepared: why `kanmodel.load` has not read them; else None.
     """
 
-    loaded: LoadedModel
+    loaded: Forecaster
     name: str = "model"
     results: Results = field(default_factory=lambda: Once(N_KEPT))
     prepared: Prepared | None = None
@@ -1191,7 +1192,7 @@ class Model(Result):
         parts = self.results.get(key, lambda: make_graph(self.loaded, self._measure(output), pruned))
         return self._sign(Topology.of(self.loaded, output, pruned, parts, self.name))
 
-    def _ablate(self, output: int, rule: PruningRule) -> LoadedModel:
+    def _ablate(self, output: int, rule: PruningRule) -> Forecaster:
         """The model with the edges that a rule keeps; this one if it keeps every live edge."""
         pruned = self._prune(output, rule)
         if all(torch.equal(pruned.edges[place], layer.live) for place, layer in self.loaded.network.layers.items()):
@@ -1325,6 +1326,6 @@ class Model(Result):
         return self.find_output(output)[0] if output in self.bounds else self
 
     def _find_bound(self, output: str) -> tuple[int, int]:
-        """The index of a bound's forecast, and its own among the outputs of `LoadedModel.bound`."""
+        """The index of a bound's forecast, and its own among the outputs of `Forecaster.bound`."""
         forecast, number = divmod(self.bounds.index(output), len(BOUNDS) * len(self.levels))
         return forecast, number + 1

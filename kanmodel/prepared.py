@@ -29,10 +29,17 @@ from safetensors.numpy import save as save_arrays
 from torch import Tensor
 
 from kanmodel.arrays import Array
-from kanmodel.checkpoint import LoadedModel, Tensors, parse_file, parse_header
+from kanmodel.attribution.links import list_links
+from kanmodel.attribution.paths.path import Contributions, list_layers
+from kanmodel.attribution.profiles import Profiles, has_lags, node_values
+from kanmodel.checkpoint import Forecaster, Tensors, parse_file, parse_header
 from kanmodel.computing import part, slices
 from kanmodel.errors import CheckpointError, NonFiniteError
-from kanmodel.explain.importance import (
+from kanmodel.files import replacing
+from kanmodel.network.chain import Trace
+from kanmodel.network.connections import connected_nodes
+from kanmodel.network.graph import flat
+from kanmodel.structure.importance import (
     MEASURED,
     Importance,
     complete_importance,
@@ -41,14 +48,7 @@ from kanmodel.explain.importance import (
     measure_importance,
     plan_permutations,
 )
-from kanmodel.explain.links import list_links
-from kanmodel.explain.paths.path import Contributions, list_layers
-from kanmodel.explain.profiles import Profiles, has_lags, node_values
-from kanmodel.explain.pruning import Fidelity, Metric, Pruning, PruningRule, prune_by_rule
-from kanmodel.explain.structure import connected_nodes
-from kanmodel.files import replacing
-from kanmodel.network.chain import Trace
-from kanmodel.network.graph import flat
+from kanmodel.structure.pruning import Fidelity, Metric, Pruning, PruningRule, prune_by_rule
 from kanmodel.tables.statistics.bootstrap import Estimate
 
 METHOD = 3  # of all that is in the file: raised when a result changes, see tests/kanmodel/test_prepared.py
@@ -76,17 +76,17 @@ class Prepared:
         """Memory of the arrays."""
         return sum(array.nbytes for array in (*self.of_outputs, *(leaf for _, leaf in _leaves(self.profiles))))
 
-    def importance(self, model: LoadedModel, output: int) -> Importance:
+    def importance(self, model: Forecaster, output: int) -> Importance:
         """As `measure_importance`."""
         return complete_importance(model, output, self.profiles, self._take(model, output)["measured"])
 
-    def pruning(self, model: LoadedModel, output: int) -> Pruning:
+    def pruning(self, model: Forecaster, output: int) -> Pruning:
         """By the default rule, as `prune_by_rule`."""
         kept = self._take(model, output)
         rule = PruningRule(METRICS[int(kept["metric"].argmax())])
         return Pruning(rule, kept["edges"], kept["nodes"], kept["fidelity"])
 
-    def _take(self, model: LoadedModel, output: int) -> dict[str, Any]:
+    def _take(self, model: Forecaster, output: int) -> dict[str, Any]:
         taken: dict[str, Any] = _fill(_form(model, output), iter([array[output] for array in self.of_outputs]))
         return taken
 
@@ -96,7 +96,7 @@ def results_path(checkpoint: Path) -> Path:
     return checkpoint.with_suffix(SUFFIX)
 
 
-def write_prepared(model: LoadedModel, path: Path) -> None:
+def write_prepared(model: Forecaster, path: Path) -> None:
     """Computes the results of a checkpoint, and writes them beside it; replaces the file atomically.
 
     Raises:
@@ -124,7 +124,7 @@ def write_prepared(model: LoadedModel, path: Path) -> None:
         raise CheckpointError(f"cannot write {beside}: {error.strerror}") from error
 
 
-def read_prepared(model: LoadedModel, path: Path) -> Prepared:
+def read_prepared(model: Forecaster, path: Path) -> Prepared:
     """Reads the results beside a checkpoint.
 
     Raises:
@@ -192,7 +192,7 @@ def _keep(measured: Mapping[str, Any], pruning: Pruning) -> dict[str, Any]:
     return {"measured": measured, **kept}
 
 
-def _form(model: LoadedModel, output: int) -> dict[str, Any]:
+def _form(model: Forecaster, output: int) -> dict[str, Any]:
     """What `_keep` lists of an output, with zeros for all values."""
     config, network, trace = model.config, model.network, _pass_one(model)
     live, known = {key: layer.live for key, layer in network.layers.items()}, model.reference.targets is not None
@@ -219,7 +219,7 @@ def _form(model: LoadedModel, output: int) -> dict[str, Any]:
     return _keep(measured, Pruning(PruningRule(METRICS[0]), live, connected_nodes(network, output, live), fidelity))
 
 
-def _form_of_profiles(model: LoadedModel) -> Profiles:
+def _form_of_profiles(model: Forecaster) -> Profiles:
     """Profiles of zeros."""
     config, places = model.config, node_values(model.config, _pass_one(model))
     n_features = len(config.features)
@@ -231,7 +231,7 @@ def _form_of_profiles(model: LoadedModel) -> Profiles:
     return Profiles(shares, {place: _zeros(len(of)) for place, of in shares.items()}, lags)
 
 
-def _pass_one(model: LoadedModel) -> Trace:
+def _pass_one(model: Forecaster) -> Trace:
     with torch.no_grad():
         return model.frozen.trace(model.reference.windows[:1])
 

@@ -16,7 +16,7 @@ import torch
 from thorough import few_of
 
 from kanmodel.arrays import Array
-from kanmodel.checkpoint import LoadedModel, Provenance, Reference
+from kanmodel.checkpoint import Forecaster, Provenance, Reference
 from kanmodel.network.bases import BSpline
 from kanmodel.network.chain import Network
 from kanmodel.network.config import (
@@ -75,7 +75,7 @@ class Options:
     dtype: DType = "float64"
 
 
-def make_model(shape: Shape = "lstm", seed: int = 0, **options: object) -> LoadedModel:
+def make_model(shape: Shape = "lstm", seed: int = 0, **options: object) -> Forecaster:
     """A model with random, non-trivial weights, scaling, reference windows and targets.
 
     Args:
@@ -93,7 +93,7 @@ def make_model(shape: Shape = "lstm", seed: int = 0, **options: object) -> Loade
     return _load(network, rng, chosen.n_reference, chosen.with_targets)
 
 
-def make_chain(config: ModelConfig, seed: int = 0, n_reference: int = 40) -> LoadedModel:
+def make_chain(config: ModelConfig, seed: int = 0, n_reference: int = 40) -> Forecaster:
     """A model of any config with random weights and reference windows."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -103,8 +103,8 @@ def make_chain(config: ModelConfig, seed: int = 0, n_reference: int = 40) -> Loa
 
 
 def with_intervals(
-    model: LoadedModel, kind: Kind = "nodes", levels: tuple[float, ...] = (0.8, 0.95), seed: int = 2
-) -> LoadedModel:
+    model: Forecaster, kind: Kind = "nodes", levels: tuple[float, ...] = (0.8, 0.95), seed: int = 2
+) -> Forecaster:
     """The model with intervals of random factors, for ``nodes`` of a random network of its own."""
     rng, config, network = np.random.default_rng(seed), model.config, None
     if kind == "nodes":
@@ -116,10 +116,10 @@ def with_intervals(
     return replace(model, intervals=Intervals(levels, kind, below, above, Calibration(100), network))
 
 
-def _load(network: Network, rng: np.random.Generator, n_reference: int, with_targets: bool) -> LoadedModel:
+def _load(network: Network, rng: np.random.Generator, n_reference: int, with_targets: bool) -> Forecaster:
     windows = _random_walks(rng, (n_reference, *network.config.window_shape))
     reference = Reference(torch.from_numpy(windows).to(getattr(torch, network.config.dtype)))
-    model = LoadedModel(network, reference, {"test_r2": 0.5, "test_mae": 1.0}, PROVENANCE)
+    model = Forecaster(network, reference, {"test_r2": 0.5, "test_mae": 1.0}, PROVENANCE)
     if not with_targets:
         return model
     outputs = model.scaling.outputs_to_original(model.reference_outputs)
@@ -135,7 +135,7 @@ def make_tensors(instances: list[list[list[float]]], **parameters: object) -> di
     return {"inputs": [tensor], **({"parameters": parameters} if parameters else {})}
 
 
-def make_windows(model: LoadedModel, n: int, seed: int = 1) -> Array:
+def make_windows(model: Forecaster, n: int, seed: int = 1) -> Array:
     """Windows similar to the reference: (n, lookback, n_features), original units."""
     config = model.config
     walks = _random_walks(np.random.default_rng(seed), (n, config.lookback, len(config.features)))
@@ -280,7 +280,7 @@ def with_rows(table: TrainingTable, rows: Array | None = None, targets: Array | 
     return replace(table, table=replace(table.table, **{name: of for name, of in values.items() if of is not None}))
 
 
-def make_encoded(frame: Any, columns: Columns, lookback: int = 4, seed: int = 0, horizon: int = 1) -> LoadedModel:
+def make_encoded(frame: Any, columns: Columns, lookback: int = 4, seed: int = 0, horizon: int = 1) -> Forecaster:
     """A float64 model with random weights, which reads the columns of a frame as if it were trained on it."""
     table = make_table(frame, columns)
     features = [Feature(name, fixed=name in table.fixed) for name in table.feature_names]
@@ -301,7 +301,7 @@ def make_encoded(frame: Any, columns: Columns, lookback: int = 4, seed: int = 0,
     return make_chain(config, seed)
 
 
-def make_shop() -> tuple[LoadedModel, Array]:
+def make_shop() -> tuple[Forecaster, Array]:
     """A model with random weights, and windows (20, 4, n_features) of a table as if it was trained on it.
 
     The columns are the target's history, two that are known ahead, of numbers and of levels, levels, yes and no, and a

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kanmodel.checkpoint import LoadedModel, Provenance, Reference
+from kanmodel.checkpoint import Forecaster, Provenance, Reference
 from kanmodel.network.chain import Network
 from kanmodel.network.config import DType, config_from_dict
 
@@ -73,7 +73,7 @@ class Case:
         document: everything stored that is not an array.
     """
 
-    model: LoadedModel
+    model: Forecaster
     dtype: DType
     arrays: Mapping[str, Array]
     document: Mapping[str, Any]
@@ -123,7 +123,7 @@ def load_case(name: str, dtype: DType = "float64") -> Case:
     weights = {key.removeprefix("weights/"): array for key, array in arrays.items() if key.startswith("weights/")}
     network.load_state_dict({key: torch.from_numpy(array) for key, array in weights.items()})
     reference = Reference(torch.from_numpy(arrays["reference"]).to(getattr(torch, dtype)))
-    return Case(LoadedModel(network, reference, {}, PROVENANCE), dtype, arrays, document)
+    return Case(Forecaster(network, reference, {}, PROVENANCE), dtype, arrays, document)
 
 
 def load_shapley(name: str, baseline: str) -> tuple[Case, Tensor, Array, Array]:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from kanmodel.arrays import Array
-from kanmodel.checkpoint import LoadedModel, Provenance, Reference
+from kanmodel.checkpoint import Forecaster, Provenance, Reference
 from kanmodel.errors import CheckpointError, ConfigError, checked
 from kanmodel.importers.documents import TOLERANCE, TableReader, naming
 from kanmodel.importers.exported import Program, open_file
@@ -76,7 +76,7 @@ def from_file(
     fixed: Sequence[str] = (),
     tolerance: float = TOLERANCE,
     strict: bool = False,
-) -> LoadedModel:
+) -> Forecaster:
     """Converts a file of torch.save or safetensors to a model, using the original model's predictions.
 
     The predictions determine everything that the file leaves open: the readout, activations, the base function of
@@ -125,7 +125,7 @@ class Imported:
             open, none.
     """
 
-    model: LoadedModel
+    model: Forecaster
     name: str
     found: str
     comparison: Comparison | None
@@ -236,7 +236,7 @@ def _with_reference(
     units: tuple[str, str],
     comparison: Comparison | None,
     provenance: Provenance,
-) -> LoadedModel:
+) -> Forecaster:
     """The model of a network whose windows and predictions are in some units, with its reference windows."""
     of_inputs, of_predictions = units
     if of_inputs == "original" or not stated.is_scaled:
@@ -249,7 +249,7 @@ def _with_reference(
     targets = None if samples.targets is None else samples.targets[kept]
     if targets is not None and of_predictions == "scaled":
         targets = targets * samples.scaling.output_scale + samples.scaling.output_mean
-    model = LoadedModel(network, Reference(windows, targets), {}, provenance)
+    model = Forecaster(network, Reference(windows, targets), {}, provenance)
     if not bool(torch.isfinite(model.reference_outputs).all()):
         place = f"a window of {samples.reference_name}"
         raise CheckpointError(f"{name} has a forecast that is not finite for {place}")

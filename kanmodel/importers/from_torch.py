@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kanmodel.arrays import Array
-from kanmodel.checkpoint import LoadedModel, Provenance, Reference
+from kanmodel.checkpoint import Forecaster, Provenance, Reference
 from kanmodel.errors import CheckpointError, ConfigError, UnreadableModelError, checked
 from kanmodel.importers import assembly, samples
 from kanmodel.importers.pickles import GlobalName
@@ -54,7 +54,7 @@ def from_torch(
     integer: Sequence[str] = (),
     fixed: Sequence[str] = (),
     output: str | int | None = None,
-) -> LoadedModel:
+) -> Forecaster:
     """Makes a model of a trained module, which must forecast the same on all windows, to 1e-5 of their spread.
 
     Windows, targets and everything that the model will say are in original units. With a `scaling` the module is given
@@ -133,7 +133,7 @@ def from_torch(
         difference=found.absolute,
         relative_difference=found.relative,
     )
-    return LoadedModel(network, Reference(network.config.scaling.features_to_model(x[kept]), true), {}, provenance)
+    return Forecaster(network, Reference(network.config.scaling.features_to_model(x[kept]), true), {}, provenance)
 
 
 def read_network(

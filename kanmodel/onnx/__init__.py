@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from kanmodel.checkpoint import LoadedModel
+from kanmodel.checkpoint import Forecaster
 from kanmodel.errors import KanscopeError
 
 # Since 1.29 the official builds of ONNX Runtime send usage data, including hashes of weights, to Microsoft, and write
@@ -12,7 +12,7 @@ from kanmodel.errors import KanscopeError
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
-def accelerate(model: LoadedModel) -> LoadedModel:
+def accelerate(model: Forecaster) -> Forecaster:
     """The same model with ONNX Runtime for the batch sizes for which it is measured to be faster.
 
     Its predictions are equal up to rounding; where they are not, it is not used. The weights are shared. Torch is still

@@ -11,7 +11,7 @@ import onnx
 import torch
 from onnx import helper
 
-from kanmodel.checkpoint import LoadedModel
+from kanmodel.checkpoint import Forecaster
 from kanmodel.errors import ExportError
 from kanmodel.files import replacing
 from kanmodel.onnx.forward import write_forward
@@ -40,7 +40,7 @@ class OnnxExport:
     relative_difference: float
 
 
-def export_onnx(model: LoadedModel, path: Path) -> OnnxExport:
+def export_onnx(model: Forecaster, path: Path) -> OnnxExport:
     """Writes the forward pass of a model, scaling included, to a file ``*.onnx``, which is replaced atomically.
 
     See `forward.write_forward` for inputs and outputs. The file's metadata have the ``checkpoint``, ``features`` and
@@ -64,7 +64,7 @@ def export_onnx(model: LoadedModel, path: Path) -> OnnxExport:
     return OnnxExport(path, len(model.reference.windows), difference, relative)
 
 
-def _verify(model: LoadedModel, session: Session) -> tuple[float, float]:
+def _verify(model: Forecaster, session: Session) -> tuple[float, float]:
     """The largest difference on the reference windows, in the unit of its target and in standard deviations.
 
     Raises:
@@ -88,7 +88,7 @@ def _verify(model: LoadedModel, session: Session) -> tuple[float, float]:
     return float(difference[np.argmax(relative)]), float(relative.max())
 
 
-def _describe(model: LoadedModel) -> dict[str, str]:
+def _describe(model: Forecaster) -> dict[str, str]:
     config = model.config
     described = {
         "features": [{"name": feature.name, "unit": feature.unit} for feature in config.features],

@@ -17,7 +17,7 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor
 
-from kanmodel.checkpoint import LoadedModel
+from kanmodel.checkpoint import Forecaster
 from kanmodel.network.chain import FrozenLayers, apply_output_function, reduce_steps
 from kanmodel.network.config import Cell
 from kanmodel.network.graph import FrozenGraph
@@ -168,7 +168,7 @@ def arrange(arrangement: Arrangement, *values: Operand) -> Value:
 OPERATIONS[Arrangement.__call__] = arrange
 
 
-def write_forward(model: LoadedModel) -> onnx.ModelProto:
+def write_forward(model: Forecaster) -> onnx.ModelProto:
     """Builds the graph of a model's forward pass, for any number of windows.
 
     Its input is ``instances`` (n, lookback, n_features), float64, original units, oldest step first. Its outputs are

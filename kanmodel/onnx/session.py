@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 
 from kanmodel.arrays import Array
-from kanmodel.checkpoint import LoadedModel
+from kanmodel.checkpoint import Forecaster
 from kanmodel.errors import ExportError
 from kanmodel.onnx.forward import INPUT, LOGITS, PREDICTIONS, write_forward
 
@@ -57,8 +57,8 @@ class Session:
         return cast(Array, self._session.run([LOGITS], {INPUT: windows})[0])
 
 
-def find_fast_predict(model: LoadedModel) -> Callable[[Array], Array | None] | None:
-    """`LoadedModel.predict` for batches up to the size for which it is measured to be faster than torch.
+def find_fast_predict(model: Forecaster) -> Callable[[Array], Array | None] | None:
+    """`Forecaster.predict` for batches up to the size for which it is measured to be faster than torch.
 
     The function returns None if torch has to predict or raise an error: for larger and empty batches, for windows that
     may not be finite in the network's dtype, and for predictions that are not finite. There is none if torch is faster

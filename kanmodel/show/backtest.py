@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import ceil
 
-from kanmodel.explain.backtest import Backtest
-from kanmodel.explain.result import Theme, draw
+from kanmodel.forecasts.backtest import Backtest
+from kanmodel.result import Theme, draw
 from kanmodel.show.explanation import WIDTH
 from kanmodel.show.style import N_COLORS
 from kanmodel.show.svg import MARGIN, Part, new_picture, scale_over, write_amount, write_change, write_points

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from math import isfinite
 
-from kanmodel.explain.counterfactual import Counterfactual, Counterfactuals
-from kanmodel.explain.result import Theme, draw
+from kanmodel.alternatives.counterfactual import Counterfactual, Counterfactuals
+from kanmodel.result import Theme, draw
 from kanmodel.show.svg import MARGIN, Part, Scale, new_picture, scale_over, write_amount, write_change
 from kanmodel.text import abbreviate, abbreviate_words, with_unit
 

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from kanmodel.arrays import Array
-from kanmodel.explain.changes import Changes
-from kanmodel.explain.comparison import Comparisons
-from kanmodel.explain.model_comparison import ModelComparison
-from kanmodel.explain.result import Theme, draw
+from kanmodel.attribution.changes import Changes
+from kanmodel.attribution.comparison import Comparisons
+from kanmodel.result import Theme, draw
 from kanmodel.show.svg import LETTER, MARGIN, Part, Scale, new_picture, scale_over, write_amount, write_change
+from kanmodel.structure.model_comparison import ModelComparison
 from kanmodel.text import abbreviate, abbreviate_words, with_unit
 
 WIDTH = 760.0

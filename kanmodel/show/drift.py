@@ -7,8 +7,8 @@ from itertools import accumulate, pairwise
 import numpy as np
 
 from kanmodel.arrays import Array
-from kanmodel.explain.drift import ASKED, Drift, UseDrift, write_change, write_signed
-from kanmodel.explain.result import Theme, draw
+from kanmodel.monitoring.drift import ASKED, Drift, UseDrift, write_change, write_signed
+from kanmodel.result import Theme, draw
 from kanmodel.show.svg import MARGIN, Part, Scale, new_picture, scale_over, write_amount, write_points
 from kanmodel.tables.statistics.tally import N_BINS
 from kanmodel.text import abbreviate, abbreviate_words

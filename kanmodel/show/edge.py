@@ -9,12 +9,12 @@ from textwrap import wrap
 import numpy as np
 
 from kanmodel.arrays import Array
-from kanmodel.explain.curves import Edge
-from kanmodel.explain.result import Theme, draw
-from kanmodel.explain.structure import label_of
-from kanmodel.explain.symbolic import Candidate
-from kanmodel.explain.topology import TopologyEdge, TopologyNode
+from kanmodel.formula.symbolic import Candidate
+from kanmodel.network.connections import label_of
+from kanmodel.result import Theme, draw
 from kanmodel.show.svg import LETTER, MARGIN, Part, Scale, new_picture, scale_over, write_amount, write_points
+from kanmodel.structure.curves import Edge
+from kanmodel.structure.topology import TopologyEdge, TopologyNode
 from kanmodel.text import abbreviate, write_figure
 
 WIDTH = 760.0

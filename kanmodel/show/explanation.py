@@ -10,8 +10,8 @@ from textwrap import wrap
 import numpy as np
 
 from kanmodel.arrays import Array, rows_of_steps, steps_of_rows
-from kanmodel.explain.attribution import Explanation, describe_intervals, sum_groups
-from kanmodel.explain.result import Theme, draw
+from kanmodel.attribution.explanation import Explanation, describe_intervals, sum_groups
+from kanmodel.result import Theme, draw
 from kanmodel.show.series import draw_series
 from kanmodel.show.style import VEIL
 from kanmodel.show.svg import (

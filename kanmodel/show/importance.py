@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from kanmodel.explain.importance import Importance
-from kanmodel.explain.result import Theme, draw
+from kanmodel.result import Theme, draw
 from kanmodel.show.svg import new_picture, scale_over, write_amount
+from kanmodel.structure.importance import Importance
 from kanmodel.text import abbreviate
 
 WIDTH, LEFT = 760.0, 190.0  # names are left of the plot

@@ -12,9 +12,9 @@ from math import ceil
 from operator import sub
 from typing import Any
 
-from kanmodel.explain.structure import READOUT_KINDS, EdgeKey
-from kanmodel.explain.topology import Topology, TopologyEdge, TopologyNode
+from kanmodel.network.connections import READOUT_KINDS, EdgeKey
 from kanmodel.show.svg import MARGIN
+from kanmodel.structure.topology import Topology, TopologyEdge, TopologyNode
 from kanmodel.text import shorten_names
 
 HEADER, FOOTER = 98.0, 68.0

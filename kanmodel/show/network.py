@@ -12,14 +12,14 @@ from typing import Literal
 import numpy as np
 
 from kanmodel.arrays import Array
-from kanmodel.explain.curves import Edge, sample_edges
-from kanmodel.explain.result import Theme, draw
-from kanmodel.explain.structure import READOUT_KINDS, EdgeKey
-from kanmodel.explain.topology import Topology, TopologyEdge, TopologyNode
+from kanmodel.network.connections import READOUT_KINDS, EdgeKey
+from kanmodel.result import Theme, draw
 from kanmodel.show.edge import describe_shape, list_worth, name_edge
 from kanmodel.show.layout import BOX_GAP, CHARACTER, CHIP, EDGE, FOLDED, LINE, STEP_GAP, Box, Layout, Point, lay_out
 from kanmodel.show.style import N_COLORS
 from kanmodel.show.svg import MARGIN, Part, new_picture, write_amount, write_points
+from kanmodel.structure.curves import Edge, sample_edges
+from kanmodel.structure.topology import Topology, TopologyEdge, TopologyNode
 from kanmodel.text import abbreviate
 
 Color = Literal["score", "contribution"]

@@ -7,8 +7,8 @@ from math import ceil
 
 import numpy as np
 
-from kanmodel.explain.finding import Band, Bars, Drivers, Example, Response
-from kanmodel.explain.result import Theme, draw
+from kanmodel.report.finding import Band, Bars, Drivers, Example, Response
+from kanmodel.result import Theme, draw
 from kanmodel.show.svg import Part, Scale, enclose, new_picture, scale_over, write_points
 from kanmodel.text import abbreviate_words, shorten_names, write_figure
 

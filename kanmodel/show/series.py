@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kanmodel.arrays import Array
-from kanmodel.explain.attribution import Explanation
-from kanmodel.explain.explanations import Explanations
-from kanmodel.explain.forecasts import Forecasts
-from kanmodel.explain.result import Theme, draw
+from kanmodel.attribution.explanation import Explanation
+from kanmodel.attribution.explanations import Explanations
+from kanmodel.forecasts.forecasts import Forecasts
+from kanmodel.result import Theme, draw
 from kanmodel.show.style import N_COLORS, VEIL
 from kanmodel.show.svg import MARGIN, Part, Scale, enclose, new_picture, scale_over, write_amount, write_change
 from kanmodel.tables.instants import to_local

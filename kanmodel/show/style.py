@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from kanmodel.explain.result import Theme
+from kanmodel.result import Theme
 
 N_COLORS = 6  # features with a colour of their own
 VEIL = 0.17  # opacity of an interval; an inner one lies upon the outer ones

@@ -11,7 +11,7 @@ from xml.etree.ElementTree import Element, tostring
 
 from kanmodel.arrays import Array
 from kanmodel.errors import NonFiniteError
-from kanmodel.explain.result import Theme
+from kanmodel.result import Theme
 from kanmodel.show.style import STYLE, attributes_of
 from kanmodel.text import abbreviate, abbreviate_words, printable
 

@@ -7,10 +7,10 @@ from math import ceil, isfinite
 
 import numpy as np
 
+from kanmodel.alternatives.what_if import Curve, WhatIf
 from kanmodel.arrays import Array
-from kanmodel.explain.result import Theme, draw
-from kanmodel.explain.what_if import Curve, WhatIf
 from kanmodel.network.config import BOUND
+from kanmodel.result import Theme, draw
 from kanmodel.show.style import VEIL
 from kanmodel.show.svg import (
     LETTER,

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from kanmodel.checkpoint import LoadedModel, Provenance
+from kanmodel.checkpoint import Forecaster, Provenance
 from kanmodel.errors import ConfigError
 from kanmodel.network import splines
 from kanmodel.network.bases import BSpline
@@ -17,7 +17,7 @@ from kanmodel.network.config import LayerConfig, ModelConfig
 PROVED = 1e-4  # of an output's standard deviation: models that differ by less forecast the same, in float32 too
 
 
-def refine_model(model: LoadedModel, grid_size: int) -> LoadedModel:
+def refine_model(model: Forecaster, grid_size: int) -> Forecaster:
     """The same model on finer grids, as `refine_grids`, whose errors it raises.
 
     Its provenance states the largest difference between the predictions of both for the reference windows. The metrics
@@ -34,8 +34,8 @@ def refine_model(model: LoadedModel, grid_size: int) -> LoadedModel:
         relative_difference=relative,
     )
     if not provenance.verified:
-        return LoadedModel(network, model.reference, {}, provenance)
-    return LoadedModel(network, model.reference, model.metrics, provenance, intervals=model.intervals)
+        return Forecaster(network, model.reference, {}, provenance)
+    return Forecaster(network, model.reference, model.metrics, provenance, intervals=model.intervals)
 
 
 def refine_grids(network: Network, grid_size: int) -> Network:

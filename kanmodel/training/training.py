@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kanmodel.arrays import Array
-from kanmodel.checkpoint import LoadedModel, Provenance, Reference
+from kanmodel.checkpoint import Forecaster, Provenance, Reference
 from kanmodel.errors import ConfigError, DataError
 from kanmodel.network.bases import BSpline
 from kanmodel.network.chain import Network
@@ -54,7 +54,7 @@ def fit(
     options: TrainingOptions = DEFAULTS,
     report: Callable[[Progress], None] = lambda progress: None,
     announce: Callable[[str], None] = lambda sentence: None,
-) -> LoadedModel:
+) -> Forecaster:
     """Trains a forecaster, measures it on the test part, and stores reference windows of the validation part.
 
     The weights are those of the epoch with the lowest validation error. Columns that a wide table can do without are
@@ -99,7 +99,7 @@ def fit(
     descend(SquaredError(network), samples, data.parts, options, report)
     if options.linear:
         network, samples = data.add_path(network, samples, options, left_out, report, announce)
-    model = LoadedModel(
+    model = Forecaster(
         assemble(network, samples), data.reference, {}, Provenance.now("train", True, fitted=data.fitted)
     )
     if options.intervals:
@@ -120,12 +120,12 @@ class FineTuning:
         after: the model with the new weights.
     """
 
-    before: LoadedModel
-    after: LoadedModel
+    before: Forecaster
+    after: Forecaster
 
 
 def fine_tune(
-    model: LoadedModel,
+    model: Forecaster,
     table: TrainingTable,
     options: TrainingOptions = DEFAULTS,
     report: Callable[[Progress], None] = lambda progress: None,
@@ -169,7 +169,7 @@ def fine_tune(
     descend(objective, data.samples, data.parts, options, report, start="penalised")
     if move_grids and options.epochs:
         update_grids(network, windows)
-    tuned = LoadedModel(network, data.reference, {}, Provenance.now("train", True, model, data.fitted))
+    tuned = Forecaster(network, data.reference, {}, Provenance.now("train", True, model, data.fitted))
     if model.intervals is not None:
         nodes = model.intervals.network
         how: Kind = model.intervals.kind
@@ -360,7 +360,7 @@ class _Data:
         )
         return beside, linear
 
-    def calibrate(self, model: LoadedModel, levels: Sequence[float], kind: Kind, nodes: Network | None) -> LoadedModel:
+    def calibrate(self, model: Forecaster, levels: Sequence[float], kind: Kind, nodes: Network | None) -> Forecaster:
         """The model with intervals of these nodes, calibrated on the calibration part; raises as `calibrate`."""
         numbers, chosen, scaling = self.parts.calibration, list(forecasts_of(self.config)), self.config.scaling
         windows, ones = self.samples.windows(numbers), np.ones((len(levels), len(chosen)))
@@ -372,7 +372,7 @@ class _Data:
         below, above = calibrate(levels, (targets - outputs.numpy())[:, chosen], *increments)
         return replace(model, intervals=replace(plain, below=below, above=above))
 
-    def measure(self, model: LoadedModel) -> LoadedModel:
+    def measure(self, model: Forecaster) -> Forecaster:
         """The model with its errors on the test part, and those of the baselines."""
         outputs, targets = self.config.outputs, self.actual[self.parts.test]
         windows = self.samples.windows(self.parts.test)

@@ -14,9 +14,9 @@ import numpy as np
 import polars as pl
 
 from kanmodel.arrays import Array
+from kanmodel.attribution.baseline import Baseline
+from kanmodel.attribution.explanation import LedgerOptions, Method
 from kanmodel.errors import DataError, quote
-from kanmodel.explain.attribution import LedgerOptions, Method
-from kanmodel.explain.baseline import Baseline
 from kanmodel.model import Model
 from kanmodel.tables.encoding import Rows
 from kanmodel.tables.frames import Cells, as_cells, is_blank

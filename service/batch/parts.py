@@ -15,9 +15,9 @@ import numpy as np
 import polars as pl
 
 from kanmodel.arrays import Array
+from kanmodel.attribution.explanation import Explanation
+from kanmodel.attribution.paths.bisection import BATCH
 from kanmodel.errors import DataError, KanscopeError, NonFiniteError
-from kanmodel.explain.attribution import Explanation
-from kanmodel.explain.paths.bisection import BATCH
 from kanmodel.files import replacing
 from kanmodel.network.config import resolve_groups
 from service.batch.chunks import Chunk, Plan, Summary

@@ -10,9 +10,9 @@ from typer import Argument, Option, echo
 
 from kanmodel import Model, load
 from kanmodel.errors import DataError
-from kanmodel.explain.pruning import Fill, Metric
-from kanmodel.explain.topology import Topology
 from kanmodel.network.config import LayerConfig, Layers, ModelConfig, width_of
+from kanmodel.structure.pruning import Fill, Metric
+from kanmodel.structure.topology import Topology
 from kanmodel.tables.table import Places
 from kanmodel.text import write_value
 from service.batch import Csv

@@ -8,7 +8,7 @@ from typer import Argument, BadParameter, Exit, Option, echo
 
 from kanmodel import Drift, load
 from kanmodel.errors import DataError
-from kanmodel.explain.watched import EXPLAINED
+from kanmodel.monitoring.watched import EXPLAINED
 from kanmodel.tables.statistics.p_values import Question
 from service.batch import Csv
 from service.commands import options

@@ -16,9 +16,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from typer import Argument, Exit, Option, echo
 
 from kanmodel import Model, load
+from kanmodel.attribution.explanation import Explanation, Method
 from kanmodel.errors import DataError, InsufficientReferenceError, KanscopeError, UnknownNameError
-from kanmodel.explain.attribution import Explanation, Method
-from kanmodel.explain.faithfulness import Faithfulness
+from kanmodel.report.faithfulness import Faithfulness
 from kanmodel.text import write_value
 from service.batch import PART_WINDOWS, Csv, EngineName
 from service.commands.options import (

@@ -15,8 +15,8 @@ from pydantic import TypeAdapter, ValidationError
 from typer import Exit, echo
 
 from kanmodel import Model, load
+from kanmodel.attribution.explanation import LedgerOptions
 from kanmodel.errors import CheckpointError, DataError, KanscopeError
-from kanmodel.explain.attribution import LedgerOptions
 from service.commands.options import print_json
 from service.models.registry import Served
 from service.models.repository import list_checkpoints

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import yaml
 
+from kanmodel.attribution.baseline import Baseline
+from kanmodel.attribution.explanation import sum_groups
 from kanmodel.errors import DataError
-from kanmodel.explain.attribution import sum_groups
-from kanmodel.explain.baseline import Baseline
-from kanmodel.explain.watched import Watched, block_size, count_stretch, explain_stretch, forecast_stretch
 from kanmodel.model import Model
+from kanmodel.monitoring.watched import Watched, block_size, count_stretch, explain_stretch, forecast_stretch
 from kanmodel.tables.instants import read_duration
 from kanmodel.tables.statistics.p_values import MIN_SPANS, Chance, Question, find_chance, warn_of_rate
 from kanmodel.tables.statistics.tally import PRIOR, Bins, Tally

@@ -12,8 +12,8 @@ from typer import Argument, BadParameter, Context, Option, echo
 
 from kanmodel import Model, load
 from kanmodel.errors import ConfigError
-from kanmodel.explain.scores import MIN_INPUTS
 from kanmodel.network.config import Cell, ModelConfig
+from kanmodel.structure.scores import MIN_INPUTS
 from kanmodel.tables.encoding import MAX_FILL
 from kanmodel.tables.rhythm import MAX_STEP
 from kanmodel.tables.roles import Columns, TrainingTable, describe_left_out, make_table

@@ -6,12 +6,12 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Response
 
+from kanmodel.alternatives.shifts import find_rows
 from kanmodel.arrays import Array
 from kanmodel.errors import DataError, UnknownNameError
-from kanmodel.explain.pruning import PruningRule
-from kanmodel.explain.shifts import find_rows
 from kanmodel.model import Model
 from kanmodel.network.config import ModelConfig
+from kanmodel.structure.pruning import PruningRule
 from service.operations.members import Answer, Output, about, head_of
 from service.operations.route import MODEL, Call, Operation, OperationRoute
 from service.operations.windows import CheckedWindows, OfWindows, Windows, estimate_reading, warn_of_range

@@ -6,10 +6,11 @@ from typing import Annotated, Any, NotRequired
 from fastapi import Response
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel.explain import faithfulness, importance
-from kanmodel.explain.faithfulness import Agreement
-from kanmodel.explain.importance import Importance
 from kanmodel.model import Model
+from kanmodel.report import faithfulness
+from kanmodel.report.faithfulness import Agreement
+from kanmodel.structure import importance
+from kanmodel.structure.importance import Importance
 from kanmodel.tables.statistics.bootstrap import CONFIDENCE, SEED
 from service.models.registry import Served
 from service.operations.members import Answer, FormatParameter, Interval, OutputQuery, ThemeParameter, about, describe

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel.explain.backtest import Backtest
+from kanmodel.forecasts.backtest import Backtest
 from kanmodel.tables.columns import column_of
 from kanmodel.tables.statistics.errors import Errors
 from kanmodel.tables.table import Selection

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Response
 from typing_extensions import TypedDict
 
-from kanmodel.explain.model_comparison import ModelComparison
+from kanmodel.structure.model_comparison import ModelComparison
 from kanmodel.tables.statistics.bootstrap import CONFIDENCE
 from service.models.registry import Served
 from service.operations.compare import ComparedModel

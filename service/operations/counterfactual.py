@@ -5,9 +5,9 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, StrictFloat
 from typing_extensions import TypedDict
 
-from kanmodel.explain.counterfactual import Counterfactual as Found
-from kanmodel.explain.counterfactual_search import LARGEST_BATCH, count_forecasts
-from kanmodel.explain.shifts import Goal, Search, find_changeable
+from kanmodel.alternatives.counterfactual import Counterfactual as Found
+from kanmodel.alternatives.search import LARGEST_BATCH, count_forecasts
+from kanmodel.alternatives.shifts import Goal, Search, find_changeable
 from kanmodel.model import Model
 from service.operations.alternative import Plan, Reading, WindowsAnswer, WindowsRequest, question, read_range
 from service.operations.members import Closed, Features, Steps, UnitOf, about, describe

@@ -11,9 +11,9 @@ from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.errors import DataError, quote
-from kanmodel.explain import drift as core
-from kanmodel.explain.importance import Importance
 from kanmodel.model import Model
+from kanmodel.monitoring import drift as core
+from kanmodel.structure.importance import Importance
 from kanmodel.tables.instants import read_duration, read_instants
 from kanmodel.tables.statistics.differences import Change
 from kanmodel.tables.statistics.tally import Tally

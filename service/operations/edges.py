@@ -8,11 +8,11 @@ from fastapi import Response
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel.explain import curves
-from kanmodel.explain.curves import Edge
-from kanmodel.explain.symbolic import Candidate
-from kanmodel.explain.topology import Topology
+from kanmodel.formula.symbolic import Candidate
 from kanmodel.show.edge import draw_edge
+from kanmodel.structure import curves
+from kanmodel.structure.curves import Edge
+from kanmodel.structure.topology import Topology
 from service.models.registry import Served
 from service.operations.members import Closed, FormatParameter, ThemeParameter, about, describe
 from service.operations.reference import OnReference, describe_span

@@ -17,10 +17,10 @@ from starlette.requests import ClientDisconnect
 from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.arrays import Array, refuse_non_finite
+from kanmodel.attribution.baseline import DEFAULT_COUNT, Baseline, ReferenceBaselines, baseline_windows
+from kanmodel.attribution.explanation import LedgerOptions
+from kanmodel.attribution.shapley import Orders
 from kanmodel.errors import quote
-from kanmodel.explain.attribution import LedgerOptions
-from kanmodel.explain.baseline import DEFAULT_COUNT, Baseline, ReferenceBaselines, baseline_windows
-from kanmodel.explain.shapley import Orders
 from kanmodel.model import Model
 from service.models.registry import Served
 from service.operations.explanations import Detail, ExplainQuestion, Explanation, Progress, compute_explanations

@@ -12,12 +12,12 @@ import orjson
 from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.arrays import Array
+from kanmodel.attribution import explanation as attribution
+from kanmodel.attribution.baseline import Baseline, ReferenceBaselines
+from kanmodel.attribution.effects import Effects
+from kanmodel.attribution.paths.path import LedgerLayer
+from kanmodel.attribution.shapley import Orders, count_forecasts
 from kanmodel.computing import pause, pausing
-from kanmodel.explain import attribution
-from kanmodel.explain.baseline import Baseline, ReferenceBaselines
-from kanmodel.explain.effects import Effects
-from kanmodel.explain.paths.path import LedgerLayer
-from kanmodel.explain.shapley import Orders, count_forecasts
 from kanmodel.network.config import Groups, ModelConfig, resolve_groups
 from kanmodel.network.graph import GraphNetwork
 from service.models.registry import Served

@@ -8,7 +8,7 @@ from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.errors import ConfigError
-from kanmodel.explain.formula import Formula, Formulas
+from kanmodel.formula.formula import Formula, Formulas
 from kanmodel.model import Model
 from service.models.registry import Served
 from service.operations.members import OutputQuery, about, describe

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType, TypedDict, is_typeddict
 
+from kanmodel import result
 from kanmodel.arrays import Array
-from kanmodel.explain import result
 from kanmodel.show import network
 from service.models.registry import Served
 

@@ -8,7 +8,7 @@ from fastapi import Response
 from typing_extensions import TypedDict
 
 from kanmodel.arrays import Array
-from kanmodel.checkpoint import LoadedModel
+from kanmodel.checkpoint import Forecaster
 from kanmodel.model import Model
 from service.operations.members import Answer, AskAdaptation, about, head_of
 from service.operations.recorded import begin_recording
@@ -95,7 +95,7 @@ async def predict(call: Call) -> Response:
     found: list[tuple[PredictRequest, CheckedWindows]] = []
     levels: list[float] = []
     forecasts: list[tuple[Array, ...]] = []
-    adapted: list[LoadedModel] = []
+    adapted: list[Forecaster] = []
 
     def read() -> Array:
         with span("parse"):

@@ -5,10 +5,10 @@ from typing import Annotated, Any
 from fastapi import Response
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel.explain import finding
-from kanmodel.explain.finding import Finding
-from kanmodel.explain.report import Report
 from kanmodel.model import Model
+from kanmodel.report import finding
+from kanmodel.report.finding import Finding
+from kanmodel.report.report import Report
 from service.models.registry import Served
 from service.operations.members import OutputQuery, ReportFormat, ThemeParameter, about, describe
 from service.operations.reference import OnReference, describe_span

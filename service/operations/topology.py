@@ -10,15 +10,15 @@ from fastapi import Response
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
+from kanmodel.attribution.profiles import Lags
 from kanmodel.errors import UnknownNameError
-from kanmodel.explain import pruning
-from kanmodel.explain.profiles import Lags
-from kanmodel.explain.pruning import PruningRule, Thresholds
-from kanmodel.explain.scores import MIN_INPUTS
-from kanmodel.explain.structure import NodeKind
-from kanmodel.explain.topology import EdgeKind, Topology
 from kanmodel.model import Model
+from kanmodel.network.connections import NodeKind
 from kanmodel.show.network import N_POINTS, count_links, curved_edges, draw_topology
+from kanmodel.structure import pruning
+from kanmodel.structure.pruning import PruningRule, Thresholds
+from kanmodel.structure.scores import MIN_INPUTS
+from kanmodel.structure.topology import EdgeKind, Topology
 from service.models.registry import Served
 from service.operations.members import (
     Closed,

@@ -10,8 +10,8 @@ from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.arrays import Array
-from kanmodel.explain import trust
 from kanmodel.model import Model
+from kanmodel.monitoring import trust
 from kanmodel.tables import table
 from service.models.registry import Served
 from service.operations.members import Closed, UnitOf, about, describe

@@ -21,8 +21,8 @@ import numpy as np
 
 from kanmodel.arrays import Array
 from kanmodel.errors import DataError
-from kanmodel.explain.watched import Watched
 from kanmodel.model import Model
+from kanmodel.monitoring.watched import Watched
 from kanmodel.network.config import ModelConfig
 from kanmodel.network.intervals import forecasts_of
 from kanmodel.tables.instants import read_instants

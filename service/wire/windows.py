@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kanmodel.arrays import N_LISTED, Array
+from kanmodel.attribution.explanation import Segments
 from kanmodel.errors import DataError, Problem, quote
-from kanmodel.explain.attribution import Segments
-from kanmodel.explain.forecasts import choose_levels
+from kanmodel.forecasts.forecasts import choose_levels
 from kanmodel.model import Model
 from kanmodel.network.config import Groups, ModelConfig
 from kanmodel.network.intervals import BOUNDS

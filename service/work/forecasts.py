@@ -18,7 +18,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 import numpy as np
 
 from kanmodel.arrays import Array
-from kanmodel.checkpoint import LoadedModel
+from kanmodel.checkpoint import Forecaster
 from kanmodel.errors import NonFiniteError
 from kanmodel.model import Model
 from service.telemetry.observation import span
@@ -32,11 +32,11 @@ N_TIMINGS = 5
 N_MODELS = 1000  # whose timings are kept
 
 
-class Forecaster(Protocol):
+class Predictor(Protocol):
     """What forecasts windows: a `Model`, or one with the bounds of its intervals."""
 
     @property
-    def loaded(self) -> LoadedModel:
+    def loaded(self) -> Forecaster:
         """Its network and reference windows."""
 
     @property
@@ -54,7 +54,7 @@ class WithBounds:
     model: Model
 
     @property
-    def loaded(self) -> LoadedModel:
+    def loaded(self) -> Forecaster:
         """That of the model."""
         return self.model.loaded
 
@@ -73,7 +73,7 @@ class WithBounds:
         predictions, below, above = self.model.loaded.predict_increments(windows)
         return np.concatenate([predictions, *below, *above], axis=1)
 
-    def split(self, values: Array, adapted: LoadedModel | None = None) -> tuple[Array, Array, Array]:
+    def split(self, values: Array, adapted: Forecaster | None = None) -> tuple[Array, Array, Array]:
         """Predictions (n, n_outputs), and lower and upper bounds (n_levels, n, n_forecasts), perhaps as adapted.
 
         Raises `NonFiniteError`: a bound is not finite.
@@ -87,7 +87,7 @@ class WithBounds:
 class ForecastRequest(NamedTuple, Generic[Result]):
     """A request for forecasts: how it is parsed before, and answered after."""
 
-    model: Forecaster
+    model: Predictor
     read: Callable[[], Array]  # its windows, (n, lookback, n_features), original units
     describe: Callable[[Array, Array], Result]  # the answer for windows and their forecasts, (n, n_values)
     reading: Cost = FREE
@@ -109,7 +109,7 @@ class Forecasts:
         self._batches = Batches(BATCH_WINDOWS)  # for the thread, by checkpoint
         self._in_place: dict[str | None, int] = {}  # windows that may be computed on the event loop, by checkpoint
 
-    async def predict(self, model: Forecaster, windows: Array, deadline: Deadline) -> Array:
+    async def predict(self, model: Predictor, windows: Array, deadline: Deadline) -> Array:
         """Forecasts windows, batched with others that wait for the same model; one that arrives alone at once.
 
         More windows than a batch may have are forecast in several, between which other owners have their turn. Windows
@@ -181,7 +181,7 @@ class Forecasts:
 
     def _compute(self, batch: Sequence[Waiter]) -> list[Any]:
         """The answer or the error of each request, alone in failing; a new model is timed first."""
-        model: Forecaster = batch[0].item.model
+        model: Predictor = batch[0].item.model
         if model.checkpoint not in self._in_place:
             if len(self._in_place) >= N_MODELS:
                 self._in_place.clear()
@@ -197,7 +197,7 @@ class Forecasts:
         return [*answers.values()]
 
 
-def _forecast(model: Forecaster, windows: Sequence[Array]) -> list[Array | Exception]:
+def _forecast(model: Predictor, windows: Sequence[Array]) -> list[Array | Exception]:
     """The forecasts, or the error, of the windows of each request."""
     try:
         with span("forecast", windows=sum(map(len, windows))):
@@ -208,7 +208,7 @@ def _forecast(model: Forecaster, windows: Sequence[Array]) -> list[Array | Excep
     return [predictions[end - len(of_request) : end] for of_request, end in zip(windows, ends, strict=True)]
 
 
-def _measure_in_place(model: Forecaster) -> int:
+def _measure_in_place(model: Predictor) -> int:
     """How many windows a model forecasts in `IN_PLACE` seconds, by linear extrapolation from one and from several."""
     windows = model.loaded.scaling.features_to_original(model.loaded.reference.windows[:N_TIMED])
 

@@ -9,11 +9,11 @@ from functools import partial
 from time import thread_time
 from typing import Any, TypeVar
 
+from kanmodel.attribution.comparison import match_outputs
 from kanmodel.computing import Once, Pinned, pausing, telling
-from kanmodel.explain.comparison import match_outputs
-from kanmodel.explain.model_comparison import ModelComparison
-from kanmodel.explain.pruning import PruningRule
 from kanmodel.model import Model
+from kanmodel.structure.model_comparison import ModelComparison
+from kanmodel.structure.pruning import PruningRule
 from service.models.registry import Served
 from service.wire.errors import NotReadyError
 from service.work.budget import Kind

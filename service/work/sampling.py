@@ -10,10 +10,10 @@ from typing import cast
 import numpy as np
 
 from kanmodel.arrays import Array
+from kanmodel.attribution.explanation import sum_groups
 from kanmodel.errors import KanscopeError
-from kanmodel.explain.attribution import sum_groups
-from kanmodel.explain.importance import Importance
 from kanmodel.model import Model
+from kanmodel.structure.importance import Importance
 from kanmodel.tables.statistics.errors import covered
 from kanmodel.tables.statistics.tally import Tally
 from service.models.registry import Served

@@ -21,12 +21,12 @@ from captum.attr import FeatureAblation, IntegratedGradients, ShapleyValueSampli
 from table import Row, print_table
 from torch import Tensor
 
-from kanmodel.checkpoint import LoadedModel, load_checkpoint
-from kanmodel.explain.attribution import LedgerOptions, explain_windows
-from kanmodel.explain.baseline import Baseline, baseline_windows, spread_windows
-from kanmodel.explain.effects import Part, each_cell, each_feature, measure_effects
-from kanmodel.explain.paths.path import Detail
-from kanmodel.explain.shapley import Orders, measure_shapley
+from kanmodel.attribution.baseline import Baseline, baseline_windows, spread_windows
+from kanmodel.attribution.effects import Part, each_cell, each_feature, measure_effects
+from kanmodel.attribution.explanation import LedgerOptions, explain_windows
+from kanmodel.attribution.paths.path import Detail
+from kanmodel.attribution.shapley import Orders, measure_shapley
+from kanmodel.checkpoint import Forecaster, load_checkpoint
 
 STEPS = 50
 SAMPLES = 25
@@ -36,7 +36,7 @@ LONE = 1 / 3  # place of the lone window among the reference windows
 SMALLER = {"12 x 13": (13, {"lookback": 12, "hidden": 16, "seed": 3}), "14 x 16": (16, {"lookback": 14, "hidden": 24})}
 
 
-def rows(model: LoadedModel, name: str = "24 x 20", threads: int = 1, rounds: int = 15) -> Iterator[Row]:
+def rows(model: Forecaster, name: str = "24 x 20", threads: int = 1, rounds: int = 15) -> Iterator[Row]:
     """`explain_windows` and `measure_effects` of 1 and 32 windows, with so many threads of torch."""
     torch.set_num_threads(threads)
     name = f"{name}, threads: {threads}"
@@ -59,7 +59,7 @@ def rows(model: LoadedModel, name: str = "24 x 20", threads: int = 1, rounds: in
     yield from shapley(model, name, windows, start)
 
 
-def ablations(model: LoadedModel, name: str, windows: Tensor, start: Tensor, rounds: int) -> Iterator[Row]:
+def ablations(model: Forecaster, name: str, windows: Tensor, start: Tensor, rounds: int) -> Iterator[Row]:
     """Effects of all features, and of all cells, against a baseline."""
     captum, starts = FeatureAblation(lambda x: model.network(x)[:, 0]), start.expand_as(windows).contiguous()
     features = torch.arange(windows.shape[2]).expand(1, *windows.shape[1:])
@@ -82,7 +82,7 @@ def ablations(model: LoadedModel, name: str, windows: Tensor, start: Tensor, rou
         yield from beside_best({what: partial(measure_effects, model, windows, 0, Baseline(), parts)}, peers, rounds)
 
 
-def shapley(model: LoadedModel, name: str, windows: Tensor, start: Tensor) -> Iterator[Row]:
+def shapley(model: Forecaster, name: str, windows: Tensor, start: Tensor) -> Iterator[Row]:
     """Shapley values of ten groups of features, from all coalitions, beside Captum's sampling of 25 permutations."""
     groups = np.array_split(np.arange(windows.shape[2]), 10)
     parts = [Part(tuple(members.tolist())) for members in groups]
@@ -129,7 +129,7 @@ def beside_best(
         yield Row(what, f"{processor[place] * 1e3:.2f} ms", f"{name}: {processor[best] * 1e3:.2f} ms", ratio)
 
 
-def make_models() -> Iterator[tuple[str, LoadedModel]]:
+def make_models() -> Iterator[tuple[str, Forecaster]]:
     """The bundled model, and two on fewer of its features."""
     sys.path.insert(0, str(Path(__file__).parent / "faithfulness"))
     from nodes import make_weather

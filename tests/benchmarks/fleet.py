@@ -21,7 +21,7 @@ from models import NAME, large_model, original_windows, save_large_model
 from servers import CLIENT_CORE, Server, finish_background, free_server, measure, our_server, pin
 from table import machine
 
-from kanmodel.checkpoint import LoadedModel
+from kanmodel.checkpoint import Forecaster
 from service.work.executor import BATCH_EXPLANATIONS
 
 SIZES = (1, 2, 4, 8, 16, BATCH_EXPLANATIONS)  # of batches
@@ -135,7 +135,7 @@ def find_share(service: Service, n_pods: int, policy: str, bound: float) -> floa
     return low
 
 
-def make_requests(model: LoadedModel, windows: int) -> list[bytes]:
+def make_requests(model: Forecaster, windows: int) -> list[bytes]:
     """Different requests for explanations of so many windows each."""
     return post_windows(f"/v1/models/{NAME}:explain", original_windows(model), windows, N_BODIES)
 

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from table import Row, times_in_turn
 
-from kanmodel.checkpoint import LoadedModel
-from kanmodel.explain.importance import measure_importance
-from kanmodel.explain.pruning import PruningRule
-from kanmodel.explain.symbolic import N_SAMPLES, suggest_edge_formulas
-from kanmodel.explain.topology import TopologyEdge, build_topology
+from kanmodel.checkpoint import Forecaster
+from kanmodel.formula.symbolic import N_SAMPLES, suggest_edge_formulas
 from kanmodel.network.bases import BSpline
+from kanmodel.structure.importance import measure_importance
+from kanmodel.structure.pruning import PruningRule
+from kanmodel.structure.topology import TopologyEdge, build_topology
 
 try:
     from kan import KAN
@@ -27,7 +27,7 @@ N_EDGES = 3
 ROUNDS = 3
 
 
-def rows(model: LoadedModel) -> Iterator[Row]:
+def rows(model: Forecaster) -> Iterator[Row]:
     """The strongest edges that leave the head's inputs, one torch thread; ours includes the forward pass."""
     torch.set_num_threads(1)
     topology = build_topology(model, measure_importance(model, 0), PruningRule())
@@ -56,7 +56,7 @@ def told(seconds: np.ndarray, function: str, r2: float) -> str:
     return f"{np.median(seconds) * 1e3:.1f} ms, best R2 {r2:.5f} ({function})"
 
 
-def suggest_symbolic(model: LoadedModel, edge: TopologyEdge) -> Callable[[], Any]:
+def suggest_symbolic(model: Forecaster, edge: TopologyEdge) -> Callable[[], Any]:
     """pykan's search for one edge, by R2 alone, on the samples of `suggest_edge_formulas`."""
     warnings.filterwarnings("ignore", module="kan")
     inputs = model.network.encode(model.reference.windows)
@@ -68,7 +68,7 @@ def suggest_symbolic(model: LoadedModel, edge: TopologyEdge) -> Callable[[], Any
         return torch.no_grad()(partial(peer.suggest_symbolic, 0, edge.i, edge.j, verbose=False, weight_simple=0.0))
 
 
-def as_pykan(model: LoadedModel) -> Any:
+def as_pykan(model: Forecaster) -> Any:
     """The head as a pykan model, whose tensors over edges are (in, out)."""
     head, layers = model.network.head, model.config.head
     basis = layers[0].basis

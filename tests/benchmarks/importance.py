@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from table import Row, times_in_turn
 
-from kanmodel.checkpoint import LoadedModel
-from kanmodel.explain.importance import measure_importance
-from kanmodel.explain.pruning import PruningRule
-from kanmodel.explain.topology import build_topology
+from kanmodel.checkpoint import Forecaster
+from kanmodel.structure.importance import measure_importance
+from kanmodel.structure.pruning import PruningRule
+from kanmodel.structure.topology import build_topology
 
 ROUNDS = 5
 
 
-def rows(model: LoadedModel) -> Iterator[Row]:
+def rows(model: Forecaster) -> Iterator[Row]:
     """`measure_importance` and `build_topology`, on up to two torch threads."""
     threads = min(2, os.cpu_count() or 1)
     torch.set_num_threads(threads)

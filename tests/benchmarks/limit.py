@@ -20,10 +20,10 @@ import simdjson
 import torch
 import uvicorn
 
-from kanmodel.checkpoint import LoadedModel, load_checkpoint
+from kanmodel.checkpoint import Forecaster, load_checkpoint
 
 
-def create_app(model: LoadedModel) -> Callable[..., Any]:
+def create_app(model: Forecaster) -> Callable[..., Any]:
     """The app for a model."""
     parser = simdjson.Parser()
     waiting: list[tuple[np.ndarray, asyncio.Future[np.ndarray]]] = []

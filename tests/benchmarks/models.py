@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kanmodel.checkpoint import LoadedModel, Provenance, Reference, save_checkpoint
+from kanmodel.checkpoint import Forecaster, Provenance, Reference, save_checkpoint
 from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers
 from kanmodel.tables.columns import Feature, Target
@@ -19,17 +19,17 @@ SMALL = (8, 16, 24)  # units of the small models
 SPREAD = 5.0  # scale of the splines' coefficients, so that the head is as curved as a trained one
 
 
-def large_model(seed: int = 0) -> LoadedModel:
+def large_model(seed: int = 0) -> Forecaster:
     """An LSTM of 20 features and 64 units over 48 steps, and a KAN [64, 16, 1] of grid 5 and order 3."""
     return make_model(N_FEATURES, LOOKBACK, WIDTH, seed)
 
 
-def small_models() -> dict[str, LoadedModel]:
+def small_models() -> dict[str, Forecaster]:
     """LSTMs with 8 to 24 units and efficient-kan layers (B-splines of grid 5 and order 3, and SiLU), by name."""
     return {f"small-{units}": make_model(6, 24, [units, units // 2, 1], units) for units in SMALL}
 
 
-def make_model(n_features: int, lookback: int, width: list[int], seed: int) -> LoadedModel:
+def make_model(n_features: int, lookback: int, width: list[int], seed: int) -> Forecaster:
     """An LSTM and a KAN with random weights."""
     torch.manual_seed(seed)
     config = ModelConfig(
@@ -47,10 +47,10 @@ def make_model(n_features: int, lookback: int, width: list[int], seed: int) -> L
             layer.coef.mul_(SPREAD)
     noise = torch.randn(512, lookback, n_features)
     windows = 0.5 * noise + torch.randn(512, 1, n_features)  # each window has its own level, as real series do
-    return LoadedModel(network, Reference(windows), {}, Provenance.now("train", verified=True))
+    return Forecaster(network, Reference(windows), {}, Provenance.now("train", verified=True))
 
 
-def original_windows(model: LoadedModel) -> np.ndarray:
+def original_windows(model: Forecaster) -> np.ndarray:
     """The reference windows as clients send them, in original units."""
     return model.scaling.features_to_original(model.reference.windows).round(6)
 

@@ -23,8 +23,8 @@ from captum.attr import IntegratedGradients
 from fastapi import FastAPI, HTTPException, Response
 from pydantic import BaseModel
 
-from kanmodel.checkpoint import LoadedModel, load_checkpoint
-from kanmodel.explain.baseline import Baseline, baseline_windows
+from kanmodel.attribution.baseline import Baseline, baseline_windows
+from kanmodel.checkpoint import Forecaster, load_checkpoint
 
 STEPS = 50
 
@@ -33,7 +33,7 @@ class Request(BaseModel):
     instances: list[list[list[float]]]
 
 
-def create_peer(model: LoadedModel) -> FastAPI:
+def create_peer(model: Forecaster) -> FastAPI:
     """The app for the network as trained, with the units and responses of the service."""
     app = FastAPI()
     scaling, network = model.scaling, model.network

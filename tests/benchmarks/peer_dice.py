@@ -23,9 +23,9 @@ import pandas as pd
 import torch
 from raiutils.exceptions import UserConfigValidationException
 
+from kanmodel.alternatives.shifts import Goal, Search, Shifts
 from kanmodel.arrays import Array
-from kanmodel.checkpoint import LoadedModel, load_checkpoint
-from kanmodel.explain.shifts import Goal, Search, Shifts
+from kanmodel.checkpoint import Forecaster, load_checkpoint
 
 METHODS = ("random", "genetic")
 N_ROWS = 1000  # random shifts in place of training data
@@ -34,7 +34,7 @@ FAR = 1e6  # in place of a missing bound
 MINUTE = 60.0
 
 
-class Forecaster:
+class Regressor:
     """The interface of a scikit-learn regressor for dice-ml."""
 
     def __init__(self, shifts: Shifts) -> None:
@@ -47,11 +47,11 @@ class Forecaster:
         return self._shifts.predict(moved)
 
 
-def search(model: LoadedModel, window: Array, goal: Goal, method: str) -> float | None:
+def search(model: Forecaster, window: Array, goal: Goal, method: str) -> float | None:
     """The smallest distance among its counterfactuals."""
     rng = np.random.default_rng(0)
     shifts = Shifts(model, window, 0, Search())
-    names, forecaster = [model.config.feature_names[number] for number in shifts.movable], Forecaster(shifts)
+    names, forecaster = [model.config.feature_names[number] for number in shifts.movable], Regressor(shifts)
     low, high = shifts.low[shifts.movable], shifts.high[shifts.movable]
     rows = pd.DataFrame(rng.uniform(low, high, (N_ROWS, len(names))), columns=names)
     data = dice_ml.Data(

@@ -28,7 +28,7 @@ import torch
 sys.path.insert(0, {path!r})
 from captum.attr import IntegratedGradients
 from kanmodel.checkpoint import load_checkpoint
-from kanmodel.explain.baseline import Baseline, baseline_windows
+from kanmodel.attribution.baseline import Baseline, baseline_windows
 from pathlib import Path
 
 torch.set_num_threads(1)

@@ -11,11 +11,11 @@ import torch
 from models import WIDTH, large_model
 from table import Row, print_table
 
-from kanmodel.explain.curves import sample_edges
-from kanmodel.explain.importance import measure_importance
-from kanmodel.explain.pruning import PruningRule
-from kanmodel.explain.topology import build_topology
 from kanmodel.show.network import N_POINTS, draw_topology
+from kanmodel.structure.curves import sample_edges
+from kanmodel.structure.importance import measure_importance
+from kanmodel.structure.pruning import PruningRule
+from kanmodel.structure.topology import build_topology
 
 try:
     import kan as pykan

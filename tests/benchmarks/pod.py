@@ -25,7 +25,7 @@ from load import keep_busy
 from servers import Server, finish_background, free_port, processes, running
 from table import machine
 
-from kanmodel.checkpoint import LoadedModel, load_checkpoint
+from kanmodel.checkpoint import Forecaster, load_checkpoint
 from service.models.repository import BUNDLED
 
 ROOT = Path("/sys/fs/cgroup")
@@ -119,7 +119,7 @@ def fill(port: int, bodies: Mapping[str, bytes], connections: int, seconds: floa
         return Counter(status for each in pool.map(ask, range(connections)) for status in each)
 
 
-def measure_memory(model: LoadedModel, workers: int) -> str:
+def measure_memory(model: Forecaster, workers: int) -> str:
     """The memory and the processor time of a pod with the limits of the Deployment, from its start on; a row."""
     with pod(1, GIB * workers, KANSCOPE_WORKERS=str(workers)) as (made, server):
         seen, ready = [made.megabytes()], server.cpu_seconds()
@@ -143,7 +143,7 @@ def measure_memory(model: LoadedModel, workers: int) -> str:
         )
 
 
-def measure_limit(model: LoadedModel, megabytes: int, variables: Mapping[str, str]) -> str:
+def measure_limit(model: Forecaster, megabytes: int, variables: Mapping[str, str]) -> str:
     """What a pod of some memory answers to as many large requests as 48 connections can send; a row."""
     windows = model.scaling.features_to_original(model.reference.windows).round(4)
     twice = np.concatenate([windows, windows])

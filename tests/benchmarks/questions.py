@@ -29,10 +29,10 @@ from serving import PEERS
 from table import Row, print_table
 
 import kanmodel
+from kanmodel.alternatives.counterfactual import Counterfactual
+from kanmodel.alternatives.search import count_forecasts
+from kanmodel.alternatives.shifts import Goal, Search, Shifts
 from kanmodel.arrays import Array
-from kanmodel.explain.counterfactual import Counterfactual
-from kanmodel.explain.counterfactual_search import count_forecasts
-from kanmodel.explain.shifts import Goal, Search, Shifts
 from service.app import create_app
 from service.models.repository import BUNDLED
 from service.settings import Settings

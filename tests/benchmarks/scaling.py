@@ -24,15 +24,15 @@ import torch
 from models import SPREAD
 from table import machine
 
-from kanmodel.checkpoint import LoadedModel, Provenance, Reference
-from kanmodel.explain.attribution import explain_windows
-from kanmodel.explain.curves import sample_edges
-from kanmodel.explain.importance import measure_importance
-from kanmodel.explain.pruning import PruningRule
-from kanmodel.explain.topology import build_topology
+from kanmodel.attribution.explanation import explain_windows
+from kanmodel.checkpoint import Forecaster, Provenance, Reference
 from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers
 from kanmodel.show.network import N_POINTS, curved_edges, draw_topology
+from kanmodel.structure.curves import sample_edges
+from kanmodel.structure.importance import measure_importance
+from kanmodel.structure.pruning import PruningRule
+from kanmodel.structure.topology import build_topology
 from kanmodel.tables.columns import Feature, Target
 
 N_REFERENCE = 16
@@ -84,7 +84,7 @@ SHAPES: dict[str, Shape] = {
 }
 
 
-def make_model(shape: Shape) -> LoadedModel:
+def make_model(shape: Shape) -> Forecaster:
     """An untrained model of a shape, as curved as a trained one."""
     torch.manual_seed(0)
     config = ModelConfig(
@@ -102,7 +102,7 @@ def make_model(shape: Shape) -> LoadedModel:
             layer.coef.mul_(SPREAD)
     noise = torch.randn(N_REFERENCE, shape.steps, shape.features)
     windows = 0.5 * noise + torch.randn(N_REFERENCE, 1, shape.features)
-    return LoadedModel(network, Reference(windows), {}, Provenance.now("train", verified=True))
+    return Forecaster(network, Reference(windows), {}, Provenance.now("train", verified=True))
 
 
 def measure(shape: Shape) -> tuple[float, float, float, float]:

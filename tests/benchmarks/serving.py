@@ -42,8 +42,8 @@ from servers import (
 )
 from table import Row, print_table, times_in_turn
 
+from kanmodel.attribution.baseline import Baseline, baseline_windows
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
-from kanmodel.explain.baseline import Baseline, baseline_windows
 from service.models.repository import BUNDLED
 
 ROUNDS = 3  # rounds in which all servers take turns; the median counts

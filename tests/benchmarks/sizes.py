@@ -21,7 +21,7 @@ from scaling import make_model as make_shape
 from servers import CLIENT_CORE, Server, our_server, pin
 from table import Row, print_table
 
-from kanmodel.checkpoint import LoadedModel, save_checkpoint
+from kanmodel.checkpoint import Forecaster, save_checkpoint
 
 N_MODELS = 40
 N_FEATURES, LOOKBACK, WIDTH = 8, 24, [12, 5, 1]  # the bundled model's
@@ -90,7 +90,7 @@ def largest_rows() -> Iterator[Row]:
             yield Row("its memory (PSS) after that", f"{server.memory():.0f} MB")
 
 
-def windows_of(model: LoadedModel) -> list[list[list[float]]]:
+def windows_of(model: Forecaster) -> list[list[list[float]]]:
     """The reference windows in original units."""
     windows: list[list[list[float]]] = model.scaling.features_to_original(model.reference.windows).round(4).tolist()
     return windows

@@ -25,8 +25,8 @@ from servers import finish_background, free_server, peak_memory
 from table import Row, print_table
 
 from kanmodel import Model
-from kanmodel.checkpoint import LoadedModel, Provenance, Reference, load_checkpoint, save_checkpoint
-from kanmodel.explain.baseline import Baseline, baseline_windows
+from kanmodel.attribution.baseline import Baseline, baseline_windows
+from kanmodel.checkpoint import Forecaster, Provenance, Reference, load_checkpoint, save_checkpoint
 from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers
 from kanmodel.tables.columns import Feature, Target
@@ -49,7 +49,7 @@ def rows() -> Iterator[Row]:
     yield from _workers(model)
 
 
-def _rates(model: LoadedModel) -> Iterator[Row]:
+def _rates(model: Forecaster) -> Iterator[Row]:
     with free_server(BUNDLED, 1, 1) as server:
         finish_background(server.port, NAME)
         loops: dict[str, Callable[[], float]] = {
@@ -76,7 +76,7 @@ def _rates(model: LoadedModel) -> Iterator[Row]:
         )
 
 
-def _table_rate(model: LoadedModel) -> float:
+def _table_rate(model: Forecaster) -> float:
     """Windows per second, from the first row read to the last file written."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:
@@ -96,7 +96,7 @@ def _copies(folder: Path) -> Path:
     return table
 
 
-def _http_loop(model: LoadedModel, port: int) -> Callable[[], float]:
+def _http_loop(model: Forecaster, port: int) -> Callable[[], float]:
     original = original_windows(model)
     bodies = [
         json.dumps({"instances": original[first : first + TOGETHER].tolist()}).encode()
@@ -115,7 +115,7 @@ def _http_loop(model: LoadedModel, port: int) -> Callable[[], float]:
     return measure
 
 
-def _captum_loop(model: LoadedModel, threads: int, size: int | None) -> float:
+def _captum_loop(model: Forecaster, threads: int, size: int | None) -> float:
     torch.set_num_threads(threads)
     start_window = model.to_model_units(baseline_windows(model, Baseline()))
     captum = IntegratedGradients(lambda x: model.network(x)[:, 0])
@@ -141,7 +141,7 @@ def _memory() -> Iterator[Row]:
             )
 
 
-def _tiny_model() -> LoadedModel:
+def _tiny_model() -> Forecaster:
     torch.manual_seed(0)
     config = ModelConfig(
         features=tuple(Feature(f"feature_{number}", None, 0.0, 1.0, -10.0, 10.0) for number in range(4)),
@@ -155,7 +155,7 @@ def _tiny_model() -> LoadedModel:
     network = Network(config)
     with torch.no_grad():
         network.head[0].coef.mul_(SPREAD)
-    return LoadedModel(network, Reference(torch.randn(128, 4, 4)), {}, Provenance.now("train", verified=True))
+    return Forecaster(network, Reference(torch.randn(128, 4, 4)), {}, Provenance.now("train", verified=True))
 
 
 def _peak(folder: Path, ending: str, n: int) -> float:
@@ -175,7 +175,7 @@ def _peak(folder: Path, ending: str, n: int) -> float:
     return peak
 
 
-def _workers(model: LoadedModel) -> Iterator[Row]:
+def _workers(model: Forecaster) -> Iterator[Row]:
     rates = {workers: [] for workers in (1, 2)}
     for _ in range(ROUNDS):
         for workers, measured in rates.items():
@@ -189,7 +189,7 @@ def _workers(model: LoadedModel) -> Iterator[Row]:
     )
 
 
-def _steady_rate(model: LoadedModel, workers: int) -> float:
+def _steady_rate(model: Forecaster, workers: int) -> float:
     """Windows per second between the first part and the last, once Ray has started its workers."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -199,7 +199,7 @@ def _steady_rate(model: LoadedModel, workers: int) -> float:
     return (after - before) / (end - start)
 
 
-def _plan(model: LoadedModel, table: Path, part_windows: int) -> Plan:
+def _plan(model: Forecaster, table: Path, part_windows: int) -> Plan:
     return Plan(Model(model), table, model.config.outputs[0], part_windows=part_windows)
 
 

@@ -17,7 +17,7 @@ from models import NAME, large_model, original_windows
 from servers import CLIENT_CORE, finish_background, our_server, peak_memory, pin, resident_memory
 from table import Row, print_table
 
-from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
+from kanmodel.checkpoint import Forecaster, load_checkpoint, save_checkpoint
 from service.settings import Settings
 
 DURATION, WARM_UP = 10.0, 2.0  # seconds
@@ -97,7 +97,7 @@ class _Swap:
 class _Check:
     """Checks that each response is that of its own window, by the checkpoint that it names."""
 
-    def __init__(self, models: list[LoadedModel], requests: list[bytes], windows: np.ndarray) -> None:
+    def __init__(self, models: list[Forecaster], requests: list[bytes], windows: np.ndarray) -> None:
         self._expected = {
             (f"sha256:{model.sha256}", request): model.predict(windows[number : number + 1])
             for model in models

@@ -13,7 +13,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks" / "drift"
 from faults import BEFORE, INPUT_FAULTS, UNTIL, Stream, make_series, plant
 from monitors import QUESTIONS, RATE, Monitors, alarms, error_rises, gains, shipped_alarms, tally
 
-from kanmodel.explain.watched import Watched
+from kanmodel.monitoring.watched import Watched
 from kanmodel.tables.statistics.tally import Bins
 
 N_FEATURES = 3

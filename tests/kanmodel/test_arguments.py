@@ -15,7 +15,7 @@ from torch import nn
 import kanmodel
 from kanmodel import DataError, ExportError, KanscopeError, Model, UnknownNameError
 from kanmodel.errors import _parameters, checked
-from kanmodel.explain.result import Result
+from kanmodel.result import Result
 
 WRONG = (
     *(None, True, 0, -1, 2.5, 10**400, float("nan"), float("inf"), np.float64(3), np.int64(-7), Path("/nonexistent/x")),

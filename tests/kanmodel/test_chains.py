@@ -12,18 +12,18 @@ from strategies import model_configs
 from thorough import examples
 from torch import nn
 
-from kanmodel.checkpoint import LoadedModel, Provenance, Reference
-from kanmodel.explain.ablation import extract_subnetwork
-from kanmodel.explain.attribution import explain_windows
-from kanmodel.explain.baseline import Baseline
-from kanmodel.explain.curves import sample_edges
-from kanmodel.explain.importance import measure_importance
-from kanmodel.explain.pruning import PruningRule, Thresholds, prune_by_rule, prune_network
-from kanmodel.explain.structure import ledger_key
-from kanmodel.explain.topology import build_topology
+from kanmodel.attribution.baseline import Baseline
+from kanmodel.attribution.explanation import explain_windows
+from kanmodel.checkpoint import Forecaster, Provenance, Reference
 from kanmodel.network.bases import BSpline, Line
 from kanmodel.network.chain import Network
 from kanmodel.network.config import LayerConfig, ModelConfig, RecurrentConfig, Transform, plain_layers
+from kanmodel.network.connections import ledger_key
+from kanmodel.structure.ablation import extract_subnetwork
+from kanmodel.structure.curves import sample_edges
+from kanmodel.structure.importance import measure_importance
+from kanmodel.structure.pruning import PruningRule, Thresholds, prune_by_rule, prune_network
+from kanmodel.structure.topology import build_topology
 from kanmodel.tables.columns import Feature, Target
 
 PROVENANCE = Provenance("import", "torch", "2026-01-01T00:00:00Z", verified=True)
@@ -110,7 +110,7 @@ def as_chain(module):
             layer.coef.copy_(linear.weight[:, :, None])
             layer.subnode_bias.copy_(linear.bias)
     windows = torch.randn(160, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    return LoadedModel(network, Reference(windows), {}, PROVENANCE)
+    return Forecaster(network, Reference(windows), {}, PROVENANCE)
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,9 @@ from strategies import model_configs
 from thorough import examples
 
 import kanmodel.checkpoint
-from kanmodel.checkpoint import LoadedModel, load_checkpoint, parse_checkpoint, save_checkpoint
+from kanmodel.attribution.explanation import explain_windows
+from kanmodel.checkpoint import Forecaster, load_checkpoint, parse_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError, DataError, NonFiniteError
-from kanmodel.explain.attribution import explain_windows
 
 options = st.fixed_dictionaries(
     {},
@@ -175,7 +175,7 @@ def test_any_flipped_bit(data, bit):
     flipped = bytearray(data)
     flipped[place] ^= 1 << bit.draw(st.integers(0, 7))
     with suppress(CheckpointError):
-        assert isinstance(parse_checkpoint(bytes(flipped)), LoadedModel)
+        assert isinstance(parse_checkpoint(bytes(flipped)), Forecaster)
 
 
 @settings(max_examples=examples(300))
@@ -190,7 +190,7 @@ def test_any_other_characters_in_the_header(data, changes):
     for fraction, character in changes:
         changed[8 + int(fraction * int.from_bytes(data[:8], "little"))] = character
     with suppress(CheckpointError):
-        assert isinstance(parse_checkpoint(bytes(changed)), LoadedModel)
+        assert isinstance(parse_checkpoint(bytes(changed)), Forecaster)
 
 
 @settings(max_examples=examples(300))
@@ -200,7 +200,7 @@ def test_any_splice(data, cuts, other):
     start, end, first, last = (int(fraction * len(data)) for fraction in cuts)
     with suppress(CheckpointError):
         spliced = data[:start] + (data[first:last] if other is None else other) + data[end:]
-        assert isinstance(parse_checkpoint(spliced), LoadedModel)
+        assert isinstance(parse_checkpoint(spliced), Forecaster)
 
 
 @settings(max_examples=examples(300))
@@ -233,7 +233,7 @@ def test_any_value_in_the_document(data, part):
     if whole is document:
         header["__metadata__"]["kanscope"] = json.dumps(document)
     with suppress(CheckpointError):
-        assert isinstance(parse_checkpoint(join(header, body)), LoadedModel)
+        assert isinstance(parse_checkpoint(join(header, body)), Forecaster)
 
 
 def test_foreign_files(tmp_path, data):

@@ -13,8 +13,8 @@ from torch import nn
 from wired import EVERY, FEATURES, LOOKBACK, PLANS, Random, forecast, make_wired, random_walks, read
 
 import kanmodel
+from kanmodel.attribution.explanation import explain_windows
 from kanmodel.errors import UnreadableModelError
-from kanmodel.explain.attribution import explain_windows
 
 
 @EVERY

@@ -23,18 +23,18 @@ from torch import nn
 import kanmodel
 from kanmodel import CheckpointError, DataError, Model, UnknownNameError
 from kanmodel import model as core
+from kanmodel.attribution.baseline import Baseline, ReferenceBaselines
+from kanmodel.attribution.explanation import explain_windows
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.computing import Once
-from kanmodel.explain.ablation import extract_subnetwork
-from kanmodel.explain.attribution import explain_windows
-from kanmodel.explain.baseline import Baseline, ReferenceBaselines
-from kanmodel.explain.curves import sample_edges
-from kanmodel.explain.formula import Formulas
-from kanmodel.explain.importance import measure_importance
-from kanmodel.explain.pruning import PruningRule, Thresholds
-from kanmodel.explain.report import write_report
-from kanmodel.explain.topology import build_topology
+from kanmodel.formula.formula import Formulas
 from kanmodel.network.config import Transform, plain_layers
+from kanmodel.report.report import write_report
+from kanmodel.structure.ablation import extract_subnetwork
+from kanmodel.structure.curves import sample_edges
+from kanmodel.structure.importance import measure_importance
+from kanmodel.structure.pruning import PruningRule, Thresholds
+from kanmodel.structure.topology import build_topology
 
 NAMES = ("f0", "f1", "f2", "f3")
 ROUNDING = 1e-12  # of the output's standard deviation, in float64

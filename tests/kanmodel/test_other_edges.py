@@ -8,13 +8,9 @@ import torch
 from goldens import FOLDER, PROVENANCE, load_arrays
 from thorough import few_of
 
-from kanmodel.checkpoint import LoadedModel, Reference, load_checkpoint, save_checkpoint
-from kanmodel.explain.attribution import explain_windows
-from kanmodel.explain.curves import sample_edges
-from kanmodel.explain.importance import measure_importance
-from kanmodel.explain.pruning import PruningRule, Thresholds, prune_by_rule, prune_network
-from kanmodel.explain.symbolic import suggest_edge_formulas
-from kanmodel.explain.topology import build_topology
+from kanmodel.attribution.explanation import explain_windows
+from kanmodel.checkpoint import Forecaster, Reference, load_checkpoint, save_checkpoint
+from kanmodel.formula.symbolic import suggest_edge_formulas
 from kanmodel.importers.assembly import Chain, assemble
 from kanmodel.importers.layers import find_parts
 from kanmodel.importers.manifest import Statement
@@ -22,6 +18,10 @@ from kanmodel.importers.parts import Metadata
 from kanmodel.network.bases import BSpline
 from kanmodel.network.chain import FrozenNetwork, Network
 from kanmodel.network.config import LayerConfig, ModelConfig, SymbolicEdge, plain_layers
+from kanmodel.structure.curves import sample_edges
+from kanmodel.structure.importance import measure_importance
+from kanmodel.structure.pruning import PruningRule, Thresholds, prune_by_rule, prune_network
+from kanmodel.structure.topology import build_topology
 from kanmodel.tables.columns import Feature, Target
 
 
@@ -34,7 +34,7 @@ def fast_kan_model(file, library):
     head = tuple(item for part in parts for item in part.items({}))
     network = assemble(Chain((), recurrent, "last", head, None), shapes, torch.float32)
     reference = torch.from_numpy(load_arrays("import/fast_head/windows")["reference"][:160])
-    return LoadedModel(network, Reference(reference), {}, PROVENANCE)
+    return Forecaster(network, Reference(reference), {}, PROVENANCE)
 
 
 def symbolic_model():
@@ -49,7 +49,7 @@ def symbolic_model():
     network.head[0].symbolic_affine.copy_(torch.tensor([[1.5, 0.25, 0.75, 0.125]]))
     network.head[1].symbolic_affine.copy_(torch.tensor([[0.7, -0.1, 0.5, 0.0]]))
     network.head[1].mask[0, 2] = 0
-    return LoadedModel(network, Reference(torch.randn(160, 1, 3, dtype=torch.float64)), {}, PROVENANCE)
+    return Forecaster(network, Reference(torch.randn(160, 1, 3, dtype=torch.float64)), {}, PROVENANCE)
 
 
 MODELS = {

@@ -11,8 +11,8 @@ import pytest
 from factories import make_model, make_windows, with_intervals
 
 from kanmodel import Model
-from kanmodel.explain.finding import Band
-from kanmodel.explain.result import draw as draw_panel
+from kanmodel.report.finding import Band
+from kanmodel.result import draw as draw_panel
 from kanmodel.show.svg import Scale
 from kanmodel.text import abbreviate, abbreviate_words
 

@@ -25,15 +25,15 @@ from wired import read
 
 import kanmodel
 from kanmodel import prepared
-from kanmodel.checkpoint import LoadedModel, save_checkpoint
+from kanmodel.checkpoint import Forecaster, save_checkpoint
 from kanmodel.errors import CheckpointError, NonFiniteError
-from kanmodel.explain.pruning import PruningRule
+from kanmodel.structure.pruning import PruningRule
 
 GOLDEN = FOLDER / "results.json"
 SMALL = {"n_features": 3, "lookback": 3, "n_reference": 130}
 
 
-def grouped(model: LoadedModel) -> LoadedModel:
+def grouped(model: Forecaster) -> Forecaster:
     return model.with_config(replace(model.config, groups={"pair": ("f0", "f2"), "all": ("pair", "f1")}))
 
 
@@ -48,13 +48,13 @@ MAKE = {
 }
 
 
-def classify(model: LoadedModel) -> LoadedModel:
+def classify(model: Forecaster) -> Forecaster:
     model.network.config = replace(model.config, output_function="softmax")
     return model
 
 
 @cache
-def make(name: str) -> tuple[LoadedModel, bytes, bytes]:
+def make(name: str) -> tuple[Forecaster, bytes, bytes]:
     """A model, its checkpoint and its results."""
     path = Path(os.environ["PYTEST_TMP"]) / f"{name}.safetensors"
     save_checkpoint(MAKE[name](), path)
@@ -111,7 +111,7 @@ def test_what_is_read_is_what_is_computed(name, tmp_path, monkeypatch):
     assert (kept.prepared is not None, kept.unprepared) == (True, None)
     monkeypatch.setattr("kanmodel.model.measure_importance", None)
     monkeypatch.setattr("kanmodel.model.pruning.prune_by_rule", None)
-    monkeypatch.setattr("kanmodel.explain.importance.permute_features", None)
+    monkeypatch.setattr("kanmodel.structure.importance.permute_features", None)
     for output, (importance, topology) in zip(kept.outputs, wanted, strict=True):
         assert_same(kept.importance(output), importance)
         assert_same(replace(kept.topology(output), loaded=loaded), topology)

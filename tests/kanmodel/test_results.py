@@ -21,9 +21,9 @@ from factories import make_model, make_windows, with_intervals
 from PIL import Image
 
 from kanmodel import DataError, Model, UnknownNameError
-from kanmodel.checkpoint import LoadedModel
-from kanmodel.explain.result import ReadOnlyDict, make_read_only
+from kanmodel.checkpoint import Forecaster
 from kanmodel.network.config import ModelConfig
+from kanmodel.result import ReadOnlyDict, make_read_only
 from kanmodel.show.style import DARK, LIGHT, LOOKS
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -514,7 +514,7 @@ def test_global_results_state_the_reference_windows():
 
 def list_places(value, path, seen):
     """Every array, dictionary, list, set and dataclass that is reached from a result, with where it is."""
-    if id(value) in seen or isinstance(value, LoadedModel | ModelConfig):
+    if id(value) in seen or isinstance(value, Forecaster | ModelConfig):
         return
     seen[id(value)] = value
     of_dataclass = {one.name: getattr(value, one.name) for one in fields(value)} if is_dataclass(value) else {}

@@ -19,9 +19,9 @@ from fastapi import FastAPI
 from processes import Process, is_loaded, run_process, start_command
 from waiting import poll
 
-from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
-from kanmodel.explain.importance import Attribution, measure_importance
+from kanmodel.checkpoint import Forecaster, load_checkpoint, save_checkpoint
 from kanmodel.onnx import accelerate
+from kanmodel.structure.importance import Attribution, measure_importance
 from service.app import create_app
 from service.cli import main
 from service.models.repository import BUNDLED
@@ -39,7 +39,7 @@ class Service:
     """A running server and its models."""
 
     client: httpx2.Client
-    models: dict[str, LoadedModel]
+    models: dict[str, Forecaster]
     importances: dict[tuple[str, int], Attribution] = field(default_factory=dict)
 
     def get(self, path: str, **options: object) -> httpx2.Response:

@@ -18,8 +18,8 @@ from sockets import converse, head, is_at_rest
 from waiting import poll
 
 from kanmodel.arrays import Array
-from kanmodel.checkpoint import LoadedModel
-from kanmodel.explain.attribution import LedgerOptions, explain_windows
+from kanmodel.attribution.explanation import LedgerOptions, explain_windows
+from kanmodel.checkpoint import Forecaster
 
 pytestmark = pytest.mark.thorough("keeps both cores busy, and measures memory", alone=True)
 
@@ -42,7 +42,7 @@ class Asked:
         np.testing.assert_allclose(found, self.expected, rtol=0, atol=1e-6)
 
 
-def choose(model: LoadedModel, number: int) -> Asked:
+def choose(model: Forecaster, number: int) -> Asked:
     windows = make_windows(model, 1 if number % 16 == 0 else 1 + number % 5, seed=number)
     body: dict[str, Any] = {"instances": windows.tolist()}
     if number % 16:

@@ -18,9 +18,9 @@ from waiting import poll
 from kanmodel import computing
 from kanmodel import model as core
 from kanmodel.arrays import Array
-from kanmodel.checkpoint import LoadedModel
+from kanmodel.attribution.explanation import explain_windows
+from kanmodel.checkpoint import Forecaster
 from kanmodel.computing import pause, pausing
-from kanmodel.explain.attribution import explain_windows
 
 pytestmark = pytest.mark.thorough("keeps both cores busy", alone=True)
 
@@ -74,7 +74,7 @@ class Asked:
             np.testing.assert_allclose(found, contributions[0], rtol=0, atol=self.slack.max())
 
 
-def choose(models: dict[str, LoadedModel], client: int, turn: int) -> Asked:
+def choose(models: dict[str, Forecaster], client: int, turn: int) -> Asked:
     """The request of a client in a round; no two have the same windows."""
     number = client * N_ROUNDS + turn
     name = list(models)[(client // 4 + turn) % len(models)]

@@ -11,22 +11,22 @@ import pytest
 import torch
 from factories import make_model
 
-from kanmodel.checkpoint import LoadedModel
-from kanmodel.explain.ablation import extract_subnetwork, measure_size
-from kanmodel.explain.attribution import explain_windows
-from kanmodel.explain.baseline import Baseline, ReferenceBaselines
-from kanmodel.explain.curves import sample_edges
-from kanmodel.explain.effects import measure_interactions
-from kanmodel.explain.faithfulness import compare_baselines, measure_faithfulness
-from kanmodel.explain.importance import measure_importance, permute_features
-from kanmodel.explain.profiles import profile_nodes
-from kanmodel.explain.pruning import PruningRule, Thresholds, prune_by_rule, prune_network, trace_fidelity
-from kanmodel.explain.report import write_report
-from kanmodel.explain.scores import MIN_INPUTS, score_layers
-from kanmodel.explain.symbolic import suggest_edge_formulas
-from kanmodel.explain.topology import build_topology
+from kanmodel.attribution.baseline import Baseline, ReferenceBaselines
+from kanmodel.attribution.effects import measure_interactions
+from kanmodel.attribution.explanation import explain_windows
+from kanmodel.attribution.profiles import profile_nodes
+from kanmodel.checkpoint import Forecaster
+from kanmodel.formula.symbolic import suggest_edge_formulas
+from kanmodel.report.faithfulness import compare_baselines, measure_faithfulness
+from kanmodel.report.report import write_report
 from kanmodel.show.edge import draw_edge
 from kanmodel.show.network import draw_topology
+from kanmodel.structure.ablation import extract_subnetwork, measure_size
+from kanmodel.structure.curves import sample_edges
+from kanmodel.structure.importance import measure_importance, permute_features
+from kanmodel.structure.pruning import PruningRule, Thresholds, prune_by_rule, prune_network, trace_fidelity
+from kanmodel.structure.scores import MIN_INPUTS, score_layers
+from kanmodel.structure.topology import build_topology
 
 MODELS = {
     "one feature": {"n_features": 1},
@@ -138,7 +138,7 @@ OPERATIONS = {
 
 def check_finite(value, path=""):
     """Raises if a number in a result is not finite, at any depth."""
-    if isinstance(value, LoadedModel | str | bytes | bool) or value is None:
+    if isinstance(value, Forecaster | str | bytes | bool) or value is None:
         return
     if isinstance(value, torch.Tensor):
         value = value.detach().double().numpy()

@@ -8,7 +8,7 @@ from importlib import import_module
 from importlib.metadata import version
 from types import ModuleType
 
-from kanmodel.checkpoint import LoadedModel
+from kanmodel.checkpoint import Forecaster
 from kanmodel.errors import CheckpointError, UnknownNameError
 
 
@@ -23,12 +23,12 @@ def import_library(name: str) -> ModuleType:
 
 
 def describe(
-    found: LoadedModel,
+    found: Forecaster,
     package: str,
     kind: str,
     units: Mapping[str, str] | None = None,
     times: tuple[str, ...] | None = None,
-) -> LoadedModel:
+) -> Forecaster:
     """A model with the units of its columns, the times of its windows, and the kind of model of a package it was."""
     config, units = found.config, units or {}
     features = tuple(replace(each, unit=units.get(each.name)) for each in config.features)

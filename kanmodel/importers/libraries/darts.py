@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kanmodel.arrays import Array
-from kanmodel.checkpoint import LoadedModel
+from kanmodel.checkpoint import Forecaster
 from kanmodel.errors import CheckpointError, UnreadableModelError, check_count, checked
 from kanmodel.importers.from_torch import from_torch
 from kanmodel.importers.libraries import describe, import_library
@@ -41,7 +41,7 @@ def from_darts(
     groups: Groups | None = None,
     integer: Sequence[str] = (),
     fixed: Sequence[str] = (),
-) -> LoadedModel:
+) -> Forecaster:
     """Converts a fitted model of darts on torch to one that forecasts what `predict` returns.
 
     The windows are those of the series whose forecast is known, up to 512 of all series, evenly chosen. On them the

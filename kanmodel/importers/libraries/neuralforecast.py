@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from kanmodel.arrays import Array, count_before
-from kanmodel.checkpoint import LoadedModel
+from kanmodel.checkpoint import Forecaster
 from kanmodel.errors import CheckpointError, UnknownNameError, UnreadableModelError, checked, quote
 from kanmodel.importers.from_torch import TOLERANCE, from_torch, unchanged
 from kanmodel.importers.libraries import describe, import_library
@@ -42,7 +42,7 @@ def from_neuralforecast(
     groups: Mapping[str, Sequence[str]] | None = None,
     integer: Sequence[str] = (),
     fixed: Sequence[str] = (),
-) -> LoadedModel:
+) -> Forecaster:
     """Converts a model of a fitted `NeuralForecast`, with its scalers, to one that forecasts what `predict` returns.
 
     Up to 512 windows of the stored dataset, evenly chosen over all series, become the reference. On them the library's
@@ -137,7 +137,7 @@ def _choose_model(nf: Any, name: str | None) -> Any:
     return nf.models[0 if name is None else names.index(name)]
 
 
-def _compare_samples(model: LoadedModel, one: Array, other: Array) -> None:
+def _compare_samples(model: Forecaster, one: Array, other: Array) -> None:
     """Refuses means of distributions that differ from two forecasts by samples more than these from each other."""
     means = model.predict(model.scaling.features_to_original(model.reference.windows))
     noise = np.sqrt(np.square(one - other).mean(axis=0))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from kanmodel.arrays import Array
-from kanmodel.checkpoint import LoadedModel
+from kanmodel.checkpoint import Forecaster
 from kanmodel.errors import CheckpointError, UnreadableModelError, checked
 from kanmodel.importers.from_torch import from_torch, unchanged
 from kanmodel.importers.libraries import describe, import_library
@@ -34,7 +34,7 @@ def from_pytorch_forecasting(
     groups: Groups | None = None,
     integer: Sequence[str] = (),
     fixed: Sequence[str] = (),
-) -> LoadedModel:
+) -> Forecaster:
     """Converts a fitted model of pytorch-forecasting to one that forecasts what its `predict` returns.
 
     The windows are those of the dataset that have `max_encoder_length` rows before a forecast of

@@ -4,7 +4,7 @@ Intervals of 95 % are of a moving-block bootstrap over the blocks of each side, 
 "Construction of confidence limits about effect measures"), so they respect that windows overlap. They describe these
 two stretches of time, and say nothing about whether such a change is unusual. Of a short stretch of a strongly
 autocorrelated series they are too narrow; how many of 100 hold the true shift of an AR(1) series, from 2,000 values to
-so many, in blocks of 4 (``pytest -s tests/kanmodel/explain/test_drift.py -k by_length``, thorough, prints it):
+so many, in blocks of 4 (``pytest -s tests/kanmodel/monitoring/test_drift.py -k by_length``, thorough, prints it):
 
     autocorrelation   0     0.7   0.9
     1000 values       95.2  94.2  93.2

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from faults import Stream
 
-from kanmodel.explain.drift import Drift, rank_gain
-from kanmodel.explain.watched import Watched
+from kanmodel.monitoring.drift import Drift, rank_gain
+from kanmodel.monitoring.watched import Watched
 from kanmodel.tables.statistics.p_values import Chance, find_chance, measure
 from kanmodel.tables.statistics.tally import Bins, Tally
 

@@ -29,7 +29,7 @@ from table import machine
 from kanmodel import Model
 from kanmodel.arrays import take_windows
 from kanmodel.checkpoint import Reference
-from kanmodel.explain.trust import Trust
+from kanmodel.monitoring.trust import Trust
 from kanmodel.tables.rhythm import TimeColumn
 from kanmodel.tables.statistics.choose import choose_evenly
 from kanmodel.tables.statistics.p_values import QUESTIONS

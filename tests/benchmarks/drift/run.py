@@ -22,7 +22,7 @@ import torch
 from faults import BEFORE, FAULTS, LEAST_USED, NO_FAULT, UNTIL, Series, Stream, make_series, streams
 from monitors import CALIBRATED, QUESTIONS, RATE, SHIPPED, Array, Monitors, alarms, evidently, shipped_alarms
 
-from kanmodel.explain.watched import Watched
+from kanmodel.monitoring.watched import Watched
 from kanmodel.tables.statistics.p_values import Chance
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))

@@ -23,7 +23,7 @@ from data import make_processes
 from run import train
 
 from kanmodel import Model, load
-from kanmodel.checkpoint import LoadedModel, Provenance, Reference
+from kanmodel.checkpoint import Forecaster, Provenance, Reference
 from kanmodel.network.bases import Basis, BSpline, Fourier, Gaussian, Line, MexicanHat, Sech2
 from kanmodel.network.chain import Network
 from kanmodel.network.config import LayerConfig, ModelConfig
@@ -200,7 +200,7 @@ def make_hostile(basis: Basis, seed: int) -> Model:
             last.scale_base.zero_()
     windows = 2 * torch.rand(400, 1, 3, generator=generator, dtype=torch.float64) - 1
     provenance = Provenance("train", "kanscope 0.0.0", "2026-01-01T00:00:00Z", verified=True)
-    return Model(LoadedModel(network, Reference(windows), {}, provenance))
+    return Model(Forecaster(network, Reference(windows), {}, provenance))
 
 
 def main() -> None:

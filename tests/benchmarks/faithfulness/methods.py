@@ -11,7 +11,7 @@ from captum.attr import FeatureAblation, IntegratedGradients, Occlusion, Shapley
 from torch import Tensor
 
 from kanmodel import Model
-from kanmodel.explain.effects import Effects
+from kanmodel.attribution.effects import Effects
 
 Array = np.ndarray
 Attribute = Callable[[Array], Array]

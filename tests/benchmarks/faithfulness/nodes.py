@@ -23,9 +23,9 @@ from data import BUNDLED, make_processes
 from statsmodels.datasets import co2
 
 import kanmodel
-from kanmodel.checkpoint import LoadedModel
-from kanmodel.explain.attribution import Explanation, LedgerOptions, explain_windows
-from kanmodel.explain.paths.path import Detail
+from kanmodel.attribution.explanation import Explanation, LedgerOptions, explain_windows
+from kanmodel.attribution.paths.path import Detail
+from kanmodel.checkpoint import Forecaster
 from kanmodel.model import Model
 
 Array = np.ndarray
@@ -100,13 +100,13 @@ def carbon_dioxide() -> pd.DataFrame:
     return pd.DataFrame(columns).iloc[60:-60]
 
 
-def steepen(model: LoadedModel, factor: float) -> LoadedModel:
+def steepen(model: Forecaster, factor: float) -> Forecaster:
     """The same model with recurrent weights `factor` times as large."""
     network = copy.deepcopy(model.network)
     with torch.no_grad():
         for weight in network.recurrent.parameters():
             weight.mul_(factor)
-    return LoadedModel(network, model.reference, {}, model.provenance)
+    return Forecaster(network, model.reference, {}, model.provenance)
 
 
 def list_entries(explained: Explanation, detail: Detail) -> Array:
@@ -117,7 +117,7 @@ def list_entries(explained: Explanation, detail: Detail) -> Array:
     return np.concatenate([values.reshape(len(explained), -1) for values in arrays], axis=1) / explained.tolerance
 
 
-def judge(model: LoadedModel, n: int) -> dict[Detail, dict[str, Array]]:
+def judge(model: Forecaster, n: int) -> dict[Detail, dict[str, Array]]:
     """Figures of each window by detail: nodes, those of the oracles, true and stated error in tolerances, converged."""
     every = model.reference.windows
     windows = every[torch.linspace(0, len(every) - 1, min(n, len(every))).long()]

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save as save_safetensors
 from thorough import examples
 
-from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
+from kanmodel.checkpoint import Forecaster, load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError, ConfigError, DataError
 from kanmodel.importers.from_file import Imported, describe_file, import_checkpoint
 from kanmodel.importers.manifest import read_manifest
@@ -181,7 +181,7 @@ def test_any_bytes(folder, noise, start):
     """Random bytes are refused, also after the start of a valid file."""
     path = put(folder / "noise.pt", start.encode("latin-1") + noise)
     assert refuse_or(Source, open_source, path)
-    assert refuse_or(LoadedModel, load_checkpoint, path)
+    assert refuse_or(Forecaster, load_checkpoint, path)
     assert refuse_or(object, describe_file, path)
 
 
@@ -259,11 +259,11 @@ def test_damaged_checkpoints_of_an_import(folder, imported, data):
     whole = imported
     if data.draw(st.booleans()):
         end = data.draw(st.integers(0, len(whole) - 1))
-        assert refuse_or(LoadedModel, load_checkpoint, put(folder / "damaged.safetensors", whole[:end]))
+        assert refuse_or(Forecaster, load_checkpoint, put(folder / "damaged.safetensors", whole[:end]))
     else:
         end = data.draw(st.sampled_from([2000, len(whole)]))  # most checks are of the header
         damaged = flip(whole[:end], data.draw) + whole[end:]
-        refuse_or(LoadedModel, load_checkpoint, put(folder / "damaged.safetensors", damaged))
+        refuse_or(Forecaster, load_checkpoint, put(folder / "damaged.safetensors", damaged))
 
 
 class Canary:
@@ -324,7 +324,7 @@ def test_code_beside_the_weights_never_runs(tmp_path, container):
     found = open_source(path).tensors
     assert list(found) == list(state_dict)
     assert all(torch.equal(found[key], tensor) for key, tensor in state_dict.items())
-    assert refuse_or(LoadedModel, load_checkpoint, path)
+    assert refuse_or(Forecaster, load_checkpoint, path)
     assert not canary.exists()
 
 

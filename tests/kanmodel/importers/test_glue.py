@@ -8,8 +8,8 @@ import torch
 from glue import CASES, DOCUMENT, FEATURES, FILES, GLUE, load_glue
 from thorough import few_of
 
+from kanmodel.attribution.explanation import explain_windows
 from kanmodel.errors import CheckpointError
-from kanmodel.explain.attribution import explain_windows
 from kanmodel.importers.from_file import from_file, import_weights
 from kanmodel.importers.from_torch import from_torch
 from kanmodel.importers.manifest import NONE

@@ -14,9 +14,9 @@ from goldens import FOLDER
 from thorough import few_of
 from torch import nn
 
+from kanmodel.attribution.explanation import explain_windows
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError
-from kanmodel.explain.attribution import explain_windows
 from kanmodel.importers.from_file import describe_file, from_file
 from kanmodel.importers.from_torch import from_torch, read_live
 from kanmodel.importers.manifest import Statement

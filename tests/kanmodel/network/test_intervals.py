@@ -11,7 +11,7 @@ from factories import make_model, make_windows, with_intervals
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
+from kanmodel.checkpoint import Forecaster, load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError, ConfigError, DataError, UnknownNameError
 from kanmodel.model import Model
 from kanmodel.network.intervals import Kind, forecasts_of, quantile_levels
@@ -20,7 +20,7 @@ QUANTILES = ("y", "y@0.1", "y@0.9", "y@0.025", "y@0.975")
 KINDS = ("nodes", "constant", "quantiles")
 
 
-def make(kind: Kind, shape: str = "lstm", horizon: int = 2, **options: object) -> LoadedModel:
+def make(kind: Kind, shape: str = "lstm", horizon: int = 2, **options: object) -> Forecaster:
     """A model of which the intervals are of one kind."""
     targets = QUANTILES if kind == "quantiles" else ("y", "z")
     return with_intervals(make_model(shape, targets=targets, horizon=horizon, **options), kind)

@@ -19,7 +19,7 @@ from wired import PLANS, WIRED, Random, make_wired, random_walks
 
 import kanmodel
 from kanmodel.arrays import Array
-from kanmodel.checkpoint import LoadedModel, Reference
+from kanmodel.checkpoint import Forecaster, Reference
 from kanmodel.errors import ExportError
 from kanmodel.network.bases import BSpline
 from kanmodel.network.chain import Network
@@ -37,13 +37,13 @@ TINY = 1e-30  # ONNX Runtime removes an Add whose constant is 0 in float32
 MISSING = "which ONNX Runtime cannot compute in its type"
 
 
-def open_session(model: LoadedModel) -> Session:
+def open_session(model: Forecaster) -> Session:
     graph = write_forward(model)
     onnx.checker.check_model(graph, full_check=True)
     return Session(graph)
 
 
-def compare(model: LoadedModel, windows: Array) -> None:
+def compare(model: Forecaster, windows: Array) -> None:
     """The graph is as close to the float64 model as the model in its own type, and not finite where that is not.
 
     It is also not finite where the input of a recurrent part is infinite, for which torch may return a finite state.
@@ -63,7 +63,7 @@ def compare(model: LoadedModel, windows: Array) -> None:
     assert (np.abs(outputs[finite] - exact[finite]) / unit).max(initial=0) <= allowed
 
 
-def compare_unless_refused(model: LoadedModel, windows: Array) -> None:
+def compare_unless_refused(model: Forecaster, windows: Array) -> None:
     """`compare`; in float64, where ONNX Runtime lacks some functions, a layer may be refused by its name."""
     try:
         compare(model, windows)
@@ -94,7 +94,7 @@ def test_the_graph_is_a_sparse_network(network, dtype, seed):
     object.__setattr__(config, "dtype", dtype)
     generator = torch.Generator().manual_seed(seed)
     windows = torch.randn(6, *config.window_shape, generator=generator).to(getattr(torch, dtype))
-    model = LoadedModel(network, Reference(windows), {}, make_model().provenance)
+    model = Forecaster(network, Reference(windows), {}, make_model().provenance)
     compare_unless_refused(model, model.scaling.features_to_original(windows))
 
 
@@ -118,7 +118,7 @@ def test_every_fixed_function_is_the_networks(function, dtype):
     config = ModelConfig((Feature("x"),), (Target("y"),), 1, 1, (layer,), dtype=dtype)
     model = make_chain(config)
     model.network.head[0].symbolic_affine.copy_(torch.tensor([[1.0, 0.0, 1.0, 0.0]]))
-    model = LoadedModel(model.network, Reference(model.reference.windows), {}, model.provenance)
+    model = Forecaster(model.network, Reference(model.reference.windows), {}, model.provenance)
     compare_unless_refused(model, np.linspace(-3, 3, 25).reshape(-1, 1, 1))
 
 
@@ -183,7 +183,7 @@ def test_every_operation_of_a_graph_is_the_networks(op, dtype):
     network = Network.of(config, generator)
     for constant in network.constants.buffers():
         constant.add_(0.5)
-    model = LoadedModel(network, Reference(windows), {}, make_model().provenance)
+    model = Forecaster(network, Reference(windows), {}, make_model().provenance)
     given_windows = 10.0 ** torch.arange(-1, 2).repeat_interleave(10)[:, None, None] * windows
     given_windows[3, 1, 0], given_windows[5] = torch.nan, 0
     given_windows[4, 0, 2] = 1 if op == "recurrent" else torch.inf

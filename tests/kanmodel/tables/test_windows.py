@@ -13,7 +13,7 @@ from thorough import examples
 
 import kanmodel
 from kanmodel import DataError, Model, UnknownNameError
-from kanmodel.checkpoint import LoadedModel
+from kanmodel.checkpoint import Forecaster
 from kanmodel.network.chain import Network
 from kanmodel.tables.rhythm import TimeColumn
 from kanmodel.tables.roles import Columns, make_table
@@ -258,7 +258,7 @@ def model():
     """A model of hourly rows."""
     network = Network(replace(LOADED.config, time=TimeColumn("time", 3600.0, 1.5, True)))
     network.load_state_dict(LOADED.network.state_dict())
-    return Model(LoadedModel(network, LOADED.reference, {}, LOADED.provenance))
+    return Model(Forecaster(network, LOADED.reference, {}, LOADED.provenance))
 
 
 def make_frame(n=200, leave_out=()):

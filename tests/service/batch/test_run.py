@@ -31,8 +31,8 @@ from waiting import poll
 import kanmodel
 from kanmodel import Model
 from kanmodel.arrays import take_windows
-from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
-from kanmodel.explain.attribution import explain_windows
+from kanmodel.attribution.explanation import explain_windows
+from kanmodel.checkpoint import Forecaster, load_checkpoint, save_checkpoint
 from kanmodel.tables.rhythm import TimeColumn
 from kanmodel.tables.table import SeriesColumn
 from service.batch.chunks import Plan
@@ -51,7 +51,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def make_rows(model: LoadedModel = MODEL, n: int = N_ROWS, seed: int = 3) -> pl.DataFrame:
+def make_rows(model: Forecaster = MODEL, n: int = N_ROWS, seed: int = 3) -> pl.DataFrame:
     """A series within the model's range, with hourly time stamps."""
     walk = np.random.default_rng(seed).normal(size=(n, len(model.config.features)))
     for row in range(1, n):
@@ -69,7 +69,7 @@ def make_windows(rows: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(columns | {"time": rows["time"][LOOKBACK - 1 :]})
 
 
-def expected(rows: pl.DataFrame, model: LoadedModel = MODEL, output: int = 0) -> pl.DataFrame:
+def expected(rows: pl.DataFrame, model: Forecaster = MODEL, output: int = 0) -> pl.DataFrame:
     """The expected result for every window of a series."""
     names, lookback = list(model.config.feature_names), model.config.lookback
     ends = np.arange(lookback - 1, len(rows))

@@ -8,9 +8,9 @@ import pytest
 from factories import make_model
 
 from kanmodel import Model
+from kanmodel.attribution.explanation import explain_windows
 from kanmodel.checkpoint import load_checkpoint
-from kanmodel.explain.attribution import explain_windows
-from kanmodel.explain.faithfulness import Faithfulness, measure_faithfulness
+from kanmodel.report.faithfulness import Faithfulness, measure_faithfulness
 from service.commands.explain import describe_losses, find_losses
 
 

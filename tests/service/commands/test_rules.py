@@ -13,7 +13,7 @@ import pytest
 import yaml
 from factories import make_encoded, make_model, make_tally
 
-from kanmodel.explain.watched import Watched
+from kanmodel.monitoring.watched import Watched
 from kanmodel.tables.roles import Columns
 from kanmodel.tables.statistics.p_values import measure
 from service.commands.rules import Rules

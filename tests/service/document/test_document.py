@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 from thorough import few_of
 
 from kanmodel.errors import NonFiniteError
-from kanmodel.explain.importance import Attribution
+from kanmodel.structure.importance import Attribution
 from service.document import EXAMPLES
 from service.document import __main__ as openapi
 from service.operations import explanations

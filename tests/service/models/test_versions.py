@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from factories import make_model, make_tensors, make_windows
 
+from kanmodel.attribution.explanation import explain_windows
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
-from kanmodel.explain.attribution import explain_windows
 
 MODEL = make_model("head")
 WINDOWS = make_windows(MODEL, 3)

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from kanmodel.explain.faithfulness import compare_baselines
-from kanmodel.explain.importance import add_groups
+from kanmodel.report.faithfulness import compare_baselines
+from kanmodel.structure.importance import add_groups
 
 
 @pytest.mark.parametrize(("name", "output"), [("two", "b+1"), ("front", "y+1"), ("head", "y+1")])

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from kanmodel.explain.importance import measure_importance
+from kanmodel.structure.importance import measure_importance
 
 PATHS = ("attributions", "topology", "topology/fidelity", "edges", "edges/0/0/0", "report")
 

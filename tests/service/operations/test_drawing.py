@@ -20,10 +20,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kanmodel.errors import NonFiniteError
-from kanmodel.explain.curves import sample_edges
-from kanmodel.explain.importance import measure_importance
-from kanmodel.explain.pruning import PruningRule, Thresholds
-from kanmodel.explain.topology import build_topology
 from kanmodel.show.edge import draw_edge
 from kanmodel.show.layout import lay_out, spread
 from kanmodel.show.network import (
@@ -37,6 +33,10 @@ from kanmodel.show.network import (
 )
 from kanmodel.show.style import DARK, LIGHT
 from kanmodel.show.svg import scale_over
+from kanmodel.structure.curves import sample_edges
+from kanmodel.structure.importance import measure_importance
+from kanmodel.structure.pruning import PruningRule, Thresholds
+from kanmodel.structure.topology import build_topology
 from kanmodel.text import shorten_names
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kanmodel.explain.curves import sample_edges
-from kanmodel.explain.pruning import PruningRule
-from kanmodel.explain.symbolic import Candidate, suggest_edge_formulas
-from kanmodel.explain.topology import build_topology
+from kanmodel.formula.symbolic import Candidate, suggest_edge_formulas
+from kanmodel.structure.curves import sample_edges
+from kanmodel.structure.pruning import PruningRule
+from kanmodel.structure.topology import build_topology
 from service.operations.edges import _choose_formulas
 
 MORE = pytest.mark.thorough("searches formulas once more")

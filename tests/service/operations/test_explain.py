@@ -9,10 +9,10 @@ from factories import make_model, make_windows
 
 from kanmodel import Model
 from kanmodel import model as core
+from kanmodel.attribution.baseline import Baseline, ReferenceBaselines, baseline_windows
+from kanmodel.attribution.explanation import LedgerOptions, explain_windows
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.errors import NonFiniteError
-from kanmodel.explain.attribution import LedgerOptions, explain_windows
-from kanmodel.explain.baseline import Baseline, ReferenceBaselines, baseline_windows
 from service.operations import explanations
 
 

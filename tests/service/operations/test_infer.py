@@ -13,9 +13,9 @@ from thorough import examples
 from waiting import poll
 
 from kanmodel import Model
+from kanmodel.attribution.baseline import Baseline
+from kanmodel.attribution.explanation import explain_windows
 from kanmodel.checkpoint import save_checkpoint
-from kanmodel.explain.attribution import explain_windows
-from kanmodel.explain.baseline import Baseline
 from service.operations.infer import estimate_inference
 from service.work.jobs import COPIED_BYTE, PARSED_BYTE
 

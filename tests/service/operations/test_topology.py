@@ -5,8 +5,8 @@ import pytest
 from factories import make_model
 
 from kanmodel.checkpoint import save_checkpoint
-from kanmodel.explain.pruning import PruningRule, Thresholds, trace_fidelity
-from kanmodel.explain.topology import build_topology
+from kanmodel.structure.pruning import PruningRule, Thresholds, trace_fidelity
+from kanmodel.structure.topology import build_topology
 
 
 @pytest.mark.parametrize("name", ["nyc-weather", "front", "head"])

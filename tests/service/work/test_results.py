@@ -12,7 +12,7 @@ from waiting import poll
 from kanmodel import Model, NonFiniteError
 from kanmodel import model as core
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
-from kanmodel.explain.pruning import PruningRule, Thresholds
+from kanmodel.structure.pruning import PruningRule, Thresholds
 from service.models.registry import Served
 from service.telemetry.metrics import Metrics
 from service.work.budget import Bounds

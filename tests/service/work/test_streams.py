@@ -13,11 +13,11 @@ from waiting import poll
 
 from kanmodel import computing
 from kanmodel import model as core
+from kanmodel.attribution.explanation import explain_windows
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.computing import pause
 from kanmodel.errors import NonFiniteError
-from kanmodel.explain import report
-from kanmodel.explain.attribution import explain_windows
+from kanmodel.report import report
 from service.operations import explanations
 
 EXPLAIN = "/v1/models/two:explain"

@@ -18,13 +18,13 @@ from waiting import poll
 
 from kanmodel import Model, computing
 from kanmodel import model as core
+from kanmodel.attribution.explanation import explain_windows
 from kanmodel.checkpoint import Provenance, Reference, load_checkpoint, save_checkpoint
 from kanmodel.computing import pause
-from kanmodel.explain.attribution import explain_windows
-from kanmodel.explain.curves import sample_edges
 from kanmodel.network.chain import Network
 from kanmodel.network.config import RecurrentConfig, plain_layers
 from kanmodel.show.network import draw_topology
+from kanmodel.structure.curves import sample_edges
 from service.models.registry import Served
 from service.operations import explanations
 from service.operations.edges import describe_edges

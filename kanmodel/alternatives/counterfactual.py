@@ -1,0 +1,205 @@
+"""Counterfactual explanations: the smallest change of a window with which its forecast reaches a goal.
+
+After Wachter, Mittelstadt and Russell 2017 (arXiv 1711.00399). A change adds a constant to each of a few features over
+chosen steps, or sets a level of a column there; its distance is the L1 norm in training standard deviations. It is
+searched by `kanmodel.alternatives.search`, and checked by a forecast of the changed window.
+
+A changed window that is much farther from its nearest neighbour among the reference windows than these are from theirs
+is probably out of distribution; see `kanmodel.monitoring.trust`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kanmodel.alternatives.search import (
+    N_SETTINGS,
+    Setting,
+    SingleFeature,
+    describe_level,
+    list_settings,
+    search_shifts,
+)
+from kanmodel.alternatives.shifts import Goal, Search, Shifts, find_rows
+from kanmodel.arrays import Array, steps_of_rows
+from kanmodel.checkpoint import Forecaster
+from kanmodel.computing import slices
+from kanmodel.monitoring.trust import Neighbour, ReferenceDistances
+from kanmodel.result import Table, WindowsResult
+from kanmodel.text import with_unit
+
+MARGIN = 1e-6  # tightens the goal, output standard deviations: a forecast in another batch may be rounded differently
+
+
+@dataclass(frozen=True)
+class Change:
+    """A constant added to a feature at the chosen steps.
+
+    Where a level is set, its feature becomes 1 and those of the other levels 0 at each of these steps: `shift` is the
+    mean over them, 1 or -1 if they all had the same level.
+
+    Attributes:
+        feature: its name.
+        unit: its unit; None if unknown.
+        shift: the constant, in that unit.
+        shift_in_std: the same in training standard deviations.
+        before: the value at the newest of these steps before the change, in that unit; of a level the mean over them.
+        is_level: whether it is a level that is set, if `shift` is positive, or unset.
+    """
+
+    feature: str
+    unit: str | None
+    shift: float
+    shift_in_std: float
+    before: float
+    is_level: bool = False
+
+    def __str__(self) -> str:
+        return self.feature if self.is_level else f"{self.feature} {self.shift:+.4g}"
+
+
+@dataclass(frozen=True, eq=False)
+class Counterfactual:
+    """The smallest change found that makes the forecast of one window reach the goal.
+
+    Attributes:
+        prediction: the forecast of the unchanged window, the target's unit.
+        reached: whether the goal is reached; if not, the rest describes the change that comes nearest.
+        changes: the changed features, by |shift_in_std|; empty if the unchanged forecast reaches the goal.
+        new_prediction: the forecast of `window`, as returned by `Model.predict`.
+        distance: sum of |shift_in_std|.
+        nearest_reference: the reference window nearest to the changed one.
+        window: the changed window, (lookback, n_features), original units.
+        single_features: the effect of each feature that may change, alone.
+    """
+
+    prediction: float
+    reached: bool
+    changes: tuple[Change, ...]
+    new_prediction: float
+    distance: float
+    nearest_reference: Neighbour
+    window: Array
+    single_features: tuple[SingleFeature, ...]
+
+    @classmethod
+    def of(cls, model: Forecaster, window: Array, output: int, goal: Goal, search: Search) -> Counterfactual:
+        """Searches the smallest change of one window, (lookback, n_features), original units, oldest step first.
+
+        Raises:
+            DataError: features, steps or values that cannot be used.
+            UnknownNameError: there is no such feature.
+            NonFiniteError: a forecast is not finite.
+        """
+        shifts, settings = Shifts(model, window, output, search), list_settings(model, window, search)
+        still = np.zeros((1, len(shifts.std)))
+        prediction = float(shifts.predict(still)[0])
+        margin = MARGIN * float(model.output_std[output])
+        forecasts = model.predict(np.stack([setting.window for setting in settings]))[:, output]
+        moved = np.array([np.abs(setting.change / shifts.std).sum() for setting in settings])
+        order = np.lexsort((moved, goal.tighten(margin).miss(forecasts)))
+        bases = [0] if goal.low <= prediction <= goal.high else [0, *order[order > 0][:N_SETTINGS].tolist()]
+        singles, best = dict[int, SingleFeature](), list[tuple[float, float, Setting, Shifts, Array]]()
+        for base in slices(bases):
+            setting, n_left = settings[base], search.max_features - len(settings[base].levels)
+            shifts, tried = Shifts(model, setting.window, output, search), still
+            if n_left and not (base and goal.tighten(margin).miss(forecasts[base]) == 0):
+                alone, tried = search_shifts(shifts, goal, margin, n_left)
+                singles = singles or alone
+            missed, distance = goal.miss(shifts.predict(tried)), moved[base] + np.abs(tried).sum(axis=1)
+            nearest = np.lexsort((distance, missed))[0]  # the smallest that reaches the goal, or else the nearest to it
+            best.append((float(missed[nearest]), float(distance[nearest]), setting, shifts, tried[[nearest]]))
+        for setting, forecast in zip(settings, forecasts, strict=True):
+            if len(setting.levels) == 1:
+                ends = prediction, float(forecast)
+                singles[setting.levels[0]] = describe_level(shifts, setting, goal.tighten(margin), ends)
+        _, distance, setting, shifts, shift = min(best, key=lambda one: one[:2])
+        new_prediction, changed = float(shifts.predict(shift)[0]), shifts.change(shift)[0]
+        by, rows = setting.change + shifts.in_original_units(shift)[0], find_rows(model.config, search.steps)
+        before, in_std = np.where(setting.change, window[rows].mean(axis=0), window[rows][-1]), by / shifts.std
+        changes = []
+        for f in np.argsort(-np.abs(in_std), kind="stable"):
+            if by[f]:
+                amounts = float(by[f]), float(in_std[f]), float(before[f])
+                is_level = bool(setting.change[f])
+                changes.append(Change(shifts.columns[f].name, shifts.columns[f].unit, *amounts, is_level))
+        return cls(
+            prediction=prediction,
+            reached=goal.low <= new_prediction <= goal.high,
+            changes=tuple(changes),
+            new_prediction=new_prediction,
+            distance=distance,
+            nearest_reference=ReferenceDistances.of(model).find_neighbour(model, changed),
+            window=changed,
+            single_features=tuple(singles[feature] for feature in sorted(singles)),
+        )
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Counterfactuals(WindowsResult):
+    """A counterfactual of one output for each window.
+
+    Attributes:
+        output: name of the output.
+        unit: of its forecasts; None if unknown.
+        steps: the first and the last step that change; 0 is the newest.
+        goal: the range that the forecasts must reach.
+        counterfactuals: in the order of the windows.
+    """
+
+    output: str
+    unit: str | None
+    steps: tuple[int, int]
+    goal: Goal
+    counterfactuals: tuple[Counterfactual, ...]
+
+    @classmethod
+    def of(cls, model: Forecaster, windows: Array, output: int, goal: Goal, search: Search) -> Counterfactuals:
+        """The counterfactual of each of some windows, (n, lookback, n_features); as `Counterfactual.of`."""
+        config, found = model.config, []
+        steps = steps_of_rows(find_rows(config, search.steps), config.lookback)
+        for window in slices(windows):
+            found.append(Counterfactual.of(model, window, output, goal, search))
+        return cls(config.outputs[output], config.target_of(output).unit, steps, goal, tuple(found))
+
+    def __len__(self) -> int:
+        return len(self.counterfactuals)
+
+    def __iter__(self) -> Iterator[Counterfactual]:
+        return iter(self.counterfactuals)
+
+    def __getitem__(self, window: int) -> Counterfactual:
+        return self.counterfactuals[window]
+
+    def table(self) -> list[dict[str, Any]]:
+        """A row for each window."""
+        return [
+            {
+                "window": window,
+                "prediction": one.prediction,
+                "reached": one.reached,
+                "new_prediction": one.new_prediction,
+                "distance": one.distance,
+                "changes": ", ".join(str(each) for each in one.changes if each.shift > 0 or not each.is_level),
+                "nearest_reference": one.nearest_reference.index,
+                "nearest_distance": one.nearest_reference.distance,
+                "typical_distance": one.nearest_reference.typical,
+            }
+            for window, one in enumerate(self)
+        ]
+
+    def _title(self) -> str:
+        return f"What would change {with_unit(self.output, self.unit)}"
+
+    def _tables(self) -> list[Table]:
+        rows = self.table()
+        alone = [{"window": n, **vars(single)} for n, one in enumerate(self) for single in one.single_features]
+        return [
+            Table(rows, list(rows[0])[:6], in_html=False),
+            Table(rows, list(rows[0]), in_text=False),
+            *([Table(alone, list(alone[0]), "One feature alone", in_text=False)] if alone else []),
+        ]

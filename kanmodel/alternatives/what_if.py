@@ -1,0 +1,199 @@
+"""What-if analysis: the forecasts of a window over the values or shifts of one feature, or over a column's levels.
+
+Individual conditional expectation (ICE) curves after Goldstein et al. 2015 (arXiv 1309.6392): each point is a forecast
+of the window with this feature changed and all others as they are. A level is set with the column's others unset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kanmodel.alternatives.shifts import Levels, find_columns, find_rows
+from kanmodel.arrays import Array
+from kanmodel.checkpoint import Forecaster
+from kanmodel.computing import slices
+from kanmodel.errors import DataError, check_lowest, quote
+from kanmodel.result import Table, WindowsResult
+from kanmodel.text import with_unit
+
+DEFAULT_POINTS = 21
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Forecasts of one window over the values or shifts of one feature, or over the levels of a column.
+
+    Attributes:
+        feature: its name, or that of the column; `unit` is None if unknown.
+        kind: ``shift``, values that are added to the feature; ``value``, values that replace it; ``level``, places of
+            levels that are set.
+        values: (points,), in the feature's unit.
+        predictions: (points, n_outputs), original units, as returned by `Model.predict` for the changed windows.
+        outside_training_range: whether a changed value is outside the training range, (points,).
+        within: the lowest and the highest value with which none is; infinite where the range is unknown.
+        actual: the value that leaves the newest changed step as it is: its own, or a shift of 0; NaN without a level.
+        prediction: the forecast of the unchanged window, (n_outputs,).
+        levels: those of the column; None for a feature.
+    """
+
+    feature: str
+    unit: str | None
+    kind: Literal["shift", "value", "level"]
+    values: Array
+    predictions: Array
+    outside_training_range: NDArray[np.bool_]
+    within: tuple[float, float]
+    actual: float
+    prediction: Array
+    levels: tuple[str, ...] | None = None
+
+    @classmethod
+    def over_levels(cls, model: Forecaster, window: Array, rows: slice, of: Levels, prediction: Array) -> Curve:
+        """The forecasts of a window (lookback, n_features) with each of some levels of a column in some rows."""
+        changed = np.stack([of.set(window, rows, level) for level in of.chosen])
+        taken, present = changed[:, rows, of.features], window[rows, of.features][-1]
+        low, high = model.feature_low[of.features], model.feature_high[of.features]
+        outside: NDArray[np.bool_] = np.any((taken < low) | (taken > high), axis=(1, 2))
+        return cls(
+            feature=of.column.name,
+            unit=None,
+            kind="level",
+            values=np.array(of.chosen, np.float64),
+            predictions=model.predict(changed),
+            outside_training_range=outside,
+            within=(-np.inf, np.inf),
+            actual=float(present.argmax()) if present.any() else np.nan,
+            prediction=prediction,
+            levels=of.column.levels,
+        )
+
+    @property
+    def points(self) -> list[Any]:
+        """The values, or the levels that they are the places of, (points,)."""
+        values: list[Any] = self.values.tolist()
+        return values if self.levels is None else [self.levels[int(place)] for place in values]
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class WhatIf(WindowsResult):
+    """Response curves for each window.
+
+    Attributes:
+        outputs: names of the outputs.
+        units: of their forecasts; None if unknown.
+        curves: by window, then by feature in the requested order.
+    """
+
+    outputs: tuple[str, ...]
+    units: tuple[str | None, ...]
+    curves: tuple[tuple[Curve, ...], ...]
+
+    @classmethod
+    def of(
+        cls,
+        model: Forecaster,
+        windows: Array,
+        features: Sequence[str] | str | None = None,
+        steps: Sequence[int] | None = None,
+        shift: Sequence[float] | None = None,
+        points: int = DEFAULT_POINTS,
+    ) -> WhatIf:
+        """Forecasts of windows (n, lookback, n_features), original units; arguments as `kanmodel.model.Model.what_if`.
+
+        Raises:
+            DataError: an argument or value that cannot be used, or no shift and an unknown training range.
+            UnknownNameError: there is no such feature.
+            NonFiniteError: a forecast is not finite.
+        """
+        check_lowest("points", points, 2)
+        columns, rows = find_columns(model.config, features), find_rows(model.config, steps)
+        kind: Literal["shift", "value"] = "value" if shift is None else "shift"
+        if shift is not None:
+            levels = [one.column.name for one in columns if isinstance(one, Levels)]
+            if levels and (features is not None or len(levels) == len(columns)):
+                raise DataError.at("shift", f"cannot be added to the levels of {levels[0]}")
+            columns = [one for one in columns if isinstance(one, int)]
+        curves: list[list[Curve]] = []
+        for window, prediction in slices(zip(windows, model.predict(windows), strict=True)):
+            curves.append([])
+            for feature in slices(columns):
+                if isinstance(feature, Levels):
+                    curves[-1].append(Curve.over_levels(model, window, rows, feature, prediction))
+                    continue
+                column = model.config.features[feature]
+                low, high = model.feature_low[feature], model.feature_high[feature]
+                if shift is None and not np.isfinite([low, high]).all():
+                    raise DataError.at("shift", f"is needed, since the training range of {column.name} is unknown")
+                values = np.linspace(low, high, points) if shift is None else _read_shift(shift)
+                values = np.unique(np.rint(values)) if shift is None and column.integer else values
+                changed, present = np.repeat(window[None], len(values), axis=0), window[rows, feature]
+                added = np.zeros_like(present) if shift is None else present
+                changed[:, rows, feature] = values[:, None] + added
+                taken = changed[:, rows, feature]
+                outside = ((taken < low) | (taken > high)).any(axis=1)
+                within = float(low - added.min()), float(high - added.max())
+                found = (values, model.predict(changed), outside, within, float((present - added)[-1]), prediction)
+                curves[-1].append(Curve(column.name, column.unit, kind, *found))
+        units = tuple(model.config.target_of(output).unit for output in range(len(model.config.outputs)))
+        return cls(model.config.outputs, units, tuple(map(tuple, curves)))
+
+    def __len__(self) -> int:
+        return len(self.curves)
+
+    def __iter__(self) -> Iterator[tuple[Curve, ...]]:
+        return iter(self.curves)
+
+    def __getitem__(self, window: int) -> tuple[Curve, ...]:
+        return self.curves[window]
+
+    def table(self) -> list[dict[str, Any]]:
+        """A row for each window, feature and value, shift or level, with a column for each output."""
+        rows = []
+        for window, curve in ((window, curve) for window, curves in enumerate(self) for curve in curves):
+            points = curve.points, curve.outside_training_range.tolist(), curve.predictions.tolist()
+            for value, outside, predictions in zip(*points, strict=True):
+                row = {"window": window, "feature": curve.feature, "shift" if curve.kind == "shift" else "value": value}
+                rows.append(
+                    row | {"outside_training_range": outside} | dict(zip(self.outputs, predictions, strict=True))
+                )
+        return rows
+
+    def _title(self) -> str:
+        return "What if"
+
+    def _tables(self) -> list[Table]:
+        """The range of each curve and output, and every value."""
+        summary = [
+            {
+                "window": window,
+                "feature": with_unit(curve.feature, curve.unit),
+                "kind": curve.kind,
+                "from": curve.points[0],
+                "to": curve.points[-1],
+                "output": output,
+                "prediction_from": float(predictions[0]),
+                "prediction_to": float(predictions[-1]),
+                "lowest": float(predictions.min()),
+                "highest": float(predictions.max()),
+            }
+            for window, curves in enumerate(self.curves)
+            for curve in curves
+            for output, predictions in zip(self.outputs, curve.predictions.T, strict=True)
+        ]
+        rows = self.table()
+        return [Table(summary, list(summary[0])), Table(rows, list(rows[0]), "Every value", in_text=False)]
+
+
+def _read_shift(shift: Sequence[float]) -> Array:
+    """The constants to add, (points,), from the first, the last and their number."""
+    if len(shift) not in (2, 3):
+        raise DataError.at("shift", f"must be from, to and number of points, but is {quote(shift)}")
+    points = DEFAULT_POINTS if len(shift) == 2 else shift[2]
+    if points < 2 or points != int(points):
+        raise DataError.at("shift.points", f"must be a whole number from 2, but is {quote(points)}")
+    return np.linspace(float(shift[0]), float(shift[1]), int(points))

@@ -1,0 +1,143 @@
+"""Baselines: the windows with which others are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+
+from kanmodel.arrays import Array, refuse_non_finite
+from kanmodel.checkpoint import Forecaster
+from kanmodel.errors import DataError, Problem, UnknownNameError, check_lowest, quote
+from kanmodel.tables.statistics.choose import choose_evenly
+from kanmodel.tables.windows import read_numbers, read_windows
+
+DEFAULT_COUNT = 16
+BASELINES = (
+    '"mean", "zero", "reference", {"reference": count, "seed": number}, '
+    '{"values": {feature: a number or one per step}} or {"instance": window}'
+)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """One window as the baseline.
+
+    Attributes:
+        kind: ``mean`` per feature over the reference windows and their steps; ``zero`` in model units, the training
+            mean; ``values`` that are given; ``instance``, another window.
+        values: for ``values``: feature name to a number, or to one number per step, original units.
+        instance: for ``instance``: (lookback, n_features), original units, oldest step first.
+    """
+
+    kind: Literal["mean", "zero", "values", "instance"] = "mean"
+    values: Mapping[str, float | Sequence[float]] | None = None
+    instance: Array | None = None
+
+
+@dataclass(frozen=True)
+class ReferenceBaselines:
+    """Reference windows over which explanations are averaged, drawn without replacement.
+
+    Attributes:
+        count: their number, from 2 to all.
+        seed: of the draw.
+    """
+
+    count: int = DEFAULT_COUNT
+    seed: int = 0
+
+
+def read_baseline(model: Forecaster, baseline: Any) -> Baseline | ReferenceBaselines:
+    """A baseline in any of the forms that the HTTP API accepts too.
+
+    Args:
+        model: determines shape and names.
+        baseline: ``"mean"``, ``"zero"``, ``"reference"``, ``{"reference": count, "seed": number}``,
+            ``{"values": {feature: a number or one per step}}`` or ``{"instance": window}``; or a returned baseline.
+
+    Raises:
+        DataError: another form, or a value that does not fit.
+        UnknownNameError: a feature that does not exist.
+    """
+    match baseline:
+        case Baseline() | ReferenceBaselines():
+            return baseline
+        case str() if baseline in ("mean", "zero"):
+            return Baseline("mean" if baseline == "mean" else "zero")
+        case str() if baseline == "reference":
+            return ReferenceBaselines(min(DEFAULT_COUNT, len(model.reference.windows)))
+        case {"reference": count, **rest} if set(rest) <= {"seed"}:
+            seed: Any = rest.get("seed", 0)
+            check_lowest("baseline.reference", count, 2)
+            check_lowest("baseline.seed", seed, 0)
+            return ReferenceBaselines(int(count), int(seed))
+        case {"values": Mapping() as values, **rest} if not rest:
+            read = {name: read_numbers(value, f"baseline.values.{name}") for name, value in values.items()}
+            for name, value in read.items():
+                refuse_non_finite(value, f"baseline.values.{name}")
+            return Baseline("values", values={name: value.tolist() for name, value in read.items()})
+        case {"instance": instance, **rest} if not rest:
+            window, _ = read_windows(model.config.table, instance, "baseline.instance")
+            if len(window) != 1:
+                message = f"must be one window, but has {len(window)}"
+                raise DataError.at("baseline.instance", message)
+            return Baseline("instance", instance=window[0])
+    raise DataError(f"baseline must be {BASELINES}, but is {quote(baseline)}", [Problem("baseline", "is unknown")])
+
+
+def baseline_windows(model: Forecaster, baseline: Baseline | ReferenceBaselines) -> Array:
+    """The windows of a baseline, (n, lookback, n_features), original units; one, or `ReferenceBaselines.count`.
+
+    Raises:
+        DataError: a value is missing or has the wrong shape, or the count is out of range.
+        UnknownNameError: `values` names a feature that does not exist.
+    """
+    shape = (model.config.lookback, len(model.config.features))
+    if isinstance(baseline, ReferenceBaselines):
+        available = len(model.reference.windows)
+        if not 2 <= baseline.count <= available:
+            message = f"must lie between 2 and {available}, the number of reference windows, but is {baseline.count}"
+            raise DataError.at("baseline.reference", message)
+        chosen = np.random.default_rng(baseline.seed).choice(available, baseline.count, replace=False)
+        return model.scaling.features_to_original(model.reference.windows[chosen.tolist()])
+    if baseline.kind == "values":
+        window = _window_of_values(model.config.feature_names, shape[0], baseline.values or {})
+    elif baseline.kind == "instance":
+        window = np.asarray(baseline.instance, dtype=np.float64)
+        if window.shape != shape:
+            raise DataError.at("baseline.instance", f"must have shape {list(shape)}, but has {list(window.shape)}")
+    else:
+        values = model.reference_mean if baseline.kind == "mean" else model.scaling.feature_mean
+        window = np.broadcast_to(values, shape).copy()
+    return window[None]
+
+
+def scaled_baselines(model: Forecaster, baseline: Baseline | ReferenceBaselines | None = None) -> Tensor:
+    """`baseline_windows` in model units; ``mean`` by default."""
+    return model.to_model_units(baseline_windows(model, baseline or Baseline()), "baseline")
+
+
+def spread_windows(model: Forecaster, n: int) -> Tensor:
+    """At most `n` of the reference windows, spread evenly, (n, lookback, n_features), model units."""
+    windows = model.reference.windows
+    return windows[choose_evenly(len(windows), n)]
+
+
+def _window_of_values(names: Sequence[str], lookback: int, values: Mapping[str, float | Sequence[float]]) -> Array:
+    for name in values:
+        if name not in names:
+            raise UnknownNameError(f"baseline.values has no feature {quote(name)}; the features are {', '.join(names)}")
+    columns = []
+    for name in names:
+        place = f"baseline.values.{name}"
+        if name not in values:
+            raise DataError.at(place, "is missing")
+        column = np.asarray(values[name], dtype=np.float64)
+        if column.shape not in ((), (lookback,)):
+            raise DataError.at(place, f"must be a number or {lookback} numbers, one per step")
+        columns.append(np.broadcast_to(column, (lookback,)))
+    return np.stack(columns, axis=1)

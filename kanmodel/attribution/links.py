@@ -1,0 +1,152 @@
+"""Links: what the operations between the parts of a graph lead on, such as a skip, as contributions.
+
+An input t of a layer that is computed, such as a sum, has the contribution C_t = sum_k w_k dF/dt(a_k) t'(a_k), see
+`kanmodel.attribution.explanation`; so has an output. Of it there comes from a node s, with the derivative of t by s
+through the operations alone, and over all rows and steps of both,
+
+    C_st = sum_k w_k dF/dt(a_k) dt/ds(a_k) s'(a_k)
+
+Over s they sum to C_t, over the edges and links from s to its own, unless a recurrent part or a layer with a norm reads
+s: what enters a node leaves it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kanmodel.arrays import Array
+from kanmodel.attribution.baseline import scaled_baselines, spread_windows
+from kanmodel.attribution.paths.bisection import Integrals, PartEnds, Parts, bisect, measure_moves, part_ends
+from kanmodel.attribution.paths.path import PassedNodes, paths_per_pass, points_along
+from kanmodel.attribution.paths.quadrature import Quadrature, estimate_errors, nested_clenshaw_curtis
+from kanmodel.checkpoint import Forecaster
+from kanmodel.network.chain import apply_output_function
+from kanmodel.network.config import ModelConfig
+from kanmodel.network.graph import FrozenGraph, GraphTrace
+from kanmodel.network.wiring import Place
+
+Targets = list[tuple[Place, int]]  # places and indices of computed nodes
+
+MIN_WINDOWS, MAX_WINDOWS = 16, 64  # taken evenly from the reference
+VALUES = 5e9  # in all backward passes, a few seconds of one core, within which the number of windows stays where it can
+MAX_TARGETS = 256  # computed nodes, each of which takes a backward pass; of more, links have no contributions
+N_NODES = 17
+TOLERANCE = 1e-2  # largest accepted error of a link, in standard deviations of the output
+HALVINGS = 10
+
+
+def find_targets(config: ModelConfig, output: int) -> Targets:
+    """The nodes that the operations compute: the inputs of layers that are no other nodes, and an output."""
+    targets: Targets = []
+    for place, ids in config.wiring.ids.items():
+        if place[0] == "glue":
+            targets += [(place, j) for j, name in enumerate(ids) if name.startswith("glue:")]
+    last = ("output", len(config.head))
+    return [*targets, (last, output)]
+
+
+def list_links(config: ModelConfig, output: int) -> dict[tuple[Place, int, Place], int]:
+    """The number of nodes of each of the links that `measure_links` measures, in its order."""
+    if not config.graph or len(targets := find_targets(config, output)) > MAX_TARGETS:
+        return {}
+    links = config.wiring.links
+    return {(place, j, source): reads.shape[1] for place, j in targets for source, reads in links[place].items()}
+
+
+def measure_links(model: Forecaster, output: int) -> Mapping[tuple[Place, int, Place], Array]:
+    """Contributions of the links of a graph to an output from the mean baseline, model units.
+
+    By place and index of the node that is computed, and by the place of those it is computed from, (n_windows, n_nodes)
+    each. Empty for a chain, and for a graph with more than 256 such nodes.
+    """
+    if not (sizes := list_links(model.config, output)):
+        return {}
+    targets = find_targets(model.config, output)
+    affordable = int(VALUES / (N_NODES * len(targets) * model.config.graph_size))
+    windows = spread_windows(model, min(max(affordable, MIN_WINDOWS), MAX_WINDOWS))
+    start = scaled_baselines(model)[0]
+    scale = float(model.output_std[output]) / float(model.scaling.output_scale[output])
+
+    def integrate(parts: Parts, _: Array) -> Integrals[Array]:
+        return _integrate(model, part_ends(parts, start, windows), output, targets, scale)
+
+    batch = paths_per_pass(model.config, N_NODES)
+    values = bisect(len(windows), integrate, batch, TOLERANCE, HALVINGS)[2].values
+    ends = np.cumsum([*sizes.values()])
+    return dict(zip(sizes, np.split(values, ends[:-1], axis=1), strict=True))
+
+
+def _integrate(model: Forecaster, ends: PartEnds, output: int, targets: Targets, scale: float) -> Integrals[Array]:
+    """Contributions of all links, (n_parts, n_links), of one target after the other; errors in units of the scale."""
+    rule, n = nested_clenshaw_curtis(N_NODES), len(ends.ends)
+    points = points_along(ends.starts, ends.ends, rule.nodes).flatten(0, 1).requires_grad_()
+    network: FrozenGraph = model.frozen  # type: ignore[assignment]
+    with torch.enable_grad():
+        trace = network.trace(points)
+        inputs = [layer.inputs for layer in trace.layers]
+        slopes = torch.autograd.grad(trace.outputs[:, output].sum(), inputs) if inputs else ()
+        sources, computed, outputs = _run_apart(network, points, trace)
+        moved = {place: _moves(rule, values, n) for place, values in sources.items()}
+        of_output = trace.outputs[:, output].detach().double().numpy().reshape(n, N_NODES)
+        entries, gaps = list[Array](), list[Array]()  # gaps from C_t, of an output the change of the forecast
+        for place, j in targets:
+            if place[0] == "output":
+                values, by_value = outputs[:, output : output + 1], torch.ones_like(outputs[:, :1])
+            else:
+                values, by_value = computed[place[1]].flatten(0, -2)[:, j : j + 1], slopes[place[1]][:, j : j + 1]
+            whole, first = np.tile(of_output[:, -1] - of_output[:, 0], (3, 1)), len(entries)
+            if place[0] != "output":
+                steep = by_value.double().numpy().reshape(n, 1, N_NODES, -1, 1)
+                whole = (steep * _moves(rule, values, n)).sum(axis=(2, 3, 4)).T
+            read = [*model.config.wiring.links[place]]
+            gradients = torch.autograd.grad(
+                values, [sources[source] for source in read], by_value, retain_graph=True, allow_unused=True
+            )
+            for source, gradient in zip(read, gradients, strict=True):
+                if gradient is None:
+                    entries.append(np.zeros((3, n, sources[source].shape[-1])))
+                    continue
+                steep = gradient.double().numpy().reshape(n, 1, N_NODES, -1, gradient.shape[-1])
+                entries.append((steep * moved[source]).sum(axis=(2, 3)).swapaxes(0, 1))
+            gaps.append(np.abs(sum(part.sum(axis=2) for part in entries[first:]) - whole) / scale)
+    every = np.concatenate(entries, axis=2)  # (3, n, n_links)
+    residual = np.max(gaps, axis=0)
+    errors, rate = estimate_errors(N_NODES, every / scale, residual)
+    passed = PassedNodes.of(points, trace, (n, N_NODES))  # type: ignore[arg-type]
+    move, _ = measure_moves(network, model.node_ranges, rule.nodes, passed)
+    return Integrals(every[0], errors, residual[0], move, np.full(n, N_NODES), rate, np.full(n, 0.5))
+
+
+def _run_apart(
+    network: FrozenGraph, points: Tensor, trace: GraphTrace
+) -> tuple[dict[Place, Tensor], list[Tensor], Tensor]:
+    """The operations alone: what they read, the inputs of each layer and the outputs, without a way through a part."""
+    config = network.config
+    sources: dict[Place, Tensor] = {("input", 0): points}
+    sources |= {(part.cell, number): trace.steps[number][1] for number, part in enumerate(config.recurrents)}
+    sources |= {("head", number + 1): layer.nodes for number, layer in enumerate(trace.layers)}
+    sources = {place: values.detach().requires_grad_() for place, values in sources.items()}
+    computed: list[Tensor] = []
+
+    def through(number: int, x: Tensor) -> Tensor:
+        computed.append(x)
+        return sources["head", number + 1]
+
+    layers = [lambda x, number=number: through(number, x) for number in range(len(config.head))]
+    recurrents = [
+        lambda _, place=(part.cell, number): sources[place].flatten(0, 1)
+        for number, part in enumerate(config.recurrents)
+    ]
+    logits = network.network.run(sources["input", 0], layers, recurrents)
+    return sources, computed, apply_output_function(config, logits)
+
+
+def _moves(rule: Quadrature, values: Tensor, n: int) -> Array:
+    """Weights times derivatives along the path by each of three rules, (n, 3, n_nodes, rows, n_units)."""
+    at = values.detach().double().numpy().reshape(n, N_NODES, -1)
+    adjoints = rule.adjoints.reshape(3, N_NODES, N_NODES).swapaxes(1, 2)
+    return np.asarray(adjoints @ at[:, None]).reshape(n, 3, N_NODES, -1, values.shape[-1])

@@ -1,0 +1,417 @@
+"""Adaptive integration paths: more nodes where these gain digits, bisection where they do not.
+
+Along most paths a network is smooth, and every doubling of a rule's nodes gains several digits. But an LSTM may switch
+from one state to another within a thousandth of a path, which takes very many nodes of one rule, or a few bisections.
+Contributions are integrals: those of the parts of a path add up to its own. So each path starts with few nodes. Those
+between them are added as long as the rate of convergence promises the tolerance; a part for which it does not is
+divided.
+
+A part is not accurate enough while one of three measures is too large: the residual, which is the deviation of layers
+from completeness, and of nodes from conservation; the largest estimated error of any entry that is asked for, since
+errors of opposite sign cancel in every sum; and the largest move of a feature, gate or node between neighbouring
+points.
+
+An error is an estimate: it misses what happens entirely between two points without moving any node or gate there. A
+bump of an edge's function may lie there: all values are the same with and without it. But these functions are known,
+and take one number each, so they are evaluated between the points as well, and what they do there counts as an error
+too. The position of a kink of an activation, such as relu's, is known as well: a part that crosses one is divided
+there, and a rule converges fast on both sides; others are divided where the gradients change most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Generic, NamedTuple, TypeVar, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kanmodel.arrays import Array
+from kanmodel.attribution.paths import path
+from kanmodel.attribution.paths.path import (
+    Contributions,
+    Detail,
+    PassedNodes,
+    PathSamples,
+    concatenate,
+    map_arrays,
+    take,
+)
+from kanmodel.attribution.paths.quadrature import (
+    clenshaw_curtis,
+    estimate_errors,
+    interpolation,
+    nested_clenshaw_curtis,
+)
+from kanmodel.computing import part, pause, slices
+from kanmodel.network.bounds import Intervals, NodeRanges
+from kanmodel.network.chain import FrozenNetwork, Network
+from kanmodel.network.layer import InputTransform, KANLayer
+from kanmodel.network.operations import KINKS
+from kanmodel.network.recurrent import FrozenRecurrent, RecurrentTrace
+
+BATCH = 64  # paths that are bisected together
+MAX_NODES = 65  # of a rule, unless it starts with more
+MAX_PARTS = 64  # a path with this many parts is not bisected further
+MAX_MOVE = 0.5  # largest accepted move of a node between neighbouring points, in widths of its usual interval
+SLOWEST_RATE = 0.7  # of convergence without a kink: what few nodes show is often too slow
+KINK_RATE = 0.5  # across a kink it is at least this
+MIDDLE = 0.5
+LEAST_PART = 0.1  # of a part, on either side of where it is divided, except at a kink
+MARGIN = 1e-4  # a kink this close to an end is at the end, up to the error of interpolation
+AT_ONCE = 1_000_000  # values of edges between points
+FINER = 8  # intervals in each between two points at whose ends functions are evaluated
+
+Values = TypeVar("Values")
+
+
+class Parts(NamedTuple):
+    """Parts of paths, in any order."""
+
+    path: NDArray[np.int64]  # indices of the paths, (n_parts,)
+    low: Array  # where each begins, 0 at the baseline, (n_parts,)
+    high: Array  # where it ends, 1 at the window, (n_parts,)
+
+    def divide(self, at: Array) -> Parts:
+        """The lower part of each, then the upper ones, divided at positions from 0 to 1 on each, (n_parts,)."""
+        middle = self.low + at * (self.high - self.low)
+        return Parts(np.tile(self.path, 2), np.append(self.low, middle), np.append(middle, self.high))
+
+
+class Integrals(NamedTuple, Generic[Values]):
+    """Integrals over n parts of paths."""
+
+    values: Values  # what adds up over the parts of a path, arrays (n, ...) in tuples
+    errors: Array  # of every entry, from `estimate_errors`, (n, n_entries)
+    residual: Array  # largest deviation of the sums, (n,)
+    move: Array  # the largest of any node between neighbouring points, in widths of its usual interval, (n,)
+    n_nodes: NDArray[np.int64]  # of the rule, (n,)
+    rate: Array  # by which the last doubling of the nodes has reduced the errors, (n,)
+    divide_at: Array  # where to divide each part if necessary, from 0 to 1, (n,); NaN: in the middle
+
+    @property
+    def error(self) -> Array:
+        """The largest error of any entry, (n,); not below the residual, which is itself an error of entries."""
+        return cast(Array, np.maximum(self.errors.max(axis=1), self.residual))
+
+    def within(self, tolerance: float | Array) -> NDArray[np.bool_]:
+        """Whether the error is within the tolerance and no move is too large, (n,)."""
+        return (self.error <= tolerance) & (self.move <= MAX_MOVE)
+
+    def total(self, parts: Parts, n_nodes: NDArray[np.int64]) -> Integrals[Values]:
+        """Over whole paths: sums of values, of errors and residuals by magnitude, and the largest move."""
+        n = len(n_nodes)
+        if n == len(parts.path):  # every part is a whole path
+            return self
+        move = np.zeros(n)
+        np.maximum.at(move, parts.path, self.move)
+        added = map_arrays(lambda values: add_parts(values, parts), (self.values, self.errors, self.residual))
+        return Integrals(*added, move, n_nodes, rate=np.ones(n), divide_at=np.full(n, MIDDLE))
+
+
+def bisect(
+    n: int, integrate: Callable[[Parts, Array], Integrals[Values]], batch: int, tolerance: float, halvings: int
+) -> tuple[Parts, Integrals[Values], Integrals[Values]]:
+    """Integrates along n paths, bisecting parts until each path is within the tolerance or a limit is reached.
+
+    Args:
+        n: number of paths.
+        integrate: integrates over parts in one slice; the second argument is the accepted error of each part, (n,).
+        batch: parts per call of `integrate`.
+        tolerance: largest accepted residual and error of a path.
+        halvings: most bisections of a part.
+
+    Returns:
+        The parts, at least one per path, the integrals over each, and those over the whole paths, with all the points
+        that were evaluated as their nodes.
+    """
+
+    def integrate_all(parts: Parts, accepted: Array) -> Integrals[Values]:
+        batches = [slice(first, first + batch) for first in range(0, len(parts.path), batch)]
+        return concatenate([integrate(take(parts, chosen), accepted[chosen]) for chosen in slices(batches)])
+
+    parts = Parts(np.arange(n), np.zeros(n), np.ones(n))
+    with part(0.5):  # how often paths are bisected is not known before
+        found = integrate_all(parts, np.full(n, tolerance))
+    n_nodes = found.n_nodes.copy()
+    for _ in range(halvings):
+        coarse = _find_coarse(parts, found, tolerance)
+        if not coarse.any():
+            break
+        pause()
+        halves = take(parts, coarse).divide(np.nan_to_num(found.divide_at[coarse], nan=MIDDLE))
+        fine = take(parts, ~coarse)
+        share = tolerance / np.bincount(np.append(fine.path, halves.path))[halves.path]
+        with part(0.5):
+            added = integrate_all(halves, share)
+        np.add.at(n_nodes, halves.path, added.n_nodes)
+        parts, found = concatenate([fine, halves]), concatenate([take(found, ~coarse), added])
+    return parts, found, found.total(parts, n_nodes)
+
+
+def add_parts(values: Array, parts: Parts) -> Array:
+    """Sums over the parts of each path, (n_parts, ...) -> (n, ...)."""
+    total = torch.zeros(int(parts.path.max()) + 1, *values.shape[1:], dtype=torch.float64)
+    return total.index_add_(0, torch.from_numpy(parts.path), torch.from_numpy(values)).numpy()
+
+
+class PartEnds(NamedTuple):
+    """Where n parts begin and end, and the change between in float64, (n, lookback, n_features) each."""
+
+    starts: Tensor
+    ends: Tensor
+    change: Tensor
+
+
+def part_ends(parts: Parts, start: Tensor, windows: Tensor) -> PartEnds:
+    """The ends of parts of the paths from one window (lookback, n_features) to others (n, lookback, n_features)."""
+    of_part = windows[torch.from_numpy(parts.path)]
+    low, high = (torch.from_numpy(ends).to(windows.dtype)[:, None, None] for ends in (parts.low, parts.high))
+    change = (of_part - start).double() * (high - low).double()
+    return PartEnds(torch.lerp(start, of_part, low), torch.lerp(start, of_part, high), change)
+
+
+def _find_coarse(parts: Parts, found: Integrals[Values], tolerance: float) -> NDArray[np.bool_]:
+    """The parts to bisect: in each path above the tolerance those with more than an equal share, and those with a jump.
+
+    Residuals and errors of different parts could cancel, so their magnitudes are added.
+    """
+    n_parts = np.bincount(parts.path)
+    share = tolerance / n_parts[parts.path]
+    coarse = found.error > share
+    if coarse.any():
+        above = np.maximum(add_parts(found.errors, parts).max(axis=1), add_parts(found.residual, parts)) > tolerance
+        coarse &= above[parts.path]
+    coarse |= found.move > MAX_MOVE
+    return coarse & (n_parts < MAX_PARTS)[parts.path]
+
+
+class Walk(NamedTuple):
+    """The paths of a ledger, and the rules along them."""
+
+    network: FrozenNetwork
+    ranges: NodeRanges  # usual ranges of its nodes
+    windows: Tensor  # the ends of the paths, (n, lookback, n_features), model units, in the network's type
+    start: Tensor  # the start of all paths, (lookback, n_features)
+    output: int
+    spread: float  # standard deviation of the output on the reference windows, model units
+    detail: Detail  # of the contributions whose errors count
+    n_nodes: int  # of the rule that a part starts with
+    halvings: int  # most bisections of a part; without any, it has just those nodes
+
+    def explain(self, tolerance: float) -> Integrals[Contributions]:
+        """The contributions along all paths, with the largest error of each as its one entry; as `bisect`."""
+        network = self.network.network
+        batch = path.paths_per_pass(network.config, self.n_nodes)
+        parts, found, whole = bisect(len(self.windows), self._integrate_parts, batch, tolerance, self.halvings)
+        first, start = parts.low == 0, np.zeros(len(self.windows))
+        start[parts.path[first]] = found.values.start[first]
+        contributions, residual = whole.values._replace(start=start), whole.residual
+        if len(parts.path) > len(start):  # of the sums over parts, since the residuals of parts may cancel
+            layers = path.list_layers(network, self.output, contributions)
+            residual = path.measure_residual(network, layers, contributions.change)
+        return whole._replace(values=contributions, errors=whole.errors.max(axis=1, keepdims=True), residual=residual)
+
+    @torch.inference_mode()
+    def _integrate_parts(self, parts: Parts, accepted: Array) -> Integrals[Contributions]:
+        ends = part_ends(parts, self.start, self.windows)
+        return self._refine(ends, self._sample(ends, nested_clenshaw_curtis(self.n_nodes).nodes), accepted)
+
+    def _sample(self, ends: PartEnds, nodes: Array) -> PathSamples:
+        return path.sample_path(self.network, ends.starts, ends.ends, nodes, self.output, self.detail)
+
+    def _refine(self, ends: PartEnds, samples: PathSamples, accepted: Array) -> Integrals[Contributions]:
+        """Integrals over parts, with more nodes for those in which they promise the accepted error (n,) of each.
+
+        If the convergence is geometric, each doubling of the nodes squares the rate of the one before. What lies
+        between the points is measured where these are no longer the reason for more of them.
+        """
+        found, n_nodes = self._integrate(ends, samples), samples.outputs.shape[1]
+        doublings = max(((MAX_NODES - 1) // (n_nodes - 1)).bit_length() - 1, 0) if self.halvings else 0
+        exponent, nodes = 2 ** (doublings + 1) - 2, nested_clenshaw_curtis(n_nodes).nodes
+        if (found.error > accepted).any():
+            kinks = divide_at_kinks(self.network.network, samples.passed, nodes)
+            rate = np.where(np.isnan(kinks), np.minimum(found.rate, SLOWEST_RATE), np.maximum(found.rate, KINK_RATE))
+            found = found._replace(rate=rate, divide_at=kinks)
+        some = (found.error > accepted) & (found.error * found.rate**exponent <= accepted) & (doublings > 0)
+        if not some.all():
+            found.move[~some], found.errors[~some, -1] = self._look_between(samples, ~some)
+            promised = (found.error * found.rate**exponent <= accepted) & (found.move <= MAX_MOVE * 2**doublings)
+            some |= promised & ~found.within(accepted) & (doublings > 0)
+            coarse = ~some & ~found.within(accepted) & np.isnan(found.divide_at)
+            if coarse.any():  # gradients do not show what lies between the points
+                steep = divide_where_steep(ends.change[coarse], samples.gradient[coarse], nodes)
+                found.divide_at[coarse] = np.where(found.move[coarse] > MAX_MOVE, np.nan, steep)
+        if not some.any():
+            return found
+        of_some, finer = take(ends, some), nested_clenshaw_curtis(2 * n_nodes - 1)
+        both = take(samples, some).interleave(self._sample(of_some, finer.nodes[1::2]))
+        return path.merge_rows(some, self._refine(of_some, both, accepted[some]), take(found, ~some))
+
+    def _integrate(self, ends: PartEnds, samples: PathSamples) -> Integrals[Contributions]:
+        """Integrals over n parts, without what lies between the points."""
+        n, n_nodes = samples.outputs.shape
+        network = self.network.network
+        nested, gaps = path.integrate(ends.change, samples, nested_clenshaw_curtis(n_nodes))
+        layers = path.list_layers(network, self.output, nested)
+        residual = path.measure_residual(network, layers, nested.change).reshape(3, n)
+        arrays = [values for layer in layers[:-1] for values in layer[2:5] if values is not None]
+        arrays += [nested.steps] if self.detail != "features" else []
+        entries = np.concatenate([values.reshape(3, n, -1) for values in arrays], axis=2)
+        errors, rate = estimate_errors(n_nodes, entries, residual if self.detail == "flow" else gaps)
+        errors = np.concatenate([errors, np.zeros((n, 1))], axis=1)  # the last is of what is hidden between the points
+        return Integrals(
+            take(nested, slice(n)), errors, residual[0], np.zeros(n), np.full(n, n_nodes), rate, np.full(n, np.nan)
+        )
+
+    def _look_between(self, samples: PathSamples, chosen: NDArray[np.bool_]) -> tuple[Array, Array]:
+        """The largest move between two points of the chosen paths, and what functions on edges hide there, (n,) each.
+
+        The latter is the mean effect on the output. Where a large part of a bump lies between two points, see
+        `measure_moves`, each function is evaluated at `FINER` times as many, and compared with the polynomial through
+        its values at the points, by which the rule replaces it. A least gradient of the output by the sub-nodes is
+        assumed: it may be 0 at all points and not between them.
+        """
+        passed, n_points = take(samples.passed, chosen), samples.outputs.shape[1]
+        move, doubtful = measure_moves(self.network, self.ranges, nested_clenshaw_curtis(n_points).nodes, passed)
+        if doubtful is None or not bool(doubtful.any()):
+            return move, np.zeros(len(move))
+        effect = torch.zeros(len(move), dtype=torch.float64)
+        between = torch.from_numpy(interpolation(n_points, FINER))
+        weights = torch.from_numpy(clenshaw_curtis(len(between)).weights)
+        of_layers = passed.inputs, take(samples.subnodes_gradient, chosen), self.ranges.edges, doubtful
+        layers = zip(self.network.network.layers, *of_layers, strict=True)
+        for (stage, number), inputs, gradient, largest, some in layers:
+            size = max(1, AT_ONCE // (FINER * gradient[0].numel() * inputs.shape[3]))
+            for paths in some.nonzero().flatten().split(size) if bool(some.any()) else ():
+                along = (between @ inputs[paths].double().flatten(2)).to(inputs.dtype).view(-1, inputs.shape[3])
+                found = self.network.edges(stage, number, along).double().reshape(len(paths), len(between), -1)
+                hidden = (found - between @ found[:, ::FINER]).abs_()
+                mean = (weights @ hidden).view(len(paths), *gradient.shape[2:], -1).sum(dim=3)
+                slope = torch.maximum(gradient[paths].double().abs().amax(dim=1), self.spread / largest)
+                effect[paths] += (mean * slope).sum(dim=(1, 2))
+        return move, effect.numpy()
+
+
+def measure_moves(
+    network: FrozenNetwork, ranges: NodeRanges, nodes: Array, passed: PassedNodes
+) -> tuple[Array, Tensor | None]:
+    """The largest move of any value between neighbouring points of each path, and what it skips of bumps on edges.
+
+    `passed` are the values at the points, `nodes` the positions of these on the paths, (n_points,).
+
+    Returns:
+        The move, (n,), in widths of the value's usual interval, up to `MAX_MOVE` perhaps an upper bound; at least the
+        part of a bump that not even functions at `FINER` times as many points show. And whether a large part of a bump
+        on an edge of each KAN layer may lie between two points, where these do show it, (n_layers, n); None: nowhere.
+    """
+    points, gap = passed.features, float(np.diff(nodes).max())
+    whole = (points[:, -1] - points[:, 0]).abs_()  # features move linearly
+    behind = passed.moving
+    steps = _largest_steps(behind)
+    moves = [
+        _bounded(gap * ranges.features.bound_move(whole), lambda paths: ranges.features.largest_move(points[paths])),
+        _bounded(ranges.nodes.bound_move(steps), lambda paths: ranges.nodes.largest_move(behind[paths])),
+    ]
+    if (usual := ranges.front) is not None:
+        front = torch.cat(passed.front, dim=-1)
+        moves.append(_bounded(usual.bound_move(_largest_steps(front)), lambda paths: usual.largest_move(front[paths])))
+    for recurrent, gates, traces in zip(network.recurrents, ranges.gates, passed.recurrents, strict=True):
+        moves += [_largest_gate_move(recurrent, gates, trace) for trace in traces]
+    doubtful = None
+    if not bool((steps[:, : len(ranges.half_bumps)] <= ranges.half_bumps).all()):
+        layers = zip(network.network.layers.values(), passed.inputs, strict=True)
+        crossings = torch.stack([_largest_crossing(*layer) for layer in layers])
+        beyond = ~(crossings <= FINER * MAX_MOVE)
+        doubtful = (crossings > MAX_MOVE) & ~beyond
+        moves.append(torch.where(beyond, crossings, 0).amax(dim=0))
+    return torch.stack(moves).amax(dim=0).double().numpy(), doubtful
+
+
+def _largest_crossing(layer: KANLayer, inputs: Tensor) -> Tensor:
+    """The largest part of a bump between two points of inputs (n, n_points, rows, n_in), (n,)."""
+    moves = [_largest_steps(at).flatten(1).amax(dim=1) for at in layer.in_bumps(inputs)]
+    return torch.stack(moves).amax(dim=0) if moves else inputs.new_zeros(len(inputs))
+
+
+def _largest_gate_move(recurrent: FrozenRecurrent, gates: Intervals, trace: RecurrentTrace) -> Tensor:
+    """The largest move of the gates, (n,), computed only if their inputs move far enough for a large one."""
+    largest = map_arrays(_largest_steps, trace)
+
+    def bound(moves: RecurrentTrace) -> Tensor:
+        return torch.stack([gates.bound_move(each) for each in recurrent.bound_gate_moves(moves)]).amax(dim=0)
+
+    def exact(paths: Tensor) -> Tensor:
+        rows = map_arrays(lambda values: values[paths].flatten(0, 1), trace)
+        values = (gate.view(-1, trace.steps.shape[1], *gate.shape[1:]) for gate in recurrent.gates(rows))
+        return torch.stack([gates.largest_move(value) for value in values]).amax(dim=0)
+
+    def bounded(paths: Tensor) -> Tensor:
+        """By bounds per step, where those of the whole window are too loose."""
+        chosen = paths.nonzero().squeeze(1)
+        moves = map_arrays(lambda values: values[chosen], largest)
+        return _bounded(bound(moves), lambda unsure: exact(chosen[unsure]))
+
+    if not recurrent.has_affine_gates:
+        return exact(torch.ones(len(trace.steps), dtype=torch.bool))
+    # Two steps with the largest move of all: the first step has no state before it.
+    whole = map_arrays(lambda values: values.amax(dim=1, keepdim=True).expand(-1, 2, -1), largest)
+    return _bounded(bound(whole), bounded)
+
+
+def _largest_steps(values: Tensor) -> Tensor:
+    """The largest move between two neighbouring points, (n, n_points, ...) -> (n, ...)."""
+    return values.diff(dim=1).abs_().amax(dim=1)
+
+
+def _bounded(bound: Tensor, exact: Callable[[Tensor], Tensor]) -> Tensor:
+    """Upper bounds (n,) where they are small enough, and exact moves of the paths where they are not."""
+    unsure = ~(bound <= MAX_MOVE)
+    if bool(unsure.any()):
+        bound[unsure] = exact(unsure)
+    return bound
+
+
+def divide_where_steep(change: Tensor, gradient: Tensor, nodes: Array) -> Array:
+    """Where to divide each part of a path, 0 to 1, (n,): where what the features contribute changes most.
+
+    `change` and `gradient` are as in `integrate`, `nodes` as in `divide_at_kinks`.
+    """
+    moves = (gradient.diff(dim=1).abs_().flatten(2).double() @ change.abs().flatten(1)[..., None]).squeeze(2).numpy()
+    widest = (moves * np.diff(nodes)).argmax(axis=1)
+    at: Array = np.clip((nodes[1:] + nodes[:-1])[widest] / 2, LEAST_PART, 1 - LEAST_PART)
+    return at
+
+
+def divide_at_kinks(network: Network, passed: PassedNodes, nodes: Array) -> Array:
+    """Where to divide each part of a path, 0 to 1, (n,): at the kink nearest to its middle; NaN if there is none.
+
+    `nodes` are the positions of the points on the part, 0 to 1, (n_points,).
+    """
+    at, farthest = np.full(len(passed.readout), np.nan), np.full(len(passed.readout), MIDDLE - MARGIN)
+    for values in _arguments_of_kinks(network, passed):
+        low, gap = torch.from_numpy(nodes[:-1]), torch.from_numpy(np.diff(nodes))
+        before, after = values[:, :-1], values[:, 1:]
+        share = (before / (before - after)).transpose(1, -1)  # (n, ..., n_points - 1)
+        crossing = torch.where((before * after < 0).transpose(1, -1), low + gap * share, torch.nan).flatten(1).numpy()
+        distance = np.where(np.isnan(crossing), np.inf, np.abs(crossing - MIDDLE))
+        nearest = distance.argmin(axis=1)[:, None]
+        distance, crossing = (np.take_along_axis(each, nearest, axis=1)[:, 0] for each in (distance, crossing))
+        at = np.where(distance < farthest, crossing, at)
+        farthest = np.minimum(farthest, distance)
+    return at
+
+
+def _arguments_of_kinks(network: Network, passed: PassedNodes) -> Iterator[Tensor]:
+    """Arguments of activations minus the positions of their kinks, (n, n_points, ..., n_in), float64."""
+    yield from (values.double() for values in passed.kinks)
+    for layer, values in zip(network.layers.values(), passed.inputs, strict=True):
+        if values is passed.features:
+            continue  # which move evenly
+        for step in layer.before:
+            assert isinstance(step, InputTransform)
+            for place in KINKS.get(step.config.kind, ()):
+                yield values.double() - place
+            values = step(values)

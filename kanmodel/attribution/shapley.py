@@ -1,0 +1,170 @@
+"""Shapley values: what each part of a window adds to a forecast, averaged over the orders in which parts change.
+
+The parts (players of a game) are features, groups of them, or each of these in each segment of steps. For a window x, a
+baseline x0 and one output F, a coalition S of n parts is worth v(S) = F(x0 with x in S), and
+
+    phi_i = sum over S without i of |S|! (n - |S| - 1)! / n! (v(S with i) - v(S))         Shapley 1953, eq. 13
+
+is the mean, over all orders in which the parts change from x0 to x one after another, of what the change of part i does
+(baseline Shapley: Sundararajan and Najmi 2020, arXiv 1908.08474). The values sum to F(x) - F(x0).
+
+Of at most 12 parts, every coalition is forecast. Beyond, the mean is over random orders, each with its reverse
+(antithetic sampling: Mitchell et al. 2022, arXiv 2104.12199, section 4), which sum to the same; the standard error is
+that over such pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import comb
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kanmodel.arrays import Array
+from kanmodel.attribution.baseline import Baseline, ReferenceBaselines, scaled_baselines
+from kanmodel.attribution.effects import Part, cells_of, exchange, first_steps
+from kanmodel.attribution.paths.bisection import BATCH
+from kanmodel.checkpoint import Forecaster, refuse_non_finite_outputs
+from kanmodel.computing import slices
+from kanmodel.errors import DataError, check_lowest
+from kanmodel.network.chain import FrozenNetwork
+from kanmodel.network.connections import connected_features
+
+MAX_EXACT = 12  # parts of which every coalition is forecast
+COALITIONS = 1 << 9  # that are made at a time
+
+
+@dataclass(frozen=True)
+class Orders:
+    """Random orders of the parts, where there are too many for all coalitions.
+
+    Attributes:
+        count: their number, half of them the reverse of the others: even, and at least 4.
+        seed: of the draw.
+    """
+
+    count: int = 32
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_lowest("orders", self.count, 4)
+        check_lowest("seed", self.seed, 0)
+        if self.count % 2:
+            raise DataError.at("orders", f"must be even, since each has its reverse, but is {self.count}")
+
+
+class Shapley(NamedTuple):
+    """Shapley values of parts of n windows, in the target's unit, (n, ...) each.
+
+    Attributes:
+        values: those of each part.
+        standard_error: of the random orders, or over several baselines; 0 where all coalitions of one were forecast.
+    """
+
+    values: Array
+    standard_error: Array
+
+    def reshape(self, *shape: int) -> Shapley:
+        """The same with both arrays reshaped."""
+        return Shapley(self.values.reshape(shape), self.standard_error.reshape(shape))
+
+
+def count_forecasts(n_parts: int, orders: Orders) -> int:
+    """The most forecasts for one window and baseline."""
+    return 1 << n_parts if n_parts <= MAX_EXACT else orders.count * (n_parts - 1) + 2
+
+
+def measure_shapley(
+    model: Forecaster,
+    windows: Tensor,
+    output: int,
+    baseline: Baseline | ReferenceBaselines,
+    parts: Sequence[Part],
+    orders: Orders,
+) -> Shapley:
+    """Shapley values of parts for one output, (n, n_parts).
+
+    Args:
+        model: the model.
+        windows: (n, lookback, n_features), model units.
+        output: index of the output.
+        baseline: the values of a part that has not changed; with several baselines the values are averaged.
+        parts: the players; no cell may be in two. The value of one that equals the baseline, or does not reach the
+            output, is exactly 0.
+        orders: those that are drawn for more than `MAX_EXACT` parts.
+
+    Raises:
+        DataError: the baseline cannot be used.
+        UnknownNameError: the baseline names a feature that does not exist.
+        NonFiniteError: a forecast is not finite.
+    """
+    live = torch.tensor(connected_features(model.network, output))
+    cells = cells_of(parts, model.config)
+    playing = (cells & live).flatten(1).any(dim=1)
+    n_windows, n_players = len(windows), int(playing.sum())
+    of_baselines = []
+    for number, start in slices(enumerate(scaled_baselines(model, baseline))):
+        rules = _rules(n_players, orders, number)
+        batches = slices(torch.split(windows, BATCH))
+        found = [_play(model.frozen, batch, start, output, cells[playing] & live, rules) for batch in batches]
+        of_baselines.append(np.concatenate(found, axis=1))
+    sampled = np.array(of_baselines)  # (n_baselines, 2, n, n_players): values, and their standard errors
+    measured = sampled.mean(axis=0)
+    if len(sampled) > 1:
+        measured[1] = sampled[:, 0].std(axis=0, ddof=1) / np.sqrt(len(sampled))
+    of_parts = np.zeros((2, n_windows, len(parts)))
+    of_parts[..., playing.numpy()] = measured * float(model.scaling.output_scale[output])
+    refuse_non_finite_outputs(of_parts)
+    return Shapley(*of_parts)
+
+
+class _Rules(NamedTuple):
+    """How values follow from forecasts: `weights` (n_samples, n_players, n_coalitions) times those of `coalitions`."""
+
+    coalitions: Tensor  # (n_coalitions, n_players), bool; the first is empty, the last has all players
+    weights: Tensor  # a mean over samples is the values
+
+
+def _rules(n: int, orders: Orders, number: int) -> _Rules:
+    """The rules of n players; of random ones, each baseline draws its own, by its number."""
+    if n <= MAX_EXACT:
+        coalitions = torch.arange(1 << n)[:, None] >> torch.arange(n) & 1 == 1
+        sizes = coalitions.sum(dim=1)
+        # of a coalition of each size, without the player whose value it is; the last has none without
+        weight = torch.tensor([*(1 / (n * comb(n - 1, size)) for size in range(n)), 0.0], dtype=torch.float64)
+        return _Rules(coalitions, torch.where(coalitions.T, weight[sizes - 1], -weight[sizes])[None])
+    draw = np.random.default_rng((orders.seed, number))
+    drawn = np.array([draw.permutation(n) for _ in range(orders.count // 2)])
+    places = torch.from_numpy(np.stack([drawn, n - 1 - drawn], axis=1))  # (n_pairs, 2, n): when each player changes
+    # whether a player has changed after so many changes, (n_pairs, 2, n + 1, n)
+    changed = places[:, :, None] < torch.arange(n + 1)[:, None]
+    coalitions, numbers = torch.unique(changed.flatten(0, 2), dim=0, return_inverse=True)
+    steps = numbers.view(*changed.shape[:3])
+    weights = torch.zeros(len(drawn), n, len(coalitions), dtype=torch.float64)
+    for sign, shift in ((0.5, 1), (-0.5, 0)):
+        weights.scatter_add_(2, steps.gather(2, places + shift).transpose(1, 2), torch.full_like(weights, sign))
+    return _Rules(coalitions, weights)
+
+
+def _play(network: FrozenNetwork, windows: Tensor, start: Tensor, output: int, cells: Tensor, rules: _Rules) -> Array:
+    """Values and standard errors against one baseline (lookback, n_features), (2, n, n_players), model units.
+
+    `cells` are those of each player, (n_players, lookback, n_features), bool.
+    """
+    n, of_players = len(windows), cells.flatten(1).float()
+    moving = (windows != start).flatten(1).float() @ of_players.T > 0  # (n, n_players)
+    worth = torch.empty(len(rules.coalitions), n, dtype=torch.float64)
+    with torch.inference_mode():
+        worth[0] = network.forward(start[None])[0, output]
+        for chosen in slices(torch.split(torch.arange(1, len(rules.coalitions)), COALITIONS) if len(cells) else ()):
+            changed = (rules.coalitions[chosen].float() @ of_players > 0).view(-1, *start.shape)
+            order = first_steps(changed).argsort(stable=True)
+            forecasts = torch.cat([*exchange(network, start.expand_as(windows), windows, changed[order])])
+            worth[chosen[order]] = forecasts[:, output].double().view(-1, n)
+    samples = (rules.weights @ worth).transpose(1, 2)  # (n_samples, n, n_players)
+    errors = samples.std(dim=0) / len(samples) ** 0.5 if len(samples) > 1 else torch.zeros_like(samples[0])
+    return np.where(moving, torch.stack([samples.mean(dim=0), errors]), 0.0)

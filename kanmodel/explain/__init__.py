@@ -1,1 +1,0 @@
-"""Explanations: a model and windows in, frozen results out, nothing left on the module."""

@@ -1,0 +1,4 @@
+"""Forecasts beside what came: intervals, their calibration, backtests.
+
+A module belongs here if it compares forecasts with actual values.
+"""

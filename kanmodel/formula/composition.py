@@ -1,0 +1,479 @@
+"""How an output is computed from the symbols of its formula: nodes of KAN layers, and the operations between them.
+
+The symbols of a chain are the inputs of its head. Those of a graph are the units of its recurrent parts and the cells
+of the window, whichever the output depends on, and what is reduced over the steps of one of them, such as the mean of a
+feature in the window, by which a forecast is scaled back. All else is composed value by value.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kanmodel.arrays import Array
+from kanmodel.checkpoint import Forecaster
+from kanmodel.errors import ConfigError
+from kanmodel.network.chain import LayerKey, Trace
+from kanmodel.network.connections import ledger_key, node_id
+from kanmodel.network.graph import GraphTrace
+from kanmodel.network.layer import KANLayer, LayerTrace
+from kanmodel.network.operations import OPERATIONS
+
+Edge = tuple[int, int, int]  # layer, i, j
+Subnode = tuple[int, int]  # layer, j
+MAX_CALLS = 300  # edges in a formula that is written out; a larger network has none as a whole
+MAX_TERMS = 300  # operations between layers
+MAX_VALUES = 20_000  # that one output may be computed of
+REFUSED = {"softmax": "softmax mixes {} values", "std": "a deviation, as of a norm, mixes {} values"}
+REFUSED["median"] = "a median, as of a sort, mixes {} values"
+FOLDED = {"sum": "add", "mean": "add", "max": "maximum", "min": "minimum"}  # the operation that folds their values
+
+# Operations of x, and of y or a parameter p, in sympy's notation; numpy's names stand for what sympy would rewrite.
+PATTERNS = {
+    "add": "x + y",
+    "sub": "x - y",
+    "mul": "x*y",
+    "div": "x/y",
+    "maximum": "maximum(x, y)",
+    "minimum": "minimum(x, y)",
+    "power": "x**p",
+    **{name: f"{name}(x)" for name in ("exp", "log", "sqrt", "sin", "cos", "sinh", "asinh", "atan", "tanh")},
+    "abs": "Abs(x)",
+    "step": "maximum(sign(x), 0)",
+    "relu": "maximum(x, 0)",
+    "leaky_relu": "maximum(x, 0) + p*minimum(x, 0)",
+    "elu": "maximum(x, 0) + p*(exp(minimum(x, 0)) - 1)",
+    "selu": "1.0507009873554805*(maximum(x, 0) + 1.6732632423543772*(exp(minimum(x, 0)) - 1))",
+    "gelu_tanh": "x*(1 + tanh(0.7978845608028654*(x + 0.044715*x**3)))/2",
+    "silu": "x/(1 + exp(-x))",
+    "mish": "x*tanh(log(1 + exp(x)))",
+    "sigmoid": "1/(1 + exp(-x))",
+    "softplus": "log(1 + exp(p*x))/p",
+    "softsign": "x/(1 + Abs(x))",
+    "relu6": "minimum(maximum(x, 0), 6)",
+    "hardtanh": "minimum(maximum(x, -1), 1)",
+    "hardsigmoid": "minimum(maximum(x + 3, 0), 6)/6",
+    "hardswish": "x*minimum(maximum(x + 3, 0), 6)/6",
+}
+
+
+class Form(NamedTuple):
+    """A pattern as a function of numbers and of sympy's expressions."""
+
+    of_numbers: Callable[..., Any]
+    of_symbols: Callable[..., Any]
+    n_read: int  # how often x is in it
+
+
+@cache
+def form_of(op: str) -> Form:
+    """The form of an operation. Raises ConfigError if it has none."""
+    import sympy  # here, since it is slow to import
+
+    if op not in PATTERNS:
+        raise ConfigError(f"{op} cannot be written as a formula, as numpy has no such function")
+    x, y, p = sympy.symbols("x y p")
+    names = {name: sympy.Function(name) for name in ("maximum", "minimum")}
+    pattern = sympy.sympify(PATTERNS[op], locals=names)
+
+    def of_symbols(left: Any, right: Any, parameter: float) -> Any:
+        given = int(parameter) if parameter == int(parameter) else parameter  # x**2 rather than x**2.0
+        return pattern.xreplace({x: sympy.sympify(left), y: sympy.sympify(right), p: sympy.sympify(given)})
+
+    return Form(sympy.lambdify((x, y, p), pattern, "numpy"), of_symbols, max(pattern.count(x), 1))
+
+
+class Step(NamedTuple):
+    """One value: an ``input``, a ``number``, a node of a ``layer`` at one of its rows, or an operation of `PATTERNS`.
+
+    Those that it reads are earlier steps: of a layer one by input, of an operation one, or several that are folded.
+    """
+
+    op: str
+    reads: tuple[int, ...] = ()
+    parameter: float = 0.0  # of the operation; or the number
+    layer: int = 0
+    row: int = 0
+    node: int = 0  # of the layer; or the number of the input
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a symbol stands for.
+
+    Attributes:
+        node: id of the node, or the statistic of one over the steps of the window, such as ``mean(load)``.
+        name: of the symbol, if that can be one.
+        key: (stage, layer) under which the node has a profile.
+        unit: its number there.
+        source: number of the recurrent part of a graph that it is read of; None for its window, or a chain's readout.
+        places: where, in its values, flattened.
+        statistic: over these places; None for the value of one.
+        mean: in original units it is value * scale + mean.
+        scale: see `mean`.
+    """
+
+    node: str
+    name: str
+    key: LayerKey
+    unit: int
+    source: int | None
+    places: tuple[int, ...]
+    statistic: str | None = None
+    mean: float = 0.0
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Composition:
+    """How one output, before the output function, is computed.
+
+    Attributes:
+        layers: all KAN layers of the head.
+        inputs: of the formula.
+        steps: values in the order of the computation; the last is the output.
+    """
+
+    layers: Sequence[KANLayer]
+    inputs: tuple[Input, ...]
+    steps: tuple[Step, ...]
+
+    @classmethod
+    def of(cls, model: Forecaster, output: int) -> Composition:
+        """That of one output.
+
+        Raises:
+            ConfigError: it cannot be written as a formula; the sentence says why.
+        """
+        inputs, steps = _Finder(model).find(output) if model.config.graph else _of_chain(model, output)
+        found = cls(model.network.stages["head"], inputs, steps)
+        if any(found.layers[number].config.mixes for number in found.rows):
+            reason = "a layer norm mixes all inputs"
+            raise ConfigError(f"a formula needs edges that are functions of one number, but {reason}")
+        for step in steps:
+            if step.op not in ("input", "number", "layer"):
+                form_of(step.op)
+        if found.find_used(())[2] > MAX_TERMS:
+            raise too_long_error()
+        return found
+
+    @cached_property
+    def rows(self) -> dict[int, list[int]]:
+        """The rows of each KAN layer that the output depends on, by its number; layers without any are left out."""
+        found = {(step.layer, step.row) for step in self.steps if step.op == "layer"}
+        return {layer: sorted(row for of, row in found if of == layer) for layer, _ in sorted(found)}
+
+    @cached_property
+    def members(self) -> dict[Subnode, list[int]]:
+        """The sub-nodes of each (layer, node)."""
+        members: dict[Subnode, list[int]] = defaultdict(list)
+        for number in self.rows:
+            for j, node in enumerate(self.layers[number].config.node_of_subnode):
+                members[number, node].append(j)
+        return members
+
+    @cached_property
+    def affine(self) -> dict[int, tuple[list[float], ...]]:
+        """The affine maps of each layer: scales and biases of sub-nodes, then of nodes."""
+        names = ("subnode_scale", "subnode_bias", "node_scale", "node_bias")
+        return {number: tuple(getattr(self.layers[number], name).tolist() for name in names) for number in self.rows}
+
+    @cached_property
+    def outermost(self) -> set[Subnode]:
+        """The sub-nodes from which no other layer stands before the output."""
+        left, found = [len(self.steps) - 1], set[Subnode]()
+        seen = set(left)
+        while left:
+            step = self.steps[left.pop()]
+            if step.op == "layer":
+                found |= {(step.layer, j) for j in self.members[step.layer, step.node]}
+                continue
+            left += [at for at in set(step.reads) if at not in seen]
+            seen.update(step.reads)
+        return found
+
+    def read(self, windows: Tensor, trace: Trace | GraphTrace) -> Array:
+        """The inputs, (n, n_inputs), in model units, of windows and their trace."""
+        plain, states = (trace.readout, ()) if isinstance(trace, Trace) else (windows, trace.steps)
+        columns = []
+        for one in self.inputs:
+            values = plain if one.source is None else states[one.source][1]
+            values = values.flatten(1).double()[:, list(one.places)]
+            reduce = OPERATIONS[one.statistic].function if one.statistic else None
+            columns.append(values[:, 0] if reduce is None else reduce(values))
+        return torch.stack(columns, dim=1).numpy() if columns else np.zeros((len(windows), 0))
+
+    def traces(self, trace: Trace | GraphTrace, n_windows: int) -> dict[int, LayerTrace]:
+        """The activations of each layer at its `rows`, those of a window together."""
+        chosen = {}
+        for number, rows in self.rows.items():
+            of = vars(trace.stages["head"][number]).values()
+            chosen[number] = LayerTrace(*(each.unflatten(0, (n_windows, -1))[:, rows].flatten(0, 1) for each in of))
+        return chosen
+
+    def find_used(self, edges: Iterable[Edge]) -> tuple[list[Edge], int, int]:
+        """The edges by which the output depends on the inputs; how often a formula has edges, and operations.
+
+        Other edges are zero. A formula has some repeatedly, as a node is written out wherever it is read.
+        """
+        into: dict[Subnode, list[Edge]] = defaultdict(list)
+        for edge in edges:
+            into[edge[0], edge[2]].append(edge)
+        depends: list[bool] = []
+        entering: dict[int, list[Edge]] = {}  # of the steps that are nodes of layers
+        for at, step in enumerate(self.steps):
+            if step.op == "layer":
+                all_of = [edge for j in self.members[step.layer, step.node] for edge in into[step.layer, j]]
+                entering[at] = [edge for edge in all_of if depends[step.reads[edge[1]]]]
+            read = entering[at] if step.op == "layer" else [source for source in step.reads if depends[source]]
+            depends.append(step.op == "input" or bool(read))
+        times, used, n_edges, n_operations = [0] * (len(self.steps) - 1) + [1], set[Edge](), 0, 0
+        for at in reversed(range(len(self.steps))):
+            step = self.steps[at]
+            if not times[at] or not depends[at]:
+                continue
+            used.update(entering.get(at, ()))
+            n_edges += times[at] * len(entering.get(at, ()))
+            for _, i, _ in entering.get(at, ()):
+                times[step.reads[i]] += times[at]
+            if step.op not in ("layer", "input"):
+                n_operations += times[at] * max(len(step.reads) - 1, 1)
+                for source in step.reads:
+                    times[source] += times[at] * form_of(step.op).n_read
+        return sorted(used), n_edges, n_operations
+
+
+def too_long_error() -> ConfigError:
+    """Where nothing but a constant is short enough."""
+    reason = f"more than {MAX_TERMS} operations between its layers, or {MAX_CALLS} edges"
+    return ConfigError(f"a formula that is written out would be too long: {reason}")
+
+
+def _of_chain(model: Forecaster, output: int) -> tuple[tuple[Input, ...], tuple[Step, ...]]:
+    config, scaling, key = model.config, model.scaling, ledger_key(model.config, "head", 0)
+    inputs = []
+    for index in range(config.head[0].n_in):
+        node, feature = node_id(config, "head", 0, index), index % len(config.features)
+        found = Input(node, _name_of(node), key, index, None, (index,))
+        if config.has_plain_steps and config.readout != "mean":  # they are features
+            mean, scale = float(scaling.feature_mean[feature]), float(scaling.feature_scale[feature])
+            found = replace(found, mean=mean, scale=scale)
+        inputs.append(found)
+    steps = [Step("input", node=index) for index in range(len(inputs))]
+    read = range(len(steps))
+    for number, layer in enumerate(config.head):
+        nodes = range(layer.n_out) if number < len(config.head) - 1 else [output]
+        steps += [Step("layer", tuple(read), layer=number, node=node) for node in nodes]
+        read = range(len(steps) - len(nodes), len(steps))
+    return tuple(inputs), tuple(steps)
+
+
+def _name_of(node: str) -> str:
+    """``lstm:3`` -> ``u3``; ``cell:-1:load`` -> ``load_1``, as it is one step before the newest."""
+    kind, *rest = node.split(":")
+    if kind == "cell":
+        step, *name = rest
+        value = ":".join(name)
+        return f"{'u' if value.isdigit() else ''}{value}_{-int(step)}"
+    return {"lstm": "u", "gru": "u", "front": "n"}.get(kind, "") + "_".join(rest)
+
+
+Value = tuple[int, int]  # a node of a graph, and the place in its values
+
+
+class _Finder:
+    """Finds the inputs and steps of an output of a graph: back from it to the inputs, and then in their order."""
+
+    def __init__(self, model: Forecaster) -> None:
+        self._model, self._graph, self._shapes = model, model.config.graph, model.config.graph_shapes
+        self._leaves: dict[int, int] = {}  # number of each leaf among those of its kind
+        for op in ("layer", "recurrent"):
+            self._leaves |= {at: n for n, at in enumerate(at for at, node in enumerate(self._graph) if node.op == op)}
+        self._places: dict[tuple[int, int], Any] = {}
+        self._inputs: dict[tuple[int, tuple[int, ...], str | None], Input] = {}
+
+    def find(self, output: int) -> tuple[tuple[Input, ...], tuple[Step, ...]]:
+        reads: list[dict[int, list[Value]]] = [{} for _ in self._graph]
+        needed: list[set[int]] = [set() for _ in self._graph]
+        needed[-1].add(output)
+        left = MAX_VALUES
+        for number in reversed(range(len(self._graph))):
+            for at in sorted(needed[number]):
+                reads[number][at] = self._read(number, at)
+                left -= 1 + len(reads[number][at])
+                if left < 0:
+                    raise too_long_error()
+                for source, place in reads[number][at]:
+                    if source >= 0:
+                        needed[source].add(place)
+        steps: list[Step] = []
+        known: dict[Value, int] = {}
+        for number, of_node in enumerate(reads):
+            for at, read in of_node.items():
+                made = self._make(number, at, tuple(known.get(value, -1) for value in read), len(steps))
+                known[number, at] = made if isinstance(made, int) else len(steps) + len(made) - 1
+                steps += [] if isinstance(made, int) else made
+        return tuple(self._inputs.values()), tuple(steps)
+
+    def _read(self, number: int, at: int) -> list[Value]:
+        """The values that one is computed from; none of an input, or of a statistic of one."""
+        node, shape = self._graph[number], self._shapes[number]
+        if node.op in ("window", "constant", "number", "recurrent"):
+            return []
+        if node.op == "arrange":
+            return [self._moved(number, at)]
+        if node.op == "layer":
+            layer = self._model.network.stages["head"][self._leaves[number]]
+            row, own = divmod(at, shape[-1])
+            members = torch.tensor(layer.config.node_of_subnode) == own
+            n_in = layer.config.n_in
+            return [
+                (node.inputs[0], row * n_in + i) if live else (-1, i)
+                for i, live in enumerate(layer.live[members].any(dim=0).tolist())
+            ]
+        if node.op == "matmul":
+            (*_, n), (*_, columns) = (self._shapes[source] for source in node.inputs)
+            row, column = divmod(at, columns)
+            stack = row // self._shapes[node.inputs[0]][-2]
+            pairs = (((0, row * n + k), (1, (stack * n + k) * columns + column)) for k in range(n))
+            return [(node.inputs[side], place) for pair in pairs for side, place in pair]
+        if node.op in FOLDED or node.op in REFUSED:
+            read = self._row(number, at)
+            if node.op != "softmax" and self._column(read) is not None:
+                return []
+            if node.op in REFUSED:
+                reason = REFUSED[node.op].format(len(read))
+                raise ConfigError(f"a formula needs operations of a few numbers, but {reason}")
+            return read
+        return [(source, int(self._spread(number, source)[at])) for source in node.inputs]
+
+    def _make(self, number: int, at: int, read: tuple[int, ...], first: int) -> list[Step] | int:
+        """The steps that compute a value, from the first number that is free; or the step that it is."""
+        node = self._graph[number]
+        if node.op in ("window", "recurrent"):
+            return [Step("input", node=self._input(number, (at,), None))]
+        if node.op in ("constant", "number"):
+            values = self._model.network.get_buffer(f"constants.{number}").double().flatten()
+            return [Step("number", parameter=float(values[at]))]
+        if node.op == "layer":
+            row, own = divmod(at, self._shapes[number][-1])
+            return [Step("layer", read, layer=self._leaves[number], row=row, node=own)]
+        if node.op == "matmul":
+            products = [Step("mul", read[k : k + 2]) for k in range(0, len(read), 2)]
+            return [*products, Step("add", tuple(range(first, first + len(products))))]
+        if not read:
+            source, places = self._column(self._row(number, at)) or (0, ())
+            return [Step("input", node=self._input(source, places, node.op))]
+        if node.op == "where":
+            mask, one, other = read
+            chosen = [Step("step", (mask,)), Step("sub", (one, other)), Step("mul", (first, first + 1))]
+            return [*chosen, Step("add", (other, first + 2))]
+        if node.op == "mean":
+            return [Step("add", read), Step("number", parameter=1 / len(read)), Step("mul", (first, first + 1))]
+        if len(read) == 1 and (node.op in FOLDED or node.op == "arrange"):
+            return read[0]
+        return [Step(FOLDED.get(node.op, node.op), read, node.parameter or 0.0)]
+
+    def _input(self, source: int, places: tuple[int, ...], statistic: str | None) -> int:
+        """The number of an input, which is added if it is new."""
+        key = (source, places, statistic)
+        if key not in self._inputs:
+            of = self._of_window(places) if self._graph[source].op == "window" else self._of_recurrent(source, places)
+            if statistic is not None:
+                of = replace(of, node=f"{statistic}({of.node})", name=f"{statistic}_{of.name}", statistic=statistic)
+                factor = {"std": 0, "sum": len(places)}.get(statistic, 1)
+                of = replace(of, mean=factor * of.mean)
+            self._inputs[key] = of
+        return list(self._inputs).index(key)
+
+    def _of_window(self, places: tuple[int, ...]) -> Input:
+        """A cell of the window, or a feature at several steps."""
+        config, scaling = self._model.config, self._model.scaling
+        lookback, n = config.window_shape
+        feature, steps = places[0] % n, [place // n - lookback + 1 for place in places]
+        node = name = config.feature_names[feature]
+        if len(steps) == 1:
+            node = f"cell:{steps[0]}:{node}"
+            name = _name_of(node)
+        else:
+            node += _span(steps, lookback)
+        ends = float(scaling.feature_mean[feature]), float(scaling.feature_scale[feature])
+        return Input(node, name, ("input", 0), feature, None, places, None, *ends)
+
+    def _of_recurrent(self, source: int, places: tuple[int, ...]) -> Input:
+        """A unit at one step, by default the last that it computes, or at several."""
+        *rows, n_steps, n_units = self._shapes[source]
+        number = self._leaves[source]
+        part = self._model.config.recurrents[number]
+        unit = places[0] % n_units
+        steps = [place // n_units % n_steps - n_steps + 1 for place in places]
+        node = f"{part.cell}:{number}:{unit}"
+        name = _name_of(node)
+        if len(steps) > 1:
+            node += _span(steps, n_steps)
+        elif steps[0] != (0 if unit < part.hidden_size else 1 - n_steps):
+            node, name = f"{node} at {steps[0]}", f"{name}_{-steps[0]}"
+        if prod(rows) > 1:
+            row = places[0] // (n_units * n_steps)
+            node, name = f"{node} of row {row}", f"{name}_row{row}"
+        return Input(node, name, (part.cell, number), unit, number, places)
+
+    def _row(self, number: int, at: int) -> list[Value]:
+        """What a reduction or a softmax reads for one of its values."""
+        source = self._graph[number].inputs[0]
+        n = self._shapes[source][-1]
+        first = at // n * n if self._graph[number].op == "softmax" else at * n
+        return [(source, first + k) for k in range(n)]
+
+    def _column(self, values: Sequence[Value]) -> tuple[int, tuple[int, ...]] | None:
+        """The window or recurrent part, and the places, where values are those of one feature or unit at its steps."""
+        found = [self._locate(value) for value in values]
+        sources, places = {source for source, _ in found}, tuple(sorted(place for _, place in found))
+        (source, *others) = sources
+        if others or len(values) < 2 or self._graph[source].op not in ("window", "recurrent"):
+            return None
+        *_, n_steps, n = self._shapes[source]
+        columns = {(place % n, place // (n * n_steps)) for place in places}
+        return (source, places) if len(columns) == 1 and len(set(places)) == len(places) else None
+
+    def _locate(self, value: Value) -> Value:
+        """The value that another copies."""
+        while self._graph[value[0]].op == "arrange":
+            value = self._moved(*value)
+        return value
+
+    def _moved(self, number: int, at: int) -> Value:
+        """The value that one of an arrangement copies."""
+        node = self._graph[number]
+        if (number, 0) not in self._places:
+            ends = np.cumsum([prod(self._shapes[source]) for source in node.inputs])
+            self._places[number, 0] = node.indices() if node.runs else np.arange(ends[-1]), ends
+        indices, ends = self._places[number, 0]
+        place = int(indices[at])
+        which = int(np.searchsorted(ends, place, side="right"))
+        return node.inputs[which], place - (int(ends[which - 1]) if which else 0)
+
+    def _spread(self, number: int, source: int) -> Any:
+        """The place in an input that each value of an elementwise operation reads."""
+        if (number, source) not in self._places:
+            shape = self._shapes[source]
+            own = np.arange(prod(shape)).reshape(shape)
+            self._places[number, source] = np.broadcast_to(own, self._shapes[number]).ravel()
+        return self._places[number, source]
+
+
+def _span(steps: Sequence[int], n_steps: int) -> str:
+    """Which steps of a window are meant, if not all."""
+    if len(steps) == n_steps:
+        return ""
+    if list(steps) == list(range(steps[0], steps[-1] + 1)):
+        return f" from {steps[0]} to {steps[-1]}"
+    return f" at {', '.join(map(str, steps))}"

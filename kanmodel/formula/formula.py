@@ -1,0 +1,478 @@
+"""An output of a network as formulas: the Pareto front of complexity and error, from a constant to the whole network.
+
+The edges enter in the order of their contributions, each as the function that fits it best, at several weights of
+complexity; the constants of each formula are then fitted together. The last formula is the network itself, with its
+edges as tables, unless a shorter one is as near.
+
+The reference windows are split into three parts that are separate in time: blocks of windows in turn, so that each part
+covers the seasons. Edges are ranked, functions fitted and tables sampled on the first; the second chooses which
+formulas are on the front; the third is only used for the reported error, through the whole model: the inputs of the
+head are the network's own, after the LSTM where there is one.
+"""
+
+from __future__ import annotations
+
+import builtins
+import keyword
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, count, pairwise
+from textwrap import indent
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kanmodel import html
+from kanmodel.arrays import Array
+from kanmodel.attribution.explanation import explain_windows
+from kanmodel.attribution.profiles import profile_nodes
+from kanmodel.checkpoint import Forecaster, Reference
+from kanmodel.computing import part, pause, slices, tell
+from kanmodel.errors import ConfigError, InsufficientReferenceError
+from kanmodel.formula.composition import MAX_CALLS, MAX_TERMS, Composition, Edge, Subnode, form_of, too_long_error
+from kanmodel.formula.head_formula import HeadFormula, TabulatedEdge, tabulate_edges
+from kanmodel.formula.symbolic import Candidate, find_exact_formula, sample_edge, suggest_formulas
+from kanmodel.network.functions import ACTIVATIONS, activate
+from kanmodel.result import GlobalResult, Table
+from kanmodel.structure.pruning import r2
+from kanmodel.text import with_unit
+
+MAX_EDGES = 40  # in a formula of functions
+SIZES = (1, 2, 3, 4, 6, 9, 13, 20, 30)  # edges of the formulas that are tried
+PRICES = (0.0, 0.003, 0.03)  # of R2 that a simpler function on an edge may lose, per unit of complexity
+MIN_GAIN = 1e-4  # of R2 that more complexity must bring
+MIN_WINDOWS = 6  # of the reference
+MAX_BLOCKS, BLOCK = 4, 32  # blocks of a part, and the windows that each needs if there are to be several
+DIGITS = (3, 4, 6, 9)  # of the numbers in a text, tried in turn
+LOSS, LOSS_OF_TABLES = 1e-4, 1e-7  # of R2 that fewer digits may cost
+N_PROFILED = 3  # features of a variable's profile
+
+
+@dataclass(frozen=True)
+class Part:
+    """The reference windows of one purpose.
+
+    Attributes:
+        windows: their number, in all blocks.
+        first: time stamp of the first; None if unknown.
+        last: that of the last; blocks of other parts may lie between.
+        separate: whether none shares a step with another part. Windows at the beginning of a block that do are left
+            out, but not more than half.
+    """
+
+    windows: int
+    first: str | None
+    last: str | None
+    separate: bool
+
+    def __str__(self) -> str:
+        span = "" if self.first is None else f", {self.first} to {self.last}"
+        return f"{self.windows} windows{span}{'' if self.separate else ', which share steps with those before'}"
+
+
+def split_reference(model: Forecaster) -> list[tuple[Forecaster, Part]]:
+    """The model with each part of its reference windows: up to 12 blocks in time order, which go to the parts in turn.
+
+    A block begins after the windows that share a step with the block before: their oldest row is in its last window.
+    Raises InsufficientReferenceError if there are fewer than 6 windows.
+    """
+    windows, targets, times = model.reference.windows, model.reference.targets, model.reference.times
+    n_windows = len(windows)
+    if n_windows < MIN_WINDOWS:
+        needed = f"{MIN_WINDOWS} reference windows, to search, choose and judge"
+        raise InsufficientReferenceError(f"formulas need {needed}, but there are {n_windows}")
+    n_blocks = 3 * min(MAX_BLOCKS, max(1, n_windows // (3 * BLOCK)))
+    rows: list[list[int]] = [[], [], []]
+    separate = [True, True, True]
+    for block, (first, last) in enumerate(pairwise(round(n_windows * n / n_blocks) for n in range(n_blocks + 1))):
+        n_shared = 0
+        if first:
+            shares = (windows[first:last, None, 0] == windows[first - 1, 1:]).all(dim=-1).any(dim=-1).tolist()
+            n_shared = [*shares, False].index(False)
+        rows[block % 3] += range(first + min(n_shared, (last - first) // 2), last)
+        separate[block % 3] &= n_shared <= (last - first) // 2
+    parts = []
+    for chosen, is_separate in zip(rows, separate, strict=True):
+        stamps = None if times is None else tuple(times[row] for row in chosen)
+        reference = Reference(windows[chosen], None if targets is None else targets[chosen], stamps)
+        start, end = (None, None) if stamps is None else (stamps[0], stamps[-1])
+        parts.append((replace(model, reference=reference), Part(len(chosen), start, end, is_separate)))
+    return parts
+
+
+Front = list[tuple[HeadFormula, float]]
+
+
+def find_front(
+    searched: Forecaster,
+    choosing: Forecaster,
+    output: int,
+    composition: Composition,
+    found: Callable[[HeadFormula], None] = lambda formula: None,
+) -> Front:
+    """The formulas of one output before the output function, simplest first; deterministic.
+
+    They are searched on the reference windows of `searched`, whose contributions must be finite (NonFiniteError). Each
+    is nearer to the model than the one before on those of `choosing`, of which its R2 is returned beside it: against
+    the model, through the whole model. `found` is called with those that are on the front of what is known so far.
+    """
+    function, scaling = choosing.config.output_function, choosing.scaling
+    with torch.no_grad():
+        trace = choosing.network.trace(choosing.reference.windows)
+    inputs = composition.read(choosing.reference.windows, trace)
+
+    def finish(logits: Tensor) -> Tensor:
+        if function is not None:
+            logits = activate(function, ACTIVATIONS[function].parameter, logits)
+        return logits * float(scaling.output_scale[output]) + float(scaling.output_mean[output])
+
+    full, tried = finish(trace.logits[:, output].double()), Front()
+    with part(0.8):
+        search = _Search(searched, output, composition)
+        for formulas in search.compose():
+            fitted = [formula.fit(search.inputs, search.logits) for formula in formulas]
+            tried += [(one, r2(full, finish(torch.from_numpy(one.values(inputs))))) for one in fitted]
+            for formula, _ in _choose(tried):
+                if any(formula is one for one in fitted):
+                    found(formula)
+            pause()
+    if (whole := search.tabulate()) is not None:
+        tried.append((whole, r2(full, finish(torch.from_numpy(whole.values(inputs))))))
+    return _choose(tried)
+
+
+def _choose(tried: Front) -> Front:
+    """The Pareto front of formulas with their R2."""
+    front = Front()
+    for formula, of_formula in sorted(tried, key=lambda pair: (pair[0].complexity, -pair[1])):
+        if not front or of_formula > front[-1][1] + MIN_GAIN:
+            front.append((formula, of_formula))
+    return front
+
+
+class _Search:
+    """The search for formulas of one output: of inputs (n, n_inputs) for its logits (n,), model units."""
+
+    def __init__(self, model: Forecaster, output: int, composition: Composition) -> None:
+        self._composition, self._layers, windows = composition, composition.layers, model.reference.windows
+        with torch.no_grad():
+            trace = model.network.trace(windows)
+        self._traces = composition.traces(trace, len(windows))
+        self._means = {number: of.edges.double().mean(dim=0).numpy() for number, of in self._traces.items()}
+        self.inputs, self.logits = composition.read(windows, trace), trace.logits[:, output].double().numpy()
+        self._live = sorted(
+            (number, i, j) for number in self._traces for j, i in self._layers[number].live.nonzero().tolist()
+        )
+        magnitudes = {
+            layer.layer: np.abs(layer.edges).mean(axis=0)
+            for layer in explain_windows(model, windows, output).layers
+            if layer.stage == "head" and layer.edges is not None
+        }
+        self._ranked = sorted(self._live, key=lambda edge: (-magnitudes[edge[0]][edge[2], edge[1]], edge))[:MAX_EDGES]
+        self._candidates: dict[Edge, list[Candidate]] = {}
+
+    def compose(self) -> Iterator[list[HeadFormula]]:
+        """Formulas of growing numbers of edges, whose functions are searched on the way, without repetitions.
+
+        Raises ConfigError where all but a constant would be too long.
+        """
+        seen, too_long, searched = set(), False, 0
+        sizes = dict.fromkeys([0, *(size for size in SIZES if size < len(self._ranked)), len(self._ranked)])
+        for size in sizes:
+            with part((size - searched) / (len(self._ranked) - searched or 1)):
+                for n, i, j in slices(self._ranked[searched:size]):
+                    exact = find_exact_formula(self._layers[n], i, j)  # which is then the only one
+                    suggested = [exact] if exact else suggest_formulas(*sample_edge(self._traces[n], i, j))
+                    self._candidates[n, i, j] = suggested
+            searched, formulas = size, []
+            for price in PRICES if size else PRICES[:1]:
+                formula = self._compose(self._ranked[:size], price)
+                too_long |= formula is None
+                if formula is not None and tuple(formula.edges.items()) not in seen:
+                    seen.add(tuple(formula.edges.items()))
+                    formulas.append(formula)
+            yield formulas
+        if too_long and seen == {()}:
+            raise too_long_error()
+
+    def _compose(self, kept: Sequence[Edge], price: float) -> HeadFormula | None:
+        """The formula of some edges, each with the best function; what is left out is its mean. None if too long."""
+        used, n_calls, n_operations = self._composition.find_used(kept)
+        if n_calls > MAX_CALLS or n_operations > MAX_TERMS:
+            return None
+        edges: dict[Edge, Candidate] = {}
+        constants = {(n, j): float(of.sum()) for n, means in self._means.items() for j, of in enumerate(means)}
+        for n, i, j in used:
+            chosen = max(self._candidates[n, i, j], key=lambda one: one.r2 - price * one.complexity)
+            edges[n, i, j] = replace(chosen, d=0.0)
+            constants[n, j] += chosen.d - float(self._means[n][j, i])
+        return HeadFormula(self._composition, edges, constants)
+
+    def tabulate(self) -> HeadFormula | None:
+        """The network itself; None where it is too large to be written."""
+        used, n_calls, n_operations = self._composition.find_used(self._live)
+        if n_calls > MAX_CALLS or n_operations > MAX_TERMS:
+            return None
+        tables = tabulate_edges(self._layers, self._traces, used)
+        edges: dict[Edge, Candidate | TabulatedEdge] = {}
+        constants: dict[Subnode, float] = defaultdict(float)
+        for n, i, j in self._live:
+            if (n, i, j) not in tables:  # it comes from what is constant, or leads elsewhere
+                constants[n, j] += float(self._means[n][j, i])
+            elif (exact := find_exact_formula(self._layers[n], i, j)) is not None:
+                edges[n, i, j] = replace(exact, d=0.0)
+                constants[n, j] += exact.d
+            else:
+                edges[n, i, j] = tables[n, i, j]
+        return HeadFormula(self._composition, edges, constants)
+
+
+@dataclass(frozen=True)
+class Variable:
+    """The input that a symbol is.
+
+    Attributes:
+        node: id of the node, such as ``lstm:7`` or ``feature:temp_c``, or its statistic over the steps of the window,
+            such as ``mean(temp_c)``.
+        profile: the features with the largest shares in its value; empty for a feature.
+    """
+
+    node: str
+    profile: Mapping[str, float]
+
+    def __str__(self) -> str:
+        return ", ".join([self.node, *(f"{share:.0%} {name}" for name, share in self.profile.items())])
+
+
+@dataclass(frozen=True)
+class Formula:
+    """One output as a formula: of LSTM units, which are dimensionless, or of features in their units.
+
+    Attributes:
+        output: name of the output.
+        complexity: pykan's prices of the functions on edges, or the coefficients of edges in tables, added up, and one;
+            operations between layers, which all formulas of a graph have, are not counted.
+        r2: coefficient of determination of the written formula, with its rounded numbers, against the model, through
+            the whole model, on the third part of the reference windows, which neither the search nor the choice of
+            formulas has seen; None where it has no finite value for one of them, as the logarithm of a negative number.
+        mae: mean absolute error against the targets there; None where targets are unknown, or as for `r2`.
+        expression: in Python's notation, with numpy's names of functions; ``phi_0_3_7`` is the table of edge 0, 3, 7.
+        python: a function of numpy arrays that needs nothing else, tables included.
+        latex: the same expression.
+        variables: what its symbols stand for, in the order of the function's arguments.
+    """
+
+    output: str
+    complexity: int
+    r2: float | None
+    mae: float | None
+    expression: str
+    python: str
+    latex: str
+    variables: Mapping[str, Variable]
+
+
+class Writer:
+    """Writes formulas of one output: digits are chosen on the windows of `searched`, errors measured on `judged`'s."""
+
+    def __init__(self, searched: Forecaster, judged: Forecaster, output: int, composition: Composition) -> None:
+        import sympy  # here, since it is slow to import
+
+        config, scaling, inputs = searched.config, searched.scaling, composition.inputs
+        self._config, self._scaling, self._output = config, scaling, output
+        self._symbols = [sympy.Symbol(name) for name in make_identifiers([one.name for one in inputs])]
+        columns = zip(self._symbols, inputs, strict=True)
+        self._in_model_units = [
+            symbol if (one.mean, one.scale) == (0, 1) else (symbol - one.mean) / one.scale for symbol, one in columns
+        ]
+        mixed = {one.key for one in inputs if one.key[0] != "input"}  # what features mix in
+        shares = profile_nodes(searched, mixed, with_lags=False).shares if mixed else {}
+        self._variables = []
+        for one in inputs:
+            of = shares[one.key][one.unit] if one.key in shares else np.zeros(len(config.features))
+            order = np.argsort(-of, kind="stable")[:N_PROFILED]
+            profile = {config.feature_names[f]: float(of[f]) for f in order if of[f] > 0}
+            self._variables.append(Variable(one.node, profile))
+        mean, scale = (np.array([getattr(one, name) for one in inputs]) for name in ("mean", "scale"))
+        read = []
+        for model in (searched, judged):
+            with torch.no_grad():
+                trace = model.network.trace(model.reference.windows)
+            full = torch.from_numpy(scaling.outputs_to_original(model.reference_outputs)[:, output])
+            read.append((composition.read(model.reference.windows, trace) * scale + mean, full))
+        (self._inputs, self._full), (self._judged_inputs, self._judged_full) = read
+        targets = judged.reference.targets
+        self._targets = None if targets is None else targets[:, output]
+
+    def write(self, formula: HeadFormula) -> Formula:
+        """The texts of a formula with as few digits as its R2 allows, and its errors."""
+        import sympy
+        from sympy.printing.numpy import NumPyPrinter
+
+        prefix = "phi"
+        while any(str(symbol).startswith(prefix) for symbol in self._symbols):
+            prefix += "_"
+        known = [{prefix + table.name: table.values for table in formula.tables}, "numpy"]
+
+        def evaluate(expression: Any, inputs: Array) -> Array:
+            with np.errstate(all="ignore"):
+                found = sympy.lambdify(self._symbols, expression, known, cse=True)(*inputs.T)
+            return np.broadcast_to(np.asarray(found, dtype=np.float64), (len(inputs),))
+
+        def fit(expression: Any) -> float:
+            return r2(self._full, torch.tensor(evaluate(expression, self._inputs)))
+
+        def round_to(digits: int) -> Any:
+            values = {number: float(f"{float(number):.{digits}g}") for number in exact.atoms(sympy.Float)}
+            return exact.xreplace(
+                {n: sympy.Integer(value) if value in (0, 1, -1) else sympy.Float(value) for n, value in values.items()}
+            )
+
+        node = formula.express(self._in_model_units, prefix)
+        function, parameter = self._config.output_function, 0.0
+        if function is not None:
+            parameter = ACTIVATIONS[function].parameter or 0.0
+            node = form_of(function).of_symbols(node, 0.0, parameter)
+        scale, mean = self._scaling.output_scale[self._output], self._scaling.output_mean[self._output]
+        exact = float(scale) * node + float(mean)
+        least = fit(exact) - (LOSS_OF_TABLES if formula.tables else LOSS)
+        shorter = map(round_to, DIGITS)
+        expression = next((short for short in shorter if fit(short) >= least), exact)
+        found = evaluate(expression, self._judged_inputs)
+        is_finite = bool(np.isfinite(found).all())
+        name = self._config.outputs[self._output]
+        named = zip(self._symbols, self._variables, strict=True)
+        used = {str(symbol): variable for symbol, variable in named if symbol in expression.free_symbols}
+        functions = {name: f"numpy.{name}" for name in ("maximum", "minimum")}
+        options = {"fully_qualified_modules": True, "allow_unknown_functions": True, "user_functions": functions}
+        printer = NumPyPrinter(options)
+        tables = [table.write(prefix) for table in formula.tables]
+        body = indent("\n".join([*tables, f"return {printer.doprint(expression)}\n"]), "    ")
+        return Formula(
+            output=name,
+            complexity=formula.complexity,
+            r2=r2(self._judged_full, torch.tensor(found)) if is_finite else None,
+            mae=float(np.abs(found - self._targets).mean()) if is_finite and self._targets is not None else None,
+            expression=sympy.sstr(expression.replace(sympy.Abs, sympy.Function("abs")), full_prec=False),
+            python=f"import numpy\n\n\ndef {make_identifiers([name])[0]}({', '.join(used)}):\n{body}",
+            latex=sympy.latex(expression),
+            variables=used,
+        )
+
+
+def make_identifiers(names: Sequence[str]) -> list[str]:
+    """A different identifier for each name: the name itself where it is one and new, else the nearest that is free.
+
+    An identifier is of ASCII letters, digits and underscores, and neither a keyword nor a name that Python or sympy has
+    already, such as ``lambda``, ``abs``, ``E`` or ``sin``. Accents go, other characters become underscores, a leading
+    digit gets ``x`` before it, a reserved name an underscore after it, and one that is taken a number.
+    """
+    import sympy  # here, since it is slow to import
+
+    reserved = {"numpy", *keyword.kwlist, *keyword.softkwlist, *dir(builtins), *sympy.__all__}
+    kept = {name for name in names if name.isascii() and name.isidentifier() and name not in reserved}
+    taken, identifiers = reserved | kept, list(names)
+    for place, name in enumerate(names):
+        if name not in kept or name in names[:place]:
+            plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+            stem = re.sub(r"\W+", "_", plain, flags=re.ASCII).strip("_") or "x"
+            stem = f"x{stem}" if stem[0].isdigit() else stem
+            stem = f"{stem}_" if stem in reserved else stem
+            choices = chain([stem], (f"{stem}_{number}" for number in count(2)))
+            identifiers[place] = next(choice for choice in choices if choice not in taken)
+            taken.add(identifiers[place])
+    return identifiers
+
+
+@dataclass(frozen=True, repr=False)
+class Formulas(GlobalResult):
+    """Formulas of one output: the Pareto front of complexity and error.
+
+    Attributes:
+        output: name of the output.
+        unit: of the output; None if unknown.
+        formulas: simplest first, each nearer to the model than the one before on the windows that choose.
+        searched: the reference windows that formulas are searched on.
+        chosen: those that choose the formulas of the front.
+        judged: those on which R2 and error are measured.
+    """
+
+    output: str
+    unit: str | None
+    formulas: tuple[Formula, ...]
+    searched: Part
+    chosen: Part
+    judged: Part
+
+    @classmethod
+    def of(cls, model: Forecaster, output: int) -> Formulas:
+        """Searches the formulas of one output.
+
+        Raises:
+            ConfigError: a layer norm or a softmax mixes what a formula would have to hold alone, an operation or the
+                output function cannot be written, or what is between the layers would be too long.
+            InsufficientReferenceError: there are fewer than 6 reference windows.
+            NonFiniteError: a contribution is not finite on the reference windows.
+        """
+        config = model.config
+        if config.output_function == "softmax":
+            raise ConfigError("a formula needs outputs that are functions of one node, but softmax mixes them")
+        if config.output_function is not None:
+            form_of(config.output_function)
+        composition = Composition.of(model, output)
+        (searched, chosen, judged), parts = zip(*split_reference(model), strict=True)
+        written: dict[int, tuple[HeadFormula, Formula]] = {}  # by the identity of what is kept beside it
+
+        def write(formula: HeadFormula) -> Formula:
+            if id(formula) not in written:
+                written[id(formula)] = formula, writer.write(formula)
+            return written[id(formula)][1]
+
+        with part(0.8):
+            writer = Writer(searched, judged, output, composition)
+            front = find_front(searched, chosen, output, composition, lambda formula: tell(lambda: write(formula)))
+        formulas = tuple(write(formula) for formula, _ in slices(front))
+        unit = config.target_of(output).unit
+        return cls(config.outputs[output], unit, formulas, *parts, reference=model.reference_span)
+
+    def __len__(self) -> int:
+        return len(self.formulas)
+
+    def __iter__(self) -> Iterator[Formula]:
+        return iter(self.formulas)
+
+    def __getitem__(self, number: int) -> Formula:
+        return self.formulas[number]
+
+    def simplest(self, r2: float) -> Formula | None:
+        """The simplest formula with at least this R2 on the judged windows; None if there is none."""
+        return next((formula for formula in self.formulas if formula.r2 is not None and formula.r2 >= r2), None)
+
+    def table(self) -> list[dict[str, Any]]:
+        """A row for each formula, simplest first."""
+        columns = ("complexity", "r2", "mae", "expression")
+        return [{name: getattr(formula, name) for name in columns} for formula in self.formulas]
+
+    def _title(self) -> str:
+        return f"Formulas for {with_unit(self.output, self.unit)}"
+
+    def _facts(self) -> dict[str, str]:
+        """The windows of each purpose, and what the symbols stand for."""
+        parts = {f"{name} on": str(getattr(self, name)) for name in ("searched", "chosen", "judged")}
+        return parts | {symbol: str(of) for formula in self.formulas for symbol, of in formula.variables.items()}
+
+    def _tables(self) -> list[Table]:
+        rows = self.table()
+        return [Table(rows, list(rows[0]))]
+
+    def _details(self) -> str:
+        return super()._details() + html.fold("Python", html.write_code(self.formulas[-1].python))
+
+    def _repr_latex_(self) -> str:
+        """The last formula, which is nearest to the model."""
+        return f"$\\displaystyle {self.formulas[-1].latex}$"

@@ -1,0 +1,257 @@
+"""What a report finds: questions with answers, evidence and small pictures, and how answers write times and amounts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from kanmodel.arrays import Array
+from kanmodel.checkpoint import Forecaster
+from kanmodel.errors import DataError
+from kanmodel.result import Theme, draw
+from kanmodel.tables.instants import DAY, read_instants, to_local
+from kanmodel.text import write_figure
+
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_OFFSET = re.compile(r"(?:Z|[+-]\d\d:?\d\d)$")
+
+SummaryId = Literal["forecast", "accuracy", "intervals", "drivers", "response", "limits"]
+NetworkId = Literal["sparsity", "features", "independence", "opacity", "depth", "shapes", "trust"]
+FindingId = Literal[SummaryId, NetworkId]
+Part = Literal["month", "hour"]
+
+
+@dataclass(frozen=True)
+class Bars:
+    """A figure of each series, hour, month or step, beside another.
+
+    Attributes:
+        by: what the rows are of.
+        rows: `label`, `windows` and two figures, in order, by default `mae` and `simple_mae` of the simple forecast; a
+            label is a number of steps, an hour, a month such as ``2024-03``, or the name of a series.
+        simple: what the other figure is.
+        axis: what the labels are.
+        unit: of the figures; None if unknown.
+        title: what the figure is.
+        figures: their names in the rows.
+    """
+
+    by: Literal["step", "series"] | Part
+    rows: Sequence[Mapping[str, Any]]
+    simple: str
+    axis: str
+    unit: str | None
+    title: str = "Average miss"
+    figures: tuple[str, str] = ("mae", "simple_mae")
+
+    def name(self, row: Mapping[str, Any]) -> str:
+        """The label of a row in words; a month without its year if all are of the same."""
+        if self.by != "month":
+            return str(row["label"])
+        year, month = row["label"].split("-")
+        years = {each["label"].split("-")[0] for each in self.rows}
+        return MONTHS[int(month) - 1] + (f" {year}" if len(years) > 1 else "")
+
+
+@dataclass(frozen=True)
+class Drivers:
+    """How far each group or feature without a group moves the forecasts, most important first.
+
+    Attributes:
+        rows: `name`, `mean_abs_contribution`, `interval`, `share` of each.
+        rest: number and share of the others.
+        unit: of the contributions; None if unknown.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    rest: tuple[int, float]
+    unit: str | None
+
+
+@dataclass(frozen=True)
+class Example:
+    """The waterfall of one forecast.
+
+    Attributes:
+        title: which forecast.
+        start: the forecast for the baseline.
+        contributions: by name, largest first, those of the others as the last.
+        prediction: the forecast.
+        actual: the actual value; None if unknown.
+        unit: of all of these; None if unknown.
+    """
+
+    title: str
+    start: float
+    contributions: Mapping[str, float]
+    prediction: float
+    actual: float | None
+    unit: str | None
+
+
+@dataclass(frozen=True)
+class Response:
+    """The change of the forecasts as a feature is shifted at all steps of the windows.
+
+    Attributes:
+        feature: its name; `feature_unit` is None if unknown.
+        label: the name, shortened so that it differs from those of other responses.
+        shift: (points,), in the feature's unit; the middle one is 0.
+        change: mean change of the forecast, (points,), in the target's unit.
+        low, high: its 10th and 90th percentile over the windows, (points,).
+        outside: share of the windows of which a value is then outside the training range, (points,).
+        unit: the target's; None if unknown.
+    """
+
+    feature: str
+    label: str
+    feature_unit: str | None
+    shift: Sequence[float]
+    change: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+    outside: Sequence[float]
+    unit: str | None
+
+
+@dataclass(frozen=True)
+class Band:
+    """Forecasts in the order of time with their interval and the actual values.
+
+    Attributes:
+        title: what the interval is.
+        forecast, lower, upper: (n,) each.
+        actual: (n,); None if unknown.
+        first, last: the times of the ends; empty if unknown.
+        unit: of all values; None if unknown.
+    """
+
+    title: str
+    forecast: Sequence[float]
+    lower: Sequence[float]
+    upper: Sequence[float]
+    actual: Sequence[float] | None
+    first: str
+    last: str
+    unit: str | None
+
+
+Panel = Bars | Band | Drivers | Example | Response
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A question of the report and its answer.
+
+    Attributes:
+        id: which question.
+        question: in words.
+        answer: as Markdown with names in backticks.
+        evidence: the numbers of the answer, and those behind it, by name; JSON values.
+        brief: a shorter answer, as the page has it; empty for the same.
+        panels: pictures of the evidence.
+        caption: what they show.
+        headlines: a figure in large type, and what it is.
+    """
+
+    id: FindingId
+    question: str
+    answer: str
+    evidence: Mapping[str, Any]
+    brief: str = ""
+    panels: tuple[Panel, ...] = ()
+    caption: str = ""
+    headlines: tuple[tuple[str, str], ...] = ()
+
+    def draw(self, theme: Theme = "auto") -> list[str]:
+        """The panels as SVG."""
+        return [draw(panel, theme, n_beside=len(self.panels)).decode() for panel in self.panels]
+
+
+@dataclass(frozen=True)
+class Times:
+    """The times of the reference windows' last steps.
+
+    Attributes:
+        texts: as the checkpoint has them; None if it has none.
+        local: seconds since 1970 by the clocks of the place, (n,); None if they are no dates.
+        zone: its name; empty if the times have none.
+        forecast: the times that are forecast, likewise, or, where it is unknown how far ahead, those of the last steps.
+        is_ahead: whether it is known how far ahead that is.
+    """
+
+    texts: tuple[str, ...] | None
+    local: Array | None
+    zone: str
+    forecast: Array | None
+    is_ahead: bool
+
+    @classmethod
+    def of(cls, model: Forecaster, output: int) -> Times:
+        """Those of a model; times that cannot be read are texts."""
+        config, texts, time = model.config, model.reference.times, model.config.time
+        zone, is_ahead = time.zone if time else None, bool(config.ahead and time is not None and time.dated)
+        try:
+            instants, dated = (None, False) if texts is None else read_instants(list(texts), "times[{}]".format, zone)
+        except DataError:
+            instants, dated = None, False
+        if instants is None or not dated or texts is None:
+            return cls(texts, None, "", None, is_ahead)
+        named = zone or ("UTC" if _OFFSET.search(texts[0]) else "")
+        later = instants
+        if time is not None and is_ahead:
+            later = time.later(instants, config.ahead + output // len(config.targets))
+        return cls(texts, to_local(instants, zone), named, to_local(later, zone), is_ahead)
+
+    def name(self, window: int) -> str:
+        """The time of a window's last step; empty if unknown."""
+        if self.local is None:
+            return f"`{self.texts[window]}`" if self.texts else ""
+        at = np.datetime64(int(self.local[window]), "s").item()
+        clock = f", {at:%H:%M}" if (self.local % DAY).any() else ""
+        return f"{at.day} {MONTHS[at.month - 1]} {at.year}{clock}"
+
+    @property
+    def span(self) -> str | None:
+        """From the first to the last; None if unknown."""
+        zone = f" ({self.zone})" if self.zone else ""
+        return f"{self.name(0)} to {self.name(-1)}{zone}".replace("`", "") if self.texts else None
+
+    def describe(self, part: Part) -> str:
+        """What the hours or months of `forecast` are."""
+        what = f"{part} that is forecast" if self.is_ahead else f"{part} in which the forecast is made"
+        return f"{what} ({self.zone})" if self.zone and part == "hour" else what
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """Writes amounts of the target in its unit, with the decimals of the spread of what is forecast."""
+
+    unit: str | None
+    scale: float
+
+    @classmethod
+    def of(cls, model: Forecaster, output: int) -> Amounts:
+        """Those of an output; forecasts that hardly vary have the decimals of actual values, or five digits at most."""
+        forecasts, targets = model.scaling.outputs_to_original(model.reference_outputs), model.reference.targets
+        least = abs(forecasts[:, output].mean()) / 100 if targets is None else targets[:, output].std()
+        return cls(model.config.target_of(output).unit, float(max(model.output_std[output], least)))
+
+    def __call__(self, value: float) -> str:
+        """``1.59 K``."""
+        written = write_figure(value, self.scale)
+        return f"{written} {self.unit}" if self.unit else written
+
+    def signed(self, value: float) -> str:
+        """``+1.59 K``."""
+        written = self(value)
+        return f"+{written}" if value > 0 and write_figure(value, self.scale) != "0" else written
+
+
+def write_percent(share: float) -> str:
+    """``53 %``."""
+    return f"{100 * share:.0f} %"

@@ -1,0 +1,484 @@
+"""Pruning of KAN edges: by fidelity, the R2 of the forecasts against the full model, or by thresholds as in pykan.
+
+A pruned edge is replaced by its mean over the reference windows in the full model (``fill="mean"``, mean ablation), or
+by zero as in pykan. Mean ablation usually needs fewer edges for the same fidelity, since it removes only the variation.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from kanmodel.checkpoint import Forecaster
+from kanmodel.computing import slices
+from kanmodel.errors import DataError, InsufficientReferenceError, NonFiniteError, Problem, quote, refuse_unknown
+from kanmodel.network.chain import LayerKey, Network, Trace
+from kanmodel.network.connections import (
+    EdgeKey,
+    Kept,
+    connected_nodes,
+    edges_between,
+    passing_edges,
+    read_place,
+    rows_of_layers,
+    set_place,
+)
+from kanmodel.network.layer import LayerTrace
+from kanmodel.structure import scores as pykan
+from kanmodel.structure.importance import Importance
+from kanmodel.structure.scores import MIN_INPUTS
+
+Fill = Literal["mean", "zero"]
+Metric = Literal["contribution", "backward", "forward_n", "forward_u"]  # mean |contribution|, or a score of pykan
+Scores = dict[LayerKey, Tensor]  # model units, (n_subnodes, n_in) for layers of edges, (n_nodes,) for places of nodes
+EVALUATIONS = 4e9  # budget of edge function evaluations per metric
+DEFAULT_FIDELITY = 0.99
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Scores at or below which a part is removed, model units; the defaults are pykan's for the backward score.
+
+    Hidden nodes go first, then edges, then the input nodes of a KAN, each scored again without what has gone before.
+
+    Attributes:
+        node: for nodes of hidden layers. With a metric other than backward, the score of a node is that of its
+            strongest outgoing edge.
+        edge: for edges, scored again without the removed nodes.
+        input: for the input nodes of a KAN, scored again without the removed edges.
+    """
+
+    node: float = 0.01
+    edge: float = 0.03
+    input: float = 0.01
+
+
+@dataclass(frozen=True)
+class PruningRule:
+    """How to prune: by fidelity, or by thresholds where they are given.
+
+    Attributes:
+        metric: the order of edges; None stands for the metric that keeps the fewest edges at the fidelity, and for
+            backward with thresholds.
+        fidelity: the smallest accepted R2 against the full model on the reference windows; ignored with thresholds.
+        fill: what replaces a pruned edge: its mean over the reference windows, or zero.
+        without: edges to remove in any case, after the rest of the rule; sorted, without duplicates.
+    """
+
+    metric: Metric | None = None
+    fidelity: float | None = DEFAULT_FIDELITY
+    thresholds: Thresholds | None = None
+    fill: Fill = "mean"
+    without: tuple[EdgeKey, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        fidelity: float | None = None,
+        metric: Metric | None = None,
+        thresholds: Thresholds | Mapping[str, float] | None = None,
+        fill: Fill = "mean",
+        without: tuple[EdgeKey, ...] = (),
+    ) -> PruningRule:
+        """The rule of a call, with a fidelity of 0.99 if there is neither fidelity nor thresholds.
+
+        Raises:
+            DataError: fidelity and thresholds are both given, or a number is out of range.
+            UnknownNameError: a threshold that does not exist.
+        """
+        if thresholds is None:
+            kept = DEFAULT_FIDELITY if fidelity is None else float(fidelity)
+            if not 0 <= kept <= 1:
+                raise DataError.at("fidelity", f"must be a number from 0 to 1, but is {quote(fidelity)}")
+            return cls(metric, kept, None, fill, without)
+        if fidelity is not None:
+            raise DataError("fidelity and thresholds are both given: give one", [Problem("fidelity", "is given twice")])
+        given = vars(thresholds) if isinstance(thresholds, Thresholds) else thresholds
+        for name, value in given.items():
+            refuse_unknown("threshold", name, ("node", "edge", "input"))
+            if value < 0:
+                raise DataError.at(f"thresholds.{name}", f"must be a number from 0, but is {quote(value)}")
+        return cls(metric, None, Thresholds(**given), fill, without)
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How well a pruned network forecasts, on the reference windows.
+
+    Attributes:
+        r2: coefficient of determination of the pruned outputs against the full model's.
+        mae: mean absolute error of the pruned outputs against the targets, the target's unit; None where unknown.
+        mae_full: the same of the full model.
+    """
+
+    r2: float
+    mae: float | None
+    mae_full: float | None
+
+    @classmethod
+    def of(cls, model: Forecaster, output: int, full: Tensor, pruned: Tensor) -> Fidelity:
+        """The fidelity of one output, from all outputs for the reference windows, (n, n_outputs), model units.
+
+        Raises:
+            NonFiniteError: the pruned output is not finite for a window, or too large for an R2.
+        """
+        full, pruned = full[:, output].double(), pruned[:, output].double()
+        kept = r2(full, pruned)
+        if not math.isfinite(kept):
+            n_lost, name = int((~torch.isfinite(pruned)).sum()), model.config.outputs[output]
+            windows = f"{n_lost} of {len(pruned)} reference windows: a function of an edge has left its domain"
+            reason = f"not finite for {windows}" if n_lost else "too large for an R2"
+            raise NonFiniteError(f"the pruned network's output {name} is {reason}; keep more edges")
+        if model.reference.targets is None:
+            return cls(kept, None, None)
+        targets = torch.from_numpy(model.reference.targets)[:, output]
+        scale, mean = float(model.scaling.output_scale[output]), float(model.scaling.output_mean[output])
+        return cls(kept, *(float((outputs * scale + mean - targets).abs().mean()) for outputs in (pruned, full)))
+
+    def __str__(self) -> str:
+        errors = "" if self.mae is None else f", MAE {self.mae:.4g} (full model {self.mae_full:.4g})"
+        return f"R2 {self.r2:.4f} against the full model{errors}"
+
+
+def r2(full: Tensor, pruned: Tensor) -> float:
+    """Coefficient of determination of pruned outputs against full ones, (n,).
+
+    Of constant full outputs it is 1 if the pruned ones are equal, else 0. It is minus infinity where a pruned output is
+    not finite, so that no fidelity is ever held.
+    """
+    if not torch.isfinite(pruned).all():
+        return float("-inf")
+    deviation = full - full.mean()
+    size = float(deviation.abs().max())
+    if size == 0:
+        return float(torch.equal(pruned, full))
+    lost, spread = (float(((values / size) ** 2).sum()) for values in (pruned - full, deviation))
+    return 1 - lost / spread
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """What a rule keeps of a network.
+
+    Attributes:
+        rule: the rule, its metric resolved.
+        edges: whether an edge is kept, by (stage, layer).
+        nodes: whether a node is kept, by place.
+        fidelity: of the pruned network.
+    """
+
+    rule: PruningRule
+    edges: Kept
+    nodes: Kept
+    fidelity: Fidelity
+
+    @property
+    def n_edges(self) -> int:
+        """Number of edges that are kept."""
+        return _count(self.edges)
+
+    @property
+    def kept(self) -> bytes:
+        """A cache key, equal for equal sets of edges and nodes."""
+        return b"".join(keep.numpy().tobytes() for kept in (self.edges, self.nodes) for keep in kept.values())
+
+
+@dataclass(frozen=True)
+class FidelityPoint:
+    """The fidelity with some of the edges.
+
+    Attributes:
+        edges: number of edges that are kept.
+        threshold: the highest score of an edge that was removed by its score, model units; 0 if none was.
+        fidelity: of the network with these edges.
+    """
+
+    edges: int
+    threshold: float
+    fidelity: Fidelity
+
+
+class MaskedForward:
+    """Forward passes over the reference windows of a model in which masked edges are replaced by a constant.
+
+    Attributes:
+        live: the edges that the model itself has not masked.
+        fills: what replaces each edge when it is masked, (n_subnodes, n_in) by (stage, layer).
+    """
+
+    def __init__(self, model: Forecaster, fill: Fill = "mean") -> None:
+        self.model, self._layers = model, model.network.layers
+        self._first = next(iter(self._layers), None)  # the layer whose inputs no edge changes
+        with torch.no_grad():
+            self._unmasked = model.network.trace(model.reference.windows)
+        self.live: Kept = {key: layer.live for key, layer in self._layers.items()}
+        self._last: tuple[Tensor, Tensor] | None = None
+        self.fills = {
+            (stage, number): trace.edges.mean(dim=0) if fill == "mean" else torch.zeros_like(trace.edges[0])
+            for stage, traces in self._unmasked.stages.items()
+            for number, trace in enumerate(traces)
+        }
+
+    @torch.no_grad()
+    def trace(self, kept: Kept) -> Trace:
+        """The activations with the kept edges alone; masked edges are 0 in the trace."""
+        through = partial(self._through, kept)
+        return self.model.network.retrace(self._unmasked, self.model.reference.windows, through)
+
+    def _through(self, kept: Kept, stage: str, number: int, x: Tensor) -> LayerTrace:
+        key, layer = (stage, number), self._layers[stage, number]
+        edges = self._unmasked.stages[stage][number].edges if key == self._first else layer.edges(x)
+        edges = torch.where(kept[key], edges, 0 * x[:, None])  # NaN where an input is, as behind a mask of 0
+        subnodes = edges.sum(dim=2) + (self.fills[key] * ~kept[key]).sum(dim=1)
+        return LayerTrace(x, edges, subnodes, layer.nodes(subnodes))
+
+    @torch.no_grad()
+    def outputs(self, kept: Kept) -> Tensor:
+        """The outputs of `trace`, up to rounding. Sub-nodes of the first layer are summed where their edges changed."""
+
+        def through(stage: str, number: int, x: Tensor) -> LayerTrace:
+            key, layer = (stage, number), self._layers[stage, number]
+            if key != self._first:
+                return self._through(kept, stage, number, x)
+            edges = self._unmasked.stages[stage][number].edges
+            last, sums = self._last or (~kept[key], edges.new_empty(edges.shape[:2]))
+            for j in (kept[key] != last).any(dim=1).nonzero().flatten().tolist():
+                of_subnode = torch.where(kept[key][j], edges[:, j], 0 * x).sum(dim=1)
+                sums[:, j] = of_subnode + (self.fills[key][j] * ~kept[key][j]).sum()
+            self._last = kept[key].clone(), sums
+            return LayerTrace(x, edges, sums, layer.nodes(sums))
+
+        return self.model.network.retrace(self._unmasked, self.model.reference.windows, through).outputs
+
+    @cached_property
+    def full(self) -> Trace:
+        """The activations with all live edges."""
+        return self.trace(self.live)
+
+    def fidelity(self, output: int, edges: Kept) -> Fidelity:
+        """The fidelity of one output with these edges alone. Raises as `Fidelity.of`."""
+        return Fidelity.of(self.model, output, self.full.outputs, self.trace(edges).outputs)
+
+
+def score_network(model: Forecaster, importance: Importance, trace: Trace, metric: Metric) -> tuple[Scores, Scores]:
+    """Scores of the edges, and of the nodes, from contributions or from activations on the reference windows.
+
+    The backward metric scores nodes directly. With any other metric, the score of a node is that of its strongest
+    outgoing edge, and infinity in the last layer of a row.
+
+    Raises:
+        InsufficientReferenceError: the metric is a score of pykan, and there are too few reference windows for one.
+    """
+    network, n_windows = model.network, len(model.reference.windows)
+    if metric == "contribution":
+        scale = float(model.scaling.output_scale[importance.output_index])
+        edges = {key: torch.from_numpy(importance.edges[key].value / scale) for key in network.layers}
+    elif n_windows < MIN_INPUTS:
+        needed = f"metric {metric} needs at least {MIN_INPUTS} reference windows"
+        raise InsufficientReferenceError(f"{needed}, but the checkpoint holds {n_windows}")
+    else:
+        scores, nodes = pykan.score_network(network, trace)
+        edges = {key: getattr(of_layer, metric)[0] for key, of_layer in scores.items()}
+        if metric == "backward":
+            return edges, nodes
+    nodes = {}
+    for row in rows_of_layers(network.config):
+        after = torch.full_like(network.layers[row[-1]].node_bias, float("inf"))
+        for key in reversed(row):
+            nodes[set_place(key)] = after
+            nodes[read_place(network.config, key)] = after = edges[key].amax(dim=0)
+    return edges, nodes
+
+
+def prune_by_rule(model: Forecaster, importance: Importance, rule: PruningRule) -> Pruning:
+    """Prunes a model by a rule, for the output of `importance`; pauses between the networks that are tried.
+
+    By fidelity: removes edges in the order of a metric, weakest first, as long as the R2 is at least `rule.fidelity`,
+    and what is then cut off from the inputs or outputs of its KAN. Large networks lose edges in groups of equal size;
+    the group that lowers the R2 too far is then removed edge by edge. An output that is not finite is below any
+    fidelity. By thresholds: removes nodes, then edges, then inputs, as pykan's `prune_node`, `prune_edge` and
+    `prune_input`. The edges of `rule.without` are removed last; see `remove_edges`.
+
+    Raises:
+        InsufficientReferenceError: the metric is a score, and there are too few reference windows for one.
+        NonFiniteError: thresholds or `without` leave a network whose output is not finite on the reference windows.
+    """
+    if rule.without:
+        pruning = prune_by_rule(model, importance, replace(rule, without=()))
+        return remove_edges(model, importance.output_index, pruning, rule.without)
+    masked, output = MaskedForward(model, rule.fill), importance.output_index
+    if rule.thresholds is not None:
+        metric = rule.metric or "backward"
+        edges, nodes = _cut_at_thresholds(masked, importance, metric, rule.thresholds)
+        rule = replace(rule, metric=metric, fidelity=None)
+    else:
+        usable = get_args(Metric) if len(model.reference.windows) >= MIN_INPUTS else ("contribution",)
+        metrics: tuple[Metric, ...] = (rule.metric,) if rule.metric else usable
+        kept: dict[Metric, Kept] = {}
+        for metric in slices(metrics):
+            scores, _ = score_network(model, importance, masked.full, metric)
+            fewest = min(map(_count, kept.values()), default=None)
+            if fewest is None or _may_keep_fewer(masked, output, scores, rule.fidelity or 0.0, fewest):
+                kept[metric] = _cut_by_fidelity(masked, output, scores, rule.fidelity or 0.0)
+        metric = min(kept, key=lambda metric: _count(kept[metric]))
+        rule, edges = replace(rule, metric=metric), kept[metric]
+        nodes = connected_nodes(model.network, output, passing_edges(model.network, edges))
+    return Pruning(rule, edges, nodes, masked.fidelity(output, edges))
+
+
+def remove_edges(model: Forecaster, output: int, pruning: Pruning, without: tuple[EdgeKey, ...]) -> Pruning:
+    """Removes more edges from a pruning, and the nodes that this disconnects from the inputs or outputs of their KAN.
+
+    Raises as `Fidelity.of`.
+    """
+    network, edges = model.network, {key: keep.clone() for key, keep in pruning.edges.items()}
+    for stage, layer, i, j in without:
+        edges[stage, layer][j, i] = False
+    before, after = (connected_nodes(network, output, passing_edges(network, kept)) for kept in (pruning.edges, edges))
+    staying = {key: after[key] | ~before[key] for key in before}
+    edges = edges_between(network, edges, staying)
+    nodes = {key: keep & staying[key] for key, keep in pruning.nodes.items()}
+    fidelity = MaskedForward(model, pruning.rule.fill).fidelity(output, edges)
+    return Pruning(replace(pruning.rule, without=without), edges, nodes, fidelity)
+
+
+def trace_fidelity(
+    model: Forecaster, importance: Importance, metric: Metric = "contribution", fill: Fill = "mean"
+) -> tuple[FidelityPoint, ...]:
+    """Fidelity against the number of kept edges, removed in the order of one metric, with pauses between the points.
+
+    From all edges to none, or to before the first network whose output is not finite. Raises as `score_network`.
+    """
+    masked, output = MaskedForward(model, fill), importance.output_index
+    weakest_first = _order_edges(masked, score_network(model, importance, masked.full, metric)[0])
+    points = []
+    for n_removed, edges in _remove_weakest(masked, output, weakest_first, count_at_once(model)):
+        try:
+            fidelity = masked.fidelity(output, edges)
+        except NonFiniteError:
+            break
+        points.append(FidelityPoint(_count(edges), weakest_first[n_removed - 1][0] if n_removed else 0.0, fidelity))
+    return tuple(points)
+
+
+def count_at_once(model: Forecaster) -> int:
+    """The number of edges removed per step, so that all steps together take about `EVALUATIONS` at most.
+
+    A step is one forward pass, so one by one the time would grow with the square of the number of edges. It is one up
+    to about 2,800 edges of a head without a front over 512 reference windows.
+    """
+    config = model.config
+    front, head = (sum(layer.n_in * layer.n_subnodes for layer in layers) for layers in (config.front, config.head))
+    of_network = len(model.reference.windows) * (config.lookback * front + head + config.graph_size)
+    return max(1, math.ceil((front + head) * of_network / EVALUATIONS))
+
+
+def prune_network(model: Forecaster, pruning: Pruning) -> Network:
+    """A new network with the pruned edges masked and their fill added to the bias of their sub-nodes."""
+    fills = MaskedForward(model, pruning.rule.fill).fills
+    pruned = copy.deepcopy(model.network)
+    for key, layer in pruned.layers.items():
+        dropped = ~pruning.edges[key] & layer.live
+        layer.subnode_bias += layer.subnode_scale * (fills[key] * dropped).sum(dim=1)
+        layer.mask_edges(dropped)
+    return pruned
+
+
+def _cut_at_thresholds(
+    masked: MaskedForward, importance: Importance, metric: Metric, thresholds: Thresholds
+) -> tuple[Kept, Kept]:
+    """The edges and nodes left when nodes, then edges, then inputs go, each scored on what the step before leaves."""
+
+    def score(trace: Trace, left: str) -> tuple[Scores, Scores]:
+        edges, nodes = score_network(masked.model, importance, trace, metric)
+        if left and any(bool(torch.isnan(values).any()) for values in (*edges.values(), *nodes.values())):
+            reason = "is not finite on the reference windows: a function of an edge has left its domain"
+            raise NonFiniteError(
+                f"the {left} that the thresholds keep leave a network that {reason}; lower the thresholds"
+            )
+        return edges, nodes
+
+    network = masked.model.network
+    _, scores = score(masked.full, "")
+    nodes = {key: values > thresholds.node for key, values in scores.items()}
+    rows = rows_of_layers(network.config)
+    firsts = [read_place(network.config, row[0]) for row in rows]
+    for end in (*firsts, *(set_place(row[-1]) for row in rows)):  # only hidden nodes are removed
+        nodes[end] = torch.ones_like(nodes[end])
+    edges = edges_between(network, masked.live, nodes)
+    scores, _ = score(masked.trace(edges), "nodes")
+    for key, layer in network.layers.items():  # as in pykan, the threshold is not for edges with a symbolic function
+        edges[key] &= (scores[key] > thresholds.edge) | layer.is_symbolic
+    _, scores = score(masked.trace(edges), "edges")
+    nodes |= {first: scores[first] > thresholds.input for first in firsts}
+    return edges_between(network, edges, nodes), nodes
+
+
+def _order_edges(masked: MaskedForward, scores: Scores) -> list[tuple[float, EdgeKey]]:
+    """The live edges, weakest first; of edges with equal scores, the last by (stage, layer, i, j) first."""
+    live = [(*key, i, j) for key in scores for i, j in masked.live[key].T.nonzero().tolist()]
+    scored = [(float(scores[stage, layer][j, i]), (stage, layer, i, j)) for stage, layer, i, j in live]
+    return sorted(scored, key=lambda edge: edge[0], reverse=True)[::-1]  # sorting is stable
+
+
+def _remove_weakest(
+    masked: MaskedForward, output: int, weakest_first: Sequence[tuple[float, EdgeKey]], at_once: int, start: int = 0
+) -> Iterator[tuple[int, Kept]]:
+    """Yields the number of edges removed by their score, and the edges that are then left, without those cut off.
+
+    From the `start` weakest removed to all, `at_once` more each time; each set of edges once. Pauses between them.
+    """
+    network, n_removed = masked.model.network, 0
+    remaining, last = passing_edges(network, masked.live), None
+    for end in slices([*range(start, len(weakest_first), at_once), len(weakest_first)]):
+        edges = _remove(network, output, remaining, weakest_first[n_removed:end])
+        n_removed = end
+        if last is None or any(not torch.equal(edges[key], last[key]) for key in last):
+            last = edges
+            yield end, edges
+
+
+def _remove(network: Network, output: int, remaining: Kept, edges: Sequence[tuple[float, EdgeKey]]) -> Kept:
+    """Removes edges from the `remaining` ones, in place; returns those that are then not cut off."""
+    for _, (stage, layer, i, j) in edges:
+        remaining[stage, layer][j, i] = False
+    return edges_between(network, remaining, connected_nodes(network, output, remaining))
+
+
+def _cut_by_fidelity(masked: MaskedForward, output: int, scores: Scores, fidelity: float) -> Kept:
+    """The smallest set along the order of `scores` such that it and every larger set tried keep the fidelity."""
+    weakest_first, full = _order_edges(masked, scores), masked.full.outputs[:, output].double()
+    # Edges that are cut off already may have an effect: a node without inputs is a constant.
+    best, n_best = masked.live, 0
+    for at_once in slices(sorted({count_at_once(masked.model), 1}, reverse=True)):
+        for n_removed, edges in _remove_weakest(masked, output, weakest_first, at_once, n_best):
+            if r2(full, masked.outputs(edges)[:, output].double()) < fidelity:
+                break
+            best, n_best = edges, n_removed
+    return best
+
+
+def _may_keep_fewer(masked: MaskedForward, output: int, scores: Scores, fidelity: float, fewest: int) -> bool:
+    """Whether `_cut_by_fidelity` may keep fewer edges: not if the first set with fewer does not keep the fidelity."""
+    if count_at_once(masked.model) > 1:  # then it does not try every set
+        return True
+    weakest_first, network = _order_edges(masked, scores), masked.model.network
+
+    def keep(n_removed: int) -> Kept:
+        return _remove(network, output, passing_edges(network, masked.live), weakest_first[:n_removed])
+
+    n = bisect_left(range(len(weakest_first) + 1), True, key=lambda n_removed: _count(keep(n_removed)) < fewest)
+    full = masked.full.outputs[:, output].double()
+    return n <= len(weakest_first) and r2(full, masked.outputs(keep(n))[:, output].double()) >= fidelity
+
+
+def _count(edges: Mapping[LayerKey, Tensor]) -> int:
+    return sum(int(keep.sum()) for keep in edges.values())

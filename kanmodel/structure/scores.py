@@ -1,0 +1,124 @@
+"""pykan's scores of edges and nodes, on a batch of inputs.
+
+They are magnitudes: unsigned, not percentages, blind to cancellation, and about the inputs of layers in a row. Equal to
+pykan 0.2.8: `acts_scale` (forward_n), `edge_actscale` (forward_u), `edge_scores` and `node_scores` (backward). Source:
+Liu et al. 2024, arXiv 2408.10205, section 4.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kanmodel.errors import InsufficientReferenceError, UnknownNameError
+from kanmodel.network.chain import LayerKey, Network, Trace
+from kanmodel.network.connections import read_place, rows_of_layers, set_place
+from kanmodel.network.layer import KANLayer, LayerTrace
+
+MIN_INPUTS = 128  # a standard deviation over fewer says little; over one it does not exist
+
+
+@dataclass(frozen=True)
+class KANScores:
+    """Scores of layers in a row, a tensor per layer of edges, (n_subnodes, n_in); standard deviations are unbiased.
+
+    Attributes:
+        forward_u: standard deviation of what the edge adds.
+        forward_n: the same, divided by the standard deviation of the edge's input plus 0.1.
+        backward: how much of the outputs' spread passes through the edge, the mean over outputs.
+        nodes: the same for nodes, (n_nodes,) for every layer of nodes, inputs first.
+    """
+
+    forward_u: tuple[Tensor, ...]
+    forward_n: tuple[Tensor, ...]
+    backward: tuple[Tensor, ...]
+    nodes: tuple[Tensor, ...]
+
+    @property
+    def feature_score(self) -> Tensor:
+        """pykan's name for the scores of the inputs, (n_in,); after an LSTM these are its units."""
+        return self.nodes[0]
+
+
+def score_layers(layers: Sequence[KANLayer], inputs: Tensor) -> KANScores:
+    """Scores of layers, first to last, for inputs (batch, n_in) of the first, model units. Raises as `score_traces`."""
+    return score_traces(layers, _trace(layers, inputs))
+
+
+def score_traces(layers: Sequence[KANLayer], traces: Sequence[LayerTrace]) -> KANScores:
+    """Scores of layers for inputs that have passed already; `InsufficientReferenceError` if they are less than 128."""
+    n_inputs = len(traces[0].inputs)
+    if n_inputs < MIN_INPUTS:
+        raise InsufficientReferenceError(f"scores need at least {MIN_INPUTS} inputs, but there are {n_inputs}")
+    forward_u = tuple(trace.edges.std(dim=0) for trace in traces)
+    every_output = torch.eye(layers[-1].config.n_out, dtype=forward_u[0].dtype)
+    edges, nodes = _pass_back(layers, traces, forward_u, every_output)
+    forward_n = tuple(u / (trace.inputs.std(dim=0) + 0.1) for u, trace in zip(forward_u, traces, strict=True))
+    return KANScores(forward_u, forward_n, tuple(edges), tuple(nodes))
+
+
+def score_network(network: Network, trace: Trace) -> tuple[dict[LayerKey, KANScores], dict[LayerKey, Tensor]]:
+    """Scores of each layer in its row, and of the nodes by their places; raises as `score_traces`.
+
+    A row is a KAN of its own, and a graph's layers are applied to all their rows of inputs.
+    """
+    layers, nodes = dict[LayerKey, KANScores](), dict[LayerKey, Tensor]()
+    for row in rows_of_layers(network.config):
+        traces = [trace.stages[stage][number] for stage, number in row]
+        scores = score_traces([network.layers[key] for key in row], traces)
+        for at, key in enumerate(row):
+            parts = (scores.forward_u, scores.forward_n, scores.backward)
+            u, n, backward = (of[at : at + 1] for of in parts)
+            layers[key] = KANScores(u, n, backward, scores.nodes[at : at + 2])
+            nodes[read_place(network.config, key)], nodes[set_place(key)] = layers[key].nodes
+    return layers, nodes
+
+
+def attribute_node(layers: Sequence[KANLayer], inputs: Tensor, layer: int, node: int) -> Tensor:
+    """How much of the spread of one node, of a layer from 1, comes from each input: pykan's `attribute(l, i)`.
+
+    Of inputs (batch, n_in), model units; (n_in,), in proportion to the node's own backward score.
+
+    Raises:
+        InsufficientReferenceError: there are fewer than 128 rows.
+        UnknownNameError: there is no such node.
+    """
+    n_nodes = [layer.config.n_out for layer in layers]
+    if not 1 <= layer <= len(layers) or not 0 <= node < n_nodes[layer - 1]:
+        raise UnknownNameError(f"there is no node ({layer}, {node}); layers 1 to {len(layers)} have {tuple(n_nodes)}")
+    traces = _trace(layers, inputs)
+    scores = score_traces(layers, traces)
+    start = torch.zeros_like(scores.nodes[layer])
+    start[node] = scores.nodes[layer][node]
+    _, nodes = _pass_back(layers[:layer], traces[:layer], scores.forward_u[:layer], start[None])
+    return nodes[0]
+
+
+@torch.no_grad()
+def _trace(layers: Sequence[KANLayer], x: Tensor) -> list[LayerTrace]:
+    traces: list[LayerTrace] = []
+    for layer in layers:
+        traces.append(layer.trace(x))
+        x = traces[-1].nodes
+    return traces
+
+
+def _pass_back(
+    layers: Sequence[KANLayer], traces: Sequence[LayerTrace], edge_std: Sequence[Tensor], score: Tensor
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Hands scores (n_starts, n_nodes) of the last layer's nodes back to edges and nodes; means over the starts.
+
+    A sub-node hands on its node's score, shared in proportion to the edges' spread over its own.
+    """
+    edges, nodes = list[Tensor](), [score.mean(dim=0)]
+    for layer, trace, of_edge in zip(reversed(layers), reversed(traces), reversed(edge_std), strict=True):
+        of_subnodes = score[:, list(layer.config.node_of_subnode)]  # (n_starts, n_subnodes)
+        shares = of_edge / (trace.subnodes.std(dim=0) + 1e-4).unsqueeze(-1)  # (n_subnodes, n_in)
+        of_edges = of_subnodes.unsqueeze(-1) * shares
+        score = of_edges.sum(dim=1)
+        edges.insert(0, of_edges.mean(dim=0))
+        nodes.insert(0, score.mean(dim=0))
+    return edges, nodes

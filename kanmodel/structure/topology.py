@@ -1,0 +1,493 @@
+"""`Topology`: the network as a graph, with the contributions, scores and profiles of its parts, and what pruning keeps.
+
+A product node has a sub-node for each factor, which an edge of kind ``product`` connects with it. KAN edges are found
+by id, by the ids of their ends, or by their indices: `find_edge` and `find_edge_key`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from math import tanh
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kanmodel.attribution.profiles import Lags, describe_lags, find_lags
+from kanmodel.checkpoint import Forecaster
+from kanmodel.errors import UnknownNameError, quote
+from kanmodel.network import connections as structure
+from kanmodel.network.chain import LayerKey, Network, Trace
+from kanmodel.network.config import LayerConfig, ModelConfig
+from kanmodel.network.connections import EdgeKey, NodeKind, node_id, read_place, subnode_id
+from kanmodel.result import GlobalResult, Pictured, Table
+from kanmodel.structure.importance import Importance
+from kanmodel.structure.pruning import Fidelity, Pruning, PruningRule, prune_by_rule
+from kanmodel.structure.scores import MIN_INPUTS, KANScores, score_network
+from kanmodel.text import list_some, with_unit
+
+if TYPE_CHECKING:
+    from networkx import DiGraph
+
+EdgeKind = Literal["edge", "product", "input", "link", "output"]
+OPACITY_BETA = 3.0  # the default `beta` of pykan's `plot`: opacity = tanh(beta * backward score)
+_SCORES = ("backward", "forward_n", "forward_u")
+_COLUMNS = ("source", "target", "contribution", "backward")
+
+
+@dataclass(frozen=True)
+class TopologyNode:
+    """A node of the graph, number `index` of a layer of its stage; `kanmodel.network.connections` describes ids.
+
+    Attributes:
+        kept: whether the rule keeps it; for a feature that no KAN reads, whether it is connected with the output.
+        contribution: mean |contribution| over the reference windows, the target's unit; None for a sub-node.
+        interval: of that mean, 95 %.
+        scores: pykan's backward score, model units; None if not available.
+        profile: share of each feature in the node's own value, by name; empty for features and sub-nodes.
+        lags: the steps at which it reads these features; empty for a window of one step, and for a model with more than
+            4 million nodes x features x steps.
+    """
+
+    id: str
+    kind: NodeKind
+    layer: int
+    index: int
+    label: str
+    kept: bool
+    contribution: float | None = None
+    interval: tuple[float, float] | None = None
+    scores: Mapping[str, float] | None = None
+    profile: Mapping[str, float] = field(default_factory=dict)
+    lags: Mapping[str, Lags] = field(default_factory=dict, compare=False)
+
+    @property
+    def reads(self) -> str:
+        """``hour_sin at lags 0 to 5, temp_c at lag 0``: the features with the largest shares; empty without lags."""
+        return describe_lags(self.lags)
+
+
+@dataclass(frozen=True)
+class TopologyEdge:
+    """An edge of the graph, from (sub-)node `source`, number i of `layer`, to (sub-)node `target`, number j.
+
+    Attributes:
+        kind: ``edge``, a function of a KAN; ``product``, from a sub-node to its node in the same layer; ``input``, from
+            a feature to a unit or a cell that the head reads; ``output``, from a node of the last layer to the output,
+            through the output function; ``link``, in a graph from a node to one that the operations between the layers
+            compute of it, or that reads it through a recurrent part.
+        stage: front, lstm, gru, cell, glue, head or output.
+        kept: whether the rule keeps it.
+        masked: whether the checkpoint itself masks it.
+        contribution: mean |contribution| over the reference windows, the target's unit; for ``edge``, ``output``, and
+            ``link`` except into a recurrent part or in a graph with more than 256 computed nodes.
+        interval: of that mean, 95 %.
+        share: of the feature in the profile of the target; only from a feature, for ``input`` and ``link``.
+        lags: the steps at which the source reads features; of an edge with a share, those of the feature in the target.
+            Empty for ``product``, for an ``edge`` that leaves a feature, and as for a node.
+        scores: backward, forward_n and forward_u, model units; None if not available.
+        opacity: tanh(3 * backward score), as pykan draws it; None without scores.
+        outside_grid: share of its reference inputs outside the core interval of its grid; None for a basis without one.
+    """
+
+    source: str
+    target: str
+    kind: EdgeKind
+    stage: str
+    layer: int
+    i: int
+    j: int
+    kept: bool
+    masked: bool = False
+    contribution: float | None = None
+    interval: tuple[float, float] | None = None
+    share: float | None = None
+    scores: Mapping[str, float] | None = None
+    opacity: float | None = None
+    outside_grid: float | None = None
+    lags: Mapping[str, Lags] = field(default_factory=dict, compare=False)
+
+    @property
+    def reads(self) -> str:
+        """As of a node."""
+        return describe_lags(self.lags)
+
+    @property
+    def key(self) -> EdgeKey:
+        """Its (stage, layer, i, j)."""
+        return self.stage, self.layer, self.i, self.j
+
+
+GraphParts = tuple[tuple[TopologyNode, ...], tuple[TopologyEdge, ...]]
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Topology(GlobalResult, Pictured):
+    """The graph of a model for one output, with the kept edges and nodes, and the fidelity of the pruned model.
+
+    Attributes:
+        unit: of the contributions; None if unknown.
+        rule: the pruning rule, its metric resolved.
+        nodes: from the features to the outputs.
+        edges: KAN edges first.
+        loaded: the model, called `name`, whose edges are sampled for the picture.
+    """
+
+    output: str
+    unit: str | None
+    rule: PruningRule
+    fidelity: Fidelity
+    nodes: tuple[TopologyNode, ...]
+    edges: tuple[TopologyEdge, ...]
+    name: str
+    loaded: Forecaster
+
+    @classmethod
+    def of(cls, model: Forecaster, output: int, pruning: Pruning, parts: GraphParts, name: str = "") -> Topology:
+        """The graph of a model for output number `output`, from its `make_graph` for a pruning."""
+        target, span = model.config.target_of(output), model.reference_span
+        rule, fidelity = pruning.rule, pruning.fidelity
+        return cls(model.config.outputs[output], target.unit, rule, fidelity, *parts, name, model, reference=span)
+
+    @property
+    def kan_edges(self) -> tuple[TopologyEdge, ...]:
+        """The edges of the KANs, which hold functions."""
+        return tuple(edge for edge in self.edges if edge.kind == "edge")
+
+    @property
+    def reference_windows(self) -> int:
+        """Number of reference windows."""
+        return self.reference.windows
+
+    def upstream(self) -> Self:
+        """The subgraph upstream of the output, along all edges; features, front nodes, units and cells stay."""
+        before_head = [node.id for node in self.nodes if node.kind not in ("glue", "head", "subnode", "output")]
+        found = _reach([f"output:{self.output}", *before_head], ((edge.target, edge.source) for edge in self.edges))
+        nodes = tuple(node for node in self.nodes if node.id in found)
+        return replace(self, nodes=nodes, edges=tuple(edge for edge in self.edges if edge.target in found))
+
+    def through(self, node: str, only_kept: bool = True) -> Self:
+        """The subgraph of a node, by its id, and what is upstream and downstream of it, along kept or all edges.
+
+        Raises:
+            UnknownNameError: there is no such node.
+        """
+        if all(one.id != node for one in self.nodes):
+            raise UnknownNameError(f"there is no node {quote(node)}; the graph has {self.nodes[0].id!r} and others")
+        edges = [edge for edge in self.edges if edge.kept or not only_kept]
+        above = _reach([node], ((edge.source, edge.target) for edge in edges))
+        below = _reach([node], ((edge.target, edge.source) for edge in edges))
+        nodes = tuple(one for one in self.nodes if one.id in above | below)
+        within = (edge for edge in edges if any({edge.source, edge.target} <= part for part in (above, below)))
+        return replace(self, nodes=nodes, edges=tuple(within))
+
+    def edge(self, stage: str, layer: int, i: int, j: int) -> TopologyEdge:
+        """The KAN edge from node i of `layer` to sub-node j of the next; raises `UnknownNameError` if there is none."""
+        key = find_edge_key(self.loaded.network, (stage, layer, i, j))
+        for edge in self.kan_edges:
+            if edge.key == key:
+                return edge
+        raise UnknownNameError(f"there is no edge ({stage}, {layer}, {i}, {j}) in this part of the graph")
+
+    def networkx(self) -> DiGraph[str]:
+        """A directed graph with the fields of nodes and edges as attributes, including pruned ones with kept=False."""
+        from networkx import DiGraph  # here, because it is rarely needed
+
+        graph = DiGraph(output=self.output)
+        graph.add_nodes_from((node.id, _without(node, "id")) for node in self.nodes)
+        graph.add_edges_from((edge.source, edge.target, _without(edge, "source", "target")) for edge in self.edges)
+        return graph
+
+    def table(self) -> list[dict[str, Any]]:
+        """A row for each edge that holds a function, largest contribution first."""
+        rows = []
+        for edge in sorted(self.kan_edges, key=lambda edge: -(edge.contribution or 0.0)):
+            row = _without(edge, "scores", "interval", "kind", "share", "lags") | {"reads": edge.reads}
+            low, high = edge.interval or (None, None)
+            scores = edge.scores or dict.fromkeys(_SCORES)
+            rows.append(row | {"interval_low": low, "interval_high": high} | dict(scores))
+        return rows
+
+    def _title(self) -> str:
+        return f"Topology for {with_unit(self.output, self.unit)}"
+
+    def _facts(self) -> dict[str, str]:
+        kept = [edge.kept for edge in self.kan_edges]
+        return {"cost": f"{sum(kept)} of {len(kept)} edges kept, {self.fidelity}"}
+
+    def _tables(self) -> list[Table]:
+        return [Table([row for row in self.table() if row["kept"]], _COLUMNS, "Kept edges")]
+
+
+def _reach(starts: Iterable[str], steps: Iterable[tuple[str, str]]) -> set[str]:
+    """The nodes reachable from some nodes along (source, target) steps, including these nodes."""
+    targets: dict[str, list[str]] = {}
+    for start, end in steps:
+        targets.setdefault(start, []).append(end)
+    found, waiting = set[str](), list(starts)
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            waiting.extend(targets.get(node, ()))
+    return found
+
+
+def _without(part: TopologyNode | TopologyEdge, *names: str) -> dict[str, Any]:
+    """The fields of a node or an edge except some; mappings are copied, because the part is shared."""
+    kept = {name: value for name, value in vars(part).items() if name not in names}
+    return {name: dict(value) if isinstance(value, Mapping) else value for name, value in kept.items()}
+
+
+def build_topology(model: Forecaster, importance: Importance, rule: PruningRule) -> Topology:
+    """The graph of a model, pruned by a rule for the output of `importance`. Raises as `prune_by_rule`."""
+    pruning = prune_by_rule(model, importance, rule)
+    return Topology.of(model, importance.output_index, pruning, make_graph(model, importance, pruning))
+
+
+def make_graph(model: Forecaster, importance: Importance, pruning: Pruning) -> GraphParts:
+    """The nodes and edges of the graph of a model, for the output of `importance` and a pruning."""
+    with torch.no_grad():
+        trace = model.network.trace(model.reference.windows)
+    scores, of_nodes = dict[LayerKey, KANScores](), dict[LayerKey, Tensor]()
+    if len(model.reference.windows) >= MIN_INPUTS:
+        scores, of_nodes = score_network(model.network, trace)
+    list_nodes = _graph_nodes if model.config.graph else _nodes
+    nodes = tuple(list_nodes(model, importance, pruning, of_nodes))
+    lags = {node.id: node.lags for node in nodes}
+    edges = (replace(edge, lags=lags[edge.source]) for edge in _kan_edges(model, importance, pruning, trace, scores))
+    if model.config.graph:
+        others = _links(nodes, model.config, importance)
+    else:
+        others = _other_edges(nodes, model.config, importance.output_index)
+    return nodes, (*edges, *_factor_edges(model.config, pruning), *others)
+
+
+def _nodes(
+    model: Forecaster, importance: Importance, pruning: Pruning, scores: Mapping[LayerKey, Tensor]
+) -> Iterator[TopologyNode]:
+    config, output = model.config, importance.output_index
+    if config.readout_stage is not None and not config.front:  # features are not the first nodes of a stage
+        connected = structure.connected_features(model.network, output)
+        features = {f"feature:{name}": keep for name, keep in zip(config.feature_names, connected, strict=True)}
+        yield from _nodes_of_layer(config, importance, ("input", 0), features)
+    for stage, layers in config.stages.items():
+        for number in range(len(layers) + 1):
+            key, kept = structure.ledger_key(config, stage, number), pruning.nodes[stage, number].tolist()
+            if number or key[0] != "front":  # with a front, the head's input nodes may be the front's outputs
+                by_id = {node_id(config, stage, number, index): keep for index, keep in enumerate(kept)}
+                of_nodes = scores[stage, number].tolist() if (stage, number) in scores else ()
+                yield from _nodes_of_layer(config, importance, key, by_id, of_nodes)
+            yield from _factor_nodes(config, stage, number, kept) if number else ()
+    if config.output_function is not None:
+        outputs = {f"output:{name}": number == output for number, name in enumerate(config.outputs)}
+        yield from _nodes_of_layer(config, importance, ("output", len(config.head)), outputs)
+
+
+def _factor_nodes(config: ModelConfig, stage: str, layer: int, kept: Sequence[bool]) -> Iterator[TopologyNode]:
+    for subnode, node in _factors(config.stages[stage][layer - 1]):
+        identity = subnode_id(config, stage, layer, subnode)
+        yield TopologyNode(identity, "subnode", layer, subnode, structure.label_of(identity), kept[node])
+
+
+def _graph_nodes(
+    model: Forecaster, importance: Importance, pruning: Pruning, scores: Mapping[LayerKey, Tensor]
+) -> Iterator[TopologyNode]:
+    """Yields the nodes of a graph, each once: features, what the parts read and set in their order, outputs."""
+    config, output, listed = model.config, importance.output_index, set[str]()
+    edges = structure.passing_edges(model.network, pruning.edges)
+    connected = structure.connected_nodes(model.network, output, edges)
+    connected["input", 0] = torch.tensor(structure.connected_features(model.network, output))
+    connected["output", len(config.head)] = torch.arange(len(config.outputs)) == output
+    outputs, places = config.wiring.ids["output", len(config.head)], config.wiring.ids.items()
+    of_nodes: dict[str, float] = {}  # scores, of a node that several layers read the largest
+    for place, ids in (each for each in places if each[0] in scores):
+        for identity, score in zip(ids, scores[place].tolist(), strict=True):
+            is_set = place[0] == "head"
+            of_nodes[identity] = score if is_set else max(score, of_nodes.get(identity, 0.0))
+    for place, ids in places:
+        kept = pruning.nodes.get(place, connected[place])
+        for node in _nodes_of_layer(config, importance, place, dict(zip(ids, kept.tolist(), strict=True))):
+            if node.id not in listed and (place[0] == "output" or node.id not in outputs):
+                listed.add(node.id)
+                score = {"backward": of_nodes[node.id]} if node.id in of_nodes else None
+                yield replace(node, scores=score, layer=0 if node.kind == "cell" else node.layer)
+        yield from _factor_nodes(config, *place, kept.tolist()) if place[0] == "head" else ()
+
+
+def _nodes_of_layer(
+    config: ModelConfig, importance: Importance, key: LayerKey, kept: dict[str, bool], scores: Sequence[float] = ()
+) -> Iterator[TopologyNode]:
+    """Yields the nodes of a layer, which a ledger lists at `key`, by the ids of `kept`."""
+    profiles, estimate, names = importance.profiles, importance.nodes[key], config.feature_names
+    place = key if key in profiles.shares else ("head", key[1])
+    for index, (identity, keep) in enumerate(kept.items()):
+        profile, lags = dict[str, float](), dict[str, Lags]()
+        if key != ("input", 0) and place in profiles.shares:
+            shares = profiles.shares[place][index]
+            order = [feature for feature in np.argsort(-shares, kind="stable").tolist() if shares[feature] > 0]
+            profile = {names[feature]: float(shares[feature]) for feature in order}
+            if place in profiles.lags:
+                lags = dict(zip(profile, find_lags(profiles.lags[place][index][order]), strict=True))
+        kind: Any = identity.split(":", 1)[0]  # ids begin with their kind
+        node = TopologyNode(identity, kind, key[1], index, structure.label_of(identity), keep)
+        value, interval = float(estimate.value[index]), estimate.bounds(index)
+        of_node = {"backward": scores[index]} if scores else None
+        yield replace(node, contribution=value, interval=interval, scores=of_node, profile=profile, lags=lags)
+
+
+def network_edges(network: Network) -> Iterator[TopologyEdge]:
+    """Yields all KAN edges of a checkpoint: kept unless the checkpoint masks them, without contributions or scores."""
+    config = network.config
+    for (stage, number), layer in network.layers.items():
+        live = layer.live.tolist()
+        sources = [node_id(config, *read_place(config, (stage, number)), i) for i in range(layer.config.n_in)]
+        targets = [subnode_id(config, stage, number + 1, j) for j in range(layer.config.n_subnodes)]
+        for (i, source), (j, target) in product(enumerate(sources), enumerate(targets)):
+            yield TopologyEdge(source, target, "edge", stage, number, i, j, kept=live[j][i], masked=not live[j][i])
+
+
+def _kan_edges(
+    model: Forecaster, importance: Importance, pruning: Pruning, trace: Trace, scores: Mapping[LayerKey, KANScores]
+) -> Iterator[TopologyEdge]:
+    outside: dict[LayerKey, list[float]] = {}  # share of the values of each input beyond the core interval of its grid
+    for (stage, number), layer in model.network.layers.items():
+        if (core := layer.core) is not None:
+            of_basis = layer.read(trace.stages[stage][number].inputs)[1]
+            outside[stage, number] = ((of_basis < core[0]) | (of_basis > core[1])).double().mean(dim=0).tolist()
+    for edge in network_edges(model.network):
+        key, i, j = (edge.stage, edge.layer), edge.i, edge.j
+        score, opacity = None, None
+        if (of_layer := scores.get(key)) is not None:
+            score = {name: float(getattr(of_layer, name)[0][j, i]) for name in _SCORES}
+            opacity = tanh(OPACITY_BETA * score["backward"])
+        kept, beyond = bool(pruning.edges[key][j, i]), outside[key][i] if key in outside else None
+        value, interval = float(importance.edges[key].value[j, i]), importance.edges[key].bounds(j, i)
+        yield replace(
+            edge, kept=kept, contribution=value, interval=interval, scores=score, opacity=opacity, outside_grid=beyond
+        )
+
+
+def _factor_edges(config: ModelConfig, pruning: Pruning) -> Iterator[TopologyEdge]:
+    """Yields the edges into product nodes."""
+    for (stage, layer), kept in pruning.nodes.items():
+        for subnode, number in _factors(config.stages[stage][layer - 1]) if layer and stage in config.stages else ():
+            source, target = subnode_id(config, stage, layer, subnode), node_id(config, stage, layer, number)
+            yield TopologyEdge(source, target, "product", stage, layer, subnode, number, bool(kept[number]))
+
+
+def _links(nodes: Sequence[TopologyNode], config: ModelConfig, importance: Importance) -> Iterator[TopologyEdge]:
+    """Yields what joins the nodes of a graph besides edges, once for each two nodes."""
+    output = importance.output_index
+    by_id, wiring, listed = {node.id: node for node in nodes}, config.wiring, set[tuple[str, str]]()
+    for into, read in wiring.links.items():
+        if into[0] == "steps":  # each unit reads all
+            targets = wiring.ids[config.recurrents[into[1]].cell, into[1]]
+            read = {place: np.tile(reads.any(axis=0), (len(targets), 1)) for place, reads in read.items()}
+        else:
+            targets = wiring.ids[into]
+        for place, reads in read.items():
+            for j, i in np.argwhere(reads).tolist():
+                source, target = by_id[wiring.ids[place][i]], by_id[targets[j]]
+                is_copied = into[0] == "glue" and target.kind not in ("glue", "cell")
+                is_other = source.id == target.id or (into[0] == "output" and j != output)
+                if is_copied or is_other or (source.id, target.id) in listed:
+                    continue
+                listed.add((source.id, target.id))
+                into_unit = source.kind == "feature" and target.kind in structure.READOUT_KINDS
+                kind: EdgeKind = "input" if into_unit else "link"
+                share = target.profile.get(source.label, 0.0) if source.kind == "feature" else None
+                place_of = (target.kind, source.layer, i, j)
+                edge = TopologyEdge(source.id, target.id, kind, *place_of, source.kept and target.kept, share=share)
+                edge = replace(edge, lags=_lags_between(source, target))
+                if (estimate := importance.links.get((into, j, place))) is not None:
+                    edge = replace(edge, contribution=float(estimate.value[i]), interval=estimate.bounds(i))
+                yield edge
+
+
+def _other_edges(nodes: Sequence[TopologyNode], config: ModelConfig, output: int) -> Iterator[TopologyEdge]:
+    """Yields the edges into units or cells, and into the output from nodes that it is made of."""
+    features = [node for node in nodes if node.kind == "feature"]
+    for unit, feature in product((node for node in nodes if node.kind in structure.READOUT_KINDS), features):
+        share, i, j = unit.profile.get(feature.label, 0.0), feature.index, unit.index
+        if share or unit.kind != "cell":  # a cell is one value of one step, which most features do not reach
+            both = unit.kept and feature.kept
+            edge = TopologyEdge(feature.id, unit.id, "input", unit.kind, 0, i, j, both, share=share)
+            yield replace(edge, lags=_lags_between(feature, unit))
+    depth, target = len(config.head), f"output:{config.outputs[output]}"
+    for node in nodes if config.output_function is not None else ():
+        is_read = config.output_function == "softmax" or node.index == output
+        if node.kind == "head" and node.layer == depth and is_read:
+            edge = TopologyEdge(node.id, target, "output", "output", depth, node.index, output, node.kept)
+            yield replace(edge, contribution=node.contribution, interval=node.interval, lags=node.lags)
+
+
+def _lags_between(source: TopologyNode, target: TopologyNode) -> Mapping[str, Lags]:
+    """What the source reads; if it is a feature, when the target reads it."""
+    if source.kind != "feature":
+        return source.lags
+    return {name: lags for name, lags in target.lags.items() if name == source.label}
+
+
+def _factors(layer: LayerConfig) -> Iterator[tuple[int, int]]:
+    """Yields (sub-node, node) for each factor of a product node of a layer."""
+    return (pair for pair in enumerate(layer.node_of_subnode) if pair[1] >= layer.n_sum)
+
+
+_ID = re.compile("(front|head):([0-9]{1,9}):([0-9]{1,9}):([0-9]{1,9})")
+
+
+def find_edge(network: Network, edge: Any, stage: str = "head") -> TopologyEdge:
+    """One of the `network_edges`, by any name; see `find_edge_key`."""
+    key = find_edge_key(network, edge, stage)
+    return next(one for one in network_edges(network) if one.key == key)
+
+
+def find_edge_key(network: Network, edge: Any, stage: str = "head") -> EdgeKey:
+    """The (stage, layer, i, j) of an edge.
+
+    An edge is given by its id, such as ``"head:0:7:3"``; the ids of its end nodes, such as ``("lstm:7", "head:1:3")``;
+    or its indices ``(layer, i, j)`` in `stage`, or ``(stage, layer, i, j)``.
+
+    Raises:
+        UnknownNameError: there is no such edge; the message lists some that are near, or the valid indices.
+    """
+    match edge:
+        case str() if found := _ID.fullmatch(edge):
+            stage, *numbers = found.groups()
+        case str():
+            raise UnknownNameError(f"there is no edge {quote(edge)}: an id is such as 'head:0:7:3'")
+        case [str() as source, str() as target]:
+            return _find_between(network, source, target)
+        case [Integral(), Integral(), Integral()]:
+            numbers = edge
+        case [str() as stage, Integral(), Integral(), Integral()]:
+            numbers = edge[1:]
+        case _:
+            valid = "an id such as 'head:0:7:3', two ids of nodes or indices layer, i, j"
+            raise UnknownNameError(f"an edge is {valid}, but {quote(edge)} is not")
+    layer, i, j = (int(number) for number in numbers)
+    sizes = {key: (each.config.n_in, each.config.n_subnodes) for key, each in network.layers.items()}
+    n_in, n_subnodes = sizes.get((stage, layer), (0, 0))
+    if not (0 <= i < n_in and 0 <= j < n_subnodes):
+        ends = [f"{name} layer {number}: i 0 to {n - 1}, j 0 to {m - 1}" for (name, number), (n, m) in sizes.items()]
+        raise UnknownNameError(f"there is no edge ({stage}, {layer}, {i}, {j}); there are {'; '.join(ends)}")
+    return stage, layer, i, j
+
+
+def _find_between(network: Network, source: str, target: str) -> EdgeKey:
+    """The edge from a node to a node, or to a factor of a product node, by their ids."""
+    edges = list(network_edges(network))
+    leaving = {edge.target: edge.key for edge in edges if edge.source == source}
+    if target in leaving:
+        return leaving[target]
+    if leaving:
+        found = f"from {quote(source)} edges lead to {list_some(list(leaving))}"
+        raise UnknownNameError(f"there is no edge from {quote(source)} to {quote(target)}; {found}")
+    sources = list_some(list(dict.fromkeys(edge.source for edge in edges)))
+    raise UnknownNameError(f"there is no edge from {quote(source)}; edges leave {sources}")
