@@ -192,7 +192,7 @@ def _make_example(model: Model) -> Any:
     What is known ahead is moved to its own rows, and rows that no window reads repeat the nearest.
     """
     encoding, time, times = model.config.table.encoding, model.config.time, model.reference.times
-    values = model.scaling.features_to_original(model.loaded.reference.windows[-1:])[0]
+    values = model.scaling.features_to_original(model.reference.scaled[-1:])[0]
     of_features = dict(zip(model.config.feature_names, values.T, strict=True))
     rows = np.arange(model.lookback + encoding.later)
     columns: dict[str, Any] = {}
@@ -202,7 +202,7 @@ def _make_example(model: Model) -> Any:
         columns[time.name] = write_instants(at, times[-1:], time.zone)
     elif encoding.calendar is not None:
         return None
-    if model.config.series is not None and (series := model.loaded.reference.series):
+    if model.config.series is not None and (series := model.reference.series):
         columns[model.config.series.name] = np.repeat(series[-1], len(rows))
     for column in encoding.columns:
         cells = np.stack([of_features[name] for name in column.features], axis=1)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from copy import copy
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property, wraps
 from inspect import signature
 from pathlib import Path
@@ -13,7 +14,6 @@ from warnings import warn
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 import kanmodel.show  # noqa: F401  (it registers the pictures of results)
 from kanmodel.alternatives.counterfactual import Counterfactuals
@@ -35,9 +35,10 @@ from kanmodel.attribution.explanation import (
 from kanmodel.attribution.explanations import Explanations
 from kanmodel.attribution.paths.path import Detail
 from kanmodel.attribution.shapley import Orders
-from kanmodel.checkpoint import Coverage, Forecaster, Provenance, ReferenceSpan, identify_checkpoint, save_checkpoint
+from kanmodel.checkpoint import identify_checkpoint, save_checkpoint
 from kanmodel.computing import Once, Progress, part, reporting, slices
 from kanmodel.errors import CheckpointError, DataError, Problem, check_lowest, checked, refuse_unknown
+from kanmodel.forecaster import Forecaster
 from kanmodel.forecasts.backtest import Backtest
 from kanmodel.forecasts.calibration import Adaptation, calibrate_intervals, read_pairs
 from kanmodel.forecasts.forecasts import Forecasts
@@ -46,13 +47,13 @@ from kanmodel.formula.symbolic import Candidate, suggest_edge_formulas
 from kanmodel.monitoring.drift import Drift
 from kanmodel.monitoring.trust import Trust
 from kanmodel.monitoring.watched import EXPLAINED
-from kanmodel.network.config import BOUND, Groups, ModelConfig, resolve_groups, width_of
+from kanmodel.network.config import BOUND, Groups, resolve_groups, width_of
 from kanmodel.network.connections import EdgeKey
 from kanmodel.network.intervals import BOUNDS, forecasts_of, name_bounds
 from kanmodel.prepared import Prepared
 from kanmodel.report.faithfulness import Agreement, Faithfulness, compare_baselines, measure_faithfulness
 from kanmodel.report.report import Report, write_report
-from kanmodel.result import ModelResult, ReadOnlyDict, Result, Table
+from kanmodel.result import ModelResult, Result, Table
 from kanmodel.structure import pruning
 from kanmodel.structure.ablation import Ablation, Size, extract_pruned, extract_subnetwork, measure_size
 from kanmodel.structure.curves import Edge, Span, sample_edges
@@ -60,11 +61,11 @@ from kanmodel.structure.importance import Importance, add_groups, measure_import
 from kanmodel.structure.model_comparison import ModelComparison
 from kanmodel.structure.pruning import Fidelity, FidelityPoint, Fill, Metric, Pruning, PruningRule, Thresholds
 from kanmodel.structure.topology import Topology, TopologyEdge, find_edge, find_edge_key, make_graph
-from kanmodel.tables.columns import Feature, Scaling
+from kanmodel.tables.columns import Feature
 from kanmodel.tables.table import Gaps, Places, Selection
 from kanmodel.tables.windows import Windows as TableWindows
 from kanmodel.tables.windows import read_stretch, read_table, read_windows
-from kanmodel.text import list_some, shorten, with_unit
+from kanmodel.text import list_some, with_unit
 
 if TYPE_CHECKING:
     from kanmodel.onnx.export import OnnxExport
@@ -163,43 +164,8 @@ def _times_of(windows: TableWindows | None) -> dict[str, Any]:
     return {} if windows is None else windows.named
 
 
-@dataclass(frozen=True)
-class Reference:
-    """The reference windows in time order, on which global results such as `importance` are measured.
-
-    Attributes:
-        targets: true values of the outputs, (n, n_outputs), original units; None if unknown.
-        times: time stamp of each window's last step; None if unknown.
-        series: the series of each window; None of one series.
-        span: their number and time span, and the features in which they are unlike training.
-    """
-
-    targets: Array | None
-    times: tuple[str, ...] | None
-    series: tuple[str, ...] | None
-    span: ReferenceSpan
-    _windows: Tensor = field(repr=False)
-    _scaling: Scaling = field(repr=False)
-
-    @cached_property
-    def windows(self) -> Array:
-        """(n, lookback, n_features), original units, oldest step first; made on first use, as they take memory."""
-        return read_only(self._scaling.features_to_original(self._windows))
-
-    @property
-    def unlike_training(self) -> tuple[Coverage, ...]:
-        """The features whose values here are unlike those of the training rows; see `span`."""
-        return self.span.unlike_training
-
-    def __len__(self) -> int:
-        return len(self._windows)
-
-    def __str__(self) -> str:
-        return str(self.span)
-
-
 @dataclass(frozen=True, repr=False, eq=False)
-class Model(Result):
+class Model(Forecaster, Result):
     """One checkpoint and the questions one can ask it. It is immutable and can be shared by threads.
 
     Windows, predictions and contributions are in original units. Global results, such as `importance` and `topology`,
@@ -214,23 +180,38 @@ class Model(Result):
     finite.
 
     Attributes:
-        loaded: the network with its reference windows, for internal use; it takes model units.
-        name: used in titles; the name of the file without its suffix.
         results: cache of the global results; models may share one.
         prepared: what of them was read beside the checkpoint, see `kanmodel.prepare`; else None.
         unprepared: why `kanmodel.load` has not read them; else None.
     """
 
-    loaded: Forecaster
-    name: str = "model"
-    results: Results = field(default_factory=lambda: Once(N_KEPT))
-    prepared: Prepared | None = None
-    unprepared: str | None = None
+    results: Results = field(default_factory=lambda: Once(N_KEPT), init=False)
+    prepared: Prepared | None = field(default=None, init=False)
+    unprepared: str | None = field(default=None, init=False)
 
-    @property
-    def config(self) -> ModelConfig:
-        """Architecture, features, targets and units."""
-        return self.loaded.config
+    @classmethod
+    def of(
+        cls,
+        forecaster: Forecaster,
+        name: str | None = None,
+        results: Results | None = None,
+        prepared: Prepared | None = None,
+        unprepared: str | None = None,
+    ) -> Model:
+        """The model of a forecaster, with the name that it has by default, and what is cached of it."""
+        given = {of.name: getattr(forecaster, of.name) for of in fields(Forecaster) if of.init}
+        model = cls(**given | ({} if name is None else {"name": name}))
+        cached = {name: value for name, value in vars(forecaster).items() if name not in given}
+        vars(model).update(cached, prepared=prepared, unprepared=unprepared)
+        if results is not None:
+            vars(model)["results"] = results
+        return model
+
+    def with_results(self, results: Results) -> Model:
+        """The same model with another cache of its global results."""
+        model = copy(self)
+        vars(model)["results"] = results
+        return model
 
     @property
     def features(self) -> tuple[Feature, ...]:
@@ -272,59 +253,19 @@ class Model(Result):
         return (", " if config.graph else " -> ").join(filter(None, parts))
 
     @property
-    def checkpoint(self) -> str | None:
-        """``sha256:`` and the hash of the checkpoint file; None for a model that was never saved."""
-        return self.loaded.checkpoint
-
-    @property
-    def origin(self) -> str:
-        """The name and the beginning of the checkpoint's hash, which pages and pictures of results state."""
-        return f"{shorten(self.name)}, " + (
-            f"checkpoint {self.loaded.sha256[:N_HASH]}" if self.checkpoint else "not saved"
-        )
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """Metrics measured in training, such as ``test_r2``."""
-        return ReadOnlyDict(self.loaded.metrics)
-
-    @property
-    def provenance(self) -> Provenance:
-        """Where the checkpoint comes from."""
-        return self.loaded.provenance
-
-    @property
-    def scaling(self) -> Scaling:
-        """The scaling of the network's inputs and outputs."""
-        return self.loaded.scaling
-
-    @property
     def feature_range(self) -> tuple[Array, Array]:
         """Smallest and largest training value of each feature, infinite if unknown, (n_features,) each."""
-        return self.loaded.feature_low, self.loaded.feature_high
-
-    @property
-    def output_std(self) -> Array:
-        """Standard deviation of each output on the reference windows, (n_outputs,), the unit of tolerances."""
-        return self.loaded.output_std
+        return self.feature_low, self.feature_high
 
     @property
     def size(self) -> Size:
         """Edges and hidden nodes."""
-        return measure_size(self.loaded.network)
-
-    @cached_property
-    def reference(self) -> Reference:
-        """The reference windows."""
-        reference = self.loaded.reference
-        targets = None if reference.targets is None else read_only(reference.targets.copy())
-        about = (reference.times, reference.series, self.loaded.reference_span)
-        return Reference(targets, *about, reference.windows, self.scaling)
+        return measure_size(self.network)
 
     @cached_property
     def reference_predictions(self) -> Array:
         """Predictions for the reference windows, (n, n_outputs), original units; those of `predict` up to rounding."""
-        return read_only(self.scaling.outputs_to_original(self.loaded.reference_outputs))
+        return read_only(self.scaling.outputs_to_original(self.reference_outputs))
 
     @staticmethod
     @checked
@@ -335,11 +276,6 @@ class Model(Result):
             CheckpointError: the file is missing, truncated or foreign.
         """
         return f"sha256:{identify_checkpoint(Path(path))}"
-
-    @property
-    def levels(self) -> tuple[float, ...]:
-        """Nominal coverages of the prediction intervals, ascending; empty if the model has none."""
-        return self.loaded.levels
 
     @property
     def bounded_outputs(self) -> tuple[str, ...]:
@@ -360,7 +296,7 @@ class Model(Result):
             return self, self._number_of(output)
         refuse_unknown("output", output, (*self.outputs, *self.bounds))
         forecast, number = self._find_bound(str(output))
-        return Model(self.loaded.bound(forecast), self.name, self.results), number
+        return Model.of(self.bound(forecast), results=self.results), number
 
     def unit_of(self, output: str) -> str | None:
         """The unit of an output or a bound; None if unknown."""
@@ -416,8 +352,8 @@ class Model(Result):
         """
         given, of_table = self._read(windows, last, gaps, series)
         if intervals is None:
-            return self.loaded.predict(given)
-        found = Forecasts.of(self.loaded, given, intervals)
+            return super().predict(given)
+        found = Forecasts.of(self, given, intervals)
         if of_table is not None:
             outcomes = [of_table.outcome(*self._place_of(output)) for output in forecasts_of(self.config)]
             found = replace(found.with_actual(outcomes), **of_table.named)
@@ -469,7 +405,7 @@ class Model(Result):
             places = places or Places("frame", self.config.time.name if self.config.time else "time")
             read = read_table(self.config.table, frame, places, Selection(last, series=series), gaps, target)
             self._warn_of_new(read)
-        return self._sign(Backtest.of(self.loaded, read, target, adapt))
+        return self._sign(Backtest.of(self, read, target, adapt))
 
     @reported
     def calibrate(
@@ -505,8 +441,8 @@ class Model(Result):
             progress: as in `explain`.
         """
         refuse_unknown("gaps", gaps, get_args(Gaps))
-        parts, actual, times = read_pairs(self.loaded, windows, targets, Selection(last, series=series), gaps, places)
-        return Model(calibrate_intervals(self.loaded, parts, actual, intervals, times), self.name)
+        parts, actual, times = read_pairs(self, windows, targets, Selection(last, series=series), gaps, places)
+        return Model.of(calibrate_intervals(self, parts, actual, intervals, times), self.name)
 
     def adapt(self, adaptation: Mapping[str, Any]) -> Model:
         """The same checkpoint with the intervals of a backtest's `adaptation`, which are predicted and explained.
@@ -517,7 +453,7 @@ class Model(Result):
         Raises:
             DataError: it is of another checkpoint, or not an adaptation.
         """
-        return Model(Adaptation.read(adaptation, self.loaded).apply(self.loaded), self.name)
+        return Model.of(Adaptation.read(adaptation, self).apply(self), self.name)
 
     def accelerate(self) -> Model:
         """The same model, which predicts with ONNX Runtime the batch sizes for which it is measured to be faster.
@@ -526,11 +462,11 @@ class Model(Result):
         """
         from kanmodel.onnx import accelerate  # here, since onnx and ONNX Runtime are slow to import
 
-        return replace(self, loaded=accelerate(self.loaded))
+        return accelerate(self)
 
     def logits(self, windows: Windows) -> Array:
         """Inputs of the output function of a classifier, (n, n_outputs); as `predict`."""
-        return self.loaded.logits(self._read(windows)[0])
+        return super().logits(self._read(windows)[0])
 
     def find_representable(self, values: Array) -> NDArray[np.bool_]:
         """Whether values are finite in the network's dtype, before and after scaling; (..., n_features) both.
@@ -615,16 +551,16 @@ class Model(Result):
         groups, segments = self.choose_groups(groups, segments)
         if segments and detail == "features":
             detail = "steps"
-        start = read_baseline(self.loaded, baseline)
+        start = read_baseline(self, baseline)
         given, of_table = self._read(windows, last, gaps, series)
-        scaled, found = self.loaded.to_model_units(given), list[Explanation]()
+        scaled, found = self.to_model_units(given), list[Explanation]()
         bounds: tuple[Array, ...] = ()
         for model, number in slices(asked_for):
             with part(0.5 if method == "shapley" or effects else 1.0):
-                explained = explain_windows(model.loaded, scaled, number, start, options, detail)
+                explained = explain_windows(model, scaled, number, start, options, detail)
             explained = self._sign(explained, groups=groups, segments=segments, windows=given)
             if model is self and self.levels and number in (known := forecasts_of(self.config)):
-                bounds = bounds or self.loaded.predict_bounds(given)[1:]
+                bounds = bounds or self.predict_bounds(given)[1:]
                 lower, upper = (side[:, :, known.index(number)] for side in bounds)
                 ends = zip(lower, upper, strict=True)
                 explained = replace(explained, intervals=dict(zip(self.levels, ends, strict=True)))
@@ -634,7 +570,7 @@ class Model(Result):
             if of_table is not None:
                 outcome = self._describe_outcome(of_table, explained.output)
                 explained = replace(explained, **of_table.named, **outcome)
-            asked = model.loaded, scaled, number, start
+            asked = model, scaled, number, start
             if method == "shapley":
                 explained = attribution.add_shapley(explained, *asked, drawn)
             if effects:
@@ -739,7 +675,7 @@ class Model(Result):
             progress: as in `explain`.
         """
         given, of_table = self._read(windows)
-        return self._sign(WhatIf.of(self.loaded, given, features, steps, shift, points), **_times_of(of_table))
+        return self._sign(WhatIf.of(self, given, features, steps, shift, points), **_times_of(of_table))
 
     @reported
     @bounded
@@ -780,7 +716,7 @@ class Model(Result):
         number, goal = self._number_of(output), Goal.of(at_least, at_most, between)
         search = Search(features, steps, max_features, within_training_range)
         given, of_table = self._read(windows)
-        return self._sign(Counterfactuals.of(self.loaded, given, number, goal, search), **_times_of(of_table))
+        return self._sign(Counterfactuals.of(self, given, number, goal, search), **_times_of(of_table))
 
     def trust(self, windows: Windows | None = None, *, last: int | str | None = None, gaps: Gaps = "error") -> Trust:
         """How unlike the reference windows each window is, by what, and whether its forecast can be relied on.
@@ -794,9 +730,9 @@ class Model(Result):
             gaps: what is done with a gap in time among their rows, as in `predict`.
         """
         if windows is None:
-            return self._sign(Trust.of(self.loaded))
+            return self._sign(Trust.of(self))
         given, of_table = self._read(windows, last, gaps)
-        return self._sign(Trust.of(self.loaded, given), **_times_of(of_table))
+        return self._sign(Trust.of(self, given), **_times_of(of_table))
 
     @overload
     def compare(
@@ -843,13 +779,13 @@ class Model(Result):
         if windows is None:
             if against_windows is not None:
                 raise DataError.at("against_windows", "is given without windows")
-            match_outputs(self.loaded, against.loaded, number)
+            match_outputs(self, against, number)
             found = self._compare_models(number, against, PruningRule.of(fidelity))
             return replace(found, origin=self._name_both(against), name=self.name, against_name=against.name)
         if fidelity is not None:
             raise DataError.at("fidelity", "compares models as a whole, but windows are given")
         options = LedgerOptions(tolerance)
-        match_outputs(self.loaded, against.loaded, number)
+        match_outputs(self, against, number)
         (mine, of_table), theirs = self._read(windows), None
         if against_windows is not None:
             theirs, _ = read_windows(against.config.table, against_windows, "against_windows")
@@ -857,7 +793,7 @@ class Model(Result):
         if len(theirs) != len(mine):
             message = f"must have {len(mine)} windows as windows has, but has {len(theirs)}"
             raise DataError.at("against_windows", message)
-        divided = Comparisons.of(self.loaded, mine, against.loaded, theirs, number, options)
+        divided = Comparisons.of(self, mine, against, theirs, number, options)
         return replace(divided, origin=self._name_both(against), **_times_of(of_table))
 
     @reported
@@ -904,18 +840,18 @@ class Model(Result):
         served = None
         if against is not None:
             other, _ = against.find_output(output or model.outputs[number])
-            served = other.loaded, match_outputs(model.loaded, other.loaded, number)
+            served = other, match_outputs(model, other, number)
         before, now = (
             read_stretch(self.config.table, given, path, gaps, series)
             for path, given in (("reference", reference), ("current", current))
         )
         self._warn_of_new(now)
-        found = Drift.between(model.loaded, number, before, now, served, explained, false_alarms)
+        found = Drift.between(model, number, before, now, served, explained, false_alarms)
         return replace(found, origin=self._name_both(self if against is None else against))
 
     def baseline(self, baseline: Any = "mean") -> Array:
         """The windows of a baseline, original units, (1, lookback, n_features), or (count, ...)."""
-        return baseline_windows(self.loaded, read_baseline(self.loaded, baseline))
+        return baseline_windows(self, read_baseline(self, baseline))
 
     @reported
     @bounded
@@ -946,7 +882,7 @@ class Model(Result):
     @bounded
     def faithfulness(self, output: str | None = None, *, progress: Progress = False) -> tuple[Faithfulness, ...]:
         """Faithfulness: how well contributions predict the effect of removing features, compared with other methods."""
-        return measure_faithfulness(self.loaded, self._number_of(output))
+        return measure_faithfulness(self, self._number_of(output))
 
     @reported
     @bounded
@@ -983,9 +919,9 @@ class Model(Result):
         """
         number, chosen = self._number_of(output), self._rule(**rule)
         read, _ = self._read(windows)
-        predictions = self.loaded.predict(read)[:, number]
+        predictions = self.predict(read)[:, number]
         topology, network = self._lay_out(number, chosen), self._ablate(number, chosen)
-        ablated = predictions if network is self.loaded else network.predict_output(read, number)
+        ablated = predictions if network is self else network.predict_output(read, number)
         return self._sign(Ablation.of(topology, predictions, ablated))
 
     @reported
@@ -1017,22 +953,22 @@ class Model(Result):
                 their smallest to largest; ``grid``, the core interval of the grid.
         """
         check_lowest("points", points, 2)
-        edge = find_edge(self.loaded.network, place[0] if len(place) == 1 else place, stage)
+        edge = find_edge(self.network, place[0] if len(place) == 1 else place, stage)
         return self.curves([edge], points, span)[0]
 
     def find_edges(self, edges: Sequence[EdgeName]) -> tuple[EdgeKey, ...]:
         """The (stage, layer, i, j) of edges in any form that `edge` takes, sorted, each once."""
         names = [edges] if isinstance(edges, str) else edges
-        return tuple(sorted({find_edge_key(self.loaded.network, name) for name in names}))
+        return tuple(sorted({find_edge_key(self.network, name) for name in names}))
 
     def curves(self, edges: Sequence[TopologyEdge], points: int = 101, span: Span = "support") -> list[Edge]:
         """The functions on the edges of a topology, with their scores; see `edge`."""
         check_lowest("points", points, 2)
-        return [self._sign(edge) for edge in sample_edges(self.loaded, edges, points, span, self.name)]
+        return [self._sign(edge) for edge in sample_edges(self, edges, points, span, self.name)]
 
     def edge_formulas(self, edge: TopologyEdge) -> list[Candidate]:
         """Formulas c f(a x + b) + d near to the function on an edge, best first; none after a layer norm."""
-        return suggest_edge_formulas(self.loaded, edge)
+        return suggest_edge_formulas(self, edge)
 
     @reported
     @bounded
@@ -1089,12 +1025,12 @@ class Model(Result):
         numbers = sorted(map(self._number_of, self._names_of(None, "all" if outputs is None else outputs)))
         with part(0.5):
             measured = [self._measure(number) for number in slices(numbers)]
-        return Model(extract_subnetwork(self.loaded, measured, self._rule(**rule)), self.name)
+        return Model.of(extract_subnetwork(self, measured, self._rule(**rule)), self.name)
 
     def fidelity_to(self, full: Model, output: str | None = None) -> Fidelity:
         """Fidelity of a pruned model's forecasts to those of the full model."""
-        forecasts = (full.loaded.reference_outputs, self.loaded.reference_outputs)
-        return Fidelity.of(full.loaded, self._number_of(output), *forecasts)
+        forecasts = (full.reference_outputs, self.reference_outputs)
+        return Fidelity.of(full, self._number_of(output), *forecasts)
 
     def refine_grid(self, grid_size: int) -> Model:
         """A new model with its functions on a finer grid (grid extension, pykan's ``refine``), to be fine-tuned.
@@ -1110,7 +1046,7 @@ class Model(Result):
         """
         from kanmodel.training.grids import refine_model  # here, since few models are trained after they are loaded
 
-        return Model(refine_model(self.loaded, grid_size), self.name)
+        return Model.of(refine_model(self, grid_size), self.name)
 
     def with_groups(self, groups: Groups) -> Model:
         """The same model with groups of features, which its explanations sum by default; `save` stores them.
@@ -1121,7 +1057,7 @@ class Model(Result):
         Raises:
             ConfigError: they are not groups of its features.
         """
-        return Model(self.loaded.with_config(replace(self.config, groups=groups)), self.name)
+        return Model.of(self.with_config(replace(self.config, groups=groups)), self.name)
 
     def save(self, path: str | Path) -> Model:
         """Writes the checkpoint; an existing file is replaced atomically.
@@ -1138,7 +1074,7 @@ class Model(Result):
         path = Path(path)
         if path.suffix != ".safetensors":
             raise CheckpointError(f"{path} must end in .safetensors")
-        return Model(replace(self.loaded, sha256=save_checkpoint(self.loaded, path)), path.stem)
+        return replace(self, sha256=save_checkpoint(self, path), name=path.stem)
 
     def export_onnx(self, path: str | Path) -> OnnxExport:
         """Writes the forward pass as an ONNX graph, after comparing it with the model on all reference windows.
@@ -1155,64 +1091,64 @@ class Model(Result):
         """
         from kanmodel.onnx.export import export_onnx  # here, since onnx and ONNX Runtime are slow to import
 
-        return export_onnx(self.loaded, Path(path))
+        return export_onnx(self, Path(path))
 
     @cached
     def _measure(self, output: int) -> Importance:
         measure = measure_importance if self.prepared is None else self.prepared.importance
-        return measure(self.loaded, output)
+        return measure(self, output)
 
     @cached
     def _attribute(self, output: int, groups: tuple[tuple[str, ...], ...]) -> Importance:
-        return add_groups(self.loaded, self._measure(output), {name: members for name, *members in groups})
+        return add_groups(self, self._measure(output), {name: members for name, *members in groups})
 
     @cached
     def _agreement(self, output: int) -> tuple[Agreement, ...]:
         with part(0.4):
             measured = self._measure(output)
-        return compare_baselines(self.loaded, measured)
+        return compare_baselines(self, measured)
 
     @cached
     def _prune(self, output: int, rule: PruningRule) -> Pruning:
         """The edges that a rule keeps. Rules that differ in `without` alone share one search."""
         if rule.without:
             rest = self._prune(output, replace(rule, without=()))
-            return pruning.remove_edges(self.loaded, output, rest, rule.without)
+            return pruning.remove_edges(self, output, rest, rule.without)
         if self.prepared is not None and rule == PruningRule():
-            return self.prepared.pruning(self.loaded, output)
+            return self.prepared.pruning(self, output)
         with part(0.5):
             measured = self._measure(output)
-        return pruning.prune_by_rule(self.loaded, measured, rule)
+        return pruning.prune_by_rule(self, measured, rule)
 
     def _lay_out(self, output: int, rule: PruningRule) -> Topology:
         """The graph pruned by a rule; those with the same edges share its parts, which keep no model in memory."""
         with part(0.9):
             pruned = self._prune(output, rule)
         key = self._key(output, "graph", pruned.kept, rule.fill)
-        parts = self.results.get(key, lambda: make_graph(self.loaded, self._measure(output), pruned))
-        return self._sign(Topology.of(self.loaded, output, pruned, parts, self.name))
+        parts = self.results.get(key, lambda: make_graph(self, self._measure(output), pruned))
+        return self._sign(Topology.of(self, output, pruned, parts, self.name))
 
     def _ablate(self, output: int, rule: PruningRule) -> Forecaster:
         """The model with the edges that a rule keeps; this one if it keeps every live edge."""
         pruned = self._prune(output, rule)
-        if all(torch.equal(pruned.edges[place], layer.live) for place, layer in self.loaded.network.layers.items()):
-            return self.loaded
+        if all(torch.equal(pruned.edges[place], layer.live) for place, layer in self.network.layers.items()):
+            return self
         key = self._key(output, "ablated", pruned.kept, rule.fill)
-        return self.results.get(key, lambda: extract_pruned(self.loaded, [pruned]))
+        return self.results.get(key, lambda: extract_pruned(self, [pruned]))
 
     @cached
     def _trace_fidelity(self, output: int, metric: Metric, fill: Fill) -> tuple[FidelityPoint, ...]:
         with part(0.6):
             measured = self._measure(output)
-        return pruning.trace_fidelity(self.loaded, measured, metric, fill)
+        return pruning.trace_fidelity(self, measured, metric, fill)
 
     @cached
     def _formulas(self, output: int) -> Formulas:
-        return Formulas.of(self.loaded, output)
+        return Formulas.of(self, output)
 
     def _compare_models(self, output: int, other: Model, rule: PruningRule) -> ModelComparison:
         def compute() -> ModelComparison:
-            number = match_outputs(self.loaded, other.loaded, output)
+            number = match_outputs(self, other, output)
             with part(0.4):
                 topology = self._lay_out(output, rule)
             with part(0.7):
@@ -1229,7 +1165,7 @@ class Model(Result):
             measured = self.importance(self.outputs[output])
         with part(0.4):
             topology = self._lay_out(output, PruningRule())
-        return write_report(self.loaded, measured, topology)
+        return write_report(self, measured, topology)
 
     def table(self) -> list[dict[str, Any]]:
         """A row for each feature."""
@@ -1250,7 +1186,7 @@ class Model(Result):
             "windows": f"{self.lookback} steps x {len(self.features)} features",
             "features": list_some([with_unit(feature.name, feature.unit) for feature in self.features]),
             "outputs": list_some(named),
-            **({} if self.loaded.intervals is None else {"intervals": str(self.loaded.intervals)}),
+            **({} if self.intervals is None else {"intervals": str(self.intervals)}),
             "reference": str(self.reference),
             "metrics": ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items()) or "-",
         }
@@ -1301,7 +1237,7 @@ class Model(Result):
         return further
 
     def _key(self, output: int, *question: Hashable) -> Hashable:
-        return (self.loaded.sha256, self.outputs[output], *question)
+        return (self.sha256, self.outputs[output], *question)
 
     def _rule(self, **rule: Any) -> PruningRule:
         return PruningRule.of(**rule | {"without": self.find_edges(rule.get("without", ()))})

@@ -35,9 +35,9 @@ def load(path: str | Path) -> Model:
     path = Path(path)
     loaded = load_checkpoint(path)
     try:
-        return Model(loaded, path.stem, prepared=read_prepared(loaded, path))
+        return Model.of(loaded, path.stem, prepared=read_prepared(loaded, path))
     except CheckpointError as error:
-        return Model(loaded, path.stem, unprepared=str(error))
+        return Model.of(loaded, path.stem, unprepared=str(error))
 
 
 @checked
@@ -63,7 +63,7 @@ def prepare(path: str | Path, *, progress: Progress = False) -> Model:
     if model.prepared is not None:
         return model
     with reporting(progress):
-        write_prepared(model.loaded, Path(path))
+        write_prepared(model, Path(path))
     return load(path)
 
 
@@ -75,7 +75,7 @@ def from_torch(net: nn.Module, *, windows: Any, features: Sequence[str], **optio
     """
     from kanmodel.importers import from_torch as importer  # here, because it imports yaml
 
-    return Model(importer.from_torch(net, windows=windows, features=features, **options))
+    return Model.of(importer.from_torch(net, windows=windows, features=features, **options))
 
 
 @checked
@@ -87,7 +87,7 @@ def from_file(path: str | Path, *, windows: Any, predictions: Any, features: Seq
     from kanmodel.importers import from_file as importer  # here, because it imports yaml
 
     loaded = importer.from_file(path, windows=windows, predictions=predictions, features=features, **options)
-    return Model(loaded, Path(path).stem)
+    return Model.of(loaded, Path(path).stem)
 
 
 @checked
@@ -98,7 +98,7 @@ def from_darts(model: Any, series: Any = None, **options: Any) -> Model:
     """
     from kanmodel.importers.libraries import darts as importer  # here, because it imports yaml
 
-    return Model(importer.from_darts(model, series, **options))
+    return Model.of(importer.from_darts(model, series, **options))
 
 
 @checked
@@ -111,7 +111,7 @@ def from_neuralforecast(nf: Any, model: str | None = None, **options: Any) -> Mo
     from kanmodel.importers.libraries import neuralforecast as importer  # here, because it imports yaml
 
     loaded = importer.from_neuralforecast(nf, model, **options)
-    return Model(loaded, model or "model")
+    return Model.of(loaded, model or "model")
 
 
 @checked
@@ -122,7 +122,7 @@ def from_pytorch_forecasting(model: Any, dataset: Any, **options: Any) -> Model:
     """
     from kanmodel.importers.libraries import pytorch_forecasting as importer  # here, because it imports yaml
 
-    return Model(importer.from_pytorch_forecasting(model, dataset, **options))
+    return Model.of(importer.from_pytorch_forecasting(model, dataset, **options))
 
 
 @checked
@@ -244,7 +244,7 @@ def train(
     line = ProgressLine(progress)
     trained = training.fit(table, chosen, line, partial(warn, stacklevel=4))
     line.finish(trained.metrics)
-    return Model(trained, name)
+    return Model.of(trained, name)
 
 
 @checked
@@ -293,16 +293,16 @@ def fine_tune(
         if option in options:
             more = "; grid_size sets a finer one" if option == "grid" else ""
             raise ConfigError(f"{option} cannot be given, because it is taken from the model{more}")
-    config = model.loaded.config
+    config = model.config
     targets, spec = tuple(target.name for target in config.targets), config.table
     columns = Columns(targets, spec.encoding.names, split, time=time, max_step=max_step, ahead=config.ahead)
     if spec.series is not None:
         columns = replace(columns, series=spec.series.columns or spec.series.name)
     table, line = make_table(frame, replace(columns, last_value=last_value or {}), spec), ProgressLine(progress)
     chosen = _read_options({"grid_updates": 0} | options)
-    tuning = training.fine_tune(model.loaded, table, chosen, line, move_grids, grid_size)
+    tuning = training.fine_tune(model, table, chosen, line, move_grids, grid_size)
     line.finish(tuning.after.metrics)
-    return Model(tuning.after, model.name)
+    return Model.of(tuning.after, model.name)
 
 
 def _read_options(options: Mapping[str, Any]) -> TrainingOptions:

@@ -32,10 +32,11 @@ from kanmodel.arrays import Array
 from kanmodel.attribution.links import list_links
 from kanmodel.attribution.paths.path import Contributions, list_layers
 from kanmodel.attribution.profiles import Profiles, has_lags, node_values
-from kanmodel.checkpoint import Forecaster, Tensors, parse_file, parse_header
+from kanmodel.checkpoint import Tensors, parse_file, parse_header
 from kanmodel.computing import part, slices
 from kanmodel.errors import CheckpointError, NonFiniteError
 from kanmodel.files import replacing
+from kanmodel.forecaster import Forecaster
 from kanmodel.network.chain import Trace
 from kanmodel.network.connections import connected_nodes
 from kanmodel.network.graph import flat
@@ -196,7 +197,7 @@ def _form(model: Forecaster, output: int) -> dict[str, Any]:
     """What `_keep` lists of an output, with zeros for all values."""
     config, network, trace = model.config, model.network, _pass_one(model)
     live, known = {key: layer.live for key, layer in network.layers.items()}, model.reference.targets is not None
-    n, n_features = len(model.reference.windows), len(config.features)
+    n, n_features = len(model.reference.scaled), len(config.features)
     n_permuted = len(plan_permutations(config, n)[1])
     edges = tuple(np.zeros((1, *each.shape)) for each in live.values())
     sizes = sum(flat(values).shape[1] for values in trace.values), trace.logits.shape[1]
@@ -233,7 +234,7 @@ def _form_of_profiles(model: Forecaster) -> Profiles:
 
 def _pass_one(model: Forecaster) -> Trace:
     with torch.no_grad():
-        return model.frozen.trace(model.reference.windows[:1])
+        return model.frozen.trace(model.reference.scaled[:1])
 
 
 def _zeros(*shape: int) -> Array:

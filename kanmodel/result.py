@@ -18,8 +18,8 @@ from typing import Any, Literal, NoReturn, TypeVar
 import numpy as np
 
 from kanmodel import html, text
-from kanmodel.checkpoint import Forecaster, ReferenceSpan
 from kanmodel.errors import DataError, ExportError, checked
+from kanmodel.forecaster import Forecaster, ReferenceSpan
 from kanmodel.text import Row, printable
 
 Theme = Literal["light", "dark", "auto"]

@@ -16,7 +16,7 @@ import torch
 from thorough import few_of
 
 from kanmodel.arrays import Array
-from kanmodel.checkpoint import Forecaster, Provenance, Reference
+from kanmodel.forecaster import Forecaster, Provenance, Reference
 from kanmodel.network.bases import BSpline
 from kanmodel.network.chain import Network
 from kanmodel.network.config import (
@@ -118,7 +118,7 @@ def with_intervals(
 
 def _load(network: Network, rng: np.random.Generator, n_reference: int, with_targets: bool) -> Forecaster:
     windows = _random_walks(rng, (n_reference, *network.config.window_shape))
-    reference = Reference(torch.from_numpy(windows).to(getattr(torch, network.config.dtype)))
+    reference = Reference(torch.from_numpy(windows).to(getattr(torch, network.config.dtype)), network.config)
     model = Forecaster(network, reference, {"test_r2": 0.5, "test_mae": 1.0}, PROVENANCE)
     if not with_targets:
         return model

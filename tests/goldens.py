@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kanmodel.checkpoint import Forecaster, Provenance, Reference
+from kanmodel.forecaster import Forecaster, Provenance, Reference
 from kanmodel.network.chain import Network
 from kanmodel.network.config import DType, config_from_dict
 
@@ -122,7 +122,7 @@ def load_case(name: str, dtype: DType = "float64") -> Case:
     network = Network(replace(config_from_dict(document["config"]), dtype=dtype))
     weights = {key.removeprefix("weights/"): array for key, array in arrays.items() if key.startswith("weights/")}
     network.load_state_dict({key: torch.from_numpy(array) for key, array in weights.items()})
-    reference = Reference(torch.from_numpy(arrays["reference"]).to(getattr(torch, dtype)))
+    reference = Reference(torch.from_numpy(arrays["reference"]).to(getattr(torch, dtype)), network.config)
     return Case(Forecaster(network, reference, {}, PROVENANCE), dtype, arrays, document)
 
 

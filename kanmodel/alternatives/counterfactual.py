@@ -26,8 +26,8 @@ from kanmodel.alternatives.search import (
 )
 from kanmodel.alternatives.shifts import Goal, Search, Shifts, find_rows
 from kanmodel.arrays import Array, steps_of_rows
-from kanmodel.checkpoint import Forecaster
 from kanmodel.computing import slices
+from kanmodel.forecaster import Forecaster
 from kanmodel.monitoring.trust import Neighbour, ReferenceDistances
 from kanmodel.result import Table, WindowsResult
 from kanmodel.text import with_unit

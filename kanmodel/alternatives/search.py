@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 
 from kanmodel.alternatives.shifts import NEARLY_WHOLE, Goal, Levels, Search, Shifts, find_changeable, find_rows
 from kanmodel.arrays import Array
-from kanmodel.checkpoint import Forecaster
 from kanmodel.computing import part, pause, slices
+from kanmodel.forecaster import Forecaster
 
 HALVINGS = 30  # bisection steps
 GRID = 64  # grid points on each side of 0

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from kanmodel.arrays import Array, rows_of_steps
-from kanmodel.checkpoint import Forecaster
 from kanmodel.errors import DataError, KanscopeError, Problem, UnknownNameError, check_lowest, quote
+from kanmodel.forecaster import Forecaster
 from kanmodel.network.bounds import bound_outputs
 from kanmodel.network.config import ModelConfig
 from kanmodel.tables.columns import column_of

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from kanmodel.alternatives.shifts import Levels, find_columns, find_rows
 from kanmodel.arrays import Array
-from kanmodel.checkpoint import Forecaster
 from kanmodel.computing import slices
 from kanmodel.errors import DataError, check_lowest, quote
+from kanmodel.forecaster import Forecaster
 from kanmodel.result import Table, WindowsResult
 from kanmodel.text import with_unit
 

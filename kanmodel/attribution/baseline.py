@@ -10,8 +10,8 @@ import numpy as np
 from torch import Tensor
 
 from kanmodel.arrays import Array, refuse_non_finite
-from kanmodel.checkpoint import Forecaster
 from kanmodel.errors import DataError, Problem, UnknownNameError, check_lowest, quote
+from kanmodel.forecaster import Forecaster
 from kanmodel.tables.statistics.choose import choose_evenly
 from kanmodel.tables.windows import read_numbers, read_windows
 
@@ -69,7 +69,7 @@ def read_baseline(model: Forecaster, baseline: Any) -> Baseline | ReferenceBasel
         case str() if baseline in ("mean", "zero"):
             return Baseline("mean" if baseline == "mean" else "zero")
         case str() if baseline == "reference":
-            return ReferenceBaselines(min(DEFAULT_COUNT, len(model.reference.windows)))
+            return ReferenceBaselines(min(DEFAULT_COUNT, len(model.reference.scaled)))
         case {"reference": count, **rest} if set(rest) <= {"seed"}:
             seed: Any = rest.get("seed", 0)
             check_lowest("baseline.reference", count, 2)
@@ -98,12 +98,12 @@ def baseline_windows(model: Forecaster, baseline: Baseline | ReferenceBaselines)
     """
     shape = (model.config.lookback, len(model.config.features))
     if isinstance(baseline, ReferenceBaselines):
-        available = len(model.reference.windows)
+        available = len(model.reference.scaled)
         if not 2 <= baseline.count <= available:
             message = f"must lie between 2 and {available}, the number of reference windows, but is {baseline.count}"
             raise DataError.at("baseline.reference", message)
         chosen = np.random.default_rng(baseline.seed).choice(available, baseline.count, replace=False)
-        return model.scaling.features_to_original(model.reference.windows[chosen.tolist()])
+        return model.scaling.features_to_original(model.reference.scaled[chosen.tolist()])
     if baseline.kind == "values":
         window = _window_of_values(model.config.feature_names, shape[0], baseline.values or {})
     elif baseline.kind == "instance":
@@ -111,7 +111,7 @@ def baseline_windows(model: Forecaster, baseline: Baseline | ReferenceBaselines)
         if window.shape != shape:
             raise DataError.at("baseline.instance", f"must have shape {list(shape)}, but has {list(window.shape)}")
     else:
-        values = model.reference_mean if baseline.kind == "mean" else model.scaling.feature_mean
+        values = model.reference.mean if baseline.kind == "mean" else model.scaling.feature_mean
         window = np.broadcast_to(values, shape).copy()
     return window[None]
 
@@ -123,7 +123,7 @@ def scaled_baselines(model: Forecaster, baseline: Baseline | ReferenceBaselines 
 
 def spread_windows(model: Forecaster, n: int) -> Tensor:
     """At most `n` of the reference windows, spread evenly, (n, lookback, n_features), model units."""
-    windows = model.reference.windows
+    windows = model.reference.scaled
     return windows[choose_evenly(len(windows), n)]
 
 

@@ -24,9 +24,9 @@ import numpy as np
 from kanmodel.arrays import Array
 from kanmodel.attribution.baseline import Baseline
 from kanmodel.attribution.explanation import Explanation, LedgerOptions, explain_windows
-from kanmodel.checkpoint import Forecaster
 from kanmodel.computing import pause, slices
 from kanmodel.errors import DataError
+from kanmodel.forecaster import Forecaster
 from kanmodel.network.config import ModelConfig
 from kanmodel.result import Table, WindowsResult
 from kanmodel.text import list_some, with_unit
@@ -210,7 +210,7 @@ def _compare(
 
     both = np.stack([low, high])
     of_data = explain(both[1:], low)
-    shared = np.broadcast_to((model.reference_mean + against.reference_mean) / 2, low.shape)
+    shared = np.broadcast_to((model.reference.mean + against.reference.mean) / 2, low.shape)
     of_model = explain(both, shared)
     # One window per batch, so that equal windows get equal forecasts.
     f_low, f_high = (float(model.predict(window[None])[0, outputs[0]]) for window in both)

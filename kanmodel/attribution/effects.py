@@ -43,8 +43,8 @@ from torch import Tensor
 from kanmodel.arrays import Array
 from kanmodel.attribution.baseline import Baseline, ReferenceBaselines, scaled_baselines, spread_windows
 from kanmodel.attribution.paths.bisection import BATCH
-from kanmodel.checkpoint import Forecaster, refuse_non_finite_outputs
 from kanmodel.computing import part, pause, slices
+from kanmodel.forecaster import Forecaster, refuse_non_finite_outputs
 from kanmodel.network.chain import FrozenNetwork, apply_output_function, reduce_steps
 from kanmodel.network.config import ModelConfig
 from kanmodel.network.connections import connected_features
@@ -297,8 +297,8 @@ def measure_interactions(model: Forecaster, output: int) -> Interactions:
     with part(0.5):
         differences = [difference(frozenset({i}), frozenset({j})) for i, j in slices(candidates)]
 
-    difference = _second_difference(model, output, model.reference.windows)
-    bootstrap, found = Bootstrap(len(model.reference.windows)), []
+    difference = _second_difference(model, output, model.reference.scaled)
+    bootstrap, found = Bootstrap(len(model.reference.scaled)), []
     for i, j in slices(candidates[pair] for pair in _largest(differences, N_PAIRS)):
         estimate = bootstrap.mean(difference(frozenset({i}), frozenset({j})))
         found.append(Interaction((names[i], names[j]), float(estimate.value), estimate.bounds()))

@@ -46,9 +46,9 @@ from kanmodel.attribution.paths.bisection import BATCH, Integrals, Walk
 from kanmodel.attribution.paths.path import Contributions, Detail, LedgerLayer, concatenate, map_arrays, take
 from kanmodel.attribution.profiles import find_lags
 from kanmodel.attribution.shapley import Orders, Shapley, measure_shapley
-from kanmodel.checkpoint import Forecaster, refuse_non_finite_outputs
 from kanmodel.computing import part, slices
 from kanmodel.errors import DataError, ExportError, IncompleteError, Problem, check_lowest, quote, refuse_unknown
+from kanmodel.forecaster import Forecaster, refuse_non_finite_outputs
 from kanmodel.network.chain import FrozenNetwork
 from kanmodel.network.config import Grouping, Groups, resolve_groups
 from kanmodel.result import Table, WindowsResult
@@ -755,7 +755,7 @@ def _explain_batch(
     # A path far from the data: rounding its points to float32 moves gates and nodes. No estimate sees this error, since
     # the rules agree on the rounded points, and sums hold there too.
     largest = torch.maximum(windows.abs(), start.abs())
-    again = (largest > FLOAT32_REACH * model.reference_magnitude).flatten(1).any(dim=1).numpy()  # (n,)
+    again = (largest > FLOAT32_REACH * model.reference.magnitude).flatten(1).any(dim=1).numpy()  # (n,)
     if again.all():
         return explain(model.frozen_float64, windows.double(), options.halvings)
     with part(0.6):  # the rest may be windows that need float64

@@ -23,7 +23,7 @@ from kanmodel.attribution.baseline import scaled_baselines, spread_windows
 from kanmodel.attribution.paths.bisection import Integrals, PartEnds, Parts, bisect, measure_moves, part_ends
 from kanmodel.attribution.paths.path import PassedNodes, paths_per_pass, points_along
 from kanmodel.attribution.paths.quadrature import Quadrature, estimate_errors, nested_clenshaw_curtis
-from kanmodel.checkpoint import Forecaster
+from kanmodel.forecaster import Forecaster
 from kanmodel.network.chain import apply_output_function
 from kanmodel.network.config import ModelConfig
 from kanmodel.network.graph import FrozenGraph, GraphTrace

@@ -24,8 +24,8 @@ from kanmodel.attribution.baseline import scaled_baselines, spread_windows
 from kanmodel.attribution.paths.bisection import Integrals, PartEnds, Parts, bisect, measure_moves, part_ends
 from kanmodel.attribution.paths.path import PassedNodes, map_arrays, paths_per_pass, points_along, take
 from kanmodel.attribution.paths.quadrature import estimate_errors, nested_clenshaw_curtis
-from kanmodel.checkpoint import Forecaster
 from kanmodel.computing import part, slices
+from kanmodel.forecaster import Forecaster
 from kanmodel.network.chain import FrozenNetwork, Trace
 from kanmodel.network.config import ModelConfig
 from kanmodel.network.graph import FrozenGraph, GraphTrace
@@ -123,7 +123,7 @@ def profile_nodes(
     of one step, nor of a model with more than 4 million nodes x features x steps.
     """
     with torch.no_grad():
-        values = node_values(model.config, model.frozen.trace(model.reference.windows), places)
+        values = node_values(model.config, model.frozen.trace(model.reference.scaled), places)
     spread = torch.cat(list(values.values()), dim=1).double().std(dim=0, correction=0).numpy()
     scale = np.where(spread > 0, spread, np.inf)  # (n_nodes,): of a node that never moves nothing is asked
     windows, start = spread_windows(model, count_windows(model.config)), scaled_baselines(model)[0]

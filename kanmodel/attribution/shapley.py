@@ -28,9 +28,9 @@ from kanmodel.arrays import Array
 from kanmodel.attribution.baseline import Baseline, ReferenceBaselines, scaled_baselines
 from kanmodel.attribution.effects import Part, cells_of, exchange, first_steps
 from kanmodel.attribution.paths.bisection import BATCH
-from kanmodel.checkpoint import Forecaster, refuse_non_finite_outputs
 from kanmodel.computing import slices
 from kanmodel.errors import DataError, check_lowest
+from kanmodel.forecaster import Forecaster, refuse_non_finite_outputs
 from kanmodel.network.chain import FrozenNetwork
 from kanmodel.network.connections import connected_features
 

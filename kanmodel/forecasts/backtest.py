@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kanmodel.arrays import Array
-from kanmodel.checkpoint import Forecaster
 from kanmodel.computing import pause
 from kanmodel.errors import DataError
+from kanmodel.forecaster import Forecaster
 from kanmodel.forecasts.calibration import Adaptation, columns_of, predict_parts, track
 from kanmodel.network.intervals import forecasts_of
 from kanmodel.result import Table, WindowsResult, name_window

@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kanmodel.arrays import Array
-from kanmodel.checkpoint import Forecaster
 from kanmodel.computing import pause
 from kanmodel.errors import DataError, check_fields, check_lowest
+from kanmodel.forecaster import Forecaster
 from kanmodel.network.conformal import calibrate
 from kanmodel.network.intervals import (
     LEVEL_DIGITS,
@@ -135,7 +135,7 @@ def read_pairs(
         known = model.reference
         if known.targets is None:
             raise DataError.at(path, "of the reference windows are unknown: give a table, or windows with targets")
-        given, actual, times = model.scaling.features_to_original(known.windows), known.targets, known.times
+        given, actual, times = known.windows, known.targets, known.times
     return [given], actual if actual.shape[1] == len(kept) else actual[:, kept], times
 
 

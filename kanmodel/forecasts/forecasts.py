@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from kanmodel import html
 from kanmodel.arrays import Array
 from kanmodel.attribution.explanation import name_ends
-from kanmodel.checkpoint import Forecaster
 from kanmodel.errors import DataError, quote, refuse_unknown
+from kanmodel.forecaster import Forecaster
 from kanmodel.network.intervals import forecasts_of, name_forecast
 from kanmodel.result import Table, WindowsResult
 from kanmodel.tables.statistics.errors import covered

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from kanmodel.arrays import Array
-from kanmodel.checkpoint import Forecaster
 from kanmodel.errors import ConfigError
+from kanmodel.forecaster import Forecaster
 from kanmodel.network.chain import LayerKey, Trace
 from kanmodel.network.connections import ledger_key, node_id
 from kanmodel.network.graph import GraphTrace

@@ -31,9 +31,9 @@ from kanmodel import html
 from kanmodel.arrays import Array
 from kanmodel.attribution.explanation import explain_windows
 from kanmodel.attribution.profiles import profile_nodes
-from kanmodel.checkpoint import Forecaster, Reference
 from kanmodel.computing import part, pause, slices, tell
 from kanmodel.errors import ConfigError, InsufficientReferenceError
+from kanmodel.forecaster import Forecaster, Reference
 from kanmodel.formula.composition import MAX_CALLS, MAX_TERMS, Composition, Edge, Subnode, form_of, too_long_error
 from kanmodel.formula.head_formula import HeadFormula, TabulatedEdge, tabulate_edges
 from kanmodel.formula.symbolic import Candidate, find_exact_formula, sample_edge, suggest_formulas
@@ -81,7 +81,7 @@ def split_reference(model: Forecaster) -> list[tuple[Forecaster, Part]]:
     A block begins after the windows that share a step with the block before: their oldest row is in its last window.
     Raises InsufficientReferenceError if there are fewer than 6 windows.
     """
-    windows, targets, times = model.reference.windows, model.reference.targets, model.reference.times
+    windows, targets, times = model.reference.scaled, model.reference.targets, model.reference.times
     n_windows = len(windows)
     if n_windows < MIN_WINDOWS:
         needed = f"{MIN_WINDOWS} reference windows, to search, choose and judge"
@@ -99,7 +99,7 @@ def split_reference(model: Forecaster) -> list[tuple[Forecaster, Part]]:
     parts = []
     for chosen, is_separate in zip(rows, separate, strict=True):
         stamps = None if times is None else tuple(times[row] for row in chosen)
-        reference = Reference(windows[chosen], None if targets is None else targets[chosen], stamps)
+        reference = Reference(windows[chosen], model.config, None if targets is None else targets[chosen], stamps)
         start, end = (None, None) if stamps is None else (stamps[0], stamps[-1])
         parts.append((replace(model, reference=reference), Part(len(chosen), start, end, is_separate)))
     return parts
@@ -123,8 +123,8 @@ def find_front(
     """
     function, scaling = choosing.config.output_function, choosing.scaling
     with torch.no_grad():
-        trace = choosing.network.trace(choosing.reference.windows)
-    inputs = composition.read(choosing.reference.windows, trace)
+        trace = choosing.network.trace(choosing.reference.scaled)
+    inputs = composition.read(choosing.reference.scaled, trace)
 
     def finish(logits: Tensor) -> Tensor:
         if function is not None:
@@ -159,7 +159,7 @@ class _Search:
     """The search for formulas of one output: of inputs (n, n_inputs) for its logits (n,), model units."""
 
     def __init__(self, model: Forecaster, output: int, composition: Composition) -> None:
-        self._composition, self._layers, windows = composition, composition.layers, model.reference.windows
+        self._composition, self._layers, windows = composition, composition.layers, model.reference.scaled
         with torch.no_grad():
             trace = model.network.trace(windows)
         self._traces = composition.traces(trace, len(windows))
@@ -302,9 +302,9 @@ class Writer:
         read = []
         for model in (searched, judged):
             with torch.no_grad():
-                trace = model.network.trace(model.reference.windows)
+                trace = model.network.trace(model.reference.scaled)
             full = torch.from_numpy(scaling.outputs_to_original(model.reference_outputs)[:, output])
-            read.append((composition.read(model.reference.windows, trace) * scale + mean, full))
+            read.append((composition.read(model.reference.scaled, trace) * scale + mean, full))
         (self._inputs, self._full), (self._judged_inputs, self._judged_full) = read
         targets = judged.reference.targets
         self._targets = None if targets is None else targets[:, output]
@@ -438,7 +438,7 @@ class Formulas(GlobalResult):
             front = find_front(searched, chosen, output, composition, lambda formula: tell(lambda: write(formula)))
         formulas = tuple(write(formula) for formula, _ in slices(front))
         unit = config.target_of(output).unit
-        return cls(config.outputs[output], unit, formulas, *parts, reference=model.reference_span)
+        return cls(config.outputs[output], unit, formulas, *parts, reference=model.reference.span)
 
     def __len__(self) -> int:
         return len(self.formulas)

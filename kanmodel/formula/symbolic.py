@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from kanmodel.arrays import Array
-from kanmodel.checkpoint import Forecaster
+from kanmodel.forecaster import Forecaster
 from kanmodel.network.config import Transform
 from kanmodel.network.layer import KANLayer, LayerTrace
 from kanmodel.structure.topology import TopologyEdge
@@ -141,7 +141,7 @@ def suggest_edge_formulas(model: Forecaster, edge: TopologyEdge) -> list[Candida
     if layer.config.mixes:
         return []
     with torch.no_grad():
-        trace = model.network.trace(model.reference.windows).stages[edge.stage][edge.layer]
+        trace = model.network.trace(model.reference.scaled).stages[edge.stage][edge.layer]
     samples, exact = sample_edge(trace, edge.i, edge.j, 0.01), find_exact_formula(layer, edge.i, edge.j)
     if exact is None:
         return suggest_formulas(*samples)

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from kanmodel.arrays import Array
-from kanmodel.checkpoint import Forecaster, Provenance, Reference
 from kanmodel.errors import CheckpointError, ConfigError, checked
+from kanmodel.forecaster import Forecaster, Provenance, Reference
 from kanmodel.importers.documents import TOLERANCE, TableReader, naming
 from kanmodel.importers.exported import Program, open_file
 from kanmodel.importers.from_torch import forecast, read_network, unchanged
@@ -249,7 +249,7 @@ def _with_reference(
     targets = None if samples.targets is None else samples.targets[kept]
     if targets is not None and of_predictions == "scaled":
         targets = targets * samples.scaling.output_scale + samples.scaling.output_mean
-    model = Forecaster(network, Reference(windows, targets), {}, provenance)
+    model = Forecaster(network, Reference(windows, network.config, targets), {}, provenance)
     if not bool(torch.isfinite(model.reference_outputs).all()):
         place = f"a window of {samples.reference_name}"
         raise CheckpointError(f"{name} has a forecast that is not finite for {place}")

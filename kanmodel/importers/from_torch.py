@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kanmodel.arrays import Array
-from kanmodel.checkpoint import Forecaster, Provenance, Reference
 from kanmodel.errors import CheckpointError, ConfigError, UnreadableModelError, checked
+from kanmodel.forecaster import Forecaster, Provenance, Reference
 from kanmodel.importers import assembly, samples
 from kanmodel.importers.pickles import GlobalName
 from kanmodel.importers.source import BOOKKEEPING, MAX_DEPTH, N_ENTERING, Module
@@ -133,7 +133,8 @@ def from_torch(
         difference=found.absolute,
         relative_difference=found.relative,
     )
-    return Forecaster(network, Reference(network.config.scaling.features_to_model(x[kept]), true), {}, provenance)
+    reference = Reference(network.config.scaling.features_to_model(x[kept]), network.config, true)
+    return Forecaster(network, reference, {}, provenance)
 
 
 def read_network(

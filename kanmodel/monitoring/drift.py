@@ -19,8 +19,8 @@ import numpy as np
 
 from kanmodel.arrays import Array
 from kanmodel.attribution.baseline import Baseline, baseline_windows
-from kanmodel.checkpoint import Forecaster
 from kanmodel.computing import part, slices
+from kanmodel.forecaster import Forecaster
 from kanmodel.monitoring.watched import (
     EXPLAINED,
     N_CURRENT,
@@ -344,7 +344,7 @@ class Drift(Pictured):
         watched, sides, start = Watched.of(model, output), (reference, current), Baseline()
         served = against or (model, output), (model, output)
         if against is not None:
-            mean = (model.reference_mean + against[0].reference_mean) / 2
+            mean = (model.reference.mean + against[0].reference.mean) / 2
             start = Baseline("instance", instance=np.broadcast_to(mean, model.config.window_shape))
         with part(0.3):
             forecasts = [forecast_stretch(*by, side) for by, side in slices(list(zip(served, sides, strict=True)))]

@@ -31,9 +31,9 @@ from torch import Tensor
 
 from kanmodel.arrays import Array
 from kanmodel.attribution.profiles import N_READ, Lags, find_lags
-from kanmodel.checkpoint import NO_SCALING, Forecaster
 from kanmodel.computing import slices
 from kanmodel.errors import DataError, InsufficientReferenceError
+from kanmodel.forecaster import NO_SCALING, Forecaster
 from kanmodel.network.intervals import forecasts_of
 from kanmodel.result import ModelResult, Table, name_window
 from kanmodel.tables.instants import read_instants
@@ -197,7 +197,7 @@ class ReferenceDistances:
 
     @classmethod
     def _measure(cls, model: Forecaster) -> ReferenceDistances:
-        windows, targets = model.reference.windows, model.reference.targets
+        windows, targets = model.reference.scaled, model.reference.targets
         unknown = [one.min is None and (one.mean, one.std) == NO_SCALING for one in model.config.features]
         varies = windows.amax(dim=(0, 1)) > windows.amin(dim=(0, 1))
         spread = windows.double().std(dim=(0, 1), correction=0)
@@ -229,7 +229,7 @@ class ReferenceDistances:
 
     def find_neighbour(self, model: Forecaster, window: Array) -> Neighbour:
         """The reference window nearest to a window (lookback, n_features), original units."""
-        (index,), parts = _find_nearest(model.to_model_units(window[None]), model.reference.windows, self.scale)
+        (index,), parts = _find_nearest(model.to_model_units(window[None]), model.reference.scaled, self.scale)
         return Neighbour(int(index), float(np.sqrt(parts.sum())), self.typical)
 
 
@@ -241,7 +241,7 @@ def find_neighbours(model: Forecaster) -> NDArray[np.bool_]:
     windows, of several series, may have the same time. Without times there are no blocks, and windows overlap if the
     last rows of one are the first of the other, and not all the same.
     """
-    windows, times, clock = model.reference.windows, model.reference.times, model.config.time
+    windows, times, clock = model.reference.scaled, model.reference.times, model.config.time
     n, lookback = windows.shape[:2]
     with suppress(DataError):  # times of no known form
         if times is not None:
@@ -337,11 +337,11 @@ class Trust(ModelResult):
         if windows is None:
             if len(alone := np.flatnonzero(reference.neighbours.all(axis=1))):
                 raise InsufficientReferenceError(f"reference window {alone[0]} overlaps in time with all others")
-            scaled, windows = model.reference.windows, model.scaling.features_to_original(model.reference.windows)
+            scaled, windows = model.reference.scaled, model.scaling.features_to_original(model.reference.scaled)
         else:
             scaled = model.to_model_units(windows)
         without = reference.neighbours if own else None
-        nearest, parts = _find_nearest(scaled, model.reference.windows, reference.scale, without)
+        nearest, parts = _find_nearest(scaled, model.reference.scaled, reference.scale, without)
         squares = parts.sum(axis=(1, 2))
         cells = parts / np.where(squares > 0, squares, 1.0)[:, None, None]
         distances, shares = np.sqrt(squares), cells.sum(axis=1)
@@ -370,7 +370,7 @@ class Trust(ModelResult):
                 )
             )
         times, series = (model.reference.times, model.reference.series) if own else (None, None)
-        return cls(tuple(found), len(model.reference.windows), times=times, series=series)
+        return cls(tuple(found), len(model.reference.scaled), times=times, series=series)
 
     def __len__(self) -> int:
         return len(self.windows)

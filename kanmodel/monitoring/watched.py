@@ -10,8 +10,8 @@ import numpy as np
 from kanmodel.arrays import Array
 from kanmodel.attribution.baseline import Baseline
 from kanmodel.attribution.explanation import LedgerOptions, explain_windows, sum_groups
-from kanmodel.checkpoint import Forecaster
 from kanmodel.computing import slices
+from kanmodel.forecaster import Forecaster
 from kanmodel.network.config import resolve_groups
 from kanmodel.network.intervals import forecasts_of
 from kanmodel.tables.statistics.choose import choose_evenly

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+from typing import TypeVar
 
-from kanmodel.checkpoint import Forecaster
 from kanmodel.errors import KanscopeError
+from kanmodel.forecaster import Forecaster
 
 # Since 1.29 the official builds of ONNX Runtime send usage data, including hashes of weights, to Microsoft, and write
 # to the user's cache, unless this is set before they are imported.
+M = TypeVar("M", bound=Forecaster)
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
-def accelerate(model: Forecaster) -> Forecaster:
+def accelerate(model: M) -> M:
     """The same model with ONNX Runtime for the batch sizes for which it is measured to be faster.
 
     Its predictions are equal up to rounding; where they are not, it is not used. The weights are shared. Torch is still

@@ -11,9 +11,9 @@ import onnx
 import torch
 from onnx import helper
 
-from kanmodel.checkpoint import Forecaster
 from kanmodel.errors import ExportError
 from kanmodel.files import replacing
+from kanmodel.forecaster import Forecaster
 from kanmodel.onnx.forward import write_forward
 from kanmodel.onnx.session import Session
 
@@ -61,7 +61,7 @@ def export_onnx(model: Forecaster, path: Path) -> OnnxExport:
             file.write(graph.SerializeToString(deterministic=True))
     except OSError as error:
         raise ExportError(f"cannot write {path}: {error.strerror}") from error
-    return OnnxExport(path, len(model.reference.windows), difference, relative)
+    return OnnxExport(path, len(model.reference.scaled), difference, relative)
 
 
 def _verify(model: Forecaster, session: Session) -> tuple[float, float]:
@@ -71,7 +71,7 @@ def _verify(model: Forecaster, session: Session) -> tuple[float, float]:
         ExportError: it is larger than `TOLERANCE` and the model's rounding errors allow.
     """
     largest = np.zeros((2, len(model.config.outputs)))  # NaN, which no tolerance allows, if a difference is NaN
-    for batch in torch.split(model.reference.windows, BATCH):
+    for batch in torch.split(model.reference.scaled, BATCH):
         windows = model.scaling.features_to_original(batch)
         expected = model.predict(windows)
         exact = model.frozen_float64.forward(model.to_model_units(windows).double())

@@ -17,7 +17,7 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor
 
-from kanmodel.checkpoint import Forecaster
+from kanmodel.forecaster import Forecaster
 from kanmodel.network.chain import FrozenLayers, apply_output_function, reduce_steps
 from kanmodel.network.config import Cell
 from kanmodel.network.graph import FrozenGraph

@@ -12,8 +12,8 @@ import onnx
 import onnxruntime
 
 from kanmodel.arrays import Array
-from kanmodel.checkpoint import Forecaster
 from kanmodel.errors import ExportError
+from kanmodel.forecaster import Forecaster
 from kanmodel.onnx.forward import INPUT, LOGITS, PREDICTIONS, write_forward
 
 Predict = Callable[[Array], Array]
@@ -69,7 +69,7 @@ def find_fast_predict(model: Forecaster) -> Callable[[Array], Array | None] | No
         NonFiniteError: a forecast for the windows that are timed is not finite.
     """
     session, max_windows = Session(write_forward(model)), 0
-    windows = model.scaling.features_to_original(model.reference.windows[: max(SIZES)])
+    windows = model.scaling.features_to_original(model.reference.scaled[: max(SIZES)])
     windows = np.resize(windows, (max(SIZES), *windows.shape[1:]))
     for size in SIZES:
         batch = windows[:size]

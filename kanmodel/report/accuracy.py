@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kanmodel.arrays import Array
 from kanmodel.attribution.baseline import spread_windows
 from kanmodel.attribution.explanation import explain_windows
-from kanmodel.checkpoint import Forecaster
+from kanmodel.forecaster import Forecaster
 from kanmodel.network.intervals import BOUNDS, forecasts_of
 from kanmodel.report.finding import Amounts, Band, Bars, Finding, Panel, Part, Times, write_percent
 from kanmodel.tables.columns import QUANTILE, column_of
@@ -38,7 +38,7 @@ def simple_forecasts(model: Forecaster, output: int) -> dict[str, Array]:
     if column not in config.feature_names:
         return {} if targets is None else {_AVERAGE: np.full(len(targets), targets[:, output].mean())}
     spec, step = replace(config.table, ahead=max(1, config.ahead)), output // len(config.targets)
-    original = model.scaling.features_to_original(model.reference.windows)
+    original = model.scaling.features_to_original(model.reference.scaled)
     windows = Windows.of(spec, original, config.feature_names.index(column))
     found = {"repeating the last known value": windows.persistence(0)}
     for name, season in _seasons(model).items():
@@ -112,7 +112,7 @@ def measure_intervals(model: Forecaster, output: int, when: Times, say: Amounts)
     if intervals is None or output not in forecasts_of(config):
         return None
     forecast = forecasts_of(config).index(output)
-    found = model.predict_bounds(model.scaling.features_to_original(model.reference.windows))
+    found = model.predict_bounds(model.scaling.features_to_original(model.reference.scaled))
     predictions, (lower, upper) = found[0][:, output], (bounds[:, :, forecast] for bounds in found[1:])
     widths, calibration, percents = upper[0] - lower[0], intervals.calibration, list(map(_percent, intervals.levels))
     usual, (narrow, wide) = float(np.median(widths)), np.quantile(widths, [0.1, 0.9]).tolist()

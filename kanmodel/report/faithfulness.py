@@ -19,8 +19,8 @@ from kanmodel.arrays import Array
 from kanmodel.attribution.baseline import Baseline, ReferenceBaselines, scaled_baselines, spread_windows
 from kanmodel.attribution.effects import forecast_without
 from kanmodel.attribution.explanation import explain_windows
-from kanmodel.checkpoint import Forecaster
 from kanmodel.computing import part, slices
+from kanmodel.forecaster import Forecaster
 from kanmodel.structure.importance import Importance, rank_correlation, score_features
 
 ComparedBaseline = Literal["mean", "zero", "reference"]
@@ -56,7 +56,7 @@ def compare_baselines(model: Forecaster, importance: Importance) -> tuple[Agreem
         DataError: there are fewer than 2 reference windows.
         NonFiniteError: the explanation of a reference window is not finite.
     """
-    windows, output = model.reference.windows, importance.output_index
+    windows, output = model.reference.scaled, importance.output_index
     several = ReferenceBaselines(min(N_BASELINES, len(windows)))
     kinds: tuple[ComparedBaseline, ...] = ("mean", "zero", "reference")
     contributions = {"mean": importance.contributions}

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from kanmodel.arrays import Array
-from kanmodel.checkpoint import Forecaster
 from kanmodel.errors import DataError
+from kanmodel.forecaster import Forecaster
 from kanmodel.result import Theme, draw
 from kanmodel.tables.instants import DAY, read_instants, to_local
 from kanmodel.text import write_figure

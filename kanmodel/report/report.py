@@ -14,9 +14,9 @@ from kanmodel import html
 from kanmodel.attribution.baseline import Baseline, spread_windows
 from kanmodel.attribution.effects import each_feature, measure_effects, measure_interactions
 from kanmodel.attribution.profiles import RUN_SHARE
-from kanmodel.checkpoint import Forecaster
 from kanmodel.computing import part, tell
 from kanmodel.errors import UnknownNameError
+from kanmodel.forecaster import Forecaster
 from kanmodel.monitoring.trust import ReferenceDistances
 from kanmodel.network.connections import READOUT_KINDS
 from kanmodel.report.faithfulness import measure_faithfulness
@@ -140,7 +140,7 @@ def write_report(model: Forecaster, importance: Importance, topology: Topology) 
         independence = told(_independence(model, importance, unit))
     trust = told(_trust(model, importance, topology, unit))
     findings = (*summary, *of_features, *independence, *of_picture, *trust)
-    return Report(importance.output, importance.unit, findings, reference=model.reference_span)
+    return Report(importance.output, importance.unit, findings, reference=model.reference.span)
 
 
 def _sparsity(topology: Topology, unit: str) -> Finding:
@@ -313,7 +313,7 @@ def _shapes(model: Forecaster, topology: Topology) -> Finding:
 
 
 def _trust(model: Forecaster, importance: Importance, topology: Topology, unit: str) -> Finding:
-    span = model.reference_span
+    span = model.reference.span
     names = model.config.feature_names
     shares = sorted(importance.features, key=lambda row: names.index(row.name))
     low, high = max((row.share_interval for row in shares), key=lambda interval: interval[1] - interval[0])

@@ -15,7 +15,7 @@ import numpy as np
 from kanmodel.alternatives.what_if import WhatIf
 from kanmodel.attribution.baseline import spread_windows
 from kanmodel.attribution.explanation import sum_groups
-from kanmodel.checkpoint import Forecaster
+from kanmodel.forecaster import Forecaster
 from kanmodel.network.config import resolve_groups
 from kanmodel.report.accuracy import measure_accuracy, measure_intervals, predict_reference
 from kanmodel.report.finding import MONTHS, Amounts, Drivers, Example, Finding, Panel, Response, Times, write_percent
@@ -47,7 +47,7 @@ def summarise(model: Forecaster, importance: Importance) -> tuple[Finding, ...]:
 
 
 def _forecast(model: Forecaster, importance: Importance, when: Times) -> Finding:
-    config, output, span = model.config, importance.output_index, model.reference_span
+    config, output, span = model.config, importance.output_index, model.reference.span
     target, time = config.target_of(output), config.time if config.time and config.time.dated else None
     window = f"{config.lookback} rows" if time is None else time.describe_steps(config.lookback)
     ahead = config.ahead + output // len(config.targets)
@@ -146,7 +146,7 @@ def _find_example(
 def _respond(model: Forecaster, importance: Importance, drivers: Sequence[Attribution], say: Amounts) -> Finding:
     config, output, question = model.config, importance.output_index, "What happens if a driver changes?"
     windows = model.scaling.features_to_original(spread_windows(model, N_CHANGED))
-    references = model.scaling.features_to_original(model.reference.windows)
+    references = model.scaling.features_to_original(model.reference.scaled)
     spread = references.std(axis=(0, 1))
     names = [row.members[0] for row in drivers if len(row.members) == 1 and row.connected]
     singles = [number for number in map(config.feature_names.index, names) if not config.features[number].fixed]
@@ -212,7 +212,7 @@ def find_correlated(importance: Importance) -> list[tuple[tuple[str, ...], float
 
 def _limits(model: Forecaster, importance: Importance, accuracy: Finding, when: Times, say: Amounts) -> Finding:
     """What in the checkpoint speaks against the figures."""
-    span, metrics = model.reference_span, model.metrics
+    span, metrics = model.reference.span, model.metrics
     unlike, points = span.unlike_training, list[str]()
     converged = float(importance.converged.mean())
     pairs = find_correlated(importance)

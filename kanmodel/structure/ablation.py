@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from kanmodel.arrays import Array
-from kanmodel.checkpoint import Forecaster, Provenance
+from kanmodel.forecaster import Forecaster, Provenance
 from kanmodel.network.chain import Network
 from kanmodel.network.connections import (
     Kept,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kanmodel.arrays import Array
-from kanmodel.checkpoint import Forecaster
+from kanmodel.forecaster import Forecaster
 from kanmodel.network.chain import LayerKey
 from kanmodel.network.functions import value_and_slope
 from kanmodel.network.layer import EdgeParts, Edges, KANLayer, LayerTrace
@@ -144,7 +144,7 @@ def sample_edges(
     Samples are evenly spaced over the support, or the range of the reference inputs, or the core interval of the grid.
     """
     with torch.no_grad():
-        stages = model.network.trace(model.reference.windows).stages
+        stages = model.network.trace(model.reference.scaled).stages
     leaving: dict[LayerKey, dict[int, list[TopologyEdge]]] = {}
     for edge in edges:
         leaving.setdefault((edge.stage, edge.layer), {}).setdefault(edge.i, []).append(edge)
@@ -204,7 +204,7 @@ def _sample(
         shape = "flat" if flat[n, j] else shape
         read: Literal["input", "normalised input"] = "normalised input" if mixes else "input"
         original, fitted = (x_original, y_original, unit), (support, line)
-        yield Edge(edge, *curve, *original, knots, core, *fitted, shape, read, name, reference=model.reference_span)
+        yield Edge(edge, *curve, *original, knots, core, *fitted, shape, read, name, reference=model.reference.span)
 
 
 # Of the edges that leave a node, as positions of `Edge.x`: knots, ascending, without those that no position within

@@ -23,8 +23,8 @@ from kanmodel.attribution.explanation import LedgerOptions, explain_windows, sum
 from kanmodel.attribution.links import measure_links
 from kanmodel.attribution.paths.path import LedgerLayer, sum_subnodes, take
 from kanmodel.attribution.profiles import Profiles, profile_nodes
-from kanmodel.checkpoint import Forecaster
 from kanmodel.computing import part, pause, slices
+from kanmodel.forecaster import Forecaster
 from kanmodel.network.chain import LayerKey
 from kanmodel.network.config import Groups, ModelConfig, resolve_groups
 from kanmodel.network.connections import connected_features, read_place, set_place
@@ -190,7 +190,7 @@ def measure_importance(model: Forecaster, output: int) -> Importance:
     Raises:
         NonFiniteError: the explanation of a reference window is not finite.
     """
-    windows, options = model.reference.windows, LedgerOptions(tolerance=_tolerance(model.config))
+    windows, options = model.reference.scaled, LedgerOptions(tolerance=_tolerance(model.config))
     chosen = choose_flow_windows(model.config, len(windows))
     with part(0.4):
         explanation = flow = explain_windows(model, take(windows, chosen), output, options=options)
@@ -223,7 +223,7 @@ def complete_importance(model: Forecaster, output: int, profiles: Profiles, meas
         features=_attribute(model, output, measured["contributions"], measured["permuted"], {}),
         tolerance=_tolerance(config) * float(model.output_std[output]),
         profiles=profiles,
-        reference=model.reference_span,
+        reference=model.reference.span,
         **measured,
     )
 
@@ -283,7 +283,7 @@ def _attribute(
         known = {**permuted, **_permute(model, output, [members for members in distinct if members not in permuted])}
         growth = np.stack([known[members] for members in distinct], axis=1)
         effect = Bootstrap(len(growth)).mean(growth)
-    live, varies = connected_features(model.network, output), np.ptp(model.reference.windows.numpy(), axis=(0, 1)) > 0
+    live, varies = connected_features(model.network, output), np.ptp(model.reference.scaled.numpy(), axis=(0, 1)) > 0
     scores, partners = (None, None) if groups else (score_features(model), _partners(model))
     order = sorted(range(len(grouping.names)), key=grouping.members.__getitem__)
     order.sort(key=lambda number: -magnitude.value[place[grouping.members[number]]])
@@ -326,7 +326,7 @@ def judge(connected: bool, share: tuple[float, float], n_shares: int, effect: tu
 
 def _partners(model: Forecaster) -> Sequence[tuple[Partner, ...]]:
     """For each feature those it correlates with; a constant feature correlates with none."""
-    values = model.reference.windows.double().flatten(0, 1).numpy()
+    values = model.reference.scaled.double().flatten(0, 1).numpy()
     centred = values - values.mean(axis=0)
     size = np.sqrt((centred**2).sum(axis=0))
     varies = np.ptp(values, axis=0) > 0  # the size of a constant one is not 0 but the rounding of its mean
@@ -343,9 +343,9 @@ def _partners(model: Forecaster) -> Sequence[tuple[Partner, ...]]:
 
 def score_features(model: Forecaster) -> Array | None:
     """pykan's `feature_score`, (n_features,); None where the head reads no features, or for few reference windows."""
-    if not model.config.reads_features or len(model.reference.windows) < MIN_INPUTS:
+    if not model.config.reads_features or len(model.reference.scaled) < MIN_INPUTS:
         return None
-    inputs = model.network.encode(model.reference.windows)
+    inputs = model.network.encode(model.reference.scaled)
     scores: Array = score_layers(model.network.stages["head"], inputs).feature_score.double().numpy()
     return scores
 
@@ -360,8 +360,8 @@ def permute_features(
     """
     if model.reference.targets is None:
         return None
-    permutations, chosen = plan_permutations(model.config, len(model.reference.windows))
-    windows, targets = model.reference.windows[chosen], model.reference.targets[chosen.numpy(), output]
+    permutations, chosen = plan_permutations(model.config, len(model.reference.scaled))
+    windows, targets = model.reference.scaled[chosen], model.reference.targets[chosen.numpy(), output]
     per_batch = max(1, BATCH_BYTES // _bytes_of_window(model.config))
     if groups is None:
         groups = [[feature] for feature in range(windows.shape[2])]

@@ -128,11 +128,11 @@ class ModelComparison(GlobalResult, Pictured):
         """
         model, other = topology.loaded, against.loaded
         number = match_outputs(model, other, output)
-        windows = model.scaling.features_to_original(model.reference.windows.double())
+        windows = model.scaling.features_to_original(model.reference.scaled.double())
         with part(0.5):
-            ledgers = [explain_windows(model, model.reference.windows, output)] * 2
+            ledgers = [explain_windows(model, model.reference.scaled, output)] * 2
         if other is not model:
-            baseline = Baseline("instance", instance=np.broadcast_to(model.reference_mean, windows.shape[1:]))
+            baseline = Baseline("instance", instance=np.broadcast_to(model.reference.mean, windows.shape[1:]))
             ledgers[1] = explain_windows(other, other.to_model_units(windows), number, baseline)
         targets = None if model.reference.targets is None else model.reference.targets[:, output]
         forecasts = [ledger.predictions for ledger in ledgers]

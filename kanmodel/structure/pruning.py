@@ -17,9 +17,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from kanmodel.checkpoint import Forecaster
 from kanmodel.computing import slices
 from kanmodel.errors import DataError, InsufficientReferenceError, NonFiniteError, Problem, quote, refuse_unknown
+from kanmodel.forecaster import Forecaster
 from kanmodel.network.chain import LayerKey, Network, Trace
 from kanmodel.network.connections import (
     EdgeKey,
@@ -218,7 +218,7 @@ class MaskedForward:
         self.model, self._layers = model, model.network.layers
         self._first = next(iter(self._layers), None)  # the layer whose inputs no edge changes
         with torch.no_grad():
-            self._unmasked = model.network.trace(model.reference.windows)
+            self._unmasked = model.network.trace(model.reference.scaled)
         self.live: Kept = {key: layer.live for key, layer in self._layers.items()}
         self._last: tuple[Tensor, Tensor] | None = None
         self.fills = {
@@ -231,7 +231,7 @@ class MaskedForward:
     def trace(self, kept: Kept) -> Trace:
         """The activations with the kept edges alone; masked edges are 0 in the trace."""
         through = partial(self._through, kept)
-        return self.model.network.retrace(self._unmasked, self.model.reference.windows, through)
+        return self.model.network.retrace(self._unmasked, self.model.reference.scaled, through)
 
     def _through(self, kept: Kept, stage: str, number: int, x: Tensor) -> LayerTrace:
         key, layer = (stage, number), self._layers[stage, number]
@@ -256,7 +256,7 @@ class MaskedForward:
             self._last = kept[key].clone(), sums
             return LayerTrace(x, edges, sums, layer.nodes(sums))
 
-        return self.model.network.retrace(self._unmasked, self.model.reference.windows, through).outputs
+        return self.model.network.retrace(self._unmasked, self.model.reference.scaled, through).outputs
 
     @cached_property
     def full(self) -> Trace:
@@ -277,7 +277,7 @@ def score_network(model: Forecaster, importance: Importance, trace: Trace, metri
     Raises:
         InsufficientReferenceError: the metric is a score of pykan, and there are too few reference windows for one.
     """
-    network, n_windows = model.network, len(model.reference.windows)
+    network, n_windows = model.network, len(model.reference.scaled)
     if metric == "contribution":
         scale = float(model.scaling.output_scale[importance.output_index])
         edges = {key: torch.from_numpy(importance.edges[key].value / scale) for key in network.layers}
@@ -320,7 +320,7 @@ def prune_by_rule(model: Forecaster, importance: Importance, rule: PruningRule) 
         edges, nodes = _cut_at_thresholds(masked, importance, metric, rule.thresholds)
         rule = replace(rule, metric=metric, fidelity=None)
     else:
-        usable = get_args(Metric) if len(model.reference.windows) >= MIN_INPUTS else ("contribution",)
+        usable = get_args(Metric) if len(model.reference.scaled) >= MIN_INPUTS else ("contribution",)
         metrics: tuple[Metric, ...] = (rule.metric,) if rule.metric else usable
         kept: dict[Metric, Kept] = {}
         for metric in slices(metrics):
@@ -377,7 +377,7 @@ def count_at_once(model: Forecaster) -> int:
     """
     config = model.config
     front, head = (sum(layer.n_in * layer.n_subnodes for layer in layers) for layers in (config.front, config.head))
-    of_network = len(model.reference.windows) * (config.lookback * front + head + config.graph_size)
+    of_network = len(model.reference.scaled) * (config.lookback * front + head + config.graph_size)
     return max(1, math.ceil((front + head) * of_network / EVALUATIONS))
 
 

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from kanmodel.attribution.profiles import Lags, describe_lags, find_lags
-from kanmodel.checkpoint import Forecaster
 from kanmodel.errors import UnknownNameError, quote
+from kanmodel.forecaster import Forecaster
 from kanmodel.network import connections as structure
 from kanmodel.network.chain import LayerKey, Network, Trace
 from kanmodel.network.config import LayerConfig, ModelConfig
@@ -150,7 +150,7 @@ class Topology(GlobalResult, Pictured):
     @classmethod
     def of(cls, model: Forecaster, output: int, pruning: Pruning, parts: GraphParts, name: str = "") -> Topology:
         """The graph of a model for output number `output`, from its `make_graph` for a pruning."""
-        target, span = model.config.target_of(output), model.reference_span
+        target, span = model.config.target_of(output), model.reference.span
         rule, fidelity = pruning.rule, pruning.fidelity
         return cls(model.config.outputs[output], target.unit, rule, fidelity, *parts, name, model, reference=span)
 
@@ -253,9 +253,9 @@ def build_topology(model: Forecaster, importance: Importance, rule: PruningRule)
 def make_graph(model: Forecaster, importance: Importance, pruning: Pruning) -> GraphParts:
     """The nodes and edges of the graph of a model, for the output of `importance` and a pruning."""
     with torch.no_grad():
-        trace = model.network.trace(model.reference.windows)
+        trace = model.network.trace(model.reference.scaled)
     scores, of_nodes = dict[LayerKey, KANScores](), dict[LayerKey, Tensor]()
-    if len(model.reference.windows) >= MIN_INPUTS:
+    if len(model.reference.scaled) >= MIN_INPUTS:
         scores, of_nodes = score_network(model.network, trace)
     list_nodes = _graph_nodes if model.config.graph else _nodes
     nodes = tuple(list_nodes(model, importance, pruning, of_nodes))

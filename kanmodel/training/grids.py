@@ -7,8 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from kanmodel.checkpoint import Forecaster, Provenance
 from kanmodel.errors import ConfigError
+from kanmodel.forecaster import Forecaster, Provenance
 from kanmodel.network import splines
 from kanmodel.network.bases import BSpline
 from kanmodel.network.chain import Network
@@ -25,7 +25,7 @@ def refine_model(model: Forecaster, grid_size: int) -> Forecaster:
     """
     network = refine_grids(model.network, grid_size)
     with torch.no_grad():
-        differences = (network(model.reference.windows) - model.reference_outputs).double().abs()
+        differences = (network(model.reference.scaled) - model.reference_outputs).double().abs()
     of_output = differences.amax(dim=0).numpy() * model.scaling.output_scale
     relative = float((of_output / model.output_std).max())
     provenance = replace(

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from kanmodel.arrays import Array
-from kanmodel.checkpoint import Forecaster, Provenance, Reference
 from kanmodel.errors import ConfigError, DataError
+from kanmodel.forecaster import Forecaster, Provenance, Reference
 from kanmodel.network.bases import BSpline
 from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers, resolve_groups
@@ -273,7 +273,7 @@ class _Data:
         validation = self.parts.validation
         chosen = validation[choose_evenly(len(validation), options.reference_windows)]  # in order of time
         of, windows = self.windows.choose(chosen), self.samples.windows(chosen)
-        self.reference = Reference(windows, self.actual[chosen], of.times, of.series)
+        self.reference = Reference(windows, self.config, self.actual[chosen], of.times, of.series)
         self.fitted = self.windows.span(self.parts.train)
 
     @property

@@ -115,8 +115,8 @@ def _describe(model: Model) -> Iterator[tuple[str, str]]:
         yield from _describe_chain(config)
     if config.output_function is not None:
         yield "output function", config.output_function
-    if model.loaded.intervals is not None:
-        yield "intervals", str(model.loaded.intervals)
+    if model.intervals is not None:
+        yield "intervals", str(model.intervals)
     yield "reference", str(model.reference)
     yield "made by", f"{provenance.source}, {provenance.library}, {provenance.created}"
     if provenance.difference is not None:
@@ -232,7 +232,7 @@ def calibrate(
     cells, chosen = options.read_table(model, table, csv), _choose(model, table, last, series)
     calibrated = model.calibrate(cells, intervals=levels, **chosen)
     calibrated = options.save(calibrated, output, with_results)
-    echo(f"intervals at {calibrated.loaded.intervals}")
+    echo(f"intervals at {calibrated.intervals}")
     options.print_written(output, calibrated)
 
 

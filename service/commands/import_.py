@@ -80,7 +80,7 @@ def import_(
         _print_description(describe_file(file, imported, known), as_json)
         return
     assert output is not None
-    checkpoint = str(save(Model(imported.model), output, with_results).checkpoint)
+    checkpoint = str(save(Model.of(imported.model), output, with_results).checkpoint)
     results = [describe_results(output)] if with_results else []
     if as_json:
         print_json({"name": imported.name, "file": str(output), "checkpoint": checkpoint, **_describe(imported)})
@@ -91,8 +91,8 @@ def import_(
 def _write_folder(
     folder: Path, name: str | None, series: str | None, output: Path, with_results: bool, as_json: bool
 ) -> None:
-    loaded = from_neuralforecast(folder, name, series=series).loaded
-    checkpoint, origin = str(save(Model(loaded), output, with_results).checkpoint), loaded.provenance
+    loaded = from_neuralforecast(folder, name, series=series)
+    checkpoint, origin = str(save(Model.of(loaded), output, with_results).checkpoint), loaded.provenance
     if as_json:
         names = {"name": name or folder.name, "file": str(output), "checkpoint": checkpoint}
         print_json({**names, "provenance": vars(origin), "reference_windows": len(loaded.reference.windows)})
@@ -122,7 +122,7 @@ def _describe(imported: Imported) -> dict[str, Any]:
 def _write_lines(imported: Imported) -> Iterator[str]:
     """How far the model is verified, which other functions fit, and what its reference windows lack."""
     result, reading, others = imported.result, imported.found, imported.result.describe_undecided()
-    n_reference, span = len(imported.model.reference.windows), imported.model.reference_span
+    n_reference, span = len(imported.model.reference.windows), imported.model.reference.span
     if imported.comparison is None:
         yield "not verified: the manifest has no check, so the forecasts were compared with nothing"
         if reading:

@@ -94,7 +94,7 @@ def write_rules(
     output, seconds = watched_output(model), read_duration(span)
     if seconds is None or seconds < 1:
         raise DataError(f"--span must be a duration such as 24h or 7d, but is {span!r}")
-    loaded, watched = model.loaded, Watched.of(model.loaded, output)
+    loaded, watched = model, Watched.of(model, output)
     side = read_stretch(model.config.table, history, place, series=series or None)
     n, n_span = len(side), count_windows(side, seconds, place)
     if n_span * MIN_SPANS > n:

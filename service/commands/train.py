@@ -169,7 +169,7 @@ def train(
         table = _read_table(data, columns, Csv(separator, decimal))
         with _progress(options.epochs) as report:
             trained = fit(table, options, report, lambda sentence: echo(f"{data.name}: {sentence}", err=True))
-        _print_trained(save(Model(trained), output, with_results), output)
+        _print_trained(save(Model.of(trained), output, with_results), output)
         return
     sources = {name: context.get_parameter_source(name) for name in context.params}
     given = {name: values[name] for name, source in sources.items() if source and source.name == "COMMANDLINE"}
@@ -184,10 +184,10 @@ def train(
         refine_config(old.config, grid_size)  # raises before the table is read
     table = _read_table(data, columns, Csv(separator, decimal), old.config.table)
     with _progress(options.epochs) as report:
-        tuning = fine_tune(old.loaded, table, options, report, update_grid, grid_size)
-    tuned = save(Model(tuning.after), output, with_results)
+        tuning = fine_tune(old, table, options, report, update_grid, grid_size)
+    tuned = save(Model.of(tuning.after), output, with_results)
     names = ("test R2", "edges needed for R2 0.99", "inputs outside their grids")
-    rows = zip(names, _measure(Model(tuning.before)), _measure(tuned), strict=True)
+    rows = zip(names, _measure(Model.of(tuning.before)), _measure(tuned), strict=True)
     caption = f"edges and inputs: on the {len(tuned.reference)} reference windows"
     print_table("before and after", ["", "before", "after"], rows, caption=caption)
     _print_trained(tuned, output)
@@ -253,8 +253,8 @@ def _measure(model: Model) -> tuple[str, str, str]:
 def _print_trained(model: Model, output: Path) -> None:
     """Prints the metrics, what limits explanations, and path, size and hash of the checkpoint."""
     print_table("metrics", ["metric", "value"], model.metrics.items())
-    if model.loaded.intervals is not None:
-        calibration = model.loaded.intervals.calibration
+    if model.intervals is not None:
+        calibration = model.intervals.calibration
         levels = " and ".join(f"{level:g}" for level in model.levels)
         span = "" if calibration.first is None else f", {calibration.first} to {calibration.last}"
         echo(f"Intervals at {levels} are calibrated on {calibration.windows} windows{span}.")

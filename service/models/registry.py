@@ -84,7 +84,7 @@ class Entry:
         """
         n_bounded = n_results = 0
         if (served := self.served) is not None:
-            n_bounded, prepared = served.model.loaded.bounded_models.count, served.model.prepared
+            n_bounded, prepared = served.model.bounded_models.count, served.model.prepared
             n_results = 0 if prepared is None else prepared.n_bytes
         return (3 * sum(self.file.signature[1:2]) + (1 << 20)) * (1 + n_bounded) + n_results
 
@@ -492,11 +492,11 @@ def _release(entry: Entry) -> bool:
     """Releases a model, and returns whether its memory is free; if a request still refers to it, it is held again."""
     served, entry.served = entry.served, None
     assert served is not None
-    title, network, prepared = served.model.name, weakref.ref(served.model.loaded), served.model.prepared
+    of = weakref.ref(served.model)
     del served
-    if (loaded := network()) is not None:
-        entry.served = Served(entry.name, Model(loaded, title, prepared=prepared), entry.version)
-    return loaded is None
+    if (model := of()) is not None:
+        entry.served = Served(entry.name, model, entry.version)
+    return model is None
 
 
 NO_VERSIONS = ModelVersions.of(())
@@ -505,7 +505,7 @@ NO_VERSIONS = ModelVersions.of(())
 def _load(path: Path) -> Model:
     """Loads a file, and warms the model up on a reference window; CheckpointError if its answers are not finite."""
     model = load(path).accelerate()
-    window = model.scaling.features_to_original(model.loaded.reference.windows[:1])  # `reference` would convert all
+    window = model.scaling.features_to_original(model.reference.scaled[:1])
     try:
         model.predict(window)
         with unpaused():  # a request that gives up must not end what others wait for

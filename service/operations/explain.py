@@ -269,7 +269,7 @@ def _read_values(values: dict[str, Any], model: Model) -> Baseline:
         axes = (wire.Axis(model.config.lookback, "steps"),) if isinstance(value, list) else ()
         wire.read_array(value, axes, f"baseline.values.{name}")
     baseline = Baseline("values", values=values)
-    finite = model.find_representable(baseline_windows(model.loaded, baseline)[0])
+    finite = model.find_representable(baseline_windows(model, baseline)[0])
     for number, name in enumerate(model.config.feature_names):
         for step in np.flatnonzero(~finite[:, number]):
             place = f"[{step}]" if isinstance(values[name], list) else ""
@@ -340,7 +340,7 @@ def describe_baseline(baseline: Baseline | ReferenceBaselines, model: Model) -> 
         return {"kind": "instance", "instance": np.asarray(baseline.instance).tolist()}
     if isinstance(baseline, Baseline) and baseline.kind == "values":
         return {"kind": "values", "values": dict[str, Any](baseline.values or {})}
-    windows, names = baseline_windows(model.loaded, baseline), model.config.feature_names
+    windows, names = baseline_windows(model, baseline), model.config.feature_names
     if isinstance(baseline, Baseline):  # the same at each step
         return {"kind": baseline.kind, "values": dict(zip(names, windows[0, 0].tolist(), strict=True))}
     values = dict(zip(names, windows.mean(axis=(0, 1)).tolist(), strict=True))

@@ -430,9 +430,9 @@ def _estimate_json(question: ExplainQuestion) -> int:
     if question.detail != "features":
         n_bytes += lookback * n_features * NUMBER_BYTES
     if question.detail == "flow":
-        n_bytes += _estimate_flow(model.config, model.loaded.network)
-        if (intervals := model.loaded.intervals) is not None and set(question.outputs).intersection(model.bounds):
-            source, n_levels = intervals.network or model.loaded.network, len(intervals.levels)
+        n_bytes += _estimate_flow(model.config, model.network)
+        if (intervals := model.intervals) is not None and set(question.outputs).intersection(model.bounds):
+            source, n_levels = intervals.network or model.network, len(intervals.levels)
             n_outputs, n_columns = len(source.config.outputs), 1 + 2 * n_levels  # of at most two layers more
             n_edges = n_outputs * n_columns + (n_outputs + n_columns) * (1 + 3 * n_levels)
             n_bytes += _estimate_flow(source.config, source) + n_edges * EDGE_BYTES + 6 * n_outputs * NUMBER_BYTES

@@ -336,7 +336,7 @@ def describe_model(served: Served, entries: ModelVersions) -> ModelInfo:
     given: dict[str, Any] = {name: getattr(served, name) for name in ("name", "version", "checkpoint")}
     given |= {"state": "ready", "ready": True, "versions": list(map(_summarise_version, entries))}
     given |= {"table": None, "time": None, "intervals": None, "chosen": _describe_choice(entries)}
-    if (found := model.loaded.intervals) is not None:
+    if (found := model.intervals) is not None:
         given["intervals"] = describe(IntervalsInfo, found, outputs=list(model.bounded_outputs))
     if config.encoding is not None or config.time is not None or config.series is not None:
         given["table"] = _describe_table(config)

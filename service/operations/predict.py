@@ -8,7 +8,7 @@ from fastapi import Response
 from typing_extensions import TypedDict
 
 from kanmodel.arrays import Array
-from kanmodel.checkpoint import Forecaster
+from kanmodel.forecaster import Forecaster
 from kanmodel.model import Model
 from service.operations.members import Answer, AskAdaptation, about, head_of
 from service.operations.recorded import begin_recording
@@ -104,7 +104,7 @@ async def predict(call: Call) -> Response:
                 asked = validate_request(PredictRequest, document, unread=(*UNREAD, "intervals"))
                 levels.extend(read_levels(document.get("intervals"), model))
             if asked.adaptation is not None:
-                adapted.append(model.adapt(asked.adaptation).loaded)
+                adapted.append(model.adapt(asked.adaptation))
             if asked.trust:  # distances say what the reference windows are
                 call.state.caller.require("explain")
             found.append((asked, check_values(read_windows(document, model, limits), served)))

@@ -8,7 +8,8 @@ from fastapi import Response
 from typing_extensions import TypedDict
 
 from kanmodel.arrays import Array
-from kanmodel.model import Model, Reference
+from kanmodel.forecaster import Reference
+from kanmodel.model import Model
 from kanmodel.network.intervals import BOUNDS
 from service.models.registry import Served
 from service.operations.explanations import PredictionInterval
@@ -109,7 +110,7 @@ class ReferencePath(Closed):
 
 def describe_span(served: Served) -> OnReference:
     """The first members of an answer on reference windows, with a warning where they are unlike the training rows."""
-    span = served.model.loaded.reference_span
+    span = served.model.reference.span
     warnings: list[ReferenceWarning] = []
     if span.unlike_training:
         features = [each.feature for each in span.unlike_training]

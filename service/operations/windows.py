@@ -174,7 +174,7 @@ class TrustInfo(TypedDict):
 
 def estimate_comparing(model: Model, windows: Array) -> Cost:
     """The cost of `describe_trust`."""
-    return estimate_trust(windows, model.loaded.reference.windows.numel())
+    return estimate_trust(windows, model.reference.scaled.numel())
 
 
 def describe_trust(model: Model, windows: Array) -> list[TrustInfo]:

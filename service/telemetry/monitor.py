@@ -101,7 +101,7 @@ class Counter:
     def make(cls, served: Served, metrics: Metrics) -> "Counter":
         """That of a model, whose reference windows the metrics state from then on."""
         model, output = served.model, watched_output(served.model)
-        watched = Watched.of(model.loaded, output)
+        watched = Watched.of(model, output)
         levels = " ".join(f"{one:g}" for one in watched.levels)
         n_features, n_names = len(watched.features), len(watched.names)
         of = Counted(served.name, served.version, served.checkpoint, n_features, n_names, levels)
@@ -337,7 +337,7 @@ def watched_output(model: Model) -> int:
 
 def reference_values(model: Model, output: int) -> Array:
     """Values of the reference windows at the newest step, and forecasts, (n, n_features + 1), original units."""
-    newest = model.scaling.features_to_original(model.loaded.reference.windows[:, -1])
+    newest = model.scaling.features_to_original(model.reference.scaled[:, -1])
     return np.column_stack([newest, model.reference_predictions[:, output]])
 
 

@@ -313,7 +313,7 @@ def read_levels(value: Any, model: Model, path: str = "intervals") -> tuple[floa
     if value is None:
         return ()
     levels = value if value == ALL else read_array(value, (Axis(None, "levels"),), path).tolist()
-    return choose_levels(model.loaded, levels, path)
+    return choose_levels(model, levels, path)
 
 
 def read_groups(document: Mapping[str, Any], model: Model) -> tuple[Groups, Segments]:

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, repeat
 from time import thread_time
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
 
 from kanmodel.arrays import Array
-from kanmodel.checkpoint import Forecaster
 from kanmodel.errors import NonFiniteError
+from kanmodel.forecaster import Forecaster
 from kanmodel.model import Model
 from service.telemetry.observation import span
 from service.work.budget import Budget
@@ -32,31 +32,11 @@ N_TIMINGS = 5
 N_MODELS = 1000  # whose timings are kept
 
 
-class Predictor(Protocol):
-    """What forecasts windows: a `Model`, or one with the bounds of its intervals."""
-
-    @property
-    def loaded(self) -> Forecaster:
-        """Its network and reference windows."""
-
-    @property
-    def checkpoint(self) -> str | None:
-        """Its identity: those that are equal are batched together."""
-
-    def predict(self, windows: Array, /) -> Array:
-        """Forecasts, (n, n_values), for windows (n, lookback, n_features), both in original units."""
-
-
 @dataclass(frozen=True, slots=True)
 class WithBounds:
     """A model with what its bounds need besides forecasts: after its outputs the increments below, then above."""
 
     model: Model
-
-    @property
-    def loaded(self) -> Forecaster:
-        """That of the model."""
-        return self.model.loaded
 
     @property
     def checkpoint(self) -> str:
@@ -70,7 +50,7 @@ class WithBounds:
 
     def predict(self, windows: Array, /) -> Array:
         """(n, n_values), see `split`."""
-        predictions, below, above = self.model.loaded.predict_increments(windows)
+        predictions, below, above = self.model.predict_increments(windows)
         return np.concatenate([predictions, *below, *above], axis=1)
 
     def split(self, values: Array, adapted: Forecaster | None = None) -> tuple[Array, Array, Array]:
@@ -81,7 +61,11 @@ class WithBounds:
         n_outputs = len(self.model.outputs)
         sides = values[:, n_outputs:].reshape(len(values), 2, len(self.model.levels), -1).transpose(1, 2, 0, 3)
         predictions = values[:, :n_outputs]
-        return predictions, *(adapted or self.loaded).place_bounds(predictions, *sides)
+        return predictions, *(adapted or self.model).place_bounds(predictions, *sides)
+
+
+Predictor = Model | WithBounds
+"""What forecasts windows, (n, n_values); those of an equal `checkpoint` are batched together."""
 
 
 class ForecastRequest(NamedTuple, Generic[Result]):
@@ -210,7 +194,8 @@ def _forecast(model: Predictor, windows: Sequence[Array]) -> list[Array | Except
 
 def _measure_in_place(model: Predictor) -> int:
     """How many windows a model forecasts in `IN_PLACE` seconds, by linear extrapolation from one and from several."""
-    windows = model.loaded.scaling.features_to_original(model.loaded.reference.windows[:N_TIMED])
+    core = model.model if isinstance(model, WithBounds) else model
+    windows = core.scaling.features_to_original(core.reference.scaled[:N_TIMED])
 
     def measure(n: int) -> float:
         """CPU seconds of this thread, which other load does not affect; the least, since that only ever adds."""

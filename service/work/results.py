@@ -80,7 +80,7 @@ class GlobalResults:
 
     def share(self, served: Served) -> Served:
         """The same model, which knows the results that are cached here."""
-        return replace(served, model=replace(served.model, results=self._known))
+        return replace(served, model=served.model.with_results(self._known))
 
     async def find(self, served: Served, output: str, method: Callable[..., Result], **options: Any) -> Result:
         """The result of a method of `Model`, such as `Model.report`, for an output or bound: cached or computed."""
@@ -111,13 +111,13 @@ class GlobalResults:
         """Comparison with another model, for one output."""
         names, rule = served.model.outputs, PruningRule(fidelity=fidelity)
         if output in names:  # what does not fit is refused before anything is computed
-            match_outputs(served.model.loaded, other.model.loaded, names.index(output))
+            match_outputs(served.model, other.model, names.index(output))
         await self.find(served, output, Model.topology, **vars(rule))
         if output in other.model.outputs or output in other.model.bounds:  # otherwise the comparison is refused
             await self.find(other, output, Model.topology, **vars(rule))
 
         def compare(model: Model, name: str, fidelity: float, other_checkpoint: str) -> ModelComparison:
-            against = model if other.model is served.model else replace(other.model, results=model.results)
+            against = model if other.model is served.model else other.model.with_results(model.results)
             return model.compare(against, output=name, fidelity=fidelity)
 
         return await self.find(served, output, compare, fidelity=fidelity, other_checkpoint=other.checkpoint)
@@ -130,7 +130,7 @@ class GlobalResults:
         elif method not in (Model.importance, Model.formula) or options:
             await self._find(kind, served, output, Model.importance, {})
         results: Any = Pinned(self._known) if kind == "background" else self._known
-        compute = partial(method, replace(served.model, results=results), output, **options)
+        compute = partial(method, served.model.with_results(results), output, **options)
         try:
             with pausing(_refuse):  # a lookup must not compute
                 return compute()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from load import post_windows
 from models import original_windows
 
-from kanmodel.checkpoint import Forecaster
+from kanmodel.forecaster import Forecaster
 
 NAME = "nyc-weather"
 WORK = (("predict", 1, 64), ("predict", 32, 8), ("explain", 1, 8), ("explain", 32, 8))  # verb, windows, connections

@@ -26,7 +26,8 @@ from kanmodel.attribution.effects import Part, each_cell, each_feature, measure_
 from kanmodel.attribution.explanation import LedgerOptions, explain_windows
 from kanmodel.attribution.paths.path import Detail
 from kanmodel.attribution.shapley import Orders, measure_shapley
-from kanmodel.checkpoint import Forecaster, load_checkpoint
+from kanmodel.checkpoint import load_checkpoint
+from kanmodel.forecaster import Forecaster
 
 STEPS = 50
 SAMPLES = 25
@@ -40,7 +41,7 @@ def rows(model: Forecaster, name: str = "24 x 20", threads: int = 1, rounds: int
     """`explain_windows` and `measure_effects` of 1 and 32 windows, with so many threads of torch."""
     torch.set_num_threads(threads)
     name = f"{name}, threads: {threads}"
-    every = model.reference.windows
+    every = model.reference.scaled
     start = model.to_model_units(baseline_windows(model, Baseline()))
     captum = IntegratedGradients(lambda x: model.network(x)[:, 0])
     for windows, repeats in ((every[int(LONE * len(every)), None], 6 * rounds), (spread_windows(model, 32), rounds)):
@@ -138,7 +139,7 @@ def make_models() -> Iterator[tuple[str, Forecaster]]:
 
     yield "24 x 20", load_checkpoint(BUNDLED / "nyc-weather.safetensors")
     for name, (n_features, options) in SMALLER.items():
-        yield name, make_weather(n_features, **options).loaded
+        yield name, make_weather(n_features, **options)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from models import NAME, large_model, original_windows, save_large_model
 from servers import CLIENT_CORE, Server, finish_background, free_server, measure, our_server, pin
 from table import machine
 
-from kanmodel.checkpoint import Forecaster
+from kanmodel.forecaster import Forecaster
 from service.work.executor import BATCH_EXPLANATIONS
 
 SIZES = (1, 2, 4, 8, 16, BATCH_EXPLANATIONS)  # of batches

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from table import Row, times_in_turn
 
-from kanmodel.checkpoint import Forecaster
+from kanmodel.forecaster import Forecaster
 from kanmodel.formula.symbolic import N_SAMPLES, suggest_edge_formulas
 from kanmodel.network.bases import BSpline
 from kanmodel.structure.importance import measure_importance
@@ -59,7 +59,7 @@ def told(seconds: np.ndarray, function: str, r2: float) -> str:
 def suggest_symbolic(model: Forecaster, edge: TopologyEdge) -> Callable[[], Any]:
     """pykan's search for one edge, by R2 alone, on the samples of `suggest_edge_formulas`."""
     warnings.filterwarnings("ignore", module="kan")
-    inputs = model.network.encode(model.reference.windows)
+    inputs = model.network.encode(model.reference.scaled)
     order = inputs[:, edge.i].argsort(stable=True)
     ranks = np.linspace(0.01, 0.99, min(N_SAMPLES, len(inputs))) * (len(inputs) - 1)
     peer = as_pykan(model)
@@ -85,7 +85,7 @@ def as_pykan(model: Forecaster) -> Any:
             theirs.scale_sp.copy_(layer.scale_spline.T)
             for name in ("subnode_scale", "subnode_bias", "node_scale", "node_bias"):
                 getattr(peer, f"{name}_{number}").copy_(getattr(layer, name))
-        inputs = model.network.encode(model.reference.windows)
+        inputs = model.network.encode(model.reference.scaled)
         if not torch.allclose(peer(inputs), reduce(lambda x, layer: layer(x), head, inputs), atol=1e-4):
             raise RuntimeError("pykan's head does not give the forecasts of ours")
     return peer

@@ -67,7 +67,7 @@ def kan_rows(grid: str) -> Iterator[Row]:
 def forecast_row() -> Row:
     """One window through LSTM and KAN."""
     model = large_model()
-    window = model.reference.windows[:1]
+    window = model.reference.scaled[:1]
     ours, plain = times_in_turn([lambda: model.frozen.forward(window), lambda: model.network(window)], 300)
     return comparison("forward, LSTM 20 to 64 over 48 steps and KAN [64, 16, 1], 1 window", ours, "the module", plain)
 
@@ -76,7 +76,7 @@ def prediction_rows() -> Iterator[Row]:
     """The whole prediction with scaling and checks, in original units: as served, and by torch alone."""
     plain = large_model()
     accelerated = accelerate(plain)
-    reference = plain.scaling.features_to_original(plain.reference.windows)
+    reference = plain.scaling.features_to_original(plain.reference.scaled)
     for batch in (1, 8, 32):
         windows = reference[:batch]
         ours, torchs = times_in_turn(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from table import Row, times_in_turn
 
-from kanmodel.checkpoint import Forecaster
+from kanmodel.forecaster import Forecaster
 from kanmodel.structure.importance import measure_importance
 from kanmodel.structure.pruning import PruningRule
 from kanmodel.structure.topology import build_topology
@@ -27,6 +27,6 @@ def rows(model: Forecaster) -> Iterator[Row]:
         "importance of features, steps, nodes and edges with intervals": partial(measure_importance, model, 0),
         "topology, pruned to an R2 of 0.99": partial(build_topology, model, importance, PruningRule()),
     }
-    where = f"{len(model.reference.windows)} windows, {threads} thread{'s' if threads > 1 else ''}"
+    where = f"{len(model.reference.scaled)} windows, {threads} thread{'s' if threads > 1 else ''}"
     for (work, _), seconds in zip(calls.items(), times_in_turn(list(calls.values()), ROUNDS), strict=True):
         yield Row(f"{work}, {where}", f"{np.median(seconds):.2f} s")

@@ -20,7 +20,8 @@ import simdjson
 import torch
 import uvicorn
 
-from kanmodel.checkpoint import Forecaster, load_checkpoint
+from kanmodel.checkpoint import load_checkpoint
+from kanmodel.forecaster import Forecaster
 
 
 def create_app(model: Forecaster) -> Callable[..., Any]:

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kanmodel.checkpoint import Forecaster, Provenance, Reference, save_checkpoint
+from kanmodel.checkpoint import save_checkpoint
+from kanmodel.forecaster import Forecaster, Provenance, Reference
 from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers
 from kanmodel.tables.columns import Feature, Target
@@ -47,12 +48,12 @@ def make_model(n_features: int, lookback: int, width: list[int], seed: int) -> F
             layer.coef.mul_(SPREAD)
     noise = torch.randn(512, lookback, n_features)
     windows = 0.5 * noise + torch.randn(512, 1, n_features)  # each window has its own level, as real series do
-    return Forecaster(network, Reference(windows), {}, Provenance.now("train", verified=True))
+    return Forecaster(network, Reference(windows, network.config), {}, Provenance.now("train", verified=True))
 
 
 def original_windows(model: Forecaster) -> np.ndarray:
     """The reference windows as clients send them, in original units."""
-    return model.scaling.features_to_original(model.reference.windows).round(6)
+    return model.scaling.features_to_original(model.reference.scaled).round(6)
 
 
 def save_large_model(folder: Path) -> Path:

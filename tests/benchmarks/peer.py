@@ -24,7 +24,8 @@ from fastapi import FastAPI, HTTPException, Response
 from pydantic import BaseModel
 
 from kanmodel.attribution.baseline import Baseline, baseline_windows
-from kanmodel.checkpoint import Forecaster, load_checkpoint
+from kanmodel.checkpoint import load_checkpoint
+from kanmodel.forecaster import Forecaster
 
 STEPS = 50
 

@@ -25,7 +25,8 @@ from raiutils.exceptions import UserConfigValidationException
 
 from kanmodel.alternatives.shifts import Goal, Search, Shifts
 from kanmodel.arrays import Array
-from kanmodel.checkpoint import Forecaster, load_checkpoint
+from kanmodel.checkpoint import load_checkpoint
+from kanmodel.forecaster import Forecaster
 
 METHODS = ("random", "genetic")
 N_ROWS = 1000  # random shifts in place of training data

@@ -25,7 +25,8 @@ from load import keep_busy
 from servers import Server, finish_background, free_port, processes, running
 from table import machine
 
-from kanmodel.checkpoint import Forecaster, load_checkpoint
+from kanmodel.checkpoint import load_checkpoint
+from kanmodel.forecaster import Forecaster
 from service.models.repository import BUNDLED
 
 ROOT = Path("/sys/fs/cgroup")
@@ -145,7 +146,7 @@ def measure_memory(model: Forecaster, workers: int) -> str:
 
 def measure_limit(model: Forecaster, megabytes: int, variables: Mapping[str, str]) -> str:
     """What a pod of some memory answers to as many large requests as 48 connections can send; a row."""
-    windows = model.scaling.features_to_original(model.reference.windows).round(4)
+    windows = model.scaling.features_to_original(model.reference.scaled).round(4)
     twice = np.concatenate([windows, windows])
     bodies = {
         verb: json.dumps({"instances": twice[:number].tolist()}).encode()

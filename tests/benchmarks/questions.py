@@ -120,7 +120,7 @@ def counterfactuals(model: kanmodel.Model, n_windows: int, n_random: int | None 
     try:
         for window, goal in goals(model, n_windows):
             times = [process_time()]
-            found = Counterfactual.of(model.loaded, window, 0, goal, Search(max_features=MOST))
+            found = Counterfactual.of(model, window, 0, goal, Search(max_features=MOST))
             times.append(process_time())
             best = search_randomly(model, window, goal, n_random, rng)
             times.append(process_time())
@@ -148,7 +148,7 @@ def beside_dice(model: kanmodel.Model, n_windows: int, python: Path) -> Iterator
         done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env={**os.environ, **paths})
     every = Search(max_features=len(model.features))
     start = process_time()
-    found = [Counterfactual.of(model.loaded, window, 0, goal, every) for window, goal in asked]
+    found = [Counterfactual.of(model, window, 0, goal, every) for window, goal in asked]
     ours = (process_time() - start) / n_windows
     for method, answers in json.loads(done.stdout).items():
         distances = [
@@ -194,7 +194,7 @@ def search_randomly(
 
     A change larger than the best so far is scaled down, so that no forecast is wasted.
     """
-    loaded, best = model.loaded, np.inf
+    loaded, best = model, np.inf
     shifts = Shifts(loaded, window, 0, Search())
     movable = shifts.movable
     start = loaded.to_model_units(window[None])

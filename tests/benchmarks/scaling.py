@@ -25,7 +25,7 @@ from models import SPREAD
 from table import machine
 
 from kanmodel.attribution.explanation import explain_windows
-from kanmodel.checkpoint import Forecaster, Provenance, Reference
+from kanmodel.forecaster import Forecaster, Provenance, Reference
 from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers
 from kanmodel.show.network import N_POINTS, curved_edges, draw_topology
@@ -102,14 +102,14 @@ def make_model(shape: Shape) -> Forecaster:
             layer.coef.mul_(SPREAD)
     noise = torch.randn(N_REFERENCE, shape.steps, shape.features)
     windows = 0.5 * noise + torch.randn(N_REFERENCE, 1, shape.features)
-    return Forecaster(network, Reference(windows), {}, Provenance.now("train", verified=True))
+    return Forecaster(network, Reference(windows, network.config), {}, Provenance.now("train", verified=True))
 
 
 def measure(shape: Shape) -> tuple[float, float, float, float]:
     """Processor seconds per window of a forecast and of an explanation, nodes per path, and MiB at the peak."""
     before = resident_mib()
     model = make_model(shape)
-    windows = model.reference.windows
+    windows = model.reference.scaled
     nodes = explain_windows(model, windows, 0).path_nodes.mean()
     forecast = fastest(partial(model.frozen.forward, windows)) / len(windows)
     explanation = fastest(partial(explain_windows, model, windows, 0)) / len(windows)

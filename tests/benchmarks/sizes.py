@@ -21,7 +21,8 @@ from scaling import make_model as make_shape
 from servers import CLIENT_CORE, Server, our_server, pin
 from table import Row, print_table
 
-from kanmodel.checkpoint import Forecaster, save_checkpoint
+from kanmodel.checkpoint import save_checkpoint
+from kanmodel.forecaster import Forecaster
 
 N_MODELS = 40
 N_FEATURES, LOOKBACK, WIDTH = 8, 24, [12, 5, 1]  # the bundled model's
@@ -92,7 +93,7 @@ def largest_rows() -> Iterator[Row]:
 
 def windows_of(model: Forecaster) -> list[list[list[float]]]:
     """The reference windows in original units."""
-    windows: list[list[list[float]]] = model.scaling.features_to_original(model.reference.windows).round(4).tolist()
+    windows: list[list[list[float]]] = model.scaling.features_to_original(model.reference.scaled).round(4).tolist()
     return windows
 
 

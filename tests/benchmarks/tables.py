@@ -26,7 +26,8 @@ from table import Row, print_table
 
 from kanmodel import Model
 from kanmodel.attribution.baseline import Baseline, baseline_windows
-from kanmodel.checkpoint import Forecaster, Provenance, Reference, load_checkpoint, save_checkpoint
+from kanmodel.checkpoint import load_checkpoint, save_checkpoint
+from kanmodel.forecaster import Forecaster, Provenance, Reference
 from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers
 from kanmodel.tables.columns import Feature, Target
@@ -119,7 +120,7 @@ def _captum_loop(model: Forecaster, threads: int, size: int | None) -> float:
     torch.set_num_threads(threads)
     start_window = model.to_model_units(baseline_windows(model, Baseline()))
     captum = IntegratedGradients(lambda x: model.network(x)[:, 0])
-    batches = torch.split(model.reference.windows, TOGETHER)
+    batches = torch.split(model.reference.scaled, TOGETHER)
     start = perf_counter()
     for windows in islice(cycle(batches), CALLS):
         captum.attribute(windows, start_window, n_steps=STEPS, internal_batch_size=size)
@@ -155,7 +156,9 @@ def _tiny_model() -> Forecaster:
     network = Network(config)
     with torch.no_grad():
         network.head[0].coef.mul_(SPREAD)
-    return Forecaster(network, Reference(torch.randn(128, 4, 4)), {}, Provenance.now("train", verified=True))
+    return Forecaster(
+        network, Reference(torch.randn(128, 4, 4), network.config), {}, Provenance.now("train", verified=True)
+    )
 
 
 def _peak(folder: Path, ending: str, n: int) -> float:
@@ -200,7 +203,7 @@ def _steady_rate(model: Forecaster, workers: int) -> float:
 
 
 def _plan(model: Forecaster, table: Path, part_windows: int) -> Plan:
-    return Plan(Model(model), table, model.config.outputs[0], part_windows=part_windows)
+    return Plan(Model.of(model), table, model.config.outputs[0], part_windows=part_windows)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from models import NAME, large_model, original_windows
 from servers import CLIENT_CORE, finish_background, our_server, peak_memory, pin, resident_memory
 from table import Row, print_table
 
-from kanmodel.checkpoint import Forecaster, load_checkpoint, save_checkpoint
+from kanmodel.checkpoint import load_checkpoint, save_checkpoint
+from kanmodel.forecaster import Forecaster
 from service.settings import Settings
 
 DURATION, WARM_UP = 10.0, 2.0  # seconds

@@ -41,7 +41,7 @@ def test_each_method_finds_the_steps_that_a_model_reads(planted):
         for feature, lag in planted:
             loaded.network.head[0].mask[0, (lags.LOOKBACK - 1 - lag) * lags.N_FEATURES + feature] = 1
     targets = replace(loaded).scaling.outputs_to_original(replace(loaded).reference_outputs)
-    model = Model(replace(loaded, reference=replace(loaded.reference, targets=targets)))
+    model = Model.of(replace(loaded, reference=replace(loaded.reference, targets=targets)))
     for scores in (
         lags.read_lags(model),
         lags.explain_steps(model),

@@ -28,12 +28,12 @@ FOREIGN = object()
 
 @cache
 def model() -> Model:
-    return Model(make_model("lstm", n_features=2, hidden_size=2, n_hidden=1, lookback=3, n_reference=40))
+    return Model.of(make_model("lstm", n_features=2, hidden_size=2, n_hidden=1, lookback=3, n_reference=40))
 
 
 @cache
 def windows():
-    return make_windows(model().loaded, 1)
+    return make_windows(model(), 1)
 
 
 def frame():

@@ -14,7 +14,7 @@ from torch import nn
 
 from kanmodel.attribution.baseline import Baseline
 from kanmodel.attribution.explanation import explain_windows
-from kanmodel.checkpoint import Forecaster, Provenance, Reference
+from kanmodel.forecaster import Forecaster, Provenance, Reference
 from kanmodel.network.bases import BSpline, Line
 from kanmodel.network.chain import Network
 from kanmodel.network.config import LayerConfig, ModelConfig, RecurrentConfig, Transform, plain_layers
@@ -36,7 +36,7 @@ def test_the_ledger_of_any_chain_is_complete(config, seed):
     """Every layer sums to F(x) - F(x0), and each node conserves its sum unless a layer norm mixes the nodes."""
     plain = replace(config, targets=tuple(replace(target, mean=0.0, std=1.0) for target in config.targets))
     model = make_chain(plain, seed)
-    ledger = explain_windows(model, model.reference.windows[:2], len(config.outputs) - 1)
+    ledger = explain_windows(model, model.reference.scaled[:2], len(config.outputs) - 1)
     change = ledger.predictions - ledger.baseline_prediction
     slack = 1e-9 * (1 + np.abs(ledger.predictions)) + ledger.residual
     listed = {(layer.stage, layer.layer): layer for layer in ledger.layers}
@@ -70,7 +70,7 @@ def test_the_graph_of_any_chain(config, seed):
     assert {end for edge in topology.edges for end in (edge.source, edge.target)} <= set(ids)
     n_edges = sum(layer.n_subnodes * layer.n_in for layers in config.stages.values() for layer in layers)
     assert len(topology.kan_edges) == n_edges
-    stages = model.network.trace(model.reference.windows).stages
+    stages = model.network.trace(model.reference.scaled).stages
     for curve in sample_edges(model, list(topology.kan_edges)[:8], points=2, span="reference"):
         edge, layer = curve.edge, config.stages[curve.edge.stage][curve.edge.layer]
         if layer.mixes:
@@ -80,7 +80,7 @@ def test_the_graph_of_any_chain(config, seed):
             assert curve.x[end] == pytest.approx(float(trace.inputs[row, edge.i]), abs=1e-12)
             assert curve.y[end] == pytest.approx(float(trace.edges[row, edge.j, edge.i]), rel=1e-6, abs=1e-6)
     pruning = prune_by_rule(model, importance, PruningRule("contribution", 0.9))
-    outputs = prune_network(model, pruning)(model.reference.windows)[:, 0].double()
+    outputs = prune_network(model, pruning)(model.reference.scaled)[:, 0].double()
     full = model.reference_outputs[:, 0].double()
     if float(full.std()) > 1e-9:
         r2 = 1 - float(((outputs - full) ** 2).sum() / ((full - full.mean()) ** 2).sum())
@@ -110,7 +110,7 @@ def as_chain(module):
             layer.coef.copy_(linear.weight[:, :, None])
             layer.subnode_bias.copy_(linear.bias)
     windows = torch.randn(160, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    return Forecaster(network, Reference(windows), {}, PROVENANCE)
+    return Forecaster(network, Reference(windows, network.config), {}, PROVENANCE)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def lstm_with_mlp():
 def test_an_lstm_with_an_mlp_predicts_the_same(lstm_with_mlp):
     """The chain predicts what the module does."""
     module, model = lstm_with_mlp
-    torch.testing.assert_close(model.frozen.forward(model.reference.windows), module(model.reference.windows))
+    torch.testing.assert_close(model.frozen.forward(model.reference.scaled), module(model.reference.scaled))
 
 
 def test_the_ledger_of_an_mlp_is_captum_s(lstm_with_mlp):
@@ -133,7 +133,7 @@ def test_the_ledger_of_an_mlp_is_captum_s(lstm_with_mlp):
     from captum.attr import IntegratedGradients, LayerConductance  # imports matplotlib, which other workers do not need
 
     module, model = lstm_with_mlp
-    windows = model.reference.windows[:6]
+    windows = model.reference.scaled[:6]
     ledger = explain_windows(model, windows, 0, Baseline("zero"))
     zero = torch.zeros_like(windows)
     steps = IntegratedGradients(module).attribute(windows, zero, n_steps=200).numpy()
@@ -211,7 +211,7 @@ def test_a_classifier_s_ledger_is_in_probabilities():
     classes = tuple(Target(name) for name in ("up", "same", "down"))
     config = replace(plain_config(head=plain_layers([2, 1])), head=head, targets=classes, output_function="softmax")
     model = make_chain(config)
-    windows = model.reference.windows[:5]
+    windows = model.reference.scaled[:5]
     ledgers = [explain_windows(model, windows, output) for output in range(3)]
     total = sum(ledger.contributions for ledger in ledgers)
     np.testing.assert_allclose(total, 0, atol=3 * max(ledger.tolerance for ledger in ledgers))

@@ -19,8 +19,9 @@ from thorough import examples
 
 import kanmodel.checkpoint
 from kanmodel.attribution.explanation import explain_windows
-from kanmodel.checkpoint import Forecaster, load_checkpoint, parse_checkpoint, save_checkpoint
+from kanmodel.checkpoint import load_checkpoint, parse_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError, DataError, NonFiniteError
+from kanmodel.forecaster import Forecaster
 
 options = st.fixed_dictionaries(
     {},
@@ -79,7 +80,7 @@ def with_document(data, change):
 def with_tensors(model, data, change):
     """A file with the document of `data` and the tensors of `model` after `change`."""
     tensors = {name: tensor.contiguous().clone() for name, tensor in model.network.state_dict().items()}
-    tensors["reference.windows"] = model.reference.windows.clone()
+    tensors["reference.windows"] = model.reference.scaled.clone()
     tensors["reference.targets"] = torch.from_numpy(model.reference.targets.copy())
     change(tensors)
     return save(tensors, metadata=split(data)[0]["__metadata__"])
@@ -102,7 +103,7 @@ def test_save_then_load_is_identity(tmp_path_factory, shape, seed, options):
     assert loaded.config == model.config
     assert (loaded.metrics, loaded.provenance) == (model.metrics, model.provenance)
     assert loaded.reference.times == model.reference.times
-    assert torch.equal(loaded.reference.windows, model.reference.windows)
+    assert torch.equal(loaded.reference.scaled, model.reference.scaled)
     assert (loaded.reference.targets is None) == (model.reference.targets is None)
     if model.reference.targets is not None:
         np.testing.assert_array_equal(loaded.reference.targets, model.reference.targets)
@@ -438,10 +439,12 @@ def test_a_model_that_could_not_be_loaded_is_not_saved(model, tmp_path):
     """A weight, a reference window or a target that is not finite is refused by name, and the old file stays."""
     path = tmp_path / "m.safetensors"
     sha256 = save_checkpoint(model, path)
-    targets, windows = np.full_like(model.reference.targets, np.inf), torch.full_like(model.reference.windows, np.nan)
-    for name, values in (("targets", targets), ("windows", windows)):
+    targets, windows = np.full_like(model.reference.targets, np.inf), torch.full_like(model.reference.scaled, np.nan)
+    for name, values in (("targets", targets), ("scaled", windows)):
         diverged = replace(model, reference=replace(model.reference, **{name: values}))
-        message = f"cannot save m.safetensors: a value of tensor reference.{name} is not finite"
+        message = (
+            f"cannot save m.safetensors: a value of tensor reference.{name.replace('scaled', 'windows')} is not finite"
+        )
         with pytest.raises(CheckpointError, match=f"^{re.escape(message)}$"):
             save_checkpoint(diverged, path)
     other = make_model(n_reference=4)
@@ -481,10 +484,10 @@ def test_windows_are_checked(model):
     windows = np.zeros((2, 3, 2))
     windows[1, 2, 0] = np.nan
     with pytest.raises(DataError) as caught:
-        model.predict(windows, "instances")
-    assert [problem.path for problem in caught.value.problems] == ["instances[1][2][0]"]
-    with pytest.raises(DataError, match=r"instances must have shape \(n, 3, 2\), but has \(2, 2, 3\)"):
-        model.predict(np.zeros((2, 2, 3)), "instances")
+        model.predict(windows)
+    assert [problem.path for problem in caught.value.problems] == ["windows[1][2][0]"]
+    with pytest.raises(DataError, match=r"windows must have shape \(n, 3, 2\), but has \(2, 2, 3\)"):
+        model.predict(np.zeros((2, 2, 3)))
     single = make_model(dtype="float32", n_reference=4)
     with pytest.raises(DataError, match="must be finite"):
         single.predict(np.full((1, 6, 4), 1e300))
@@ -502,11 +505,11 @@ def test_forecasts_that_are_not_finite(data):
 
 def test_a_model_that_is_first_asked_in_inference_mode(model):
     """After forecasts in torch's inference mode, a model can be explained outside of it."""
-    expected = explain_windows(model, model.reference.windows[:2], 0)
+    expected = explain_windows(model, model.reference.scaled[:2], 0)
     fresh = replace(model)
     with torch.inference_mode():
-        windows = fresh.scaling.features_to_original(fresh.reference.windows[:2])
+        windows = fresh.scaling.features_to_original(fresh.reference.scaled[:2])
         assert np.array_equal(fresh.predict(windows), model.predict(windows))
         assert (fresh.output_std > 0).all() and fresh.frozen_float64 is not None
-    found = explain_windows(fresh, fresh.reference.windows[:2], 0)
+    found = explain_windows(fresh, fresh.reference.scaled[:2], 0)
     np.testing.assert_array_equal(found.steps, expected.steps)

@@ -85,7 +85,7 @@ def test_a_waiting_thread_pauses_and_computes_if_the_first_ends():
 
 def test_a_copy_in_another_process_begins_without_results():
     """A model can be pickled, whatever its cache contains."""
-    model = Model(make_model("head"))
+    model = Model.of(make_model("head"))
     model.importance()
     sent = pickle.loads(pickle.dumps(model))
     assert not sent.results._cells and sent.outputs == model.outputs
@@ -108,7 +108,7 @@ def test_long_questions_pause_and_can_be_ended_at_a_pause(ask):
     """An exception raised by a pause ends the computation; the next request gets the full result."""
 
     def make():
-        return Model(make_model("head", n_features=2, n_hidden=1, n_reference=20))
+        return Model.of(make_model("head", n_features=2, n_hidden=1, n_reference=20))
 
     model, calls = make(), []
     with pausing(lambda: calls.append(1)):
@@ -184,11 +184,11 @@ LONG = {
 
 
 def make_small(seed=0):
-    return Model(make_model("head", seed, n_features=2, n_hidden=2, n_reference=24))
+    return Model.of(make_model("head", seed, n_features=2, n_hidden=2, n_reference=24))
 
 
 def windows_of(model):
-    return make_windows(model.loaded, 2)
+    return make_windows(model, 2)
 
 
 @pytest.mark.parametrize("name", LONG)

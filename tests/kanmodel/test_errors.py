@@ -7,8 +7,8 @@ from kanmodel import Model
 from kanmodel.errors import MAX_MESSAGE, MAX_PATH, MAX_QUOTED, KanscopeError, Problem, quote
 
 LONG = "x" * 100_000
-MODEL = Model(make_model(n_features=2, hidden_size=2, n_hidden=1, n_reference=20))
-WINDOWS = make_windows(MODEL.loaded, 1)
+MODEL = Model.of(make_model(n_features=2, hidden_size=2, n_hidden=1, n_reference=20))
+WINDOWS = make_windows(MODEL, 1)
 
 
 @pytest.mark.parametrize(

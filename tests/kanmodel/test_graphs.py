@@ -394,13 +394,13 @@ def test_any_graph_equals_its_module(plan, seed):
     windows = random_walks(40, seed) / 3
     model = kanmodel.from_torch(net, windows=windows, features=list(FEATURES))
     x, own = (torch.from_numpy(random_walks(5, seed + 1) / 3).requires_grad_() for _ in range(2))
-    expected, trace = net(x), model.loaded.frozen.trace(own)
+    expected, trace = net(x), model.frozen.trace(own)
     torch.testing.assert_close(trace.outputs, expected, atol=1e-9, rtol=1e-9)
-    torch.testing.assert_close(model.loaded.frozen.forward(own.detach()), expected.detach(), atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(model.frozen.forward(own.detach()), expected.detach(), atol=1e-9, rtol=1e-9)
     (wanted,) = torch.autograd.grad(expected[:, 0].sum(), x)
     (found,) = torch.autograd.grad(trace.outputs[:, 0].sum(), own)
     torch.testing.assert_close(found, wanted, atol=1e-9, rtol=1e-7)
-    ledger = explain_windows(model.loaded, x.detach(), 0)
+    ledger = explain_windows(model, x.detach(), 0)
     change = ledger.predictions - ledger.baseline_prediction
     slack = ledger.residual + 1e-9
     assert ledger.converged.all()

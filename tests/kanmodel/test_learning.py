@@ -24,7 +24,7 @@ def make_frame(n_rows=900, seed=0):
 
 
 def weights(model):
-    return torch.cat([tensor.flatten() for tensor in model.loaded.network.state_dict().values()])
+    return torch.cat([tensor.flatten() for tensor in model.network.state_dict().values()])
 
 
 def test_a_frame_becomes_a_model():
@@ -35,7 +35,7 @@ def test_a_frame_becomes_a_model():
     assert [feature.name for feature in model.features] == ["wind", "load"]
     assert model.predict(frame).shape == (1, 2)
     assert model.explain(frame, "load+7").converged.all()
-    assert model.loaded.reference.times[0].startswith("2026-01-0")
+    assert model.reference.times[0].startswith("2026-01-0")
 
 
 def test_the_targets_are_the_column_so_many_rows_later():
@@ -43,7 +43,7 @@ def test_the_targets_are_the_column_so_many_rows_later():
     frame = make_frame()
     model = kanmodel.train(frame, "load", ahead=6, time="time", horizon=2, **QUICK | {"width": (3, 2, 2)})
     load = dict(zip(frame["time"].astype(str).str.replace(" ", "T"), frame["load"], strict=True))
-    for time, targets in zip(model.loaded.reference.times, model.loaded.reference.targets, strict=True):
+    for time, targets in zip(model.reference.times, model.reference.targets, strict=True):
         later = [str(np.datetime64(time) + np.timedelta64(step, "h")) for step in (6, 7)]
         assert targets.tolist() == [load[instant] for instant in later]
 
@@ -129,7 +129,7 @@ def test_a_model_is_fine_tuned():
     assert torch.equal(weights(model), before)
     assert "seasonal_naive_r2" in tuned.metrics
     finer = kanmodel.fine_tune(model, frame, epochs=0, grid_size=6)
-    assert finer.loaded.config.head[0].basis.grid_size == 6
+    assert finer.config.head[0].basis.grid_size == 6
     assert finer.metrics["test_r2"] == pytest.approx(model.metrics["test_r2"], abs=1e-4)
     refined = model.refine_grid(6)
     assert torch.equal(weights(refined), weights(finer)) and refined.metrics == model.metrics

@@ -42,12 +42,12 @@ ROUNDING = 1e-12  # of the output's standard deviation, in float64
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return Model(make_model(targets=("a", "b")))
+    return Model.of(make_model(targets=("a", "b")))
 
 
 @pytest.fixture(scope="module")
 def windows(model):
-    return make_windows(model.loaded, 5)
+    return make_windows(model, 5)
 
 
 def frame_of(model, window, **more):
@@ -84,13 +84,13 @@ def test_names(model, tmp_path):
     assert [feature.name for feature in model.features] == list(NAMES)
     assert model.outputs == ("a+1", "b+1") and model.lookback == 6 and model.checkpoint is None
     path = tmp_path / "m.safetensors"
-    sha256 = save_checkpoint(model.loaded, path)
+    sha256 = save_checkpoint(model, path)
     assert kanmodel.load(path).checkpoint == kanmodel.load(str(path)).checkpoint == f"sha256:{sha256}"
 
 
 def test_predict_in_all_forms(model, windows):
     """An array, a tensor, lists and a mapping give the same forecasts; one window alone the same to rounding."""
-    expected = model.loaded.predict(windows)
+    expected = model.predict(windows)
     by_name = {name: windows[..., number] for number, name in reversed(list(enumerate(NAMES)))}
     for form in (windows, torch.from_numpy(windows), windows.tolist(), by_name):
         np.testing.assert_array_equal(model.predict(form), expected)
@@ -99,7 +99,7 @@ def test_predict_in_all_forms(model, windows):
     noted = frame_of(model, windows[0], time=["noon"] * 16)
     for form in (windows[0], one, pl.DataFrame(noted), pd.DataFrame(noted), pd.DataFrame(one), Frame(one)):
         # one window alone takes other kernels than five together, which round otherwise
-        np.testing.assert_allclose(model.predict(form), first, rtol=0, atol=ROUNDING * model.loaded.output_std.min())
+        np.testing.assert_allclose(model.predict(form), first, rtol=0, atol=ROUNDING * model.output_std.min())
 
 
 class Frame:
@@ -119,7 +119,7 @@ class Frame:
 @pytest.mark.parametrize("output", [None, "b+1"])
 def test_explain_is_the_ledger(model, windows, output, baseline):
     """Every figure equals that of the ledger, for each kind of baseline and an output by name."""
-    number, scaled = (0 if output is None else 1), model.loaded.to_model_units(windows)
+    number, scaled = (0 if output is None else 1), model.to_model_units(windows)
     values = {"f0": 1.0, "f1": [1.0, 2, 3, 4, 5, 6], "f2": -3, "f3": np.float32(2)}
     asked = {
         "values": {"values": values},
@@ -130,11 +130,11 @@ def test_explain_is_the_ledger(model, windows, output, baseline):
         asked = {"instance": pl.DataFrame(frame_of(model, windows[3]))}
     found = model.explain(windows, output, baseline=asked)
     if baseline == "reference":
-        ledger = explain_windows(model.loaded, scaled, number, ReferenceBaselines(3, 1))
+        ledger = explain_windows(model, scaled, number, ReferenceBaselines(3, 1))
         np.testing.assert_array_equal(found.standard_error, ledger.standard_error)
     else:
         kind = Baseline(baseline, values=values, instance=windows[3])
-        ledger = explain_windows(model.loaded, scaled, number, kind)
+        ledger = explain_windows(model, scaled, number, kind)
         assert found.standard_error is None
     for name in ("predictions", "baseline", "steps", "error", "residual", "converged", "path_nodes"):
         np.testing.assert_array_equal(getattr(found, name), getattr(ledger, name), err_msg=name)
@@ -181,12 +181,12 @@ def test_tables_are_rows_that_frames_read(model, windows):
 
 def test_importance_and_report_are_those_below(model):
     """Importance and report equal those of the functions below, for the named output."""
-    measured = measure_importance(model.loaded, 1)
+    measured = measure_importance(model, 1)
     found = model.importance("b+1")
     assert found.features == measured.features and found.output == "b+1"
     report = model.report("b+1")
-    topology = build_topology(model.loaded, measured, PruningRule())
-    assert report.findings == write_report(model.loaded, measured, topology).findings
+    topology = build_topology(model, measured, PruningRule())
+    assert report.findings == write_report(model, measured, topology).findings
     assert all(finding.answer in report.markdown() for finding in report.findings)
 
 
@@ -202,10 +202,10 @@ def test_importance_and_report_are_those_below(model):
 )
 def test_topology_is_the_one_below(model, asked, rule):
     """The graph of each rule equals that of `build_topology`, and networkx gets nodes and edges with their fields."""
-    below = build_topology(model.loaded, measure_importance(model.loaded, 0), rule)
+    below = build_topology(model, measure_importance(model, 0), rule)
     found = model.topology(**asked)
-    expected = vars(below) | {"unit": "K", "name": "model", "loaded": model.loaded}
-    expected |= {"reference": model.loaded.reference_span, "origin": "model, not saved"}
+    expected = vars(below) | {"unit": "K", "name": "model", "loaded": model}
+    expected |= {"reference": model.reference.span, "origin": "model, not saved"}
     assert vars(found) == expected
     graph = found.networkx()
     assert set(graph) == {node.id for node in below.nodes} and graph.number_of_edges() == len(below.edges)
@@ -218,10 +218,10 @@ def test_topology_is_the_one_below(model, asked, rule):
 @pytest.mark.parametrize("shape", few_of(["lstm", "head", "front", "flat"], ["front"], "the same of further chains"))
 def test_every_edge_by_its_ids_and_by_its_numbers(shape):
     """Each edge of a topology is found by ids and by numbers, products included, with the curve sampled below."""
-    model = Model(make_model(shape, product=True, n_features=3, lookback=2, hidden_size=3, n_reference=20))
+    model = Model.of(make_model(shape, product=True, n_features=3, lookback=2, hidden_size=3, n_reference=20))
     topology = model.topology(metric="contribution")
     for edge in topology.kan_edges[:: max(1, len(topology.kan_edges) // 12)]:
-        (below,) = sample_edges(model.loaded, [edge], points=11, span="grid")
+        (below,) = sample_edges(model, [edge], points=11, span="grid")
         by_id = model.edge(edge.source, edge.target, points=11, span="grid")
         by_number = model.edge(edge.layer, np.int64(edge.i), edge.j, stage=edge.stage, points=11, span="grid")
         for found in (by_id, by_number):
@@ -234,20 +234,20 @@ def test_every_edge_by_its_ids_and_by_its_numbers(shape):
 def test_an_edge_needs_no_ledger(monkeypatch):
     """Sampling an edge does not compute importance."""
     monkeypatch.setattr(core, "measure_importance", lambda *_: pytest.fail("measured"))
-    assert len(Model(make_model()).edge("lstm:1", "head:1:2").x) == 101
+    assert len(Model.of(make_model()).edge("lstm:1", "head:1:2").x) == 101
 
 
 def test_formula():
     """The front is that of `Formulas.of`; a layer norm is refused with its reason."""
     loaded = make_model("lstm", n_features=2, n_hidden=1, hidden_size=2)
     below = Formulas.of(loaded, 0).formulas
-    found = Model(loaded).formula()
+    found = Model.of(loaded).formula()
     assert tuple(found) == below and len(found) == len(found.table()) and found[0].complexity == 1
     assert found.simplest(-1e9) == below[0] and found.simplest(1.1) is None
     assert below[-1].expression in found.html() and below[-1].expression[:40] in repr(found)
     norm = plain_layers([4, 1], before=(Transform("layer_norm"),))
     with pytest.raises(kanmodel.ConfigError, match="layer norm"):
-        Model(make_chain(replace(make_model("head").config, head=norm))).formula()
+        Model.of(make_chain(replace(make_model("head").config, head=norm))).formula()
 
 
 def test_prune_and_save(model, windows, tmp_path):
@@ -255,7 +255,7 @@ def test_prune_and_save(model, windows, tmp_path):
     before = model.predict(windows)
     small = model.prune(fidelity=0.95)
     below = extract_subnetwork(
-        model.loaded, [measure_importance(model.loaded, number) for number in range(2)], PruningRule(fidelity=0.95)
+        model, [measure_importance(model, number) for number in range(2)], PruningRule(fidelity=0.95)
     )
     np.testing.assert_array_equal(small.predict(windows), below.predict(windows))
     saved = small.save(str(tmp_path / "small.safetensors"))
@@ -269,7 +269,7 @@ def test_prune_and_save(model, windows, tmp_path):
 
 def test_global_results_are_computed_once_by_many_threads(monkeypatch):
     """Eight threads that request results based on importance at once compute it once."""
-    model, calls, start = Model(make_model()), [], Barrier(8)
+    model, calls, start = Model.of(make_model()), [], Barrier(8)
 
     def measure(*args):
         calls.append(args)
@@ -287,7 +287,7 @@ def test_global_results_are_computed_once_by_many_threads(monkeypatch):
 
 def test_a_failure_is_not_kept(monkeypatch):
     """A failed computation is repeated on the next request."""
-    model = Model(make_model())
+    model = Model.of(make_model())
     with monkeypatch.context() as patch:
         patch.setattr(core, "measure_importance", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -297,7 +297,7 @@ def test_a_failure_is_not_kept(monkeypatch):
 
 def test_many_rules_are_not_all_kept(model):
     """The number of cached rules is bounded, and each rule gets its own result."""
-    bounded = replace(model, results=Once(8))
+    bounded = model.with_results(Once(8))
     for fidelity in np.linspace(0.5, 1, 13):
         assert bounded.topology(fidelity=float(fidelity)).rule.fidelity == fidelity
     assert len(bounded.results._cells) == 8
@@ -352,13 +352,11 @@ HOSTILE = {
 
 def test_rows_are_windows_of_one_step():
     """With lookback 1 a model accepts rows, (n, n_features) or a single one, as windows."""
-    model = Model(make_model("head"))
+    model = Model.of(make_model("head"))
     rows = np.random.default_rng(0).normal(size=(5, len(model.features)))
     expected = model.predict(rows[:, None])
     np.testing.assert_array_equal(model.predict(rows), expected)
-    np.testing.assert_allclose(
-        model.predict(rows[0]), expected[:1], rtol=0, atol=ROUNDING * model.loaded.output_std.min()
-    )
+    np.testing.assert_allclose(model.predict(rows[0]), expected[:1], rtol=0, atol=ROUNDING * model.output_std.min())
     np.testing.assert_array_equal(model.explain(rows).predictions, model.explain(rows[:, None]).predictions)
     with pytest.raises(DataError, match=r"must have shape \(n, 1, 4\), \(n, 4\) or \(4,\), but has \(5, 3\)"):
         model.predict(rows[:, :3])
@@ -563,12 +561,12 @@ def test_windows_with_fractions_of_an_integer_feature_are_refused(make_forecaste
 
 def test_a_model_does_not_change():
     """Whatever is asked of it, and whatever is done to what it gives, a model predicts and explains the same."""
-    model = Model(make_model("head", dtype="float32", targets=("a", "b")))
-    windows, groups = make_windows(model.loaded, 3), {"pair": ["f0", "f1"]}
+    model = Model.of(make_model("head", dtype="float32", targets=("a", "b")))
+    windows, groups = make_windows(model, 3), {"pair": ["f0", "f1"]}
     grouped = model.with_groups(groups)
     before = model.predict(windows), model.explain(windows).contributions
     fast = model.accelerate()
-    assert fast is not model and fast.loaded.network is model.loaded.network
+    assert fast is not model and fast.network is model.network
     model.prune(), model.refine_grid(10), model.topology(), model.report()
     groups["pair"].append("f2")
     assert grouped.config.groups == {"pair": ["f0", "f1"]} and not model.config.groups
@@ -586,7 +584,7 @@ def test_a_model_does_not_change():
         model.metrics["test_r2"] = -1.0
     np.testing.assert_array_equal(model.predict(windows), before[0])
     np.testing.assert_array_equal(model.explain(windows).contributions, before[1])
-    assert model.metrics.get("test_r2") != -1.0 and model.loaded._fast_predict is None
+    assert model.metrics.get("test_r2") != -1.0 and model._fast_predict is None
 
 
 @pytest.mark.thorough("computes every example of two documents: 4 s")

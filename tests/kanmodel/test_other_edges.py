@@ -9,7 +9,8 @@ from goldens import FOLDER, PROVENANCE, load_arrays
 from thorough import few_of
 
 from kanmodel.attribution.explanation import explain_windows
-from kanmodel.checkpoint import Forecaster, Reference, load_checkpoint, save_checkpoint
+from kanmodel.checkpoint import load_checkpoint, save_checkpoint
+from kanmodel.forecaster import Forecaster, Reference
 from kanmodel.formula.symbolic import suggest_edge_formulas
 from kanmodel.importers.assembly import Chain, assemble
 from kanmodel.importers.layers import find_parts
@@ -34,7 +35,7 @@ def fast_kan_model(file, library):
     head = tuple(item for part in parts for item in part.items({}))
     network = assemble(Chain((), recurrent, "last", head, None), shapes, torch.float32)
     reference = torch.from_numpy(load_arrays("import/fast_head/windows")["reference"][:160])
-    return Forecaster(network, Reference(reference), {}, PROVENANCE)
+    return Forecaster(network, Reference(reference, network.config), {}, PROVENANCE)
 
 
 def symbolic_model():
@@ -49,7 +50,7 @@ def symbolic_model():
     network.head[0].symbolic_affine.copy_(torch.tensor([[1.5, 0.25, 0.75, 0.125]]))
     network.head[1].symbolic_affine.copy_(torch.tensor([[0.7, -0.1, 0.5, 0.0]]))
     network.head[1].mask[0, 2] = 0
-    return Forecaster(network, Reference(torch.randn(160, 1, 3, dtype=torch.float64)), {}, PROVENANCE)
+    return Forecaster(network, Reference(torch.randn(160, 1, 3, dtype=torch.float64), network.config), {}, PROVENANCE)
 
 
 MODELS = {
@@ -71,7 +72,7 @@ def measured(name):
 def test_every_layer_sums_to_the_forecast(name):
     """Nodes and edges of every layer sum to F(x) - F(x0) within the residual, and the ledger converges."""
     model = MODELS[name]()
-    ledger = explain_windows(model, model.reference.windows[:24], 0)
+    ledger = explain_windows(model, model.reference.scaled[:24], 0)
     change = ledger.predictions - ledger.baseline_prediction
     assert ledger.converged.all()
     for layer in ledger.layers:
@@ -97,7 +98,7 @@ def test_the_pruned_network_has_the_stated_fidelity(name):
     model, importance = measured(name)
     pruning = prune_by_rule(model, importance, PruningRule(fidelity=0.95))
     pruned = prune_network(model, pruning)
-    windows = model.reference.windows
+    windows = model.reference.scaled
     outputs = pruned(windows)[:, 0].double()
     full = model.reference_outputs[:, 0].double()
     r2 = 1 - float(((outputs - full) ** 2).sum() / ((full - full.mean()) ** 2).sum())
@@ -117,7 +118,7 @@ def test_a_layer_norm_connects_all_it_reads(name):
 def test_a_layer_norm_mixes_contributions():
     """Before a layer norm the edges out of a node differ from the node; both still sum to the forecast."""
     model = MODELS["fast_kan"]()
-    ledger = explain_windows(model, model.reference.windows[:4], 0)
+    ledger = explain_windows(model, model.reference.scaled[:4], 0)
     change = ledger.predictions - ledger.baseline_prediction
     layers = {layer.layer: layer for layer in ledger.layers if layer.stage == "head" and layer.layer}
     nodes, leaving = layers[1].nodes, layers[1].edges.sum(axis=1)
@@ -154,7 +155,7 @@ def test_curves_behind_a_layer_norm_are_of_the_normalised_input():
     curve = sample_edges(model, [edge])[0]
     layer = model.network.head[0]
     with torch.no_grad():
-        _, normalised = layer.read(model.network.encode(model.reference.windows))
+        _, normalised = layer.read(model.network.encode(model.reference.scaled))
         normalised = normalised[:, 3].double().numpy()
         x = torch.from_numpy(curve.x)[:, None].float()
         spline = layer.functions(torch.tensor([3])).parts(x, x)[0].basis[:, 1, 0].double().numpy()

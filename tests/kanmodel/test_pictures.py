@@ -22,12 +22,12 @@ NUMBER = re.compile(r"-?[\d.]+")
 
 @pytest.fixture(scope="module")
 def model():
-    return Model(replace(make_model(), sha256="0123456789abcdef" * 4), "weather")
+    return Model.of(replace(make_model(), sha256="0123456789abcdef" * 4), "weather")
 
 
 @pytest.fixture(scope="module")
 def windows(model):
-    return make_windows(model.loaded, 5)
+    return make_windows(model, 5)
 
 
 def draw(result):
@@ -86,7 +86,7 @@ def test_what_if_of_several_windows_draws_their_mean(model, windows):
 
 def test_what_if_of_a_bound_draws_the_intervals(windows):
     """The bands of the forecast over each value, of one window."""
-    sure = Model(with_intervals(make_model()))
+    sure = Model.of(with_intervals(make_model()))
     found = sure.what_if(windows[:1], "f0", output="y+1:lower@0.8")
     (panel,) = groups(draw(found), "panel")
     (curve,), y = found[0], scale_of(panel, "y")
@@ -100,8 +100,8 @@ def test_what_if_of_a_bound_draws_the_intervals(windows):
 
 def test_many_panels_do_not_overlap():
     """Of 61 features those that move the forecast most have a panel, and the rest is counted."""
-    wide = Model(make_model(n_features=61))
-    picture = draw(wide.what_if(make_windows(wide.loaded, 1)))
+    wide = Model.of(make_model(n_features=61))
+    picture = draw(wide.what_if(make_windows(wide, 1)))
     shown = groups(picture, "panel")
     assert len(shown) == 24 and "37 more features move it less" in picture.find(f"{SVG}desc").text
     corners = [points_of(line)[:, 0] for panel in shown for line in list(panel.iter(f"{SVG}polyline"))[:1]]
@@ -147,8 +147,8 @@ def check_blocks(picture, parts, totals):
 @pytest.mark.parametrize("n_features", [4, 20])
 def test_comparisons_draw_the_parts_of_data_and_model(n_features):
     """Each feature has its two parts; beyond twelve the rest is one row, and all sum to the difference."""
-    mine, other = (Model(make_model(n_features=n_features, seed=seed)) for seed in (0, 1))
-    windows = make_windows(mine.loaded, 4)
+    mine, other = (Model.of(make_model(n_features=n_features, seed=seed)) for seed in (0, 1))
+    windows = make_windows(mine, 4)
     found = mine.compare(other, windows[:2], windows[2:])
     parts = [np.stack([one.data, one.model]) for one in found]
     check_blocks(draw(found), parts, [one.difference for one in found])
@@ -168,7 +168,7 @@ def test_changes_draw_new_aged_and_gone_rows(model, windows):
 
 def test_a_comparison_of_models_draws_changes_of_shares(model):
     """Each feature has the change of its share in percentage points, with its interval."""
-    found = model.compare(Model(make_model(seed=1)))
+    found = model.compare(Model.of(make_model(seed=1)))
     picture = draw(found)
     x = scale_of(picture, "x")
     for group, change in zip(groups(picture, "feature"), found.features, strict=True):
@@ -233,12 +233,12 @@ def test_pictures_and_pages_state_their_source(model, windows):
     assert model.what_if(frame).source == "weather, checkpoint 0123456789ab"
     assert replace(results[1], times=("2026-01-01",)).source.endswith(", window of 2026-01-01")
     assert results[2].source.endswith(f", reference: {model.importance().reference}".split(";")[0])
-    assert Model(make_model()).origin == "model, not saved"
+    assert Model.of(make_model()).origin == "model, not saved"
 
 
 def test_drift_draws_each_effect_and_each_share_of_a_bin(model):
     """Bars of effects lead from one mean forecast to the other, and bins are as high as their shares."""
-    before = make_windows(model.loaded, 200, 5)
+    before = make_windows(model, 200, 5)
     found = model.drift(before, before[:40] + np.array([0, 3, 0, 0]))
     picture = draw(found)
     steps = groups(picture, "step")

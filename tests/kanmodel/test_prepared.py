@@ -25,8 +25,9 @@ from wired import read
 
 import kanmodel
 from kanmodel import prepared
-from kanmodel.checkpoint import Forecaster, save_checkpoint
+from kanmodel.checkpoint import save_checkpoint
 from kanmodel.errors import CheckpointError, NonFiniteError
+from kanmodel.forecaster import Forecaster
 from kanmodel.structure.pruning import PruningRule
 
 GOLDEN = FOLDER / "results.json"
@@ -43,8 +44,8 @@ MAKE = {
     "groups": lambda: grouped(make_model("flat", cell="gru", **SMALL)),
     "classes": lambda: classify(make_model("head", targets=("a", "b"), **SMALL)),
     "intervals": lambda: with_intervals(make_model("lstm", n_features=2, lookback=3, n_reference=20), "constant"),
-    "graph": lambda: read("SkipAroundHead").loaded,
-    "normed": lambda: read("RevIN").loaded,
+    "graph": lambda: read("SkipAroundHead"),
+    "normed": lambda: read("RevIN"),
 }
 
 
@@ -59,7 +60,7 @@ def make(name: str) -> tuple[Forecaster, bytes, bytes]:
     path = Path(os.environ["PYTEST_TMP"]) / f"{name}.safetensors"
     save_checkpoint(MAKE[name](), path)
     kanmodel.prepare(path)
-    return kanmodel.load(path).loaded, path.read_bytes(), path.with_suffix(".results").read_bytes()
+    return kanmodel.load(path), path.read_bytes(), path.with_suffix(".results").read_bytes()
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -103,7 +104,7 @@ def assert_same(one, other, at=""):
 def test_what_is_read_is_what_is_computed(name, tmp_path, monkeypatch):
     """Importance with groups, and the default pruning, of every output; nothing of it is computed again."""
     loaded, checkpoint, results = make(name)
-    plain, path = kanmodel.Model(loaded), tmp_path / "m.safetensors"
+    plain, path = kanmodel.Model.of(loaded), tmp_path / "m.safetensors"
     wanted = [(plain.importance(output), plain.topology(output)) for output in plain.outputs]
     path.write_bytes(checkpoint)
     path.with_suffix(".results").write_bytes(results)
@@ -122,7 +123,7 @@ def test_what_is_read_is_what_is_computed(name, tmp_path, monkeypatch):
 def test_other_questions_are_computed_as_ever(place):
     """Another rule, other groups, other baselines, and the report are those of a model without results."""
     loaded, kept = make("classes")[0], kanmodel.load(place)
-    plain = kanmodel.Model(loaded, kept.name)
+    plain = kanmodel.Model.of(loaded, kept.name)
     rules = {"fidelity": 0.9}, {"fill": "zero"}, {"thresholds": {"edge": 0.1}}, {"without": ["head:0:0:0"]}
     for rule in rules:
         assert_same(replace(kept.topology(**rule), loaded=loaded), plain.topology(**rule))
@@ -138,7 +139,7 @@ def test_bounds_are_computed_as_ever(tmp_path):
     path = tmp_path / "m.safetensors"
     path.write_bytes(checkpoint)
     path.with_suffix(".results").write_bytes(results)
-    kept, plain = kanmodel.load(path), kanmodel.Model(loaded, "m")
+    kept, plain = kanmodel.load(path), kanmodel.Model.of(loaded, "m")
     assert_same(kept.importance("y+1:upper@0.8"), plain.importance("y+1:upper@0.8"))
 
 
@@ -208,7 +209,7 @@ def read_document(path: Path) -> dict[str, str]:
 
 
 def order_of(path: Path) -> list[str]:
-    model = kanmodel.load(path.with_suffix(".safetensors")).loaded
+    model = kanmodel.load(path.with_suffix(".safetensors"))
     of_profiles = prepared._leaves(prepared._form_of_profiles(model), "profiles")
     return [name for name, _ in (*prepared._leaves(prepared._form(model, 0)), *of_profiles)]
 
@@ -286,7 +287,7 @@ def test_any_damage_leaves_the_right_results_or_none(tmp_path_factory, data):
     if found.prepared is None:
         assert found.unprepared
     else:
-        assert_same(found.prepared.importance(loaded, 1), kanmodel.Model(loaded)._measure(1))
+        assert_same(found.prepared.importance(loaded, 1), kanmodel.Model.of(loaded)._measure(1))
 
 
 def measure_figures(name: str) -> dict[str, list[float]]:

@@ -21,7 +21,7 @@ from factories import make_model, make_windows, with_intervals
 from PIL import Image
 
 from kanmodel import DataError, Model, UnknownNameError
-from kanmodel.checkpoint import Forecaster
+from kanmodel.forecaster import Forecaster
 from kanmodel.network.config import ModelConfig
 from kanmodel.result import ReadOnlyDict, make_read_only
 from kanmodel.show.style import DARK, LIGHT, LOOKS
@@ -33,12 +33,12 @@ DIFFERENCES = ("counterfactual", "comparisons", "model comparison", "changes")
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return Model(make_model(targets=("a", "b")))
+    return Model.of(make_model(targets=("a", "b")))
 
 
 @pytest.fixture(scope="module")
 def windows(model):
-    return make_windows(model.loaded, 5)
+    return make_windows(model, 5)
 
 
 HOSTILE = (
@@ -94,7 +94,7 @@ def results_of(model, windows):
         "changes": model.changes(make_linked(windows), last=None),
         "trust": model.trust(windows),
         "drift": model.drift(model.reference.windows, model.reference.windows[:24] + 0.5),
-        "formula": Model(make_model("head", n_features=2, n_hidden=1)).formula(),
+        "formula": Model.of(make_model("head", n_features=2, n_hidden=1)).formula(),
     }
 
 
@@ -110,7 +110,7 @@ def hostile():
     features = [replace(old, name=name) for old, name in zip(loaded.config.features, HOSTILE, strict=True)]
     target = replace(loaded.config.targets[0], unit=HOSTILE[1])
     loaded.network.config = replace(loaded.config, features=tuple(features), targets=(target,))
-    named = Model(loaded, HOSTILE[1] + "\u202eevil\u202c \x1b[31mred\x00\ud800\n# heading")
+    named = Model.of(loaded, HOSTILE[1] + "\u202eevil\u202c \x1b[31mred\x00\ud800\n# heading")
     return {name: result for name, result in results_of(named, make_windows(loaded, 3)).items() if name != "formula"}
 
 
@@ -182,8 +182,8 @@ def test_the_waterfall_goes_from_the_baseline_to_the_forecast(model, windows, nu
 
 def test_a_waterfall_of_many_features_counts_the_rest():
     """Beyond fifteen features the rest is one bar, and all bars sum to the whole change."""
-    model = Model(make_model(n_features=40))
-    found = model.explain(make_windows(model.loaded, 1))
+    model = Model.of(make_model(n_features=40))
+    found = model.explain(make_windows(model, 1))
     steps = [g.get("data-feature") for g in picture_of(found).iter(f"{SVG}g") if g.get("class") == "step"]
     assert len(steps) == 16 and steps[-1] == "25 more features"
 
@@ -247,7 +247,7 @@ def test_pictures_of_the_network_and_of_an_edge(model):
 @pytest.mark.thorough("draws 900 edges")
 def test_a_large_network_stays_under_a_megabyte():
     """With nearly all edges of a [64, 16, 1] head on 20 features the picture is below 1 MB, and has 300 curves."""
-    model = Model(make_model(hidden_size=64, n_hidden=16, n_features=20, lookback=1, n_reference=2, dtype="float32"))
+    model = Model.of(make_model(hidden_size=64, n_hidden=16, n_features=20, lookback=1, n_reference=2, dtype="float32"))
     found = model.topology(metric="contribution", thresholds={"node": 0, "edge": 0, "input": 0})
     assert sum(edge.kept for edge in found.kan_edges) > 900
     picture = picture_of(found)
@@ -257,7 +257,7 @@ def test_a_large_network_stays_under_a_megabyte():
 def test_markup_in_a_name_stays_text():
     """Markup in a name is shown literally in every picture and table."""
     loaded = make_model(targets=("<script>alert(1)</script>",))
-    model = Model(loaded, "<img src=x onerror=alert(1)>")
+    model = Model.of(loaded, "<img src=x onerror=alert(1)>")
     for result in (model.explain(make_windows(loaded, 2)), model.explain(make_windows(loaded, 1)), model.topology()):
         assert "<script" not in result.html() and "<img" not in result.html()
 
@@ -431,13 +431,13 @@ def test_a_formula_is_latex_too(results):
     loaded = make_model("head", n_features=2, n_hidden=1)
     features = [replace(f, name=name) for f, name in zip(loaded.config.features, ("E", "I"), strict=True)]
     loaded.network.config = replace(loaded.config, features=tuple(features))
-    assert "E_" in Model(loaded).formula()._repr_latex_()
+    assert "E_" in Model.of(loaded).formula()._repr_latex_()
 
 
 def test_a_model_shows_its_card_without_computing(model, monkeypatch):
     """The card of a model has its figures and features, and computes nothing."""
     monkeypatch.setattr("kanmodel.model.measure_importance", lambda *_: pytest.fail("measured"))
-    fresh = Model(model.loaded, "card")
+    fresh = Model.of(model, "card")
     page = "".join(ElementTree.fromstring(fresh.html()).itertext())
     assert "LSTM of 5 units -> readout last -> head [5, 3, 2]" in page and "test_r2 0.5" in page
     ((head, *rows),) = tables_of(fresh)
@@ -499,11 +499,11 @@ def test_global_results_state_the_reference_windows():
     """Text and HTML of each global result end with the span of the reference windows, and with what is unlike."""
     loaded = make_model("head", n_features=2, n_hidden=1)
     first, second = loaded.config.features
-    wide = Model(loaded.with_config(replace(loaded.config, features=(replace(first, min=-1e3, max=1e3), second))))
+    wide = Model.of(loaded.with_config(replace(loaded.config, features=(replace(first, min=-1e3, max=1e3), second))))
     edge = wide.topology().kan_edges[0]
     results = [wide.importance(), wide.topology(), wide.report(), wide.formula(), wide.compare(wide)]
     for result in [*results, wide.edge(edge.source, edge.target)]:
-        assert result.reference == wide.loaded.reference_span
+        assert result.reference == wide.reference.span
         assert "f0" in [each.feature for each in result.reference.unlike_training]
         note = f"Reference: 160 windows, {wide.reference.times[0]} to {wide.reference.times[-1]}; unlike training: f0 ("
         assert repr(result).split("\n")[-1].startswith(note)
@@ -544,7 +544,7 @@ CHANGES = {
 
 def test_results_are_read_only(results, model, windows):
     """No array, dictionary or dataclass that any result leads to can be written to, and nothing is a list or a set."""
-    sure = Model(with_intervals(make_model()))
+    sure = Model.of(with_intervals(make_model()))
     column = {f"f{number}": np.zeros(30) for number in range(4)} | {"y": np.arange(30.0)}
     more = {
         "forecasts": sure.predict(windows, intervals="all"),

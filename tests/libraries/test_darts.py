@@ -55,7 +55,7 @@ def fit(kind, *covariates, **options):
 def check(model, expected, rows, **options):
     """The model, which forecasts what `predict` returned for rows that are no reference window."""
     found = kanmodel.from_darts(model, **options)
-    assert found.loaded.provenance.verified and found.loaded.provenance.library.startswith("darts 0.")
+    assert found.provenance.verified and found.provenance.library.startswith("darts 0.")
     forecast = found.predict(rows[None])[0]
     np.testing.assert_allclose(forecast, expected.ravel(), atol=1e-5 * np.ptp(expected) + 1e-5)
     return found
@@ -124,11 +124,11 @@ def test_parameters_of_a_likelihood_are_outputs():
     expected = quantile.predict(HORIZON, predict_likelihood_parameters=True).values()
     found = check(quantile, expected, last_rows("load"), units={"load": "MW"})
     assert found.outputs[:3] == ("load+1@0.1", "load+1@0.5", "load+1@0.9")
-    assert [target.unit for target in found.loaded.config.targets] == ["MW"] * 3
-    assert found.loaded.reference.targets is not None
+    assert [target.unit for target in found.config.targets] == ["MW"] * 3
+    assert found.reference.targets is not None
     normal = fit("RNNModel", model="GRU", likelihood=GaussianLikelihood())
     found = check(normal, normal.predict(1, predict_likelihood_parameters=True).values(), last_rows("load"))
-    assert found.outputs == ("load_mu+1", "load_sigma+1") and found.loaded.reference.targets is None
+    assert found.outputs == ("load_mu+1", "load_sigma+1") and found.reference.targets is None
     with pytest.raises(UnreadableModelError, match="a horizon above 1, output_chunk_length, samples"):
         kanmodel.from_darts(normal, horizon=2)
     with pytest.raises(CheckpointError, match="scaler is for forecasts and quantiles"):
@@ -150,9 +150,9 @@ def test_windows_and_forecasts_are_in_the_units_before_a_scaler():
     trained = scalers[0].inverse_transform(model.training_series).values()
     for feature, values in zip(found.features, (trained, TEMP.values()), strict=True):
         assert (feature.min, feature.max) == pytest.approx((values.min(), values.max()), rel=1e-5)
-    coverage = found.loaded.reference_coverage
+    coverage = found.reference.coverage
     assert [(each.shift, each.spread) for each in coverage] == [(None, None)] * 2 and coverage[0].range > 0.8
-    assert not found.loaded.reference_span.unlike_training or coverage[1].range < 0.8
+    assert not found.reference.span.unlike_training or coverage[1].range < 0.8
     bent = Scaler(QuantileTransformer(n_quantiles=50))
     bent.fit(raw)
     both = [raw, 2 * raw]
@@ -161,7 +161,7 @@ def test_windows_and_forecasts_are_in_the_units_before_a_scaler():
         scaled, given = scaler.fit_transform(both), {"future_covariates": [scalers[1].transform(TEMP)] * 2}
         if same:
             shared = kanmodel.from_darts(model, scaled, scaler=scaler, **given)
-            assert shared.loaded.reference.targets.max() > 1500
+            assert shared.reference.targets.max() > 1500
         else:
             with pytest.raises(CheckpointError, match="scaler must be the same for all series"):
                 kanmodel.from_darts(model, scaled, scaler=scaler, **given)
@@ -177,7 +177,7 @@ def test_a_model_of_float64_is_read_in_float64():
         model = models.NLinearModel(**{**SIZES, **options}).fit(series, future_covariates=TEMP.astype(series.dtype))
         model.model.double()
         found = kanmodel.from_darts(model)
-        assert found.config.dtype == "float64" and found.loaded.provenance.relative_difference < 1e-10
+        assert found.config.dtype == "float64" and found.provenance.relative_difference < 1e-10
     single = models.NLinearModel(**SIZES).fit(LOAD)
     assert kanmodel.from_darts(single, LOAD.astype(np.float64)).config.dtype == "float32"
 
@@ -195,7 +195,7 @@ def test_encodings_and_static_covariates_are_columns():
     rows = np.column_stack([2 * last_rows("load"), np.full(LOOKBACK, 3.0)])
     found = check(model, model.predict(HORIZON, series=every[1]).values(), rows, series=every)
     assert [feature.name for feature in found.features] == ["load", "area"]
-    times = found.loaded.reference.times
+    times = found.reference.times
     assert times[0].startswith("2026-01-01 11:00") and list(times) == sorted(times)
 
 

@@ -98,7 +98,7 @@ def model(table):
     about = {"time": "time", "zone": "Europe/Paris", "calendar": True, "known": ["sky"], "fill": "linear"}
     tiny = {"lookback": 4, "hidden": 3, "width": [3, 2, 2], "epochs": 1, "linear": False, "progress": False}
     found = kanmodel.train(table, "load", ahead=3, horizon=2, intervals=(0.8,), **about, **tiny)
-    return Model(found.loaded, "load")
+    return Model.of(found, "load")
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def test_the_run_says_what_was_logged(model, logged):
         assert tags["kanscope.checkpoint"] == logged.metadata["kanscope.checkpoint"]
         assert tags["kanscope.source"] == model.provenance.source
     with mlflow.start_run(run_id=logged.run_id), pytest.raises(MlflowException, match="Changing param values"):
-        kanmodel.mlflow.log_model(Model(make_model("head")))
+        kanmodel.mlflow.log_model(Model.of(make_model("head")))
     assert mlflow.active_run() is None and len(mlflow.get_run(logged.run_id).outputs.model_outputs) == 1
 
 
@@ -166,7 +166,7 @@ def test_the_signature_has_the_columns_of_the_training(logged, function, model):
 @pytest.mark.parametrize("shape", ["lstm", "head"])
 def test_a_model_of_features_as_they_stand_has_an_example(shape):
     """Of a model without times."""
-    model = Model(make_model(shape))
+    model = Model.of(make_model(shape))
     logged = kanmodel.mlflow.log_model(model)
     function = mlflow.pyfunc.load_model(logged.model_uri)
     forecast = function.predict(function.input_example)

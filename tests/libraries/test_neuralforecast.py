@@ -96,8 +96,8 @@ def check(nf, hours_of="north", **options):
     found = model.predict(window[None]).reshape(HORIZON, n)
     spread = np.ptp(FRAME["load"])
     np.testing.assert_allclose(found, expected[:, :n], atol=1e-5 * spread, rtol=1e-6)
-    assert model.loaded.provenance.verified
-    assert model.loaded.provenance.library.startswith("neuralforecast ")
+    assert model.provenance.verified
+    assert model.provenance.library.startswith("neuralforecast ")
     return model
 
 
@@ -254,7 +254,7 @@ def test_windows_of_a_constant_target_are_no_reference():
     nf = NeuralForecast([models.MLP(hidden_size=8, scaler_type="standard", **SMALL)], freq=1)
     nf.fit(frame, target_col="load")
     model = kanmodel.from_neuralforecast(nf)
-    windows = model.loaded.reference.windows[:, :, 0]
+    windows = model.reference.scaled[:, :, 0]
     assert len(windows) == 2 * 50 and bool((windows.amax(dim=1) > windows.amin(dim=1)).all())
     nf.fit(frame.assign(load=7.0), target_col="load")
     with pytest.raises(CheckpointError, match="no series has input_size \\+ h = 16 rows without a gap whose target"):
@@ -265,7 +265,7 @@ def test_windows_of_a_constant_target_are_no_reference():
 def test_scaled_windows_are_explained_from_a_constant_baseline(kind):
     """From the mean window, whose scale is 0, contributions converge and sum to the forecast at every cut."""
     model = kanmodel.from_neuralforecast(fit("KAN", hidden_size=6, scaler_type=kind, hist_exog_list=["wind"]))
-    windows = model.loaded.scaling.features_to_original(model.loaded.reference.windows[:3])
+    windows = model.scaling.features_to_original(model.reference.scaled[:3])
     explanation = model.explain(windows)
     assert explanation.converged.all()
     for layer in explanation.layers:

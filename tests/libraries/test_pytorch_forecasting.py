@@ -94,10 +94,10 @@ def check(model, dataset, mode="prediction"):
     found = kanmodel.from_pytorch_forecasting(model, dataset)
     last = TimeSeriesDataSet.from_dataset(dataset, FRAME, predict=True)
     expected = model.predict(last, mode=mode, trainer_kwargs={"accelerator": "cpu", **QUIET}).numpy()
-    windows = found.loaded.scaling.features_to_original(found.loaded.reference.windows)[-2:]  # sorted by time
+    windows = found.scaling.features_to_original(found.reference.scaled)[-2:]  # sorted by time
     np.testing.assert_allclose(found.predict(windows), expected.reshape(2, -1), rtol=2e-5)
-    assert found.loaded.provenance.verified
-    assert found.loaded.provenance.library.startswith("pytorch-forecasting 1.")
+    assert found.provenance.verified
+    assert found.provenance.library.startswith("pytorch-forecasting 1.")
     return found
 
 
@@ -112,8 +112,8 @@ def test_a_model_forecasts_what_predict_returns(name):
     names = [feature.name for feature in found.features]
     if name == "nhits":
         assert names == ["load", "temp", "wind", *COLUMNS[2:], "day=free", "day=work", "load_center", "load_scale"]
-        assert found.loaded.config.groups["day"] == ["day=free", "day=work"]
-        first = found.loaded.scaling.features_to_original(found.loaded.reference.windows)[0]
+        assert found.config.groups["day"] == ["day=free", "day=work"]
+        first = found.scaling.features_to_original(found.reference.scaled)[0]
         np.testing.assert_allclose(first[:LOOKBACK, 0], FRAME["load"].to_numpy()[:LOOKBACK], rtol=1e-5)
         np.testing.assert_allclose(first[:, 1], FRAME["temp"].to_numpy()[: LOOKBACK + HORIZON], rtol=1e-4)
         assert (first[:, 3:5] == [1, 0]).all()
@@ -125,7 +125,7 @@ def test_a_model_of_the_target_alone_has_windows_of_the_encoder(kind):
     dataset = make_dataset(EncoderNormalizer(), known=(), static=())
     found = check(fit(kind, dataset, **BLOCKS), dataset)
     assert found.lookback == LOOKBACK and [feature.name for feature in found.features] == ["load"]
-    assert ("pykan" in found.loaded.provenance.library) == (kind == "NBeatsKAN")
+    assert ("pykan" in found.provenance.library) == (kind == "NBeatsKAN")
 
 
 def test_a_table_is_backtested_with_the_forecasts_of_the_library():
@@ -172,7 +172,7 @@ def test_quantiles_are_outputs():
     model = fit("NHiTS", dataset, hidden_size=8, loss=metrics.QuantileLoss([0.1, 0.5, 0.9]))
     found = check(model, dataset, mode="quantiles")
     assert found.outputs[:3] == ("load+1@0.1", "load+1@0.5", "load+1@0.9")
-    assert found.loaded.reference.targets.shape == (2 * (ROWS - LOOKBACK - HORIZON + 1), 3 * HORIZON)
+    assert found.reference.targets.shape == (2 * (ROWS - LOOKBACK - HORIZON + 1), 3 * HORIZON)
 
 
 def test_groups_of_categorical_variables_share_an_embedding():
@@ -190,7 +190,7 @@ def test_contributions_sum_to_the_forecast_at_every_cut():
     """A category contributes by the columns of its group."""
     dataset = make_dataset(categories=["day"])
     found = kanmodel.from_pytorch_forecasting(fit("NHiTS", dataset, hidden_size=8), dataset)
-    windows = found.loaded.scaling.features_to_original(found.loaded.reference.windows[[0, -1]])
+    windows = found.scaling.features_to_original(found.reference.scaled[[0, -1]])
     explanation = found.explain(windows)
     assert explanation.converged.all()
     change = explanation.predictions - explanation.baseline_prediction
@@ -210,7 +210,7 @@ def test_a_lightning_checkpoint_is_read_by_the_line_of_its_refusal(tmp_path):
         kanmodel.from_file(tmp_path / "m.ckpt", predictions=np.ones((40, HORIZON)), **given)
     again = models.NHiTS.load_from_checkpoint(tmp_path / "m.ckpt", weights_only=False)
     one, other = (kanmodel.from_pytorch_forecasting(each, dataset) for each in (model, again))
-    windows = one.loaded.scaling.features_to_original(one.loaded.reference.windows[:3])
+    windows = one.scaling.features_to_original(one.reference.scaled[:3])
     np.testing.assert_array_equal(other.predict(windows), one.predict(windows))
 
 

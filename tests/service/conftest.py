@@ -19,7 +19,8 @@ from fastapi import FastAPI
 from processes import Process, is_loaded, run_process, start_command
 from waiting import poll
 
-from kanmodel.checkpoint import Forecaster, load_checkpoint, save_checkpoint
+from kanmodel.checkpoint import load_checkpoint, save_checkpoint
+from kanmodel.forecaster import Forecaster
 from kanmodel.onnx import accelerate
 from kanmodel.structure.importance import Attribution, measure_importance
 from service.app import create_app

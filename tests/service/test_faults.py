@@ -19,7 +19,7 @@ from waiting import poll
 
 from kanmodel.arrays import Array
 from kanmodel.attribution.explanation import LedgerOptions, explain_windows
-from kanmodel.checkpoint import Forecaster
+from kanmodel.forecaster import Forecaster
 
 pytestmark = pytest.mark.thorough("keeps both cores busy, and measures memory", alone=True)
 

@@ -45,7 +45,7 @@ def client(tmp_path_factory):
 def test_a_forecaster_of_a_library_is_served(library_client, name):
     """It forecasts what the library did, and explains that."""
     model, expected = kanmodel.load(FOLDER / f"libraries/{name}.safetensors"), EXPECTED[name][:, -1]
-    windows = model.loaded.scaling.features_to_original(model.loaded.reference.windows[-2:])
+    windows = model.scaling.features_to_original(model.reference.scaled[-2:])
     asked = {"instances": windows.tolist(), "output": model.outputs[-1]}
     answers = library_client.post(f"/v1/models/{name}:explain", json=asked).json()["explanations"]
     for explained, known in zip(answers, expected[-2:], strict=True):

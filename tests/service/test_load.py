@@ -19,8 +19,8 @@ from kanmodel import computing
 from kanmodel import model as core
 from kanmodel.arrays import Array
 from kanmodel.attribution.explanation import explain_windows
-from kanmodel.checkpoint import Forecaster
 from kanmodel.computing import pause, pausing
+from kanmodel.forecaster import Forecaster
 
 pytestmark = pytest.mark.thorough("keeps both cores busy", alone=True)
 

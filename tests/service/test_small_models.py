@@ -15,7 +15,7 @@ from kanmodel.attribution.baseline import Baseline, ReferenceBaselines
 from kanmodel.attribution.effects import measure_interactions
 from kanmodel.attribution.explanation import explain_windows
 from kanmodel.attribution.profiles import profile_nodes
-from kanmodel.checkpoint import Forecaster
+from kanmodel.forecaster import Forecaster
 from kanmodel.formula.symbolic import suggest_edge_formulas
 from kanmodel.report.faithfulness import compare_baselines, measure_faithfulness
 from kanmodel.report.report import write_report
@@ -53,24 +53,24 @@ def small(shape, name):
 
 
 def explain_with(model, *_):
-    return [explain_windows(model, model.reference.windows, 0, Baseline(kind)) for kind in ("mean", "zero")]
+    return [explain_windows(model, model.reference.scaled, 0, Baseline(kind)) for kind in ("mean", "zero")]
 
 
 def several_references(model, *_):
     return (
-        explain_windows(model, model.reference.windows[:2], 0, ReferenceBaselines(2))
-        if len(model.reference.windows) > 1
+        explain_windows(model, model.reference.scaled[:2], 0, ReferenceBaselines(2))
+        if len(model.reference.scaled) > 1
         else None
     )
 
 
 def agreements(model, importance, _):
-    return compare_baselines(model, importance) if len(model.reference.windows) > 1 else None
+    return compare_baselines(model, importance) if len(model.reference.scaled) > 1 else None
 
 
 def rules(model, importance, _):
     some = [PruningRule(fidelity=fidelity, fill=fill) for fidelity in (0.0, 0.9, 1.0) for fill in ("mean", "zero")]
-    if len(model.reference.windows) >= MIN_INPUTS:
+    if len(model.reference.scaled) >= MIN_INPUTS:
         some.append(PruningRule(thresholds=Thresholds()))
     return [(prune_by_rule(model, importance, rule), rule) for rule in some]
 
@@ -82,12 +82,12 @@ def extracts(model, importance, _):
 
 def prunes(model, importance, topology):
     network = prune_network(model, prune_by_rule(model, importance, PruningRule()))
-    return network(model.reference.windows)
+    return network(model.reference.scaled)
 
 
 def scores(model, *_):
-    enough = len(model.reference.windows) >= MIN_INPUTS
-    return score_layers(model.network.stages["head"], model.network.encode(model.reference.windows)) if enough else None
+    enough = len(model.reference.scaled) >= MIN_INPUTS
+    return score_layers(model.network.stages["head"], model.network.encode(model.reference.scaled)) if enough else None
 
 
 def curves(model, _, topology):

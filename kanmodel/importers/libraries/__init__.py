@@ -8,8 +8,8 @@ from importlib import import_module
 from importlib.metadata import version
 from types import ModuleType
 
-from kanmodel.checkpoint import Forecaster
 from kanmodel.errors import CheckpointError, UnknownNameError
+from kanmodel.forecaster import Forecaster
 
 
 def import_library(name: str) -> ModuleType:

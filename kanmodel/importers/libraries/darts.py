@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kanmodel.arrays import Array
-from kanmodel.checkpoint import Forecaster
 from kanmodel.errors import CheckpointError, UnreadableModelError, check_count, checked
+from kanmodel.forecaster import Forecaster
 from kanmodel.importers.from_torch import from_torch
 from kanmodel.importers.libraries import describe, import_library
 from kanmodel.importers.samples import N_REFERENCE

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from kanmodel.arrays import Array, count_before
-from kanmodel.checkpoint import Forecaster
 from kanmodel.errors import CheckpointError, UnknownNameError, UnreadableModelError, checked, quote
+from kanmodel.forecaster import Forecaster
 from kanmodel.importers.from_torch import TOLERANCE, from_torch, unchanged
 from kanmodel.importers.libraries import describe, import_library
 from kanmodel.importers.samples import N_REFERENCE
@@ -139,7 +139,7 @@ def _choose_model(nf: Any, name: str | None) -> Any:
 
 def _compare_samples(model: Forecaster, one: Array, other: Array) -> None:
     """Refuses means of distributions that differ from two forecasts by samples more than these from each other."""
-    means = model.predict(model.scaling.features_to_original(model.reference.windows))
+    means = model.predict(model.scaling.features_to_original(model.reference.scaled))
     noise = np.sqrt(np.square(one - other).mean(axis=0))
     difference = np.sqrt(
         np.square((one + other) / 2 - means).mean(axis=0)

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from kanmodel.arrays import Array
-from kanmodel.checkpoint import Forecaster
 from kanmodel.errors import CheckpointError, UnreadableModelError, checked
+from kanmodel.forecaster import Forecaster
 from kanmodel.importers.from_torch import from_torch, unchanged
 from kanmodel.importers.libraries import describe, import_library
 from kanmodel.importers.samples import N_REFERENCE

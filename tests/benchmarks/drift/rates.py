@@ -28,7 +28,7 @@ from table import machine
 
 from kanmodel import Model
 from kanmodel.arrays import take_windows
-from kanmodel.checkpoint import Reference
+from kanmodel.forecaster import Reference
 from kanmodel.monitoring.trust import Trust
 from kanmodel.tables.rhythm import TimeColumn
 from kanmodel.tables.statistics.choose import choose_evenly
@@ -67,7 +67,7 @@ PROCESSES: Mapping[str, Callable[[int, np.random.Generator], Array]] = {
 def count_alarms(process: str, n_spans: int, n_draws: int) -> dict[str, float]:
     """The share of draws in which each question of drift has an alarm at the lowest rate that the spans can hold."""
     loaded, alarms = with_intervals(make_model(dtype="float32")), dict.fromkeys(QUESTIONS, 0)
-    model, names = Model(loaded), loaded.config.feature_names
+    model, names = Model.of(loaded), loaded.config.feature_names
     for number in range(n_draws):
         drawn = PROCESSES[process]((n_spans + 1) * LENGTH + model.lookback, np.random.default_rng([number, n_spans]))
         values = drawn[:, :-1] * loaded.scaling.feature_scale + loaded.scaling.feature_mean
@@ -96,7 +96,7 @@ def rank_new(process: str, n_draws: int) -> dict[float, Array]:
         new = n_rows + lookback + choose_evenly(4 * LENGTH - lookback, N_NEW)
         times = tuple(np.datetime_as_string(np.datetime64("2024-01-01T00") + end, unit="m") + "Z" for end in ends)
         windows = torch.as_tensor(take_windows(rows, ends, lookback), dtype=torch.float32)
-        model = replace(loaded, reference=Reference(windows, None, times))
+        model = replace(loaded, reference=Reference(windows, loaded.config, None, times))
         given = take_windows(rows, new, lookback) * model.scaling.feature_scale + model.scaling.feature_mean
         p_values = np.array([one.p_value for one in Trust.of(model, given)])
         for level in LEVELS:

@@ -77,7 +77,7 @@ def observe(series: Series, seed: int) -> Observed:
     reference = series.watch(model, np.concatenate(series.pieces("reference"))).delay_outcomes(series.delay)
     after = [series.watch(model, rows).delay_outcomes(series.delay) for rows in series.pieces("after")]
     faulty = dict(streams(series, model, other, least.name))
-    return Observed(series.name, Watched.of(model.loaded, 0), (least.name, least.share), reference, after, faulty)
+    return Observed(series.name, Watched.of(model, 0), (least.name, least.share), reference, after, faulty)
 
 
 def compare(observed: Observed, length: int, python: Path) -> Findings:

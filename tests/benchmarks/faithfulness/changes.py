@@ -71,7 +71,7 @@ def choose_rows(process: Process, model: Model, ago: int, n: int) -> Array:
     places = np.flatnonzero(is_whole)
     chosen = spans[places[np.linspace(0, len(places) - 1, min(n, len(places))).astype(int)]]
     scaled = (chosen - model.scaling.feature_mean) / model.scaling.feature_scale
-    return scaled.astype(model.loaded.reference.windows.numpy().dtype)
+    return scaled.astype(model.reference.scaled.numpy().dtype)
 
 
 def measure(model: Model, rows: Array, ago: int, seed: int, figures: Mapping[str, Figures]) -> None:
@@ -99,7 +99,7 @@ def measure(model: Model, rows: Array, ago: int, seed: int, figures: Mapping[str
 def make_methods(subject: Subject, ago: int, mean: Array, seed: int) -> Mapping[str, Callable[[Array], Array]]:
     """Every method, by its name in the table: rows (n, lookback + ago, n_features) -> scores of that shape."""
     model, random, baseline = subject.model, np.random.default_rng(seed), torch.from_numpy(mean)[None]
-    lookback, std = model.lookback, float(model.loaded.output_std[0])
+    lookback, std = model.lookback, float(model.output_std[0])
     torch.manual_seed(seed)
 
     def change(rows: Tensor) -> Tensor:

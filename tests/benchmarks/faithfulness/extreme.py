@@ -23,7 +23,7 @@ from data import make_processes
 from run import train
 
 from kanmodel import Model, load
-from kanmodel.checkpoint import Forecaster, Provenance, Reference
+from kanmodel.forecaster import Forecaster, Provenance, Reference
 from kanmodel.network.bases import Basis, BSpline, Fourier, Gaussian, Line, MexicanHat, Sech2
 from kanmodel.network.chain import Network
 from kanmodel.network.config import LayerConfig, ModelConfig
@@ -96,9 +96,9 @@ class Search:
 
     def __init__(self, model: Model, seed: int, smallest: float = SMALLEST) -> None:
         self.model, self.generator, self.smallest = model, np.random.default_rng(seed), smallest
-        self.reference = model.loaded.reference.windows.double().numpy()
-        self.baseline = model.loaded.to_model_units(model.baseline()).double()[0]
-        self.tolerance = 1e-3 * float(model.loaded.output_std[0])
+        self.reference = model.reference.scaled.double().numpy()
+        self.baseline = model.to_model_units(model.baseline()).double()[0]
+        self.tolerance = 1e-3 * float(model.output_std[0])
 
     def draw(self) -> Jump:
         """A random jump with a log-uniform factor."""
@@ -126,7 +126,7 @@ class Search:
         scaled = torch.from_numpy(np.array([jump.start + jump.factor * jump.way for jump in jumps]))
         windows = self.model.scaling.features_to_original(scaled)
         explained = self.model.explain(windows)
-        ends = self.model.loaded.to_model_units(windows).double()
+        ends = self.model.to_model_units(windows).double()
         found = []
         for number, (jump, end) in enumerate(zip(jumps, ends, strict=True)):
             steps = explained.steps[number] / explained.tolerance
@@ -162,7 +162,7 @@ class Search:
         gradients = []
         for part in torch.split(alpha, POINTS):
             points = torch.lerp(self.baseline, end, part[:, None, None]).requires_grad_()
-            outputs = self.model.loaded.frozen_float64.trace(points).outputs[:, 0]
+            outputs = self.model.frozen_float64.trace(points).outputs[:, 0]
             gradients += torch.autograd.grad(outputs.sum(), points)
         by_panel = torch.cat(gradients).numpy().reshape(len(low), ORDER, *end.shape)
         scale = float(self.model.scaling.output_scale[0]) / self.tolerance
@@ -200,7 +200,7 @@ def make_hostile(basis: Basis, seed: int) -> Model:
             last.scale_base.zero_()
     windows = 2 * torch.rand(400, 1, 3, generator=generator, dtype=torch.float64) - 1
     provenance = Provenance("train", "kanscope 0.0.0", "2026-01-01T00:00:00Z", verified=True)
-    return Model(Forecaster(network, Reference(windows), {}, provenance))
+    return Model.of(Forecaster(network, Reference(windows, network.config), {}, provenance))
 
 
 def main() -> None:

@@ -71,20 +71,20 @@ def read_lags(model: Model) -> Array:
 
 def explain_steps(model: Model) -> Array:
     """The mean |contribution| to the forecast over the reference windows, which lags divide the shares by."""
-    contributions = model.explain(model.loaded.scaling.features_to_original(model.loaded.reference.windows))
+    contributions = model.explain(model.scaling.features_to_original(model.reference.scaled))
     return np.abs(contributions.steps).mean(axis=0)[::-1].T
 
 
 def gradient_times_input(model: Model) -> Array:
     """Mean magnitude over the reference windows, inputs in model units, whose training mean is 0."""
-    points = model.loaded.reference.windows.clone().requires_grad_()
+    points = model.reference.scaled.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(Subject(model).differentiable(points).sum(), points)
     return (gradient * points).detach().abs().mean(dim=0).flip(0).T.numpy()
 
 
 def permute_steps(model: Model, generator: np.random.Generator) -> Array:
     """Growth of the mean absolute error as a feature at one step is permuted among the reference windows."""
-    loaded, windows = model.loaded, model.loaded.reference.windows.numpy()
+    loaded, windows = model, model.reference.scaled.numpy()
 
     def error(changed: Array) -> float:
         forecasts = loaded.scaling.outputs_to_original(loaded.frozen.forward(torch.from_numpy(changed)))

@@ -39,21 +39,21 @@ class Subject:
     @property
     def start(self) -> Array:
         """The baseline ``mean``, (lookback, n_features)."""
-        return self.model.loaded.to_model_units(self.model.baseline()).numpy()[0]
+        return self.model.to_model_units(self.model.baseline()).numpy()[0]
 
     @property
     def spread(self) -> float:
         """Standard deviation of the output on the reference windows."""
-        return float(self.model.loaded.output_std[OUTPUT] / self.model.scaling.output_scale[OUTPUT])
+        return float(self.model.output_std[OUTPUT] / self.model.scaling.output_scale[OUTPUT])
 
     def forecast(self, windows: Array) -> Array:
         """(n, lookback, n_features) -> (n,), in standard deviations of the output."""
-        outputs = self.model.loaded.frozen.forward(torch.from_numpy(windows))[:, OUTPUT]
+        outputs = self.model.frozen.forward(torch.from_numpy(windows))[:, OUTPUT]
         return outputs.double().numpy() / self.spread
 
     def differentiable(self, windows: Tensor) -> Tensor:
         """The same with gradients, as Captum needs."""
-        return self.model.loaded.network(windows)[:, OUTPUT] / self.spread
+        return self.model.network(windows)[:, OUTPUT] / self.spread
 
     def to_original(self, windows: Array) -> Array:
         """Windows in original units."""
@@ -63,7 +63,7 @@ class Subject:
 def make_methods(subject: Subject, seed: int) -> Mapping[str, Attribute]:
     """Every method, by its name in the table."""
     model, start = subject.model, torch.from_numpy(subject.start)[None]
-    std = float(model.loaded.output_std[OUTPUT])
+    std = float(model.output_std[OUTPUT])
     generator = np.random.default_rng(seed)
     torch.manual_seed(seed)
     gradients = IntegratedGradients(subject.differentiable)

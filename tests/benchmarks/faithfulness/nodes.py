@@ -25,7 +25,7 @@ from statsmodels.datasets import co2
 import kanmodel
 from kanmodel.attribution.explanation import Explanation, LedgerOptions, explain_windows
 from kanmodel.attribution.paths.path import Detail
-from kanmodel.checkpoint import Forecaster
+from kanmodel.forecaster import Forecaster
 from kanmodel.model import Model
 
 Array = np.ndarray
@@ -119,7 +119,7 @@ def list_entries(explained: Explanation, detail: Detail) -> Array:
 
 def judge(model: Forecaster, n: int) -> dict[Detail, dict[str, Array]]:
     """Figures of each window by detail: nodes, those of the oracles, true and stated error in tolerances, converged."""
-    every = model.reference.windows
+    every = model.reference.scaled
     windows = every[torch.linspace(0, len(every) - 1, min(n, len(every))).long()]
     found = {}
     for detail in get_args(Detail):
@@ -159,7 +159,7 @@ def main() -> None:
     print(f"\n| model | windows | {' | '.join(f'{d}: nodes | oracle | ratio | with sums' for d in details)} |")
     print(f"|{'---|' * (2 + 4 * len(details))}")
     for name, make in [*make_models().items()][: chosen.models]:
-        model = make().loaded
+        model = make()
         for factor in (1, *([STEEPER[name]] if name in STEEPER else [])):
             judged.append(judge(steepen(model, factor) if factor > 1 else model, chosen.windows))
             print_nodes(f"{name}{f', weights x {factor}' if factor > 1 else ''}", [judged[-1]])

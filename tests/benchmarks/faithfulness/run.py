@@ -103,7 +103,7 @@ def train(process: Process, seed: int) -> Model:
 
 def choose_windows(model: Model, n: int) -> Array:
     """Evenly spaced reference windows in model units; the model was not trained on them."""
-    every = model.loaded.reference.windows
+    every = model.reference.scaled
     return every[torch.linspace(0, len(every) - 1, min(n, len(every))).long()].numpy()
 
 

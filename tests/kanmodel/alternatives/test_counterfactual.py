@@ -31,7 +31,7 @@ LINEAR = make_chain(
     replace(make_model("flat").config, head=plain_layers([24, 1], Line(), base="zero"), dtype="float64"), seed=3
 )
 STD = MODEL.scaling.feature_scale
-WINDOWS = MODEL.scaling.features_to_original(MODEL.reference.windows.double())
+WINDOWS = MODEL.scaling.features_to_original(MODEL.reference.scaled.double())
 
 
 def find(model, window, goal, **search):
@@ -264,7 +264,7 @@ def test_of_two_features_that_reach_little_alone_the_nearest_change_is_found(nam
     """Also where one of them moves within a small range, and where a descent from 0 ends at a farther change."""
     index, deviations, best = NEAREST[name]
     model = load_checkpoint(BUNDLED / "nyc-weather.safetensors")
-    window = model.scaling.features_to_original(model.reference.windows[index])
+    window = model.scaling.features_to_original(model.reference.scaled[index])
     found = find(model, window, goal_beyond(model, window, deviations))
     assert found.reached and found.distance <= 1.02 * best
 
@@ -404,7 +404,7 @@ def test_a_level_and_a_shift_go_together():
 
 def test_a_level_that_is_set_is_named_in_the_table():
     """By its feature alone, without an amount; levels that are unset by it are changes too, but not in the words."""
-    found = Model(SHOP).counterfactual(SHOP_WINDOWS, features="day", at_least=1e9)
+    found = Model.of(SHOP).counterfactual(SHOP_WINDOWS, features="day", at_least=1e9)
     for one, row in zip(found, found.table(), strict=True):
         assert row["changes"] == "".join(change.feature for change in one.changes if change.shift > 0)
         assert not one.changes or sum(change.shift for change in one.changes) == pytest.approx(0)
@@ -517,6 +517,6 @@ def test_a_reference_window_is_nearest_to_itself(index):
 
 def test_of_equal_distances_the_first_window_is_named():
     """With each reference window twice, the first of the two is the nearest."""
-    half = MODEL.reference.windows[: len(WINDOWS) // 2]
-    twice = replace(MODEL.reference, windows=half.repeat(2, 1, 1), targets=None, times=None)
+    half = MODEL.reference.scaled[: len(WINDOWS) // 2]
+    twice = replace(MODEL.reference, scaled=half.repeat(2, 1, 1), targets=None, times=None)
     assert find_neighbour(replace(MODEL, reference=twice), WINDOWS[3] + 0.1).index < len(half)

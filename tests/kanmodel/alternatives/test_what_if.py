@@ -123,7 +123,7 @@ def test_whole_numbers_take_whole_values():
 @pytest.mark.parametrize("windows", [SHOP_WINDOWS[:1], SHOP_WINDOWS[:3]])
 def test_levels_are_drawn_and_listed(windows):
     """Each level has a ring at its forecast and its name below, and stands in the tables beside numbers."""
-    found = Model(SHOP).what_if(windows, ["temp", "day"])
+    found = Model.of(SHOP).what_if(windows, ["temp", "day"])
     picture = found.svg()
     assert all(f">{level}<" in picture for level in DAYS) and picture.count('r="4.5"') == len(DAYS)
     assert {row["value"] for row in found.table() if row["feature"] == "day"} == set(DAYS)

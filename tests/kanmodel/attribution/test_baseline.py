@@ -14,7 +14,7 @@ def model():
 def test_mean(model):
     """The mean baseline has each feature's mean over reference windows and steps, at every step."""
     window = baseline_windows(model, Baseline())[0]
-    reference = model.scaling.features_to_original(model.reference.windows)
+    reference = model.scaling.features_to_original(model.reference.scaled)
     np.testing.assert_allclose(window, np.tile(reference.reshape(-1, 3).mean(axis=0), (4, 1)))
 
 

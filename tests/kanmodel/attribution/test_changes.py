@@ -13,7 +13,7 @@ from kanmodel.network.bases import Line
 from kanmodel.network.config import LayerConfig, ModelConfig
 from kanmodel.tables.columns import Feature, Target
 
-MODEL = Model(make_model(targets=("a", "b"), horizon=3))
+MODEL = Model.of(make_model(targets=("a", "b"), horizon=3))
 LOOKBACK, N_FEATURES = MODEL.lookback, len(MODEL.features)
 
 
@@ -43,7 +43,7 @@ def test_rows_sum_to_the_change(seed, ago, same_time, n):
 
 def test_quantiles_of_the_same_time_are_compared():
     """The earlier forecast of a quantile is of that quantile, which stands after the step in the name of an output."""
-    model = Model(make_model(targets=("a@0.1", "a@0.9"), horizon=3))
+    model = Model.of(make_model(targets=("a@0.1", "a@0.9"), horizon=3))
     found = model.changes(make_series(LOOKBACK + 1)[1], "a+2@0.9", same_time=True)
     assert (found.output, found.earlier_output) == ("a+2@0.9", "a+3@0.9")
 
@@ -56,7 +56,7 @@ def test_a_linear_model_has_the_changes_of_algebra(ago):
     layer = LayerConfig(lookback, 1, basis=Line(), base="zero")
     target = (Target("y", None, 0.0, 1.0),)
     config = ModelConfig(features, target, lookback, 1, (layer,), readout="flatten", dtype="float64")
-    model = Model(make_chain(config, 0))
+    model = Model.of(make_chain(config, 0))
     weights = np.array([model.predict(np.eye(lookback)[[k]][..., None])[0, 0] for k in range(lookback)])
     weights -= model.predict(np.zeros((1, lookback, 1)))[0, 0]
     rows = np.random.default_rng(1).normal(size=lookback + ago)
@@ -118,7 +118,7 @@ def test_windows_that_do_not_follow_each_other_are_refused():
 
 def test_a_width_of_the_same_time_is_that_of_the_earlier_output():
     """The earlier width is that of the output which lies as many steps further ahead, at the same level."""
-    model = Model(with_intervals(MODEL.loaded))
+    model = Model.of(with_intervals(MODEL))
     found = model.changes(make_series(LOOKBACK + 1)[1], "a+1:width@0.8", ago=1, same_time=True)
     assert (found.output, found.earlier_output) == ("a+1:width@0.8", "a+2:width@0.8")
     windows = make_series(LOOKBACK + 1)[1]

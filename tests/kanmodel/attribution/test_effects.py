@@ -21,8 +21,8 @@ from kanmodel.attribution.effects import (
     measure_effects,
     measure_interactions,
 )
-from kanmodel.checkpoint import Forecaster, Reference
 from kanmodel.computing import pausing
+from kanmodel.forecaster import Forecaster, Reference
 from kanmodel.network.bases import BSpline, Line
 from kanmodel.network.chain import FrozenLayers, Network
 from kanmodel.network.config import LayerConfig, ModelConfig, plain_layers
@@ -30,7 +30,7 @@ from kanmodel.network.recurrent import FrozenRecurrent
 from kanmodel.structure.importance import measure_importance
 from kanmodel.tables.columns import Feature, Target
 
-MODEL = Model(make_model(targets=("a", "b")))
+MODEL = Model.of(make_model(targets=("a", "b")))
 N_FEATURES, LOOKBACK = len(MODEL.features), MODEL.lookback
 BASELINES = ["mean", "zero", {"reference": 3, "seed": 1}, {"values": {f"f{f}": float(f) for f in range(N_FEATURES)}}]
 
@@ -58,7 +58,7 @@ def chain_of_lines(n_features, lookback, layer, seed=0):
 @given(seed=st.integers(0, 99), baseline=st.sampled_from(BASELINES), output=st.sampled_from(["a+1", "b+1"]))
 def test_effects_are_differences_of_forecasts(seed, baseline, output):
     """Each effect of a feature or a cell is what `predict` says of the windows that one builds by hand."""
-    windows = make_windows(MODEL.loaded, 3, seed)
+    windows = make_windows(MODEL, 3, seed)
     found = MODEL.explain(windows, output, baseline=baseline, effects="steps")
     feature, step = seed % N_FEATURES, seed % LOOKBACK
     for effects, place, rows in (
@@ -74,7 +74,7 @@ def test_effects_are_differences_of_forecasts(seed, baseline, output):
 @given(seed=st.integers(0, 99), baseline=st.sampled_from(BASELINES))
 def test_effects_of_groups_and_segments(seed, baseline):
     """A group is removed as one, with all its features at once, over all steps or over those of a segment."""
-    windows = make_windows(MODEL.loaded, 2, seed)
+    windows = make_windows(MODEL, 2, seed)
     groups, segments = {"pair": ["f2", "f0"]}, {"new": (-1, 0), "old": (-5, -3)}
     by_group = MODEL.explain(windows, baseline=baseline, groups=groups, effects=True)
     both = MODEL.explain(windows, baseline=baseline, groups=groups, segments=segments, effects=True)
@@ -94,9 +94,9 @@ def test_effects_of_groups_and_segments(seed, baseline):
 
 def test_a_part_of_all_cells_is_the_whole_change():
     """With every cell in one part, both effects are F(x) - F(x0)."""
-    windows = make_windows(MODEL.loaded, 4)
-    scaled = MODEL.loaded.to_model_units(windows)
-    found = measure_effects(MODEL.loaded, scaled, 1, Baseline(), [Part(tuple(range(N_FEATURES)))])
+    windows = make_windows(MODEL, 4)
+    scaled = MODEL.to_model_units(windows)
+    found = measure_effects(MODEL, scaled, 1, Baseline(), [Part(tuple(range(N_FEATURES)))])
     change = MODEL.predict(windows)[:, 1] - MODEL.predict(MODEL.baseline())[0, 1]
     np.testing.assert_allclose(found.removed[:, 0], change, rtol=1e-9)
     np.testing.assert_allclose(found.alone[:, 0], change, rtol=1e-9)
@@ -105,8 +105,8 @@ def test_a_part_of_all_cells_is_the_whole_change():
 @given(seed=st.integers(0, 99), baseline=st.sampled_from(["mean", "zero", {"reference": 3}]))
 def test_a_linear_model_has_one_answer_to_three_questions(seed, baseline):
     """Where the forecast is linear, removed, contribution and alone are equal, of features and of cells."""
-    model = Model(chain_of_lines(3, 4, LayerConfig(12, 1, Line(), "zero"), seed))
-    found = model.explain(make_windows(model.loaded, 3, seed), baseline=baseline, effects="steps")
+    model = Model.of(chain_of_lines(3, 4, LayerConfig(12, 1, Line(), "zero"), seed))
+    found = model.explain(make_windows(model, 3, seed), baseline=baseline, effects="steps")
     assert np.abs(found.contributions).max() > 0.01
     for effects, contributions in ((found.effects, found.contributions), (found.step_effects, found.steps)):
         np.testing.assert_allclose(effects.removed, contributions, atol=1e-8)
@@ -117,8 +117,8 @@ def test_a_linear_model_has_one_answer_to_three_questions(seed, baseline):
 def test_effects_add_up_where_features_do_not_interact(seed):
     """A head of one layer over the features is additive: removed and alone are equal, and sum to F(x) - F(x0)."""
     config = replace(make_model("head").config, head=plain_layers([4, 1]))
-    model = Model(make_chain(config, seed))
-    found = model.explain(make_windows(model.loaded, 5, seed), effects=True)
+    model = Model.of(make_chain(config, seed))
+    found = model.explain(make_windows(model, 5, seed), effects=True)
     change = found.predictions - found.baseline_prediction
     np.testing.assert_allclose(found.effects.removed.sum(axis=1), change, atol=1e-8)
     np.testing.assert_allclose(found.effects.together, 0, atol=1e-8)
@@ -130,7 +130,7 @@ def test_a_disconnected_feature_has_no_effect_at_all(dtype):
     loaded = make_model("head", dtype=dtype, product=True)
     with torch.no_grad():
         loaded.network.head[0].mask[:, 2] = 0
-    model = Model(replace(loaded))
+    model = Model.of(replace(loaded))
     for n in (1, 7, 100):
         effects = model.explain(make_windows(loaded, n), effects=True).effects
         assert (effects.removed[:, 2] == 0).all() and (effects.alone[:, 2] == 0).all()
@@ -139,7 +139,7 @@ def test_a_disconnected_feature_has_no_effect_at_all(dtype):
 
 def test_a_part_at_the_baseline_has_no_effect_at_all():
     """What holds the baseline's values already is exactly 0, and asks for no forecast."""
-    windows = make_windows(MODEL.loaded, 3)
+    windows = make_windows(MODEL, 3)
     windows[1, :, 2] = MODEL.baseline()[0, :, 2]
     effects = MODEL.explain(windows, effects=True).effects
     assert effects.removed[1, 2] == effects.alone[1, 2] == 0
@@ -158,7 +158,7 @@ def test_two_features_that_only_act_together():
         for values in (layer.subnode_bias, layer.node_bias):
             values.fill_(0)
         layer.coef.copy_(torch.eye(2)[..., None])
-    model = Model(replace(loaded))
+    model = Model.of(replace(loaded))
     found = model.explain([[0.0 + 1.5 * 2, 1.0 + 1.5 * 5]], baseline="zero", effects=True)  # 2 and 5 in model units
     assert found.effects.removed[0] == pytest.approx([30, 30]) and found.effects.alone[0].tolist() == [0, 0]
     assert found.contributions[0] == pytest.approx([15, 15])
@@ -176,7 +176,7 @@ def test_sharing_steps_changes_nothing(data, network):
     of_features = st.lists(st.integers(0, n_features - 1), min_size=1, unique=True).map(tuple)
     parts = data.draw(st.lists(st.builds(Part, of_features, ends.map(lambda pair: slice(*pair))), max_size=6))
     windows = torch.randn(n + 20, *config.window_shape, generator=torch.Generator().manual_seed(seed)).double()
-    model = Forecaster(network, Reference(windows[n:]), {}, PROVENANCE)
+    model = Forecaster(network, Reference(windows[n:], network.config), {}, PROVENANCE)
     windows, start = windows[:n], scaled_baselines(model)[0]
 
     def forecast(windows):
@@ -276,10 +276,10 @@ def test_cells_share_the_steps_before_them(options, monkeypatch):
 
 def test_effects_of_some_windows_are_those_windows():
     """Taking windows of an explanation takes their effects."""
-    found = MODEL.explain(make_windows(MODEL.loaded, 4), effects="steps")
+    found = MODEL.explain(make_windows(MODEL, 4), effects="steps")
     np.testing.assert_array_equal(found[2].effects.alone[0], found.effects.alone[2])
     np.testing.assert_array_equal(found[1:3].step_effects.removed, found.step_effects.removed[1:3])
-    assert MODEL.explain(make_windows(MODEL.loaded, 1)).effects is None
+    assert MODEL.explain(make_windows(MODEL, 1)).effects is None
 
 
 def test_it_can_be_ended_between_passes(monkeypatch):
@@ -292,22 +292,22 @@ def test_it_can_be_ended_between_passes(monkeypatch):
         if len(calls) == 3:
             raise InterruptedError
 
-    scaled = MODEL.loaded.to_model_units(make_windows(MODEL.loaded, 64))
+    scaled = MODEL.to_model_units(make_windows(MODEL, 64))
     with pytest.raises(InterruptedError), pausing(pause):
-        measure_effects(MODEL.loaded, scaled, 0, Baseline(), each_cell(MODEL.config))
+        measure_effects(MODEL, scaled, 0, Baseline(), each_cell(MODEL.config))
 
 
 @pytest.mark.parametrize("effects", ["cells", 1, None])
 def test_what_says_nothing_of_effects_is_refused(effects):
     """Whatever is neither True, False nor "steps" is an error that names the argument."""
     with pytest.raises(DataError, match='effects must be True or False or "steps", but is'):
-        MODEL.explain(make_windows(MODEL.loaded, 1), effects=effects)
+        MODEL.explain(make_windows(MODEL, 1), effects=effects)
 
 
 def test_a_baseline_that_cannot_be_used_is_named():
     """The errors of baselines are those of explanations."""
     with pytest.raises(UnknownNameError, match="has no feature 'x'"):
-        MODEL.explain(make_windows(MODEL.loaded, 1), baseline={"values": {"x": 0}}, effects=True)
+        MODEL.explain(make_windows(MODEL, 1), baseline={"values": {"x": 0}}, effects=True)
 
 
 @cache
@@ -325,7 +325,7 @@ def kan_alone(config, seed, change):
     with torch.no_grad():
         change(network.head)
     windows = torch.from_numpy(rng.normal(size=(200, 1, n)))
-    return Forecaster(network, Reference(windows), {}, PROVENANCE)
+    return Forecaster(network, Reference(windows, network.config), {}, PROVENANCE)
 
 
 @settings(max_examples=examples(20))
@@ -358,7 +358,7 @@ def test_a_product(seed):
     """For x0 x1 + x2 the strength of x0 and x1 is mean |(x0 - m0)(x1 - m1)|, and x2 has none."""
     config = plain_layers([3, (1, 1), 1], BSpline(3), base="identity")
     model = kan_alone(config, seed, multiply)
-    x = model.reference.windows[:, 0].numpy()
+    x = model.reference.scaled[:, 0].numpy()
     exact = 3.0 * np.abs((x[:, 0] - x[:, 0].mean()) * (x[:, 1] - x[:, 1].mean())).mean()  # 3: the target's scale
     found = {frozenset(pair.features): pair for pair in measure_interactions(model, 0).pairs}
     together = found[frozenset({"x0", "x1"})]
@@ -372,11 +372,11 @@ def test_a_product(seed):
 def test_it_is_the_second_difference(shape):
     """Every strength follows from four forecasts, with the mean in place of an absent feature at all steps."""
     model = tiny(shape)
-    windows = model.scaling.features_to_original(model.reference.windows)
+    windows = model.scaling.features_to_original(model.reference.scaled)
 
     def forecast(*gone):
         changed = windows.copy()
-        changed[:, :, list(gone)] = model.reference_mean[list(gone)]
+        changed[:, :, list(gone)] = model.reference.mean[list(gone)]
         return model.predict(changed)[:, 0]
 
     found = measure_interactions(model, 0).pairs
@@ -437,9 +437,9 @@ def test_the_cost_is_bounded(n_features, pairs):
 def test_correlation_is_not_interaction():
     """Two identical features have no strength if the model adds them."""
     model = kan_alone(plain_layers([2, 1]), 0, lambda head: None)
-    windows = model.reference.windows.clone()
+    windows = model.reference.scaled.clone()
     windows[:, :, 1] = windows[:, :, 0]
-    model = replace(model, reference=replace(model.reference, windows=windows))
+    model = replace(model, reference=replace(model.reference, scaled=windows))
     (pair,) = measure_interactions(model, 0).pairs
     assert pair.strength < 1e-12
 

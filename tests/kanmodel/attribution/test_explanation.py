@@ -24,9 +24,10 @@ from kanmodel.attribution.explanation import (
     sum_groups,
 )
 from kanmodel.attribution.paths.bisection import MAX_NODES, MAX_PARTS
-from kanmodel.checkpoint import Forecaster, Reference, load_checkpoint
+from kanmodel.checkpoint import load_checkpoint
 from kanmodel.computing import pausing
 from kanmodel.errors import ConfigError, DataError, NonFiniteError, UnknownNameError
+from kanmodel.forecaster import Forecaster, Reference
 from kanmodel.network.bases import BSpline, Line
 from kanmodel.network.chain import Network
 from kanmodel.network.config import (
@@ -306,7 +307,7 @@ def test_paths_start_with_what_most_need(factor, least):
     tried = [explain_windows(model, few, 0, options=fixed(n_nodes)) for n_nodes in (9, 17)]
     needs_more = [np.mean(each.error > each.tolerance) > MOST for each in tried]
     assert needs_more == [least > 9, least > 17]
-    windows = model.reference.windows[:8]
+    windows = model.reference.scaled[:8]
     together = explain_windows(model, windows, 0).path_nodes.tolist()
     assert min(together) == least
     assert [int(explain_windows(model, window[None], 0).path_nodes[0]) for window in windows] == together
@@ -362,7 +363,7 @@ def test_kinks_are_borders_of_parts(seed):
     features = tuple(Feature(f"x{number}") for number in range(6))
     config = ModelConfig(features, (Target("y"),), 12, 1, layers, RecurrentConfig("lstm", 16), dtype="float64")
     model = make_chain(config, seed=seed)
-    windows = model.reference.windows[:6]
+    windows = model.reference.scaled[:6]
     ledger = explain_windows(model, windows, 0)
     exact = explain_windows(model, windows, 0, options=LedgerOptions(1e-5, 33, 30))
     assert ledger.converged.all()
@@ -427,7 +428,7 @@ def test_the_order_of_windows_does_not_matter(order, name):
 def test_many_windows_are_those_of_small_batches():
     """More windows than fit in one pass have the ledgers of smaller calls."""
     model, _ = model_and_windows("lstm")
-    windows = model.reference.windows[:70]
+    windows = model.reference.scaled[:70]
     ledger = explain_windows(model, windows, 0)
     parts = [explain_windows(model, windows[i : i + 7], 0) for i in range(0, 70, 7)]
     np.testing.assert_allclose(all_entries(ledger), np.concatenate([all_entries(part) for part in parts]), atol=1e-9)
@@ -517,7 +518,7 @@ def make_kan(weights, mult_arity=()):
             layer.scale_base.copy_(torch.tensor(slopes, dtype=torch.float64))
     generator = torch.Generator().manual_seed(0)
     windows = torch.randn(200, 1, len(features), generator=generator, dtype=torch.float64)
-    return Forecaster(network, Reference(windows), {}, PROVENANCE)
+    return Forecaster(network, Reference(windows, network.config), {}, PROVENANCE)
 
 
 def test_cancellation():
@@ -529,7 +530,7 @@ def test_cancellation():
     np.testing.assert_allclose(ledger.contributions, [[1, 0]], atol=1e-12)
     (nodes,) = (layer.nodes for layer in ledger.layers if (layer.stage, layer.layer) == ("head", 1))
     np.testing.assert_allclose(nodes, [[4, -3]], atol=1e-12)
-    inputs = model.network.encode(model.reference.windows)
+    inputs = model.network.encode(model.reference.scaled)
     inputs = inputs / inputs.std(dim=0)
     scores = score_layers(model.network.stages["head"], inputs).feature_score
     assert float(scores[1] / scores[0]) == pytest.approx(6, rel=0.02)
@@ -586,7 +587,7 @@ def test_explaining_leaves_nothing_behind():
 def test_pause_is_called_between_passes():
     """`pause` is called between passes, changes no number, and ends the computation by raising."""
     model, _ = model_and_windows("lstm")
-    windows = model.reference.windows[:200]
+    windows = model.reference.scaled[:200]
     pauses: list[int] = []
     with pausing(lambda: pauses.append(len(pauses))):
         ledger = explain_windows(model, windows, 0)
@@ -651,7 +652,7 @@ def linear():
         network.head[0].scale_base[:] = torch.tensor([[2.0, -1.0]])
         network.head[0].scale_spline[:] = 0
     windows = torch.from_numpy(np.random.default_rng(0).normal(size=(N, 1, 2)))
-    return Forecaster(network, Reference(windows), {}, PROVENANCE)
+    return Forecaster(network, Reference(windows, network.config), {}, PROVENANCE)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -662,7 +663,7 @@ def test_it_is_the_mean_of_single_ledgers(shape, count):
     found = explain_windows(model, windows, 0, ReferenceBaselines(count, seed=7))
     chosen = np.random.default_rng(7).choice(8, count, replace=False)
     assert len(set(chosen.tolist())) == count
-    instances = model.scaling.features_to_original(model.reference.windows)[chosen]
+    instances = model.scaling.features_to_original(model.reference.scaled)[chosen]
     singles = [explain_windows(model, windows, 0, Baseline("instance", instance=instance)) for instance in instances]
     np.testing.assert_allclose(found.steps, np.mean([single.steps for single in singles], axis=0))
     np.testing.assert_allclose(found.baseline, instances.mean(axis=0))
@@ -701,7 +702,7 @@ def test_a_linear_model(count, seed):
     windows = torch.tensor([[[1.0, 2.0]], [[0.0, -1.0]]], dtype=torch.float64)
     ledger = explain_windows(model, windows, 0, ReferenceBaselines(count, seed))
     chosen = np.random.default_rng(seed).choice(N, count, replace=False)
-    baselines = model.reference.windows[chosen.tolist(), 0].numpy()
+    baselines = model.reference.scaled[chosen.tolist(), 0].numpy()
     weights = 3 * np.array([2.0, -1.0])
     np.testing.assert_allclose(
         ledger.contributions, weights * (windows[:, 0].numpy() - baselines.mean(axis=0)), atol=1e-9
@@ -784,8 +785,8 @@ def some_segments(draw, lookback):
 
 @cache
 def explained():
-    model = Model(make_model(n_features=5, lookback=9))
-    return model.explain(make_windows(model.loaded, 2))
+    model = Model.of(make_model(n_features=5, lookback=9))
+    return model.explain(make_windows(model, 2))
 
 
 @given(forests(), some_segments(9))

@@ -47,7 +47,7 @@ TABLE = FRAME.drop("utc")
 def model():
     """An hourly model of two targets at three steps."""
     columns = replace(COLUMNS, features=("load", "temp"), units={"load": "MW"})
-    return Model(make_encoded(TABLE, columns, LOOKBACK, horizon=HORIZON))
+    return Model.of(make_encoded(TABLE, columns, LOOKBACK, horizon=HORIZON))
 
 
 @pytest.fixture(scope="module")
@@ -148,8 +148,8 @@ def test_what_has_not_come_is_not_known(model):
     assert "actual" not in without["price+2"].table()[0]
     with pytest.raises(DataError, match="no actual value is known"):
         without.largest_errors()
-    plain = Model(make_model(targets=("f0", "y")))
-    rows = pd.DataFrame(make_windows(plain.loaded, 1)[0], columns=plain.loaded.config.feature_names).assign(y=range(6))
+    plain = Model.of(make_model(targets=("f0", "y")))
+    rows = pd.DataFrame(make_windows(plain, 1)[0], columns=plain.config.feature_names).assign(y=range(6))
     found = plain.explain(rows, outputs="all")
     assert found["f0+1"].actual is None and found["y+1"].actual.tolist() == [5] and found.times is None
     bad = TABLE.with_columns(price=pl.when(pl.int_range(pl.len()) == 95).then(np.inf).otherwise("price"))
@@ -280,7 +280,7 @@ def test_bars_of_several_windows_are_their_means(n, gap, most, seed):
 
 def test_several_windows_without_times_have_no_picture(model):
     """They have no order in time; one of them has its outputs side by side."""
-    found = model.explain(make_windows(model.loaded, 2), outputs="all")
+    found = model.explain(make_windows(model, 2), outputs="all")
     for several in (found, found["load+2"]):
         with pytest.raises(DataError, match="shows one window, but there are 2 without times"):
             several.svg()

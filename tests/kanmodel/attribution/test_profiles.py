@@ -32,7 +32,7 @@ def steeper(shape, factor):
 
 def midpoint_shares(model, n_points=4000):
     """Shares of the features in each node, by the midpoint rule with one gradient per node."""
-    windows, lookback = model.reference.windows, model.config.lookback
+    windows, lookback = model.reference.scaled, model.config.lookback
     start = model.to_model_units(baseline_windows(model, Baseline()))[0]
     totals = {}
     for window in windows:
@@ -83,7 +83,7 @@ def test_lags_sum_to_shares(shape):
 def test_lags_of_the_output_are_the_steps_of_its_ledger():
     """A feature's lags are in proportion to the mean magnitude of its contribution at each step, newest step first."""
     model = make_model("lstm", seed=2, lookback=5, n_features=3, n_reference=12)
-    steps = np.abs(explain_windows(model, model.reference.windows, 0, detail="steps").steps).mean(axis=0).T[:, ::-1]
+    steps = np.abs(explain_windows(model, model.reference.scaled, 0, detail="steps").steps).mean(axis=0).T[:, ::-1]
     lags = profile_nodes(model).lags["head", len(model.config.head)][0]
     by_feature = lags / lags.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(by_feature, steps / steps.sum(axis=1, keepdims=True), atol=3e-3)
@@ -95,7 +95,7 @@ def test_bisected_paths_are_divided_by_lag_as_a_whole(monkeypatch):
     start = model.to_model_units(baseline_windows(model, Baseline()))[0]
     along = (torch.arange(4000, dtype=torch.float64)[:, None, None] + 0.5) / 4000
     expected = np.zeros((model.config.n_readout, 3, 3))
-    for window in model.reference.windows:
+    for window in model.reference.scaled:
         points = torch.lerp(start, window, along).requires_grad_()
         for unit, values in enumerate(model.network.trace(points).readout.unbind(1)):
             (slope,) = torch.autograd.grad(values.sum(), points, retain_graph=True)
@@ -107,7 +107,7 @@ def test_bisected_paths_are_divided_by_lag_as_a_whole(monkeypatch):
         profiles, "_integrate_cells", lambda m, ends, *rest: integrated.append(ends) or original(m, ends, *rest)
     )
     lags = profile_nodes(model).lags[place]
-    assert len(integrated) > 1 and sum(len(ends.ends) for ends in integrated) > len(model.reference.windows)
+    assert len(integrated) > 1 and sum(len(ends.ends) for ends in integrated) > len(model.reference.scaled)
     expected /= expected.sum(axis=2, keepdims=True)
     np.testing.assert_allclose(lags / lags.sum(axis=2, keepdims=True), expected, atol=2e-2)
 
@@ -151,10 +151,10 @@ def test_a_head_on_the_flattened_window_reads_the_step_that_it_has_an_edge_from(
 def test_other_windows_follow_where_the_first_do_not_move_a_node(monkeypatch):
     """A unit that a feature moves in one window alone has lags of it, however few windows are divided by lag."""
     model = make_model("lstm", seed=1, lookback=4, n_features=2, n_reference=16)
-    windows = model.reference.windows.clone()
+    windows = model.reference.scaled.clone()
     windows[:, :, 1] = windows[0, :, 1]
     windows[7, :, 1] += 5
-    model = replace(model, reference=replace(model.reference, windows=windows))
+    model = replace(model, reference=replace(model.reference, scaled=windows))
     monkeypatch.setattr(profiles, "MAX_LAG_WINDOWS", 2)
     monkeypatch.setattr(profiles, "scaled_baselines", lambda model: windows[:1])
     found = profile_nodes(model)
@@ -224,9 +224,9 @@ def test_more_units_than_features(cell, readout):
 @EVERY
 def test_forward_mode_of_a_graph_has_the_slopes_of_backward_passes(name):
     """Whichever takes fewer passes: one for each feature, or one for each node."""
-    model = read(name).loaded
+    model = read(name)
     network = model.frozen_float64
-    points = model.reference.windows[:7].double()
+    points = model.reference.scaled[:7].double()
     change = torch.from_numpy(np.random.default_rng(0).standard_normal(points.shape))
     traced = points.clone().requires_grad_()
     nodes = profiles.node_values(model.config, network.trace(traced))
@@ -238,7 +238,7 @@ def test_forward_mode_of_a_graph_has_the_slopes_of_backward_passes(name):
 
 def test_graphs_are_profiled_in_several_threads_at_once():
     """Forward mode of torch has one level in a process; each thread has what it has alone."""
-    models = [read("SkipAroundHead").loaded, read("RevIN").loaded]
+    models = [read("SkipAroundHead"), read("RevIN")]
     alone = [profiles.profile_nodes(model) for model in models]
     with ThreadPoolExecutor(4) as pool:
         found = [*pool.map(profiles.profile_nodes, 4 * models)]

@@ -20,7 +20,7 @@ from kanmodel.network.bases import Line
 from kanmodel.network.config import LayerConfig, ModelConfig
 from kanmodel.tables.columns import Feature, Target
 
-MODEL = Model(make_model(targets=("a", "b")))
+MODEL = Model.of(make_model(targets=("a", "b")))
 SEGMENTS = {"new": (-1, 0), "old": (-5, -2)}
 BASELINES = ["mean", "zero", {"reference": 3, "seed": 1}]
 
@@ -46,7 +46,7 @@ def by_orders(windows, baseline, output, parts):
 @given(seed=st.integers(0, 99), baseline=st.sampled_from(BASELINES), output=st.sampled_from(MODEL.outputs))
 def test_values_are_means_over_all_orders(seed, baseline, output):
     """Features, groups, and their segments have the values of the definition, over orders made by hand."""
-    windows, by_row = make_windows(MODEL.loaded, 2, seed), slice(None)
+    windows, by_row = make_windows(MODEL, 2, seed), slice(None)
     found = MODEL.explain(windows, output, baseline=baseline, method="shapley").shapley
     single = [(by_row, [feature]) for feature in range(len(MODEL.features))]
     np.testing.assert_allclose(found.values, by_orders(windows, baseline, output, single), atol=1e-9)
@@ -67,7 +67,7 @@ def test_values_are_means_over_all_orders(seed, baseline, output):
 )
 def test_values_sum_to_the_change(seed, baseline, segments, orders):
     """They sum to F(x) - F(x0), exact or from random orders, and are 0 for what equals the baseline."""
-    windows = make_windows(MODEL.loaded, 3, seed)
+    windows = make_windows(MODEL, 3, seed)
     windows[:, :, 1] = MODEL.baseline("mean")[0, :, 1]
     found = MODEL.explain(windows, baseline=baseline, segments=segments, method="shapley", orders=orders, seed=seed)
     change = found.predictions - found.baseline_prediction
@@ -95,7 +95,7 @@ def test_values_of_real_models(name, baseline):
 
 def test_exact_values_are_those_of_captum():
     """Captum's exact Shapley values, over every order, are the same."""
-    loaded = MODEL.loaded
+    loaded = MODEL
     windows, start = loaded.to_model_units(make_windows(loaded, 2)), torch.zeros(loaded.config.window_shape)
     mask = torch.arange(len(MODEL.features)).expand(1, *loaded.config.window_shape).contiguous()
     with torch.no_grad():
@@ -122,7 +122,7 @@ def test_random_orders_of_an_additive_model_have_no_error():
 
 def test_the_same_seed_gives_the_same_values_in_any_batch():
     """Random orders depend on the seed and the parts alone, not on the windows beside one."""
-    windows = make_windows(MODEL.loaded, 5)
+    windows = make_windows(MODEL, 5)
     asked = {"segments": {f"s{step}": (step, step) for step in range(-4, 1)}, "method": "shapley", "orders": 4}
     together = MODEL.explain(windows, **asked, seed=3)
     alone = MODEL.explain(windows[3:4], **asked, seed=3)
@@ -132,16 +132,16 @@ def test_the_same_seed_gives_the_same_values_in_any_batch():
 
 def test_a_part_that_reaches_nothing_is_zero_and_takes_no_forecast():
     """Cells in no part stay at the baseline; parts that are not connected have exactly 0."""
-    windows = MODEL.loaded.to_model_units(make_windows(MODEL.loaded, 2))
-    found = measure_shapley(MODEL.loaded, windows, 0, Baseline(), [Part((0,)), Part((2,), slice(3, 5))], Orders())
+    windows = MODEL.to_model_units(make_windows(MODEL, 2))
+    found = measure_shapley(MODEL, windows, 0, Baseline(), [Part((0,)), Part((2,), slice(3, 5))], Orders())
     assert found.values.shape == (2, 2) and found.values.all()
-    nothing = measure_shapley(MODEL.loaded, windows, 0, Baseline(), [Part(())], Orders())
+    nothing = measure_shapley(MODEL, windows, 0, Baseline(), [Part(())], Orders())
     assert not nothing.values.any()
 
 
 def test_tables_have_both():
     """A table has contributions and Shapley values beside each other, of the parts alone."""
-    windows = make_windows(MODEL.loaded, 2)
+    windows = make_windows(MODEL, 2)
     plain = MODEL.explain(windows, method="shapley")
     assert [row["shapley"] for row in plain.table()] == plain.shapley.values.ravel().tolist()
     grouped = MODEL.explain(windows[0], groups={"pair": ["f0", "f1"], "more": ["pair", "f2"]}, method="shapley")
@@ -157,7 +157,7 @@ def test_plots_of_shap(method):
     import shap
     from matplotlib import pyplot as plt
 
-    windows = make_windows(MODEL.loaded, 8)
+    windows = make_windows(MODEL, 8)
     explained = MODEL.explain(windows, method=method)
     found = explained.shap()
     values = explained.contributions if method == "path" else explained.shapley.values
@@ -186,4 +186,4 @@ def test_plots_of_shap(method):
 def test_options_that_do_not_exist_are_refused(options, error, message):
     """The error names the option."""
     with pytest.raises(error, match=message):
-        MODEL.explain(make_windows(MODEL.loaded, 1), **{"method": "shapley", **options})
+        MODEL.explain(make_windows(MODEL, 1), **{"method": "shapley", **options})

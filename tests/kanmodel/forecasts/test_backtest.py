@@ -50,7 +50,7 @@ FRAME = make_frame()
 @pytest.fixture(scope="module")
 def model():
     """An hourly model of two steps, from three hours ahead."""
-    return Model(make_encoded(FRAME.drop("utc"), COLUMNS, LOOKBACK, horizon=HORIZON))
+    return Model.of(make_encoded(FRAME.drop("utc"), COLUMNS, LOOKBACK, horizon=HORIZON))
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +234,7 @@ def test_without_dates_there_are_no_hours_and_months():
     """Rows without times, and times in numbers, have errors by step alone; rows of a day have months, and no hours."""
     loaded = make_model()
     rows = {name: np.arange(40.0) % 7 for name in loaded.config.feature_names} | {"y": np.arange(40.0)}
-    plain = Model(loaded).backtest(rows)
+    plain = Model.of(loaded).backtest(rows)
     assert plain.by["hour"] == plain.by["month"] == {} and plain.times is None
     assert "time" not in plain.rows()[0] and plain.metrics.skill is None  # the column was shifted before
     assert len(plain) == 40 - loaded.config.lookback + 1
@@ -244,16 +244,16 @@ def test_without_dates_there_are_no_hours_and_months():
         "time": [f"2024-01-01T{row:02d}:00" for row in range(20)] + [f"2024-02-02T0{row}:30" for row in range(9)]
     }
     timed = {name: column[:29] for name, column in timed.items()}
-    dated = Model(loaded).backtest(timed)  # of a model without times a column of this name, gaps by its median step
+    dated = Model.of(loaded).backtest(timed)  # of a model without times a column of this name, gaps by its median step
     assert list(dated.by["month"]) == ["2024-01", "2024-02"] and dated.rows()[0]["target_time"] == "2024-01-01T05:00"
     assert "of the row with the actual value, in UTC" in repr(dated)
     assert dated.across_gaps == loaded.config.lookback - 1
     daily = {"time": np.datetime64("2024-03-20") + np.arange(40), "y": rows["y"], "x": rows["f0"]}
-    of_days = Model(make_encoded(daily, Columns(("y",), time="time", ahead=1))).backtest(daily)
+    of_days = Model.of(make_encoded(daily, Columns(("y",), time="time", ahead=1))).backtest(daily)
     assert of_days.by["hour"] == {} and list(of_days.by["month"]) == ["2024-03", "2024-04"]
     assert "2024-03-24" in of_days.rows()[0]["target_time"]
     numbered = daily | {"time": np.arange(40)}
-    of_numbers = Model(make_encoded(numbered, Columns(("y",), time="time", ahead=1))).backtest(numbered)
+    of_numbers = Model.of(make_encoded(numbered, Columns(("y",), time="time", ahead=1))).backtest(numbered)
     assert of_numbers.by["month"] == {} and of_numbers.rows()[0]["target_time"] == "4"
 
 
@@ -261,7 +261,7 @@ def test_targets_are_named_apart():
     """Each target's column is compared with its own outputs; of a quantile, the column of what it is a quantile of."""
     loaded = make_model(targets=("a", "b@0.9"), horizon=2)
     rows = {name: np.arange(30.0) % 5 for name in loaded.config.feature_names} | {"a": np.ones(30), "b": np.zeros(30)}
-    model = Model(loaded)
+    model = Model.of(loaded)
     assert model.backtest(rows).outputs == ("a+1", "a+2")
     second = model.backtest(rows, "b@0.9")
     assert second.outputs == ("b+1@0.9", "b+2@0.9") and not second.actual.any()
@@ -305,10 +305,10 @@ def test_all_actual_values_missing_is_refused():
     loaded = make_model()
     rows = {name: np.zeros(20) for name in loaded.config.feature_names} | {"y": np.full(20, np.nan)}
     with pytest.raises(DataError, match="frame has no value of y that one of its 15 windows forecasts"):
-        Model(loaded).backtest(rows)
+        Model.of(loaded).backtest(rows)
     own = make_model(targets=("f0",))
     with pytest.raises(DataError, match="does not have how many rows ahead f0 is"):
-        Model(own).backtest(rows)
+        Model.of(own).backtest(rows)
 
 
 def test_training_measures_the_same(tmp_path):

@@ -64,7 +64,7 @@ def test_calibrated_intervals_cover_new_windows_as_their_level_says(kind, graph)
         windows = np.random.default_rng(1).normal(size=(6000, 5, 2))
     else:
         loaded = make_model("lstm", targets=("y", "z"), horizon=2)
-        model = Model(with_intervals(loaded, "nodes") if kind == "nodes" else loaded)
+        model = Model.of(with_intervals(loaded, "nodes") if kind == "nodes" else loaded)
         windows = make_windows(loaded, 6000)
     forecasts = model.predict(windows)[:, list(forecasts_of(model.config))]
     noise = np.random.default_rng(2).standard_t(4, size=forecasts.shape)
@@ -72,7 +72,7 @@ def test_calibrated_intervals_cover_new_windows_as_their_level_says(kind, graph)
     levels = (0.8, 0.95) if kind == "constant" else None
     calibrated = model.calibrate(windows[:3000], actual[:3000], intervals=levels)
     assert calibrated.levels == ((0.8,) if kind == "quantiles" else (0.8, 0.95))
-    intervals = calibrated.loaded.intervals
+    intervals = calibrated.intervals
     assert intervals.kind == kind and intervals.calibration.windows == 3000
     for level in calibrated.levels:
         assert cover(calibrated, windows[3000:], actual[3000:], level) == pytest.approx(level, abs=0.025)
@@ -98,7 +98,7 @@ def make_table(n=900, seed=0, scale=None):
     time = np.datetime64("2024-01-01T00", "ms") + 3_600_000 * hour
     frame = pl.DataFrame({"time": time, "load": noise, "temp": rng.normal(size=n)})
     columns = Columns(("load",), time="time", ahead=1)
-    return frame, Model(make_encoded(frame, columns, lookback=3, horizon=4))
+    return frame, Model.of(make_encoded(frame, columns, lookback=3, horizon=4))
 
 
 def test_a_table_and_its_windows_calibrate_alike(tmp_path):
@@ -110,13 +110,13 @@ def test_a_table_and_its_windows_calibrate_alike(tmp_path):
     windows = np.stack([rows[end - 2 : end + 1] for end in ends])
     other = model.calibrate(windows, backtest.actual, intervals=0.8)
     for side in ("below", "above"):
-        np.testing.assert_array_equal(getattr(found.loaded.intervals, side), getattr(other.loaded.intervals, side))
-    kept = found.save(tmp_path / "m.safetensors").loaded.intervals.calibration
+        np.testing.assert_array_equal(getattr(found.intervals, side), getattr(other.intervals, side))
+    kept = found.save(tmp_path / "m.safetensors").intervals.calibration
     assert (kept.windows, kept.first, kept.last) == (len(ends), backtest.times[0], backtest.times[-1])
     assert kanmodel.load(tmp_path / "m.safetensors").levels == (0.8,)
-    reference = Model(make_model())
-    by_default = reference.calibrate().loaded.intervals
-    given = reference.calibrate(reference.reference.windows, reference.reference.targets).loaded.intervals
+    reference = Model.of(make_model())
+    by_default = reference.calibrate().intervals
+    given = reference.calibrate(reference.reference.windows, reference.reference.targets).intervals
     assert by_default.levels == (0.8, 0.95) and by_default.calibration.windows == 160
     np.testing.assert_allclose(by_default.above, given.above)
     with pytest.raises(DataError, match="has no column 'load'"):
@@ -141,11 +141,11 @@ def test_what_cannot_be_calibrated_is_refused(given, message):
     loaded = make_model(targets=("y", "z"))
     options = {"windows": make_windows(loaded, 50), "targets": np.zeros((50, 2))} | given
     with pytest.raises(DataError, match=message):
-        Model(loaded).calibrate(**options)
+        Model.of(loaded).calibrate(**options)
     with pytest.raises(DataError, match="of the reference windows are unknown"):
-        Model(make_model(with_targets=False)).calibrate()
+        Model.of(make_model(with_targets=False)).calibrate()
     with pytest.raises(DataError, match="all targets are quantiles, and none of them is a median"):
-        Model(make_model(targets=("y@0.1", "y@0.9"))).calibrate()
+        Model.of(make_model(targets=("y@0.1", "y@0.9"))).calibrate()
 
 
 @given(seed=st.integers(0, 10**6), n=st.integers(1, 60), width=st.floats(0, 20))
@@ -307,9 +307,9 @@ def test_a_document_is_of_one_target(tmp_path):
     loaded = loaded.with_config(replace(loaded.config, ahead=1))
     rows = {name: np.arange(60.0) % 7 for name in loaded.config.feature_names}
     rows |= {"y": np.random.default_rng(0).normal(size=60), "z": np.zeros(60)}
-    model = Model(loaded)
+    model = Model.of(loaded)
     document = model.backtest(rows, "z", adapt=True).adaptation
-    adapted = model.adapt(document).loaded.intervals
+    adapted = model.adapt(document).intervals
     np.testing.assert_array_equal(adapted.above[:, [0, 2]], loaded.intervals.above[:, [0, 2]])
     np.testing.assert_array_equal(adapted.above[:, [1, 3]], document["above"])
     with pytest.raises(DataError, match=r"adapt\.target must be y, but is z"):
@@ -351,5 +351,5 @@ def test_what_cannot_adapt_is_refused():
     loaded = with_intervals(make_model(), "constant")
     rows = {name: np.arange(40.0) % 7 for name in loaded.config.feature_names} | {"y": np.zeros(40)}
     with pytest.raises(DataError, match="needs to know when outcomes come"):
-        Model(loaded).backtest(rows, adapt=True)
-    assert len(Model(loaded).backtest(rows).metrics.intervals) == 2
+        Model.of(loaded).backtest(rows, adapt=True)
+    assert len(Model.of(loaded).backtest(rows).metrics.intervals) == 2

@@ -37,7 +37,7 @@ TABLE = make_table()
 @pytest.fixture(scope="module")
 def model():
     """An hourly model of two targets at three steps, with a network of intervals at two levels."""
-    return Model(with_intervals(make_encoded(TABLE, COLUMNS, 4, horizon=3)))
+    return Model.of(with_intervals(make_encoded(TABLE, COLUMNS, 4, horizon=3)))
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +122,8 @@ def test_bands_lie_at_their_bounds(model, n):
 
 def test_pictures_without_times_are_by_number():
     """Of an array; one output of one window is drawn too, and a waterfall says the interval."""
-    model = Model(with_intervals(make_model(), "constant"))
-    windows = make_windows(model.loaded, 3)
+    model = Model.of(with_intervals(make_model(), "constant"))
+    windows = make_windows(model, 3)
     assert ">2</text>" in model.predict(windows, intervals="all").svg()
     one = model.predict(windows[0], intervals=(0.8,))
     assert "80 % interval" in one.svg() and "95 %" not in one.svg()
@@ -159,7 +159,7 @@ def test_a_width_says_how_it_compares_and_why(model):
     far = model.explain(model.reference.windows[:1] * 1e10, name)  # whose contributions do not converge
     (change,) = re.findall(r"; (\S+).* from the baseline's", far.width_summary)
     assert not far.converged and float(change) == pytest.approx(far.predictions[0] - far.baseline_prediction, rel=5e-3)
-    constant = Model(with_intervals(model.loaded, "constant")).explain(TABLE, name, groups=None)
+    constant = Model.of(with_intervals(model, "constant")).explain(TABLE, name, groups=None)
     assert constant.width_summary.startswith("1.00 times") and "nothing" in constant.width_summary
 
 
@@ -167,7 +167,7 @@ def test_bounds_of_a_shifted_target_have_the_times_of_their_forecast():
     """Without `ahead` a bound is explained with the time and the actual value of the row that the forecast has."""
     rows = {"time": np.datetime64("2024-01-01T00", "s") + 3600 * np.arange(40), "x": np.sin(np.arange(40.0))}
     frame = pd.DataFrame(rows | {"y": np.arange(40.0)})
-    model = Model(with_intervals(make_encoded(frame, Columns(("y",), ("x",), time="time"))))
+    model = Model.of(with_intervals(make_encoded(frame, Columns(("y",), ("x",), time="time"))))
     forecast, bound = (model.explain(frame, name, last=3) for name in ("y+1", "y+1:upper@0.8"))
     np.testing.assert_array_equal(bound.instants, forecast.instants)
     assert bound.times == forecast.times and bound.instants is not None
@@ -175,11 +175,11 @@ def test_bounds_of_a_shifted_target_have_the_times_of_their_forecast():
 
 def test_many_forecasts_are_listed_by_their_ends(model):
     """A notebook's cell has the first five forecasts and the last five, and says how many there are."""
-    found = model.predict(make_windows(model.loaded, 40), intervals="all")
+    found = model.predict(make_windows(model, 40), intervals="all")
     n, rows = found.predictions.size, found.table()
     page = found._repr_html_()
     assert page.count("<tr><td") == 10 and f"{n:,}, here the first 5 and the last 5" in page
     (table,) = found._tables()
     assert table.rows == rows[:5] + rows[-5:] and f"{n:,}, here" in repr(found)
-    few = model.predict(make_windows(model.loaded, 1), intervals="all")
+    few = model.predict(make_windows(model, 1), intervals="all")
     assert "here the first" not in repr(few) and few._tables()[0].rows == few.table()

@@ -55,7 +55,7 @@ def check_composition(model, output, windows):
 )
 def test_steps_compute_the_output(name):
     """Through skips, statistics, rows and unrolled loops, for new windows."""
-    model = read(name).loaded
+    model = read(name)
     for output in range(2):
         check_composition(model, output, torch.from_numpy(random_walks(7, seed=3)).float())
 
@@ -65,7 +65,7 @@ def test_steps_compute_the_output(name):
 def test_steps_compute_any_graph(plan, seed):
     """Unless a reason is given, random operations and layers are composed to what the network computes."""
     net = Random(plan, seed).double().eval()
-    model = kanmodel.from_torch(net, windows=random_walks(40, seed) / 3, features=list(FEATURES)).loaded
+    model = kanmodel.from_torch(net, windows=random_walks(40, seed) / 3, features=list(FEATURES))
     assume(model.config.graph)
     try:
         check_composition(model, 1, torch.from_numpy(random_walks(5, seed + 1) / 3))
@@ -132,8 +132,8 @@ def test_formulas_of_a_graph_have_the_stated_error(name):
     original = windows * SCALING["std"] + SCALING["mean"]
     model = kanmodel.from_torch(net, windows=original, features=list(FEATURES), scaling=SCALING)
     formulas = model.formula(model.outputs[1])
-    *_, (judged, _) = split_reference(model.loaded)
-    windows = judged.scaling.features_to_original(judged.reference.windows)
+    *_, (judged, _) = split_reference(model)
+    windows = judged.scaling.features_to_original(judged.reference.scaled)
     expected = 2 + 5 * forecast(net, (windows - SCALING["mean"]) / SCALING["std"])[:, 1]
     for formula in formulas:
         if formula.r2 is not None:
@@ -164,7 +164,7 @@ def test_what_is_chosen_by_a_comparison_is_written():
     torch.manual_seed(0)
     net = Of(lambda h: torch.where(h[:, -1] > 0.1, h[:, -1] * h[:, 0], h[:, -2]))
     model = kanmodel.from_torch(net, windows=random_walks(), features=list(FEATURES))
-    check_composition(model.loaded, 0, torch.from_numpy(random_walks(30, seed=3)).float())
+    check_composition(model, 0, torch.from_numpy(random_walks(30, seed=3)).float())
     assert "maximum(sign(" in model.formula()[-1].expression.replace("0, sign(", "sign(")
 
 
@@ -217,7 +217,7 @@ def test_statistics_of_some_steps_name_them():
 
     torch.manual_seed(0)
     model = kanmodel.from_torch(Newest(), windows=random_walks(), features=list(FEATURES))
-    inputs = Composition.of(model.loaded, 0).inputs
+    inputs = Composition.of(model, 0).inputs
     assert {one.node for one in inputs} == {"mean(a from -2 to 0)", "max(b at -5, -3, -1)", "sum(c)"}
 
 

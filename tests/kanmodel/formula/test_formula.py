@@ -19,9 +19,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from thorough import examples
 
-from kanmodel.checkpoint import Forecaster, Reference
 from kanmodel.computing import pausing
 from kanmodel.errors import UNPRINTABLE, ConfigError, InsufficientReferenceError
+from kanmodel.forecaster import Forecaster, Reference
 from kanmodel.formula import formula as formula_module
 from kanmodel.formula.composition import Composition
 from kanmodel.formula.formula import Formulas, Writer, find_front, make_identifiers, split_reference
@@ -61,8 +61,8 @@ def run(model, formula):
     scope: dict[str, object] = {}
     exec(compile(formula.python, "formula", "exec"), scope)
     (function,) = (value for name, value in scope.items() if callable(value) and not name.startswith("__"))
-    nodes = model.network.encode(model.reference.windows).double().numpy()
-    originals = model.scaling.features_to_original(model.reference.windows)
+    nodes = model.network.encode(model.reference.scaled).double().numpy()
+    originals = model.scaling.features_to_original(model.reference.scaled)
     columns = {}
     for symbol, variable in formula.variables.items():
         kind, *rest = variable.node.split(":")
@@ -147,14 +147,14 @@ def test_what_judges_decides_nothing(shape):
     model, formulas = tiny(shape)
     (_, searched), (_, chosen), (judging, judged) = split_reference(model)
     first = searched.windows + chosen.windows
-    assert first + judged.windows == len(model.reference.windows)
-    windows, targets = model.reference.windows.clone(), model.reference.targets.copy()
+    assert first + judged.windows == len(model.reference.scaled)
+    windows, targets = model.reference.scaled.clone(), model.reference.targets.copy()
     windows[first:] = 3 * torch.randn(windows[first:].shape, generator=torch.Generator().manual_seed(1))
     targets[first:] += 1
-    others = formulas_of(replace(model, reference=replace(model.reference, windows=windows, targets=targets)))
+    others = formulas_of(replace(model, reference=replace(model.reference, scaled=windows, targets=targets)))
     assert [replace(one, r2=0, mae=0) for one in others] == [replace(one, r2=0, mae=0) for one in formulas]
     assert others[0].mae != formulas[0].mae and others[-1].r2 != formulas[-1].r2
-    assert judging.reference.windows.equal(model.reference.windows[first:])
+    assert judging.reference.scaled.equal(model.reference.scaled[first:])
 
 
 @pytest.mark.parametrize(("step", "lookback"), [(1, 1), (1, 5), (2, 5), (7, 5)])
@@ -165,7 +165,7 @@ def test_the_parts_share_no_step(step, lookback):
     windows = rows[ends[:, None] + torch.arange(1 - lookback, 1)]
     model = make_model("head", n_features=3, lookback=lookback, with_targets=False)
     times = tuple(f"row {end}" for end in ends.tolist())
-    model = replace(model, reference=replace(model.reference, windows=windows, times=times))
+    model = replace(model, reference=replace(model.reference, scaled=windows, times=times))
     parts = [part for _, part in split_reference(model)]
     spans = [tuple(int(time.split()[1]) for time in (part.first, part.last)) for part in parts]
     assert spans[0][0] == lookback - 1 and spans[-1][1] == ends[-1] and all(part.separate for part in parts)
@@ -180,7 +180,9 @@ def test_each_part_has_blocks_of_all_seasons():
     windows = rows[torch.arange(520)[:, None] + torch.arange(5)]
     model = make_model("head", n_features=3, lookback=5, with_targets=False)
     times = tuple(f"{row:03}" for row in range(520))
-    models, parts = zip(*split_reference(replace(model, reference=Reference(windows, None, times))), strict=True)
+    models, parts = zip(
+        *split_reference(replace(model, reference=Reference(windows, model.config, None, times))), strict=True
+    )
     chosen = [[int(time) for time in one.reference.times] for one in models]
     assert sum(map(len, chosen)) == 520 - 11 * 4 and all(part.separate for part in parts)
     for number, of_part in enumerate(chosen):
@@ -193,10 +195,10 @@ def test_a_formula_without_a_value_has_no_error():
     """Where a formula is not finite on a judged window, its R2 and error are None rather than a number."""
     model, formulas = tiny("head")
     (searched, _), (chosen, _), (judged, _) = split_reference(model)
-    windows = judged.reference.windows.clone()
+    windows = judged.reference.scaled.clone()
     windows[-1] = torch.nan
     composition = Composition.of(model, 0)
-    writer = Writer(searched, replace(judged, reference=replace(judged.reference, windows=windows)), 0, composition)
+    writer = Writer(searched, replace(judged, reference=replace(judged.reference, scaled=windows)), 0, composition)
     written = [writer.write(formula) for formula, _ in find_front(searched, chosen, 0, composition)]
     assert [(one.r2, one.mae) for one in written[1:]] == [(None, None)] * (len(formulas) - 1)
 
@@ -204,7 +206,7 @@ def test_a_formula_without_a_value_has_no_error():
 def test_parts_that_cannot_be_separate_say_so():
     """Of windows that all overlap half of each part stays; of fewer than 6 there are no formulas."""
     model = make_model("head", n_features=2, n_reference=9, with_targets=False)
-    still = replace(model, reference=replace(model.reference, windows=torch.ones(9, 3, 2)))
+    still = replace(model, reference=replace(model.reference, scaled=torch.ones(9, 3, 2)))
     assert [(part.windows, part.separate) for _, part in split_reference(still)] == [(3, True), (2, False), (2, False)]
     with pytest.raises(InsufficientReferenceError, match="formulas need 6 reference windows"):
         formulas_of(make_model("head", n_features=2, n_reference=5))

@@ -15,7 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from thorough import examples
 
-from kanmodel.checkpoint import Forecaster
+from kanmodel.forecaster import Forecaster
 from kanmodel.formula.symbolic import (
     FUNCTIONS,
     LIBRARY,
@@ -397,7 +397,7 @@ def with_symbolic(model, edges):
 def test_formulas_of_edges(shape):
     """Candidates are fitted to an edge's values between the 1st and the 99th percentile of its inputs."""
     model, topology = tiny(shape)
-    stages = model.network.trace(model.reference.windows).stages
+    stages = model.network.trace(model.reference.scaled).stages
     for edge in topology.kan_edges[:2] + topology.kan_edges[-1:]:
         found = suggest_edge_formulas(model, edge)
         trace = stages[edge.stage][edge.layer]

@@ -238,7 +238,7 @@ def test_every_file_computes_what_its_library_computes(name, tmp_path):
     np.testing.assert_allclose(found, numbers["predictions"], rtol=0, atol=file.tolerance)
     if not file.scored:
         return
-    scores = score_layers(model.network.stages["head"], model.network.encode(model.reference.windows))
+    scores = score_layers(model.network.stages["head"], model.network.encode(model.reference.scaled))
     compared = 0
     for score in SCORES:
         for layer, values in enumerate(getattr(scores, score)):

@@ -115,7 +115,7 @@ def test_reference_windows_of_an_import_are_compared_with_its_scaling():
     assert (found.feature, found.range) == (FEATURES[1], None) and found.shift > 2
     assert str(found).startswith(f"{FEATURES[1]} (mean shifted by +")
     unscaled = kanmodel.from_torch(CASE.module(), windows=3 + CASE.windows, features=FEATURES)
-    assert unscaled.loaded.reference_coverage == ()
+    assert unscaled.reference.coverage == ()
 
 
 def test_a_recurrent_part_reads_windows_of_one_step():

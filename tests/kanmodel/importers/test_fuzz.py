@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save as save_safetensors
 from thorough import examples
 
-from kanmodel.checkpoint import Forecaster, load_checkpoint, save_checkpoint
+from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError, ConfigError, DataError
+from kanmodel.forecaster import Forecaster
 from kanmodel.importers.from_file import Imported, describe_file, import_checkpoint
 from kanmodel.importers.manifest import read_manifest
 from kanmodel.importers.source import Source, open_source

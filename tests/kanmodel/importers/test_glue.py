@@ -97,7 +97,7 @@ def test_the_ledger_of_every_import_is_complete(name):
     case, model = load_glue(name), read_state_dict(name)[0].model
     forecasts = model.predict(case.original[:3])
     for output in range(len(model.config.outputs)):
-        ledger = explain_windows(model, model.reference.windows[:3], output)
+        ledger = explain_windows(model, model.reference.scaled[:3], output)
         assert ledger.converged.all()
         change = ledger.predictions - ledger.baseline_prediction
         np.testing.assert_allclose(ledger.predictions, forecasts[:, output], rtol=1e-4, atol=1e-5)

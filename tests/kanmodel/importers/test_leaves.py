@@ -113,7 +113,7 @@ def test_their_ledgers_are_complete(name):
     """Contributions sum to F(x) - F(x0) at the input, and their ledgers converge."""
     model = read(name)
     for output in range(2):
-        ledger = explain_windows(model, model.reference.windows[:3], output)
+        ledger = explain_windows(model, model.reference.scaled[:3], output)
         assert ledger.converged.all()
         change = ledger.predictions - ledger.baseline_prediction
         assert (np.abs(ledger.steps.sum(axis=(1, 2)) - change) <= ledger.tolerance).all()

@@ -22,7 +22,7 @@ FEW = ("kan", "darts_rnn", "pytorch_forecasting_nhits")
 def test_a_checkpoint_forecasts_what_the_library_did_and_explains_it(name):
     """Without the library: its forecasts to 1e-5 of their spread, converged, and complete at every cut."""
     model, expected = kanmodel.load(LIBRARIES / f"{name}.safetensors"), EXPECTED[name]
-    windows = model.loaded.scaling.features_to_original(model.loaded.reference.windows)
+    windows = model.scaling.features_to_original(model.reference.scaled)
     np.testing.assert_allclose(model.predict(windows), expected, atol=1e-5 * expected.std())
     explanation = model.explain(windows[:2])
     assert explanation.converged.all()

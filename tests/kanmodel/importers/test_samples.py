@@ -266,7 +266,7 @@ def test_reference_and_check_in_different_units(import_arrays, mistaken):
         import_arrays(**{mistaken: to_original})
     scaled, original = import_arrays(), import_arrays(all=to_original, x=to_original)
     np.testing.assert_allclose(
-        original.model.reference.windows.numpy(), scaled.model.reference.windows.numpy(), atol=1e-4
+        original.model.reference.scaled.numpy(), scaled.model.reference.scaled.numpy(), atol=1e-4
     )
 
 

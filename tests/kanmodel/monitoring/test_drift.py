@@ -71,8 +71,8 @@ def test_of_nothing_everything_is_unknown(n_blocks):
 
 def test_a_table_has_no_drift_from_itself():
     """Shifts, distances, PSI, effects and changes of errors are exactly 0, and there is no verdict without spans."""
-    model = Model(make_model("lstm", n_reference=40))
-    windows = make_windows(model.loaded, 300)
+    model = Model.of(make_model("lstm", n_reference=40))
+    windows = make_windows(model, 300)
     found = model.drift(windows, windows)
     assert all(change.change == 0 for _, change in list_changes(found))
     assert all((each.psi, each.distance) == (0, 0) for each in found.inputs)
@@ -87,7 +87,7 @@ def test_effects_sum_to_the_change_of_the_mean_forecast(shape, n, is_grouped, se
     """Of whole tables, to the residuals of the explanations, with groups and without."""
     loaded = make_model(shape, seed=seed % 7, n_reference=24)
     groups = {"some": loaded.config.feature_names[:2]} if is_grouped else {}
-    model = Model(loaded.with_config(replace(loaded.config, groups=groups)))
+    model = Model.of(loaded.with_config(replace(loaded.config, groups=groups)))
     before, now = make_windows(loaded, 90, seed), make_windows(loaded, n, seed + 1) * 1.2
     found = model.drift(before, now)
     change = model.predict(now)[:, 0].mean() - model.predict(before)[:, 0].mean()
@@ -107,8 +107,8 @@ def test_effects_sum_to_the_change_of_the_mean_forecast(shape, n, is_grouped, se
 
 def test_parts_of_data_and_model_sum_to_what_compare_says():
     """Their totals are the means of those of pairs of windows, and with the baseline's shift they are the whole."""
-    ours, theirs = (Model(make_model("lstm", seed=seed, n_reference=24), f"m{seed}") for seed in (1, 2))
-    before, now = make_windows(ours.loaded, 12, 3), make_windows(ours.loaded, 12, 4) + 0.3
+    ours, theirs = (Model.of(make_model("lstm", seed=seed, n_reference=24), f"m{seed}") for seed in (1, 2))
+    before, now = make_windows(ours, 12, 3), make_windows(ours, 12, 4) + 0.3
     found = ours.drift(before, now, against=theirs)
     pairs = ours.compare(theirs, now, before)
     error = max(one.error for one in pairs)
@@ -153,7 +153,7 @@ def make_rows(n, seed=0, missing=0.0):
 def test_errors_are_those_of_the_forecasts_whose_actual_value_is_known(missing):
     """Of a table, by output, also of windows whose horizon goes beyond its end; None where no value is known."""
     loaded = with_intervals(make_model("lstm", targets=("a", "b"), horizon=3))
-    model = Model(loaded)
+    model = Model.of(loaded)
     before, now = make_rows(200, 1), make_rows(40, 2, missing)
     found, later = model.drift(before, now, "b+2"), model.config.ahead + 1
     ends = np.arange(model.lookback - 1, 40)
@@ -179,8 +179,8 @@ def test_errors_are_those_of_the_forecasts_whose_actual_value_is_known(missing):
 
 def test_coverage_is_unknown_where_the_other_model_has_other_intervals():
     """Of the reference, if the model that served it has none; levels are those of this model."""
-    sure, plain = Model(with_intervals(make_model())), Model(make_model(seed=2))
-    rows = [make_windows(sure.loaded, n)[:, -1] for n in (90, 30)]
+    sure, plain = Model.of(with_intervals(make_model())), Model.of(make_model(seed=2))
+    rows = [make_windows(sure, n)[:, -1] for n in (90, 30)]
     before, now = ({f"f{i}": of[:, i] for i in range(4)} | {"y": of[:, 0]} for of in rows)
     found = sure.drift(before, now, against=plain).errors
     assert found.coverage and all(each.now is not None and each.reference is None for each in found.coverage.values())
@@ -210,8 +210,8 @@ ODD = {
 @pytest.mark.parametrize("name", ODD)
 def test_odd_windows_have_an_answer_in_every_form(name):
     """Numbers, tables, text, Markdown and picture are there, finite or None, whatever the windows are."""
-    model = Model(make_model("lstm", n_reference=24))
-    found = model.drift(*ODD[name](make_windows(model.loaded, 120)))
+    model = Model.of(make_model("lstm", n_reference=24))
+    found = model.drift(*ODD[name](make_windows(model, 120)))
     for question in QUESTIONS:
         for row in found.table(question):
             assert all(np.isfinite(value) for value in row.values() if isinstance(value, float)), row
@@ -239,13 +239,13 @@ def test_odd_windows_have_an_answer_in_every_form(name):
         ({"output": "y+9"}, "there is no output 'y\\+9'"),
         ({"false_alarms": 0}, "false_alarms must lie between 0 and 1, but is 0"),
         ({"explained": 0}, "explained must be a whole number from 1"),
-        ({"against": Model(make_model(n_features=5))}, "against must read the same features"),
+        ({"against": Model.of(make_model(n_features=5))}, "against must read the same features"),
         ({"gaps": "fill"}, "gaps must be one of error, skip"),
     ],
 )
 def test_wrong_arguments_are_refused(wrong, error):
     """With the name of the side or the argument."""
-    model = Model(make_model("lstm", n_reference=24))
+    model = Model.of(make_model("lstm", n_reference=24))
     windows = model.reference.windows
     with pytest.raises((DataError, UnknownNameError), match=error):
         model.drift(**{"reference": windows, "current": windows} | wrong)
@@ -405,7 +405,7 @@ def test_every_hour_of_the_day_is_explained():
     rows = make_hours(n + 3 * 168 + 5, 0)
     for week in range(3):
         sides = rows[:n], rows[n + 168 * week : n + 168 * (week + 1) + 5]
-        found = Model(loaded).drift(*(name_columns(loaded, side) for side in sides), explained=n // 8)
+        found = Model.of(loaded).drift(*(name_columns(loaded, side) for side in sides), explained=n // 8)
         assert found.alarms == () and found.reference_explained == n // 8 and found.explained == 168
 
 
@@ -415,7 +415,7 @@ def test_a_stuck_sensor_takes_few_explanations():
     rows = make_hours(3800, 1, noise=1.0)
     rows[3000:, 2] = 30.0
     sides = name_columns(loaded, rows[:3000]), name_columns(loaded, rows[3000:])
-    found = Model(loaded).drift(*sides, progress=shares.append)
+    found = Model.of(loaded).drift(*sides, progress=shares.append)
     assert (found.reference_explained, found.explained) == (965, 256)
     assert found.unconverged == 0 and abs(found.use[2].effect) > 0.1 * loaded.output_std[0]
     assert shares[0] == 0 and shares[-1] == 1 and max(np.diff(shares)) < 0.5 and sorted(shares) == shares
@@ -437,7 +437,7 @@ def test_a_rate_that_the_spans_cannot_hold_is_warned_of(asked, used, needed):
     windows = make_windows(loaded, 400)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = Model(loaded).drift(windows, windows[:100], false_alarms=asked)
+        found = Model.of(loaded).drift(windows, windows[:100], false_alarms=asked)
     assert found.verdicts["use"].false_alarms == pytest.approx(used)
     sentence = f"4 spans of the reference can hold a rate of false alarms of 20 %, which is used; {needed}"
     assert [str(one.message).startswith(sentence) for one in caught] == [True] * (needed is not None)

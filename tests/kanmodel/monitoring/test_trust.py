@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from thorough import examples
 
 from kanmodel import Model
-from kanmodel.checkpoint import Reference
 from kanmodel.errors import DataError, InsufficientReferenceError
+from kanmodel.forecaster import Reference
 from kanmodel.monitoring.trust import LEVEL, NEGLIGIBLE, ReferenceDistances, Trust, find_neighbours
 from kanmodel.tables.rhythm import TimeColumn
 
 MODEL = make_model(targets=("a", "b"))
 SCALE = MODEL.scaling.feature_scale
-REFERENCE = MODEL.scaling.features_to_original(MODEL.reference.windows)
+REFERENCE = MODEL.scaling.features_to_original(MODEL.reference.scaled)
 WINDOWS = make_windows(MODEL, 40)
 
 
@@ -28,11 +28,11 @@ def with_reference(model, windows, times=None, targets=None, **config):
     """The model with other reference windows, model units, and members of its config."""
     network = make_model(targets=("a", "b")).network
     network.config = replace(model.config, **config)
-    reference = Reference(torch.as_tensor(windows), targets, times)
+    reference = Reference(torch.as_tensor(windows), network.config, targets, times)
     return replace(model, network=network, reference=reference)
 
 
-UNTIMED = with_reference(MODEL, MODEL.reference.windows)  # windows of which none overlaps with another
+UNTIMED = with_reference(MODEL, MODEL.reference.scaled)  # windows of which none overlaps with another
 
 
 def distances_of(windows, others, scale=SCALE):
@@ -68,8 +68,8 @@ def test_shares_sum_to_one(seed, size):
 def test_the_order_of_the_reference_windows_does_not_matter(seed):
     """With them permuted, everything but the index of the nearest is the same."""
     order = np.random.default_rng(seed).permutation(len(REFERENCE))
-    permuted = with_reference(MODEL, MODEL.reference.windows[order], targets=MODEL.reference.targets[order])
-    before = Trust.of(with_reference(MODEL, MODEL.reference.windows, targets=MODEL.reference.targets), WINDOWS)
+    permuted = with_reference(MODEL, MODEL.reference.scaled[order], targets=MODEL.reference.targets[order])
+    before = Trust.of(with_reference(MODEL, MODEL.reference.scaled, targets=MODEL.reference.targets), WINDOWS)
     for one, other in zip(before, Trust.of(permuted, WINDOWS), strict=True):
         assert one.nearest_reference.index == order[other.nearest_reference.index]
         assert (one.verdict, one.p_value) == (other.verdict, other.p_value)
@@ -87,7 +87,7 @@ def test_the_unit_of_a_feature_does_not_matter(factor, is_trained):
         if is_trained:
             change = {name: getattr(features[1], name) * factor + offset for name in ("mean", "min", "max")}
             features[1] = replace(features[1], std=features[1].std * factor, **change)
-            return with_reference(MODEL, MODEL.reference.windows, features=tuple(features))
+            return with_reference(MODEL, MODEL.reference.scaled, features=tuple(features))
         plain = tuple(replace(one, mean=0.0, std=1.0, min=None, max=None) for one in features)
         windows = REFERENCE.copy()
         windows[..., 1] = windows[..., 1] * factor + offset
@@ -110,7 +110,7 @@ def test_a_planted_outlier_is_named(feature):
     )
     window, column = REFERENCE[:1].copy(), wide[feature]
     window[0, 1:3, feature] = column.mean + 12 * column.std
-    (one,) = Trust.of(with_reference(MODEL, MODEL.reference.windows, features=wide), window)
+    (one,) = Trust.of(with_reference(MODEL, MODEL.reference.scaled, features=wide), window)
     assert one.verdict == "unusual" and not one.reliable and not one.outside
     assert one.p_value == pytest.approx(1 / 161)
     assert max(one.shares, key=lambda name: one.shares[name]) == column.name and one.shares[column.name] > 0.9
@@ -141,7 +141,7 @@ def test_what_reference_windows_exceed_too_is_not_called_outside():
     window[0, 3, 1] = high + 0.5 * NEGLIGIBLE * SCALE[1]
     (one,) = Trust.of(MODEL, window)
     assert one.verdict == "usual" and one.outside[0].excess == pytest.approx(0.5 * NEGLIGIBLE)
-    scaled = MODEL.reference.windows.clone()
+    scaled = MODEL.reference.scaled.clone()
     scaled[:5, 3, 1] = (high + SCALE[1] - MODEL.config.features[1].mean) / SCALE[1]
     window[0, 3, 1] = high + 0.5 * SCALE[1]
     (one,) = Trust.of(with_reference(MODEL, scaled), window)
@@ -214,7 +214,7 @@ def test_rows_that_repeat_are_no_overlap():
 
 def test_where_all_overlap_nothing_is_called_usual():
     """The distance and its shares are known, its rank is not; the reference windows themselves have none."""
-    for windows in (slide(4, 1, 6, np.random.default_rng(0))[0], MODEL.reference.windows[:1]):
+    for windows in (slide(4, 1, 6, np.random.default_rng(0))[0], MODEL.reference.scaled[:1]):
         model = with_reference(MODEL, windows)
         (one,) = Trust.of(model, WINDOWS[:1])
         assert (one.verdict, one.p_value, one.nearest_reference.typical) == ("unknown", None, None)
@@ -225,7 +225,7 @@ def test_where_all_overlap_nothing_is_called_usual():
 
 def test_errors_are_those_of_windows_as_far():
     """Thirds of the reference windows by distance have their own mean absolute errors, by output."""
-    model = with_reference(MODEL, MODEL.reference.windows, targets=MODEL.reference.targets)
+    model = with_reference(MODEL, MODEL.reference.scaled, targets=MODEL.reference.targets)
     found = Trust.of(model)
     order = np.argsort([one.nearest_reference.distance for one in found])
     misses = np.abs(model.predict(REFERENCE) - model.reference.targets)
@@ -240,9 +240,9 @@ def test_errors_are_those_of_windows_as_far():
 
 def test_intervals_cover_what_they_do_on_windows_as_far():
     """Thirds of the reference windows have the share of their actual values that the intervals hold, by level."""
-    model = with_intervals(with_reference(MODEL, MODEL.reference.windows, targets=MODEL.reference.targets))
+    model = with_intervals(with_reference(MODEL, MODEL.reference.scaled, targets=MODEL.reference.targets))
     found = Trust.of(model)
-    forecasts = Model(model).predict(REFERENCE, intervals="all")
+    forecasts = Model.of(model).predict(REFERENCE, intervals="all")
     inside = (forecasts.lower <= model.reference.targets) & (model.reference.targets <= forecasts.upper)
     order = np.argsort([one.nearest_reference.distance for one in found])
     for third in np.array_split(order, 3):
@@ -259,7 +259,7 @@ def test_constant_features_and_unknown_ranges_leave_no_number_undefined():
         replace(one, std=0.0 if number == 1 else one.std, min=None, max=None)
         for number, one in enumerate(MODEL.config.features)
     )
-    windows = MODEL.reference.windows.clone()
+    windows = MODEL.reference.scaled.clone()
     windows[..., 1] = 0.0
     model = with_reference(MODEL, windows, features=features)
     given = model.scaling.features_to_original(windows[:2])
@@ -270,16 +270,16 @@ def test_constant_features_and_unknown_ranges_leave_no_number_undefined():
     assert not other.outside
     plain = tuple(replace(one, mean=0.0, std=1.0) for one in features)
     windows = torch.full((50, 6, 4), 0.1, dtype=torch.float64)  # whose mean is rounded
-    windows[..., 0] = MODEL.reference.windows[:50, :, 0]
+    windows[..., 0] = MODEL.reference.scaled[:50, :, 0]
     (one,) = Trust.of(with_reference(MODEL, windows, features=plain), windows[:1].numpy() + np.array([0, 3.0, 0, 0]))
     assert one.nearest_reference.distance == pytest.approx(1.5) and one.shares["f1"] == pytest.approx(1)
-    (one,) = Trust.of(with_reference(MODEL, MODEL.reference.windows * 1e200), make_windows(MODEL, 1))
+    (one,) = Trust.of(with_reference(MODEL, MODEL.reference.scaled * 1e200), make_windows(MODEL, 1))
     assert np.isfinite(one.nearest_reference.distance) and sum(one.shares.values()) == pytest.approx(1)
 
 
 def test_a_model_states_it_for_any_form_of_windows():
     """One window, a mapping or a frame with times; wrong shapes are refused, and a table has a row for each."""
-    model = Model(MODEL, "load")
+    model = Model.of(MODEL, "load")
     found = model.trust(WINDOWS)
     rows = found.table()
     assert [row["verdict"] for row in rows] == [one.verdict for one in found]

@@ -72,7 +72,7 @@ def read_out_by_hand(states, readout):
 def test_readout(num_layers, bidirectional, bias, readout, cell):
     """The head reads the outputs at the last step, their mean or all of them, with both directions concatenated."""
     model = make_model(num_layers=num_layers, bidirectional=bidirectional, bias=bias, readout=readout, cell=cell)
-    windows = model.reference.windows[:8]
+    windows = model.reference.scaled[:8]
     expected = read_out_by_hand(run_by_hand(model.network.recurrent, windows.numpy()), readout)
     np.testing.assert_allclose(model.network.encode(windows), expected, rtol=0, atol=1e-12)
     np.testing.assert_allclose(model.frozen.trace(windows).readout, expected, rtol=0, atol=1e-12)
@@ -81,14 +81,14 @@ def test_readout(num_layers, bidirectional, bias, readout, cell):
 def test_shape_head_alone():
     """A KAN alone reads the features of the single step."""
     model = make_model("head")
-    windows = model.reference.windows
+    windows = model.reference.scaled
     assert torch.equal(model.network(windows), pass_layers(model.network.head, windows[:, 0]))
 
 
 def test_shape_front():
     """A front KAN acts on each step separately, and the LSTM reads its outputs."""
     model = make_model("front", bidirectional=True)
-    windows = model.reference.windows[:8]
+    windows = model.reference.scaled[:8]
     steps = torch.stack([pass_layers(model.network.front, windows[:, t]) for t in range(windows.shape[1])], dim=1)
     states = run_by_hand(model.network.recurrent, steps.numpy())
     torch.testing.assert_close(model.network.encode(windows), torch.from_numpy(states[:, -1]), rtol=0, atol=1e-12)
@@ -98,7 +98,7 @@ def test_shape_front():
 def test_a_chain_is_its_parts(config, seed):
     """The chain is the composition of front, cell, readout, head and output function."""
     model = make_chain(config, seed)
-    network, windows = model.network, model.reference.windows[:3]
+    network, windows = model.network, model.reference.scaled[:3]
     steps = torch.stack([pass_layers(network.front, windows[:, t]) for t in range(config.lookback)], dim=1)
     if network.recurrent is not None:
         steps = torch.from_numpy(run_by_hand(network.recurrent.requires_grad_(False), steps.numpy()))
@@ -116,7 +116,7 @@ def test_a_chain_is_its_parts(config, seed):
 def test_trace_is_forward(shape, options):
     """A trace ends with the outputs, and its parts equal those of the stages."""
     model = make_model(shape, **options)
-    windows = model.reference.windows[:9]
+    windows = model.reference.scaled[:9]
     trace, outputs = model.network.trace(windows), model.network(windows)
     assert outputs.shape == (9, len(model.config.outputs))
     torch.testing.assert_close(trace.outputs, outputs, rtol=0, atol=1e-12)
@@ -162,7 +162,7 @@ def test_forward_leaves_nothing_on_the_module(shape):
         return attributes, [tensor.clone() for tensor in model.network.state_dict().values()]
 
     attributes, tensors = everything()
-    windows = model.reference.windows[:4].clone().requires_grad_()
+    windows = model.reference.scaled[:4].clone().requires_grad_()
     model.network(windows)
     model.network.trace(windows).outputs.sum().backward()
     assert everything()[0] == attributes

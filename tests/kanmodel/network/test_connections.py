@@ -34,7 +34,7 @@ def thin_out(model, seed, share):
 def moved_by(model, feature, output):
     """Whether an output changes when a feature changes, at any step of any window."""
     generator = torch.Generator().manual_seed(0)
-    windows = model.reference.windows
+    windows = model.reference.scaled
     other = windows.clone()
     other[:, :, feature] = torch.randn(windows.shape[:2], generator=generator, dtype=windows.dtype)
     before, after = model.network(windows)[:, output], model.network(other)[:, output]
@@ -82,7 +82,7 @@ def test_disconnected_features_contribute_exactly_0(shape):
     for seed in range(6):
         model = make_model(shape, seed, n_features=4, lookback=3, n_reference=10)
         thin_out(model, seed, 0.6)
-        explanation = explain_windows(model, model.reference.windows, 0)
+        explanation = explain_windows(model, model.reference.scaled, 0)
         for feature, connected in enumerate(connected_features(model.network, 0)):
             contributions = explanation.steps[:, :, feature]
             assert connected or (contributions == 0).all()
@@ -108,7 +108,7 @@ def test_live_edges(base_activation):
     if base_activation == "zero":
         expected[0, 1] = expected[0, 2] = False
     assert torch.equal(model.network.head[0].varies, expected)
-    acts = layer.edges(model.reference.windows[:, 0]).abs().amax(dim=0) > 0
+    acts = layer.edges(model.reference.scaled[:, 0]).abs().amax(dim=0) > 0
     assert torch.equal(acts, expected)
 
 
@@ -153,7 +153,7 @@ def test_disconnected_features_change_nothing(shape, seed, share, readout, lookb
     model = make_model(shape, seed % 50, **small)
     zero_some(model, seed, share)
     model = replace(model, reference=model.reference)
-    windows = model.reference.windows
+    windows = model.reference.scaled
     generator = torch.Generator().manual_seed(seed % 1000)
     networks = (model.network.forward, model.frozen.forward)
     before = [network(windows) for network in networks]

@@ -170,9 +170,9 @@ def test_float32_rounds_to_a_millionth(shape):
     exact = Network(replace(model.config, dtype="float64"))
     exact.load_state_dict(model.network.state_dict())
     exact.requires_grad_(False)
-    expected = exact.trace(model.reference.windows.double())
+    expected = exact.trace(model.reference.scaled.double())
     added = max(float(trace.edges.abs().sum(dim=2).max()) for trace in expected.head)
-    windows = model.reference.windows
+    windows = model.reference.scaled
     found, plain = (
         (forward(windows) - expected.outputs).abs().max() for forward in (model.frozen.forward, model.network)
     )

@@ -8,8 +8,9 @@ import pytest
 import torch
 from factories import PROVENANCE
 
-from kanmodel.checkpoint import Forecaster, Reference, load_checkpoint, save_checkpoint
+from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError, ConfigError
+from kanmodel.forecaster import Forecaster, Reference
 from kanmodel.network import graph, operations
 from kanmodel.network.chain import Network, tensor_shapes
 from kanmodel.network.config import ModelConfig, RecurrentConfig, config_from_dict, config_to_dict, plain_layers
@@ -153,7 +154,7 @@ def test_a_graph_that_cannot_be_is_refused(damage, monkeypatch):
 def test_a_file_whose_graph_is_damaged_is_refused(tmp_path):
     """The checkpoint is refused with the reason, and a tensor that the graph does not have too."""
     windows = torch.randn(20, 4, 2, generator=torch.Generator().manual_seed(0))
-    model = Forecaster(make(), Reference(windows), {}, PROVENANCE)
+    model = Forecaster(make(), Reference(windows, CONFIG), {}, PROVENANCE)
     save_checkpoint(model, tmp_path / "m.safetensors")
     torch.testing.assert_close(
         load_checkpoint(tmp_path / "m.safetensors").frozen.forward(windows), model.frozen.forward(windows)

@@ -11,8 +11,9 @@ from factories import make_model, make_windows, with_intervals
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kanmodel.checkpoint import Forecaster, load_checkpoint, save_checkpoint
+from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError, ConfigError, DataError, UnknownNameError
+from kanmodel.forecaster import Forecaster
 from kanmodel.model import Model
 from kanmodel.network.intervals import Kind, forecasts_of, quantile_levels
 
@@ -63,8 +64,8 @@ def test_bounds_do_not_cross_and_higher_levels_hold_lower_ones(seed, scale):
 @pytest.mark.parametrize("kind", KINDS)
 def test_widths_are_explained_to_the_last_part(kind):
     """Contributions sum to the change of the width, at every layer, and bounds' to theirs; names are like outputs'."""
-    model = Model(make(kind))
-    windows = make_windows(model.loaded, 4)
+    model = Model.of(make(kind))
+    windows = make_windows(model, 4)
     forecasts = model.predict(windows, intervals="all")
     start = model.predict(model.baseline(), intervals="all")
     of = {"lower": "lower", "upper": "upper", "width": "width"}
@@ -85,8 +86,8 @@ def test_widths_are_explained_to_the_last_part(kind):
 @given(seed=st.integers(0, 10**6), row=st.integers(0, 5), column=st.integers(0, 3))
 def test_what_one_value_does_to_a_width_is_its_finite_difference(kind, seed, row, column):
     """From a window in which it alone differs, it has the whole change, and no other value any."""
-    model = Model(make(kind))
-    window, other = make_windows(model.loaded, 2, seed)
+    model = Model.of(make(kind))
+    window, other = make_windows(model, 2, seed)
     other = np.where(np.arange(24).reshape(6, 4) == 4 * row + column, other, window)
     explained = model.explain(window, "y+1:width@0.95", baseline={"instance": other})
     widths = model.predict(np.stack([window, other]), intervals=(0.95,)).width[0, :, 0]
@@ -96,8 +97,8 @@ def test_what_one_value_does_to_a_width_is_its_finite_difference(kind, seed, row
 
 def test_global_questions_take_a_width():
     """Importance, topology, formula, comparison, what-if, counterfactual of a width."""
-    model = Model(make("nodes"))
-    windows, width = make_windows(model.loaded, 2), "z+1:width@0.8"
+    model = Model.of(make("nodes"))
+    windows, width = make_windows(model, 2), "z+1:width@0.8"
     assert model.importance(width).output == width
     topology = model.topology(width, fidelity=0.9)
     assert topology.output == width
@@ -153,10 +154,10 @@ def test_what_does_not_exist_is_refused():
     for wrong in (*({"levels": of} for of in levels), {"below": -intervals.below}, {"kind": "nodes"}):
         with pytest.raises(ConfigError):
             replace(intervals, **wrong)
-    plain = Model(replace(model, intervals=None))
+    plain = Model.of(replace(model, intervals=None))
     with pytest.raises(DataError, match="has none"):
         plain.predict(make_windows(model, 1), intervals=(0.8,))
     with pytest.raises(UnknownNameError):
         plain.explain(make_windows(model, 1), "y+1:width@0.8")
     with pytest.raises(DataError, match=r"one of 0\.8, 0\.95"):
-        Model(model).predict(make_windows(model, 1), intervals=(0.9,))
+        Model.of(model).predict(make_windows(model, 1), intervals=(0.9,))

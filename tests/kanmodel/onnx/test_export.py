@@ -27,7 +27,7 @@ def classifier(dtype="float32", before=()):
 
 def test_a_written_file_describes_inputs_and_outputs(tmp_path):
     """Names, shapes, units and checkpoint are in the file, and ONNX Runtime predicts what the model does."""
-    model = Model(classifier()).save(tmp_path / "m.safetensors")
+    model = Model.of(classifier()).save(tmp_path / "m.safetensors")
     written = model.export_onnx(tmp_path / "m.onnx")
     assert written.windows == 40 and 0 < written.relative_difference < 1e-5
     session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
@@ -37,10 +37,10 @@ def test_a_written_file_describes_inputs_and_outputs(tmp_path):
     assert metadata["checkpoint"] == model.checkpoint and (metadata["lookback"], metadata["horizon"]) == ("1", "1")
     assert json.loads(metadata["features"]) == [{"name": "a", "unit": "K"}, {"name": "b", "unit": None}]
     assert [output["name"] for output in json.loads(metadata["outputs"])] == ["x+1", "y+1", "z+1"]
-    windows = make_windows(model.loaded, 9)
+    windows = make_windows(model, 9)
     predictions, logits = session.run(["predictions", "logits"], {"instances": windows})
     np.testing.assert_allclose(predictions, model.predict(windows), atol=1e-6)
-    np.testing.assert_allclose(logits, model.loaded.logits(windows), atol=1e-5)
+    np.testing.assert_allclose(logits, model.logits(windows), atol=1e-5)
 
 
 def test_the_same_model_is_the_same_file(tmp_path):

@@ -19,8 +19,8 @@ from wired import PLANS, WIRED, Random, make_wired, random_walks
 
 import kanmodel
 from kanmodel.arrays import Array
-from kanmodel.checkpoint import Forecaster, Reference
 from kanmodel.errors import ExportError
+from kanmodel.forecaster import Forecaster, Reference
 from kanmodel.network.bases import BSpline
 from kanmodel.network.chain import Network
 from kanmodel.network.config import LayerConfig, ModelConfig, RecurrentConfig, SymbolicEdge
@@ -94,7 +94,7 @@ def test_the_graph_is_a_sparse_network(network, dtype, seed):
     object.__setattr__(config, "dtype", dtype)
     generator = torch.Generator().manual_seed(seed)
     windows = torch.randn(6, *config.window_shape, generator=generator).to(getattr(torch, dtype))
-    model = Forecaster(network, Reference(windows), {}, make_model().provenance)
+    model = Forecaster(network, Reference(windows, network.config), {}, make_model().provenance)
     compare_unless_refused(model, model.scaling.features_to_original(windows))
 
 
@@ -118,7 +118,7 @@ def test_every_fixed_function_is_the_networks(function, dtype):
     config = ModelConfig((Feature("x"),), (Target("y"),), 1, 1, (layer,), dtype=dtype)
     model = make_chain(config)
     model.network.head[0].symbolic_affine.copy_(torch.tensor([[1.0, 0.0, 1.0, 0.0]]))
-    model = Forecaster(model.network, Reference(model.reference.windows), {}, model.provenance)
+    model = Forecaster(model.network, Reference(model.reference.scaled, model.network.config), {}, model.provenance)
     compare_unless_refused(model, np.linspace(-3, 3, 25).reshape(-1, 1, 1))
 
 
@@ -132,7 +132,7 @@ def near_and_far(n=6, seed=0):
 def test_modules_of_branches_and_skips_have_a_graph(name):
     """Networks that are graphs, as libraries build them, predict the same."""
     model = kanmodel.from_torch(make_wired(name), windows=random_walks(), features=list(WALKED))
-    compare(model.loaded, near_and_far())
+    compare(model, near_and_far())
 
 
 @settings(max_examples=examples(15))
@@ -142,7 +142,7 @@ def test_the_graph_is_any_graph(plan, seed):
     net, windows = Random(plan, seed).eval(), random_walks(40, seed) / 3
     for dtype in (torch.float32, torch.float64):
         model = kanmodel.from_torch(net.to(dtype), windows=windows, features=list(WALKED))
-        compare_unless_refused(model.loaded, near_and_far(3, seed + 1))
+        compare_unless_refused(model, near_and_far(3, seed + 1))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -183,7 +183,7 @@ def test_every_operation_of_a_graph_is_the_networks(op, dtype):
     network = Network.of(config, generator)
     for constant in network.constants.buffers():
         constant.add_(0.5)
-    model = Forecaster(network, Reference(windows), {}, make_model().provenance)
+    model = Forecaster(network, Reference(windows, network.config), {}, make_model().provenance)
     given_windows = 10.0 ** torch.arange(-1, 2).repeat_interleave(10)[:, None, None] * windows
     given_windows[3, 1, 0], given_windows[5] = torch.nan, 0
     given_windows[4, 0, 2] = 1 if op == "recurrent" else torch.inf

@@ -57,7 +57,7 @@ def test_small_batches_are_predicted_in_one_call(counted):
 def test_explanations_end_at_the_forecast(shape, dtype, deviation):
     """The prediction of an explanation equals the forecast to rounding, for any batch size."""
     model = make_model(shape, dtype=dtype, n_reference=12)
-    core, windows = Model(accelerate(model)), make_windows(model, 20)
+    core, windows = Model.of(accelerate(model)), make_windows(model, 20)
     explained = core.explain(windows, halvings=0).predictions
     for forecasts in (core.predict(windows)[:, 0], [core.predict(window[None])[0, 0] for window in windows]):
         np.testing.assert_allclose(explained, forecasts, rtol=0, atol=deviation * model.output_std[0])
@@ -105,9 +105,9 @@ def test_errors_are_those_of_torch(counted):
     counted.clear()
     for instances in (*bad, windows[:, 1:], windows[..., 1:], windows[0]):
         with pytest.raises(DataError) as expected:
-            model.predict(instances, "instances")
+            model.predict(instances)
         with pytest.raises(DataError) as found:
-            fast.predict(instances, "instances")
+            fast.predict(instances)
         assert str(found.value) == str(expected.value) and found.value.problems == expected.value.problems
     assert counted == []
 

@@ -12,7 +12,8 @@ from thorough import examples
 
 from kanmodel.attribution.baseline import Baseline, ReferenceBaselines
 from kanmodel.attribution.explanation import explain_windows
-from kanmodel.checkpoint import Forecaster, Reference, load_checkpoint
+from kanmodel.checkpoint import load_checkpoint
+from kanmodel.forecaster import Forecaster, Reference
 from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, plain_layers
 from kanmodel.report.faithfulness import compare_baselines, measure_faithfulness
@@ -71,7 +72,7 @@ def test_an_additive_model(seed, n_features):
     config = ModelConfig(names, (Target("y", None, 5.0, 3.0),), 1, 1, plain_layers([n_features, 1]), dtype="float64")
     network = Network(config, torch.Generator().manual_seed(seed))
     windows = torch.from_numpy(rng.uniform(-1, 1, size=(140, 1, n_features)))
-    rows = by_method(Forecaster(network, Reference(windows), {}, PROVENANCE))
+    rows = by_method(Forecaster(network, Reference(windows, network.config), {}, PROVENANCE))
     assert rows["ledger"].infidelity < 1e-6
     assert rows["random"].infidelity > rows["ledger"].infidelity
 
@@ -81,15 +82,15 @@ def test_curves_by_hand(shape):
     """Deletion and insertion are means, over windows and fractions, of the distance to the full forecast."""
     model = make_model(shape, n_features=3, lookback=3, n_reference=20)
     row = by_method(model)["ledger"]
-    windows = model.scaling.features_to_original(model.reference.windows)
+    windows = model.scaling.features_to_original(model.reference.scaled)
     order = np.argsort(
-        -np.abs(explain_windows(model, model.reference.windows, 0, detail="features").contributions), axis=1
+        -np.abs(explain_windows(model, model.reference.scaled, 0, detail="features").contributions), axis=1
     )
 
     def distance(gone):
         changed = windows.copy()
         for window, features in enumerate(gone):
-            changed[window][:, features] = model.reference_mean[features]
+            changed[window][:, features] = model.reference.mean[features]
         return np.abs(model.predict(changed)[:, 0] - model.predict(windows)[:, 0]).mean() / model.output_std[0]
 
     assert row.deletion == pytest.approx(np.mean([distance(order[:, :k]) for k in (1, 2)]))
@@ -111,7 +112,7 @@ def test_units_do_not_matter():
 def test_each_pair_of_baselines_is_compared_by_its_own_ledgers():
     """The largest difference of shares and its feature are those of the ledgers of both baselines."""
     model = make_model("lstm", n_reference=40)
-    windows = model.reference.windows
+    windows = model.reference.scaled
     shares = {}
     for kind, ledger in {
         "mean": explain_windows(model, windows, 0),

@@ -12,7 +12,8 @@ from goldens import load_case
 
 import kanmodel
 from kanmodel import Model
-from kanmodel.checkpoint import Reference, load_checkpoint
+from kanmodel.checkpoint import load_checkpoint
+from kanmodel.forecaster import Reference
 from kanmodel.report.report import Report, write_report
 from kanmodel.structure.importance import measure_importance
 from kanmodel.structure.pruning import PruningRule
@@ -71,7 +72,7 @@ def test_every_number_is_in_the_evidence(shape, n_reference, with_targets):
 def test_intervals_are_a_question_of_their_own(kind, n_reference, with_targets):
     """After that of errors, on few windows and without targets too, and its pictures are drawn."""
     model, _ = tiny("lstm", n_reference, with_targets)
-    report = Model(with_intervals(model, kind)).report()
+    report = Model.of(with_intervals(model, kind)).report()
     check_numbers(report.findings)
     assert [finding.id for finding in report.findings] == [*IDS[:2], "intervals", *IDS[2:]]
     assert "interval" in report["intervals"].html() and "<svg" in report["intervals"].html()
@@ -93,7 +94,7 @@ def test_a_number_from_nowhere_is_noticed():
 def test_trained_models(name):
     """This also holds for models trained by pykan."""
     model = load_case(name).model
-    findings = report_of(replace(model, reference=Reference(model.reference.windows[:160])))
+    findings = report_of(replace(model, reference=Reference(model.reference.scaled[:160], model.config)))
     check_form(findings)
     check_numbers(findings)
 
@@ -180,9 +181,9 @@ def test_correlation_and_interaction_are_kept_apart():
         for layer in model.network.head:
             layer.mask[:] = 1
             layer.scale_spline[:] = 0
-    windows = model.reference.windows.clone()
+    windows = model.reference.scaled.clone()
     windows[:, :, 1] = windows[:, :, 0]
-    findings = report_of(replace(model, reference=Reference(windows)))
+    findings = report_of(replace(model, reference=Reference(windows, model.config)))
     check_numbers(findings)
     independence = by_id(findings)["independence"]
     assert independence.evidence["n_correlated"] == 1
@@ -221,7 +222,7 @@ def test_nothing_is_claimed_of_a_forecast_that_never_changes():
 def test_markdown():
     """Each question is a heading and each answer a paragraph, in order."""
     model, findings = tiny("lstm")
-    text = Report("y+1", "K", findings, reference=model.reference_span, origin="m").markdown()
+    text = Report("y+1", "K", findings, reference=model.reference.span, origin="m").markdown()
     assert text.startswith("# How the model forecasts `y+1`\n\nm, unit K.\n\n## What is forecast?\n\n")
     places = [text.index(f"## {finding.question}\n\n{finding.answer}") for finding in findings]
     assert places == sorted(places)
@@ -234,7 +235,7 @@ def test_the_report_lists_features_that_act_together():
     model, findings = tiny("lstm")
     independence = by_id(findings)["independence"]
     rows = independence.evidence["acting_together"]
-    effects = Model(model).explain(Model(model).reference.windows, effects=True).effects
+    effects = Model.of(model).explain(Model.of(model).reference.windows, effects=True).effects
     chosen = choose_evenly(len(effects.removed), 128)
     for name in ("removed", "alone", "together"):
         means = np.abs(getattr(effects, name)[chosen]).mean(axis=0)

@@ -17,7 +17,7 @@ from figures import unfounded
 
 import kanmodel
 from kanmodel import Model
-from kanmodel.checkpoint import Reference
+from kanmodel.forecaster import Reference
 from kanmodel.report.finding import Amounts
 from kanmodel.result import draw
 from kanmodel.show.style import LIGHT
@@ -36,7 +36,7 @@ def model() -> Model:
     stamps = tuple(times.dt.strftime("%Y-%m-%dT%H:%MZ"))
     shape = {"ahead": 3, "time": TimeColumn("time", 3600.0, 1.5, True), "groups": {"pair": ("f0", "f2")}}
     made = loaded.with_config(replace(loaded.config, **shape))
-    return Model(replace(made, reference=replace(loaded.reference, times=stamps)), "m")
+    return Model.of(replace(made, reference=replace(loaded.reference, times=stamps)), "m")
 
 
 def evidence_of(model: Model, output: str | None = None) -> dict:
@@ -117,13 +117,13 @@ def test_responses_are_forecasts_of_shifted_windows(model):
 
 def test_what_to_read_with_care_is_in_the_checkpoint(model):
     """Halves, largest miss, months without a window and correlated features are named with their figures."""
-    loaded = model.loaded
-    windows = loaded.reference.windows.clone()
+    loaded = model
+    windows = loaded.reference.scaled.clone()
     windows[:, :, 3] = 2 * windows[:, :, 1]
     metrics = {"test_mae": 2.5, "left_out_windows": 7.0}
-    reference = replace(loaded.reference, windows=windows)
+    reference = replace(loaded.reference, scaled=windows)
     provenance = replace(loaded.provenance, source="import", verified=False)
-    doubtful = Model(replace(loaded, reference=reference, metrics=metrics, provenance=provenance))
+    doubtful = Model.of(replace(loaded, reference=reference, metrics=metrics, provenance=provenance))
     finding = doubtful.report()["limits"].findings[0]
     miss = np.abs(doubtful.predict(doubtful.reference.windows)[:, 0] - doubtful.reference.targets[:, 0])
     assert finding.evidence["halves"] == pytest.approx([miss[:100].mean(), miss[100:].mean()])
@@ -139,7 +139,7 @@ def test_what_to_read_with_care_is_in_the_checkpoint(model):
 def test_a_model_without_targets_and_times_invents_nothing():
     """The page says so, and has neither errors nor dates."""
     loaded = make_model("head", n_features=2, n_hidden=1, with_targets=False)
-    report = Model(replace(loaded, metrics={})).report()
+    report = Model.of(replace(loaded, metrics={})).report()
     accuracy = report["accuracy"].findings[0]
     assert accuracy.answer == "The checkpoint holds no actual values to compare its forecasts with."
     assert accuracy.evidence == {"test": {}} and not accuracy.panels
@@ -156,7 +156,7 @@ def test_a_classifier_is_measured_by_its_hits(function):
     picked = np.random.default_rng(0).integers(0, 3, 160)
     actual = np.eye(3)[picked] if function == "softmax" else (picked[:, None] > 0).astype(float)
     made = loaded.with_config(replace(loaded.config, targets=tuple(targets), output_function=function))
-    model = Model(replace(made, reference=Reference(loaded.reference.windows, actual)))
+    model = Model.of(replace(made, reference=Reference(loaded.reference.scaled, made.config, actual)))
     found, forecast = evidence_of(model)["accuracy"], model.predict(model.reference.windows)
     if function == "softmax":
         right, usual = (forecast.argmax(axis=1) == picked).mean(), np.bincount(picked).max() / 160
@@ -171,7 +171,7 @@ def test_a_quantile_is_measured_by_what_exceeds_it():
     loaded = make_model("head", n_features=2)
     target = replace(loaded.config.targets[0], name="y@0.9")
     made = loaded.with_config(replace(loaded.config, targets=(target,)))
-    model = Model(replace(made, reference=replace(loaded.reference, times=None)))
+    model = Model.of(replace(made, reference=replace(loaded.reference, times=None)))
     finding = model.report()["accuracy"].findings[0]
     exceeded = (model.reference.targets[:, 0] > model.predict(model.reference.windows)[:, 0]).mean()
     assert finding.evidence["exceeded"] == pytest.approx(exceeded)
@@ -181,8 +181,8 @@ def test_a_quantile_is_measured_by_what_exceeds_it():
 @pytest.mark.parametrize("kind", ["nodes", "constant"])
 def test_intervals_are_measured_on_the_reference_windows(model, kind):
     """Widths overall, by month and hour, what they hold and what drives them; on the page beside the errors."""
-    loaded = with_intervals(model.loaded, kind)
-    told = Model(replace(loaded, metrics=loaded.metrics | {"test_coverage 0.8": 0.7, "test_coverage 0.8 f1+4": 0.9}))
+    loaded = with_intervals(model, kind)
+    told = Model.of(replace(loaded, metrics=loaded.metrics | {"test_coverage 0.8": 0.7, "test_coverage 0.8 f1+4": 0.9}))
     report = told.report("f1+4")
     (finding,) = report["intervals"].findings
     found, forecasts = finding.evidence, told.predict(told.reference.windows, intervals="all")
@@ -240,8 +240,8 @@ def test_the_page_is_two_sheets_of_paper(tmp_path):
     wide = make_model(n_features=61, targets=("load",), horizon=24, n_reference=150)
     names = [f"plant_{number:02d}_bearing_temperature_of_the_turbine_hall_in_degrees" for number in range(61)]
     features = (replace(feature, name=name) for feature, name in zip(wide.config.features, names, strict=True))
-    long = Model(wide.with_config(replace(wide.config, features=tuple(features))))
-    sure = [Model(with_intervals(each.loaded)) for each in (model, long)]
+    long = Model.of(wide.with_config(replace(wide.config, features=tuple(features))))
+    sure = [Model.of(with_intervals(each)) for each in (model, long)]
     reports = [each.report(output) for each, output in zip((model, long, *sure), (None, "load+7") * 2, strict=True)]
     for number, report in enumerate(reports):
         page, printed = tmp_path / f"{number}.html", tmp_path / f"{number}.pdf"
@@ -253,17 +253,17 @@ def test_the_page_is_two_sheets_of_paper(tmp_path):
 
 def test_widths_that_do_not_vary_have_no_extremes(model):
     """Where all widths are the same, the report says so, and names no hour at which they are largest or smallest."""
-    loaded = with_intervals(model.loaded, "nodes")
+    loaded = with_intervals(model, "nodes")
     assert loaded.intervals is not None
     still = replace(loaded.intervals, below=0 * loaded.intervals.below, above=0 * loaded.intervals.above)
-    (finding,) = Model(replace(loaded, intervals=still)).report("f1+4")["intervals"].findings
+    (finding,) = Model.of(replace(loaded, intervals=still)).report("f1+4")["intervals"].findings
     assert "wide in every situation" in finding.answer and "largest" not in finding.answer
 
 
 def test_errors_that_are_the_same_everywhere_have_no_extremes(model):
     """Errors that are the same at all hours are called that, and not largest at one of them."""
     targets = model.reference_predictions + 5.91
-    still = Model(replace(model.loaded, reference=replace(model.loaded.reference, targets=targets)))
+    still = Model.of(replace(model, reference=replace(model.reference, targets=targets)))
     (finding,) = still.report()["accuracy"].findings
     assert "By hour, the average miss is always the same, 5.91" in finding.answer and "largest" not in finding.answer
 

@@ -15,7 +15,8 @@ from hypothesis.extra import numpy as hnp
 from thorough import examples, few_of
 
 from kanmodel import Model, NonFiniteError
-from kanmodel.checkpoint import Forecaster, load_checkpoint, save_checkpoint
+from kanmodel.checkpoint import load_checkpoint, save_checkpoint
+from kanmodel.forecaster import Forecaster
 from kanmodel.structure.ablation import Size, extract_subnetwork, measure_size
 from kanmodel.structure.importance import measure_importance
 from kanmodel.structure.pruning import (
@@ -77,7 +78,7 @@ def test_nodes_and_edges_keep_their_ids(tmp_path, shape):
     assert torch.equal(loaded.reference_outputs, smaller.reference_outputs)
     assert (loaded.provenance.source, loaded.provenance.parent) == ("prune", f"sha256:{sha256}")
     assert loaded.reference.times == model.reference.times
-    assert torch.equal(loaded.reference.windows, model.reference.windows)
+    assert torch.equal(loaded.reference.scaled, model.reference.scaled)
     np.testing.assert_array_equal(loaded.reference.targets, model.reference.targets)
 
 
@@ -126,7 +127,7 @@ def test_metrics_say_which_model_they_are_of():
     """Those of the full model are called so; the smaller one's own error is that of its forecasts."""
     model, importances = tiny("head", 1)
     smaller = extract_subnetwork(model, importances, PruningRule(fidelity=0.8))
-    errors = smaller.predict(model.scaling.features_to_original(model.reference.windows)) - model.reference.targets
+    errors = smaller.predict(model.scaling.features_to_original(model.reference.scaled)) - model.reference.targets
     assert smaller.metrics == {
         "fidelity_r2": pytest.approx(fidelity_between(model, smaller, 0).r2),
         "reference_mae": pytest.approx(np.abs(errors).mean()),
@@ -195,23 +196,23 @@ RULES = [
 
 @pytest.fixture(scope="module", params=SHAPES)
 def model(request) -> Model:
-    return Model(make_model(request.param, seed=3, targets=("a", "b"), n_features=3, hidden_size=4, n_reference=130))
+    return Model.of(make_model(request.param, seed=3, targets=("a", "b"), n_features=3, hidden_size=4, n_reference=130))
 
 
 @pytest.fixture(scope="module")
 def windows(model):
-    return make_windows(model.loaded, 6)
+    return make_windows(model, 6)
 
 
 def reference_of(model):
-    return model.scaling.features_to_original(model.loaded.reference.windows.double())
+    return model.scaling.features_to_original(model.reference.scaled.double())
 
 
 def test_ablating_nothing_forecasts_as_predict_does():
     """If the rule keeps every edge, forecasts are bitwise the same, also when accelerated."""
-    model = Model(make_model("lstm", dtype="float32")).accelerate()
+    model = Model.of(make_model("lstm", dtype="float32")).accelerate()
     for count in (1, 4):
-        windows = make_windows(model.loaded, count)
+        windows = make_windows(model, count)
         found = model.ablate(windows, thresholds=KEEP_ALL, metric="contribution")
         assert found.fidelity.r2 == 1
         np.testing.assert_array_equal(found.predictions, model.predict(windows)[:, 0])
@@ -240,15 +241,15 @@ def test_over_the_reference_windows_it_has_the_fidelity_of_the_topology(model, r
     assert (found.n_kept, found.n_edges) == (sum(edge.kept for edge in edges), len(edges))
     pair = (torch.from_numpy(values) for values in (found.predictions, found.ablated_predictions))
     assert r2(*pair) == pytest.approx(graph.fidelity.r2, abs=1e-9)
-    errors = np.abs(found.ablated_predictions - model.loaded.reference.targets[:, 1])
+    errors = np.abs(found.ablated_predictions - model.reference.targets[:, 1])
     assert errors.mean() == pytest.approx(graph.fidelity.mae, abs=1e-9)
 
 
 @pytest.mark.parametrize("edges", [["head:0:1:2"], ["head:0:0:0", "head:1:2:0", "head:0:3:1"]])
 def test_a_fill_of_zero_is_a_mask(edges):
     """With `fill="zero"` removing an edge from a full network equals multiplying it by 0 in torch."""
-    model = Model(make_model("lstm", seed=2, hidden_size=4))
-    windows = make_windows(model.loaded, 5)
+    model = Model.of(make_model("lstm", seed=2, hidden_size=4))
+    windows = make_windows(model, 5)
     found = model.ablate(windows, thresholds=KEEP_ALL, metric="contribution", fill="zero", without=edges)
     masked = make_model("lstm", seed=2, hidden_size=4)
     with torch.no_grad():
@@ -276,11 +277,11 @@ def test_edges_go_by_any_name_in_any_order(model):
 
 def test_another_output_need_not_be_finite():
     """An output that is not finite is refused only if it is the one requested."""
-    model = Model(make_model("head", targets=("a", "b")))
+    model = Model.of(make_model("head", targets=("a", "b")))
     with torch.no_grad():
-        model.loaded.network.head[1].node_bias[1] = np.inf
-    windows = make_windows(model.loaded, 2)
-    network = model.loaded
+        model.network.head[1].node_bias[1] = np.inf
+    windows = make_windows(model, 2)
+    network = model
     assert np.isfinite(network.predict_output(windows, 0)).all()
     with pytest.raises(NonFiniteError, match=r"outputs\[0\]\[1\]"):
         network.predict_output(windows, 1)

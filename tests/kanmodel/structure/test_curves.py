@@ -48,7 +48,7 @@ def changed(model, change):
 
 def what_passes(model, edge):
     """Inputs and outputs of an edge on the reference windows."""
-    trace = model.network.trace(model.reference.windows).stages[edge.stage][edge.layer]
+    trace = model.network.trace(model.reference.scaled).stages[edge.stage][edge.layer]
     return trace.inputs[:, edge.i].numpy(), trace.edges[:, edge.j, edge.i].numpy()
 
 

@@ -21,8 +21,8 @@ from kanmodel.attribution.baseline import spread_windows
 from kanmodel.attribution.explanation import explain_windows
 from kanmodel.attribution.links import MAX_WINDOWS, TOLERANCE, measure_links
 from kanmodel.attribution.paths.path import sum_subnodes
-from kanmodel.checkpoint import Forecaster
 from kanmodel.errors import UnknownNameError
+from kanmodel.forecaster import Forecaster
 from kanmodel.network.chain import Network
 from kanmodel.network.connections import connected_features
 from kanmodel.network.operations import Node
@@ -103,7 +103,7 @@ def test_what_enters_a_node_leaves_it(name):
     """By the edges and links that leave it, and the links into a computed input or output sum to its contribution."""
     model = read(name)
     config, scale = model.config, float(model.scaling.output_scale[0])
-    ledger = explain_windows(model.loaded, spread_windows(model.loaded, MAX_WINDOWS), 0)
+    ledger = explain_windows(model, spread_windows(model, MAX_WINDOWS), 0)
     edges = {layer.layer: layer for layer in ledger.layers if layer.edges is not None}
     change = ledger.predictions - ledger.baseline_prediction
     slack = 5 * TOLERANCE * model.output_std[0]
@@ -111,7 +111,7 @@ def test_what_enters_a_node_leaves_it(name):
     for number, layer in edges.items():
         for identity, passing in zip(config.wiring.ids["glue", number], layer.edges.sum(axis=1).T, strict=True):
             leaving[identity] = leaving.get(identity, 0) + passing
-    for (place, j, source), values in measure_links(model.loaded, 0).items():
+    for (place, j, source), values in measure_links(model, 0).items():
         entering[place, j] = entering.get((place, j), 0) + scale * values.sum(axis=1)
         for identity, passing in zip(config.wiring.ids[source], scale * values.T, strict=True):
             leaving[identity] = leaving.get(identity, 0) + passing
@@ -153,7 +153,7 @@ def test_curves_and_reports_answer(name):
     model, drawn = read(name), topology(name)
     edges = drawn.kan_edges[:4]
     for edge, curve in zip(edges, model.curves(edges, points=5, span="reference"), strict=True):
-        layer = model.loaded.network.layers[edge.stage, edge.layer]
+        layer = model.network.layers[edge.stage, edge.layer]
         x = torch.zeros(5, layer.config.n_in) + torch.from_numpy(curve.x).float()[:, None]
         if not layer.config.mixes:
             np.testing.assert_allclose(curve.y, layer.edges(x)[:, edge.j, edge.i].detach(), atol=1e-5)
@@ -226,8 +226,8 @@ def test_a_skip_passes_beside_the_layers():
 @given(st.sampled_from(sorted(WIRED)), st.integers(0, 99), st.floats(0.2, 0.9))
 def test_disconnected_features_change_nothing(name, seed, share):
     """With any edges masked, an output is the same to the last bit if only features move that have no way to it."""
-    model = as_masked(read(name).loaded, seed, share)
-    windows, moved = model.reference.windows[:8], torch.from_numpy(random_walks(8, seed)).float()
+    model = as_masked(read(name), seed, share)
+    windows, moved = model.reference.scaled[:8], torch.from_numpy(random_walks(8, seed)).float()
     for output in range(len(model.config.outputs)):
         still = ~torch.tensor(connected_features(model.network, output))
         other = torch.where(still, moved, windows)

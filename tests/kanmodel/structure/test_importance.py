@@ -14,8 +14,8 @@ from wired import read
 from kanmodel import DataError, Model
 from kanmodel.attribution.baseline import Baseline
 from kanmodel.attribution.explanation import LedgerOptions, explain_windows
-from kanmodel.checkpoint import Forecaster, Reference
 from kanmodel.computing import pausing
+from kanmodel.forecaster import Forecaster, Reference
 from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers
 from kanmodel.structure import importance as permutation
@@ -38,8 +38,8 @@ from kanmodel.training.training import fit
 
 def test_nodes_of_a_large_graph_are_those_of_fewer_windows(monkeypatch):
     """Features are explained for all windows, within the tolerance; their errors are those of both explanations."""
-    model, options = read("RevIN").loaded, LedgerOptions(tolerance=permutation.GRAPH_TOLERANCE)
-    whole, windows = measure_importance(model, 0), model.reference.windows
+    model, options = read("RevIN"), LedgerOptions(tolerance=permutation.GRAPH_TOLERANCE)
+    whole, windows = measure_importance(model, 0), model.reference.scaled
     monkeypatch.setattr(permutation, "FLOW_VALUES", 0)
     chosen = permutation.choose_flow_windows(model.config, len(windows))
     found = measure_importance(model, 0)
@@ -66,7 +66,7 @@ def test_importance_is_the_mean_size_of_the_ledger(shape):
     model = make_model(shape, product=True, targets=("a", "b"), n_features=3, lookback=3)
     for output in (0, 1):
         importance = measure_importance(model, output)
-        ledger = explain_windows(model, model.reference.windows, output)
+        ledger = explain_windows(model, model.reference.scaled, output)
         assert importance.output_index == output
         np.testing.assert_allclose(
             figures(importance, "mean_abs_contribution"), np.abs(ledger.steps.sum(axis=1)).mean(axis=0)
@@ -223,7 +223,7 @@ def check_interp4(model):
     """Checks order, shares and verdicts of x0² + 0.3 x1 + 0.1 x2³ + 0 x3, x uniform on [-1, 1]."""
     rows = rows_of(model)
     assert list(rows) == ["x0", "x1", "x2", "x3"]
-    windows = model.scaling.features_to_original(model.reference.windows)[:, 0]
+    windows = model.scaling.features_to_original(model.reference.scaled)[:, 0]
     changes = [f(windows) - f(windows.mean(axis=0)) for f in (lambda x: x**2, lambda x: 0.3 * x, lambda x: 0.1 * x**3)]
     exact = [np.abs(change[:, i]).mean() for i, change in enumerate(changes)]
     shares = [row.share for row in rows.values()]
@@ -293,10 +293,10 @@ def test_duplicates_share_their_credit():
 def test_opposites_are_redundant_too():
     """A feature with a correlation of -0.9 or less is redundant too, with the strongest one named first."""
     model = make_model("head", n_features=4, n_reference=400)
-    windows = model.reference.windows.clone()
+    windows = model.reference.scaled.clone()
     windows[:, :, 1] = -windows[:, :, 0]
     windows[:, :, 2] = windows[:, :, 0] + 0.3 * windows[:, :, 2]
-    model = replace(model, reference=replace(model.reference, windows=windows))
+    model = replace(model, reference=replace(model.reference, scaled=windows))
     rows = rows_of(model)
     assert [partner.name for partner in rows["f0"].redundant_with] == ["f1", "f2"]
     assert rows["f0"].redundant_with[0].correlation == pytest.approx(-1)
@@ -334,7 +334,7 @@ def test_ten_outputs(shape):
     tables = []
     for output in range(10):
         rows = measure_importance(model, output).features
-        ledger = explain_windows(model, model.reference.windows, output)
+        ledger = explain_windows(model, model.reference.scaled, output)
         sizes = dict(zip(model.config.feature_names, np.abs(ledger.contributions).mean(axis=0), strict=True))
         assert [row.rank for row in rows] == [1, 2, 3]
         for row in rows:
@@ -349,9 +349,9 @@ def test_ten_outputs(shape):
 def test_constant_features(dtype):
     """Features with one value contribute nothing, which says nothing of others: they are unseen, never negligible."""
     model = make_model("head", n_features=4, dtype=dtype)
-    windows = model.reference.windows.clone()
+    windows = model.reference.scaled.clone()
     windows[:, :, 1], windows[:, :, 2] = 0.1, 0.7  # means differ by rounding
-    rows = rows_of(replace(model, reference=replace(model.reference, windows=windows)))
+    rows = rows_of(replace(model, reference=replace(model.reference, scaled=windows)))
     for name in ("f1", "f2"):
         assert rows[name].redundant_with == ()
         assert rows[name].verdict == "unseen"
@@ -366,7 +366,7 @@ def test_scores_are_those_of_the_features_themselves(shape):
     model = make_model(shape, n_features=3, lookback=3)
     rows = rows_of(model)
     if shape == "head":
-        scores = score_layers(model.network.stages["head"], model.reference.windows[:, 0]).feature_score
+        scores = score_layers(model.network.stages["head"], model.reference.scaled[:, 0]).feature_score
         assert {name: row.pykan_feature_score for name, row in rows.items()} == pytest.approx(
             dict(zip(model.config.feature_names, scores.tolist(), strict=True))
         )
@@ -464,11 +464,11 @@ def test_equally_important_features_are_all_important(n_features):
         network.head[0].scale_base[:] = 1
         network.head[0].scale_spline[:] = 0
     windows = torch.from_numpy(np.random.default_rng(0).normal(size=(512, 1, n_features)))
-    model = Forecaster(network, Reference(windows), {}, PROVENANCE)
+    model = Forecaster(network, Reference(windows, network.config), {}, PROVENANCE)
     noise = 0.1 * np.random.default_rng(1).normal(size=(512, 1))
     targets = model.scaling.outputs_to_original(model.reference_outputs) + noise
     for known in (targets, None):
-        told = rows_of(replace(model, reference=Reference(windows, known)))
+        told = rows_of(replace(model, reference=Reference(windows, model.config, known)))
         assert {row.verdict for row in told.values()} == {"important"}
 
 
@@ -481,8 +481,10 @@ def test_a_small_but_sure_effect_is_weak():
         network.head[0].scale_base[:] = torch.tensor([1.0, 0.01, 0.0])
         network.head[0].scale_spline[:] = 0
     windows = torch.from_numpy(np.random.default_rng(0).normal(size=(512, 1, 3)))
-    model = Forecaster(network, Reference(windows), {}, PROVENANCE)
-    model = replace(model, reference=Reference(windows, model.scaling.outputs_to_original(model.reference_outputs)))
+    model = Forecaster(network, Reference(windows, network.config), {}, PROVENANCE)
+    model = replace(
+        model, reference=Reference(windows, model.config, model.scaling.outputs_to_original(model.reference_outputs))
+    )
     rows = rows_of(model)
     assert rows["x1"].share < 0.2 / 3 / 2
     assert {name: row.verdict for name, row in rows.items()} == {"x0": "important", "x1": "weak", "x2": "disconnected"}
@@ -537,7 +539,7 @@ def test_members_are_permuted_together():
     """In permuted windows all members come from the same other window."""
     model = make_model()
     growth = permute_features(model, 0, 7, [[1, 2], [0]])
-    windows, targets = model.reference.windows, model.reference.targets[:, 0]
+    windows, targets = model.reference.scaled, model.reference.targets[:, 0]
 
     def errors(given):
         return np.abs(model.scaling.outputs_to_original(model.network(given))[:, 0] - targets)
@@ -580,23 +582,23 @@ def test_effects_are_unknown_without_targets():
 
 def test_the_model_shows_its_groups():
     """The importance table and the report have the groups; without groups there are none."""
-    model = Model(group(make_model(), NESTED))
+    model = Model.of(group(make_model(), NESTED))
     importance = model.importance()
     assert [row["name"] for row in importance.table("group")] == [row.name for row in importance.groups]
     assert "three" in repr(importance) and "f0, f1, f3" in importance.html()
     answer = {each.id: each for each in model.report().findings}["features"]
     assert "`f0`, `f3` act as one, `pair`" in answer.answer
     assert set(answer.evidence["groups"]) == {"pair", "three"}
-    assert Model(make_model()).importance().groups == ()
+    assert Model.of(make_model()).importance().groups == ()
 
 
 def test_the_importance_of_other_groups_is_that_of_a_checkpoint_with_them():
     """The call's `groups` replace those of the checkpoint; None disables groups."""
     model, other = group(make_model(), NESTED), {"last": ["f2", "f3"]}
-    assert Model(model).importance(groups=other).groups == Model(group(make_model(), other)).importance().groups
-    assert Model(model).importance(groups=None).groups == ()
+    assert Model.of(model).importance(groups=other).groups == Model.of(group(make_model(), other)).importance().groups
+    assert Model.of(model).importance(groups=None).groups == ()
     with pytest.raises(DataError, match=r"groups\.g has no feature 'z'"):
-        Model(model).importance(groups={"g": ["z"]})
+        Model.of(model).importance(groups={"g": ["z"]})
 
 
 def test_groups_in_groups_share_their_figures(monkeypatch):
@@ -635,7 +637,7 @@ def test_a_feature_that_nothing_reads_has_no_effect(shape):
         cut_off(model.network, 1)
     model = targets_of_its_own(model)
     growth = permute_features(model, 0, seed=0)
-    assert growth.shape == (len(model.reference.windows), 3)
+    assert growth.shape == (len(model.reference.scaled), 3)
     np.testing.assert_array_equal(growth[:, 1], 0)
     assert growth[:, 0].mean() > 0
     assert growth[:, 2].mean() > 0
@@ -657,7 +659,7 @@ def test_it_is_the_growth_of_the_error():
     """For exact forecasts, the effect is the mean distance between forecasts before and after."""
     model = targets_of_its_own(make_model("lstm", n_features=2, lookback=3))
     growth = permute_features(model, 0, seed=4)
-    windows, targets = model.reference.windows, model.reference.targets[:, 0]
+    windows, targets = model.reference.scaled, model.reference.targets[:, 0]
     for feature in range(2):
         generator = np.random.default_rng([4, feature])
         expected = np.zeros(len(windows))
@@ -706,7 +708,7 @@ def test_fewer_windows_have_the_effects_of_those_windows(monkeypatch):
     chosen = plan_permutations(model.config, 200)[1]
     reference = model.reference
     fewer = replace(
-        model, reference=replace(reference, windows=reference.windows[chosen], targets=reference.targets[chosen])
+        model, reference=replace(reference, scaled=reference.scaled[chosen], targets=reference.targets[chosen])
     )
     growth = permute_features(model, 0, seed=0)
     assert growth.shape == (MIN_WINDOWS, 3)

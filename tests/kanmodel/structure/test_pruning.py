@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from thorough import examples, few_of
 
-from kanmodel.checkpoint import Forecaster, Reference
 from kanmodel.computing import pausing
 from kanmodel.errors import InsufficientReferenceError, NonFiniteError
+from kanmodel.forecaster import Forecaster, Reference
 from kanmodel.network.chain import Network
 from kanmodel.network.config import LayerConfig, ModelConfig, SymbolicEdge
 from kanmodel.structure import pruning as pruning_module
@@ -60,7 +60,7 @@ def r2(full, pruned):
 def prune_by_hand(model, edges, fill):
     """The network with all but these edges, (stage, layer, j, i), replaced one by one in a copy."""
     pruned = copy.deepcopy(model.network)
-    traces = model.network.trace(model.reference.windows).stages
+    traces = model.network.trace(model.reference.scaled).stages
     for stage, layers in pruned.stages.items():
         for number, layer in enumerate(layers):
             means = traces[stage][number].edges.mean(dim=0)
@@ -175,7 +175,7 @@ def test_every_larger_k_keeps_the_fidelity(shape, seed, output, metric, fill, fi
     model, importance = tiny(shape, seed, output, product=True, targets=("a", "b"))
     pruning = prune_by_rule(model, importance, PruningRule(metric, fidelity, fill=fill))
     live, scores = [], {}
-    windows = model.reference.windows
+    windows = model.reference.scaled
     traces = model.network.trace(windows).stages
     for stage, layers in model.network.stages.items():
         by_score = score_layers(layers, traces[stage][0].inputs)
@@ -265,7 +265,7 @@ def test_edges_go_by_name(shape, seed, output, fill, kept, data):
     assert listed(found.edges) == {edge for edge in left if not ends_of(model, {edge}) & (ends[0] - ends[1])}
     if isinstance(kept, float):
         assert listed(found.edges) == connected(model, left, output)
-    windows = model.reference.windows
+    windows = model.reference.scaled
     full, by_hand = (
         network(windows)[:, output] for network in (model.network, prune_by_hand(model, listed(found.edges), fill))
     )
@@ -329,7 +329,7 @@ def test_the_pruned_network_does_what_was_promised(shape, fill, output):
     pruning = prune_by_rule(model, importance, PruningRule(fidelity=0.9, fill=fill))
     pruned = prune_network(model, pruning)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.network.state_dict().items())
-    windows = model.reference.windows
+    windows = model.reference.scaled
     full, outputs = model.network(windows)[:, output], pruned(windows)[:, output]
     assert r2(full, outputs) == pytest.approx(pruning.fidelity.r2, abs=1e-9)
     by_hand = prune_by_hand(model, listed(pruning.edges), fill)(windows)[:, output]
@@ -491,7 +491,9 @@ def square_root(n_outputs=1):
     rng = np.random.default_rng(0)
     x1 = rng.uniform(-1, 3, 200)
     x0 = np.maximum(-x1, 0) + 0.1
-    return Forecaster(network, Reference(torch.from_numpy(np.stack([x0, x1], 1)[:, None])), {}, PROVENANCE)
+    return Forecaster(
+        network, Reference(torch.from_numpy(np.stack([x0, x1], 1)[:, None]), network.config), {}, PROVENANCE
+    )
 
 
 @cache

@@ -67,7 +67,7 @@ def test_attribution_of_every_node_of_pykan(name, dtype, tolerance):
 def test_nodes_of_the_last_layer_attribute_to_their_own_spread(shape):
     """For one output the output's attribution is the feature score, for two it is the mean over both."""
     model = make_model(shape, product=True, targets=("a", "b"))
-    head, inputs = model.network.stages["head"], model.network.encode(model.reference.windows)
+    head, inputs = model.network.stages["head"], model.network.encode(model.reference.scaled)
     scores = score_layers(head, inputs)
     torch.testing.assert_close(scores.nodes[-1], torch.full((2,), 0.5, dtype=torch.float64))
     both = attribute_node(head, inputs, len(head), 0) + attribute_node(head, inputs, len(head), 1)
@@ -96,7 +96,7 @@ def test_scores_leave_nothing_behind():
     """Scoring does not change the network, and the scores have no autograd graph."""
     model = make_model("head")
     before = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
-    scores = score_layers(model.network.stages["head"], model.network.encode(model.reference.windows))
+    scores = score_layers(model.network.stages["head"], model.network.encode(model.reference.scaled))
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.network.state_dict().items())
     assert not any(values.requires_grad for values in (*scores.backward, *scores.nodes))
 
@@ -104,7 +104,7 @@ def test_scores_leave_nothing_behind():
 def test_too_few_inputs():
     """Fewer than 128 inputs are refused, since scores are standard deviations."""
     model = make_model("head", n_reference=127)
-    inputs = model.network.encode(model.reference.windows)
+    inputs = model.network.encode(model.reference.scaled)
     with pytest.raises(InsufficientReferenceError, match="at least 128 inputs, but there are 127"):
         score_layers(model.network.stages["head"], inputs)
     with pytest.raises(InsufficientReferenceError):
@@ -115,6 +115,6 @@ def test_too_few_inputs():
 def test_a_node_that_does_not_exist(layer, node):
     """The error lists the existing layers and nodes."""
     model = make_model("head")
-    inputs = model.network.encode(model.reference.windows)
+    inputs = model.network.encode(model.reference.scaled)
     with pytest.raises(UnknownNameError, match=rf"no node \({layer}, {node}\); layers 1 to 2 have \(3, 1\)"):
         attribute_node(model.network.stages["head"], inputs, layer, node)

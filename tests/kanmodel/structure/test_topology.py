@@ -102,7 +102,7 @@ def test_contributions_are_those_of_the_ledger(shape, output):
     topology = build_topology(model, importance, PruningRule())
     assert topology.output == model.config.outputs[output]
     assert topology.reference_windows == len(model.reference.windows)
-    traces = model.network.trace(model.reference.windows).stages
+    traces = model.network.trace(model.reference.scaled).stages
     scores = {stage: score_layers(kan, traces[stage][0].inputs) for stage, kan in model.network.stages.items()}
     for edge in topology.kan_edges:
         of_stage = scores[edge.stage]
@@ -194,7 +194,7 @@ def test_nodes_edges_and_pictures_say_when_features_are_read():
             assert edge.lags == source.lags and edge.reads.count(" at lag") == len(source.lags)
     edge = topology.kan_edges[0]
     assert {row["reads"] for row in topology.table()} == {edge.reads for edge in topology.kan_edges}
-    pictures = [draw_topology(topology).decode(), draw_edge(sample_edges(topology.loaded, [edge])[0]).decode()]
+    pictures = [draw_topology(topology).decode(), draw_edge(sample_edges(topology, [edge])[0]).decode()]
     assert all(f"reads {edge.reads}" in picture for picture in pictures)
     unit = nodes[edge.source]
     assert ", ".join(f"{share:.0%} {name} at {unit.lags[name]}" for name, share in unit.profile.items()) in pictures[0]

@@ -44,7 +44,7 @@ def model():
 
 
 def weights(model):
-    return torch.cat([tensor.flatten() for tensor in model.loaded.network.state_dict().values()])
+    return torch.cat([tensor.flatten() for tensor in model.network.state_dict().values()])
 
 
 def test_any_form_of_a_table_of_many_series_trains_and_is_forecast_alike(model):
@@ -194,7 +194,7 @@ def test_series_are_kept_in_the_checkpoint(model, tmp_path):
     """The table of the training, in which time starts again, is taken by the loaded model."""
     model.save(tmp_path / "m.safetensors")
     loaded = kanmodel.load(tmp_path / "m.safetensors")
-    assert loaded.config.series == model.config.series and loaded.loaded.reference.series is not None
+    assert loaded.config.series == model.config.series and loaded.reference.series is not None
     np.testing.assert_array_equal(loaded.predict(FRAME), model.predict(FRAME))
     assert loaded.backtest(FRAME).series == model.backtest(FRAME).series
     assert kanmodel.fine_tune(loaded, FRAME, time="time", epochs=0).config.series == model.config.series

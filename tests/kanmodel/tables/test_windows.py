@@ -13,7 +13,7 @@ from thorough import examples
 
 import kanmodel
 from kanmodel import DataError, Model, UnknownNameError
-from kanmodel.checkpoint import Forecaster
+from kanmodel.forecaster import Forecaster
 from kanmodel.network.chain import Network
 from kanmodel.tables.rhythm import TimeColumn
 from kanmodel.tables.roles import Columns, make_table
@@ -121,7 +121,7 @@ def test_no_later_row_changes_a_forecast_or_what_is_said_of_it(given_table, data
     """`predict`, `explain`, `backtest`, `changes` and `drift` have the same windows, and so the same forecasts."""
     frame, roles = given_table
     table = frame.drop(columns="utc")
-    model = Model(make_encoded(table, roles, lookback=3))
+    model = Model.of(make_encoded(table, roles, lookback=3))
     try:
         backtest = model.backtest(table)
     except DataError as error:
@@ -166,7 +166,7 @@ def test_a_long_outage_is_judged_as_it_was_lived(fill):
         load=pl.when(~row.is_between(45, 52)).then("load"),
     )
     columns = Columns(("load",), time="time", ahead=2, fill=fill, max_fill=3)
-    model = Model(make_encoded(frame, columns, lookback=4))
+    model = Model.of(make_encoded(frame, columns, lookback=4))
     live = {}
     for end in range(4, n - 2 + 1):
         try:
@@ -198,7 +198,7 @@ def test_a_random_walk_with_holes_is_backtested_as_it_was_forecast():
     walk = np.cumsum(rng.normal(size=n))
     walk[np.concatenate([np.arange(start, start + 5) for start in range(20, n, 24)])] = np.nan
     frame = pd.DataFrame({"time": np.datetime64("2024-01-01T00", "s") + HOUR * np.arange(n), "load": walk})
-    model = Model(make_encoded(frame, Columns(("load",), time="time", ahead=1, fill="linear"), lookback=6))
+    model = Model.of(make_encoded(frame, Columns(("load",), time="time", ahead=1, fill="linear"), lookback=6))
     backtest = model.backtest(frame)
     origins = [str(time).replace(" ", "T") for time in frame["time"]]
     live = [model.predict(frame[: origins.index(time) + 1])[0, 0] for time in backtest.times]
@@ -211,7 +211,7 @@ def test_what_is_forecast_is_found_by_the_clock():
     """Over the end of daylight saving a day later is the same local hour, and Monday is no weekend."""
     days = pd.date_range("2024-10-01", periods=60, freq="D", tz="Europe/Berlin")
     frame = pd.DataFrame({"time": days, "load": np.arange(60.0)})
-    model = Model(
+    model = Model.of(
         make_encoded(frame, Columns(("load",), time="time", ahead=1, calendar=["weekend", "weekday"]), lookback=2)
     )
     windows = read_stretch(model.config.table, frame)
@@ -227,7 +227,7 @@ def test_the_day_after_friday_is_monday_where_weekends_have_no_rows():
     days = pd.bdate_range("2024-01-01", periods=80).delete(20)
     frame = pd.DataFrame({"time": days, "price": np.arange(79.0)})
     columns = Columns(("price",), time="time", ahead=1, calendar=["weekend", "weekday"])
-    model = Model(make_encoded(frame, columns, lookback=3))
+    model = Model.of(make_encoded(frame, columns, lookback=3))
     windows = read_stretch(model.config.table, frame)
     assert len(windows) == 77 and not windows.across_gaps
     weekend, sine = (
@@ -244,7 +244,7 @@ def test_no_day_is_lost_over_the_ends_of_months():
     days = pd.date_range("2024-01-01", periods=300, freq="D").strftime("%Y%m%d")
     for column in (days.to_numpy(dtype=object), days.astype(int).to_numpy()):
         frame = {"time": column, "load": np.arange(300.0)}
-        model = Model(make_encoded(frame, Columns(("load",), time="time", ahead=1), lookback=5))
+        model = Model.of(make_encoded(frame, Columns(("load",), time="time", ahead=1), lookback=5))
         assert len(model.backtest(frame)) == 295
         assert model.backtest(frame).rows()[0]["target_time"] == "20240106"
 
@@ -258,7 +258,7 @@ def model():
     """A model of hourly rows."""
     network = Network(replace(LOADED.config, time=TimeColumn("time", 3600.0, 1.5, True)))
     network.load_state_dict(LOADED.network.state_dict())
-    return Model(Forecaster(network, LOADED.reference, {}, LOADED.provenance))
+    return Model.of(Forecaster(network, LOADED.reference, {}, LOADED.provenance))
 
 
 def make_frame(n=200, leave_out=()):

@@ -66,7 +66,7 @@ def test_a_model_on_a_nested_grid_forecasts_the_same(shape, dtype):
     before = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
     refined = refine_model(model, 20)  # from 4 and 5
     assert all(layer.basis.grid_size == 20 for layers in refined.config.stages.values() for layer in layers)
-    windows = 3 * model.reference.windows  # also outside the grids
+    windows = 3 * model.reference.scaled  # also outside the grids
     tolerance = {"float32": 1e-4, "float64": 1e-10}[dtype]
     torch.testing.assert_close(refined.network(windows), model.network(windows), atol=tolerance, rtol=tolerance)
     provenance = refined.provenance
@@ -82,7 +82,7 @@ def test_the_difference_of_a_grid_that_is_not_nested_is_stated():
     """The largest difference of a forecast is given in its unit and in standard deviations; metrics are dropped."""
     model = make_model("head", dtype="float64")
     refined = refine_model(model, 7)
-    windows = model.scaling.features_to_original(model.reference.windows)
+    windows = model.scaling.features_to_original(model.reference.scaled)
     differences = np.abs(refined.predict(windows) - model.predict(windows))
     assert refined.provenance.difference == pytest.approx(differences.max(), rel=1e-6)
     relative = (differences / model.output_std).max()

@@ -119,7 +119,7 @@ def test_the_calibration_part_changes_nothing_but_the_factors(options):
         state = of_other.state_dict()
         assert all(torch.equal(tensor, state[name]) for name, tensor in one.state_dict().items())
     assert other.config == model.config
-    assert torch.equal(other.reference.windows, model.reference.windows)
+    assert torch.equal(other.reference.scaled, model.reference.scaled)
     np.testing.assert_array_equal(other.reference.targets, model.reference.targets)
     assert other.reference.times == model.reference.times
     for name, value in model.metrics.items():
@@ -236,7 +236,7 @@ def test_fine_tuning_without_epochs_keeps_the_increments(grid_size, move_grids):
         assert after.metrics[name] == pytest.approx(value, rel=rtol, abs=rtol), name
     assert after.levels == LEVELS
     if move_grids or grid_size:
-        nodes, windows = intervals_of(after).network, after.reference.windows
+        nodes, windows = intervals_of(after).network, after.reference.scaled
         torch.testing.assert_close(nodes(windows)[:, :1], after.network(windows), rtol=1e-3, atol=1e-3)
 
 
@@ -244,7 +244,7 @@ def test_fine_tuning_trains_the_increments_anew():
     """After the forecasts, whose weights the network of increments has; levels stay."""
     table, model = trained(QUICK)
     after = fine_tune(model, table, replace(QUICK, learning_rate=0.003, lamb=0.0)).after
-    windows = after.reference.windows
+    windows = after.reference.scaled
     assert not torch.equal(after.network(windows), model.network(windows))
     torch.testing.assert_close(
         intervals_of(after).network(windows)[:, :1], after.network(windows), rtol=1e-5, atol=1e-5

@@ -90,8 +90,8 @@ def test_its_edges_are_explained_pruned_and_tuned():
     table = make_table()
     trained = fit(table, OPTIONS, announce=said.append)
     assert any(sentence.startswith("a linear path is beside the network") for sentence in said)
-    model = Model(trained)
-    lines = model.loaded.network.stages["head"][0]
+    model = Model.of(trained)
+    lines = model.network.stages["head"][0]
     assert (lines.mask.sum(dim=1) <= MOST_READ).all()
     windows = model.reference.windows[:3]
     found = model.explain(windows, "y+3")
@@ -128,10 +128,10 @@ def test_intervals_and_series_go_with_a_path(seed):
         progress=False,
         seed=seed,
     )
-    lines = [layer for layer in model.loaded.network.stages["head"] if layer.config.basis.is_line]
+    lines = [layer for layer in model.network.stages["head"] if layer.config.basis.is_line]
     assert lines and model.metrics["test_r2"] > 0.9 * model.metrics["ridge_r2"]
     tuned = kanmodel.fine_tune(model, table, time="hour", epochs=1, progress=False)
-    assert tuned.levels == (0.8,) and tuned.loaded.intervals.kind == "constant"
+    assert tuned.levels == (0.8,) and tuned.intervals.kind == "constant"
     for found, step in product([model.predict(table, last=5, intervals="all")], range(3)):
         assert (found.lower[0][:, step] < found.predictions[:, step]).all()
         assert (found.upper[0][:, step] > found.predictions[:, step]).all()
@@ -167,7 +167,7 @@ def test_every_architecture_is_assembled(changes, scaled):
             scaling = data.config.scaling
             relative = ((relative.double() - scaling.output_mean[0]) / scaling.output_scale[0]).float()
     torch.testing.assert_close(found, relative, rtol=1e-4, atol=1e-4)
-    model = Model(fit(table, replace(options, epochs=1)))
+    model = Model.of(fit(table, replace(options, epochs=1)))
     explained = model.explain(model.reference.windows[:2])
     assert explained.converged.all() and model.prune(fidelity=0.9).size.edges <= model.size.edges
 

@@ -27,7 +27,7 @@ def make_table(n_columns=12, n_rows=1500, seed=0, **options):
 def test_what_does_not_matter_has_no_effect(changes):
     """It is announced, whatever its values the forecasts are the same, and its contribution is exactly 0."""
     said = []
-    model = Model(fit(make_table(), replace(OPTIONS, **changes), announce=said.append))
+    model = Model.of(fit(make_table(), replace(OPTIONS, **changes), announce=said.append))
     assert any(sentence.startswith("10 of 12 columns have no effect on the model") for sentence in said)
     windows = model.reference.windows[:20]
     others = [number for number, feature in enumerate(model.features) if feature.name not in MATTER]
@@ -41,7 +41,7 @@ def test_what_does_not_matter_has_no_effect(changes):
 @pytest.mark.parametrize("changes", [{"front": (12, 6)}, {"hidden": 0, "lookback": 1, "width": (12, 4, 1)}])
 def test_other_architectures_leave_columns_out_too(changes):
     """A front KAN, and a head alone, mask the edges from them."""
-    model = Model(fit(make_table(), replace(OPTIONS, linear=False, **changes)))
+    model = Model.of(fit(make_table(), replace(OPTIONS, linear=False, **changes)))
     contributions = model.explain(model.reference.windows[:20]).contributions
     assert (np.abs(contributions).max(axis=0) > 0).sum() == len(MATTER)
 

@@ -125,7 +125,7 @@ def test_reference_windows_are_spread_over_the_validation_part():
     assert (ends[0], ends[-1]) == (validation[0], validation[-1])
     assert max(np.diff(np.searchsorted(validation, ends))) <= 4
     np.testing.assert_array_equal(model.reference.targets, table.table.targets[ends])
-    windows = model.scaling.features_to_original(model.reference.windows)
+    windows = model.scaling.features_to_original(model.reference.scaled)
     np.testing.assert_allclose(windows[:, -1], table.table.numbers[ends], rtol=1e-5, atol=1e-5)
 
 
@@ -152,7 +152,7 @@ def test_the_penalty_reduces_the_variation_of_edges():
 
     def loud_edges(lamb):
         model = fit(table, replace(options, lamb=lamb))
-        edges = [trace.edges.std(dim=0) for trace in model.network.trace(model.reference.windows).head]
+        edges = [trace.edges.std(dim=0) for trace in model.network.trace(model.reference.scaled).head]
         return sum(int((scales > 0.03).sum()) for scales in edges)
 
     assert loud_edges(0.03) <= loud_edges(0.0) / 2
@@ -253,7 +253,7 @@ def test_fine_tuning_without_epochs_measures_the_model(shape):
     tuning = fine_tune(model, table, replace(QUICK, epochs=0))
     assert torch.equal(weights(tuning.after), before) and torch.equal(weights(model), before)
     assert tuning.after.metrics == tuning.before.metrics == model.metrics
-    assert torch.equal(tuning.after.reference.windows, model.reference.windows)
+    assert torch.equal(tuning.after.reference.scaled, model.reference.scaled)
     assert tuning.after.provenance.parent == "sha256:" + "f" * 64 and model.provenance.parent is None
     assert not any(weight.requires_grad for weight in tuning.after.network.parameters())
 
@@ -296,7 +296,7 @@ def test_fine_tuning_with_a_penalty_reduces_the_variation_of_edges():
     tuning = fine_tune(fit(table, options), table, replace(options, lamb=0.03))
 
     def size(model):
-        return float(sum(t.edges.std(dim=0).sum() for t in model.network.trace(model.reference.windows).head))
+        return float(sum(t.edges.std(dim=0).sum() for t in model.network.trace(model.reference.scaled).head))
 
     assert size(tuning.after) < 0.8 * size(tuning.before)
     assert tuning.after.metrics["test_r2"] > 0.8
@@ -317,7 +317,7 @@ def test_masked_edges_stay_masked():
     model.network.head[0].mask[0, 1] = 0
     after = fine_tune(replace(model), table, QUICK).after
     assert after.network.head[0].mask[0, 1] == 0
-    windows = model.reference.windows
+    windows = model.reference.scaled
     assert not after.network.trace(windows).head[0].edges[:, 0, 1].any()
 
 

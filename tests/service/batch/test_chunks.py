@@ -42,7 +42,7 @@ def make_rows(seed, minutes=30, n=N_ROWS, shops=("",)):
 def make(frame, **options):
     roles = {"time": "time", "ahead": AHEAD, "known": ("temp", "sky"), "zone": "Europe/Berlin"}
     columns = Columns(("load",), **roles | {"calendar": ["hour"], "max_fill": 2, "fill": "linear"} | options)
-    return Model(make_encoded(frame.drop("at", "shop" if columns.series is None else "at"), columns, LOOKBACK))
+    return Model.of(make_encoded(frame.drop("at", "shop" if columns.series is None else "at"), columns, LOOKBACK))
 
 
 def cut(model, frame, cuts=(), **options):
@@ -106,7 +106,7 @@ def test_the_columns_of_a_wide_table_are_series(tmp_path):
     hours = [(datetime(2024, 1, 1) + timedelta(hours=hour)).isoformat() for hour in range(40)]
     values = np.random.default_rng(0).normal(size=(3, 40))
     frame = pl.DataFrame({"time": hours, "temp": values[0], "a": values[1], "b": values[2]})
-    model = Model(make_encoded(frame, Columns(("load",), series=("a", "b"), time="time", ahead=1), LOOKBACK))
+    model = Model.of(make_encoded(frame, Columns(("load",), series=("a", "b"), time="time", ahead=1), LOOKBACK))
     rows, windows, _ = cut(model, frame, (10,), part_windows=15)
     assert rows["series"].to_list() == ["a"] * 37 + ["b"] * 37 and rows["window"].to_list() == 2 * [*range(3, 40)]
     assert windows[37, :, -1].tolist() == values[2, :4].tolist()
@@ -141,7 +141,7 @@ def test_a_model_without_times_has_gaps_by_the_rhythm_of_the_table(shops):
     frame = make_rows(3, 60, shops=shops).drop_nulls("temp").with_columns(time="at")
     options = {"series": "shop"} if len(shops) > 1 else {}
     columns = Columns(("load",), ("temp",), ahead=1, **options)
-    model = Model(make_encoded(frame.drop("at", "time", *([] if options else ["shop"])), columns, LOOKBACK))
+    model = Model.of(make_encoded(frame.drop("at", "time", *([] if options else ["shop"])), columns, LOOKBACK))
     whole = read_table(model.config.table, frame, PLACES, Selection())
     rows, windows, _ = cut(model, frame, (20,), part_windows=9)
     assert whole.across_gaps and rows["window"].to_list() == whole.table.order[whole.ends].tolist()

@@ -39,7 +39,7 @@ def make_rows():
 
 
 ROWS = make_rows()
-MODEL = Model(make_encoded(ROWS, COLUMNS, LOOKBACK))
+MODEL = Model.of(make_encoded(ROWS, COLUMNS, LOOKBACK))
 
 
 def explain(path, folder, model=MODEL, **options):
@@ -92,7 +92,7 @@ def test_an_hour_that_is_there_twice_is_in_order(tmp_path):
     frame = pl.DataFrame({"time": local.dt.strftime("%Y-%m-%dT%H:%M"), "load": np.arange(60.0)})
     columns = Columns(("load",), time="time", ahead=1, zone="Europe/Berlin", calendar=["hour"])
     frame.write_csv(tmp_path / "rows.csv")
-    found, rejected = explain(tmp_path / "rows.csv", tmp_path / "out", Model(make_encoded(frame, columns, LOOKBACK)))
+    found, rejected = explain(tmp_path / "rows.csv", tmp_path / "out", Model.of(make_encoded(frame, columns, LOOKBACK)))
     assert len(found) == 60 - LOOKBACK + 1 and not rejected
 
 
@@ -169,7 +169,7 @@ def test_a_table_of_a_million_rows_needs_little_more_memory_than_its_beginning(t
 def test_semicolons_and_decimal_commas_are_read_where_they_are_named(tmp_path):
     """Numbers with a comma are numbers, texts with one stay; else the error says which option is missing."""
     rows = ROWS.with_columns(pl.col("sky").replace("cloudy", "cloudy, grey"))
-    model = Model(make_encoded(rows, COLUMNS, LOOKBACK))
+    model = Model.of(make_encoded(rows, COLUMNS, LOOKBACK))
     (tmp_path / "plain").mkdir()
     rows.write_csv(tmp_path / "plain" / "rows.csv")
     rows.write_csv(tmp_path / "rows.csv", separator=";", decimal_comma=True)

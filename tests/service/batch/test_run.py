@@ -32,7 +32,8 @@ import kanmodel
 from kanmodel import Model
 from kanmodel.arrays import take_windows
 from kanmodel.attribution.explanation import explain_windows
-from kanmodel.checkpoint import Forecaster, load_checkpoint, save_checkpoint
+from kanmodel.checkpoint import load_checkpoint, save_checkpoint
+from kanmodel.forecaster import Forecaster
 from kanmodel.tables.rhythm import TimeColumn
 from kanmodel.tables.table import SeriesColumn
 from service.batch.chunks import Plan
@@ -141,7 +142,7 @@ def test_effects_are_columns_beside_contributions(run, file, tmp_path):
     run("explain", file, tmp_path / "rows.parquet", "-o", tmp_path / "out", "--time-column", "time", "--effects")
     found = result(tmp_path / "out")
     windows = take_windows(rows.select(NAMES).to_numpy(), np.arange(LOOKBACK - 1, 30), LOOKBACK)
-    effects = Model(MODEL).explain(windows, effects=True).effects
+    effects = Model.of(MODEL).explain(windows, effects=True).effects
     for name in ("removed", "alone"):
         columns = found.select(f"{name}_{feature}" for feature in NAMES).to_numpy()
         np.testing.assert_allclose(columns, getattr(effects, name), atol=1e-9)
@@ -158,7 +159,7 @@ def test_shapley_values_are_columns(run, file, tmp_path):
     run("explain", file, tmp_path / "rows.parquet", "-o", tmp_path / "out", "--time-column", "time", "--shapley")
     found = result(tmp_path / "out")
     windows = take_windows(rows.select(NAMES).to_numpy(), np.arange(LOOKBACK - 1, 30), LOOKBACK)
-    explained = Model(MODEL).explain(windows, method="shapley")
+    explained = Model.of(MODEL).explain(windows, method="shapley")
     columns = found.select(f"shapley_{part}" for part in explained.parts).to_numpy()
     np.testing.assert_allclose(columns, explained.shapley.values, atol=1e-9)
     others = [name for name in found.columns if not name.startswith("shapley_")]
@@ -221,7 +222,7 @@ def test_files_chunks_and_interruptions_change_nothing(data):
         kind = data.draw(st.sampled_from([".csv", ".csv.gz", ".parquet"]), label="kind")
         table = write_files(rows, Path(place) / "table", cuts, kind, data.draw(st.integers(1, N_ROWS), label="group"))
         size = data.draw(st.integers(1, N_ROWS + 10), label="part_windows")
-        plan = Plan(Model(MODEL), table, MODEL.config.outputs[0], time="time", part_windows=size)
+        plan = Plan(Model.of(MODEL), table, MODEL.config.outputs[0], time="time", part_windows=size)
         ends = data.draw(st.lists(st.integers(0, 5), max_size=2), label="parts before each interruption")
         for number in [*ends, None]:
             advances = explain_table(plan, Path(place) / "out", use_threads, 2)
@@ -236,7 +237,7 @@ def test_files_chunks_and_interruptions_change_nothing(data):
 def test_threads_are_as_many_as_the_cores_that_may_be_used(monkeypatch):
     """Polars counts them, and minds the quota of a cgroup, which the mask of the process does not show."""
     monkeypatch.setattr(pl, "thread_pool_size", lambda: 3)
-    with use_threads(Plan(Model(MODEL), Path("table.csv"), MODEL.config.outputs[0]), None) as (_, at_most):
+    with use_threads(Plan(Model.of(MODEL), Path("table.csv"), MODEL.config.outputs[0]), None) as (_, at_most):
         assert at_most == 6  # two chunks for each
 
 

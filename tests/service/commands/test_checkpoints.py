@@ -112,13 +112,13 @@ def test_a_formula_has_the_stated_accuracy(run, saved):
     exec(nearest["python"], scope)
     (function,) = (value for name, value in scope.items() if callable(value) and not name.startswith("__"))
     *_, (judging, _) = split_reference(case.model)
-    for part in (judging.reference.windows, case.windows("eval")):
+    for part in (judging.reference.scaled, case.windows("eval")):
         windows = case.model.scaling.features_to_original(part)
         full = case.model.predict(windows)[:, 0]
         columns = dict(zip(names, windows[:, -1].T, strict=True))
         given = {s: columns[v["node"].removeprefix("feature:")] for s, v in nearest["variables"].items()}
         lost = ((function(**given) - full) ** 2).sum() / ((full - full.mean()) ** 2).sum()
-        if part is judging.reference.windows:
+        if part is judging.reference.scaled:
             assert nearest["r2"] == pytest.approx(1 - lost, abs=1e-9)
         assert 1 - lost >= 0.99
 
@@ -169,7 +169,7 @@ def test_pruning_writes_a_smaller_model_that_serves(tmp_path, run, serve, saved)
     assert after.config == before.config
     full, left = (model.reference_outputs[:, 0] for model in (before, after))
     r2 = 1 - ((full - left) ** 2).sum() / ((full - full.mean()) ** 2).sum()
-    windows = before.scaling.features_to_original(before.reference.windows)
+    windows = before.scaling.features_to_original(before.reference.scaled)
     errors = [np.abs(model.predict(windows) - model.reference.targets).mean() for model in (before, after)]
     n_edges = [sum(int(layer.mask.sum()) for layer in model.network.head) for model in (before, after)]
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]

@@ -16,7 +16,7 @@ def files(saved, tmp_path):
     rng = np.random.default_rng(0)
     rows = pl.DataFrame({name: rng.normal(size=300) for name in ("f0", "f1", "f2", "f3", "y")})
     model = saved(make_model("lstm"))
-    most = max(Model(load(model).loaded).importance().features, key=lambda each: each.share).name
+    most = max(Model.of(load(model)).importance().features, key=lambda each: each.share).name
     tables = {"old": rows[:260], "same": rows[260:], "far": rows[260:].with_columns(pl.col(most) + 9)}
     for name, table in tables.items():
         table.write_parquet(tmp_path / f"{name}.parquet")

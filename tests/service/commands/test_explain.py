@@ -19,16 +19,16 @@ def test_a_window_is_explained(run, saved):
     file = saved(make_model("lstm", targets=("y", "z")))
     model = load_checkpoint(file)
     document = json.loads(run("explain", file, "--window", "7", "--output-name", "z+1", "--json")[1])
-    ledger = explain_windows(model, model.reference.windows[7:8], 1, detail="features")
+    ledger = explain_windows(model, model.reference.scaled[7:8], 1, detail="features")
     assert list(document["contributions"].values()) == pytest.approx(ledger.contributions[0].tolist())
     total = document["baseline_prediction"] + sum(document["contributions"].values())
     assert total == pytest.approx(document["prediction"], abs=document["residual"] + 1e-9)
-    assert document["trust"]["sentence"] == str(Model(model).trust()[7])
+    assert document["trust"]["sentence"] == str(Model.of(model).trust()[7])
     assert document["target"] == model.reference.targets[7, 1] and document["time"] == model.reference.times[7]
     code, out, _ = run("explain", file)
-    last = explain_windows(model, model.reference.windows[-1:], 0, detail="features")
+    last = explain_windows(model, model.reference.scaled[-1:], 0, detail="features")
     assert code == 0 and f"{last.predictions[0]:+.4f}" in out and f"{last.baseline_prediction:+.4f}" in out
-    assert out.splitlines()[-1] == str(Model(model).trust()[159])
+    assert out.splitlines()[-1] == str(Model.of(model).trust()[159])
     order = re.findall(r"│ (f\d) ", out)
     sizes = dict(zip(model.config.feature_names, np.abs(last.contributions[0]), strict=True))
     assert order == sorted(sizes, key=lambda name: -sizes[name])
@@ -44,7 +44,7 @@ def test_where_all_reference_windows_overlap_none_is_compared(run, saved):
 def test_effects_are_printed_with_contributions(run, saved):
     """With --effects each row has the change without the feature and the change by the feature alone."""
     file = saved(make_model("lstm"))
-    model = Model(load_checkpoint(file))
+    model = Model.of(load_checkpoint(file))
     effects = model.explain(model.reference.windows[7], effects=True).effects
     document = json.loads(run("explain", file, "--window", "7", "--effects", "--json")[1])
     for number, effect in enumerate(document["effects"].values()):

@@ -97,7 +97,7 @@ def test_any_answer_repeats(service, name, n, seed, form, baseline, detail, line
     output = data.draw(names | st.lists(names, min_size=1, max_size=3, unique=True), label="output")
     body = {**make_body(model, n, seed, form, baseline), "detail": detail, "output": output, "tolerance": 0.01}
     answer = read_answer(ask(service, name, {**body, "progress": lines}, NDJSON if lines else None), "answer")
-    shown = repeat_answer(answer, body, Model(model))
+    shown = repeat_answer(answer, body, Model.of(model))
     assert (shown.agrees, shown.reasons, shown.warnings) == (True, [], [])
     assert shown.compared > len(answer[0]["explanations"]) * len(model.config.features)
     assert shown.largest_difference <= AGREEMENT
@@ -171,10 +171,10 @@ def test_effects_repeat(service, detail):
     body = {"instances": make_windows(model, 2).tolist(), "effects": True, "detail": detail}
     data = ask(service, "front", body)
     assert json.loads(data)["receipt"]["effects"] is True
-    assert repeat_answer(read_answer(data, "answer"), body, Model(model)).agrees
+    assert repeat_answer(read_answer(data, "answer"), body, Model.of(model)).agrees
     changed = json.loads(data)
     changed["explanations"][1]["effects"]["f1"]["alone"] += 0.1
-    assert not repeat_answer(read_answer(json.dumps(changed).encode(), "answer"), body, Model(model)).agrees
+    assert not repeat_answer(read_answer(json.dumps(changed).encode(), "answer"), body, Model.of(model)).agrees
 
 
 def test_shapley_values_repeat(service):
@@ -184,10 +184,10 @@ def test_shapley_values_repeat(service):
     asked = {"segments": segments, "method": "shapley", "orders": 4, "seed": 5}
     body = {"instances": make_windows(model, 2).tolist(), **asked}
     data = ask(service, "front", body)
-    assert repeat_answer(read_answer(data, "answer"), body, Model(model)).agrees
+    assert repeat_answer(read_answer(data, "answer"), body, Model.of(model)).agrees
     changed = json.loads(data)
     changed["receipt"]["shapley"]["seed"] = 6
-    assert not repeat_answer(read_answer(json.dumps(changed).encode(), "answer"), body, Model(model)).agrees
+    assert not repeat_answer(read_answer(json.dumps(changed).encode(), "answer"), body, Model.of(model)).agrees
 
 
 def test_a_receipt_is_given_on_request(service):
@@ -267,7 +267,7 @@ def test_no_forged_answer_agrees(answers, data):
         parent[path[-1]] = forge(parent[path[-1]], data.draw)
     assume(json.dumps(forged, sort_keys=True) != json.dumps(document, sort_keys=True))
     try:
-        shown = repeat_answer(read_answer(json.dumps(forged).encode(), "answer"), body, Model(model))
+        shown = repeat_answer(read_answer(json.dumps(forged).encode(), "answer"), body, Model.of(model))
     except KanscopeError:
         return
     assert not shown.agrees, path
@@ -293,7 +293,7 @@ def test_known_forgeries_do_not_agree(answers, change):
     document, body, model = answers[0]
     forged = copy.deepcopy(document)
     change(forged)
-    assert not repeat_answer(read_answer(json.dumps(forged).encode(), "answer"), body, Model(model)).agrees
+    assert not repeat_answer(read_answer(json.dumps(forged).encode(), "answer"), body, Model.of(model)).agrees
 
 
 def test_the_name_of_the_model_may_differ(answers):
@@ -301,7 +301,7 @@ def test_the_name_of_the_model_may_differ(answers):
     document, body, model = answers[0]
     renamed = {**document, "model_name": "other", "version": "7"}
     renamed["receipt"] = {**document["receipt"], "versions": {**document["receipt"]["versions"], "torch": "1.0"}}
-    shown = repeat_answer(read_answer(json.dumps(renamed).encode(), "answer"), body, Model(model))
+    shown = repeat_answer(read_answer(json.dumps(renamed).encode(), "answer"), body, Model.of(model))
     assert shown.agrees and len(shown.warnings) == 1
 
 

@@ -43,7 +43,7 @@ def test_a_table_becomes_a_checkpoint(tmp_path, table, run):
     for name in ("test_r2", "persistence_r2", "ridge_r2"):
         assert name in out and name in model.metrics
     assert f"sha256:{model.sha256[:12]}" in out
-    assert len(model.reference.times) == len(model.reference.windows) >= 128
+    assert len(model.reference.times) == len(model.reference.scaled) >= 128
 
 
 def test_intervals_are_trained_and_used(tmp_path, table, run):
@@ -56,7 +56,7 @@ def test_intervals_are_trained_and_used(tmp_path, table, run):
     assert model.levels == (0.5, 0.8, 0.9)
     for name in ("test_coverage 0.5", "test_winkler 0.9", "calibration_windows"):
         assert name in out and name in model.metrics
-    calibration = model.loaded.intervals.calibration
+    calibration = model.intervals.calibration
     sentence = f"Intervals at 0.5 and 0.8 and 0.9 are calibrated on {calibration.windows} windows, {calibration.first}"
     assert sentence in " ".join(out.split())
     forecasts = model.predict(model.reference.windows[:5], intervals="all")
@@ -105,7 +105,7 @@ def test_the_bundled_model_is_that_of_its_readme(tmp_path, run):
     for model in (bundled, again):
         assert model.config.recurrent == RecurrentConfig("lstm", 12) and model.config.head == plain_layers([12, 5, 1])
     assert [f.unit for f in again.config.features] == [f.unit for f in bundled.config.features]
-    assert len(bundled.reference.windows) == 512 and (BUNDLED / "nyc-weather.safetensors").stat().st_size < 1.5e6
+    assert len(bundled.reference.scaled) == 512 and (BUNDLED / "nyc-weather.safetensors").stat().st_size < 1.5e6
     for model in (bundled, again):
         assert model.metrics["test_r2"] >= 0.70
         assert model.metrics["ridge_r2"] == pytest.approx(0.690, abs=1e-3)
@@ -176,7 +176,7 @@ def test_fine_tuning_leaves_fewer_relevant_edges(tmp_path, run):
     before, after = load_checkpoint(bundled), load_checkpoint(file)
     assert code == 0 and before.provenance.parent is None
     assert (after.provenance.source, after.provenance.parent) == ("train", f"sha256:{before.sha256}")
-    assert after.config == before.config and after.reference.windows.shape == before.reference.windows.shape
+    assert after.config == before.config and after.reference.scaled.shape == before.reference.scaled.shape
     needed = [prune_by_rule(model, measure_importance(model, 0), PruningRule()).n_edges for model in (before, after)]
     assert needed[1] < needed[0] and f"{needed[1]} of 65" in out
     assert f"{before.metrics['test_r2']:.4f}" in out and f"{after.metrics['test_r2']:.4f}" in out

@@ -180,7 +180,7 @@ def test_a_model_in_use_is_not_dropped(few):
     few.get("m1")
     few.get("m2")
     assert in_memory(few) == {"m0", "m2"}
-    assert few.get("m0").model.loaded is used.loaded
+    assert few.get("m0").model is used
     others = [few.get("m1"), few.get("m2")]
     assert in_memory(few) == {"m0", "m1", "m2"}
     assert few.n_bytes == sum(entry.n_bytes for entry in few.entries)
@@ -197,7 +197,7 @@ def test_a_dropped_model_is_freed_at_once(few):
     model.explain(WINDOWS, baseline="reference", effects=True)
     model.report()
     assert len(model.reference.windows) == len(model.reference)
-    loaded = weakref.ref(model.loaded)
+    loaded = weakref.ref(model)
     gc.disable()
     try:
         del model

@@ -38,7 +38,7 @@ def models(tmp_path_factory):
         "several": several.with_config(replace(several.config, groups=PAIRS)),
         "classes": classes,
         "intervals": with_intervals(make_model("front", n_features=2, lookback=2, n_reference=20), "constant"),
-        "graph": read("SkipAroundHead").loaded,
+        "graph": read("SkipAroundHead"),
     }
     for name, model in made.items():
         save_checkpoint(model, plain / f"{name}.safetensors")
@@ -144,7 +144,7 @@ def test_a_model_that_is_held_keeps_its_results(models):
     registry = Registry(models[1] / "several.safetensors")
     registry.load()
     (entry,) = registry.entries
-    held, n_bytes = entry.served.model.loaded, entry.n_bytes
+    held, n_bytes = entry.served.model, entry.n_bytes
     prepared = entry.served.model.prepared
     assert n_bytes > prepared.n_bytes > 10_000
     assert not registries._release(entry)

@@ -112,7 +112,7 @@ def test_a_counterfactual_agrees_with_predict(service, name):
     assert np.array(found["instance"]) == pytest.approx(changed)
     assert found["distance"] == pytest.approx(sum(abs(change["shift_in_std"]) for change in found["changes"]))
     nearest = found["nearest_reference"]
-    reference = model.scaling.features_to_original(model.reference.windows.double())
+    reference = model.scaling.features_to_original(model.reference.scaled.double())
     apart = (np.array(found["instance"]) - reference) / model.scaling.feature_scale
     distances = np.sqrt((apart**2).mean(axis=(1, 2)))
     assert nearest["index"] == distances.argmin() and nearest["distance"] == pytest.approx(distances.min(), rel=1e-5)
@@ -171,7 +171,7 @@ def test_an_ablation_is_that_of_the_model_core(service, name, rule):
     answer = ask(service, name, "ablate", windows, **rule)
     limits = {part: rule[f"{part}_threshold"] for part in ("node", "edge") if f"{part}_threshold" in rule}
     core = {key: value for key, value in rule.items() if not key.endswith("threshold")}
-    found = Model(loaded).ablate(windows, loaded.config.outputs[-1], thresholds=limits or None, **core)
+    found = Model.of(loaded).ablate(windows, loaded.config.outputs[-1], thresholds=limits or None, **core)
     assert [one["prediction"] for one in answer["ablations"]] == pytest.approx(predict(service, name, windows))
     ablated = [one["ablated_prediction"] for one in answer["ablations"]]
     assert ablated == pytest.approx(found.ablated_predictions, abs=1e-6 * loaded.output_std[-1])
@@ -283,7 +283,7 @@ def test_the_deadline_ends_a_search(client):
 @pytest.mark.thorough("compares two models as wholes")
 def test_the_comparison_of_versions_is_that_of_the_library(client, versions):
     """Every number is that of `Model.compare`, cached with its ETag, and 0 for a model with itself."""
-    new, old = (Model(make_model(seed=seed)) for seed in (5, 0))
+    new, old = (Model.of(make_model(seed=seed)) for seed in (5, 0))
     answer = client.get("/v1/models/m/comparison?against_version=1")
     document = answer.json()
     found = new.compare(old)

@@ -163,8 +163,8 @@ def test_the_command_calibrates_as_the_library(folder, run, tmp_path):
     )
     assert code == 0, error
     assert str(out) in text and "intervals at 0.5, 0.9 (constant), calibrated on" in text
-    expected = load(folder / "load.safetensors").calibrate(FRAME, intervals=(0.5, 0.9)).loaded.intervals
-    np.testing.assert_allclose(load(out).loaded.intervals.below, expected.below)
+    expected = load(folder / "load.safetensors").calibrate(FRAME, intervals=(0.5, 0.9)).intervals
+    np.testing.assert_allclose(load(out).intervals.below, expected.below)
     code, text, _ = run("inspect", out)
     assert code == 0 and "(constant), calibrated on" in text and "(constant)" in repr(load(out))
     code, _, error = run("calibrate", folder / "load.safetensors", folder / "table.csv", "-o", out, "--intervals", "x")
@@ -191,7 +191,7 @@ def test_a_target_is_named_where_there_are_several(client):
     of_b = {name: column for name, column in rows.items() if name != "a"}
     assert ask(client, "plain", series=of_b)["error"] == "target is missing; the targets are a, b"
     answer = ask(client, "plain", series=of_b, target="b", detail="rows")
-    found = Model(PLAIN).backtest(rows, "b")
+    found = Model.of(PLAIN).backtest(rows, "b")
     assert answer["metrics"]["mae"] == pytest.approx(found.metrics.mae) and answer["metrics"]["skill"] == {
         "persistence": None
     }

@@ -29,7 +29,7 @@ def model(tmp_path_factory):
 def test_the_answer_is_that_of_the_library(serve, model):
     """Inputs, shares, effects, nDCG and errors, of every forecast, as all are explained."""
     loaded = kanmodel.load(model)
-    windows = make_windows(loaded.loaded, 30) + loaded.scaling.feature_scale
+    windows = make_windows(loaded, 30) + loaded.scaling.feature_scale
     actual = np.linspace(-1, 1, 30)
     with serve(models=model, **ALL_EXPLAINED) as client:
         for at in range(0, 30, 10):

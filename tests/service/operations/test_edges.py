@@ -29,7 +29,7 @@ def test_the_answer_is_the_curve(service):
     assert answer["line"] == vars(curve.line)
     assert answer["scores"] == dict(curve.edge.scores)
     assert answer["support"]["p01"] == curve.support.p01
-    assert sum(answer["support"]["histogram"]["counts"]) == model.reference.windows[..., 0].numel()
+    assert sum(answer["support"]["histogram"]["counts"]) == model.reference.scaled[..., 0].numel()
 
 
 def test_base_and_spline_add_up_to_the_curve(service):

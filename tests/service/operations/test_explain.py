@@ -69,7 +69,7 @@ def test_the_answer_is_the_ledger(each_service):
 @pytest.mark.parametrize("detail", ["features", "steps", "flow"])
 def test_effects_are_those_of_the_library(service, detail):
     """Per feature, and with steps per cell, `removed` and `alone` are the model's; absent by default."""
-    model = Model(service.models["two"])
+    model = Model.of(service.models["two"])
     answer = ask(service, "two", output=["a+1", "b+2"], detail=detail, effects=True)
     windows = make_windows(service.models["two"], 2)
     for explanation in answer["explanations"]:
@@ -91,7 +91,7 @@ def test_effects_of_groups_are_those_of_the_library(service, segments):
     groups = {"pair": ["f0", "f3"]}
     answer = ask(service, "front", effects=True, groups=groups, segments=segments)
     windows = make_windows(service.models["front"], 2)
-    found = Model(service.models["front"]).explain(windows, groups=groups, segments=segments, effects=True)
+    found = Model.of(service.models["front"]).explain(windows, groups=groups, segments=segments, effects=True)
     for window, explanation in enumerate(answer["explanations"]):
         by_group = explanation["effects_by_group"]
         assert list(by_group) == list(explanation["contributions_by_group"]) == list(found.group_names)
@@ -107,7 +107,7 @@ def test_shapley_values_are_those_of_the_library(service, segments):
     asked = {"groups": {"pair": ["f0", "f3"]}, "segments": segments, "method": "shapley", "orders": 6, "seed": 2}
     answer = ask(service, "front", **asked, receipt=True)
     windows = make_windows(service.models["front"], 2)
-    found = Model(service.models["front"]).explain(windows, **asked)
+    found = Model.of(service.models["front"]).explain(windows, **asked)
     for window, explanation in enumerate(answer["explanations"]):
         for name, values in found.shapley._asdict().items():
             given = explanation["shapley" if name == "values" else "shapley_standard_error"]

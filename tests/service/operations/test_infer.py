@@ -217,7 +217,7 @@ def test_a_version_is_reached_by_its_path(serve, tmp_path):
 @pytest.mark.parametrize("is_binary", [False, True])
 def test_distances_and_p_values_are_those_of_the_library(service, model, windows, is_binary):
     """One of each for each window, beside the forecasts alone or with explanations; without `trust` none."""
-    found = Model(model).trust(windows)
+    found = Model.of(model).trust(windows)
     asked = {"trust": True, "binary_data_output": is_binary}
     for more in ({}, {"explain": True}):
         answer = read(service.post(INFER, make_tensors(windows.tolist(), **asked, **more)))

@@ -52,7 +52,7 @@ def known(models):
 
 
 def windows_of(model, n=3, seed=1):
-    return make_windows(model.loaded, n, seed)
+    return make_windows(model, n, seed)
 
 
 def ask(client, name, verb, windows, **members):

@@ -64,8 +64,8 @@ def client(serve, tmp_path_factory):
     save_checkpoint(make_encoded(FRAME, LONG, LOOKBACK, horizon=HORIZON), folder / "shops.safetensors")
     save_checkpoint(make_encoded(TABLE, WIDE), folder / "wide.safetensors")
     with serve(models=folder, max_windows=200) as client:
-        client.model = Model(load_checkpoint(folder / "shops.safetensors"))
-        client.wide = Model(load_checkpoint(folder / "wide.safetensors"))
+        client.model = Model.of(load_checkpoint(folder / "shops.safetensors"))
+        client.wide = Model.of(load_checkpoint(folder / "wide.safetensors"))
         yield client
 
 

@@ -47,7 +47,7 @@ def test_whole_numbers_are_numbers(service):
 def test_warns_of_the_most_extreme_value_outside_the_training_range(service):
     """One warning per instance and feature, for the step furthest outside; :explain returns the same ones."""
     model = service.models["nyc-weather"]
-    windows = model.scaling.features_to_original(model.reference.windows[:2])
+    windows = model.scaling.features_to_original(model.reference.scaled[:2])
     windows[1, 3, 0], windows[1, 5, 0], windows[1, 7, 0] = 41.2, 45.5, -20.0
     answer = service.post("/v1/models/nyc-weather:predict", {"instances": windows.tolist()}).json()
     low, high = model.config.features[0].min, model.config.features[0].max
@@ -82,7 +82,7 @@ def test_states_how_unlike_the_reference_windows_each_instance_is(each_service, 
     model = each_service.models[name]
     windows = make_windows(model, 8)
     far = windows[3, 0, 1] = model.config.features[1].max + 5 * model.config.features[1].std
-    expected, found = Model(model).trust(windows), []
+    expected, found = Model.of(model).trust(windows), []
     for verb, body in (
         ("predict", {"instances": windows.tolist()}),
         ("predict", {"columns": columns_of(model, windows)}),

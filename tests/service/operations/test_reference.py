@@ -23,7 +23,7 @@ def test_a_reference_window_is_that_of_the_checkpoint(service, name):
     """The window is in original units with target and time, and can be sent back to :predict."""
     model = service.models[name]
     answer = service.get(f"/v1/models/{name}/reference/3").json()
-    windows = model.scaling.features_to_original(model.reference.windows)
+    windows = model.scaling.features_to_original(model.reference.scaled)
     np.testing.assert_allclose(answer["instance"], windows[3], rtol=1e-6)
     assert (answer["index"], answer["reference_windows"]) == (3, len(windows))
     if name != "front":  # targets are unknown
@@ -67,7 +67,7 @@ def test_the_list_has_the_contributions_that_explain_gives(service, name):
     output = model.config.outputs[-1]
     query = {"contributions": True, "output": output, "offset": 5, "limit": 3}
     rows = service.get(f"/v1/models/{name}/reference", params=query).json()["windows"]
-    windows = model.scaling.features_to_original(model.reference.windows)[5:8]
+    windows = model.scaling.features_to_original(model.reference.scaled)[5:8]
     explained = service.post(
         f"/v1/models/{name}:explain", {"instances": windows.tolist(), "output": output, "tolerance": 1e-4}
     ).json()["explanations"]
@@ -143,7 +143,7 @@ def test_global_answers_state_the_reference_windows(service, path):
         answer = answer.get("graph", answer)
         span = {"windows": len(model.reference.windows), "first": model.reference.times[0]}
         assert span | {"last": model.reference.times[-1]} == {key: answer["reference"][key] for key in (*span, "last")}
-        unlike = [each.feature for each in model.reference_coverage if each.differences]
+        unlike = [each.feature for each in model.reference.coverage if each.differences]
         assert [warning["features"] for warning in answer["warnings"]] == ([unlike] if unlike else [])
     (warning,) = service.get("/v1/models/nyc-weather/attributions").json()["warnings"]
     assert warning["code"] == "reference_unlike_training" and len(warning["features"]) == 7

@@ -58,8 +58,8 @@ def client(serve, tmp_path_factory):
     hourly = PLAIN.with_config(replace(PLAIN.config, time=TimeColumn("hour", 3600.0, 1.5, True)))
     save_checkpoint(hourly, folder / "hourly.safetensors")
     with serve(models=folder, max_windows=100) as client:
-        client.model = Model(load_checkpoint(folder / "load.safetensors"))
-        client.hourly = Model(load_checkpoint(folder / "hourly.safetensors"))
+        client.model = Model.of(load_checkpoint(folder / "load.safetensors"))
+        client.hourly = Model.of(load_checkpoint(folder / "hourly.safetensors"))
         yield client
 
 
@@ -228,7 +228,7 @@ def test_a_receipt_of_a_series_repeats(client, tmp_path, capsys):
     answer = ask(client, "explain", receipt=True, series=series_of(FRAME), last=2, gaps="skip")
     (tmp_path / "answer.json").write_bytes(answer.content)
     (tmp_path / "body.json").write_bytes(answer.request.content)
-    save_checkpoint(client.model.loaded, tmp_path / "m.safetensors")
+    save_checkpoint(client.model, tmp_path / "m.safetensors")
     repeat(tmp_path / "answer.json", tmp_path / "body.json", tmp_path / "m.safetensors", True)
     assert '"agrees": true' in capsys.readouterr().out
 

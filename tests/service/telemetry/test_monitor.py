@@ -27,7 +27,7 @@ Watch = Callable[..., Monitor]
 
 @pytest.fixture(scope="module")
 def served() -> Served:
-    return Served("load", Model(with_intervals(make_model("lstm", targets=("a", "b"))), "load"))
+    return Served("load", Model.of(with_intervals(make_model("lstm", targets=("a", "b"))), "load"))
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def hours(monitor: Monitor, served: Served) -> Tally:
 
 def test_forecasts_are_counted_as_the_library_does(watch, metrics, served):
     """Requests of any size, together or one by one: the sums of an hour, and counters, are those of `Tally.of`."""
-    monitor, windows = watch(), make_windows(served.model.loaded, 200)
+    monitor, windows = watch(), make_windows(served.model, 200)
     predictions, start = served.model.predict(windows), 0
     for number, size in enumerate((1, 1, 50, 1, 100, 47)):
         monitor.watch(served, windows[start : start + size], predictions[start : start + size], f"{number}")
@@ -91,7 +91,7 @@ def test_forecasts_are_counted_as_the_library_does(watch, metrics, served):
 
 def test_four_monitors_count_as_one(watch, served, tmp_path):
     """The same traffic, spread over monitors with one file, gives the same hours, and outcomes find their forecasts."""
-    windows = make_windows(served.model.loaded, 400)
+    windows = make_windows(served.model, 400)
     predictions = served.model.predict(windows)
     one, four = watch(), [watch(monitor=tmp_path / "file") for _ in range(4)]
     for number in range(400):
@@ -107,8 +107,8 @@ def test_four_monitors_count_as_one(watch, served, tmp_path):
 
 def test_errors_and_coverage_are_those_of_the_forecasts(watch, metrics, served):
     """By sign in the metrics, so that sums and magnitudes add up; intervals only of forecasts that had them."""
-    monitor, windows = watch(), make_windows(served.model.loaded, 60)
-    predictions, lower, upper = served.model.loaded.predict_bounds(windows)
+    monitor, windows = watch(), make_windows(served.model, 60)
+    predictions, lower, upper = served.model.predict_bounds(windows)
     actual = predictions[:, 0] + np.random.default_rng(0).normal(size=60) * (upper - lower)[0, :, 0]
     monitor.watch(served, windows[:40], predictions[:40], "with", bounds=[lower[:, :40], upper[:, :40]])
     monitor.watch(served, windows[40:], predictions[40:], "without")
@@ -136,7 +136,7 @@ def test_errors_and_coverage_are_those_of_the_forecasts(watch, metrics, served):
 
 def test_each_forecast_is_drawn_with_the_same_probability(watch, served):
     """Windows of large requests as those of small ones; at a share of 1 all, at 0 none."""
-    windows = make_windows(served.model.loaded, 50)
+    windows = make_windows(served.model, 50)
     predictions, drawn = served.model.predict(windows), np.zeros(50)
     monitor = watch(monitor_share=0.1)
     for number in range(400):
@@ -156,7 +156,7 @@ def test_each_forecast_is_drawn_with_the_same_probability(watch, served):
 def test_memory_is_constant(watch, served):
     """However many forecasts there are, and whether or not any has an outcome."""
     monitor = watch(monitor_bytes=1 << 20)
-    windows = np.repeat(make_windows(served.model.loaded, 50), 20, axis=0)
+    windows = np.repeat(make_windows(served.model, 50), 20, axis=0)
     predictions = served.model.predict(windows)
 
     def feed(n: int) -> int:
@@ -178,7 +178,7 @@ def test_memory_is_constant(watch, served):
 def test_what_does_not_fit_in_the_queue_is_counted(watch, metrics, served, monkeypatch):
     """A thread that is too slow delays no request: forecasts beyond the queue are not counted, which is said."""
     monkeypatch.setattr(module, "QUEUE_BYTES", 50_000)
-    monitor, windows = watch(), make_windows(served.model.loaded, 10)
+    monitor, windows = watch(), make_windows(served.model, 10)
     predictions = served.model.predict(windows)
     for number in range(100):
         monitor.watch(served, windows, predictions, f"{number}")
@@ -188,7 +188,7 @@ def test_what_does_not_fit_in_the_queue_is_counted(watch, metrics, served, monke
 
 def test_a_file_that_cannot_be_written_loses_no_count(watch, metrics, served, caplog, monkeypatch):
     """What is counted waits until it can be; forecasts cannot have outcomes, which the log and a metric say once."""
-    monitor, windows = watch(monitor_seconds=0.01), make_windows(served.model.loaded, 10)
+    monitor, windows = watch(monitor_seconds=0.01), make_windows(served.model, 10)
     predictions, write = served.model.predict(windows), monitor.history.write
 
     def fail(*_: Any) -> None:
@@ -209,7 +209,7 @@ def test_a_file_that_cannot_be_written_loses_no_count(watch, metrics, served, ca
 def test_a_model_that_cannot_be_counted_does_not_affect_others(watch, metrics, served, caplog, monkeypatch):
     """Its forecasts are lost to the counts, which is said."""
     other = Served("other", served.model, "1")
-    monitor, windows, make = watch(), make_windows(served.model.loaded, 10), module.Counter.make
+    monitor, windows, make = watch(), make_windows(served.model, 10), module.Counter.make
 
     def refuse(one: Any, metrics: Metrics) -> module.Counter:
         if one.name == "other":
@@ -225,8 +225,8 @@ def test_a_model_that_cannot_be_counted_does_not_affect_others(watch, metrics, s
 
 def test_a_model_of_many_features_has_some_in_the_metrics(watch, metrics):
     """The first 100, and all of them in the hours."""
-    wide = Served("wide", Model(make_model("head", n_features=120, lookback=1, n_reference=20), "wide"))
-    monitor, windows = watch(), make_windows(wide.model.loaded, 5)
+    wide = Served("wide", Model.of(make_model("head", n_features=120, lookback=1, n_reference=20), "wide"))
+    monitor, windows = watch(), make_windows(wide.model, 5)
     monitor.watch(wide, windows, wide.model.predict(windows), "a")
     assert hours(monitor, wide).inputs.sum() == 5 * 120
     assert sum(samples(metrics, "watched_values_total").values()) == 5 * 101
@@ -235,7 +235,7 @@ def test_a_model_of_many_features_has_some_in_the_metrics(watch, metrics):
 def test_the_rest_is_counted_at_the_end(metrics, served, tmp_path):
     """Closing writes what waits, though the time between two writes is long."""
     settings = Settings(monitor=tmp_path / "file", monitor_share=0, monitor_seconds=1000)
-    monitor, windows = Monitor(settings, metrics), make_windows(served.model.loaded, 10)
+    monitor, windows = Monitor(settings, metrics), make_windows(served.model, 10)
     monitor.start()
     monitor.watch(served, windows, served.model.predict(windows), "a")
     monitor.close()

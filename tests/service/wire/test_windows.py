@@ -63,7 +63,7 @@ def test_a_request_names_groups(client):
 @pytest.mark.parametrize("groups", [{}, GROUPS])
 def test_a_request_names_segments(client, groups):
     """By segment, the contributions of a name sum to those of its features and steps."""
-    grouped = Model(PLAIN).explain(WINDOWS, groups=groups, segments=SEGMENTS, detail="steps")
+    grouped = Model.of(PLAIN).explain(WINDOWS, groups=groups, segments=SEGMENTS, detail="steps")
     for number, one in enumerate(explain(client, groups=groups, segments=SEGMENTS, detail="steps")):
         found = [list(values.values()) for values in one["contributions_by_group"].values()]
         np.testing.assert_allclose(found, grouped.contributions_by_group[number], atol=1e-9)
@@ -147,7 +147,7 @@ def test_groups_of_the_open_inference_protocol(client):
     parameters = {"explain": True, "groups": json.dumps(GROUPS), "segments": json.dumps(SEGMENTS)}
     answer = client.post("/v2/models/plain/infer", json=make_tensors(BODY["instances"], **parameters)).json()
     tensors = {tensor["name"]: np.reshape(tensor["data"], tensor["shape"]) for tensor in answer["outputs"]}
-    expected = Model(PLAIN).explain(WINDOWS, groups=GROUPS, segments=SEGMENTS, detail="steps").contributions_by_group
+    expected = Model.of(PLAIN).explain(WINDOWS, groups=GROUPS, segments=SEGMENTS, detail="steps").contributions_by_group
     np.testing.assert_allclose(tensors["contributions_by_group"], expected[:, None], atol=1e-9)
     assert answer["parameters"]["groups"] == ["pair", "three", "f2"]
     assert answer["parameters"]["segments"] == ["late", "early"]
@@ -252,7 +252,7 @@ def test_a_model_is_described_with_its_groups(client):
 
 def test_requests_share_a_pass_only_where_they_sum_the_same():
     """Requests with other groups, segments or orders are computed separately; each gets its own result."""
-    served = Served("plain", Model(PLAIN))
+    served = Served("plain", Model.of(PLAIN))
     asked = [
         {},
         {"groups": GROUPS},
@@ -274,7 +274,7 @@ def test_a_plus_that_a_query_does_not_escape_is_one_all_the_same(service):
 
 def test_names_with_spaces_are_distinguished():
     """An exact name takes precedence, and only the last space may stand for a plus."""
-    model = Model(with_intervals(make_model(targets=("a", "a b", "a 1"))))
+    model = Model.of(with_intervals(make_model(targets=("a", "a b", "a 1"))))
     assert model.outputs == ("a+1", "a b+1", "a 1+1")
     for name in (*model.outputs, *model.bounds):
         assert read_output(name, model) == name
@@ -285,4 +285,4 @@ def test_names_with_spaces_are_distinguished():
 def test_other_names_are_refused(name):
     """The error has the name as sent and lists the existing ones."""
     with pytest.raises(NotFoundError, match=f"output does not exist: '{name}'; the outputs are a\\+1"):
-        read_output(name, Model(make_model(targets=("a", "c"))))
+        read_output(name, Model.of(make_model(targets=("a", "c"))))

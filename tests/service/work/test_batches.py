@@ -179,7 +179,7 @@ def test_batched_requests_have_the_results_they_have_alone(service, output):
     """Requests with several windows each, numbered from 0, have their own results if they share a pass."""
     model = service.models["two"]
     windows, std = make_windows(model, 9), model.output_std.max()
-    served = Served("two", Model(model))
+    served = Served("two", Model.of(model))
     questions = [
         read_question(
             json.dumps({"instances": part.tolist(), "output": output, "detail": "flow"}).encode(), served, Settings()

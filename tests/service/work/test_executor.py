@@ -175,7 +175,7 @@ def test_expired_requests_are_not_computed():
 
 def test_explanations_take_no_places_of_forecasts():
     """While explanations fill their queue, a forecast is computed at once and another explanation is refused."""
-    model = Model(make_model("head"))
+    model = Model.of(make_model("head"))
 
     async def scenario(work):
         slow = await start_all(*(work.run(taking(100), "explanation", UNKNOWN, number) for number in range(ALONE)))
@@ -193,7 +193,7 @@ def test_explanations_take_no_places_of_forecasts():
 
 def test_forecasts_past_their_places_are_refused():
     """A request beyond the limit is refused with a time to retry; a place that is freed can be taken."""
-    model = Model(make_model("head"))
+    model = Model.of(make_model("head"))
 
     async def scenario(work):
         many = [work.predict(model, make_windows(model, 1), Deadline.after(9)) for _ in range(BOUNDS.forecasts + 2)]
@@ -603,7 +603,7 @@ def test_closing_ends_an_endless_computation():
 
 def test_no_forecast_waits_for_other_work():
     """Forecasts are computed while every other thread is busy."""
-    model = Model(make_model("head"))
+    model = Model.of(make_model("head"))
     go_on = threading.Event()
 
     async def scenario(work):

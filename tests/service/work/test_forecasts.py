@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from virtual import VirtualWorker, run_virtually
 
 from kanmodel import Model, NonFiniteError
-from kanmodel.checkpoint import refuse_non_finite_outputs
+from kanmodel.forecaster import refuse_non_finite_outputs
 from service.telemetry.metrics import Metrics
 from service.wire.errors import DeadlineError
 from service.wire.security import OWNER
@@ -26,8 +26,8 @@ from service.work.executor import Executor
 from service.work.forecasts import BATCH_WINDOWS, ForecastRequest, Forecasts
 from service.work.jobs import FREE, IN_PLACE, ComputeThread, Cost, Deadline
 
-MODEL = Model(replace(make_model("head"), sha256="a"))
-OTHER = Model(replace(make_model("head", seed=1), sha256="b"))
+MODEL = Model.of(replace(make_model("head"), sha256="a"))
+OTHER = Model.of(replace(make_model("head", seed=1), sha256="b"))
 LATE = Deadline(1e9, 1e9)
 
 

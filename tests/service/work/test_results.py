@@ -49,7 +49,7 @@ def computed(folder, monkeypatch):
 
 def serve_model(name, seed=0, **options):
     """A model with a checkpoint of its own."""
-    return Served(name, Model(replace(make_model("head", seed, **options), sha256=name)))
+    return Served(name, Model.of(replace(make_model("head", seed, **options), sha256=name)))
 
 
 def run(scenario, size=64, served=()):
@@ -135,7 +135,7 @@ def test_a_model_whose_results_fail_does_not_block_the_others(computed, monkeypa
     measure = core.measure_importance
 
     def fail_for_bad(model, *rest):
-        if model is bad.model.loaded:
+        if model is bad.model:
             raise NonFiniteError("outputs[0] must be finite")
         return measure(model, *rest)
 

@@ -33,7 +33,7 @@ def samples(client, name):
 def test_contributions_are_those_of_the_forecasts(serve, model):
     """By name and sign, with the reference's mean beside them, also of forecasts that were asked for in one request."""
     loaded = kanmodel.load(model)
-    windows = make_windows(loaded.loaded, 20)
+    windows = make_windows(loaded, 20)
     settings = {"monitor_share": 1, "monitor_cpu": 1, "monitor_seconds": 0.05}
     with serve(models=model, **settings) as client:
         for part in (windows[:1], windows[1:]):
@@ -61,7 +61,7 @@ def test_contributions_are_those_of_the_forecasts(serve, model):
 def test_explanations_keep_to_the_budget(serve, model):
     """What is drawn beyond it is not explained: a few batches, after which the budget is used up for long."""
     loaded = kanmodel.load(model)
-    body = {"instances": make_windows(loaded.loaded, 40).tolist()}
+    body = {"instances": make_windows(loaded, 40).tolist()}
     with serve(models=model, monitor_share=1, monitor_cpu=0.001, monitor_seconds=0.02) as client:
         poll(lambda: client.post(f"{PATH}:predict", json=body) and samples(client, "watched_explained_total"))
         for _ in range(30):
@@ -74,6 +74,6 @@ def test_a_share_of_0_explains_nothing(serve, model):
     """And states no reference, since nothing is compared with it."""
     loaded = kanmodel.load(model)
     with serve(models=model, monitor_seconds=0.02) as client:
-        client.post(f"{PATH}:predict", json={"instances": make_windows(loaded.loaded, 40).tolist()})
+        client.post(f"{PATH}:predict", json={"instances": make_windows(loaded, 40).tolist()})
         poll(lambda: sum(samples(client, "watched_values_total").values()))
         assert samples(client, "watched_explained_total") == samples(client, "watched_reference_contribution") == {}

@@ -19,8 +19,9 @@ from waiting import poll
 from kanmodel import Model, computing
 from kanmodel import model as core
 from kanmodel.attribution.explanation import explain_windows
-from kanmodel.checkpoint import Provenance, Reference, load_checkpoint, save_checkpoint
+from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.computing import pause
+from kanmodel.forecaster import Provenance, Reference
 from kanmodel.network.chain import Network
 from kanmodel.network.config import RecurrentConfig, plain_layers
 from kanmodel.show.network import draw_topology
@@ -56,7 +57,7 @@ def wide(tmp_path_factory):
     config = replace(
         small.config, head=plain_layers([64, 16, 1]), recurrent=RecurrentConfig("lstm", 64), dtype="float32"
     )
-    reference = Reference(small.reference.windows.to(torch.float32))
+    reference = Reference(small.reference.scaled.to(torch.float32), config)
     folder = tmp_path_factory.mktemp("wide")
     model = replace(
         small, network=Network(config), reference=reference, provenance=Provenance.now("train", verified=True)
@@ -130,10 +131,10 @@ def test_explanations_take_no_more_bytes_than_estimated(service, name, detail):
     from service.settings import Settings
 
     model = service.models[name] if name in service.models else BOUNDED[name]
-    outputs = [*model.config.outputs[:4], *Model(model).bounds[2::3][:8]]
+    outputs = [*model.config.outputs[:4], *Model.of(model).bounds[2::3][:8]]
     members = {"output": outputs, "detail": detail, "baseline": {"reference": 2}}
     body = json.dumps(body_of(model, 2, **members)).encode()
-    question = read_question(body, Served(name, Model(model)), Settings())
+    question = read_question(body, Served(name, Model.of(model)), Settings())
     explain_all(question)  # what is made once
     tracemalloc.start()
     try:
@@ -150,7 +151,7 @@ def test_explanations_take_no_more_bytes_than_estimated(service, name, detail):
 @pytest.mark.parametrize("name", BOUNDED)
 def test_intervals_take_no_more_bytes_than_estimated(name):
     """The estimate covers their arrays and lists, up to the encoded response; of 24 outputs with 2 levels, say."""
-    bounding = WithBounds(Model(BOUNDED[name]))
+    bounding = WithBounds(Model.of(BOUNDED[name]))
     windows = make_windows(BOUNDED[name], 200)
     values = bounding.predict(windows)
     tracemalloc.start()
@@ -166,7 +167,7 @@ def test_intervals_take_no_more_bytes_than_estimated(name):
 
 def test_curves_take_no_more_bytes_than_estimated(service):
     """The estimate covers sampling up to the encoded response."""
-    model = Model(service.models["two"])
+    model = Model.of(service.models["two"])
     topology = model.topology(fidelity=1.0)
     edges = topology.kan_edges
     model.curves(edges, 11)
@@ -182,7 +183,7 @@ def test_curves_take_no_more_bytes_than_estimated(service):
 @pytest.fixture(scope="module")
 def dense():
     """The topology of a model with 1230 edges, all of them kept."""
-    return Model(make_model("head", n_features=40, n_hidden=30, n_reference=24, with_targets=False)).topology(
+    return Model.of(make_model("head", n_features=40, n_hidden=30, n_reference=24, with_targets=False)).topology(
         fidelity=1.0
     )
 
@@ -190,7 +191,7 @@ def dense():
 @pytest.mark.parametrize("drawn", [False, True])
 def test_graphs_take_no_more_bytes_than_estimated(dense, drawn):
     """The estimate covers graphs without curves, up to the encoded response."""
-    model, topology = Model(make_model("head")), dense
+    model, topology = Model.of(make_model("head")), dense
     tracemalloc.start()
     try:
         if drawn:

@@ -13,8 +13,9 @@ from thorough import examples, few_of
 
 from kanmodel.attribution.baseline import Baseline, ReferenceBaselines, baseline_windows
 from kanmodel.attribution.explanation import LedgerOptions, explain_windows
-from kanmodel.checkpoint import Forecaster, Reference, load_checkpoint
+from kanmodel.checkpoint import load_checkpoint
 from kanmodel.errors import DataError
+from kanmodel.forecaster import Forecaster, Reference
 from kanmodel.network.bases import BSpline, Gaussian, Line, MexicanHat, Sech2
 from kanmodel.network.chain import Network
 from kanmodel.network.config import LayerConfig, ModelConfig, RecurrentConfig, plain_layers
@@ -46,7 +47,9 @@ def two_units(weight, places=(0.5, 0.5), dtype="float64"):
         network.head[0].scale_spline.zero_()
         network.head[0].scale_base.copy_(torch.tensor([[1.0, -1.0]]))
     windows = np.random.default_rng(0).uniform(-1, 1, size=(200, 1, 2))
-    return Forecaster(network, Reference(torch.from_numpy(windows).to(getattr(torch, dtype))), {}, PROVENANCE)
+    return Forecaster(
+        network, Reference(torch.from_numpy(windows).to(getattr(torch, dtype)), network.config), {}, PROVENANCE
+    )
 
 
 def explain_between(model, start, end, options=None):
@@ -143,7 +146,7 @@ def make_adversary(seed, largest):
             layer.scale_spline.fill_(float(rng.integers(2)))
             layer.coef.copy_(torch.from_numpy(rng.normal(scale=0.5, size=tuple(layer.coef.shape))))
     windows = torch.from_numpy(rng.uniform(-1, 1, size=(100, *shape)))
-    return Forecaster(network, Reference(windows), {}, PROVENANCE), start, end
+    return Forecaster(network, Reference(windows, network.config), {}, PROVENANCE), start, end
 
 
 def test_entries_are_within_three_errors():
@@ -189,7 +192,7 @@ def test_windows_that_jump():
     n = 12
     for number in range(n):
         model = jumping_models()[number % len(JUMPING)]
-        start, other = model.reference.windows[rng.choice(len(model.reference.windows), 2, replace=False)].numpy()
+        start, other = model.reference.scaled[rng.choice(len(model.reference.scaled), 2, replace=False)].numpy()
         end = start + (other - start) * np.exp(rng.uniform(np.log(3), np.log(1000)))
         if rng.random() < 0.5:  # a single feature
             feature = rng.integers(start.shape[1])
@@ -252,7 +255,7 @@ def test_a_jump_too_far_for_float32():
     """
     model = load_checkpoint(BUNDLED / "nyc-weather.safetensors")
     start = model.to_model_units(baseline_windows(model, Baseline())).double()
-    reference = model.reference.windows.double()
+    reference = model.reference.scaled.double()
     windows = (start + 540 * (reference[265] - reference[355])).float()
     ledger = explain_windows(model, windows, 0)
     way, total = windows.double() - start, 0.0
@@ -274,7 +277,7 @@ def test_a_jump_that_a_fixed_rule_misses():
     """
     model = load_case("pykan_head").model
     start = model.to_model_units(baseline_windows(model, Baseline()))[0].numpy()
-    reference = model.reference.windows.numpy()
+    reference = model.reference.scaled.numpy()
     end = reference[228].copy()
     end[:, 2] += 104.0144 * (reference[59, :, 2] - end[:, 2])
     ledger = explain_between(model, start, end)
@@ -317,7 +320,7 @@ def test_expected_gradients_have_the_largest_error():
     model = make_model("lstm", n_reference=20)
     windows = model.to_model_units(make_windows(model, 4))
     found = explain_windows(model, windows, 0, ReferenceBaselines(5, seed=1))
-    instances = model.scaling.features_to_original(model.reference.windows)
+    instances = model.scaling.features_to_original(model.reference.scaled)
     chosen = np.random.default_rng(1).choice(20, 5, replace=False)
     singles = [explain_windows(model, windows, 0, Baseline("instance", instance=instances[one])) for one in chosen]
     np.testing.assert_array_equal(found.error, np.max([single.error for single in singles], axis=0))
@@ -354,7 +357,7 @@ def product_of_bumps(bases, peaks):
         last.coef.fill_(1)
         last.scale_base.zero_()
     windows = np.random.default_rng(0).uniform(-1, 1, size=(300, 1, 2))
-    return Forecaster(network, Reference(torch.from_numpy(windows)), {}, PROVENANCE)
+    return Forecaster(network, Reference(torch.from_numpy(windows), network.config), {}, PROVENANCE)
 
 
 def integrate_gauss(model, start, end, panels=2000):
