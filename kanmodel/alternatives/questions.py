@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 
+from kanmodel.alternatives.changeable import Goal, SearchOptions
 from kanmodel.alternatives.counterfactual import Counterfactuals
-from kanmodel.alternatives.shifts import Goal, Search
 from kanmodel.alternatives.what_if import DEFAULT_POINTS, WhatIf
 from kanmodel.forecaster import Forecaster
 from kanmodel.question import Question, Windows
@@ -77,14 +77,14 @@ class CounterfactualQuestion(Question[Counterfactuals]):
     between: Sequence[float] | None = None
     features: Sequence[str] | str | None = None
     steps: Sequence[int] | None = None
-    max_features: int = Search.max_features
+    max_features: int = SearchOptions.max_features
     within_training_range: bool = True
 
     def answer(self, model: Forecaster) -> Counterfactuals:
         """The smallest changes that were found."""
         holder, output = model.find_output(self.output)
         goal = Goal.of(self.at_least, self.at_most, self.between)
-        search = Search(self.features, self.steps, self.max_features, self.within_training_range)
+        search = SearchOptions(self.features, self.steps, self.max_features, self.within_training_range)
         given, of_table = model.read(self.windows)
         found = Counterfactuals.of(holder, given, output, goal, search)
         return replace(found, origin=model.origin, **({} if of_table is None else of_table.named))
