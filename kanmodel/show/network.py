@@ -17,7 +17,7 @@ from kanmodel.result import Theme, draw
 from kanmodel.show.edge import describe_shape, list_worth, name_edge
 from kanmodel.show.layout import BOX_GAP, CHARACTER, CHIP, EDGE, FOLDED, LINE, STEP_GAP, Box, Layout, Point, lay_out
 from kanmodel.show.style import N_COLORS
-from kanmodel.show.svg import MARGIN, Part, new_picture, write_amount, write_points
+from kanmodel.show.svg import MARGIN, Element as Part, new_picture, write_amount, add_heading
 from kanmodel.structure.curves import Edge, sample_edges
 from kanmodel.structure.topology import Topology, TopologyEdge, TopologyNode
 from kanmodel.text import abbreviate
@@ -142,7 +142,7 @@ def draw_topology(
     height = layout.height + LINE * (len(legend) - 2)
     root = new_picture(layout.width, height, heading, cost, topology.source)
     first, *more = wrap(cost, n_letters)
-    root.add_heading(heading, first, int(layout.width / HEADING)).set("class", "cost muted")
+    add_heading(root, heading, first, int(layout.width / HEADING), look="cost muted")
     for index, line in enumerate(more[:1]):
         root.add("text", line, x=MARGIN, y=71.0 + LINE * index, class_="cost muted")
     _add_captions(root, scene, of_all=through is None)
@@ -354,7 +354,7 @@ def _add_curve(group: Part, box: Box, curve: Edge, opacity: float) -> None:
     group.add("rect", class_="box", x=x, y=y, width=side, height=side, rx=4, stroke_opacity=max(opacity, MIN_CURVE))
     xs, ys = x + PADDING + fit(curve.x) * inner, y + side - PADDING - fit(curve.y) * inner
     opacity = MIN_CURVE + (1 - MIN_CURVE) * opacity
-    group.add("polyline", class_="curve", points=write_points(xs.tolist(), ys.tolist()), opacity=opacity)
+    group.add_line("curve", xs.tolist(), ys.tolist(), opacity=opacity)
 
 
 def _add_nodes(root: Part, scene: _Scene) -> None:
