@@ -139,9 +139,9 @@ def _add_errors(root: Element, top: float, result: Drift) -> float:
     top += 14
     counts = np.concatenate([side.known for side in sides])
     known = np.flatnonzero(counts)
-    values = np.concatenate([side.sizes_of_errors for side in sides])[known] / counts[known]
+    values = (np.concatenate([side.sizes_of_errors for side in sides])[known] / counts[known]).tolist()
     left, right = 76.0, WIDTH - MARGIN
-    x, y = Scale(0.0, float(len(counts)), left, right), scale_over([0.0, *values.tolist()], top + PLOT, top)
+    x, y = Scale(0.0, float(len(counts)), left, right), scale_over([0.0, *values], top + PLOT, top)
     start = x.at(len(result.reference))
     root.add("rect", class_="shade", x=start, y=top, width=right - start, height=PLOT)
     root.add_levels(y, left, right, 4)

@@ -157,6 +157,7 @@ class _Picture:
         self.nodes = {node.id: node for node in topology.nodes}
         self.curves = {curve.edge.key: curve for curve in curves}
         self.chips = {node.id: row.chip for row in self.layout.rows for node in (*row.kept, *row.pruned)}  # heights
+        self.products = {edge.target for edge in topology.edges if edge.kind == "product"}
         # A link's opacity shows its score, or its width its contribution.
         self.by_score = color == "score" and any(edge.opacity is not None for edge in topology.kan_edges)
         features = [node for node in topology.nodes if node.kind == "feature" and node.kept]
@@ -283,9 +284,9 @@ class _Picture:
         group.add_line("curve", xs.tolist(), ys.tolist(), opacity=MIN_CURVE + (1 - MIN_CURVE) * opacity)
 
     def add_nodes(self) -> None:
-        """All nodes except folded ones: features as dots with a name, others as chips, sub-nodes and pruned ones small."""
+        """All nodes except folded ones: features as named dots, others as chips, sub-nodes and pruned ones small."""
         layout, nodes = self.layout, self.topology.nodes
-        rooms = {}
+        rooms: dict[str, float] = {}
         for row in layout.rows:
             room = (layout.right - layout.left) / len(row.kept) if row.kind == "output" and row.kept else row.pitch
             rooms |= dict.fromkeys((node.id for node in row.kept), row.chip + CHIP_GAP if layout.columns else room)
@@ -319,8 +320,7 @@ class _Picture:
     def _add_chip(self, group: Element, node: TopologyNode, x: float, y: float, room: float) -> None:
         """A node with its name, and a stacked bar of its profile: the coloured features, then all others."""
         is_output = node.kind == "output"
-        is_product = any(edge.kind == "product" and edge.target == node.id for edge in self.topology.edges)
-        name = f"× {node.label}" if is_product else node.label
+        name = f"× {node.label}" if node.id in self.products else node.label
         if is_output:
             name = abbreviate(name, int((room - CHIP_GAP - CHIP_PADDING) / CHIP_CHARACTER))
         elif len(name) * CHARACTER > room - CHIP_GAP:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,7 +98,7 @@ class Panel:
             bounds,
         )
         at = np.concatenate(instants) if instants else None
-        return cls._over(first, title, first.unit, levels, times, at, *map(np.concatenate, columns))
+        return cls._over(first, title, first.unit, levels, times, at, *(np.concatenate(column) for column in columns))
 
     @classmethod
     def of_forecasts(cls, title: str, result: Forecasts, outputs: Sequence[int]) -> Panel:
@@ -155,7 +156,7 @@ class Panel:
             return total / counts.reshape(-1, *[1] * (values.ndim - 1))
 
         averaged = ("at", "predictions", "actual", "baseline", "contributions", "bounds")
-        columns: dict[str, Array] = {name: mean(getattr(self, name)) for name in averaged}
+        columns: dict[str, Any] = {name: mean(getattr(self, name)) for name in averaged}
         local = None if self.local is None else self.local[firsts]
         times, widths = tuple(self.times[first] for first in firsts.tolist()), self.widths[firsts] * counts
         return replace(self, times=times, local=local, widths=widths, breaks=self.breaks[firsts], **columns), size
@@ -241,19 +242,20 @@ def _draw_panels(
 
 def _add_legend(root: Element, names: Sequence[str], has_actual: bool, levels: Sequence[float]) -> float:
     """A sample of each line, interval and bar, in lines; returns the y coordinate of its end."""
-    lines = [("forecast", "curve"), *([("actual value", "actual")] if has_actual else [])]
-    lines += [("baseline", "dashed")] if names else []
-    bands = [(f"{100 * level:g} % interval", len(levels) - number) for number, level in enumerate(levels)]
-    bars = [(name, _color(number)) for number, name in enumerate(names, start=1)]
-    x, y = MARGIN, TOP
-    for name, look in [*lines, *bands, *bars]:
+    samples = [("forecast", "curve"), *([("actual value", "actual")] if has_actual else [])]
+    samples += [("baseline", "dashed")] if names else []
+    samples += [(f"{100 * level:g} % interval", "rise") for level in levels]
+    samples += [(name, _color(number)) for number, name in enumerate(names, start=1)]
+    x, y, n_veils = MARGIN, TOP, len(levels)
+    for name, look in samples:
         text = abbreviate(name)
         if x > MARGIN and x + KEY + LETTER * len(text) > RIGHT:
             x, y = MARGIN, y + LINE
-        if isinstance(look, int):  # as many veils as lie there
-            root.add_rect("rise", x, y - 10, 20, 12, fill_opacity=1 - (1 - VEIL) ** look)
-        elif (name, look) in lines:
+        if look in ("curve", "actual", "dashed"):
             root.add_path(look, f"M{x} {y - 4}h20")
+        elif look == "rise":  # as many veils as lie there
+            root.add_rect(look, x, y - 10, 20, 12, fill_opacity=1 - (1 - VEIL) ** n_veils)
+            n_veils -= 1
         else:
             root.add_rect(look, x + 6, y - 10, 12, 12)
         entry = root.add_text(text, x + 24, y)
