@@ -91,6 +91,17 @@ def write_figure(value: float, beside: float | None = None) -> str:
     return written if written.strip("-0.") else "0"
 
 
+def write_amount(value: float, unit: str | None = None) -> str:
+    """``1.59 K``, and ``52340 MW`` rather than ``5.23e+04 MW``."""
+    amount = f"{value:.0f}" if 1e3 <= abs(value) < 1e6 else f"{value:.3g}"
+    return f"{amount} {unit}" if unit else amount
+
+
+def write_change(value: float, unit: str | None = None) -> str:
+    """``+1.59 K``."""
+    return f"{'+' if value > 0 else ''}{write_amount(value, unit)}"
+
+
 def shorten(text: str) -> str:
     """Shortens a text to at most `MAX_CELL` characters."""
     return text if len(text) <= MAX_CELL else f"{text[: MAX_CELL - 1]}…"

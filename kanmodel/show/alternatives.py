@@ -12,8 +12,8 @@ from kanmodel.alternatives.what_if import Curve, WhatIf
 from kanmodel.network.config import BOUND
 from kanmodel.result import Theme, draw
 from kanmodel.show.style import VEIL
-from kanmodel.show.svg import LETTER, MARGIN, Element, Scale, enclose, new_plot, scale_over, write_amount, write_change
-from kanmodel.text import abbreviate, abbreviate_words, with_unit
+from kanmodel.show.svg import LETTER, MARGIN, Element, Scale, enclose, new_picture, scale_over
+from kanmodel.text import abbreviate, abbreviate_words, with_unit, write_amount, write_change
 
 WIDTH = 760.0
 LEFT, RIGHT = 76.0, 736.0  # ends of the panels of a what-if analysis
@@ -46,7 +46,7 @@ def draw_what_if(result: WhatIf, theme: Theme = "auto") -> bytes:
     height = HEIGHT if n_along > 1 else ALONE_HEIGHT
     bottom = TOP + ceil(len(drawn) / n_along) * (height + BELOW) - END
     heading, caption = f"{result.outputs[0]}: what if a feature were different", _describe(result, len(panels))
-    root = new_plot(WIDTH, bottom, heading, caption, result.source, n_caption=120)
+    root = new_picture(WIDTH, bottom, heading, caption, result.source, n_caption=120)
     is_shaded = any(one.outside_training_range.any() for panel in drawn for one in panel if not one.levels)
     _add_key(root, len(result) > 1, is_shaded)
     bounds = [name for name in result.outputs if BOUND.fullmatch(name)] if len(result) == 1 else []
@@ -189,7 +189,7 @@ def draw_counterfactuals(result: Counterfactuals, theme: Theme = "auto") -> byte
     caption = f"smallest change found, added at steps {first} to {last}; features in training standard deviations"
     caption += f"; {more} of {len(result)} windows are not drawn" if more else ""
     heights = [HEAD + ROW * (3 + len(one.changes)) + BETWEEN for one in drawn]
-    root = new_plot(WIDTH, FIRST + sum(heights), heading, caption, result.source, n_caption=120)
+    root = new_picture(WIDTH, FIRST + sum(heights), heading, caption, result.source, n_caption=120)
     shifts = scale_over([0.0, *(change.shift_in_std for one in drawn for change in one.changes)], START, STOP, 0.06)
     top = FIRST
     for number, (one, height) in enumerate(zip(drawn, heights, strict=True)):

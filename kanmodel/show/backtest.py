@@ -8,8 +8,9 @@ from math import ceil
 from kanmodel.forecasts.backtest import Backtest
 from kanmodel.result import Theme, draw
 from kanmodel.show.style import N_COLORS
-from kanmodel.show.svg import MARGIN, Element, new_plot, scale_over, write_amount, write_change
+from kanmodel.show.svg import MARGIN, Element, new_picture, scale_over
 from kanmodel.tables.statistics.errors import Errors
+from kanmodel.text import write_amount, write_change
 
 WIDTH = 760.0
 LEFT, RIGHT = 76.0, WIDTH - MARGIN  # ends of a plot
@@ -35,7 +36,7 @@ def draw_backtest(result: Backtest, theme: Theme = "auto") -> bytes:
     heading = f"{result.target}: MAE {'unknown' if errors.mae is None else write_amount(errors.mae, unit)}"
     skill = "" if errors.skill is None else f"; skill {errors.skill:.3g}"
     caption = f"mean absolute error of {errors.count:,} forecasts; the dark lines are those of persistence{skill}"
-    root = new_plot(WIDTH, TOP + PANEL * (len(panels) + bool(over_time)), heading, caption, result.source)
+    root = new_picture(WIDTH, TOP + PANEL * (len(panels) + bool(over_time)), heading, caption, result.source)
     for number, (name, groups) in enumerate(panels.items()):
         title = TITLES[name] if name == "horizon" else f"{TITLES[name]} ({result.clock})"
         _add_columns(root, TOP + PANEL * number, title, groups, unit)

@@ -11,21 +11,10 @@ from kanmodel.arrays import Array
 from kanmodel.attribution.changes import Changes
 from kanmodel.attribution.comparison import Comparisons
 from kanmodel.result import Theme, draw
-from kanmodel.show.svg import (
-    LETTER,
-    MARGIN,
-    Element,
-    Scale,
-    look_of,
-    new_plot,
-    scale_over,
-    split_order,
-    write_amount,
-    write_change,
-)
+from kanmodel.show.svg import LETTER, MARGIN, Element, Scale, fold_rest, look_of, new_picture, scale_over
 from kanmodel.structure.importance import Importance
 from kanmodel.structure.model_comparison import ModelComparison
-from kanmodel.text import abbreviate, abbreviate_words, with_unit
+from kanmodel.text import abbreviate, abbreviate_words, with_unit, write_amount, write_change
 
 WIDTH, LEFT = 760.0, 190.0  # names are left of the plot
 ROW, BAR = 20.0, 12.0  # heights
@@ -55,7 +44,7 @@ def draw_importance(result: Importance, theme: Theme = "auto") -> bytes:
     bottom = top + ROW * (len(drawn) + bool(rest))
     heading = f"{result.output}: how much each feature counts"
     caption = "mean |contribution| over the reference windows, with its 95 % interval; share of all, and verdict"
-    root = new_plot(WIDTH, bottom + 34, heading, caption, result.source)
+    root = new_picture(WIDTH, bottom + 34, heading, caption, result.source)
     ends = (end for row in drawn for end in (row.interval[1], row.mean_abs_contribution))
     x = scale_over([0.0, *ends], LEFT, RIGHT)
     root.add_rules(x, top, bottom, unit)
@@ -86,7 +75,7 @@ def draw_model_comparison(result: ModelComparison, theme: Theme = "auto") -> byt
     caption = "change of the share of all contributions in percentage points, with its 95 % interval; share before, "
     caption += f"after; {more} more features change less" if more else "after"
     bottom = top + ROW * len(drawn)
-    root = new_plot(WIDTH, bottom + AXIS - 8, heading, caption, result.source, n_caption=120)
+    root = new_picture(WIDTH, bottom + AXIS - 8, heading, caption, result.source, n_caption=120)
     x = scale_over([0.0, *(100 * end for one in drawn for end in (*one.interval, one.change))], LEFT, right)
     root.add_rules(x, top, bottom, "pp")
     for number, one in enumerate(drawn):
@@ -138,9 +127,8 @@ def _write_heading(result: Comparisons | Changes, number: int, before: float, af
 
 def _list_rows(names: Sequence[str], amounts: Array) -> list[Row]:
     """A row for each feature, from amounts (n_amounts, n_features), largest magnitudes first; the rest are one."""
-    named, rest = split_order(np.abs(amounts).sum(axis=0), N_BARS)
-    rows: list[Row] = [(names[number], tuple(amounts[:, number].tolist())) for number in named]
-    return [*rows, (f"{len(rest)} more features", tuple(amounts[:, rest].sum(axis=1).tolist()))] if rest else rows
+    drawn = fold_rest(names, np.abs(amounts).sum(axis=0), N_BARS)
+    return [(name, tuple(amounts[:, of].sum(axis=1).tolist())) for name, of in drawn]
 
 
 def _draw_blocks(
@@ -151,7 +139,7 @@ def _draw_blocks(
     caption = "what each feature adds to the difference, and the sum of its parts"
     caption += f"; {more} of {len(result)} windows are not drawn" if more else ""
     heights = [HEAD + ROW * (len(one.rows) + 1) + AXIS for one in blocks]
-    root = new_plot(WIDTH, TOP + sum(heights) - 12, heading, caption, result.source, n_caption=120)
+    root = new_picture(WIDTH, TOP + sum(heights) - 12, heading, caption, result.source, n_caption=120)
     at = LEFT
     for place, name in enumerate(names):
         if any(amounts[place] for one in blocks for _, amounts in one.rows):

@@ -8,9 +8,9 @@ import numpy as np
 
 from kanmodel.monitoring.drift import ASKED, Drift, UseDrift, write_change, write_signed
 from kanmodel.result import Theme, draw
-from kanmodel.show.svg import MARGIN, Element, Scale, add_heading, new_picture, scale_over, write_amount
+from kanmodel.show.svg import MARGIN, Element, Scale, new_picture, scale_over
 from kanmodel.tables.statistics.tally import N_BINS
-from kanmodel.text import abbreviate, abbreviate_words
+from kanmodel.text import abbreviate, abbreviate_words, write_amount
 
 WIDTH, TOP, GAP = 760.0, 84.0, 26.0
 ANSWER, N_ANSWER = 38.0, 112  # height of an answer, and most letters of it
@@ -48,7 +48,6 @@ def draw_drift(result: Drift, theme: Theme = "auto") -> bytes:
     if result.errors is not None:
         y = _add_errors(body, y + GAP, result)
     root = new_picture(WIDTH, y + MARGIN, heading, caption, result.source)
-    add_heading(root, heading, caption)
     root.append(body)
     return root.serialise(theme)
 
@@ -150,5 +149,5 @@ def _add_errors(root: Element, top: float, result: Drift) -> float:
             mean = y.at(float(side.sizes_of_errors.sum() / side.known.sum()))
             root.add_path("whisker", f"M{begin:.2f} {mean:.2f}H{end:.2f}")
     group = root.add_group("mean absolute error over time; the dark lines are the means", class_="errors")
-    group.add_line("part s1 main", x.all_at(known + 0.5), y.all_at(values))
+    group.add_line("part s1 main", x.all_at((known + 0.5).tolist()), y.all_at(values))
     return top + PLOT

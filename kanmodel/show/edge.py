@@ -12,10 +12,10 @@ from kanmodel.arrays import Array
 from kanmodel.formula.symbolic import Candidate
 from kanmodel.network.connections import label_of
 from kanmodel.result import Theme, draw
-from kanmodel.show.svg import LETTER, MARGIN, Element, Scale, add_heading, new_picture, scale_over, write_amount
+from kanmodel.show.svg import LETTER, MARGIN, Element, Scale, add_heading, new_canvas, scale_over
 from kanmodel.structure.curves import Edge
 from kanmodel.structure.topology import TopologyEdge, TopologyNode
-from kanmodel.text import abbreviate, write_figure
+from kanmodel.text import abbreviate, write_amount, write_figure
 
 WIDTH = 760.0
 LEFT = 92.0  # of the plot
@@ -57,7 +57,7 @@ def draw_edge(
     facts = [line for text in (shape, worth) for line in wrap(text, n_letters)]
     down = LINE * (len(facts) - 2 + n_rows - 1)  # by which the plot is lower
     height = LOW + AXIS + (LINE * (len(shown) + 1.5) if shown else 0.0) + down
-    root = new_picture(width, height, heading, f"{shape}. {worth}.{reads}", curve.source, is_image=True)
+    root = new_canvas(width, height, heading, f"{shape}. {worth}.{reads}", curve.source, is_image=True)
     add_heading(root, heading, f"{curve.name}: {place}", int(84 * width / WIDTH), n_letters - 10)
     for index, fact in enumerate(facts):
         root.add_text(fact, MARGIN, 82.0 + LINE * index)

@@ -14,19 +14,8 @@ from kanmodel.attribution.explanation import Explanation, describe_intervals, su
 from kanmodel.result import Theme, draw
 from kanmodel.show.series import draw_series
 from kanmodel.show.style import VEIL
-from kanmodel.show.svg import (
-    MARGIN,
-    Element,
-    add_heading,
-    look_of,
-    new_picture,
-    require_finite,
-    scale_over,
-    split_order,
-    write_amount,
-    write_change,
-)
-from kanmodel.text import abbreviate, abbreviate_words
+from kanmodel.show.svg import MARGIN, Element, add_heading, fold_rest, look_of, new_canvas, require_finite, scale_over
+from kanmodel.text import abbreviate, abbreviate_words, write_amount, write_change
 
 WIDTH = 760.0
 N_UNIT = 6  # most letters of a unit beside a feature's value
@@ -61,7 +50,8 @@ def draw_explanation(result: Explanation, theme: Theme = "auto") -> bytes:
     bottom = _add_waterfall(body, result, names)
     if result.steps.shape[1] > 1:
         bottom = _add_heat_map(body, result, names, bottom + GAP)
-    root = new_picture(WIDTH, bottom, heading, "; ".join(filter(None, (first, caption))), result.source)
+    whole = "; ".join(filter(None, (first, caption)))
+    root = new_canvas(WIDTH, bottom, heading, whole, result.source)
     add_heading(root, heading, lines[0])
     if lines[1:]:
         root.add_text(abbreviate_words(lines[1], N_CAPTION), MARGIN, TOP - 6, "muted")
@@ -79,10 +69,10 @@ def _add_waterfall(root: Element, result: Explanation, names: Sequence[str]) -> 
         pairs = zip(effects.removed[0][whole].tolist(), effects.alone[0][whole].tolist(), strict=True)
         notes = [f"; removed {write_change(r, unit)}, alone {write_change(a, unit)}" for r, a in pairs]
     values = _write_values(result)
-    named, rest = split_order(np.abs(contributions), N_BARS)
-    bars = [(names[number], float(contributions[number]), notes[number], *values[number]) for number in named]
-    if rest:
-        bars.append((f"{len(rest)} more features", float(contributions[rest].sum()), "", "", ""))
+    bars = [
+        (name, float(contributions[of].sum()), *(("", "", "") if len(of) > 1 else (notes[of[0]], *values[of[0]])))
+        for name, of in fold_rest(names, np.abs(contributions), N_BARS)
+    ]
     start, prediction = result.baseline_prediction, float(result.predictions[0])
     ends = list(accumulate((amount for _, amount, *_ in bars), initial=start))
     bounds = [(level, float(low[0]), float(high[0])) for level, (low, high) in reversed([*result.intervals.items()])]
@@ -145,9 +135,8 @@ def _add_heat_map(root: Element, result: Explanation, names: Sequence[str], top:
     Rows are ordered by total magnitude. Beyond the limits features and steps are summed, so that none is lost.
     """
     steps, unit = sum_groups(result.steps[0], result.grouping.members)[:, list(result.grouping.whole)], result.unit
-    named, rest = split_order(np.abs(steps).sum(axis=0), N_ROWS)
-    rows = np.array([*(steps[:, number] for number in named), *([steps[:, rest].sum(axis=1)] if rest else [])])
-    names = [*(names[number] for number in named), *([f"{len(rest)} more features"] if rest else [])]
+    drawn = fold_rest(names, np.abs(steps).sum(axis=0), N_ROWS)
+    rows = np.array([steps[:, of].sum(axis=1) for _, of in drawn])
     lookback, times, title = len(steps), _find_times(result), "Feature by segment"
     if result.segments:
         ordered = sorted(result.segments.items(), key=lambda segment: segment[1])
@@ -174,7 +163,7 @@ def _add_heat_map(root: Element, result: Explanation, names: Sequence[str], top:
     pitch, bottom = (RIGHT - LEFT) / len(columns), top + CELL * len(rows)
     cell_width = pitch - (0.5 if pitch > 4 else 0.0)
     root.add_rect("band", LEFT, top, RIGHT - LEFT, bottom - top)
-    for row, (name, of_row) in enumerate(zip(names, values.tolist(), strict=True)):
+    for row, ((name, of), of_row) in enumerate(zip(drawn, values.tolist(), strict=True)):
         y = top + CELL * row
         group = root.add_group(f"{name}: {write_change(sum(of_row), unit)}", class_="row", data_feature=name)
         group.add_text(abbreviate(name), LEFT - 12, y + 11, "end")
@@ -184,7 +173,7 @@ def _add_heat_map(root: Element, result: Explanation, names: Sequence[str], top:
                 at, veil = LEFT + pitch * column, f"{opacity:.3f}"
                 cell = group.add_rect(look_of(value), at, y, cell_width, CELL - 0.5, fill_opacity=veil)
                 step = f"{first}" if first == last else f"{first} to {last}"
-                when = times[lookback - 1 + first][named[row]] if times and first == last and row < len(named) else ""
+                when = times[lookback - 1 + first][of[0]] if times and first == last and len(of) == 1 else ""
                 cell.add("title", f"step {step}{when and f', {when}'}: {write_change(value, unit)}")
     for column in range(len(columns) - 1, -1, -max(1, ceil(len(columns) / N_TICKS))):
         root.add_text(labels[column], LEFT + pitch * (column + 0.5), bottom + 14, "middle muted")

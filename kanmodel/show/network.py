@@ -17,10 +17,10 @@ from kanmodel.result import Theme, draw
 from kanmodel.show.edge import describe_shape, list_worth, name_edge
 from kanmodel.show.layout import BOX_GAP, CHARACTER, CHIP, EDGE, FOLDED, LINE, STEP_GAP, Box, Command, Point, lay_out
 from kanmodel.show.style import N_COLORS
-from kanmodel.show.svg import MARGIN, Element, add_heading, new_picture, write_amount
+from kanmodel.show.svg import MARGIN, Element, add_heading, new_canvas
 from kanmodel.structure.curves import Edge, sample_edges
 from kanmodel.structure.topology import Topology, TopologyEdge, TopologyNode
-from kanmodel.text import abbreviate
+from kanmodel.text import abbreviate, write_amount
 
 Color = Literal["score", "contribution"]
 
@@ -127,8 +127,8 @@ def draw_topology(
     texts = picture.write_legend(None if part is whole else n_links)
     legend = [line for text in texts for line in wrap(text, n_letters)]
     height = layout.height + LINE * (len(legend) - 2)
-    root = picture.root = new_picture(layout.width, height, heading, cost, topology.source)
     first, *more = wrap(cost, n_letters)
+    root = picture.root = new_canvas(layout.width, height, heading, cost, topology.source)
     add_heading(root, heading, first, int(layout.width / HEADING), look="cost muted")
     if more:
         root.add_text(more[0], MARGIN, 71.0, "cost muted")

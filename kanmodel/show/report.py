@@ -9,7 +9,7 @@ import numpy as np
 
 from kanmodel.report.finding import Band, Bars, Drivers, Example, Response
 from kanmodel.result import Theme, draw
-from kanmodel.show.svg import Element, Scale, enclose, look_of, new_picture, scale_over
+from kanmodel.show.svg import Element, Scale, enclose, look_of, new_canvas, scale_over
 from kanmodel.text import abbreviate_words, shorten_names, write_figure
 
 WIDE, NARROW = 340.0, 240.0  # of one of two pictures in a row, and of three
@@ -157,7 +157,7 @@ def draw_response(panel: Response, theme: Theme = "auto", *, n_beside: int = 3) 
 def _start(title: str, unit: str | None, description: str, width: float, height: float) -> Element:
     """A picture with its title."""
     heading = f"{title} ({unit})" if unit else title
-    root = new_picture(width, height, heading, description, is_image=True)
+    root = new_canvas(width, height, heading, description, is_image=True)
     shown = root.add("text", abbreviate_words(heading, int(width / BOLD)), x=0, y=14, class_="strong", font_size="12")
     shown.add("title", heading)
     return root

@@ -20,20 +20,10 @@ from kanmodel.attribution.explanations import Explanations
 from kanmodel.forecasts.forecasts import Forecasts
 from kanmodel.result import Theme, draw
 from kanmodel.show.style import N_COLORS, VEIL
-from kanmodel.show.svg import (
-    MARGIN,
-    Element,
-    Scale,
-    enclose,
-    new_plot,
-    scale_over,
-    split_order,
-    write_amount,
-    write_change,
-)
+from kanmodel.show.svg import MARGIN, Element, Scale, enclose, fold_rest, new_picture, scale_over
 from kanmodel.tables.instants import to_local
 from kanmodel.tables.rhythm import MAX_STEP
-from kanmodel.text import abbreviate, with_unit
+from kanmodel.text import abbreviate, with_unit, write_amount, write_change
 
 WIDTH = 760.0
 LEFT, RIGHT = 78.0, 736.0  # ends of the plots
@@ -218,10 +208,9 @@ def _draw_panels(
 ) -> bytes:
     """The panels below each other; of more parts than colours the least are drawn as one."""
     drawn = [panel.average(N_COLUMNS // min(2, len(panels))) for panel in panels]
-    named, rest = split_order(
-        np.sum([np.abs(panel.contributions).mean(axis=0) for panel, _ in drawn], axis=0), N_COLORS
-    )
-    shown = [names[part] for part in named] + ([f"{len(rest)} more features"] if rest else [])
+    magnitudes = np.sum([np.abs(panel.contributions).mean(axis=0) for panel, _ in drawn], axis=0)
+    folded = fold_rest(names, magnitudes, N_COLORS)
+    shown = [name for name, _ in folded]
     largest = max(size for _, size in drawn)
     caption = "what each feature adds to the forecast for the baseline"
     if not names:
@@ -231,12 +220,11 @@ def _draw_panels(
     has_actual = any(not np.isnan(panel.actual).all() for panel, _ in drawn)
     top = _add_legend(legend, shown, has_actual, drawn[0][0].levels)
     height = TITLE + AXIS + (FORECASTS + BETWEEN + STACKS if names else ALONE)
-    root = new_plot(WIDTH, top + height * len(drawn), heading, caption, source)
+    root = new_picture(WIDTH, top + height * len(drawn), heading, caption, source)
     root.append(legend)
     for number, (panel, _) in enumerate(drawn):
-        values = panel.contributions
-        kept = [values[:, named], *([values[:, rest].sum(axis=1, keepdims=True)] if rest else [])]
-        _add_panel(root, top + height * number, replace(panel, contributions=np.concatenate(kept, axis=1)), shown)
+        values = np.array([panel.contributions[:, of].sum(axis=1) for _, of in folded]).reshape(-1, len(panel.at)).T
+        _add_panel(root, top + height * number, replace(panel, contributions=values), shown)
     return root.serialise(theme)
 
 

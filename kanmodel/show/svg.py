@@ -114,40 +114,42 @@ class Element(ElementTree.Element):
 
 
 def new_picture(
-    width: float, height: float, title: str, description: str, source: str = "", *, is_image: bool = False
+    width: float, height: float, heading: str, description: str, source: str = "", n_caption: int = 200
 ) -> Element:
-    """A picture with a background, by default of this width and height in pixels; it scales to its space.
+    """A picture with a heading, and with a description as caption, of at most so many characters."""
+    picture = new_canvas(width, height, heading, description, source)
+    add_heading(picture, heading, description, n_caption=n_caption)
+    return picture
 
-    A line below has the source, if it is known: model, checkpoint and time. The description is for screen readers, from
-    which the WAI-ARIA role of an image would hide the elements.
+
+def new_canvas(
+    width: float, height: float, title: str, description: str, source: str = "", is_image: bool = False
+) -> Element:
+    """A background, by default of this width and height in pixels, with title and description for screen readers.
+
+    A line below has the source, if it is known: model, checkpoint and time. The WAI-ARIA role of an image would hide
+    the elements from screen readers.
     """
     n_letters = int((width - 2 * MARGIN) / LETTER)
     lines = wrap(abbreviate(source, 3 * n_letters - 20), n_letters, break_on_hyphens=False)
     whole = height + (SOURCE + LINE * (len(lines) - 1) if lines else 0.0)
     role = "img" if is_image else "graphics-document document"
     size = {"width": width, "height": whole, "viewBox": f"0 0 {width:g} {whole:g}"}
-    picture = Element("svg", xmlns="http://www.w3.org/2000/svg", class_="kanscope", role=role, **size)
-    picture.add("title", title)
-    picture.add("desc", description)
-    picture.add("rect", class_="paper", width=width, height=whole)
+    canvas = Element("svg", xmlns="http://www.w3.org/2000/svg", class_="kanscope", role=role, **size)
+    canvas.add("title", title)
+    canvas.add("desc", description)
+    canvas.add("rect", class_="paper", width=width, height=whole)
     for number, line in enumerate(lines):
-        picture.add_text(line, MARGIN, height + SOURCE - 8 + LINE * number, "muted").add("title", source)
-    return picture
-
-
-def new_plot(width: float, height: float, heading: str, caption: str, source: str, n_caption: int = 200) -> Element:
-    """A picture with a heading and a caption of at most so many characters."""
-    picture = new_picture(width, height, heading, caption, source)
-    add_heading(picture, heading, caption, n_caption=n_caption)
-    return picture
+        canvas.add_text(line, MARGIN, height + SOURCE - 8 + LINE * number, "muted").add("title", source)
+    return canvas
 
 
 def add_heading(
-    picture: Element, heading: str, caption: str, n_heading: int = 80, n_caption: int = 200, look: str = "muted"
+    canvas: Element, heading: str, caption: str, n_heading: int = 80, n_caption: int = 200, look: str = "muted"
 ) -> None:
     """Adds a heading and a caption below it, of at most so many characters, with the whole text as title."""
     for whole, length, y, of_line in ((heading, n_heading, 36.0, "heading"), (caption, n_caption, 57.0, look)):
-        text = picture.add_text(abbreviate_words(whole, length), MARGIN, y, of_line)
+        text = canvas.add_text(abbreviate_words(whole, length), MARGIN, y, of_line)
         if len(whole) > length:
             text.add("title", whole)
 
@@ -159,28 +161,18 @@ def enclose(xs: Sequence[float], lower: Sequence[float], upper: Sequence[float])
     return "M" + "L".join(f"{x:.2f} {y:.2f}" for x, y in around) + "Z"
 
 
-def write_amount(value: float, unit: str | None = None) -> str:
-    """``1.59 K``, and ``52340 MW`` rather than ``5.23e+04 MW``."""
-    amount = f"{value:.0f}" if 1e3 <= abs(value) < 1e6 else f"{value:.3g}"
-    return f"{amount} {unit}" if unit else amount
-
-
-def write_change(value: float, unit: str | None = None) -> str:
-    """``+1.59 K``."""
-    return f"{'+' if value > 0 else ''}{write_amount(value, unit)}"
-
-
 def require_finite(value: float) -> None:
     """Raises NonFiniteError for NaN and infinity, so that a picture contains none."""
     if not isfinite(value):
         raise NonFiniteError("the picture must be finite, but a result of the model is not")
 
 
-def split_order(magnitudes: Array, most: int) -> tuple[list[int], list[int]]:
-    """Numbers of what is drawn by itself, `most` and largest first, and of the rest, if that is more than one."""
-    order: list[int] = (-magnitudes).argsort(kind="stable").tolist()
-    n_named = most if len(order) > most + 1 else len(order)
-    return order[:n_named], order[n_named:]
+def fold_rest(names: Sequence[str], magnitudes: Array, most: int) -> list[tuple[str, list[int]]]:
+    """What has a bar, with the numbers of what is in it: `most`, the largest first, and the rest if more than one."""
+    order: list[int] = np.argsort(-magnitudes, kind="stable").tolist()
+    rest = order[most:] if len(order) > most + 1 else []
+    named = [(names[number], [number]) for number in order[: len(order) - len(rest)]]
+    return [*named, (f"{len(rest)} more features", rest)] if rest else named
 
 
 def look_of(change: float) -> str:
