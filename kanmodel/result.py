@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache, cached_property, singledispatch
 from inspect import isfunction
-from operator import is_
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
 
@@ -54,19 +53,15 @@ def make_read_only(value: Any) -> Any:
         if value.flags.writeable:
             value = value.view()
             value.setflags(write=False)
-    elif kind is tuple or kind is list:
-        if _FIXED.issuperset(map(type, value)):
-            return tuple(value)
-        frozen = tuple(map(make_read_only, value))
-        return value if kind is tuple and all(map(is_, frozen, value)) else frozen
+    elif isinstance(value, list | tuple):
+        members = value if _FIXED.issuperset(map(type, value)) else map(make_read_only, value)
+        return kind(*members) if hasattr(kind, "_fields") else tuple(members)
     elif names := _members_of(kind):
         value.__dict__.update({name: make_read_only(value.__dict__[name]) for name in names})
     elif isinstance(value, Mapping):
         return ReadOnlyDict(zip(value, map(make_read_only, value.values()), strict=True))
     elif isinstance(value, set):
         return frozenset(value)
-    elif isinstance(value, tuple):
-        return kind(*map(make_read_only, value))
     return value
 
 

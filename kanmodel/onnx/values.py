@@ -215,24 +215,8 @@ def _index_add(x: Value, dim: int, index: Tensor, values: Value) -> Value:
     return write("Transpose", summed, perm=[1, 0])
 
 
-SAME: tuple[str, ...] = (
-    "add",
-    "sub",
-    "mul",
-    "div",
-    "pow",
-    "sqrt",
-    "exp",
-    "log",
-    "abs",
-    "sign",
-    "sin",
-    "cos",
-    "atan",
-    "sinh",
-    "asinh",
-)
-SAME += ("erf", "tanh", "sigmoid", "relu", "where", "greater")
+SAME: tuple[str, ...] = ("add", "sub", "mul", "div", "pow", "sqrt", "exp", "log", "abs", "sign", "where", "greater")
+SAME += ("sin", "cos", "atan", "sinh", "asinh", "tanh", "erf", "sigmoid", "relu")
 OTHER = {"subtract": "Sub", "multiply": "Mul", "divide": "Div", "power": "Pow", "negative": "Neg", "matmul": "MatMul"}
 OTHER |= {"maximum": "Max", "minimum": "Min", "arcsin": "Asin", "arccos": "Acos", "arctan": "Atan"}
 OPERATIONS.update({name: _node(kind) for name, kind in ({name: name.capitalize() for name in SAME} | OTHER).items()})

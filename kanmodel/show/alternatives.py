@@ -12,10 +12,9 @@ from kanmodel.alternatives.what_if import Curve, WhatIf
 from kanmodel.network.config import BOUND
 from kanmodel.result import Theme, draw
 from kanmodel.show.style import VEIL
-from kanmodel.show.svg import LETTER, MARGIN, Element, Scale, enclose, new_picture, scale_over
+from kanmodel.show.svg import LETTER, MARGIN, WIDTH, Element, Scale, enclose, new_picture, scale_over
 from kanmodel.text import abbreviate, abbreviate_words, with_unit, write_amount, write_change
 
-WIDTH = 760.0
 LEFT, RIGHT = 76.0, 736.0  # ends of the panels of a what-if analysis
 TOP = 122.0  # of the first panels
 GAP, HEIGHT, BELOW = 26.0, 132.0, 58.0  # between panels in a row; of a panel; between rows, for axis and name

@@ -8,11 +8,10 @@ from math import ceil
 from kanmodel.forecasts.backtest import Backtest
 from kanmodel.result import Theme, draw
 from kanmodel.show.style import N_COLORS
-from kanmodel.show.svg import MARGIN, Element, new_picture, scale_over
+from kanmodel.show.svg import MARGIN, WIDTH, Element, new_picture, scale_over
 from kanmodel.tables.statistics.errors import Errors
 from kanmodel.text import write_amount, write_change
 
-WIDTH = 760.0
 LEFT, RIGHT = 76.0, WIDTH - MARGIN  # ends of a plot
 TOP, HEIGHT, PANEL = 84.0, 110.0, 176.0  # below the heading; of a plot; from one plot to the next
 WIDEST = 40.0  # column

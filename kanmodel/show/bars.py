@@ -11,12 +11,12 @@ from kanmodel.arrays import Array
 from kanmodel.attribution.changes import Changes
 from kanmodel.attribution.comparison import Comparisons
 from kanmodel.result import Theme, draw
-from kanmodel.show.svg import LETTER, MARGIN, Element, Scale, fold_rest, look_of, new_picture, scale_over
+from kanmodel.show.svg import LETTER, MARGIN, WIDTH, Element, Scale, fold_rest, look_of, new_picture, scale_over
 from kanmodel.structure.importance import Importance
 from kanmodel.structure.model_comparison import ModelComparison
 from kanmodel.text import abbreviate, abbreviate_words, with_unit, write_amount, write_change
 
-WIDTH, LEFT = 760.0, 190.0  # names are left of the plot
+LEFT = 190.0  # names are left of the plot
 ROW, BAR = 20.0, 12.0  # heights
 N_FEATURES = 30  # features drawn of a model; the rest are counted
 RIGHT, SHARE, VERDICT = 560.0, 640.0, 656.0  # of importance: ends of the plot and of one column, start of the next

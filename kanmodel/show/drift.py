@@ -8,11 +8,11 @@ import numpy as np
 
 from kanmodel.monitoring.drift import ASKED, Drift, UseDrift, write_change, write_signed
 from kanmodel.result import Theme, draw
-from kanmodel.show.svg import MARGIN, Element, Scale, new_picture, scale_over
+from kanmodel.show.svg import MARGIN, WIDTH, Element, Scale, new_picture, scale_over
 from kanmodel.tables.statistics.tally import N_BINS
 from kanmodel.text import abbreviate, abbreviate_words, write_amount
 
-WIDTH, TOP, GAP = 760.0, 84.0, 26.0
+TOP, GAP = 84.0, 26.0
 ANSWER, N_ANSWER = 38.0, 112  # height of an answer, and most letters of it
 ALONG, N_PANELS, PANEL, BELOW = 3, 6, 84.0, 50.0  # histograms in a row, and most of them; height; room below for labels
 LEFT, RIGHT, SHARE = 190.0, 560.0, 736.0  # ends of the waterfall; where shares end

@@ -12,12 +12,11 @@ from kanmodel.arrays import Array
 from kanmodel.formula.symbolic import Candidate
 from kanmodel.network.connections import label_of
 from kanmodel.result import Theme, draw
-from kanmodel.show.svg import LETTER, MARGIN, Element, Scale, add_heading, new_canvas, scale_over
+from kanmodel.show.svg import LETTER, MARGIN, WIDTH, Element, Scale, new_canvas, scale_over
 from kanmodel.structure.curves import Edge
 from kanmodel.structure.topology import TopologyEdge, TopologyNode
 from kanmodel.text import abbreviate, write_amount, write_figure
 
-WIDTH = 760.0
 LEFT = 92.0  # of the plot
 TOP, BOTTOM, LOW_TOP, LOW = 152.0, 392.0, 402.0, 452.0  # of the plot, and of the histogram below it
 AXIS = 66.0  # height of the axis' labels
@@ -58,7 +57,7 @@ def draw_edge(
     down = LINE * (len(facts) - 2 + n_rows - 1)  # by which the plot is lower
     height = LOW + AXIS + (LINE * (len(shown) + 1.5) if shown else 0.0) + down
     root = new_canvas(width, height, heading, f"{shape}. {worth}.{reads}", curve.source, is_image=True)
-    add_heading(root, heading, f"{curve.name}: {place}", int(84 * width / WIDTH), n_letters - 10)
+    root.add_heading(heading, f"{curve.name}: {place}", int(84 * width / WIDTH), n_letters - 10)
     for index, fact in enumerate(facts):
         root.add_text(fact, MARGIN, 82.0 + LINE * index)
     plot = root.add("g", transform=f"translate(0 {down:g})") if down else root

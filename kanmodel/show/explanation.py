@@ -14,10 +14,9 @@ from kanmodel.attribution.explanation import Explanation, describe_intervals, su
 from kanmodel.result import Theme, draw
 from kanmodel.show.series import draw_series
 from kanmodel.show.style import VEIL
-from kanmodel.show.svg import MARGIN, Element, add_heading, fold_rest, look_of, new_canvas, require_finite, scale_over
+from kanmodel.show.svg import MARGIN, WIDTH, Element, fold_rest, look_of, new_canvas, require_finite, scale_over
 from kanmodel.text import abbreviate, abbreviate_words, write_amount, write_change
 
-WIDTH = 760.0
 N_UNIT = 6  # most letters of a unit beside a feature's value
 LEFT, RIGHT = 250.0, 640.0  # ends of a plot; names are left and amounts right of it
 VALUES = 78.0  # width of the features' values, between their names and the plot
@@ -52,7 +51,7 @@ def draw_explanation(result: Explanation, theme: Theme = "auto") -> bytes:
         bottom = _add_heat_map(body, result, names, bottom + GAP)
     whole = "; ".join(filter(None, (first, caption)))
     root = new_canvas(WIDTH, bottom, heading, whole, result.source)
-    add_heading(root, heading, lines[0])
+    root.add_heading(heading, lines[0])
     if lines[1:]:
         root.add_text(abbreviate_words(lines[1], N_CAPTION), MARGIN, TOP - 6, "muted")
     root.append(body)

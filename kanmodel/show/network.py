@@ -17,7 +17,7 @@ from kanmodel.result import Theme, draw
 from kanmodel.show.edge import describe_shape, list_worth, name_edge
 from kanmodel.show.layout import BOX_GAP, CHARACTER, CHIP, EDGE, FOLDED, LINE, STEP_GAP, Box, Command, Point, lay_out
 from kanmodel.show.style import N_COLORS
-from kanmodel.show.svg import MARGIN, Element, add_heading, new_canvas
+from kanmodel.show.svg import MARGIN, Element, new_canvas
 from kanmodel.structure.curves import Edge, sample_edges
 from kanmodel.structure.topology import Topology, TopologyEdge, TopologyNode
 from kanmodel.text import abbreviate, write_amount
@@ -129,7 +129,7 @@ def draw_topology(
     height = layout.height + LINE * (len(legend) - 2)
     first, *more = wrap(cost, n_letters)
     root = picture.root = new_canvas(layout.width, height, heading, cost, topology.source)
-    add_heading(root, heading, first, int(layout.width / HEADING), look="cost muted")
+    root.add_heading(heading, first, int(layout.width / HEADING), look="cost muted")
     if more:
         root.add_text(more[0], MARGIN, 71.0, "cost muted")
     picture.add_captions(of_all=through is None)

@@ -20,12 +20,11 @@ from kanmodel.attribution.explanations import Explanations
 from kanmodel.forecasts.forecasts import Forecasts
 from kanmodel.result import Theme, draw
 from kanmodel.show.style import N_COLORS, VEIL
-from kanmodel.show.svg import MARGIN, Element, Scale, enclose, fold_rest, new_picture, scale_over
+from kanmodel.show.svg import MARGIN, WIDTH, Element, Scale, enclose, fold_rest, new_picture, scale_over
 from kanmodel.tables.instants import to_local
 from kanmodel.tables.rhythm import MAX_STEP
 from kanmodel.text import abbreviate, with_unit, write_amount, write_change
 
-WIDTH = 760.0
 LEFT, RIGHT = 78.0, 736.0  # ends of the plots
 TOP, LINE = 82.0, 18.0  # below the heading; height of a line of the legend
 LETTER, KEY = 6.2, 30.0  # width of a letter, roughly; of a legend's sample with its space
@@ -41,36 +40,21 @@ LETTERS = {"Y": 4, "M": 7, "D": 10, "h": 16, "m": 16}  # of a time at ticks of y
 
 @dataclass(frozen=True)
 class Panel:
-    """What is drawn over one time axis.
+    """What is drawn over one time axis: n points in order, of one output or, for one window, of those of a target."""
 
-    Attributes:
-        title: the output, or the target.
-        unit: of the target.
-        levels: of the intervals, ascending.
-        times: of the n points, as texts.
-        local: the same by the local clock, (n,); None without dates.
-        at: the same in seconds, or in the unit of the time column, (n,), ascending.
-        widths: of the bars, likewise.
-        breaks: whether there is a gap in time before each point, (n,).
-        predictions, actual, baseline: (n,) each; NaN where there is no actual value.
-        contributions: (n, n_parts); they sum to the predictions minus the baseline, up to the residual. Of forecasts
-            that are not explained there are no parts.
-        bounds: the lower and the upper bound of the interval at each level, (n, 2 n_levels).
-    """
-
-    title: str
-    unit: str | None
-    levels: tuple[float, ...]
-    times: tuple[str, ...]
-    local: NDArray[np.datetime64] | None
-    at: Array
-    widths: Array
-    breaks: NDArray[np.bool_]
-    predictions: Array
-    actual: Array
-    baseline: Array
-    contributions: Array
-    bounds: Array
+    title: str  # the output, or the target
+    unit: str | None  # of the target
+    levels: tuple[float, ...]  # of the intervals, ascending
+    times: tuple[str, ...]  # of the points, as texts
+    local: NDArray[np.datetime64] | None  # the same by the local clock, (n,); None without dates
+    at: Array  # the same in seconds, or in the unit of the time column, (n,), ascending
+    widths: Array  # of the bars, likewise
+    breaks: NDArray[np.bool_]  # whether there is a gap in time before each point, (n,)
+    predictions: Array  # (n,)
+    actual: Array  # (n,), NaN where there is none
+    baseline: Array  # (n,), NaN of forecasts that are not explained
+    contributions: Array  # (n, n_parts), which sum to predictions minus baseline; no parts if not explained
+    bounds: Array  # the lower and the upper bound of the interval at each level, (n, 2 n_levels)
 
     @classmethod
     def of(cls, title: str, points: Sequence[Explanation]) -> Panel:

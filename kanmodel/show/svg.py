@@ -17,7 +17,7 @@ from kanmodel.result import Theme
 from kanmodel.show.style import STYLE, attributes_of
 from kanmodel.text import abbreviate, abbreviate_words, printable
 
-MARGIN = 24.0
+WIDTH, MARGIN = 760.0, 24.0  # of most pictures
 SOURCE, LINE, LETTER = 20.0, 14.0, 6.0  # heights of the source and of its second line; width of a letter, roughly
 TICK_STEPS = (1, 2, 5, 10)  # distances of ticks, times a power of ten
 OTHER_STEPS = (8, 6, 5, 4, 3, 2, 1, 0.5)  # of which the first that leaves two ticks is taken, where these leave one
@@ -77,6 +77,15 @@ class Element(ElementTree.Element):
         group.add("title", label)
         return group
 
+    def add_heading(
+        self, heading: str, caption: str, n_heading: int = 80, n_caption: int = 200, look: str = "muted"
+    ) -> None:
+        """Adds a heading and a caption below it, of at most so many characters, with the whole text as title."""
+        for whole, length, y, of_line in ((heading, n_heading, 36.0, "heading"), (caption, n_caption, 57.0, look)):
+            text = self.add_text(abbreviate_words(whole, length), MARGIN, y, of_line)
+            if len(whole) > length:
+                text.add("title", whole)
+
     def add_rules(self, x: Scale, top: float, bottom: float, unit: str | None) -> None:
         """Adds the x axis of a bar chart: a vertical rule for each tick, and the unit."""
         for value in x.ticks():
@@ -118,7 +127,7 @@ def new_picture(
 ) -> Element:
     """A picture with a heading, and with a description as caption, of at most so many characters."""
     picture = new_canvas(width, height, heading, description, source)
-    add_heading(picture, heading, description, n_caption=n_caption)
+    picture.add_heading(heading, description, n_caption=n_caption)
     return picture
 
 
@@ -142,16 +151,6 @@ def new_canvas(
     for number, line in enumerate(lines):
         canvas.add_text(line, MARGIN, height + SOURCE - 8 + LINE * number, "muted").add("title", source)
     return canvas
-
-
-def add_heading(
-    canvas: Element, heading: str, caption: str, n_heading: int = 80, n_caption: int = 200, look: str = "muted"
-) -> None:
-    """Adds a heading and a caption below it, of at most so many characters, with the whole text as title."""
-    for whole, length, y, of_line in ((heading, n_heading, 36.0, "heading"), (caption, n_caption, 57.0, look)):
-        text = canvas.add_text(abbreviate_words(whole, length), MARGIN, y, of_line)
-        if len(whole) > length:
-            text.add("title", whole)
 
 
 def enclose(xs: Sequence[float], lower: Sequence[float], upper: Sequence[float]) -> str:
