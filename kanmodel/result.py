@@ -242,7 +242,7 @@ class Pictured(ModelResult):
         With the theme ``auto`` it is light where the viewer does not support the reader's settings.
 
         Raises:
-            DataError: the windows have no picture together, with the reason.
+            DataError: there is no picture, with the reason: windows of several series, or without times.
             UnknownNameError: a theme that does not exist.
             ExportError: the file cannot be written.
         """
