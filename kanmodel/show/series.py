@@ -138,9 +138,10 @@ class Panel:
 
 def _is_number(text: str) -> bool:
     try:
-        return float(text) == float(text) or True
+        float(text)
     except ValueError:
         return False
+    return True
 
 
 def stack(contributions: Array) -> tuple[Array, Array]:
