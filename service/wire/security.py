@@ -110,6 +110,7 @@ class KeyFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._stamp: tuple[int, ...] | None
         self._stamp, self.keys = self._read()
 
     async def follow(self) -> None:
