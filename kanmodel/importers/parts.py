@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.manifest import Statement
+from kanmodel.importers.manifest import ModelSpec
 from kanmodel.importers.pickles import GlobalName, Placeholder
 from kanmodel.importers.source import Module
 from kanmodel.network.config import LAYER_NORM_EPS, LayerConfig, RecurrentConfig, Transform
@@ -126,7 +126,7 @@ AnyPart = Part | RecurrentPart
 class Metadata:
     """What is known of a file's parts besides their tensors: what the user states, else what its modules have."""
 
-    stated: Statement = field(default_factory=Statement)
+    stated: ModelSpec = field(default_factory=ModelSpec)
     module: Module | None = None
     n_entering: int = 1 << 16  # values that enter the KAN that the stated `input_id` is about
 
