@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from kanmodel.arrays import Array
 from kanmodel.checkpoint import Forecaster, Provenance, Reference
 from kanmodel.errors import CheckpointError, ConfigError, checked
 from kanmodel.importers.documents import TOLERANCE, TableReader, naming
@@ -36,7 +34,7 @@ from kanmodel.importers.samples import (
     refuse_weak,
     state_call,
 )
-from kanmodel.importers.search import Progress, Result, describe_mismatch, find_candidate, refuse_ambiguous
+from kanmodel.importers.search import OPEN, Progress, Result, describe_mismatch, find_candidate, refuse_ambiguous
 from kanmodel.importers.source import Source
 from kanmodel.importers.structure import INPUTS, OUTPUT, PREDICTIONS, READOUT, UNIT_WORDS, find_structure
 from kanmodel.network.chain import Network
@@ -45,18 +43,6 @@ from kanmodel.tables.columns import Column
 from kanmodel.tables.statistics.choose import choose_evenly
 
 PROGRAM = "a program of torch.export"
-MEANINGS = {
-    "base": "base_activation: the activation added to the basis",
-    "library": "library: the keys fit fast-kan and FasterKAN",
-    "mult_arity": "mult_arity: the number of factors of its product nodes",
-    "denominator": "denominator: the divisor of FasterKAN up to 14 May 2024, 0.33 by default",
-    "inv_denominator": "what its inv_denominator does",
-    "waves": "whether cosines or sines come first",
-    "hats": "the sign of its wavelets",
-    "parameter": "the parameter of its polynomials",
-    "function": "the function of its edges",
-    "weight1": "whether its weight1 is used",
-}  # of the choices that a part leaves open
 
 
 @checked
@@ -95,8 +81,7 @@ def from_file(
         ahead: steps from a window's end to the first forecast, which is the output ``{output}+{ahead}``: then tables
             with the output's column can be backtested, also if its past is a feature. 0 if that is unknown, or the
             column is already shifted.
-        groups: features that belong together, such as ``{"hour": ["hour_sin", "hour_cos"]}``; explanations also sum
-            their contributions.
+        groups: features that belong together, ``{"hour": ["hour_sin", "hour_cos"]}``, whose contributions are summed.
         integer: features with whole numbers, which a counterfactual keeps whole.
         fixed: features that nobody can change, such as the calendar, which a counterfactual leaves unchanged.
         tolerance: in standard deviations of each output.
@@ -120,7 +105,19 @@ class Imported:
     name: str  # in the manifest, or that of the file
     found: str  # what the file left open and how it was decided, in words
     comparison: Comparison | None  # the largest difference from the check; None without one
-    result: Result = field(default_factory=partial(Result, ()))  # of the search; none for a program
+    result: Result  # of the search; without matches for a program, which leaves nothing open
+
+
+class Solution(NamedTuple):
+    """The network that a file computes."""
+
+    network: Network
+    units: tuple[str, str]  # of the windows and of the predictions
+    library: str
+    described: str  # what the file left open, in words
+    unused: tuple[str, ...]  # keys of its tensors
+    comparison: Comparison | None  # with the check, or with a program
+    result: Result = Result(())
 
 
 def import_checkpoint(
@@ -146,112 +143,84 @@ def import_weights(
 ) -> Imported:
     """`import_checkpoint` with the file and the samples in memory."""
     refuse_weak(samples, stated.place)
-    if source.program is not None:
-        return _import_program(source, source.program, stated, samples)
     with naming(source.name):
-        structure = find_structure(source, stated)
-        try:
-            result = find_candidate(structure, samples, progress)
-            if not result.matches:
-                raise CheckpointError(describe_mismatch(samples, result))
-            network = samples.build(result.found)
-        except (CheckpointError, ConfigError) as error:
-            # keys in doubt are the first reason of a refusal, but masks of 0 and -inf are in no doubt
-            masks = all(not bool(torch.isfinite(source.tensors[key]).all()) for key in structure.unused)
-            doubt = f"{structure.doubt}{'' if source.adapter else ' (from_torch may read it)'}"
-            raise CheckpointError(f"{error if masks else doubt}{source.adapter}") from error
-        if samples.has_check:
-            refuse_ambiguous(samples, result, strict)
-        chosen, described = result.found.chosen, result.found.describe()
-        refuse_mixed_units(samples, chosen[INPUTS])
-    model = _make_model(
-        source.name,
-        network,
-        stated,
-        samples,
-        (chosen[INPUTS], chosen[PREDICTIONS]),
-        result.comparison,
-        ", ".join(filter(None, [structure.library, described])),
-        structure.unused,
-        tuple(match.candidate.describe() for match in result.undecided),
-    )
-    return Imported(model, Path(source.name).stem, described, result.comparison, result)
-
-
-def _import_program(source: Source, program: Program, stated: ModelSpec, samples: Samples) -> Imported:
-    """A model of a program, whose check decides alone whether windows and predictions are scaled."""
-    space, name = stated.space, samples.predictions_name
-    spaces = (space,) if space else ("scaled", "original") if stated.is_scaled else ("scaled",)
-    windows = samples.inputs if samples.has_check else samples.reference
-
-    def run(units: str) -> tuple[Array, Array]:
-        """The windows in some units as the program reads them, and its forecasts."""
-        read = samples.to_model(windows, units).numpy()
-        with unchanged(program):
-            forecasts = forecast(program, read)
-        if forecasts.shape[1] != len(samples.shapes.outputs):
-            n_named = len(samples.shapes.outputs)
-            raise CheckpointError(f"forecasts {forecasts.shape[1]} values for a window, where {n_named} are named")
-        return read, forecasts
-
-    with naming(source.name):
-        if len(spaces) > 1 and not samples.has_check:
-            raise CheckpointError(f"lacks a check, without which {stated.place} must say its space, scaled or original")
-        program.measure(windows.shape[1:])
-        runs = {units: run(units) for units in spaces}
-        of_inputs, of_predictions, compared = spaces[0], spaces[0], None
-        if samples.has_check:
-            tried = {}
-            for units in product(spaces, spaces):
-                own = samples.from_model(torch.from_numpy(runs[units[0]][1]), units[1])
-                tried[units] = samples.bounds.compare(samples.predictions, own)
-            (of_inputs, of_predictions), compared = min(tried.items(), key=lambda each: each[1].relative)
-            if not compared.matches:
-                raise CheckpointError(
-                    f"does not compute {name}: it gives {compared.computed:.7g} in place of {compared.expected:.7g} "
-                    f"at window {compared.window}, which is {compared.describe_relative()} off"
-                )
-        network, tracer, found = read_network(program, runs[of_inputs][0], samples.shapes, runs[of_inputs][1])
-    words = [f"{INPUTS} {UNIT_WORDS[of_inputs]}", f"{PREDICTIONS} {UNIT_WORDS[of_predictions]}"]
-    units = of_inputs, of_predictions
-    library, compared_to = f"{tracer.library}, {PROGRAM}", compared or found
-    model = _make_model(source.name, network, stated, samples, units, compared_to, library, unused=tracer.unused)
-    described = ", ".join([PROGRAM, *(words if len(spaces) > 1 else [])])
-    return Imported(model, Path(source.name).stem, described, compared)
-
-
-def _make_model(
-    name: str,
-    network: Network,
-    stated: ModelSpec,
-    samples: Samples,
-    units: tuple[str, str],
-    comparison: Comparison | None,
-    library: str,
-    unused: tuple[str, ...] = (),
-    not_told_apart: tuple[str, ...] = (),
-) -> Forecaster:
-    """The model of a network whose windows and predictions are in some units, with its provenance."""
-    of_inputs, of_predictions = units
+        if source.program is not None:
+            solution = _read_program(source.program, stated, samples)
+        else:
+            solution = _read_weights(source, stated, samples, progress, strict)
+    (of_inputs, of_predictions), found, comparison = solution.units, solution.described, solution.comparison
     if of_inputs == "original" or not stated.is_scaled:
         refuse_fractions(samples.reference, samples.shapes.features, samples.reference_name)
     provenance = replace(
         Provenance.now("import", verified=samples.has_check),
-        library=f"{library}, read by kanscope {version('kanscope')}",
+        library=f"{solution.library}, read by kanscope {version('kanscope')}",
         difference=None if comparison is None else comparison.absolute,
         relative_difference=None if comparison is None else comparison.relative,
-        unused=unused,
-        not_told_apart=not_told_apart,
+        unused=solution.unused,
+        not_told_apart=tuple(match.candidate.describe() for match in solution.result.undecided),
     )
     kept = choose_evenly(len(samples.reference), N_REFERENCE) if samples.reference_name == "windows" else slice(None)
-    windows = samples.to_model(samples.reference[kept], of_inputs).to(getattr(torch, network.config.dtype))
+    windows = samples.to_model(samples.reference[kept], of_inputs)
+    windows = windows.to(getattr(torch, solution.network.config.dtype))
     targets = None if samples.targets is None else samples.targets[kept]
     if targets is not None and of_predictions == "scaled":
         targets = targets * samples.scaling.output_scale + samples.scaling.output_mean
-    model = Forecaster(network, Reference(windows, targets), {}, provenance)
+    model = Forecaster(solution.network, Reference(windows, targets), {}, provenance)
     if not bool(torch.isfinite(model.reference_outputs).all()):
-        raise CheckpointError(f"{name} has a forecast that is not finite for a window of {samples.reference_name}")
-    return model
+        name = samples.reference_name
+        raise CheckpointError(f"{source.name} has a forecast that is not finite for a window of {name}")
+    return Imported(model, Path(source.name).stem, found, comparison if samples.has_check else None, solution.result)
+
+
+def _read_weights(
+    source: Source, stated: ModelSpec, samples: Samples, progress: Progress | None, strict: bool
+) -> Solution:
+    structure = find_structure(source, stated)
+    try:
+        result = find_candidate(structure, samples, progress)
+        if not result.matches:
+            raise CheckpointError(describe_mismatch(samples, result))
+        network = samples.build(result.found)
+    except (CheckpointError, ConfigError) as error:
+        # keys in doubt are the first reason of a refusal, but masks of 0 and -inf are in no doubt
+        masks = all(not bool(torch.isfinite(source.tensors[key]).all()) for key in structure.unused)
+        doubt = f"{structure.doubt}{'' if source.adapter else ' (from_torch may read it)'}"
+        raise CheckpointError(f"{error if masks else doubt}{source.adapter}") from error
+    if samples.has_check:
+        refuse_ambiguous(samples, result, strict)
+    chosen, described = result.found.chosen, result.found.describe()
+    refuse_mixed_units(samples, chosen[INPUTS])
+    units, library = (chosen[INPUTS], chosen[PREDICTIONS]), ", ".join(filter(None, [structure.library, described]))
+    return Solution(network, units, library, described, structure.unused, result.comparison, result)
+
+
+def _read_program(program: Program, stated: ModelSpec, samples: Samples) -> Solution:
+    """The network of a program, whose check decides alone whether windows and predictions are scaled."""
+    spaces = (stated.space,) if stated.space else ("scaled", "original") if stated.is_scaled else ("scaled",)
+    if len(spaces) > 1 and not samples.has_check:
+        raise CheckpointError(f"lacks a check, without which {stated.place} must say its space, scaled or original")
+    windows, n_outputs = samples.inputs if samples.has_check else samples.reference, len(samples.shapes.outputs)
+    program.measure(windows.shape[1:])
+    read = {units: samples.to_model(windows, units).numpy() for units in spaces}
+    with unchanged(program):
+        forecasts = {units: forecast(program, of_units) for units, of_units in read.items()}
+    if (n_values := forecasts[spaces[0]].shape[1]) != n_outputs:
+        raise CheckpointError(f"forecasts {n_values} values for a window, where {n_outputs} are named")
+    units, compared = (spaces[0], spaces[0]), None
+    if samples.has_check:
+        every = list(product(spaces, spaces))
+        own = [samples.from_model(torch.from_numpy(forecasts[inputs]), predictions) for inputs, predictions in every]
+        comparisons = [samples.bounds.compare(samples.predictions, each) for each in own]
+        compared, units = min(zip(comparisons, every, strict=True), key=lambda pair: pair[0].relative)
+        if not compared.matches:
+            raise CheckpointError(
+                f"does not compute {samples.predictions_name}: it gives {compared.computed:.7g} in place of "
+                f"{compared.expected:.7g} at window {compared.window}, which is {compared.describe_relative()} off"
+            )
+    network, tracer, found = read_network(program, read[units[0]], samples.shapes, forecasts[units[0]])
+    words = [f"{what} {UNIT_WORDS[of]}" for what, of in zip((INPUTS, PREDICTIONS), units, strict=True)]
+    described = ", ".join([PROGRAM, *(words if len(spaces) > 1 else [])])
+    return Solution(network, units, f"{tracer.library}, {PROGRAM}", described, tracer.unused, compared or found)
 
 
 @dataclass(frozen=True)
@@ -291,11 +260,11 @@ def describe_file(path: Path, imported: Imported | None = None, known: Manifest 
     used = {key for part in every for key in part.keys}
     missing = ["features, targets and reference windows"]
     if source.program is None:  # which leaves nothing else open
-        missing += ["readout: what the head reads of the steps, the last or their mean"] if recurrents else []
+        missing += [OPEN[READOUT]] if recurrents else []
         missing.append("activations: between its parts, and at the output")
         for name in dict.fromkeys(name for part in parts for name in part.open):
             places = ", ".join(repr(part.place) for part in parts if name in part.open)
-            missing.append(f"{MEANINGS[name]} ({places})")
+            missing.append(f"{OPEN[name]} ({places})")
         missing += [f"pykan_config: it {part.problem}" for part in parts if part.problem]
     libraries = {name for part in parts for name, titles in LIBRARIES.items() if part.library in titles}
     library = libraries.pop() if len(libraries) == 1 else None
@@ -330,11 +299,8 @@ def _blank_manifest(name: str, library: str | None, n_read: int | None, parts: S
         "# lookback: 24  # steps of a window; those of the windows by default",
         "horizon: 1",
         "# ahead: 1  # steps from a window's end to the first forecast, of targets whose past is a feature",
-        "# readout, activations, base_activation and space are found by the check, or may be given:",
-        "# readout: last",
-        "# base_activation: silu",
+        "# found by the check, or may be given: readout, base_activation, output_function, space, and",
         "# activations: {fc.0: relu}  # before the part at fc.0",
-        "# output_function: none",
         "mult_arity:" if any("mult_arity" in part.open for part in parts) else "",
         "pykan_config:  # the *_config.yml of saveckpt" if any(part.problem for part in parts) else "",
         "# input_id: [0, 2, 3]  # inputs that prune_input kept" if library == "pykan" else "",

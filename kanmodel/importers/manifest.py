@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import reprlib
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from kanmodel.errors import (
     CheckpointError,
@@ -53,12 +53,12 @@ Arities = tuple[tuple[int, ...], ...] | int
 
 
 def _check_mapping(value: object, place: str, keys: Sequence[str] | None = None) -> None:
-    """Raises `CheckpointError` if a value is no mapping, or has another key than these."""
+    """Raises `ConfigError` if a value is no mapping, or has another key than these."""
     if not isinstance(value, dict):
-        raise CheckpointError(f"{place} must be a mapping, but is {reprlib.repr(value)}")
+        raise ConfigError(f"{place} must be a mapping, but is {reprlib.repr(value)}")
     for key in value:
         if keys is not None and key not in keys:
-            raise CheckpointError(f"{place} has the unknown key {str(key)[:80]!r}; there are {', '.join(keys)}")
+            raise ConfigError(f"{place} has the unknown key {str(key)[:80]!r}; there are {', '.join(keys)}")
 
 
 def _check_path(value: object, place: str) -> None:
@@ -90,6 +90,8 @@ def _check_arities(value: Any, _: str) -> None:
 
 
 Text = Annotated[str, _check_path]
+T = TypeVar("T")
+S = TypeVar("S", bound="ModelSpec")
 
 
 @dataclass(frozen=True)
@@ -177,46 +179,29 @@ def parse_manifest(document: Mapping[str, Any], path: Path, known: Mapping[str, 
     `path` names it in errors, and its paths are relative to that folder. Raises `CheckpointError` if a key is unknown,
     missing, or has a wrong type.
     """
-    place, folder = path.name, path.parent
-    try:
+    with _naming(path.name):
         _check_mapping(document, "it", KEYS)
-        prefixes = {stage: document[stage] for stage in STAGES if stage in document}
         given = {**(known or {}), **{key: value for key, value in document.items() if value is not None}}
         if isinstance(scaling := given.get("scaling"), str):
             if not scaling.endswith((".json", ".yaml", ".yml")):
                 why = "but only .json and .yaml are read, since a pickle (.joblib, .pkl) can run any code"
                 raise CheckpointError(f"scaling is {scaling!r}, {why}: write {', '.join(SCALING_KEYS)} as JSON")
-            given["scaling"] = read_document(folder / scaling)
+            given["scaling"] = read_document(path.parent / scaling)
         if "pykan_config" in given:
             _check_path(given["pykan_config"], "pykan_config")
-            config = folder / given["pykan_config"]
+            config = path.parent / given["pykan_config"]
             given["pykan_config"] = _pykan_fields(read_document(config), config.name)
         if "reference" not in given:
             raise CheckpointError("lacks reference: windows on which every explanation is computed, 128 or more")
-        # the layout of the trainer's windows makes no difference: the weights do not depend on it
-        check_flag(given.get("batch_first", True), "batch_first")
-        fields = {key: _freeze(value) for key, value in given.items() if key not in ("batch_first", *STAGES)}
-        more = {"place": place, "folder": folder, "prefixes": prefixes}
-        return read_record(Manifest, _with_columns(fields) | more, place)
-    except ConfigError as error:
-        raise CheckpointError(str(error)) from error
-    except CheckpointError as error:
-        raise CheckpointError(f"{place}: {error}") from error
+        check_flag(given.pop("batch_first", True), "batch_first")  # the weights do not depend on it
+        prefixes = {stage: document[stage] for stage in STAGES if stage in document}
+        given = {key: value for key, value in given.items() if key not in STAGES} | {"prefixes": prefixes}
+    return _parse(Manifest, given | {"folder": path.parent, "place": path.name}, path.name)
 
 
 def parse_call(given: Mapping[str, Any]) -> ModelSpec:
     """What the arguments of a call state, by the keys of a manifest; raises `CheckpointError` for a wrong value."""
-    try:
-        fields = {key: _freeze(value) for key, value in given.items() if value is not None}
-        return read_record(ModelSpec, _with_columns(fields), ModelSpec.place)
-    except ConfigError as error:
-        raise CheckpointError(str(error)) from error
-    except CheckpointError as error:
-        raise CheckpointError(f"{ModelSpec.place}: {error}") from error
-
-
-def _freeze(value: Any) -> Any:
-    return tuple(map(_freeze, value)) if isinstance(value, list) else value
+    return _parse(ModelSpec, {key: value for key, value in given.items() if value is not None}, ModelSpec.place)
 
 
 def parse_pykan_config(document: Mapping[str, Any], name: str) -> PykanConfig:
@@ -224,26 +209,46 @@ def parse_pykan_config(document: Mapping[str, Any], name: str) -> PykanConfig:
 
     Raises `CheckpointError`, starting with `name`, if one is missing or has another type.
     """
+    return _read(PykanConfig, _pykan_fields(document, name), name)
+
+
+@contextmanager
+def _naming(place: str) -> Iterator[None]:
     try:
-        return read_record(PykanConfig, _pykan_fields(document, name), name)
-    except ConfigError as error:
+        yield
+    except (CheckpointError, ConfigError) as error:
+        raise CheckpointError(f"{place}: {error}") from error
+
+
+def _parse(cls: type[S], given: Mapping[str, Any], place: str) -> S:
+    """A specification from the keys of a manifest."""
+    with _naming(place):
+        fields = _with_columns({key: _freeze(value) for key, value in given.items()})
+    return _read(cls, fields, place)
+
+
+def _read(cls: type[T], fields: Mapping[str, Any], place: str) -> T:
+    try:
+        return read_record(cls, fields, place)
+    except ConfigError as error:  # it names the place
         raise CheckpointError(str(error)) from error
+
+
+def _freeze(value: Any) -> Any:
+    return tuple(map(_freeze, value)) if isinstance(value, list) else value
 
 
 def _pykan_fields(document: Mapping[str, Any], name: str) -> dict[str, Any]:
     width, enabled = document.get("width"), document.get("symbolic_enabled", True)
     if not isinstance(width, list):
-        raise CheckpointError(f"{name} has no list of a width")
-    tables = [document.get(f"symbolic.funs_name.{layer}") for layer in range(len(width) - 1) if enabled]
-    if not all(isinstance(table, list) for table in tables):
-        raise CheckpointError(f"{name} lacks a symbolic.funs_name of a layer, a table of names")
+        raise CheckpointError(f"{name} lacks the list width")
     return {
         "name": name,
         "width": [[layer, 0] if isinstance(layer, int) else layer for layer in width],
         "mult_arity": _freeze(document.get("mult_arity", 2)),
         "base_activation": document.get("base_fun_name", "silu"),
         "symbolic_enabled": enabled,
-        "function_names": tables,
+        "function_names": [document.get(f"symbolic.funs_name.{n}") for n in range(len(width) - 1) if enabled],
     }
 
 
@@ -287,16 +292,11 @@ def _make_columns(what: str, listed: Any, scaling: Mapping[str, Any]) -> list[di
     listed = known if listed is None else listed
     if not isinstance(listed, (list, tuple)) or not listed:
         raise CheckpointError(LACKS.format(f"{what}s"))
-    columns = []
-    for position, item in enumerate(listed):
-        if isinstance(item, dict):
-            _check_mapping(item, f"{what}s[{position}]", ("name", "unit"))
-        columns.append({"unit": None, **item} if isinstance(item, dict) else {"name": item})
-        _check_path(columns[-1].get("name"), f"{what}s[{position}].name")
+    columns = [{"name": None, **item} if isinstance(item, dict) else {"name": item} for item in listed]
+    for position, column in enumerate(columns):
+        _check_mapping(column, f"{what}s[{position}]", ("name", "unit"))
+        _check_path(column["name"], f"{what}s[{position}].name")
     names = [column["name"] for column in columns]
-    ((repeated, count),) = Counter(names).most_common(1)
-    if count > 1:
-        raise CheckpointError(f"{what}s has {repeated!r} more than once")
     if known is not None and known != names:
         raise CheckpointError(f"{what}s are not those of the scaling's {what}_names, in the same order")
     for key in ("mean", "std") if f"{prefix}mean" in scaling else ():

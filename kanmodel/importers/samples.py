@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kanmodel.arrays import Array, take_windows
+from kanmodel.arrays import Array, refuse_non_finite, take_windows
 from kanmodel.errors import CheckpointError, ConfigError, DataError
 from kanmodel.importers.assembly import assemble
 from kanmodel.importers.documents import TableReader, is_table, read_array
@@ -202,14 +202,13 @@ def as_array(values: Any, name: str) -> np.ndarray:
 def make_samples(stated: ModelSpec, windows: Any, targets: Any, predictions: Any, tolerance: float) -> Samples:
     """The samples of a call, with the same windows as check and reference; arrays as `as_array` takes them.
 
-    Raises `CheckpointError` if a value is not finite, or the arrays do not fit each other.
+    Raises `DataError` if a value is not finite, or `CheckpointError` if the arrays do not fit each other.
     """
     given = {"windows": windows, "predictions": predictions, "targets": targets}
 
     def read(name: str, columns: Sequence[str] = ()) -> Array:
         array = as_array(given[name], name)
-        if not np.isfinite(array).all():
-            raise CheckpointError(f"{name} must be finite, but some values are not")
+        refuse_non_finite(array, name)
         return array
 
     check = Check("windows", "predictions", tolerance)
@@ -337,23 +336,17 @@ def refuse_weak(samples: Samples, place: str) -> None:
 
 
 def refuse_mixed_units(samples: Samples, units: str) -> None:
-    """Raises `CheckpointError` if the reference windows are not in the units of the check's windows.
+    """Raises `CheckpointError` if the reference windows seem not to be in the units of the check's windows.
 
-    This is assumed if they are near the windows of the check in the other units, and far from them in the same.
+    Their mean is then far from that of the check's in the same units, and near it in the other ones.
     """
     if not samples.has_check or samples.inputs is samples.reference:
         return
-    checked = samples.to_model(samples.inputs, units).flatten(0, 1)
-    spread = checked.std(dim=0, correction=0).clamp(min=1e-3)
-
-    def distance(units: str) -> float:
-        """Largest distance of the means of reference and check, in standard deviations of a feature."""
-        reference = samples.to_model(samples.reference, units).flatten(0, 1)
-        return float(((reference.mean(dim=0) - checked.mean(dim=0)).abs() / spread).max())
-
-    other = "scaled" if units == "original" else "original"
-    same = distance(units)
-    if same > FAR and distance(other) < same / FAR:
+    checked, other = samples.to_model(samples.inputs, units), "scaled" if units == "original" else "original"
+    spread = checked.std(dim=(0, 1), correction=0).clamp(min=1e-3)
+    means = [samples.to_model(samples.reference, each).mean(dim=(0, 1)) for each in (units, other)]
+    same, swapped = (float(((mean - checked.mean(dim=(0, 1))).abs() / spread).max()) for mean in means)
+    if same > FAR and swapped < same / FAR:
         raise CheckpointError(
             f"was found by windows of the check that are {UNIT_WORDS[units]}, but {samples.reference_name} seems to be "
             f"{UNIT_WORDS[other]}: give both in the same units"

@@ -33,20 +33,23 @@ N_CLOSE = 64  # nearest candidates compared although the screen rejects them: fl
 MAX_SECONDS = 20.0
 MAX_SURVIVORS = 1000  # survivors of the screen that are compared on all windows, simplest first
 N_NEAREST = 5
-SAME = 1e-10  # of the spread: candidates that differ less on all probes are the same function
 STRETCHES = (1.0, 3.0, 10.0)  # how far from the mean two functions are compared
 N_MIXED = 256  # mixed probes for each stretch
-NEEDED = {
-    READOUT: "the weights do not determine what the head reads of the steps: give readout, last or mean",
-    "base": "its base function is not known: give base_activation, silu by default, or pykan_config",
-    "library": "its keys fit fast-kan and FasterKAN: give library in the manifest",
-    "denominator": "FasterKAN up to 14 May 2024 divides by a denominator that is not in the file: give it (0.33 by "
-    "default)",
-    "mult_arity": "the number of factors of its product nodes is not known: give mult_arity (pykan's default is 2)",
-    "function": "its functions are not known: give a check",
-    "parameter": "the parameter of its polynomials is not known: give a check",
-    INPUTS: "{} lacks space: whether reference and check are scaled or original",
-}  # choices that must be stated where there is no check
+OPEN = {
+    READOUT: "readout: what the head reads of the steps, the last or their mean",
+    "base": "base_activation: the activation added to the basis, silu by default, or pykan_config",
+    "library": "library: the keys fit fast-kan and FasterKAN",
+    "denominator": "denominator: the divisor of FasterKAN up to 14 May 2024, 0.33 by default",
+    "mult_arity": "mult_arity: the number of factors of its product nodes, 2 by pykan's default",
+    "function": "a check, which determines the function of its edges",
+    "parameter": "a check, which determines the parameter of its polynomials",
+    INPUTS: "space: whether reference and check are scaled or original",
+    "inv_denominator": "what its inv_denominator does",
+    "waves": "whether cosines or sines come first",
+    "hats": "the sign of its wavelets",
+    "weight1": "whether its weight1 is used",
+}  # choices that a file leaves open, by the key of a manifest that states them; without a check the last are as usual
+NEEDED = tuple(OPEN)[:8]
 INSTEAD = (
     "give the scaling if the model has one, and if more than a chain of its layers is computed, such as a residual "
     "connection or windows across the batch (batch_first), give the module to from_torch or a file of torch.export.save"
@@ -57,17 +60,13 @@ Progress = Callable[[int, int], None]  # of candidates tried, and of all
 
 @dataclass(frozen=True)
 class Match:
-    """A function that gives the predictions, and how it differs from the simplest that does.
-
-    The difference is given where it is largest on a reference window without a prediction.
-    """
+    """A function that gives the predictions, and how it differs from the simplest that does, as far as it does."""
 
     candidate: Candidate  # the simplest that computes it
     comparison: Comparison | None  # its largest difference from the predictions; None without a check
     same: tuple[Candidate, ...] = ()  # other candidates that compute it
-    window: int = 0  # index of that window
-    difference: float = 0.0  # in standard deviations of the output
-    is_material: bool = False  # whether it is more than the check allows
+    window: int | None = None  # index of the reference window where they differ most, if by more than is allowed
+    difference: float = 0.0  # there, in standard deviations of the output
     stretch: float | None = None  # the first of `STRETCHES` at which the two differ by more than the check allows
 
 
@@ -92,9 +91,9 @@ class Result:
         return self.matches[0].comparison
 
     @property
-    def undecided(self) -> list[Match]:
+    def undecided(self) -> tuple[Match, ...]:
         """Other functions that fit as well as the first, and that windows exist to distinguish from it."""
-        return [match for match in self.matches if match.stretch is not None]
+        return self.matches[1:]
 
     def describe_undecided(self) -> tuple[str, ...]:
         """The undecided functions, and the windows that would distinguish them from the first."""
@@ -138,10 +137,9 @@ def _assume(structure: Structure, spaces: Sequence[SearchSpace]) -> Result:
         )
     left_open = {name for name, options in space.choices.items() if len(options) > 1}
     for name in space.choices:
-        if name in left_open and name in NEEDED and (name != READOUT or space.order.per_step):
-            needed = NEEDED[name].format(structure.stated.place)
-            raise CheckpointError(f"has no check to be compared with, and {needed}")
-    for before, part in pairwise(space.order.head):
+        if name in left_open and name in NEEDED and (name != READOUT or space.per_step):
+            raise CheckpointError(f"has no check to be compared with, so give {OPEN[name]}")
+    for before, part in pairwise(space.head):
         left_out, is_open = number_between(before.place, part.place), activation_slot(part.place) in left_open
         if left_out is not None and is_open and part.place not in structure.stated.activations:
             problem = "so what stands there between its layers is unknown: give a check, or activations"
@@ -209,7 +207,7 @@ def _stages(space: SearchSpace, kind: Candidate, samples: Samples, windows: Arra
 
     The first gives inputs in place of its argument; all but the last, which converts outputs, compute in float32.
     """
-    order, choices = space.order, space.choices
+    choices = space.choices
     x = [samples.to_model(samples.inputs[windows], units).float()[None] for units in choices[INPUTS]]
     stages: list[list[Function]] = [[partial(lambda inputs, _: inputs, inputs) for inputs in x]]
 
@@ -221,9 +219,9 @@ def _stages(space: SearchSpace, kind: Candidate, samples: Samples, windows: Arra
             else:
                 stages[-1] = [_then(before, function) for before in stages[-1]]
 
-    add(order.per_step)
+    add(space.per_step)
     stages.append([READ_OUT[readout] for readout in choices[READOUT]])
-    add(order.head)
+    add(space.head)
     stages.append([activation(option) for option in choices[OUTPUT]])
     scale, mean = (torch.from_numpy(x) for x in (samples.scaling.output_scale, samples.scaling.output_mean))
     convert: dict[str, Function] = {"scaled": Tensor.double, "original": lambda values: values.double() * scale + mean}
@@ -249,32 +247,38 @@ def _walk(stages: Sequence[Sequence[Function]], values: Tensor, numbers: Tensor)
 
 
 def _group(fitting: dict[Candidate, Comparison], samples: Samples) -> tuple[Match, ...]:
-    """Groups candidates by function, the simplest first."""
+    """Groups candidates that are the same function on all probes, within what the check allows, the simplest first."""
     probes = _make_probes(np.concatenate([samples.inputs, samples.reference]))
     functions: list[tuple[Array, list[Candidate]]] = []  # the outputs of each for the probes, and who computes it
     for candidate in sorted(fitting, key=lambda candidate: candidate.departures):
         outputs = samples.predict(candidate, probes, torch.float64)
-        for probed, same in functions:
-            if _are_same(probed, outputs, samples.bounds.unit):
-                same.append(candidate)
-                break
-        else:
+        same = next((same for known, same in functions if (_excess(outputs, known, samples) <= 1).all()), None)
+        if same is None:
             functions.append((outputs, [candidate]))
-    return tuple(_match(outputs, functions[0][0], same, fitting[same[0]], samples) for outputs, same in functions)
+        else:
+            same.append(candidate)
+    return tuple(_match(same, fitting[same[0]], outputs, functions[0][0], samples) for outputs, same in functions)
 
 
-def _match(outputs: Array, first: Array, same: list[Candidate], comparison: Comparison, samples: Samples) -> Match:
-    """A function with its difference from the first one, both by their outputs for the probes."""
-    if outputs is first:
-        return Match(same[0], comparison, tuple(same[1:]))
-    differences = np.abs(first - outputs)
-    excess = np.nan_to_num(differences / np.maximum(samples.bounds.allowed, TINY), nan=np.inf).max(axis=1)
+def _match(same: list[Candidate], comparison: Comparison, outputs: Array, first: Array, samples: Samples) -> Match:
+    excess = _excess(outputs, first, samples)
     far = (excess > 1).reshape(len(STRETCHES), -1).any(axis=1)
+    if not far.any():
+        return Match(same[0], comparison, tuple(same[1:]))
     n_checked = len(samples.inputs)
     window = int(excess[n_checked : n_checked + len(samples.reference)].argmax())
-    difference = float((differences[n_checked + window] / np.maximum(samples.bounds.unit, TINY)).max())
-    stretch, is_material = STRETCHES[int(far.argmax())] if far.any() else None, bool(excess[n_checked + window] > 1)
-    return Match(same[0], comparison, tuple(same[1:]), window, difference, is_material, stretch)
+    place, stretch = n_checked + window, STRETCHES[int(far.argmax())]
+    difference = float((np.abs(outputs - first)[place] / np.maximum(samples.bounds.unit, TINY)).max())
+    return Match(same[0], comparison, tuple(same[1:]), window if excess[place] > 1 else None, difference, stretch)
+
+
+def _excess(one: Array, other: Array, samples: Samples) -> Array:
+    """The largest difference of two functions for each probe, relative to what the check allows."""
+    with np.errstate(invalid="ignore"):
+        differences = np.abs(one - other) / np.maximum(samples.bounds.allowed, TINY)
+    differences[~np.isfinite(one) & ~np.isfinite(other)] = 0.0
+    excess: Array = np.nan_to_num(differences, nan=np.inf).max(axis=1)
+    return excess
 
 
 def _make_probes(windows: Array) -> Array:
@@ -290,12 +294,6 @@ def _make_probes(windows: Array) -> Array:
     return np.concatenate([mean + stretch * around for stretch in STRETCHES])
 
 
-def _are_same(one: Array, other: Array, unit: Array) -> bool:
-    with np.errstate(invalid="ignore"):
-        equal = np.abs(one - other) <= SAME * np.maximum(np.maximum(unit, np.abs(one)), TINY)
-    return bool((equal | (~np.isfinite(one) & ~np.isfinite(other))).all())
-
-
 def refuse_ambiguous(samples: Samples, result: Result, strict: bool) -> None:
     """Raises `CheckpointError` if several functions fit that differ on a known window, or, if strict, anywhere."""
     first = result.found.describe()
@@ -305,7 +303,7 @@ def refuse_ambiguous(samples: Samples, result: Result, strict: bool) -> None:
         others = "; ".join(result.describe_undecided()[:5]) or "and more"
         n_functions = len(result.undecided) + 1 + result.left_out
         raise CheckpointError(f"can be read as {n_functions} {they}{first}; {others}: add such windows {ask}")
-    match = next((match for match in result.matches if match.is_material), None)
+    match = next((match for match in result.matches if match.window is not None), None)
     if match is not None:
         fitting, other = "; ".join(m.candidate.describe() for m in result.matches[:5]), match.candidate.describe()
         known = f"window {match.window} of {samples.reference_name}"

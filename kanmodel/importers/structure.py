@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from math import prod
-from typing import NamedTuple
 
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.assembly import Chain, step_of
@@ -24,7 +23,7 @@ from kanmodel.importers.parts import (
     activation_slot,
 )
 from kanmodel.importers.pickles import GlobalName
-from kanmodel.importers.source import Module, Source, describe
+from kanmodel.importers.source import Source, describe
 from kanmodel.network.config import ModelConfig
 
 MAX_ORDERS = 64
@@ -45,22 +44,8 @@ FOREIGN = {
     r"equal_size_conv|phase_low": "a ReLU-KAN, whose bumps are not among the functions of edges here",
     r"_torch_params\.": "a layer of Keras that is not read (from a file: Dense, LSTM, GRU and SimpleRNN)",
 }  # patterns of keys -> the unsupported module that has them
+Order = tuple[tuple[Part, ...], tuple[Part, ...], bool]  # parts before and after the readout, and if that is flat
 TORCH = ("Linear", "LayerNorm", "BatchNorm")
-NEUTRAL = ("Dropout", "Dropout1d", "AlphaDropout", "Identity")
-
-
-class Order(NamedTuple):
-    """One order of all parts: those before and after the readout, and whether that is of all steps."""
-
-    front: tuple[Part, ...]
-    recurrent: RecurrentPart | None
-    head: tuple[Part, ...]
-    flat: bool
-
-    @property
-    def per_step(self) -> tuple[AnyPart, ...]:
-        """The parts before the readout, the recurrent one last."""
-        return (*self.front, self.recurrent) if self.recurrent else self.front
 
 
 @dataclass(frozen=True)
@@ -72,7 +57,6 @@ class Structure:
     stated: ModelSpec
     stages: Mapping[str, str] = field(default_factory=dict)  # of parts by place: head or front, as far as stated
     fixed: Mapping[str, str] = field(default_factory=dict)  # the option of a choice, by its name
-    likely: Mapping[str, str] = field(default_factory=dict)  # the option to try first
     mentioned: tuple[str, ...] = ()  # activations of its modules and hyperparameters
     unused: tuple[str, ...] = ()  # keys that belong to no part
     doubt: str = ""  # why these may have an effect on the forecasts, starting with a verb; empty if there are none
@@ -92,7 +76,7 @@ class Structure:
         orders = [*islice(self._find_orders(shapes), MAX_ORDERS)]
         if not orders:
             raise CheckpointError(self._describe_widths(shapes))
-        spaces = [self._space(order, len(shapes.outputs), (NONE, *activations)) for order in orders]
+        spaces = [self._space(*order, len(shapes.outputs), activations) for order in orders]
         spaces = [space for space in spaces if space.n_candidates]
         if not spaces:
             raise CheckpointError(f"has parts that fit no order with readout {self.stated.readout}")
@@ -103,56 +87,52 @@ class Structure:
 
         Layers that are numbered in the same place, such as those of a Sequential, keep the order of their numbers.
         """
-        recurrent, budget = self.recurrent, iter(range(MAX_STEPS))
+        recurrent, lookback, budget = self.recurrent, shapes.lookback, iter(range(MAX_STEPS))
 
-        def extend(front: tuple[Part, ...], head: tuple[Part, ...] | None, width: int, flat: bool) -> Iterator[Order]:
+        def extend(done: tuple[Part, ...], n_front: int | None, width: int, flat: bool) -> Iterator[Order]:
             if next(budget, None) is None:
                 return
-            left = [part for part in self.parts if part not in (*front, *(head or ()))]
-            if head is None and (recurrent is None or recurrent.n_in == width):
+            left = [part for part in self.parts if part not in done]
+            if n_front is not None and not left and width == len(shapes.outputs):
+                yield done[:n_front], done[n_front:], flat
+            elif n_front is None and (recurrent is None or recurrent.n_in == width):
                 n_values = width if recurrent is None else recurrent.n_out
                 # without a recurrent part all steps are tried first, because layers per step are rare then
-                for wide in (False,) if shapes.lookback == 1 else (recurrent is None, recurrent is not None):
-                    yield from extend(front, (), n_values * shapes.lookback if wide else n_values, wide)
-            elif head is not None and not left and width == len(shapes.outputs):
-                yield Order(front, recurrent, head, flat)
-            if head is None and recurrent is None and shapes.lookback == 1:
+                for wide in (False,) if lookback == 1 else (recurrent is None, recurrent is not None):
+                    yield from extend(done, len(done), n_values * lookback if wide else n_values, wide)
+            if n_front is None and recurrent is None and lookback == 1:
                 return  # one step: before and after the readout are the same
-            here = "front" if head is None else "head"
+            stage = "front" if n_front is None else "head"
             for part in left:
-                is_elsewhere = self.stages.get(part.place, here) != here
-                if part.n_in != width or is_elsewhere or any(other.precedes(part) for other in left):
-                    continue
-                if head is None:
-                    yield from extend((*front, part), None, part.n_out, flat)
-                else:
-                    yield from extend(front, (*head, part), part.n_out, flat)
+                is_next = part.n_in == width and not any(other.precedes(part) for other in left)
+                if is_next and self.stages.get(part.place, stage) == stage:
+                    yield from extend((*done, part), n_front, part.n_out, flat)
 
         return extend((), None, len(shapes.features), False)
 
-    def _space(self, order: Order, n_outputs: int, activations: Sequence[str]) -> SearchSpace:
+    def _space(
+        self, front: tuple[Part, ...], head: tuple[Part, ...], flat: bool, n_outputs: int, activations: Sequence[str]
+    ) -> SearchSpace:
         kinds: dict[str, tuple[str, ...]] = {}
-        for part in (*order.front, *order.head):
+        for part in (*front, *head):
             for name, options in part.open.items():
                 kinds.setdefault(name, options)
-        slots = [activation_slot(part.place) for part in (*order.per_step, *order.head)]
-        n_before, between = len(order.per_step), tuple(dict.fromkeys(activations))
-        softmax = ("softmax",) if n_outputs > 1 and len(between) > 1 else ()
+        per_step: tuple[AnyPart, ...] = (*front, self.recurrent) if self.recurrent else front
+        slots = [activation_slot(part.place) for part in (*per_step, *head)]
+        n_before, between = len(per_step), tuple(dict.fromkeys([NONE, *activations]))
+        softmax = ("softmax",) if n_outputs > 1 and activations else ()
         choices = {
             INPUTS: UNITS,
             **dict.fromkeys(slots[1:n_before], between),
-            READOUT: FLAT_READOUTS if order.flat else READOUTS,
+            READOUT: FLAT_READOUTS if flat else READOUTS,
             **dict.fromkeys(slots[max(n_before, 1) :], between),
             OUTPUT: (*(name for name in between if "(" not in name), *softmax),
             PREDICTIONS: UNITS,
         }
-        for name, options in choices.items():
-            if name in self.fixed:
-                is_possible = name != READOUT or self.fixed[name] in options
-                choices[name] = (self.fixed[name],) if is_possible else ()
-            elif name in self.likely:
-                choices[name] = tuple(dict.fromkeys([self.likely[name], *options]))
-        return SearchSpace(order, kinds, kinds | choices)
+        for name in choices.keys() & self.fixed.keys():
+            is_possible = name != READOUT or self.fixed[name] in choices[name]
+            choices[name] = (self.fixed[name],) if is_possible else ()
+        return SearchSpace(per_step, head, kinds, kinds | choices)
 
     def _describe_widths(self, shapes: ModelConfig) -> str:
         kinds = {"without bias": " without bias, or an Embedding"}  # which have the same weight
@@ -173,9 +153,10 @@ class Structure:
 
 @dataclass(frozen=True, eq=False)
 class SearchSpace:
-    """All candidates of one order."""
+    """All candidates of one order of the parts."""
 
-    order: Order
+    per_step: tuple[AnyPart, ...]  # those before the readout, the recurrent one last
+    head: tuple[Part, ...]
     kinds: Choices  # of libraries
     choices: Choices  # all with their options, the usual one first: `kinds`, then the others in order of computation
 
@@ -189,12 +170,11 @@ class SearchSpace:
         return Candidate(self, tuple(chosen.get(name, options[0]) for name, options in self.choices.items()))
 
     def with_one_activation(self) -> Iterator[SearchSpace]:
-        """Smaller spaces, each with one activation before parts, or at some of them none, or a likely other."""
+        """Smaller spaces, each with one activation before parts, or none at some of them."""
         slots = {name: options for name, options in self.choices.items() if name.startswith("before ")}
         for activation in dict.fromkeys(option for options in slots.values() for option in options if option != NONE):
-            few = {name: dict.fromkeys([options[0], NONE, activation]) for name, options in slots.items()}
-            kept = {name: tuple(option for option in few[name] if option in slots[name]) for name in slots}
-            yield replace(self, choices={**self.choices, **kept})
+            few = {name: (NONE, activation) for name, options in slots.items() if len(options) > 1}
+            yield replace(self, choices={**self.choices, **few})
 
 
 @dataclass(frozen=True)
@@ -222,7 +202,7 @@ class Candidate:
 
     def chain(self) -> Chain:
         """Its computation."""
-        order, chosen = self.space.order, self.chosen
+        space, chosen = self.space, self.chosen
 
         def items(parts: Sequence[AnyPart]) -> Iterator[Item]:
             for part in parts:
@@ -232,9 +212,8 @@ class Candidate:
                     yield from part.items(chosen)
 
         at_output = None if chosen[OUTPUT] == NONE else chosen[OUTPUT]
-        return Chain(
-            tuple(items(order.per_step)), order.recurrent, chosen[READOUT], tuple(items(order.head)), at_output
-        )
+        recurrent = next((part for part in space.per_step if isinstance(part, RecurrentPart)), None)
+        return Chain(tuple(items(space.per_step)), recurrent, chosen[READOUT], tuple(items(space.head)), at_output)
 
     def describe(self) -> str:
         """The choices that the file left open, in words."""
@@ -284,9 +263,8 @@ def find_structure(source: Source, stated: ModelSpec) -> Structure:
         raise CheckpointError(problem)
     used = {key for part in parts for key in part.keys} | (recurrent.keys if recurrent else frozenset())
     unused = tuple(key for key in tensors if key not in used)
-    likely, mentioned = _find_activations(source, parts)
-    doubt = _doubt(source, unused) if unused else ""
-    return Structure(tuple(parts), recurrent, stated, stages, _fixed(stated), likely, mentioned, unused, doubt)
+    doubt, mentioned = _doubt(source, unused) if unused else "", _find_activations(source)
+    return Structure(tuple(parts), recurrent, stated, stages, _fixed(stated), mentioned, unused, doubt)
 
 
 def _list_places(parts: Sequence[AnyPart]) -> str:
@@ -321,30 +299,9 @@ def _fixed(stated: ModelSpec) -> dict[str, str]:
     return {name: option for name, option in options.items() if option is not None}
 
 
-def _find_activations(source: Source, parts: Sequence[Part]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The activation before each part of a Sequential, and those that modules and hyperparameters mention."""
-    modules = [] if source.module is None else [*source.module.walk()]
-    values = [value for _, child in modules for value in child.values.values()]
-    known = map(activation_of, [*(child for _, child in modules), *values, *source.hyper_parameters.values()])
-    places = {part.place for part in parts}
-    between = dict(pair for path, child in modules for pair in _in_sequential(path, child, places))
-    return between, tuple(dict.fromkeys(name for name in known if name and name != "identity"))
-
-
-def _in_sequential(path: str, module: Module, places: set[str]) -> Iterator[tuple[str, str]]:
-    """Yields the activations between two parts of a Sequential: (name of the choice, activation)."""
-    if module.class_name != "torch.nn.modules.container.Sequential":
-        return
-    between: list[str] | None = None  # activations since the last part; None before the first
-    for name, inner in module.children.items():
-        place = f"{path}.{name}" if path else name
-        if inner.class_name.rpartition(".")[2] in NEUTRAL:
-            continue
-        if (known := activation_of(inner)) is not None:
-            between = None if between is None else [*between, known]
-        elif place in places:
-            if between is not None and len(between) < 2:
-                yield activation_slot(place), between[0] if between else NONE
-            between = []
-        else:
-            between = None
+def _find_activations(source: Source) -> tuple[str, ...]:
+    """The activations that modules and hyperparameters mention."""
+    modules = [] if source.module is None else [child for _, child in source.module.walk()]
+    values = [value for child in modules for value in child.values.values()]
+    known = map(activation_of, [*modules, *values, *source.hyper_parameters.values()])
+    return tuple(dict.fromkeys(name for name in known if name and name != "identity"))

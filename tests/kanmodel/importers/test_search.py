@@ -290,14 +290,14 @@ def test_orders():
         return ModelConfig(*columns, 6, 1, plain_layers([4, n_outputs], Line(), base="zero"))
 
     structure = Structure(tuple(parts), recurrent, ModelSpec())
-    orders = [space.order for space in structure.spaces(shapes(4), ACTIVATIONS)]
-    assert [part.place for part in orders[0].head] == ["b", "fc.0", "fc.1"] and not orders[0].front
-    for order in orders:
-        places = [part.place for part in (*order.front, *order.head)]
-        assert places.index("fc.0") < places.index("fc.1") and len(places) == 3
-    assert len({(tuple(p.place for p in o.front), tuple(p.place for p in o.head), o.flat) for o in orders}) == len(
-        orders
-    )
+    spaces = structure.spaces(shapes(4), ACTIVATIONS)
+    assert [part.place for part in spaces[0].head] == ["b", "fc.0", "fc.1"] and len(spaces[0].per_step) == 1
+    orders = [([part.place for part in space.per_step], [part.place for part in space.head]) for space in spaces]
+    for before, after in orders:
+        places = [*before, *after]
+        assert places.index("fc.0") < places.index("fc.1") and len(places) == 4
+    readouts = [space.choices[READOUT] for space in spaces]
+    assert len(set(map(str, zip(orders, readouts, strict=True)))) == len(spaces)
     with pytest.raises(CheckpointError, match=r"from 4 features at 6 steps to 3 outputs: lstm \(LSTM\) from 4 to 4, b"):
         structure.spaces(shapes(3), ACTIVATIONS)
 
