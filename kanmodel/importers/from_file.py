@@ -17,12 +17,13 @@ import torch
 
 from kanmodel.checkpoint import Forecaster, Provenance, Reference
 from kanmodel.errors import CheckpointError, ConfigError, checked
+from kanmodel.importers.assembly import assemble
 from kanmodel.importers.documents import TOLERANCE, TableReader, naming
 from kanmodel.importers.exported import Program, open_file
 from kanmodel.importers.from_torch import forecast, read_network, unchanged
 from kanmodel.importers.layers import find_parts
 from kanmodel.importers.manifest import LIBRARIES, NONE, Manifest, ModelSpec
-from kanmodel.importers.parts import AnyPart, Metadata, Part
+from kanmodel.importers.parts import AnyPart, Metadata
 from kanmodel.importers.samples import (
     N_REFERENCE,
     Comparison,
@@ -180,7 +181,7 @@ def _read_weights(
         result = find_candidate(structure, samples, progress)
         if not result.matches:
             raise CheckpointError(describe_mismatch(samples, result))
-        network = samples.build(result.found)
+        network = assemble(result.found.chain(), samples.shapes)
     except (CheckpointError, ConfigError) as error:
         # keys in doubt are the first reason of a refusal, but masks of 0 and -inf are in no doubt
         masks = all(not bool(torch.isfinite(source.tensors[key]).all()) for key in structure.unused)
@@ -258,10 +259,10 @@ def describe_file(path: Path, imported: Imported | None = None, known: Manifest 
         parts, recurrents = find_parts(source.tensors, Metadata(known or ModelSpec(), source.module))
     every: list[AnyPart] = [*recurrents, *parts]
     used = {key for part in every for key in part.keys}
-    missing = ["features, targets and reference windows"]
-    if source.program is None:  # which leaves nothing else open
+    missing = []
+    if source.program is None:  # which leaves nothing open
         missing += [OPEN[READOUT]] if recurrents else []
-        missing.append("activations: between its parts, and at the output")
+        missing.append("activations: between its parts, {fc.0: relu} before fc.0; and output_function")
         for name in dict.fromkeys(name for part in parts for name in part.open):
             places = ", ".join(repr(part.place) for part in parts if name in part.open)
             missing.append(f"{OPEN[name]} ({places})")
@@ -271,7 +272,9 @@ def describe_file(path: Path, imported: Imported | None = None, known: Manifest 
     if imported and known and imported.result.matches:
         manifest = _found_manifest(imported, known, library)
     else:
-        manifest = _blank_manifest(Path(source.name).stem, library, recurrents[0].n_in if recurrents else None, parts)
+        n_in = recurrents[0].n_in if recurrents else parts[0].n_in if parts else 0
+        manifest = _blank_manifest(Path(source.name).stem, library, n_in, parts[-1].n_out if parts else 0, missing)
+    missing.insert(0, "features, targets and reference windows")
     return Description(
         file=source.name,
         container=source.container,
@@ -288,29 +291,25 @@ def describe_file(path: Path, imported: Imported | None = None, known: Manifest 
     )
 
 
-def _blank_manifest(name: str, library: str | None, n_read: int | None, parts: Sequence[Part]) -> str:
-    """A manifest in which what the file leaves open is to be filled in, or a comment; keys in the README's order."""
-    n_inputs = n_read or (parts[0].n_in if parts else 0)
+def _blank_manifest(name: str, library: str | None, n_in: int, n_out: int, missing: Sequence[str]) -> str:
+    """A manifest to fill in; what the check finds is a comment."""
     lines = [
         f"name: {json.dumps(name)}",
-        f"library: {library}" if library else "",
-        f"features:  # {n_inputs} names, or {{name, unit}}, in the order of the inputs; or those of the scaling",
-        f"targets:  # {parts[-1].n_out if parts else 'outputs'} / horizon names, or {{name, unit}}",
+        *([f"library: {library}"] if library else []),
+        f"features:  # {n_in} names, or {{name, unit}}, in the order of the inputs; or those of the scaling",
+        f"targets:  # {n_out} / horizon names, or {{name, unit}}",
         "# lookback: 24  # steps of a window; those of the windows by default",
         "horizon: 1",
         "# ahead: 1  # steps from a window's end to the first forecast, of targets whose past is a feature",
-        "# found by the check, or may be given: readout, base_activation, output_function, space, and",
-        "# activations: {fc.0: relu}  # before the part at fc.0",
-        "mult_arity:" if any("mult_arity" in part.open for part in parts) else "",
-        "pykan_config:  # the *_config.yml of saveckpt" if any(part.problem for part in parts) else "",
-        "# input_id: [0, 2, 3]  # inputs that prune_input kept" if library == "pykan" else "",
+        *(f"# {sentence}" for sentence in missing),
+        *(["# input_id: [0, 2, 3]  # inputs that prune_input kept"] if library == "pykan" else []),
         "scaling: scaler.json  # or null: {feature_names, mean, std, target_names, target_mean, target_std}",
         "reference: windows.npz:reference  # (N, lookback, n_features), 128 windows or more",
         "# reference_targets: windows.npz:reference_target",
         "# the tolerance is in standard deviations of each output; without a check nothing is found or verified",
         "check: {inputs: windows.npz:eval, outputs: windows.npz:predictions, tolerance: 1.0e-4}",
     ]
-    return "".join(f"{line}\n" for line in lines if line)
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _found_manifest(imported: Imported, known: Manifest, library: str | None) -> str:

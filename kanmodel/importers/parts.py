@@ -22,13 +22,7 @@ Tensors = Mapping[str, Tensor]
 Chosen = Mapping[str, str]  # choice -> option
 Choices = Mapping[str, tuple[str, ...]]  # choice -> options, the usual one first
 BASES = ("silu", "identity", "zero", "gelu", "relu")  # common base functions; others must be stated by the module
-CLASSES = {
-    **{"ReLU": "relu", "LeakyReLU": "leaky_relu", "ELU": "elu", "SELU": "selu", "GELU": "gelu", "SiLU": "silu"},
-    **{"Mish": "mish", "Tanh": "tanh", "Sigmoid": "sigmoid", "Softplus": "softplus", "Softsign": "softsign"},
-    **{"ReLU6": "relu6", "Hardtanh": "hardtanh", "Hardsigmoid": "hardsigmoid", "Hardswish": "hardswish"},
-    "Identity": "identity",
-}  # of torch.nn
-PARAMETERS = {"LeakyReLU": "negative_slope", "ELU": "alpha", "Softplus": "beta"}
+PARAMETERS = {"leaky_relu": "negative_slope", "elu": "alpha", "softplus": "beta"}  # of torch's modules
 BASE_NAMES = ("base_activation", "base_fun", "base_act")
 
 
@@ -47,7 +41,6 @@ class Norm:
     step: Transform
     weight: Tensor
     bias: Tensor
-    statistics: tuple[Tensor, Tensor] | None = None  # training mean and standard deviation that the two contain
 
 
 Item = Layer | Norm | Transform  # an activation
@@ -170,15 +163,13 @@ def activation_of(value: object) -> str | None:
         library, _, name = (value.class_name if isinstance(value, Module) else value.name).rpartition(".")
         if not library.startswith("torch.nn." if isinstance(value, Module) else "torch"):
             return None
-    if isinstance(value, Module):
-        if name == "GELU" and value.values.get("approximate") == "tanh":
-            return "gelu_tanh"
-        known, parameter = CLASSES.get(name), value.values.get(PARAMETERS.get(name, ""))
-        if known is None or not isinstance(parameter, (int, float)) or parameter == ACTIVATIONS[known].parameter:
-            return known
+    known = "leaky_relu" if name == "LeakyReLU" else name.lower().replace("-", "_")
+    if known not in ACTIVATIONS or not isinstance(value, Module):
+        return known if known in ACTIVATIONS else None
+    parameter = value.values.get(PARAMETERS.get(known, ""))
+    if isinstance(parameter, (int, float)) and parameter != ACTIVATIONS[known].parameter:
         return f"{known}({parameter:g})"
-    lower = name.lower().replace("-", "_") if isinstance(value, str) else name
-    return CLASSES.get(name, lower if lower in ACTIVATIONS else None)
+    return "gelu_tanh" if known == "gelu" and value.values.get("approximate") == "tanh" else known
 
 
 def start_of(place: str) -> str:

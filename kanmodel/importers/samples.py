@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
+from math import inf, isfinite, prod
 from reprlib import repr
 from typing import Any
 
@@ -29,9 +29,9 @@ from kanmodel.importers.manifest import (
 )
 from kanmodel.importers.structure import INPUTS, PREDICTIONS, UNIT_WORDS, Candidate
 from kanmodel.network.bases import Line
-from kanmodel.network.chain import Network
 from kanmodel.network.config import Groups, ModelConfig, plain_layers
 from kanmodel.tables.columns import Feature, Scaling
+from kanmodel.tables.windows import read_numbers
 
 WHOLE = 1e-3, 1e-6  # by which a whole number may be missed: absolute, and of its magnitude
 MAX_TOLERANCE = 0.01  # in standard deviations of an output: a check with a larger tolerance proves nothing
@@ -84,22 +84,25 @@ class Bounds:
         unit = np.where(varies, std, magnitude)
         return cls(unit, varies, relative * unit + rounding)
 
+    def excess(self, one: Array, other: Array) -> Array:
+        """Differences of outputs relative to the allowed ones, (n, n_outputs); inf where one alone is not finite."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            excess: Array = np.nan_to_num(
+                np.abs(one - other) / np.maximum(self.allowed, TINY), nan=np.inf, posinf=np.inf
+            )
+        excess[~np.isfinite(one) & ~np.isfinite(other)] = 0.0
+        return excess
+
     def compare(self, expected: Array, computed: Array) -> Comparison:
         """The largest difference relative to the allowed one; both arguments (n, n_outputs)."""
-        differences = np.where(np.isfinite(computed), np.abs(computed - expected), np.inf)
-        excess = _ratio(differences, self.allowed)
+        excess = self.excess(expected, computed)
         at = np.unravel_index(int(excess.argmax()), excess.shape)
         window, output = map(int, at)
-        absolute, relative = float(differences[at]), float(_ratio(differences, self.unit)[at])
-        values, varies = (float(expected[at]), float(computed[at])), bool(self.varies[output])
-        return Comparison(absolute, relative, window, output, *values, varies, bool(excess[at] <= 1))
-
-
-def _ratio(differences: Array, units: Array) -> Array:
-    """Differences (n, n_outputs) in units (n_outputs,); infinite for a unit of 0."""
-    ratios = np.where(differences > 0, np.inf, 0.0)
-    np.divide(differences, units, out=ratios, where=np.broadcast_to(units > 0, differences.shape))
-    return ratios
+        known, found = float(expected[at]), float(computed[at])
+        absolute = abs(found - known) if isfinite(found) else inf
+        relative = absolute / float(np.maximum(self.unit[output], TINY))
+        matches = bool(excess[at] <= 1)
+        return Comparison(absolute, relative, window, output, known, found, bool(self.varies[output]), matches)
 
 
 @dataclass(frozen=True)
@@ -141,13 +144,9 @@ class Samples:
         found: Array = outputs.double().numpy()
         return self.scaling.outputs_to_original(outputs) if units == "original" else found
 
-    def build(self, candidate: Candidate, dtype: torch.dtype | None = None) -> Network:
-        """Builds the network of a candidate, in the dtype of its weights or another."""
-        return assemble(candidate.chain(), self.shapes, dtype)
-
     def predict(self, candidate: Candidate, windows: Array, dtype: torch.dtype | None = None) -> Array:
         """Predictions of a candidate, in the units of the known predictions."""
-        chosen, network = candidate.chosen, self.build(candidate, dtype)
+        chosen, network = candidate.chosen, assemble(candidate.chain(), self.shapes, dtype)
         x = self.to_model(windows, chosen[INPUTS]).to(getattr(torch, network.config.dtype))
         with torch.inference_mode():
             return self.from_model(network(x), chosen[PREDICTIONS])
@@ -175,39 +174,27 @@ def state_call(
 
 def _plain_scaling(scaling: Any) -> dict[str, Any] | None:
     """Converts a scaling, a mapping or a StandardScaler fitted to the features, to lists of numbers."""
-    if scaling is None:
-        return None
-    if not isinstance(scaling, Mapping):
-        if not hasattr(scaling, "mean_") or not hasattr(scaling, "scale_"):
-            raise DataError.at("scaling", f"must be a mapping or a fitted StandardScaler, but is {repr(scaling)}")
+    if hasattr(scaling, "mean_") and hasattr(scaling, "scale_"):
         scaling = {"mean": scaling.mean_, "std": scaling.scale_}
+    if scaling is not None and not isinstance(scaling, Mapping):
+        raise DataError.at("scaling", f"must be a mapping or a fitted StandardScaler, but is {repr(scaling)}")
     plain: dict[str, Any] = {}
-    for name, values in ((str(name), values) for name, values in scaling.items() if values is not None):
-        if not name.endswith("names"):
-            values = np.atleast_1d(as_array(values, f"scaling.{name}")).tolist()
-        plain[name] = list(values) if isinstance(values, Collection) else values
-    return plain
-
-
-def as_array(values: Any, name: str) -> np.ndarray:
-    """Converts a tensor, an array, or nested lists to float64; raises `DataError` if they are no array of numbers."""
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu().numpy()
-    try:
-        return np.asarray(values, dtype=np.float64)
-    except (OverflowError, TypeError, ValueError) as error:
-        raise DataError.at(name, f"must be an array of numbers: {error}") from error
+    for name, values in (scaling or {}).items():
+        if values is not None and not str(name).endswith("names"):
+            values = np.atleast_1d(read_numbers(values, f"scaling.{name}")).tolist()
+        plain[str(name)] = list(values) if isinstance(values, Collection) else values
+    return {name: values for name, values in plain.items() if values is not None} or None
 
 
 def make_samples(stated: ModelSpec, windows: Any, targets: Any, predictions: Any, tolerance: float) -> Samples:
-    """The samples of a call, with the same windows as check and reference; arrays as `as_array` takes them.
+    """The samples of a call, with the same windows as check and reference; arrays as `read_numbers` takes them.
 
     Raises `DataError` if a value is not finite, or `CheckpointError` if the arrays do not fit each other.
     """
     given = {"windows": windows, "predictions": predictions, "targets": targets}
 
     def read(name: str, columns: Sequence[str] = ()) -> Array:
-        array = as_array(given[name], name)
+        array = read_numbers(given[name], name)
         refuse_non_finite(array, name)
         return array
 

@@ -135,10 +135,10 @@ def _assume(structure: Structure, spaces: Sequence[SearchSpace]) -> Result:
         raise CheckpointError(
             "has parts that fit together in several orders, and only a check can determine which: give one"
         )
-    left_open = {name for name, options in space.choices.items() if len(options) > 1}
-    for name in space.choices:
-        if name in left_open and name in NEEDED and (name != READOUT or space.per_step):
-            raise CheckpointError(f"has no check to be compared with, so give {OPEN[name]}")
+    left_open = [name for name, options in space.choices.items() if len(options) > 1]
+    needed = [name for name in left_open if name in NEEDED and (name != READOUT or space.per_step)]
+    if needed:
+        raise CheckpointError(f"has no check to be compared with, so give {OPEN[needed[0]]}")
     for before, part in pairwise(space.head):
         left_out, is_open = number_between(before.place, part.place), activation_slot(part.place) in left_open
         if left_out is not None and is_open and part.place not in structure.stated.activations:
@@ -248,11 +248,11 @@ def _walk(stages: Sequence[Sequence[Function]], values: Tensor, numbers: Tensor)
 
 def _group(fitting: dict[Candidate, Comparison], samples: Samples) -> tuple[Match, ...]:
     """Groups candidates that are the same function on all probes, within what the check allows, the simplest first."""
-    probes = _make_probes(np.concatenate([samples.inputs, samples.reference]))
+    probes, bounds = _make_probes(np.concatenate([samples.inputs, samples.reference])), samples.bounds
     functions: list[tuple[Array, list[Candidate]]] = []  # the outputs of each for the probes, and who computes it
     for candidate in sorted(fitting, key=lambda candidate: candidate.departures):
         outputs = samples.predict(candidate, probes, torch.float64)
-        same = next((same for known, same in functions if (_excess(outputs, known, samples) <= 1).all()), None)
+        same = next((same for known, same in functions if (bounds.excess(outputs, known) <= 1).all()), None)
         if same is None:
             functions.append((outputs, [candidate]))
         else:
@@ -261,24 +261,14 @@ def _group(fitting: dict[Candidate, Comparison], samples: Samples) -> tuple[Matc
 
 
 def _match(same: list[Candidate], comparison: Comparison, outputs: Array, first: Array, samples: Samples) -> Match:
-    excess = _excess(outputs, first, samples)
+    excess, n_checked = samples.bounds.excess(outputs, first).max(axis=1), len(samples.inputs)
     far = (excess > 1).reshape(len(STRETCHES), -1).any(axis=1)
     if not far.any():
         return Match(same[0], comparison, tuple(same[1:]))
-    n_checked = len(samples.inputs)
-    window = int(excess[n_checked : n_checked + len(samples.reference)].argmax())
-    place, stretch = n_checked + window, STRETCHES[int(far.argmax())]
+    place = n_checked + int(excess[n_checked : n_checked + len(samples.reference)].argmax())
+    window, stretch = place - n_checked if excess[place] > 1 else None, STRETCHES[int(far.argmax())]
     difference = float((np.abs(outputs - first)[place] / np.maximum(samples.bounds.unit, TINY)).max())
-    return Match(same[0], comparison, tuple(same[1:]), window if excess[place] > 1 else None, difference, stretch)
-
-
-def _excess(one: Array, other: Array, samples: Samples) -> Array:
-    """The largest difference of two functions for each probe, relative to what the check allows."""
-    with np.errstate(invalid="ignore"):
-        differences = np.abs(one - other) / np.maximum(samples.bounds.allowed, TINY)
-    differences[~np.isfinite(one) & ~np.isfinite(other)] = 0.0
-    excess: Array = np.nan_to_num(differences, nan=np.inf).max(axis=1)
-    return excess
+    return Match(same[0], comparison, tuple(same[1:]), window, difference, stretch)
 
 
 def _make_probes(windows: Array) -> Array:
