@@ -157,7 +157,7 @@ def search(spaces: Sequence[SearchSpace], samples: Samples, progress: Progress |
     with torch.inference_mode():
         for space, distances, numbers in pieces:
             tried += len(distances)
-            kept = distances.argsort()[: max(N_CLOSE, int((distances <= 1).sum()))]
+            kept = distances.argsort(stable=True)[: max(N_CLOSE, int((distances <= 1).sum()))]
             every = zip(distances[kept].tolist(), numbers[kept].tolist(), strict=True)
             screened = _sort([*screened, *((distance, _candidate(space, each)) for distance, each in every)])
             if progress:
