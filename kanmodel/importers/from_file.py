@@ -265,7 +265,7 @@ def describe_file(path: Path, imported: Imported | None = None, known: Manifest 
         missing.append("activations: between its parts, {fc.0: relu} before fc.0; and output_function")
         for name in dict.fromkeys(name for part in parts for name in part.open):
             places = ", ".join(repr(part.place) for part in parts if name in part.open)
-            missing.append(f"{OPEN[name]} ({places})")
+            missing.append(f"{OPEN[name.partition(' ')[0]]} ({places})")  # of unikan's groups, function 1 and so on
         missing += [f"pykan_config: it {part.problem}" for part in parts if part.problem]
     libraries = {name for part in parts for name, titles in LIBRARIES.items() if part.library in titles}
     library = libraries.pop() if len(libraries) == 1 else None

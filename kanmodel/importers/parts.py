@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 
 from torch import Tensor
 
@@ -23,7 +24,7 @@ Chosen = Mapping[str, str]  # choice -> option
 Choices = Mapping[str, tuple[str, ...]]  # choice -> options, the usual one first
 BASES = ("silu", "identity", "zero", "gelu", "relu")  # common base functions; others must be stated by the module
 PARAMETERS = {"leaky_relu": "negative_slope", "elu": "alpha", "softplus": "beta"}  # of torch's modules
-BASE_NAMES = ("base_activation", "base_fun", "base_act")
+BASE_NAMES = ("base_fun_name", "base_activation", "base_fun", "base_act")  # of attributes
 
 
 @dataclass(frozen=True)
@@ -128,14 +129,11 @@ class Metadata:
         for stated in (self.stated, self.stated.pykan_config):
             if stated is not None and stated.base_activation:
                 return (stated.base_activation,)
-        for at in (place, f"{start_of(place)}act_fun.0"):
-            name = self.value(at, "base_fun_name")
-            if isinstance(name, str) and name in ("silu", "identity", "zero"):
-                return (name,)
-            for key in BASE_NAMES:
-                known = activation_of(self.value(at, key))
-                if known is not None and "(" not in known:
-                    return (known,)
+        for at, name in product((place, f"{start_of(place)}act_fun.0"), BASE_NAMES):
+            value = self.value(at, name)
+            known = value if value == "zero" else activation_of(value)
+            if isinstance(known, str) and "(" not in known:
+                return (known,)
         return BASES
 
     def eps(self, place: str) -> float:
@@ -146,14 +144,14 @@ class Metadata:
         """The width of a part's bumps."""
         return self.stated.denominator or self._positive(f"{start_of(place)}rbf", "denominator")
 
+    def _positive(self, place: str, name: str) -> float | None:
+        found = self.value(place, name)
+        return float(found) if type(found) in (int, float) and found > 0 else None  # type: ignore[operator, arg-type]
+
     def value(self, place: str, name: str) -> object:
         """An attribute or a child of the module at a place; None if there is none."""
         module = None if self.module is None else self.module.find(place)
         return None if module is None else module.values.get(name, module.children.get(name))
-
-    def _positive(self, place: str, name: str) -> float | None:
-        found = self.value(place, name)
-        return float(found) if isinstance(found, (int, float)) and not isinstance(found, bool) and found > 0 else None
 
 
 def activation_of(value: object) -> str | None:

@@ -35,7 +35,7 @@ MAX_SURVIVORS = 1000  # survivors of the screen that are compared on all windows
 N_NEAREST = 5
 STRETCHES = (1.0, 3.0, 10.0)  # how far from the mean two functions are compared
 N_MIXED = 256  # mixed probes for each stretch
-OPEN = {
+OPEN = {  # choices that a file leaves open, mostly by the key of a manifest that states them
     READOUT: "readout: what the head reads of the steps, the last or their mean",
     "base": "base_activation: the activation added to the basis, silu by default, or pykan_config",
     "library": "library: the keys fit fast-kan and FasterKAN",
@@ -48,8 +48,8 @@ OPEN = {
     "waves": "whether cosines or sines come first",
     "hats": "the sign of its wavelets",
     "weight1": "whether its weight1 is used",
-}  # choices that a file leaves open, by the key of a manifest that states them; without a check the last are as usual
-NEEDED = tuple(OPEN)[:8]
+}
+NEEDED = (READOUT, "base", "library", "denominator", "mult_arity", "function", "parameter", INPUTS)  # without a check
 INSTEAD = (
     "give the scaling if the model has one, and if more than a chain of its layers is computed, such as a residual "
     "connection or windows across the batch (batch_first), give the module to from_torch or a file of torch.export.save"
