@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kanmodel.arrays import Array, refuse_non_finite, take_windows
+from kanmodel.arrays import Array, take_windows
 from kanmodel.errors import CheckpointError, ConfigError, DataError
 from kanmodel.importers.assembly import assemble
 from kanmodel.importers.documents import TableReader, is_table, read_array
@@ -189,13 +189,14 @@ def _plain_scaling(scaling: Any) -> dict[str, Any] | None:
 def make_samples(stated: ModelSpec, windows: Any, targets: Any, predictions: Any, tolerance: float) -> Samples:
     """The samples of a call, with the same windows as check and reference; arrays as `read_numbers` takes them.
 
-    Raises `DataError` if a value is not finite, or `CheckpointError` if the arrays do not fit each other.
+    Raises `CheckpointError` if a value is not finite, or the arrays do not fit each other.
     """
     given = {"windows": windows, "predictions": predictions, "targets": targets}
 
     def read(name: str, columns: Sequence[str] = ()) -> Array:
         array = read_numbers(given[name], name)
-        refuse_non_finite(array, name)
+        if not np.isfinite(array).all():
+            raise CheckpointError(f"{name} must be finite, but some values are not")
         return array
 
     check = Check("windows", "predictions", tolerance)
