@@ -29,6 +29,7 @@ from kanmodel.network.chain import Network
 from kanmodel.network.config import Groups, ModelConfig
 from kanmodel.tables.columns import Scaling
 from kanmodel.tables.statistics.choose import choose_evenly
+from kanmodel.tables.windows import read_numbers
 
 TOLERANCE = 1e-5  # of the spread of the forecasts
 BATCH = 1024  # windows per forward pass
@@ -94,7 +95,7 @@ def from_torch(
         CheckpointError: the arrays do not fit each other, a name is unknown, or an integer feature has fractions.
     """
     stated = samples.state_call(features, outputs, scaling, horizon, groups, integer, fixed, ahead)
-    x = samples.as_array(windows, "windows")
+    x = read_numbers(windows, "windows")
     reads_rows, lookback = x.ndim == 2, x.shape[1] if x.ndim == 3 else 1
     x = samples.shape_windows(x, lookback, len(stated.features), "windows")
     if not np.isfinite(x).all():
@@ -109,7 +110,7 @@ def from_torch(
         shapes = samples.make_shapes(stated, lookback, expected, name)
 
         def shape(values: Any, name: str) -> Array:
-            return samples.shape_outputs(samples.as_array(values, name), len(x), shapes.outputs, name, shapes.horizon)
+            return samples.shape_outputs(read_numbers(values, name), len(x), shapes.outputs, name, shapes.horizon)
 
         known = samples.Samples(shapes, scaled, None, scaled, shape(expected, name), TOLERANCE)
         if predictions is not None:

@@ -335,8 +335,7 @@ def read_torch_layer(found: Tensors, place: str, metadata: Metadata) -> Part | N
     if "running_mean" in found:
         axes = dict.fromkeys(("running_mean", "running_var", "weight?", "bias?"), "n") | {"num_batches_tracked?": ""}
         parts.fit(found, place, "BatchNorm", axes)
-        statistics = found["running_mean"].double(), (found["running_var"].double() + eps).sqrt()
-        return Part.of("BatchNorm", place, Norm(Transform("affine"), *_affine_of(found, eps), statistics), axes)
+        return Part.of("BatchNorm", place, Norm(Transform("affine"), *_affine_of(found, eps)), axes)
     if weight is None or not weight.numel() or (bias is not None and tuple(bias.shape) != weight.shape[:1]):
         return None
     if weight.ndim == 1 and bias is not None and weight.numel() > 1:
