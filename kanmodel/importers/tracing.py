@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import product
+from itertools import product, zip_longest
 from math import prod
 from pathlib import Path
 from typing import Any, NoReturn
@@ -34,7 +34,7 @@ from kanmodel.importers.drawing import Drawing
 from kanmodel.importers.exported import Step
 from kanmodel.importers.layers import find_parts, find_recurrent
 from kanmodel.importers.parts import Item, Layer, Metadata, Norm, Part, RecurrentPart, keys_under
-from kanmodel.importers.rules import RULES, UNKNOWN
+from kanmodel.importers.rules import COMPOSITES, RULES, UNKNOWN
 from kanmodel.importers.source import Module
 from kanmodel.importers.structure import TORCH
 from kanmodel.network.config import RecurrentConfig, Transform
@@ -145,8 +145,9 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self._paused or name in UNREAD or not any(map(self._is_tracked, given)):
             return func(*args, **kwargs)
         mutates = func._schema.is_mutable
-        rule = RULES.get(name.removesuffix("_") if mutates else name)
-        if rule is None:
+        plain = name.removesuffix("_") if mutates else name
+        rule, composite = RULES.get(plain), COMPOSITES.get(plain)
+        if rule is None and composite is None:
             with self:  # where torch has not decomposed an operation yet, as in inference mode
                 out = func.decompose(*args, **kwargs)
             if out is not NotImplemented:
@@ -156,19 +157,27 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         outputs = [value for value in tree_flatten(out)[0] if isinstance(value, Tensor)]
         if not mutates and outputs and all(map(self._is_tracked, outputs)):
             return out  # views
-        if rule is None:
+        if rule is None and composite is None:
             decides = any(self._is_tracked(value) and not value.is_floating_point() for value in given)
             self.refuse(name, *(["which decides by values of the window"] if decides else []))
-        with self._pausing():
-            try:
-                numbers = rule(self, out, *args, **kwargs)
-            except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
-                self.refuse(name, f"with arguments that are not understood ({type(error).__name__})")
-            if before is not None:
-                before.copy_(numbers)
+        try:
+            if composite is not None:
+                with self:
+                    traced = composite(*args, **kwargs)
+                numbers: Any = self.of(traced)
             else:
-                for value, found in zip(outputs, numbers if isinstance(numbers, tuple) else (numbers,), strict=False):
-                    self._mark(value, found.reshape(value.shape))
+                assert rule is not None
+                with self._pausing():
+                    numbers = rule(self, *args, **kwargs)
+        except NotImplementedError as error:
+            self.refuse(*error.args)
+        except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
+            self.refuse(name, f"with arguments that are not understood ({type(error).__name__})")
+        if before is not None:
+            before.copy_(numbers)
+            return out
+        for value, found in zip_longest(outputs, numbers if isinstance(numbers, tuple) else (numbers,)):
+            self._mark(value, torch.full(value.shape, UNKNOWN) if found is None else found)
         return out
 
     @property
