@@ -29,8 +29,7 @@ from kanmodel.network.config import Cell, LayerConfig, RecurrentConfig, Symbolic
 from kanmodel.network.functions import FUNCTIONS
 from kanmodel.network.recurrent import recurrent_shapes
 
-FAST, FASTER = "fast-kan", "FasterKAN"
-RADIAL_LIBRARIES = {"fast_kan": FAST, "faster_kan": FASTER}
+RADIAL_LIBRARIES = {"fast_kan": "fast-kan", "faster_kan": "FasterKAN"}
 EARLY_DENOMINATORS = ("0.33", "1", "0.5")  # FasterKAN's up to 14 May 2024, the default first
 INV_DENOMINATORS = {
     "ignored": "inv_denominator ignored, as FasterKAN does",
@@ -107,7 +106,7 @@ def read_radial(found: Tensors, place: str, metadata: Metadata) -> Part:
     a denominator, 0.33 by default, that is not in the file, and has the keys and shapes of fast-kan without base.
     """
     start = parts.start_of(place)
-    sizes = parts.fit(found, place, FAST, {"rbf.grid": "centres", "spline_linear.weight": "out columns"})
+    sizes = parts.fit(found, place, "fast-kan", {"rbf.grid": "centres", "spline_linear.weight": "out columns"})
     n_centres, n_out, (n_in, left) = sizes["centres"], sizes["out"], divmod(sizes["columns"], sizes["centres"])
     if left:
         centres = f"which {n_centres} centres of {start}rbf.grid do not divide"
@@ -117,7 +116,7 @@ def read_radial(found: Tensors, place: str, metadata: Metadata) -> Part:
         if len(names) == 1:
             raise CheckpointError(f"has {start}{names[0]}, but of {part} only that")
     axes = {f"{INVERSE}?": "", **{f"{key}?": of_key for key, (of_key, _) in RADIAL_KEYS.items()}}
-    parts.fit(found, place, FAST, axes, {"in": n_in, "out": n_out})
+    parts.fit(found, place, "fast-kan", axes, {"in": n_in, "out": n_out})
     normed, based, inverse = "layernorm.weight" in found, "base_linear.weight" in found, found.get(INVERSE)
     libraries, stated = _radial_libraries(found, place, metadata), metadata.denominator(place)
     choices = {"library": libraries} | ({"base": metadata.bases(place)} if based else {})
@@ -155,7 +154,8 @@ def _radial_libraries(found: Tensors, place: str, metadata: Metadata) -> tuple[s
     fits = [name for name, key in (("fast_kan", INVERSE), ("faster_kan", "base_linear.weight")) if key not in found]
     stated = metadata.stated.library
     if not fits:
-        raise CheckpointError(f"has a base and an inv_denominator at {place!r}, which neither {FAST} nor {FASTER} has")
+        neither = "which neither fast-kan nor FasterKAN has"
+        raise CheckpointError(f"has a base and an inv_denominator at {place!r}, {neither}")
     if stated is not None and stated not in fits:
         titles = " and ".join(RADIAL_LIBRARIES[library] for library in fits)
         own = RADIAL_LIBRARIES.get(stated, stated)
@@ -166,12 +166,12 @@ def _radial_libraries(found: Tensors, place: str, metadata: Metadata) -> tuple[s
 def _radial_denominator(found: Tensors, place: str, meaning: str, stated: float | None) -> float:
     """Width of a layer's bumps: the stated one, or the library's default."""
     start = parts.start_of(place)
+    if INVERSE in found and stated is not None:
+        raise CheckpointError(
+            f"has {start}{INVERSE}, and FasterKAN ignores it and divides by 1, but for its forks, which "
+            f"use it: the denominator cannot be given as {stated}"
+        )
     if INVERSE in found:
-        if stated is not None:
-            raise CheckpointError(
-                f"has {start}{INVERSE}, and FasterKAN ignores it and divides by 1, but for its forks, which "
-                f"use it: the denominator cannot be given as {stated}"
-            )
         return 1.0 if meaning == "ignored" else 1 / abs(float(found[INVERSE]))  # bumps are even
     if stated is not None:
         return stated
