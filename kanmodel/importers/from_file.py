@@ -21,7 +21,7 @@ from kanmodel.checkpoint import Forecaster, Provenance, Reference
 from kanmodel.errors import CheckpointError, ConfigError, checked
 from kanmodel.importers.documents import TOLERANCE, TableReader, naming
 from kanmodel.importers.exported import Program, open_file
-from kanmodel.importers.from_torch import forecast, read_network, unchanged
+from kanmodel.importers.from_torch import Asked, read_network, unchanged
 from kanmodel.importers.layers import find_parts
 from kanmodel.importers.manifest import LIBRARIES, NONE, Manifest, Statement
 from kanmodel.importers.parts import AnyPart, Metadata, Part, RecurrentPart
@@ -202,7 +202,7 @@ def _import_program(source: Source, program: Program, stated: Statement, samples
     for of_inputs, of_predictions in product(spaces, spaces):
         read = samples.to_model(windows, of_inputs).numpy()
         with unchanged(program):
-            expected = forecast(program, read)
+            expected = Asked(program).forecast(read)
         if expected.shape[1] != len(samples.shapes.outputs):
             raise CheckpointError(
                 f"forecasts {expected.shape[1]} values for a window, where {len(samples.shapes.outputs)} are named"
@@ -216,7 +216,7 @@ def _import_program(source: Source, program: Program, stated: Statement, samples
             f"does not compute {samples.predictions_name}: it gives {comparison.computed:.7g} in place of "
             f"{comparison.expected:.7g} at window {comparison.window}, which is {comparison.describe_relative()} off"
         )
-    network, tracer, found = read_network(program, read, samples.shapes, expected)
+    network, tracer, found = read_network(Asked(program), read, samples.shapes, expected)
     provenance = replace(
         Provenance.now("import", verified=samples.has_check),
         library=f"{tracer.library}, {PROGRAM}, read by kanscope {version('kanscope')}",
