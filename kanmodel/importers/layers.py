@@ -46,9 +46,8 @@ RADIAL_KEYS = {  # that a radial layer may have -> axes, and name in a `KANLayer
 WAVES = ("cosines first", "sines first")  # order of FourierKAN's coefficients
 HATS = ("Mexican hats, negative at 0", "Mexican hats, positive at 0")
 WEIGHT1 = {"weight1 not used": "zero", "weight1 of a linear base": "identity", "weight1 of a silu base": "silu"}
-RECURRENT_KEY = re.compile(
-    r"(?:(.+)\.)?(?:weight_(?:ih|hh|hr)|bias_(?:ih|hh))(?:_l(\d{1,4})(?:_reverse)?)?", re.DOTALL
-)  # those of a cell, such as `torch.nn.LSTMCell`, have no number
+# Those of a cell, such as `torch.nn.LSTMCell`, have no number.
+RECURRENT_KEY = re.compile(r"(?s)(?:(.+)\.)?(?:weight_(?:ih|hh|hr)|bias_(?:ih|hh))(?:_l(\d{1,4})(?:_reverse)?)?")
 GATES: dict[int, Cell] = {4: "lstm", 3: "gru", 1: "gru"}  # an RNN is a GRU whose gates are open
 PARAMETERS = ("1", "3", "0", "0.5", "2")  # of polynomials that have one: usual ones
 MAX_DEGREES = 64  # of polynomials, and of their parameters
@@ -190,10 +189,9 @@ def read_polynomials(found: Tensors, place: str, metadata: Metadata) -> Part:
     stated = [metadata.value(place, name) for name in ("a", "alpha", "alpha_param", "b", "beta")]
     known = [str(float(value)) for value in stated if isinstance(value, (int, float))]
     if n_degrees > MAX_DEGREES or not all(-1 < float(value) < MAX_DEGREES for value in known):
-        problem = f"of degree {n_degrees - 1} and parameters {', '.join(known) or 'unknown'}"
-        raise CheckpointError(
-            f"has at {place!r} polynomials {problem}, but they must be above -1 and below {MAX_DEGREES}"
-        )
+        given = f"of degree {n_degrees - 1} and parameters {', '.join(known) or 'unknown'}"
+        bounds = f"but they must be above -1 and below {MAX_DEGREES}"
+        raise CheckpointError(f"has at {place!r} polynomials {given}, {bounds}")
 
     def read(chosen: Chosen) -> Layer:
         a, b = (chosen["parameter"].split() * 2)[:2]
@@ -210,8 +208,8 @@ def read_polynomials(found: Tensors, place: str, metadata: Metadata) -> Part:
 
     free = kind.recurrence(3, 1, 1) != kind.recurrence(3, 2, 2)
     choices = {"parameter": (" ".join(known),) if known else PARAMETERS if free else ("0",)}
-    described = f", degree {n_degrees - 1}"
-    return Part.of(kind.library, place, read({"parameter": choices["parameter"][0]}), (key,), described, choices, read)
+    usual, described = read({"parameter": choices["parameter"][0]}), f", degree {n_degrees - 1}"
+    return Part.of(kind.library, place, usual, (key,), described, choices, read)
 
 
 def read_unikan(found: Tensors, place: str, metadata: Metadata) -> Part:
@@ -234,10 +232,8 @@ def read_unikan(found: Tensors, place: str, metadata: Metadata) -> Part:
         choices[f"function {n}" if n else "function"] = (name,) if name else tuple(SKAN)
     n_in -= metadata.value(f"{parts.start_of(place)}nodes.0", "use_bias") is not False
     weight = torch.cat([found[f"{at}.weight.0"] for at in places]) * 1.0  # floats, whatever the file has
-    if not 0 < n_in * len(weight) <= MAX_FIXED:
-        raise CheckpointError(
-            f"has {n_in * len(weight)} edges of unikan at {place!r}, but 1 to {MAX_FIXED} can be read"
-        )
+    if not 0 < (n_edges := n_in * len(weight)) <= MAX_FIXED:
+        raise CheckpointError(f"has {n_edges} edges of unikan at {place!r}, but 1 to {MAX_FIXED} can be read")
     widths = [len(found[f"{at}.weight.0"]) for at in places]
 
     def read(chosen: Chosen) -> Layer:
@@ -442,18 +438,15 @@ def _with_open_gates(found: Tensors, place: str, size: int) -> Tensors:
 
     h = (1 - z) tanh(W x + b + r (U h + c)) + z h, with r = 1 and z = 0.
     """
+    gates, has_bias = dict[str, Tensor](), any("bias" in name for name in found)
     for name, tensor in found.items():
         if tensor.shape[:1] != (size,):
-            raise CheckpointError(
-                f"has {parts.start_of(place)}{name} of shape {list(tensor.shape)}, not of {size} rows"
-            )
-    gates = {name: torch.cat([tensor.new_zeros(2 * size, *tensor.shape[1:]), tensor]) for name, tensor in found.items()}
-    if not any("bias" in name for name in found):
-        ends = [name.removeprefix("weight_ih") for name in found if name.startswith("weight_ih")]
-        gates |= {
-            f"bias_{of}{end}": found[f"weight_ih{end}"].new_zeros(3 * size) for end in ends for of in ("ih", "hh")
-        }
-    for name in gates:
+            shape = f"of shape {list(tensor.shape)}, not of {size} rows"
+            raise CheckpointError(f"has {parts.start_of(place)}{name} {shape}")
+        gates[name] = torch.cat([tensor.new_zeros(2 * size, *tensor.shape[1:]), tensor])
+        if not has_bias:
+            gates[name.replace("weight", "bias")] = tensor.new_zeros(3 * size)
+    for name, bias in gates.items():
         if name.startswith("bias_ih"):
-            gates[name][:size], gates[name][size : 2 * size] = OPEN, -OPEN
+            bias[:size], bias[size : 2 * size] = OPEN, -OPEN
     return gates

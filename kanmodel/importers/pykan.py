@@ -43,7 +43,7 @@ FLAT_AXES = {
 
 @dataclass(frozen=True)
 class Outline:
-    """The properties of a layer that its shapes determine, and the keys of its tensors."""
+    """What the shapes of a layer determine, and the names of its tensors."""
 
     flat: bool  # of version 0.0
     n_in: int
@@ -51,6 +51,10 @@ class Outline:
     n_nodes: int
     basis: BSpline
     keys: tuple[str, ...]
+
+    def describe(self) -> str:
+        """Its numbers of nodes, in words."""
+        return f"{self.n_subnodes} sub-nodes for {self.n_nodes} nodes"
 
 
 def read_pykan(found: Tensors, place: str, metadata: Metadata) -> Part | None:
@@ -70,12 +74,12 @@ def read_pykan(found: Tensors, place: str, metadata: Metadata) -> Part | None:
             here, there = (f"{parts.start_of(place)}act_fun.{n}" for n in (number, number - 1))
             ends = before.n_nodes
             raise CheckpointError(f"has {layer.n_in} inputs in {here}, but {ends} outputs in {there} before it")
-    config = None if flat else _find_config(metadata, place)
-    options = {"none": [()] * n_layers} if flat else _arities(layers, metadata.stated.mult_arity, config)
+    stated = None if flat else _find_config(metadata, place)
+    options = {"none": [()] * n_layers} if flat else _arities(layers, metadata.stated.mult_arity, stated)
     symbolic: list[tuple[SymbolicEdge, ...]] = [()] * n_layers
     problem = None
     try:
-        symbolic = [_find_symbolic(found, number, place, config) for number in range(n_layers)]
+        symbolic = [_find_symbolic(found, number, place, stated) for number in range(n_layers)]
     except CheckpointError as error:
         problem = str(error)
     kept, n_in = (None if flat else _kept_inputs(metadata, place)) or (None, layers[0].n_in)
@@ -84,8 +88,11 @@ def read_pykan(found: Tensors, place: str, metadata: Metadata) -> Part | None:
         raise CheckpointError(f"has a head of {layers[0].n_in} inputs at {place!r}, so input_id must be {numbers}")
 
     def read(chosen: Chosen) -> tuple[Layer, ...]:
-        base, arities = chosen["base"], options[chosen["mult_arity"]]
-        items = [_convert(found, n, place, layer, base, arities[n], symbolic[n]) for n, layer in enumerate(layers)]
+        items, base = [], chosen["base"]
+        for n, (layer, arity) in enumerate(zip(layers, options[chosen["mult_arity"]], strict=True)):
+            n_sum, edges = layer.n_nodes - len(arity), symbolic[n]
+            config = LayerConfig(layer.n_in, n_sum, layer.basis, base=base, mult_arity=arity, symbolic=edges)
+            items.append(_convert(found, place, n, layer, config))
         return (items[0] if kept is None else _restore_inputs(items[0], kept, n_in), *items[1:])
 
     nodes = [layers[0].n_in, *(layer.n_nodes for layer in layers)]
@@ -106,10 +113,9 @@ def _outline(found: Tensors, place: str, number: int, flat: bool) -> Outline:
         known = parts.fit(found, place, title, {mask: axes[mask]})
         known["edges"] = known["nodes"] * known["in"]
     sizes = parts.fit(found, place, title, axes, known)
-    basis = BSpline(
-        *parts.spline_shape(f"{parts.start_of(place)}act_fun.{number}", sizes["coef"], sizes["knots"], not flat)
-    )
-    return Outline(flat, sizes["in"], sizes["nodes" if flat else "subnodes"], sizes["nodes"], basis, tuple(axes))
+    shape = parts.spline_shape(f"{parts.start_of(place)}act_fun.{number}", sizes["coef"], sizes["knots"], not flat)
+    n_subnodes = sizes["nodes" if flat else "subnodes"]
+    return Outline(flat, sizes["in"], n_subnodes, sizes["nodes"], BSpline(*shape), tuple(axes))
 
 
 def _find_config(metadata: Metadata, place: str) -> PykanConfig | None:
@@ -155,10 +161,8 @@ def _arities(
             factors = list(stated[1:])
         for number, (layer, arities, n) in enumerate(zip(layers, factors, surplus, strict=True), start=1):
             if sum(arities) - len(arities) != n or len(arities) > layer.n_nodes:
-                raise CheckpointError(
-                    f"has {layer.n_subnodes} sub-nodes for {layer.n_nodes} nodes in layer {number}, which do not fit "
-                    f"mult_arity {stated if isinstance(stated, int) else list(arities)}"
-                )
+                misfit = f"which do not fit mult_arity {stated if isinstance(stated, int) else list(arities)}"
+                raise CheckpointError(f"has {layer.describe()} in layer {number}, {misfit}")
         pairs = zip(layers, factors, strict=True)
         width = ((layers[0].n_in, 0), *((layer.n_nodes - len(arities), len(arities)) for layer, arities in pairs))
         if config is not None and config.width != width:
@@ -171,10 +175,9 @@ def _arities(
     for n, layer in zip(surplus, layers, strict=True):
         uniform = [a for a in uniform if n % (a - 1) == 0 and n // (a - 1) <= layer.n_nodes]
     if not uniform or min(surplus) < 0:
-        raise CheckpointError(
-            f"has {layers[0].n_subnodes} sub-nodes for {layers[0].n_nodes} nodes in layer 1, so some multiply, and how "
-            "many factors each has is not in the file: give mult_arity (pykan's default is 2) or pykan_config"
-        )
+        unknown = "so some multiply, and how many factors each has is not in the file"
+        wanted = "give mult_arity (pykan's default is 2) or pykan_config"
+        raise CheckpointError(f"has {layers[0].describe()} in layer 1, {unknown}: {wanted}")
     return {str(arity): [(arity,) * (n // (arity - 1)) for n in surplus] for arity in uniform}
 
 
@@ -198,19 +201,11 @@ def _find_symbolic(found: Tensors, number: int, place: str, config: PykanConfig 
     return tuple(edges)
 
 
-def _convert(
-    found: Tensors,
-    number: int,
-    place: str,
-    layer: Outline,
-    base: str,
-    arities: tuple[int, ...],
-    symbolic: tuple[SymbolicEdge, ...],
-) -> Layer:
+def _convert(found: Tensors, place: str, number: int, layer: Outline, config: LayerConfig) -> Layer:
+    """The layer of a configuration, its tensors over edges as (out, in, ...)."""
     act = parts.keys_under(found, f"act_fun.{number}")
 
     def edges(name: str) -> Tensor:
-        """A tensor over edges, (out, in, ...)."""
         tensor = act[name]
         return tensor.view(layer.n_nodes, layer.n_in, *tensor.shape[1:]) if layer.flat else tensor.transpose(0, 1)
 
@@ -227,12 +222,11 @@ def _convert(
     else:
         names = ("subnode_scale", "subnode_bias", "node_scale", "node_bias")
         tensors |= {"grid": act["grid"]} | {name: found[f"{name}_{number}"] for name in names}
-    if symbolic:
-        j, i = [edge.j for edge in symbolic], [edge.i for edge in symbolic]
+    if config.symbolic:
+        j, i = [edge.j for edge in config.symbolic], [edge.i for edge in config.symbolic]
         tensors["symbolic_mask"] = found[f"symbolic_fun.{number}.mask"][j, i]
         tensors["symbolic_affine"] = found[f"symbolic_fun.{number}.affine"][j, i]
-    n_sum = layer.n_nodes - len(arities)
-    return Layer(LayerConfig(layer.n_in, n_sum, layer.basis, base=base, mult_arity=arities, symbolic=symbolic), tensors)
+    return Layer(config, tensors)
 
 
 def _restore_inputs(layer: Layer, kept: tuple[int, ...], n_inputs: int) -> Layer:

@@ -51,12 +51,12 @@ UNREAD |= {"isnan", "isinf"}  # which finite values are not
 UNREAD |= {"transpose_", "t_", "squeeze_", "unsqueeze_", "as_strided_", "swapaxes_"}
 
 
-class Numbers(Tensor):
-    """Numbers of elements, in the shape of a tensor that holds these."""
+class ElementNumbers(Tensor):
+    """ElementNumbers of elements, in the shape of a tensor that holds these."""
 
 
 def _count(shape: Shape, first: int) -> Tensor:
-    return torch.arange(first, first + prod(shape)).reshape(shape).as_subclass(Numbers)
+    return torch.arange(first, first + prod(shape)).reshape(shape).as_subclass(ElementNumbers)
 
 
 @dataclass
@@ -76,7 +76,13 @@ class Loop:
 class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Draws the graph of a module, whose parts it calls but does not enter; the caller restores the module.
 
-    An LSTM whose cell states are read elsewhere must be entered, which `needs_cells` says after a refusal.
+    Args:
+        net: the module.
+        tree: see `read_live`.
+        norms: whether norms are leaves, as in a chain, or operations.
+        enter_lstm: whether LSTMs are entered, as where cell states are read: `needs_cells` after a refusal.
+        integer: names of the features that are whole numbers.
+        output: see `pick_output`.
     """
 
     def __init__(
@@ -90,20 +96,19 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.needs_cells, self._norms, self._enter_lstm = False, norms, enter_lstm
-        self.integer, self._output = integer, output
-        self._loops: list[Loop] = []
-        self._keys: set[str] = set()  # of the tensors of the leaves
-        self.drawing = Drawing()
-        self._libraries: dict[str, None] = {}  # of the layers that are leaves
-        self._touched: set[int] = set()  # where the tensors are that the pass reads
+        self.integer, self._output, self._paused = integer, output, False
         self._net, self._names = net, {module: name for name, module in net.named_modules()}
+        self.drawing, self._total = Drawing(), 0
         self._starts: list[int] = []  # the number of the first element of each node
         self._shapes: list[Shape] = []
-        self._total, self._paused = 0, False
         self._fixed: set[int] = set()  # nodes that do not depend on the window
-        self._storages: dict[int, tuple[Any, Tensor]] = {}  # numbers by storage, which stays alive
         self._known: dict[tuple[Any, ...], int] = {}  # nodes by what they hold
-        self._watch_parts(tree)
+        self._storages: dict[int, tuple[Any, Tensor]] = {}  # numbers by storage, which stays alive
+        self._loops: list[Loop] = []
+        self._keys: set[str] = set()  # of the tensors of the leaves
+        self._touched: set[int] = set()  # where the tensors are that the pass reads
+        self._libraries: dict[str, None] = {}  # of the layers that are leaves
+        self._replace_calls(tree)
 
     def trace(self, window: Tensor) -> Drawing:
         """The graph for windows of the shape of one, (1, lookback, n_features), or for rows.
@@ -122,10 +127,8 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise
         except Exception as error:  # whatever the user's code raises
             reason = (str(error).strip() or repr(error)).splitlines()[0]
-            problem = (
-                f"the module does not take one window alone, as where squeeze() drops the axis of windows: {reason}"
-            )
-            raise UnreadableModelError(problem) from error
+            alone = "one window alone, as where squeeze() drops the axis of windows"
+            raise UnreadableModelError(f"the module does not take {alone}: {reason}") from error
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
         out = pick_output(out, self._output)
@@ -188,18 +191,14 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     @property
     def unused(self) -> tuple[str, ...]:
         """The keys of the tensors that the pass does not read, and that belong to no leaf."""
-        state = self._net.state_dict().items()
-        return tuple(
-            key
-            for key, tensor in state
-            if key not in self._keys and tensor.untyped_storage().data_ptr() not in self._touched
-        )
+        left = {key: tensor for key, tensor in self._net.state_dict().items() if key not in self._keys}
+        return tuple(key for key, tensor in left.items() if tensor.untyped_storage().data_ptr() not in self._touched)
 
     def depends(self, value: Any) -> bool:
         """Whether a value depends on the window."""
         return isinstance(value, Tensor) and self._is_tracked(value)
 
-    # Numbers of elements
+    # ElementNumbers of elements
 
     def _is_tracked(self, value: Tensor) -> bool:
         return value.untyped_storage()._cdata in self._storages
@@ -215,7 +214,9 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         found = self._storages.get(value.untyped_storage()._cdata)
         if found is None:
             return None
-        return found[1].as_strided(value.shape, value.stride(), value.storage_offset()).as_subclass(Numbers)  # a view
+        return (
+            found[1].as_strided(value.shape, value.stride(), value.storage_offset()).as_subclass(ElementNumbers)
+        )  # a view
 
     def _mark(self, value: Tensor, numbers: Tensor) -> None:
         storage = value.untyped_storage()
@@ -236,7 +237,7 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def of(self, value: Any) -> Tensor:
         """The numbers of a tensor, or of a number."""
-        if isinstance(value, Numbers):
+        if isinstance(value, ElementNumbers):
             return value
         if isinstance(value, Tensor):
             found = self._numbers(value)
@@ -306,11 +307,8 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         starts = np.array(self._starts)
         holders = np.searchsorted(starts, flat, side="right") - 1
         sources, constants = np.unique(holders).tolist(), self.drawing.constants
-        if (
-            len(sources) == 1
-            and self._shapes[sources[0]] == shape
-            and np.array_equal(flat - flat[0], np.arange(flat.size))
-        ):
+        in_order = np.array_equal(flat - flat[:1], np.arange(flat.size))
+        if len(sources) == 1 and self._shapes[sources[0]] == shape and in_order:
             return int(sources[0])
         fixed = np.isin(holders, [node for node in sources if node in constants])
         if fixed.any() and (fixed.all() or any(self.drawing.nodes[node].op == "constant" for node in sources)):
@@ -363,11 +361,8 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """The softmax over an axis."""
         numbers = self.of(value).movedim(axis, -1)
         shape = _stripped(numbers.shape)
-        return (
-            self._compute("softmax", (self._read(numbers.reshape(shape)),), shape)
-            .reshape(numbers.shape)
-            .movedim(-1, axis)
-        )
+        found = self._compute("softmax", (self._read(numbers.reshape(shape)),), shape)
+        return found.reshape(numbers.shape).movedim(-1, axis)
 
     def matmul(self, one: Any, other: Any) -> Tensor:
         """The product of matrices, or of stacks of as many."""
@@ -402,7 +397,7 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     # Parts
 
-    def _watch_parts(self, tree: Module) -> None:
+    def _replace_calls(self, tree: Module) -> None:
         """Replaces the forward of every known part by one that adds it as a leaf."""
         state = tree.state_dict()
         kinds = (nn.RNNBase, nn.RNNCellBase)
@@ -453,9 +448,7 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return out
         return forward(*args, **kwargs)
 
-    def _recurrent_arguments(
-        self, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> tuple[Tensor | None, list[Tensor]]:
+    def _recurrent_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, list[Tensor]]:
         """What the call of a recurrent module or cell reads, None if nothing is traced in it, and its first states."""
         read, states = args[0] if args else kwargs.get("input"), tree_flatten((args[1:], kwargs.get("hx")))[0]
         read = read.data if isinstance(read, PackedSequence) else read  # the steps of one window, one after another
@@ -512,12 +505,9 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._keys |= known_as.keys
             part, last = replace(known_as.config, num_layers=1), []
             for number in range(known_as.config.num_layers):
-                weights = {
-                    name.replace(f"_l{number}", "_l0"): weight
-                    for name, weight in known_as.tensors.items()
-                    if name.removesuffix("_reverse").endswith(f"_l{number}")
-                }
-                steps = self.recurrent(part, weights, steps)
+                every, at = known_as.tensors.items(), f"_l{number}"
+                own = {name: weight for name, weight in every if name.removesuffix("_reverse").endswith(at)}
+                steps = self.recurrent(part, {name.replace(at, "_l0"): own[name] for name in own}, steps)
                 last.append(steps[:, -1, : part.hidden_size])
                 if part.bidirectional:
                     last.append(steps[:, 0, part.hidden_size :])
@@ -540,16 +530,16 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def refuse(self, name: str, reason: str = "which is no operation of a graph") -> NoReturn:
         """Raises `UnreadableModelError`, which names the innermost module that is running, and its line."""
-        frame = sys._getframe()
+        frame: Any = sys._getframe()
         place = ""
         while frame is not None and not place:
-            module = frame.f_locals.get("self")
-            if isinstance(module, Step):
-                place = f"{module.place!r} of the program"
-            if isinstance(module, nn.Module) and module in self._names and not place:
+            owner = frame.f_locals.get("self")
+            if isinstance(owner, Step):
+                place = f"{owner.place!r} of the program"
+            elif isinstance(owner, nn.Module) and owner in self._names:
                 file = Path(frame.f_code.co_filename).name
-                place = f"{self._names[module] or type(module).__name__!r} ({file}, line {frame.f_lineno})"
-            frame = frame.f_back  # type: ignore[assignment]
+                place = f"{(self._names[owner] or type(owner).__name__)!r} ({file}, line {frame.f_lineno})"
+            frame = frame.f_back
         raise UnreadableModelError(f"the module computes {name} at {place or 'an unknown place'}, {reason}")
 
 
