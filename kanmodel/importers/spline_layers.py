@@ -90,7 +90,7 @@ def read_uniform(found: Tensors, place: str, metadata: Metadata) -> Part:
         if left or not n_in:
             surface = "a function of two inputs on each edge (dim=2), which is no KAN layer of functions of one input"
             raise CheckpointError(f"has at {place!r} a layer of inkan with {surface}")
-        coef, base = found["weight"].split([n_in * n_coef, n_in], dim=1)
+        coef, base = torch.split(found["weight"], [n_in * n_coef, n_in], dim=1)
         tensors = {"spline_weight": coef.reshape(*base.shape, n_coef), "base_weight": base}
     starts, base = found["grid_starts"], tensors["base_weight"]
     step = (starts[-1] - starts[0]) / (n_coef - 1)
