@@ -22,6 +22,7 @@ from kanmodel.arrays import Array
 from kanmodel.checkpoint import Forecaster, Provenance, Reference
 from kanmodel.errors import CheckpointError, ConfigError, UnreadableModelError, checked
 from kanmodel.importers import assembly, samples
+from kanmodel.importers.leaves import replace_calls
 from kanmodel.importers.pickles import GlobalName
 from kanmodel.importers.source import BOOKKEEPING, MAX_DEPTH, N_ENTERING, Module
 from kanmodel.importers.tracing import GraphTracer, pick_output
@@ -227,7 +228,8 @@ def _trace(asked: Asked, windows: Array, tree: Module, shapes: ModelConfig) -> t
     integer = [feature.name for feature in shapes.features if feature.integer]
     for norms in (True, False, False):
         with unchanged(asked.net):
-            tracer = GraphTracer(asked.net, tree, norms, enter_lstm, integer, asked.output)
+            tracer = GraphTracer(asked.net, integer, asked.output)
+            replace_calls(tracer, tree, norms, enter_lstm)
             try:
                 drawing = tracer.trace(window)
             except UnreadableModelError:

@@ -22,8 +22,13 @@ from kanmodel.errors import CheckpointError
 from kanmodel.importers import parts
 from kanmodel.importers.parts import Chosen, Layer, Metadata, Norm, Part, RecurrentPart, Tensors
 from kanmodel.importers.pickles import GlobalName
-from kanmodel.importers.pykan import read_pykan
-from kanmodel.importers.spline_layers import read_efficient_kan, read_pykan_layer, read_torchkan, read_uniform
+from kanmodel.importers.spline_layers import (
+    read_efficient_kan,
+    read_pykan,
+    read_pykan_layer,
+    read_torchkan,
+    read_uniform,
+)
 from kanmodel.network.bases import Basis, Chebyshev, Fourier, Gaussian, Line, MexicanHat, Sech2
 from kanmodel.network.config import Cell, LayerConfig, RecurrentConfig, SymbolicEdge, Transform
 from kanmodel.network.functions import FUNCTIONS
