@@ -32,6 +32,10 @@ Rule = Callable[..., Any]
 Sizes = Sequence[int]  # one for each axis
 
 
+class NoOperationError(Exception):
+    """Raised by a composite for arguments with which it is in no graph: what it computes and, optionally, why."""
+
+
 def _moves(name: str, of_floats: bool = False) -> Rule:
     """The rule of an operation that only moves elements; some take floats alone, which hold any number here."""
     operation = getattr(torch.ops.aten, name)
@@ -369,7 +373,7 @@ def _norm(x: Tensor, order: float = 2, axes: Any = None, keepdim: bool = False, 
     if order == 1:
         return x.abs().sum(axes, keepdim=keepdim)
     if order != 2:
-        raise NotImplementedError(f"a norm of order {order}")
+        raise NoOperationError(f"a norm of order {order}")
     return (x * x).sum(axes, keepdim=keepdim).sqrt()
 
 
@@ -433,11 +437,10 @@ def _cumsum(x: Tensor, axis: int, **_: Any) -> Tensor:
 
 def _threshold(x: Tensor, threshold: float, value: float) -> Tensor:
     if threshold != value:
-        raise NotImplementedError(f"a threshold at {threshold} that gives {value}", "which jumps there")
+        raise NoOperationError(f"a threshold at {threshold} that gives {value}", "which jumps there")
     return x.clamp(min=threshold)
 
 
-# A function whose operation raises NotImplementedError refuses it: what it computes and, in a second argument, why.
 COMPOSITES: dict[str, Callable[..., Tensor]] = {
     "square": lambda x: x * x,
     "log1p": lambda x: (x + 1.0).log(),

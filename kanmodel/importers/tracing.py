@@ -30,7 +30,7 @@ from kanmodel.errors import KanscopeError, UnreadableModelError
 from kanmodel.importers.drawing import Drawing
 from kanmodel.importers.exported import Step
 from kanmodel.importers.parts import Layer, Norm, RecurrentPart
-from kanmodel.importers.rules import COMPOSITES, RULES, UNKNOWN
+from kanmodel.importers.rules import COMPOSITES, RULES, UNKNOWN, NoOperationError
 from kanmodel.network.config import RecurrentConfig
 from kanmodel.network.operations import MAX_NODES, Node, Shape, runs_of
 
@@ -158,7 +158,7 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 assert rule is not None
                 with self.pausing():
                     numbers = rule(self, *args, **kwargs)
-        except NotImplementedError as error:
+        except NoOperationError as error:
             self.refuse(*error.args)
         except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
             self.refuse(name, f"with arguments that are not understood ({type(error).__name__})")

@@ -27,7 +27,7 @@ from torch import nn
 
 from kanmodel.arrays import Array
 from kanmodel.checkpoint import Forecaster
-from kanmodel.errors import CheckpointError, UnknownNameError
+from kanmodel.errors import CheckpointError, KanscopeError, UnknownNameError
 from kanmodel.importers.from_torch import from_torch
 from kanmodel.network.config import Groups
 
@@ -125,7 +125,7 @@ def refusing(problem: str) -> Iterator[None]:
     """Raises `CheckpointError` with the first line of whatever a library raises."""
     try:
         yield
-    except CheckpointError:
+    except KanscopeError:
         raise
     except Exception as error:
         raise CheckpointError(f"{problem}: {(str(error).strip() or repr(error)).splitlines()[0]}") from error

@@ -79,12 +79,12 @@ def from_darts(
         raise CheckpointError("scaler is for forecasts and quantiles, but the outputs are parameters of a likelihood")
     of = np.repeat(np.arange(len(names)), len(outputs) // len(names))  # the component that each output is of
     windows = Windows(
-        data.names,
-        outputs,
-        data.horizon,
-        data.windows * std + mean,
-        (data.targets[..., of] * std[of] + mean[of]).reshape(len(data.targets), -1) if is_value else None,
-        data.predict() * std[of] + mean[of],
+        features=data.names,
+        outputs=outputs,
+        horizon=data.horizon,
+        values=data.windows * std + mean,
+        targets=(data.targets[..., of] * std[of] + mean[of]).reshape(len(data.targets), -1) if is_value else None,
+        predictions=data.predict() * std[of] + mean[of],
         has_future=data.windows.shape[1] > fitted.input_chunk_length,
         scaling={"mean": mean, "std": std, "target_mean": mean[of], "target_std": std[of]},
         times=tuple(str(each.end_time()) for each in data.series),

@@ -114,9 +114,7 @@ def _compare_samples(model: Forecaster, one: Array, other: Array) -> None:
     """Refuses means of distributions that differ from two forecasts by samples more than these from each other."""
     means = model.predict(model.scaling.features_to_original(model.reference.windows))
     noise = np.sqrt(np.square(one - other).mean(axis=0))
-    difference = np.sqrt(
-        np.square((one + other) / 2 - means).mean(axis=0)
-    )  # half of the noise if it is none of its own
+    difference = np.sqrt(np.square((one + other) / 2 - means).mean(axis=0))  # half of the noise if it is that alone
     if (difference > noise + TOLERANCE * means.std(axis=0)).any():
         output = int((difference - noise).argmax())
         raise UnreadableModelError(
@@ -133,18 +131,19 @@ class _Data:
         static: of each series, (series of the dataset, columns).
         groups: the series of each window, (n,).
         times: of each window's last known row.
+        scaling: the local scalers, as `from_torch` takes them.
         names: of the target in each series of a window.
         targets: names of the outputs of one step.
     """
 
     def __init__(self, nf: Any, module: Any, series: Any, frame: Any, static: Any) -> None:
         data: Any = getattr(nf, "dataset", None)
-        self.scalers, self.static_scalers = nf.scalers_, nf.static_scalers_
+        scalers, static_scalers = nf.scalers_, nf.static_scalers_
         if frame is not None:
             names = {name: getattr(nf, name) for name in ("id_col", "time_col", "target_col")}
             data, uids, _, instants = nf._prepare_fit(df=frame, static_df=static, **names)
-            self.scalers, nf.scalers_ = nf.scalers_, self.scalers
-            self.static_scalers, nf.static_scalers_ = nf.static_scalers_, self.static_scalers
+            scalers, nf.scalers_ = nf.scalers_, scalers
+            static_scalers, nf.static_scalers_ = nf.static_scalers_, static_scalers
         elif isinstance(getattr(data, "temporal", None), Tensor):
             uids, instants = nf.uids, nf.ds
         else:
@@ -165,17 +164,24 @@ class _Data:
         self.targets = with_quantiles(self.names, loss.quantiles.tolist()) if has_quantiles else self.names
         at = [data.static_cols.get_loc(column) for column in self.statics]
         self.static = data.static[:, at] if at else torch.zeros(len(self.series), 0)
-        self._take_rows(self._choose_series(series, nf.local_scaler_type), instants)
+        self._take_rows(self._choose_series(series, nf.local_scaler_type if scalers else None), instants)
+        groups = range(len(self.series)) if module.MULTIVARIATE else self.groups[:1]
+        scales = [_scale(scalers, column, group) for column in self.columns for group in groups]
+        scales += [] if module.MULTIVARIATE else [_scale(static_scalers, column, 0) for column in self.statics]
+        mean, std = np.array(scales).T
+        of_targets = np.repeat(np.arange(len(self.names)), len(self.targets) // len(self.names))
+        self.scaling = {"mean": mean, "std": std, "target_mean": mean[of_targets], "target_std": std[of_targets]}
+        self.is_scaled = bool(scalers or static_scalers)
 
-    def _choose_series(self, series: Any, scaler_type: Any) -> list[int]:
-        """The numbers of the series whose windows are taken."""
+    def _choose_series(self, series: Any, scaler_type: str | None) -> list[int]:
+        """The numbers of the series whose windows are taken; with a local scaler it is one."""
         if series is not None:
             if self.module.MULTIVARIATE:
                 raise CheckpointError(f"{self.module!r} forecasts all series together, of which none can be chosen")
             if series not in self.series:
                 raise UnknownNameError(f"there is no series {series!r}; those of the dataset are {quote(self.series)}")
             return [self.series.index(series)]
-        if self.scalers and len(self.series) > 1 and not self.module.MULTIVARIATE:
+        if scaler_type is not None and len(self.series) > 1 and not self.module.MULTIVARIATE:
             raise UnknownNameError(
                 f"series must be one of {quote(self.series)}, because local_scaler_type={scaler_type!r} "
                 "scales each in its own way"
@@ -209,44 +215,30 @@ class _Data:
         self.rows = data.temporal[:, at][torch.from_numpy(numbers)].movedim(3, 2)
 
     def windows(self, predictions: Array | None) -> Windows:
-        """What is traced is compared on, and with the library's predictions."""
-        has_future, is_multivariate = bool(self.module.futr_exog_list), self.module.MULTIVARIATE
+        """The windows in original units, with the library's predictions for them."""
+        has_future = bool(self.module.futr_exog_list)
         n = self.lookback + (self.module.h if has_future else 0)
         rows, names = self.rows[:, :n].flatten(2), [*self.columns, *self.statics]
-        if is_multivariate:
+        if self.module.MULTIVARIATE:
             names = [*self.names, *(f"{column}[{name}]" for column in self.columns[1:] for name in self.names)]
         else:
             rows = torch.cat([rows, self.static[self.groups][:, None].expand(-1, n, -1)], dim=2)
-        (mean, std), (target_mean, target_std) = self._scales(), self._target_scales()
-        scaling = {"mean": mean, "std": std, "target_mean": target_mean, "target_std": target_std}
         true = self.rows[:, self.lookback :, 0].double().numpy().repeat(len(self.targets) // len(self.names), axis=2)
         return Windows(
-            names,
-            self.targets,
-            self.module.h,
-            rows.double().numpy() * std + mean,
-            self._to_original(true),
-            predictions,
-            has_future,
-            scaling if self.scalers or self.static_scalers else None,
-            self.times,
+            features=names,
+            outputs=self.targets,
+            horizon=self.module.h,
+            values=rows.double().numpy() * self.scaling["std"] + self.scaling["mean"],
+            targets=self._to_original(true),
+            predictions=predictions,
+            has_future=has_future,
+            scaling=self.scaling if self.is_scaled else None,
+            times=self.times,
         )
-
-    def _scales(self) -> Array:
-        """Offset and scale of each feature, (2, n_features)."""
-        groups = range(len(self.series)) if self.module.MULTIVARIATE else self.groups[:1]
-        scales = [_scale(self.scalers, column, group) for column in self.columns for group in groups]
-        if not self.module.MULTIVARIATE:
-            scales += [_scale(self.static_scalers, column, 0) for column in self.statics]
-        return np.array(scales).T
-
-    def _target_scales(self) -> Array:
-        return self._scales()[:, : len(self.names)].repeat(len(self.targets) // len(self.names), axis=1)
 
     def _to_original(self, outputs: Array) -> Array:
         """(n, h, n_targets) -> (n, n_outputs)."""
-        mean, std = self._target_scales()
-        found: Array = (outputs * std + mean).reshape(len(outputs), -1)
+        found: Array = (outputs * self.scaling["target_std"] + self.scaling["target_mean"]).reshape(len(outputs), -1)
         return found
 
     def predict(self, seed: int = 1) -> Array:

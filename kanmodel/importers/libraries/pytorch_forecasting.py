@@ -55,12 +55,12 @@ def from_pytorch_forecasting(model: Any, dataset: Any, **options: Unpack[Options
         problem = f"two forecasts of one window by {type(model).__name__} with {type(model.loss).__name__} differ"
         raise UnreadableModelError(f"{problem}, because predict draws samples")
     windows = Windows(
-        data.features,
-        [data.target] if quantiles is None else with_quantiles([data.target], quantiles),
-        data.n_out,
-        data.windows(),
-        data.truth().repeat(len(quantiles or [1]), axis=1),
-        data.predict(model, mode),
+        features=data.features,
+        outputs=[data.target] if quantiles is None else with_quantiles([data.target], quantiles),
+        horizon=data.n_out,
+        values=data.windows(),
+        targets=data.truth().repeat(len(quantiles or [1]), axis=1),
+        predictions=data.predict(model, mode),
         has_future=bool(data.known),
     )
     options["groups"] = {**data.categories, **(options.get("groups") or {})}
