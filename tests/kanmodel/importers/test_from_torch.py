@@ -225,8 +225,17 @@ class LogOfQuartiles(nn.Module):
         return self.head(window.log().flatten(1).quantile(torch.tensor([0.1, 0.5, 0.75]), dim=1).T)
 
 
-@pytest.mark.parametrize("kind", [ReadsTime, LogOfQuartiles])
-def test_constants_and_quantiles_are_in_the_graph(kind):
+class PowerOfTwo(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(2, 1)
+
+    def forward(self, window):
+        return self.head(2 ** window[:, -1])
+
+
+@pytest.mark.parametrize("kind", [ReadsTime, LogOfQuartiles, PowerOfTwo])
+def test_constants_quantiles_and_powers_of_a_number_are_in_the_graph(kind):
     """A part whose input does not depend on the window is a constant; positive windows are compared with such alone."""
     torch.manual_seed(0)
     module, windows = kind().eval(), np.random.default_rng(0).gamma(2, 1, size=(80, 4, 2))
