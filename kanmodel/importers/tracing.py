@@ -244,12 +244,7 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return _count(tuple(values.shape), self._known[key])
 
     def _add(
-        self,
-        op: str,
-        inputs: tuple[int, ...],
-        shape: Shape,
-        parameter: float | None = None,
-        runs: tuple[tuple[int, int, int], ...] = (),
+        self, op: str, inputs: tuple[int, ...], shape: Shape, parameter: float | None = None, runs: Any = ()
     ) -> Tensor:
         """Adds a node, and returns the numbers of its elements, (*shape)."""
         if len(self.drawing.nodes) > MAX_DRAWN:
