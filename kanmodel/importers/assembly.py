@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kanmodel.importers.manifest import NONE
-from kanmodel.importers.parts import AnyPart, Chosen, Item, Layer, Norm, RecurrentPart
+from kanmodel.importers.parts import AnySubmodule, Chosen, Item, Layer, Norm, RecurrentSubmodule
 from kanmodel.network.bases import Line
 from kanmodel.network.chain import FrozenLayers, Network
 from kanmodel.network.config import LayerConfig, ModelConfig, Transform
@@ -43,9 +43,9 @@ def activation(option: str) -> Function:
     return lambda values: activate(step.kind, step.parameter, values)
 
 
-def part_function(part: AnyPart, chosen: Chosen, dtype: torch.dtype) -> Function:
+def part_function(part: AnySubmodule, chosen: Chosen, dtype: torch.dtype) -> Function:
     """The function of a part with some options: of the last axis, or of a recurrent one (..., lookback, n_in)."""
-    if not isinstance(part, RecurrentPart):
+    if not isinstance(part, RecurrentSubmodule):
         return items_function(part.items(chosen), dtype)
     module = make_recurrent(part.config, part.n_in).to(dtype).requires_grad_(False)
     module.load_state_dict(dict(part.tensors))
@@ -67,7 +67,7 @@ class Chain:
     """The computation of a model, in order; readout and output function are as in a `ModelConfig`."""
 
     front: tuple[Item, ...]  # of the values of each step
-    recurrent: RecurrentPart | None
+    recurrent: RecurrentSubmodule | None
     readout: str  # also ``flatten_features``, steps innermost
     head: tuple[Item, ...]  # after the readout
     output_function: str | None

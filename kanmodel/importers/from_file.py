@@ -20,10 +20,10 @@ from kanmodel.forecaster import Forecaster, Provenance, Reference
 from kanmodel.importers.assembly import assemble
 from kanmodel.importers.documents import TOLERANCE, TableReader, naming
 from kanmodel.importers.exported import Program, open_file
-from kanmodel.importers.from_torch import forecast, read_network, unchanged
+from kanmodel.importers.from_torch import Asked, read_network, unchanged
 from kanmodel.importers.layers import find_parts
 from kanmodel.importers.manifest import LIBRARIES, NONE, Manifest, ModelSpec
-from kanmodel.importers.parts import AnyPart, Metadata
+from kanmodel.importers.parts import AnySubmodule, Metadata
 from kanmodel.importers.samples import (
     N_REFERENCE,
     Comparison,
@@ -204,7 +204,7 @@ def _read_program(program: Program, stated: ModelSpec, samples: Samples) -> Solu
     program.measure(windows.shape[1:])
     read = {units: samples.to_model(windows, units).numpy() for units in spaces}
     with unchanged(program):
-        forecasts = {units: forecast(program, of_units) for units, of_units in read.items()}
+        forecasts = {units: Asked(program).forecast(of_units) for units, of_units in read.items()}
     if (n_values := forecasts[spaces[0]].shape[1]) != n_outputs:
         raise CheckpointError(f"forecasts {n_values} values for a window, where {n_outputs} are named")
     units, compared = (spaces[0], spaces[0]), None
@@ -218,14 +218,14 @@ def _read_program(program: Program, stated: ModelSpec, samples: Samples) -> Solu
                 f"does not compute {samples.predictions_name}: it gives {compared.computed:.7g} in place of "
                 f"{compared.expected:.7g} at window {compared.window}, which is {compared.describe_relative()} off"
             )
-    network, tracer, found = read_network(program, read[units[0]], samples.shapes, forecasts[units[0]])
+    network, tracer, found = read_network(Asked(program), read[units[0]], samples.shapes, forecasts[units[0]])
     words = [f"{what} {UNIT_WORDS[of]}" for what, of in zip((INPUTS, PREDICTIONS), units, strict=True)]
     described = ", ".join([PROGRAM, *(words if len(spaces) > 1 else [])])
     return Solution(network, units, f"{tracer.library}, {PROGRAM}", described, tracer.unused, compared or found)
 
 
 @dataclass(frozen=True)
-class DescribedPart:
+class DescribedSubmodule:
     """A part that was found."""
 
     place: str  # prefix of its keys
@@ -244,7 +244,7 @@ class Description:
     dtypes: tuple[str, ...]  # in the file
     n_tensors: int
     has_modules: bool  # whether the file is a whole model, whose modules determine more than weights do
-    parts: tuple[DescribedPart, ...]  # in the order of the file
+    parts: tuple[DescribedSubmodule, ...]  # in the order of the file
     unknown: tuple[str, ...]  # keys that belong to no part, for which the import would be refused
     missing: tuple[str, ...]  # what the file leaves open, one sentence each
     found: str | None  # what the check determined of that; None without a check
@@ -257,7 +257,7 @@ def describe_file(path: Path, imported: Imported | None = None, known: Manifest 
     source = open_file(path)
     with naming(source.name):
         parts, recurrents = find_parts(source.tensors, Metadata(known or ModelSpec(), source.module))
-    every: list[AnyPart] = [*recurrents, *parts]
+    every: list[AnySubmodule] = [*recurrents, *parts]
     used = {key for part in every for key in part.keys}
     missing = []
     if source.program is None:  # which leaves nothing open
@@ -282,7 +282,7 @@ def describe_file(path: Path, imported: Imported | None = None, known: Manifest 
         dtypes=source.dtypes,
         n_tensors=len(source.tensors),
         has_modules=source.module is not None,
-        parts=tuple(DescribedPart(part.place, part.library, part.description, part.open) for part in every),
+        parts=tuple(DescribedSubmodule(part.place, part.library, part.description, part.open) for part in every),
         unknown=tuple(key for key in source.tensors if key not in used),
         missing=tuple(missing),
         found=imported.found if imported else None,

@@ -48,7 +48,7 @@ Item = Layer | Norm | Transform  # an activation
 
 
 @dataclass(frozen=True)
-class Part:
+class Submodule:
     """Consecutive layers that form one module of the file."""
 
     place: str  # prefix of its keys, without the dot
@@ -71,7 +71,7 @@ class Part:
         sizes: str = "",
         choices: Choices | None = None,
         read: Callable[[Chosen], Layer | Norm] | None = None,
-    ) -> Part:
+    ) -> Submodule:
         """A part of one item, which may depend on choices, with the tensors `names`; `sizes` follow its widths."""
         if isinstance(item, Layer):
             n_in, n_out = item.config.n_in, item.config.n_out
@@ -87,7 +87,7 @@ class Part:
         pairs = ((name, options, chosen.get(name)) for name, options in self.choices.items())
         return self.read({name: option if option in options else options[0] for name, options, option in pairs})
 
-    def precedes(self, other: Part) -> bool:
+    def precedes(self, other: Submodule) -> bool:
         """Whether both are numbered in the same module, this one with the smaller number."""
         (parent, number), (its_parent, later) = _numbered(self.place), _numbered(other.place)
         return number is not None and later is not None and parent == its_parent and number < later
@@ -99,8 +99,8 @@ class Part:
 
 
 @dataclass(frozen=True)
-class RecurrentPart:
-    """An LSTM or a GRU: its tensors by torch's names, and otherwise as a `Part`."""
+class RecurrentSubmodule:
+    """An LSTM or a GRU: its tensors by torch's names, and otherwise as a `Submodule`."""
 
     place: str
     library: str
@@ -113,7 +113,7 @@ class RecurrentPart:
     open: Choices = field(default_factory=dict)
 
 
-AnyPart = Part | RecurrentPart
+AnySubmodule = Submodule | RecurrentSubmodule
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from torch import Tensor
 from kanmodel.arrays import Array
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.assembly import READ_OUT, Function, activation, part_function
-from kanmodel.importers.parts import AnyPart, activation_slot, number_between
+from kanmodel.importers.parts import AnySubmodule, activation_slot, number_between
 from kanmodel.importers.samples import TINY, Comparison, Samples
 from kanmodel.importers.structure import INPUTS, OUTPUT, PREDICTIONS, READOUT, Candidate, SearchSpace, Structure
 
@@ -211,7 +211,7 @@ def _stages(space: SearchSpace, kind: Candidate, samples: Samples, windows: Arra
     x = [samples.to_model(samples.inputs[windows], units).float()[None] for units in choices[INPUTS]]
     stages: list[list[Function]] = [[partial(lambda inputs, _: inputs, inputs) for inputs in x]]
 
-    def add(parts: Sequence[AnyPart]) -> None:
+    def add(parts: Sequence[AnySubmodule]) -> None:
         for part in parts:
             function, slot = part_function(part, kind.chosen, torch.float32), activation_slot(part.place)
             if slot in choices:

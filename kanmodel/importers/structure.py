@@ -13,12 +13,12 @@ from kanmodel.importers.assembly import Chain, step_of
 from kanmodel.importers.layers import INV_DENOMINATORS, RADIAL_LIBRARIES, find_parts, find_recurrent
 from kanmodel.importers.manifest import FLAT_READOUTS, LIBRARIES, NONE, READOUTS, ModelSpec
 from kanmodel.importers.parts import (
-    AnyPart,
+    AnySubmodule,
     Choices,
     Item,
     Metadata,
-    Part,
-    RecurrentPart,
+    RecurrentSubmodule,
+    Submodule,
     activation_of,
     activation_slot,
 )
@@ -44,7 +44,9 @@ FOREIGN = {
     r"equal_size_conv|phase_low": "a ReLU-KAN, whose bumps are not among the functions of edges here",
     r"_torch_params\.": "a layer of Keras that is not read (from a file: Dense, LSTM, GRU and SimpleRNN)",
 }  # patterns of keys -> the unsupported module that has them
-Order = tuple[tuple[Part, ...], tuple[Part, ...], bool]  # parts before and after the readout, and if that is flat
+Order = tuple[
+    tuple[Submodule, ...], tuple[Submodule, ...], bool
+]  # parts before and after the readout, and if that is flat
 TORCH = ("Linear", "LayerNorm", "BatchNorm")
 
 
@@ -52,8 +54,8 @@ TORCH = ("Linear", "LayerNorm", "BatchNorm")
 class Structure:
     """The parts of a model, and what is known about how they are joined."""
 
-    parts: tuple[Part, ...]  # except the recurrent one, in the order of the file
-    recurrent: RecurrentPart | None
+    parts: tuple[Submodule, ...]  # except the recurrent one, in the order of the file
+    recurrent: RecurrentSubmodule | None
     stated: ModelSpec
     stages: Mapping[str, str] = field(default_factory=dict)  # of parts by place: head or front, as far as stated
     fixed: Mapping[str, str] = field(default_factory=dict)  # the option of a choice, by its name
@@ -62,7 +64,7 @@ class Structure:
     doubt: str = ""  # why these may have an effect on the forecasts, starting with a verb; empty if there are none
 
     @property
-    def every(self) -> tuple[AnyPart, ...]:
+    def every(self) -> tuple[AnySubmodule, ...]:
         """All parts, the recurrent one first."""
         return self.parts if self.recurrent is None else (self.recurrent, *self.parts)
 
@@ -89,7 +91,7 @@ class Structure:
         """
         recurrent, lookback, budget = self.recurrent, shapes.lookback, iter(range(MAX_STEPS))
 
-        def extend(done: tuple[Part, ...], n_front: int | None, width: int, flat: bool) -> Iterator[Order]:
+        def extend(done: tuple[Submodule, ...], n_front: int | None, width: int, flat: bool) -> Iterator[Order]:
             if next(budget, None) is None:
                 return
             left = [part for part in self.parts if part not in done]
@@ -111,13 +113,18 @@ class Structure:
         return extend((), None, len(shapes.features), False)
 
     def _space(
-        self, front: tuple[Part, ...], head: tuple[Part, ...], flat: bool, n_outputs: int, activations: Sequence[str]
+        self,
+        front: tuple[Submodule, ...],
+        head: tuple[Submodule, ...],
+        flat: bool,
+        n_outputs: int,
+        activations: Sequence[str],
     ) -> SearchSpace:
         kinds: dict[str, tuple[str, ...]] = {}
         for part in (*front, *head):
             for name, options in part.open.items():
                 kinds.setdefault(name, options)
-        per_step: tuple[AnyPart, ...] = (*front, self.recurrent) if self.recurrent else front
+        per_step: tuple[AnySubmodule, ...] = (*front, self.recurrent) if self.recurrent else front
         slots = [activation_slot(part.place) for part in (*per_step, *head)]
         n_before, between = len(per_step), tuple(dict.fromkeys([NONE, *activations]))
         softmax = ("softmax",) if n_outputs > 1 and activations else ()
@@ -155,8 +162,8 @@ class Structure:
 class SearchSpace:
     """All candidates of one order of the parts."""
 
-    per_step: tuple[AnyPart, ...]  # those before the readout, the recurrent one last
-    head: tuple[Part, ...]
+    per_step: tuple[AnySubmodule, ...]  # those before the readout, the recurrent one last
+    head: tuple[Submodule, ...]
     kinds: Choices  # of libraries
     choices: Choices  # all with their options, the usual one first: `kinds`, then the others in order of computation
 
@@ -204,15 +211,15 @@ class Candidate:
         """Its computation."""
         space, chosen = self.space, self.chosen
 
-        def items(parts: Sequence[AnyPart]) -> Iterator[Item]:
+        def items(parts: Sequence[AnySubmodule]) -> Iterator[Item]:
             for part in parts:
                 if (name := chosen.get(activation_slot(part.place), NONE)) != NONE:
                     yield step_of(name)
-                if isinstance(part, Part):
+                if isinstance(part, Submodule):
                     yield from part.items(chosen)
 
         at_output = None if chosen[OUTPUT] == NONE else chosen[OUTPUT]
-        recurrent = next((part for part in space.per_step if isinstance(part, RecurrentPart)), None)
+        recurrent = next((part for part in space.per_step if isinstance(part, RecurrentSubmodule)), None)
         return Chain(tuple(items(space.per_step)), recurrent, chosen[READOUT], tuple(items(space.head)), at_output)
 
     def describe(self) -> str:
@@ -267,7 +274,7 @@ def find_structure(source: Source, stated: ModelSpec) -> Structure:
     return Structure(tuple(parts), recurrent, stated, stages, _fixed(stated), mentioned, unused, doubt)
 
 
-def _list_places(parts: Sequence[AnyPart]) -> str:
+def _list_places(parts: Sequence[AnySubmodule]) -> str:
     return ", ".join(repr(part.place) for part in parts) or "none at all"
 
 
