@@ -20,19 +20,12 @@ from kanmodel.alternatives.counterfactual import Counterfactuals
 from kanmodel.alternatives.shifts import Goal, Search
 from kanmodel.alternatives.what_if import DEFAULT_POINTS, WhatIf
 from kanmodel.arrays import Array, read_only
-from kanmodel.attribution import explanation as attribution
 from kanmodel.attribution.baseline import baseline_windows, read_baseline
 from kanmodel.attribution.changes import Changes, refuse_unlinked
 from kanmodel.attribution.comparison import Comparisons, match_outputs
-from kanmodel.attribution.explanation import (
-    Explanation,
-    LedgerOptions,
-    Method,
-    Segments,
-    complete_segments,
-    explain_windows,
-)
+from kanmodel.attribution.explanation import Explanation, ExplanationOptions, Method, Segments, complete_segments
 from kanmodel.attribution.explanations import Explanations
+from kanmodel.attribution.ledger import LedgerOptions
 from kanmodel.attribution.paths.path import Detail
 from kanmodel.attribution.shapley import Orders
 from kanmodel.checkpoint import identify_checkpoint, save_checkpoint
@@ -545,42 +538,30 @@ class Model(Forecaster, Result):
             series: which of many series, as in `predict`.
             progress: whether to draw a bar, or what is called with the share that is done.
         """
-        asked_for = [self.find_output(name) for name in self._names_of(output, outputs)]
-        options, drawn = LedgerOptions(tolerance, path_nodes, halvings), Orders(orders, seed)
+        names = self._names_of(output, outputs)
+        asked_for = [self.find_output(name) for name in names]
+        accuracy, drawn = LedgerOptions(tolerance, path_nodes, halvings), Orders(orders, seed)
         refuse_unknown("method", method, get_args(Method))
-        groups, segments = self.choose_groups(groups, segments)
-        if segments and detail == "features":
-            detail = "steps"
-        start = read_baseline(self, baseline)
+        summed = self.choose_groups(groups, segments)
+        start, given_orders = read_baseline(self, baseline), drawn if method == "shapley" else None
+        options = ExplanationOptions(start, *summed, accuracy, detail, effects, given_orders)
         given, of_table = self._read(windows, last, gaps, series)
-        scaled, found = self.to_model_units(given), list[Explanation]()
-        bounds: tuple[Array, ...] = ()
-        for model, number in slices(asked_for):
-            with part(0.5 if method == "shapley" or effects else 1.0):
-                explained = explain_windows(model, scaled, number, start, options, detail)
-            explained = self._sign(explained, groups=groups, segments=segments, windows=given)
-            if model is self and self.levels and number in (known := forecasts_of(self.config)):
-                bounds = bounds or self.predict_bounds(given)[1:]
-                lower, upper = (side[:, :, known.index(number)] for side in bounds)
-                ends = zip(lower, upper, strict=True)
-                explained = replace(explained, intervals=dict(zip(self.levels, ends, strict=True)))
-            if (named := BOUND.fullmatch(explained.output)) and named[2] == "width":
-                usual = float(np.median(model.reference_predictions[:, number]))
-                explained = replace(explained, usual_width=usual)
-            if of_table is not None:
-                outcome = self._describe_outcome(of_table, explained.output)
-                explained = replace(explained, **of_table.named, **outcome)
-            asked = model, scaled, number, start
-            if method == "shapley":
-                explained = attribution.add_shapley(explained, *asked, drawn)
-            if effects:
-                explained = attribution.add_effects(explained, *asked, of_steps=effects == "steps")
-            found.append(explained)
+        bounds, found = self._bounds_of(given, names), list[Explanation]()
+        for name, (model, number) in slices(zip(names, asked_for, strict=True)):
+            known = {} if of_table is None else of_table.named | self._describe_outcome(of_table, name)
+            found.append(Explanation.of(model, given, number, options, bounds.get(name), **known))
         if outputs is None:
             return found[0]
-        targets = tuple(model.config.target_of(number).name for model, number in asked_for)
-        about = {"times": found[0].times, "series": found[0].series}
-        return Explanations(tuple(found), targets, origin=self.origin, **about)
+        return Explanations.of(found, [model.config.target_of(number).name for model, number in asked_for])
+
+    def _bounds_of(self, windows: Array, names: Sequence[str]) -> dict[str, dict[float, tuple[Array, Array]]]:
+        """The bounds of those of the outputs that have intervals, by level."""
+        bounded = {self.outputs[number]: place for place, number in enumerate(forecasts_of(self.config))}
+        if not self.levels or not bounded.keys() & set(names):
+            return {}
+        _, lower, upper = self.predict_bounds(windows)
+        ends = {name: (lower[:, :, place], upper[:, :, place]) for name, place in bounded.items()}
+        return {name: dict(zip(self.levels, zip(*of, strict=True), strict=True)) for name, of in ends.items()}
 
     def choose_groups(
         self, groups: Groups | Literal["checkpoint"] | None = "checkpoint", segments: Segments | None = None
@@ -793,8 +774,7 @@ class Model(Forecaster, Result):
         if len(theirs) != len(mine):
             message = f"must have {len(mine)} windows as windows has, but has {len(theirs)}"
             raise DataError.at("against_windows", message)
-        divided = Comparisons.of(self, mine, against, theirs, number, options)
-        return replace(divided, origin=self._name_both(against), **_times_of(of_table))
+        return Comparisons.of(self, mine, against, theirs, number, options, **_times_of(of_table))
 
     @reported
     def drift(

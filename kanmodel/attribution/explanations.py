@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, overload
 
 import numpy as np
 
 from kanmodel import html
-from kanmodel.attribution.explanation import ExplainedWindows, Explanation, name_ends, name_largest
+from kanmodel.attribution.explanation import ExplainedWindows, Explanation, name_columns, name_largest
 from kanmodel.errors import check_lowest, refuse_unknown
 from kanmodel.result import Table
 from kanmodel.text import list_some
@@ -34,6 +34,12 @@ class Explanations(ExplainedWindows):
     by_output: tuple[Explanation, ...]
     targets: tuple[str, ...]
 
+    @classmethod
+    def of(cls, by_output: Sequence[Explanation], targets: Sequence[str]) -> Explanations:
+        """Those of several outputs, each for one of the targets."""
+        first = by_output[0]
+        return cls(tuple(by_output), tuple(targets), times=first.times, series=first.series, origin=first.origin)
+
     @cached_property
     def outputs(self) -> tuple[str, ...]:
         """Names of the outputs."""
@@ -54,8 +60,7 @@ class Explanations(ExplainedWindows):
         if isinstance(chosen, str):
             refuse_unknown("output", chosen, self.outputs)
             return self.by_output[self.outputs.index(chosen)]
-        by_output = tuple(each[chosen] for each in self.by_output)
-        return replace(self, by_output=by_output, times=by_output[0].times, series=by_output[0].series)
+        return Explanations.of([each[chosen] for each in self.by_output], self.targets)
 
     def table(self, by: Literal["feature", "group"] = "feature", *, wide: bool = False) -> list[dict[str, Any]]:
         """The rows of `Explanation.table` of each output, with its name as `output`.
@@ -91,7 +96,9 @@ class Explanations(ExplainedWindows):
         if len(self) == 1:
             wide = zip(self.by_output, self.table(wide=True), strict=True)
             rows = [row | {"drivers": name_largest(each.parts, each.contributions_by_part[0])} for each, row in wide]
-            ends = dict.fromkeys(end for each in self.by_output for level in each.intervals for end in name_ends(level))
+            ends = dict.fromkeys(
+                end for each in self.by_output for level in each.intervals for end in name_columns(level)
+            )
             names = [name for name in (*_OF_ONE[:3], *ends, *_OF_ONE[3:]) if any(name in row for row in rows)]
             return [Table([dict.fromkeys(names) | row for row in rows], names)]
         rows = [

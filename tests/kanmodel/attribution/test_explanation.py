@@ -15,14 +15,8 @@ from thorough import examples, few_of
 
 from kanmodel import Model
 from kanmodel.attribution.baseline import Baseline, ReferenceBaselines, baseline_windows, spread_windows
-from kanmodel.attribution.explanation import (
-    MOST,
-    N_TRIED,
-    LedgerOptions,
-    complete_segments,
-    explain_windows,
-    sum_groups,
-)
+from kanmodel.attribution.explanation import complete_segments
+from kanmodel.attribution.ledger import MOST, N_TRIED, LedgerOptions, explain_windows, sum_groups
 from kanmodel.attribution.paths.bisection import MAX_NODES, MAX_PARTS
 from kanmodel.checkpoint import load_checkpoint
 from kanmodel.computing import pausing
@@ -823,7 +817,7 @@ def test_a_group_of_one_is_the_feature():
 def test_groups_and_segments_of_a_ledger_sum_to_the_forecast():
     """By group and segment, contributions sum to F(x) - F(x0) up to the residual."""
     model = make_model()
-    ledger = explain_windows(model, model.to_model_units(make_windows(model, 3)), 0)
+    ledger = Model.of(model).explain(make_windows(model, 3))
     segments = {"late": (-2, 0), "early": (-5, -3)}
     summed = replace(ledger, groups={"pair": ["f0", "f3"]}, segments=segments).contributions_by_group
     assert summed.shape == (3, 3, 2)

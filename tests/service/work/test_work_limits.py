@@ -18,7 +18,7 @@ from waiting import poll
 
 from kanmodel import Model, computing
 from kanmodel import model as core
-from kanmodel.attribution.explanation import explain_windows
+from kanmodel.attribution.ledger import explain_windows
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.computing import pause
 from kanmodel.forecaster import Provenance, Reference
@@ -216,7 +216,7 @@ def test_explanations_leave_forecasts_their_places(serve, folder, service, monke
             assert go_on.wait(300)
         return explain_windows(*arguments)
 
-    monkeypatch.setattr(core, "explain_windows", explain_slowly)
+    monkeypatch.setattr("kanmodel.attribution.explanation.explain_windows", explain_slowly)
     body = body_of(service.models["two"], 1)
     statuses = []
     with serve(models=folder / "two.safetensors", max_queue=3, max_explanations=3) as client:
