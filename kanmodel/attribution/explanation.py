@@ -49,32 +49,22 @@ _OF_TIME = ("times", "target_times", "series")
 
 @dataclass(frozen=True)
 class ExplanationOptions:
-    """What is asked of explanations.
+    """What is asked of explanations."""
 
-    Attributes:
-        baseline: what windows are compared with.
-        groups: features that are summed, by the name of their group.
-        segments: steps that are summed, complete; see `complete_segments`.
-        accuracy: of the ledger, of the contributions of `detail`, and of steps if there are segments.
-        effects: whether to measure effects of features, groups and segments, and with ``"steps"`` of each step.
-        orders: for Shapley values of many parts; None without Shapley values.
-    """
-
-    baseline: Baseline | ReferenceBaselines = field(default_factory=Baseline)
-    groups: Groups = field(default_factory=dict)
-    segments: Segments = field(default_factory=dict)
-    accuracy: LedgerOptions = field(default_factory=LedgerOptions)
-    detail: Detail = "flow"
-    effects: bool | Literal["steps"] = False
-    orders: Orders | None = None
+    baseline: Baseline | ReferenceBaselines
+    groups: Groups  # features that are summed, by the name of their group
+    segments: Segments  # steps that are summed, complete; see `complete_segments`
+    accuracy: LedgerOptions
+    detail: Detail  # of the contributions that must be so accurate; with segments those of steps at least
+    effects: bool | Literal["steps"]  # whether to measure those of features, groups and segments, or of steps as well
+    orders: Orders | None  # for Shapley values; None without these
 
 
 class ExplainedWindows(WindowsResult):
     """Explained windows, whose picture is of one, or of several of one series over time.
 
-    Over time these are the forecasts with the actual values, and below them the contributions. One window of one output
-    is a waterfall, and below it the heat map of contributions by feature and step; of several outputs it is drawn over
-    these. Top-level groups replace their features, and in the heat map segments replace steps.
+    One window of one output is a waterfall above a heat map of contributions by feature (or outermost group) and step
+    (or segment). Several outputs or windows are drawn over time, with the actual values.
     """
 
     @abstractmethod
@@ -95,12 +85,13 @@ class Explanation(Ledger, ExplainedWindows):
 
     Completeness: the contributions of a window sum to its prediction minus the baseline's, up to its residual. They
     divide that change among the features; `effects` state what the forecast loses without each feature, and what each
-    does alone. If the three differ, the feature interacts with others. Attributes of `Ledger` are not repeated here.
+    does alone. If the three differ, the feature interacts with others.
 
     Attributes:
+        predictions, baseline_prediction, contributions, ...: see `Ledger`.
         groups: features that are summed, by the name of their group; empty if there are none.
         segments: first and last step of those that are summed, by name, each step in one; empty if there are none.
-        effects: effects of removing each feature, and of each alone, (n, n_features); None if not requested.
+        effects: of removing each feature, and of each alone, (n, n_features); None if not requested.
         effects_by_group: the same for the entries of `contributions_by_group`, in its shape; None without groups too.
         step_effects: the same for each step of each feature, (n, lookback, n_features); None if not requested.
         shapley: Shapley values of the `parts`, (n, n_parts), or with segments (n, n_parts, n_segments); None if not
@@ -108,17 +99,14 @@ class Explanation(Ledger, ExplainedWindows):
             value is what it adds on average over the orders in which the parts change one after another.
         windows: those explained, (n, lookback, n_features), original units.
         feature_units: of their values; None for an unknown unit.
-        target_times: for which each forecast is, (n,), as the table writes times; None likewise, and if the target's
-            column was shifted before training.
+        target_times: for which each forecast is, (n,), as the table writes times; None without times, and if the
+            target's column was shifted before training.
         instants: the same in seconds since 1970, UTC, or in the unit of the time column, (n,); None without times.
         zone: name of the time zone of local times; None for UTC, or times as they stand.
         rhythm: of the times; None without.
-        newest: of each feature, the steps from the forecast's time to that of its newest value, negative before it: 0
-            is that of a known value of the time that is forecast. Empty without times.
-        actual: what came at these times, (n,), NaN where there is no value yet; None unless the windows are those of a
-            data frame with the target's column.
-        intervals: lower and upper bounds of the forecasts, (n,) each, by level; empty for a model without intervals,
-            and for a bound or a width.
+        newest: of each feature, the steps from the forecast's time to that of its newest value, negative before it.
+        actual: what came at these times, (n,), NaN where there is no value yet; None without the target's column.
+        intervals: lower and upper bounds of the forecasts, (n,) each, by level; empty if the output has none.
         usual_width: median over the reference windows, of the explanation of a width; else None.
     """
 
@@ -149,20 +137,10 @@ class Explanation(Ledger, ExplainedWindows):
         intervals: Bounds | None = None,
         **outcome: Any,
     ) -> Explanation:
-        """Explains one output of windows (n, lookback, n_features), original units, oldest step first.
+        """Explains one output, by its number, of windows (n, lookback, n_features), original units, oldest step first.
 
-        Args:
-            model: the model of the output; that of a forecast's bounds for one of these, see `Forecaster.bound`.
-            windows: the windows.
-            output: number of the output.
-            options: what is asked.
-            intervals: of the forecasts, if the model has them.
-            **outcome: what a table says of the windows: `times`, `series`, and what `Windows.outcome` has.
-
-        Raises:
-            DataError: there is no window, a window does not fit, or the baseline cannot be used.
-            UnknownNameError: a detail, or a feature in the baseline, that does not exist.
-            NonFiniteError: a number of the explanation is not finite.
+        A bound is an output of `Forecaster.bound`. What a table says of the windows is `outcome`: their `times` and
+        `series`, and what `Windows.outcome` has. Raises as `explain_windows` and `measure_effects`.
         """
         scaled = model.to_model_units(windows)
         detail = "steps" if options.segments and options.detail == "features" else options.detail
@@ -240,10 +218,9 @@ class Explanation(Ledger, ExplainedWindows):
 
     @property
     def width_summary(self) -> str | None:
-        """How a window's width compares with the usual one, and which parts make it differ from the baseline's, when.
+        """How the width of one window compares with the usual one, and which parts make it differ from the baseline's.
 
-        Parts have a share of the difference, or where much of it cancels their contribution. None unless the width of
-        one window is explained.
+        Parts have a share of the difference, or where much of it cancels their contribution. None of anything else.
         """
         if self.usual_width is None or len(self) != 1:
             return None
@@ -285,10 +262,9 @@ class Explanation(Ledger, ExplainedWindows):
         return replace(self, **chosen)
 
     def require_completeness(self, output_std: float, first: int = 0) -> None:
-        """Raises if a residual is larger than F(x) - F(x0) and than the output's standard deviation on the reference.
+        """Raises `IncompleteError` if a residual is above F(x) - F(x0) and the output's deviation on the reference.
 
-        Raises:
-            IncompleteError: a window has such a residual; the message counts the windows from `first`.
+        The message counts the windows from `first`.
         """
         incomplete = np.flatnonzero(find_incomplete(self, output_std))
         if len(incomplete):
@@ -299,13 +275,11 @@ class Explanation(Ledger, ExplainedWindows):
             raise IncompleteError(f"{places[0].path} {message}", places)
 
     def shap(self) -> Any:
-        """The Shapley values, or the contributions if there are none, as a `shap.Explanation`, which shap's plots draw.
+        """The Shapley values, or else the contributions, as a `shap.Explanation`, which the plots of shap draw.
 
         It has a column for each of `parts`, in each segment if there are any. Its data are the newest value of a
-        feature, or its mean in a segment, original units; NaN for a group of several features.
-
-        Raises:
-            ExportError: the library shap is not installed.
+        feature, or its mean in a segment, original units; NaN for a group of several features. Raises `ExportError` if
+        shap is not installed.
         """
         try:
             import shap
@@ -330,10 +304,9 @@ class Explanation(Ledger, ExplainedWindows):
         )
 
     def value_times(self, window: int) -> list[tuple[str, ...]]:
-        """The times of a window's values, of each step, oldest first, one of each feature, as the table writes times.
+        """The times of a window's values, of each step, oldest first, one of each feature; empty without times.
 
-        The value of a column that is known may be of a later time than the window's end: that of the feature
-        ``temp+24`` at the newest step is of the time of the last forecast. Empty without times.
+        That of a known column may be later than the window's end: ``temp+24`` is of the time of the last forecast.
         """
         times = self.times if self.target_times is None else self.target_times
         if self.rhythm is None or self.instants is None or not times:
@@ -347,24 +320,22 @@ class Explanation(Ledger, ExplainedWindows):
     def table(self, by: Literal["feature", "group", "step"] = "feature", *, wide: bool = False) -> list[dict[str, Any]]:
         """A row for each window and feature, features in the model's order; values of the window are repeated.
 
-        `actual` is NaN where there is no value yet.
-
         Args:
             by: ``group`` for a row for each of `group_names` instead, and for each segment if there are any. Shapley
                 values are those of `parts`: None for a member of another group, and for features if there are groups.
-                ``step`` for a row for each step of each feature, oldest step first, with its `lag`, 0 at the newest,
-                its value, and the time that the value is of (`value_times`).
-            wide: whether there is a row for each window instead, with a column for the contribution of each feature, or
-                of each of `parts` (and segment: ``hour, last six hours``), which sum to the forecast minus the
-                baseline's, up to the residual. A name that another column has gets `` (contribution)`` at its end.
-                Effects and Shapley values are left out.
+                ``step`` for a row for each step of each feature, oldest first, with its `lag`, its value, and the time
+                of that (`value_times`).
+            wide: whether there is a row for each window instead, without effects and Shapley values, with a column for
+                the contribution of each feature, or of each of `parts` (and segment: ``hour, last six hours``). A name
+                that another column has gets `` (contribution)`` at its end.
         """
         if by == "step":
             if wide:
                 raise DataError("wide is for contributions by feature or group, not by step")
             return [row for window in range(len(self)) for row in self._rows_of_steps(window)]
         if wide:
-            return self._rows_of_windows(*(self._columns_of_parts() if by == "group" else self._columns_of_features()))
+            columns_and_values = self._columns_of_parts() if by == "group" else ([*self.features], self.contributions)
+            return self._rows_of_windows(*columns_and_values)
         names: list[dict[str, str]] = [{by: name} for name in (self.features if by == "feature" else self.group_names)]
         columns, effects = {"contribution": self.contributions}, self.effects
         if by == "group":
@@ -404,12 +375,8 @@ class Explanation(Ledger, ExplainedWindows):
                 row |= {} if self.windows is None else {"value": float(self.windows[window, step, number])}
                 yield row | {"contribution": contribution}
 
-    def _columns_of_features(self) -> tuple[list[str], Array]:
-        """Names and contributions, (n, n_columns), of features."""
-        return [*self.features], self.contributions
-
     def _columns_of_parts(self) -> tuple[list[str], Array]:
-        """The same of `parts`, in each segment if there are any."""
+        """Names and contributions, (n, n_columns), of `parts`, in each segment if there are any."""
         names = [f"{part}, {segment}" for part in self.parts for segment in self.segments] or [*self.parts]
         return names, self.contributions_by_group[:, list(self.grouping.whole)].reshape(len(self), -1)
 
@@ -429,17 +396,10 @@ class Explanation(Ledger, ExplainedWindows):
         return rows
 
     def largest_errors(self, n: int = 10) -> list[dict[str, Any]]:
-        """The windows whose forecasts are furthest from their actual values, furthest first.
+        """At most `n` windows whose forecasts are furthest from their actual values, furthest first.
 
-        Args:
-            n: number of rows, at most.
-
-        Returns:
-            A row for each, with `forecast_error`, which is the forecast minus the actual value, and as `drivers` the
-            largest contributions of `parts`.
-
-        Raises:
-            DataError: no actual value is known.
+        A row has the `forecast_error`, forecast minus actual value, and as `drivers` the largest contributions of
+        `parts`. Raises `DataError` if no actual value is known.
         """
         check_lowest("n", n, 1)
         errors = self.forecast_errors
@@ -578,8 +538,7 @@ def complete_segments(segments: object, lookback: int) -> Segments:
     Such a run is called ``other steps -47 to -6`` by its first and last. Without segments there are none.
 
     Raises:
-        DataError: not a mapping of names to pairs; a segment is not a range of steps, overlaps with another, or has the
-            name of such a run.
+        DataError: no mapping, no range of steps, overlapping segments, or one with the name of such a run.
     """
     if not isinstance(segments, Mapping) or not all(isinstance(name, str) and name for name in segments):
         raise DataError.at("segments", f"must be an object of pairs of steps by their names, but is {quote(segments)}")

@@ -25,14 +25,10 @@ class Explanations(ExplainedWindows):
 
     An output's name gives its `Explanation`, ``t["load+24"]``; a number or a slice gives all outputs of these windows,
     ``t[-1]``.
-
-    Attributes:
-        by_output: one for each output, in the order in which they were asked for.
-        targets: the name of the target that each forecasts.
     """
 
-    by_output: tuple[Explanation, ...]
-    targets: tuple[str, ...]
+    by_output: tuple[Explanation, ...]  # in the order in which they were asked for
+    targets: tuple[str, ...]  # that each forecasts
 
     @classmethod
     def of(cls, by_output: Sequence[Explanation], targets: Sequence[str]) -> Explanations:
@@ -56,30 +52,17 @@ class Explanations(ExplainedWindows):
     @overload
     def __getitem__(self, chosen: int | slice) -> Explanations: ...
     def __getitem__(self, chosen: str | int | slice) -> Explanation | Explanations:
-        """The explanation of one output, or all outputs of one window or some."""
         if isinstance(chosen, str):
             refuse_unknown("output", chosen, self.outputs)
             return self.by_output[self.outputs.index(chosen)]
         return Explanations.of([each[chosen] for each in self.by_output], self.targets)
 
     def table(self, by: Literal["feature", "group"] = "feature", *, wide: bool = False) -> list[dict[str, Any]]:
-        """The rows of `Explanation.table` of each output, with its name as `output`.
-
-        Args:
-            by: as there.
-            wide: as there.
-        """
+        """The rows of `Explanation.table` of each output, with its name as `output`."""
         return [{"output": each.output} | row for each in self.by_output for row in each.table(by, wide=wide)]
 
     def largest_errors(self, n: int = 10) -> list[dict[str, Any]]:
-        """The forecasts of all outputs that are furthest from their actual values, as `Explanation.largest_errors`.
-
-        Args:
-            n: number of rows, at most.
-
-        Raises:
-            DataError: no actual value is known.
-        """
+        """The forecasts of all outputs that are furthest from their actual values, as `Explanation.largest_errors`."""
         check_lowest("n", n, 1)
         known = [each for each in self.by_output if each.error_summary is not None] or self.by_output[:1]
         rows = [{"output": each.output} | row for each in known for row in each.largest_errors(n)]

@@ -94,13 +94,11 @@ class Ledger:
         layers: contributions of all nodes and edges, in the order input, front, lstm (or gru, or cell), head, output; a
             front edge is summed over the steps. Without the flow only input and output.
         error: largest estimated error of any contribution of `detail`, (n,), not below the residual.
-        residual: largest of |layer sum - (F(x) - F(x0))| and of |in - out| at a KAN node (convergence delta), (n,), of
-            all `layers`.
+        residual: largest of |layer sum - (F(x) - F(x0))| and of |in - out| at a KAN node (convergence delta), (n,).
         tolerance: accepted error and residual.
         converged: whether both are within the tolerance, and no node jumps along the path, (n,).
         path_nodes: points at which the network was evaluated along the path, (n,).
-        detail: the contributions of which `error` is the largest: those of ``features``; of their ``steps`` too; or of
-            all nodes and edges as well, ``flow``.
+        detail: what `error` is of: ``features``; their ``steps`` too; or all nodes and edges as well, ``flow``.
         standard_error: of each contribution, (n, n_features), for the baseline ``reference``; else None.
     """
 
@@ -135,14 +133,8 @@ def explain_windows(
 ) -> Ledger:
     """The ledger of one output, by its number, for windows (n, lookback, n_features) in model units.
 
-    Args:
-        model: the model.
-        windows: as `Forecaster.to_model_units` gives them.
-        output: index of the output.
-        baseline: what to compare with; default ``mean``. Of `ReferenceBaselines`, the contributions are means over the
-            baselines, `residual`, `error` and `path_nodes` are the largest, and `converged` holds if all do.
-        options: tolerance and path nodes, of each baseline.
-        detail: the contributions that must reach the tolerance; see `Ledger`.
+    The baseline is ``mean`` by default. Of `ReferenceBaselines`, the contributions are means over the baselines,
+    `residual`, `error` and `path_nodes` are the largest, and `converged` holds if all do.
 
     Raises:
         DataError: there is no window, or the baseline cannot be used.

@@ -38,14 +38,9 @@ COALITIONS = 1 << 9  # that are made at a time
 
 @dataclass(frozen=True)
 class Orders:
-    """Random orders of the parts, where there are too many for all coalitions.
+    """Random orders of the parts, where there are too many for all coalitions."""
 
-    Attributes:
-        count: their number, half of them the reverse of the others: even, and at least 4.
-        seed: of the draw.
-    """
-
-    count: int = 32
+    count: int = 32  # half of them the reverse of the others: even, and at least 4
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -56,15 +51,10 @@ class Orders:
 
 
 class Shapley(NamedTuple):
-    """Shapley values of parts of n windows, in the target's unit, (n, ...) each.
-
-    Attributes:
-        values: those of each part.
-        standard_error: of the random orders, or over several baselines; 0 where all coalitions of one were forecast.
-    """
+    """Shapley values of parts of n windows, in the target's unit, (n, ...) each."""
 
     values: Array
-    standard_error: Array
+    standard_error: Array  # of the random orders, or over the baselines; 0 where all coalitions of one were forecast
 
 
 def count_forecasts(n_parts: int, orders: Orders) -> int:
@@ -80,20 +70,14 @@ def measure_shapley(
     parts: Tensor,
     orders: Orders,
 ) -> Shapley:
-    """Shapley values of parts for one output, (n, n_parts).
+    """Shapley values of parts for one output, by its number, (n, n_parts).
 
-    Args:
-        model: the model.
-        windows: (n, lookback, n_features), model units.
-        output: index of the output.
-        baseline: the values of a part that has not changed; with several baselines the values are averaged.
-        parts: the cells of each player, (n_parts, lookback, n_features), bool; no cell may be in two. The value of one
-            that equals the baseline, or does not reach the output, is exactly 0.
-        orders: those that are drawn for more than `MAX_EXACT` parts.
+    `windows` are in model units, (n, lookback, n_features); `parts` are the cells of each player, (n_parts, lookback,
+    n_features), bool, none of which is in two. Over several baselines values are averaged; the value of a part that
+    equals the baseline, or does not reach the output, is exactly 0.
 
     Raises:
         DataError: the baseline cannot be used.
-        UnknownNameError: the baseline names a feature that does not exist.
         NonFiniteError: a forecast is not finite.
     """
     cells = parts & live_features(model, output)
