@@ -39,31 +39,20 @@ _TOTALS = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """The difference of two forecasts of one output, divided; all in the target's unit.
-
-    Attributes:
-        prediction: F(x), of the first model; `against_prediction` is G(y), of the second.
-        data: contribution of each feature to the data part, `data_total`, (n_features,).
-        model: the same for the model part, `model_total`.
-        baseline_shift: F(b) - G(b), the difference of the models at the baseline.
-        residual: bound on how far the sums are from these totals: half the sum of the ledgers' residuals.
-        error: estimated largest error of a contribution: half the sum of the ledgers' errors.
-        tolerance: the larger of the two models' ledgers.
-        converged: whether all ledgers have converged.
-    """
+    """The difference of two forecasts of one output, divided; all in the target's unit."""
 
     output: str
-    prediction: float
-    against_prediction: float
-    data: Array
-    model: Array
-    baseline_shift: float
+    prediction: float  # F(x), of the first model
+    against_prediction: float  # G(y), of the second
+    data: Array  # contribution of each feature to the data part, (n_features,)
+    model: Array  # the same for the model part
+    baseline_shift: float  # F(b) - G(b), the difference of the models at the baseline
     data_total: float
     model_total: float
-    residual: float
-    error: float
-    tolerance: float
-    converged: bool
+    residual: float  # bound on how far the sums are from the totals: half the sum of the ledgers' residuals
+    error: float  # estimated largest error of a contribution: half the sum of the ledgers' errors
+    tolerance: float  # the larger of the two models' ledgers
+    converged: bool  # whether all ledgers have
 
     @property
     def difference(self) -> float:
@@ -73,18 +62,12 @@ class Comparison:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Comparisons(WindowsResult):
-    """The difference of two forecasts for each pair of windows, divided into the parts of data and model.
-
-    Attributes:
-        unit: of the forecasts; None if unknown.
-        features: their names, in the order of the contributions.
-        comparisons: in the order of the windows.
-    """
+    """The difference of two forecasts for each pair of windows, divided into the parts of data and model."""
 
     output: str
-    unit: str | None
-    features: tuple[str, ...]
-    comparisons: tuple[Comparison, ...]
+    unit: str | None  # of the forecasts; None if unknown
+    features: tuple[str, ...]  # their names, in the order of the contributions
+    comparisons: tuple[Comparison, ...]  # in the order of the windows
 
     @classmethod
     def of(
@@ -99,9 +82,9 @@ class Comparisons(WindowsResult):
     ) -> Comparisons:
         """Divides the differences of the forecasts of two models for an output, by its number in the first.
 
-        Antisymmetric to the last bit: exchanging the two sides negates contributions, baseline shift and totals. They
-        are all 0 if both sides are the same model and window. Each model has n windows, (n, lookback, n_features),
-        original units, oldest step first. `options` are those of each ledger, `of_windows` their times and series.
+        Exchanging the two sides negates contributions, baseline shift and totals to the last bit. Each model has n
+        windows, (n, lookback, n_features), original units, oldest step first. `options` are those of each ledger,
+        `of_windows` the times and series of the windows.
 
         Raises:
             DataError: the models differ in their features, lookback or output, or a window does not fit.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -44,7 +43,6 @@ _BY_WINDOW = (
     *("predictions", "contributions", "steps", "layers", "error", "residual", "converged", "path_nodes"),
     *("standard_error", "effects", "effects_by_group", "step_effects", "shapley", "windows", "actual", "instants"),
 )
-_OF_TIME = ("times", "target_times", "series")
 
 
 @dataclass(frozen=True)
@@ -60,32 +58,14 @@ class ExplanationOptions:
     orders: Orders | None  # for Shapley values; None without these
 
 
-class ExplainedWindows(WindowsResult):
-    """Explained windows, whose picture is of one, or of several of one series over time.
-
-    One window of one output is a waterfall above a heat map of contributions by feature (or outermost group) and step
-    (or segment). Several outputs or windows are drawn over time, with the actual values.
-    """
-
-    @abstractmethod
-    def __len__(self) -> int: ...
-
-    @property
-    def _undrawn(self) -> str | None:
-        if not self._is_of_one_series:
-            return "a picture shows one series, but these windows are of several: name it (series)"
-        if len(self) == 1 or (len(self) > 1 and self.times is not None):
-            return None
-        return f"a picture shows one window, but there are {len(self)} without times: take one, as e[0]"
-
-
 @dataclass(frozen=True, repr=False, eq=False)
-class Explanation(Ledger, ExplainedWindows):
+class Explanation(Ledger, WindowsResult):
     """Contributions of each feature at each step to the forecasts of one output for n windows, in the target's unit.
 
     Completeness: the contributions of a window sum to its prediction minus the baseline's, up to its residual. They
     divide that change among the features; `effects` state what the forecast loses without each feature, and what each
-    does alone. If the three differ, the feature interacts with others.
+    does alone. If the three differ, the feature interacts with others. The picture of one window is a waterfall above a
+    heat map of contributions by feature (or outermost group) and step (or segment); that of several is over time.
 
     Attributes:
         predictions, baseline_prediction, contributions, ...: see `Ledger`.
@@ -246,6 +226,14 @@ class Explanation(Ledger, ExplainedWindows):
         """Those of features, (..., n_features), summed to those of `parts`, (..., n_parts)."""
         return sum_groups(contributions, [self.grouping.members[number] for number in self.grouping.whole])
 
+    @property
+    def _undrawn(self) -> str | None:
+        if not self._is_of_one_series:
+            return "a picture shows one series, but these windows are of several: name it (series)"
+        if len(self) == 1 or (len(self) > 1 and self.times is not None):
+            return None
+        return f"a picture shows one window, but there are {len(self)} without times: take one, as e[0]"
+
     def __iter__(self) -> Iterator[Explanation]:
         return (self[window] for window in range(len(self)))
 
@@ -255,9 +243,9 @@ class Explanation(Ledger, ExplainedWindows):
             number = range(len(self))[window]  # raises IndexError, and supports negative indices
             window = slice(number, number + 1)
         chosen: dict[str, Any] = {name: take(getattr(self, name), window) for name in _BY_WINDOW}
-        of_time = {name: getattr(self, name) for name in _OF_TIME}
         numbers = np.arange(len(self))[window].tolist()
-        chosen |= {name: of and tuple(of[number] for number in numbers) for name, of in of_time.items()}
+        for name in ("times", "target_times", "series"):
+            chosen[name] = (of := getattr(self, name)) and tuple(of[number] for number in numbers)
         chosen["intervals"] = {level: take(bounds, window) for level, bounds in self.intervals.items()}
         return replace(self, **chosen)
 
@@ -334,8 +322,7 @@ class Explanation(Ledger, ExplainedWindows):
                 raise DataError("wide is for contributions by feature or group, not by step")
             return [row for window in range(len(self)) for row in self._rows_of_steps(window)]
         if wide:
-            columns_and_values = self._columns_of_parts() if by == "group" else ([*self.features], self.contributions)
-            return self._rows_of_windows(*columns_and_values)
+            return self._rows_of_windows(by)
         names: list[dict[str, str]] = [{by: name} for name in (self.features if by == "feature" else self.group_names)]
         columns, effects = {"contribution": self.contributions}, self.effects
         if by == "group":
@@ -380,20 +367,20 @@ class Explanation(Ledger, ExplainedWindows):
         names = [f"{part}, {segment}" for part in self.parts for segment in self.segments] or [*self.parts]
         return names, self.contributions_by_group[:, list(self.grouping.whole)].reshape(len(self), -1)
 
-    def _rows_of_windows(self, names: list[str], values: Array) -> list[dict[str, Any]]:
+    def _rows_of_windows(self, by: Literal["feature", "group"]) -> list[dict[str, Any]]:
         """The wide table."""
-        rows = []
-        for window, row in enumerate(values.tolist()):
-            named, forecast, accuracy = self._describe(window)
-            if not window:
-                taken = {"output", *named, *forecast, *accuracy}
-                for number, name in enumerate(names):
-                    while name in taken:
-                        name += " (contribution)"
-                    taken.add(name)
-                    names[number] = name
-            rows.append(named | forecast | dict(zip(names, row, strict=True)) | accuracy)
-        return rows
+        names, values = self._columns_of_parts() if by == "group" else ([*self.features], self.contributions)
+        described = [self._describe(window) for window in range(len(self))]
+        taken = {"output"}.union(*(described[0] if described else ()))
+        for number, name in enumerate(names):
+            while name in taken:
+                name += " (contribution)"
+            taken.add(name)
+            names[number] = name
+        return [
+            named | forecast | dict(zip(names, row, strict=True)) | accuracy
+            for row, (named, forecast, accuracy) in zip(values.tolist(), described, strict=True)
+        ]
 
     def largest_errors(self, n: int = 10) -> list[dict[str, Any]]:
         """At most `n` windows whose forecasts are furthest from their actual values, furthest first.
@@ -467,18 +454,13 @@ class Explanation(Ledger, ExplainedWindows):
         for window, largest in enumerate(np.abs(self.contributions).argmax(axis=1).tolist()):
             named, forecast, accuracy = self._describe(window)
             by_window.append(named | forecast | {"largest contribution": self.features[largest]} | accuracy)
-        name, ends = (
-            "time" if self.times else "window",
-            [end for level in self.intervals for end in name_columns(level)],
-        )
-        columns = ["prediction", *ends, "actual", "largest contribution", "residual", "error", "converged"]
-        columns = [column for column in columns if by_window and column in by_window[0]]
-        tables = [
-            Table(by_feature, ["feature", *means], in_text=False),
-            Table(by_window, [name, *columns], "Window by window"),
-        ]
+        first = "time" if self.times else "window"
+        ends = [end for level in self.intervals for end in name_columns(level)]
+        columns = [first, "prediction", *ends, "actual", "largest contribution", "residual", "error", "converged"]
+        known = [first, *(name for name in columns[1:] if by_window and name in by_window[0])]
+        tables = [Table(by_feature, ["feature", *means], in_text=False), Table(by_window, known, "Window by window")]
         if self.error_summary is not None:
-            columns = [name, "prediction", "actual", "forecast_error", "drivers"]
+            columns = [first, "prediction", "actual", "forecast_error", "drivers"]
             tables.append(Table(self.largest_errors(), columns, "Largest errors", in_text=False))
         return tables
 

@@ -10,9 +10,9 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from kanmodel import html
-from kanmodel.attribution.explanation import ExplainedWindows, Explanation, name_columns, name_largest
+from kanmodel.attribution.explanation import Explanation, name_columns, name_largest
 from kanmodel.errors import check_lowest, refuse_unknown
-from kanmodel.result import Table
+from kanmodel.result import Table, WindowsResult
 from kanmodel.text import list_some
 
 _OF_ONE = ("output", "target_time", "prediction", "actual", "baseline_prediction", "drivers", "error", "converged")
@@ -20,7 +20,7 @@ _OF_SEVERAL = ("output", "mean |forecast error|", "largest contributions", "conv
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Explanations(ExplainedWindows):
+class Explanations(WindowsResult):
     """Explanations of several outputs for the same n windows.
 
     An output's name gives its `Explanation`, ``t["load+24"]``; a number or a slice gives all outputs of these windows,
@@ -40,6 +40,10 @@ class Explanations(ExplainedWindows):
     def outputs(self) -> tuple[str, ...]:
         """Names of the outputs."""
         return tuple(each.output for each in self.by_output)
+
+    @property
+    def _undrawn(self) -> str | None:
+        return self.by_output[0]._undrawn
 
     def __len__(self) -> int:
         return len(self.by_output[0])

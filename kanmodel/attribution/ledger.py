@@ -53,20 +53,13 @@ FLOAT32_REACH = 8  # times a feature's largest magnitude in the reference window
 class LedgerOptions:
     """How exact a ledger must be.
 
-    Attributes:
-        tolerance: largest accepted residual and error, in standard deviations of the output on the reference windows.
-        path_nodes: nodes with which the path, and each part of it, starts: a multiple of 4, and one. At least 17 where
-            9 are too few for half of the reference windows, and 33 where 17 are.
-        halvings: how often a part may be halved where more nodes do not reach the tolerance; with 0, every path has
-            just `path_nodes`.
-
-    Raises:
-        DataError: a number that cannot be used.
+    A path, and each part of it, starts with `path_nodes`, a multiple of 4, and one; with 17 or 33 at least where fewer
+    are not enough for half of the reference windows. Where more nodes do not reach the tolerance, a part is halved.
     """
 
-    tolerance: float = 1e-3
+    tolerance: float = 1e-3  # largest residual and error, in standard deviations of the output on the reference windows
     path_nodes: int = PATH_NODES
-    halvings: int = 20
+    halvings: int = 20  # most of a part; with 0, every path has just `path_nodes`
 
     def __post_init__(self) -> None:
         if self.tolerance <= 0:

@@ -20,9 +20,10 @@ from torch import Tensor
 
 from kanmodel.arrays import Array
 from kanmodel.attribution.baseline import scaled_baselines, spread_windows
-from kanmodel.attribution.paths.bisection import Integrals, PartEnds, Parts, bisect, measure_moves, part_ends
-from kanmodel.attribution.paths.path import PassedNodes, paths_per_pass, points_along
-from kanmodel.attribution.paths.quadrature import Quadrature, estimate_errors, nested_clenshaw_curtis
+from kanmodel.attribution.paths.bisection import Integrals, PartEnds, Parts, bisect, part_ends
+from kanmodel.attribution.paths.path import paths_per_pass, points_along
+from kanmodel.attribution.paths.quadrature import Quadrature, nested_clenshaw_curtis
+from kanmodel.attribution.profiles import N_NODES, to_integrals
 from kanmodel.forecaster import Forecaster
 from kanmodel.network.chain import apply_output_function
 from kanmodel.network.config import ModelConfig
@@ -35,7 +36,6 @@ Link = tuple[Place, int, Place]  # a target, and the place of the nodes that it 
 MIN_WINDOWS, MAX_WINDOWS = 16, 64  # taken evenly from the reference
 VALUES = 5e9  # in all backward passes, a few seconds of one core, within which the number of windows stays where it can
 MAX_TARGETS = 256  # each of which takes a backward pass; of more, links have no contributions
-N_NODES = 17
 TOLERANCE = 1e-2  # largest accepted error of a link, in standard deviations of the output
 HALVINGS = 10
 
@@ -114,12 +114,8 @@ def _integrate(model: Forecaster, ends: PartEnds, output: int, targets: list[Tar
                 steep = gradient.double().numpy().reshape(n, 1, N_NODES, -1, gradient.shape[-1])
                 entries.append((steep * moved[source]).sum(axis=(2, 3)).swapaxes(0, 1))
             gaps.append(np.abs(sum(part.sum(axis=2) for part in entries[first:]) - whole) / scale)
-    every = np.concatenate(entries, axis=2)  # (3, n, n_links)
-    residual = np.max(gaps, axis=0)
-    errors, rate = estimate_errors(N_NODES, every / scale, residual)
-    passed = PassedNodes.of(points, trace, (n, N_NODES))  # type: ignore[arg-type]
-    move, _ = measure_moves(network, model.node_ranges, rule.nodes, passed)
-    return Integrals(every[0], errors, residual[0], move, np.full(n, N_NODES), rate, np.full(n, 0.5))
+    links = np.concatenate(entries, axis=2)  # (3, n, n_links)
+    return to_integrals(model, points, trace, links, links / scale, np.max(gaps, axis=0))  # type: ignore[arg-type]
 
 
 def _run_apart(

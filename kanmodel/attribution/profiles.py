@@ -234,7 +234,15 @@ def _integrate(model: Forecaster, ends: PartEnds, scale: Array, places: Collecti
     values = values.detach().double().view(n, N_NODES, -1)
     moved = (values[:, -1] - values[:, 0]).numpy()
     residual = (np.abs(entries.sum(axis=3) - moved) / scale).max(axis=2)  # (3, n)
-    errors, rate = estimate_errors(N_NODES, (entries / scale[:, None]).reshape(3, n, -1), residual)
+    return to_integrals(model, points, trace, entries, entries / scale[:, None], residual)
+
+
+def to_integrals(
+    model: Forecaster, points: Tensor, trace: Trace, entries: Array, scaled: Array, residual: Array
+) -> Integrals[Array]:
+    """Integrals of entries by three nested rules, (3, n, ...), with errors of the scaled ones and residuals (3, n)."""
+    rule, n = nested_clenshaw_curtis(N_NODES), entries.shape[1]
+    errors, rate = estimate_errors(N_NODES, scaled.reshape(3, n, -1), residual)
     passed = PassedNodes.of(points, trace, (n, N_NODES))
     move, _ = measure_moves(model.frozen, model.node_ranges, rule.nodes, passed)
     return Integrals(entries[0], errors, residual[0], move, np.full(n, N_NODES), rate, np.full(n, 0.5))
