@@ -549,7 +549,8 @@ class Model(Forecaster, Result):
         bounds, found = self._bounds_of(given, names), list[Explanation]()
         for name, (model, number) in slices(zip(names, asked_for, strict=True)):
             known = {} if of_table is None else of_table.named | self._describe_outcome(of_table, name)
-            found.append(Explanation.of(model, given, number, options, bounds.get(name), **known))
+            known["intervals"] = bounds.get(name, {})
+            found.append(Explanation.of(model, given, number, options, **known))
         if outputs is None:
             return found[0]
         return Explanations.of(found, [model.config.target_of(number).name for model, number in asked_for])

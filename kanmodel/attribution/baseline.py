@@ -46,7 +46,10 @@ class ReferenceBaselines:
     seed: int = 0
 
 
-def read_baseline(model: Forecaster, baseline: Any) -> Baseline | ReferenceBaselines:
+Baselines = Baseline | ReferenceBaselines
+
+
+def read_baseline(model: Forecaster, baseline: Any) -> Baselines:
     """A baseline in any form of `BASELINES`, which the HTTP API accepts too, or one that was read before.
 
     Raises:
@@ -77,7 +80,7 @@ def read_baseline(model: Forecaster, baseline: Any) -> Baseline | ReferenceBasel
     raise DataError(f"baseline must be {BASELINES}, but is {quote(baseline)}", [Problem("baseline", "is unknown")])
 
 
-def baseline_windows(model: Forecaster, baseline: Baseline | ReferenceBaselines) -> Array:
+def baseline_windows(model: Forecaster, baseline: Baselines) -> Array:
     """The windows of a baseline, (n, lookback, n_features), original units; one, or `ReferenceBaselines.count`.
 
     Raises:
@@ -104,7 +107,7 @@ def baseline_windows(model: Forecaster, baseline: Baseline | ReferenceBaselines)
     return window[None]
 
 
-def scaled_baselines(model: Forecaster, baseline: Baseline | ReferenceBaselines | None = None) -> Tensor:
+def scaled_baselines(model: Forecaster, baseline: Baselines | None = None) -> Tensor:
     """`baseline_windows` in model units; ``mean`` by default."""
     return model.to_model_units(baseline_windows(model, baseline or Baseline()), "baseline")
 

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kanmodel.arrays import Array
-from kanmodel.attribution.baseline import Baseline, ReferenceBaselines, scaled_baselines, spread_windows
+from kanmodel.attribution.baseline import Baselines, scaled_baselines, spread_windows
 from kanmodel.attribution.paths.bisection import BATCH
 from kanmodel.computing import part, pause, slices
 from kanmodel.forecaster import Forecaster, refuse_non_finite_outputs
@@ -92,9 +92,7 @@ def live_features(model: Forecaster, output: int) -> Tensor:
     return torch.tensor(model.facts.get(("connected", output), lambda: connected_features(model.network, output)))
 
 
-def measure_effects(
-    model: Forecaster, windows: Tensor, output: int, baseline: Baseline | ReferenceBaselines, parts: Tensor
-) -> Effects:
+def measure_effects(model: Forecaster, windows: Tensor, output: int, baseline: Baselines, parts: Tensor) -> Effects:
     """Effects of parts on forecasts, (n, n_parts): at most 2 forecasts per window, baseline and part, and 2 without.
 
     `windows` are in model units, (n, lookback, n_features); `parts` are the cells of each, (n_parts, lookback,

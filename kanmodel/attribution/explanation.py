@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kanmodel import html
 from kanmodel.arrays import N_LISTED, Array, rows_of_steps
-from kanmodel.attribution.baseline import Baseline, ReferenceBaselines
+from kanmodel.attribution.baseline import Baselines
 from kanmodel.attribution.effects import Effects, each_cell, each_feature, measure_effects, select_cells
 from kanmodel.attribution.ledger import Ledger, LedgerOptions, explain_windows, find_incomplete, sum_groups
 from kanmodel.attribution.paths.path import Detail, map_arrays, take
@@ -49,7 +49,7 @@ _BY_WINDOW = (
 class ExplanationOptions:
     """What is asked of explanations."""
 
-    baseline: Baseline | ReferenceBaselines
+    baseline: Baselines
     groups: Groups  # features that are summed, by the name of their group
     segments: Segments  # steps that are summed, complete; see `complete_segments`
     accuracy: LedgerOptions
@@ -109,18 +109,12 @@ class Explanation(Ledger, WindowsResult):
 
     @classmethod
     def of(
-        cls,
-        model: Forecaster,
-        windows: Array,
-        output: int,
-        options: ExplanationOptions,
-        intervals: Bounds | None = None,
-        **outcome: Any,
+        cls, model: Forecaster, windows: Array, output: int, options: ExplanationOptions, **known: Any
     ) -> Explanation:
         """Explains one output, by its number, of windows (n, lookback, n_features), original units, oldest step first.
 
-        A bound is an output of `Forecaster.bound`. What a table says of the windows is `outcome`: their `times` and
-        `series`, and what `Windows.outcome` has. Raises as `explain_windows` and `measure_effects`.
+        A bound is an output of `Forecaster.bound`. Known attributes are the `intervals` of forecasts and what a table
+        says of the windows: `times`, `series`, and those of `Windows.outcome`. Raises as `explain_windows`.
         """
         scaled = model.to_model_units(windows)
         detail = "steps" if options.segments and options.detail == "features" else options.detail
@@ -136,10 +130,9 @@ class Explanation(Ledger, WindowsResult):
             segments=options.segments,
             windows=windows,
             feature_units=tuple(feature.unit for feature in model.config.features),
-            intervals=intervals or {},
             usual_width=usual_width,
             origin=model.origin,
-            **outcome,
+            **known,
         )
 
     @cached_property

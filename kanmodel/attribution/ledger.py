@@ -29,6 +29,7 @@ from torch import Tensor
 from kanmodel.arrays import Array
 from kanmodel.attribution.baseline import (
     Baseline,
+    Baselines,
     ReferenceBaselines,
     baseline_windows,
     scaled_baselines,
@@ -120,7 +121,7 @@ def explain_windows(
     model: Forecaster,
     windows: Tensor,
     output: int,
-    baseline: Baseline | ReferenceBaselines | None = None,
+    baseline: Baselines | None = None,
     options: LedgerOptions | None = None,
     detail: Detail = "flow",
 ) -> Ledger:

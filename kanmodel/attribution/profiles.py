@@ -162,12 +162,7 @@ def _afford(config: ModelConfig, passes: int, multiply_adds: float, values: floa
 
 
 def _divide_by_lag(
-    model: Forecaster,
-    parts: Parts,
-    windows: Tensor,
-    start: Tensor,
-    shares: Array,
-    places: Collection[Place] | None,
+    model: Forecaster, parts: Parts, windows: Tensor, start: Tensor, shares: Array, places: Collection[Place] | None
 ) -> NDArray[np.float32]:
     """The shares, (n_nodes, n_features), in proportion to mean |contribution| at each lag, (..., lookback), float32.
 

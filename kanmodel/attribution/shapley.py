@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from kanmodel.arrays import Array
-from kanmodel.attribution.baseline import Baseline, ReferenceBaselines, scaled_baselines
+from kanmodel.attribution.baseline import Baselines, scaled_baselines
 from kanmodel.attribution.effects import exchange, first_steps, live_features
 from kanmodel.attribution.paths.bisection import BATCH
 from kanmodel.computing import slices
@@ -63,12 +63,7 @@ def count_forecasts(n_parts: int, orders: Orders) -> int:
 
 
 def measure_shapley(
-    model: Forecaster,
-    windows: Tensor,
-    output: int,
-    baseline: Baseline | ReferenceBaselines,
-    parts: Tensor,
-    orders: Orders,
+    model: Forecaster, windows: Tensor, output: int, baseline: Baselines, parts: Tensor, orders: Orders
 ) -> Shapley:
     """Shapley values of parts for one output, by its number, (n, n_parts).
 
