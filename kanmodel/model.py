@@ -61,9 +61,9 @@ from kanmodel.structure.model_comparison import ModelComparison
 from kanmodel.structure.pruning import Fidelity, FidelityPoint, Fill, Metric, Pruning, PruningRule, Thresholds
 from kanmodel.structure.topology import Topology, TopologyEdge, find_edge, find_edge_key, make_graph
 from kanmodel.tables.columns import Feature, Scaling
-from kanmodel.tables.table import Gaps, Places, Selection
+from kanmodel.tables.table import CellNames, Gaps, Selection
 from kanmodel.tables.windows import Windows as TableWindows
-from kanmodel.tables.windows import read_stretch, read_table, read_windows
+from kanmodel.tables.windows import read_all_windows, read_table, read_windows
 from kanmodel.text import list_some, shorten, with_unit
 
 if TYPE_CHECKING:
@@ -433,7 +433,7 @@ class Model(Result):
         last: int | str | None = None,
         gaps: Gaps = "skip",
         series: SeriesNames = None,
-        places: Places | None = None,
+        places: CellNames | None = None,
         progress: Progress = False,
     ) -> Backtest:
         """Forecasts over a table beside what came: errors, bias and skill, overall and by horizon, series and time.
@@ -466,7 +466,7 @@ class Model(Result):
         refuse_unknown("target", target, names)
         read = frame
         if not isinstance(frame, TableWindows):
-            places = places or Places("frame", self.config.time.name if self.config.time else "time")
+            places = places or CellNames.of("frame", self.config.table)
             read = read_table(self.config.table, frame, places, Selection(last, series=series), gaps, target)
             self._warn_of_new(read)
         return self._sign(Backtest.of(self.loaded, read, target, adapt))
@@ -481,7 +481,7 @@ class Model(Result):
         last: int | str | None = None,
         gaps: Gaps = "skip",
         series: SeriesNames = None,
-        places: Places | None = None,
+        places: CellNames | None = None,
         progress: Progress = False,
     ) -> Model:
         """A new model with prediction intervals that are calibrated on windows that the model was not fitted on.
@@ -906,7 +906,7 @@ class Model(Result):
             other, _ = against.find_output(output or model.outputs[number])
             served = other.loaded, match_outputs(model.loaded, other.loaded, number)
         before, now = (
-            read_stretch(self.config.table, given, path, gaps, series)
+            read_all_windows(self.config.table, given, path, gaps, series)
             for path, given in (("reference", reference), ("current", current))
         )
         self._warn_of_new(now)

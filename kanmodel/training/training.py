@@ -23,8 +23,7 @@ from kanmodel.tables.columns import Feature, Target
 from kanmodel.tables.roles import PARTS, TrainingTable
 from kanmodel.tables.samples import Parts, Samples, covered_rows, split_samples
 from kanmodel.tables.statistics.choose import choose_evenly
-from kanmodel.tables.statistics.errors import measure_intervals, r2_scores
-from kanmodel.tables.statistics.season import find_period, find_season
+from kanmodel.tables.statistics.errors import find_period, find_season, measure_intervals, r2_scores
 from kanmodel.tables.windows import actual_outputs
 from kanmodel.text import list_some
 from kanmodel.training.assembly import assemble

@@ -1,11 +1,9 @@
 """`Tally`: what forecasts of a model read, used and missed, as counts and sums that add up.
 
 A histogram has fixed bins, between the deciles of the reference windows and beyond their range on either side, so the
-counts of several processes, replicas and hours add up, and those of any span of time are a difference. The mean of
-the values in each bin is kept too: with it a shift is exact even where all values are beyond the range.
-
-A tally has blocks in order of time, an hour of a service or some consecutive windows of a table. Intervals come from
-a bootstrap over blocks, so they respect that windows overlap.
+counts of several processes, replicas and hours add up. The sum of the values in each bin is kept too: with it a shift
+is exact even where all values are beyond the range. Blocks are in order of time, an hour of a service or some
+consecutive windows of a table.
 """
 
 from __future__ import annotations
@@ -25,7 +23,6 @@ BELOW, ABOVE = 0, N_BINS - 1
 ROUNDING = 1e-6  # of the range, or of the largest magnitude: of a value that was a float32
 PRIOR = N_BINS / 2  # forecasts by which shares are smoothed
 
-
 Blocks = NDArray[np.int64]
 
 
@@ -34,8 +31,8 @@ class Bins:
     """The bins of some columns.
 
     Attributes:
-        edges: (n_columns, N_BINS - 1), ascending: a value is in the bin of the number of edges that are below it. An
-            edge is between two neighbouring values of the reference, so that rounding moves none of them over it.
+        edges: (n_columns, N_BINS - 1), ascending: the number of edges below a value is that of its bin. Each is between
+            two neighbouring values of the reference, so that rounding moves none of them over it.
     """
 
     edges: Array
@@ -56,7 +53,7 @@ class Bins:
     def count(self, values: Array, blocks: Blocks | None = None, n_blocks: int = 1) -> tuple[Array, Array]:
         """Counts and sums of values (n, n_columns) by block and bin, (n_blocks, n_columns, N_BINS) each.
 
-        `blocks` are the numbers of the values' blocks, (n,); by default all are in one.
+        `blocks` has the number of the block of each, (n,); by default all are in one.
         """
         shape = n_blocks, len(self.edges), N_BINS
         places = np.stack([np.searchsorted(*pair) for pair in zip(self.edges, values.T, strict=True)])
@@ -87,7 +84,7 @@ class Tally:
         known: number of forecasts whose actual value is known, (n_blocks,).
         errors: sum of errors, (n_blocks,).
         sizes_of_errors: sum of |error|, (n_blocks,).
-        bounded: number of intervals whose actual value is known, by level, (n_blocks, n_levels).
+        intervals: number of intervals whose actual value is known, by level, (n_blocks, n_levels).
         covered: number of these that hold it, likewise.
     """
 
@@ -101,7 +98,7 @@ class Tally:
     known: Array
     errors: Array
     sizes_of_errors: Array
-    bounded: Array
+    intervals: Array
     covered: Array
 
     @classmethod
@@ -116,17 +113,17 @@ class Tally:
         blocks: Blocks | None = None,
         n_blocks: int = 1,
     ) -> Tally:
-        """Of n forecasts, in original units.
+        """Of n forecasts, in original units; NaN where a value is unknown.
 
         Args:
-            bins: of the features, and then of the forecasts, (n_features + 1, ...).
+            bins: of the features, and then of the forecasts.
             newest: values of the features at the newest step, (n, n_features).
             forecasts: (n,).
             contributions: (n, n_names); NaN where a forecast is not explained.
-            errors: forecast minus actual value, (n,); NaN where that is unknown.
-            inside: 1 where an interval holds the actual value, or else 0, (n, n_levels); NaN where that is unknown.
-            blocks: number of the block of each, (n,); by default all are in one.
-            n_blocks: number of blocks.
+            errors: forecast minus actual value, (n,).
+            inside: 1 where an interval holds the actual value, or else 0, (n, n_levels).
+            blocks: the number of the block of each, (n,); by default all are in one.
+            n_blocks: their number.
         """
         counts, sums = bins.count(np.column_stack([newest, forecasts]), blocks, n_blocks)
         numbers = np.zeros(len(forecasts), dtype=np.int64) if blocks is None else blocks
@@ -150,7 +147,7 @@ class Tally:
             known=add(np.isfinite(errors).astype(np.float64)),
             errors=add(errors),
             sizes_of_errors=add(np.asarray(np.abs(errors))),
-            bounded=add(np.isfinite(inside).astype(np.float64)),
+            intervals=add(np.isfinite(inside).astype(np.float64)),
             covered=add(inside),
         )
 
@@ -179,7 +176,7 @@ class Tally:
         return cls(*(np.concatenate(each) for each in zip(*(tally.arrays for tally in tallies), strict=True)))
 
     def merged(self, n_blocks: int) -> Tally:
-        """With neighbouring blocks as one, so that there are at most `n_blocks`, of as many blocks each as can be."""
+        """With neighbouring blocks as one, so that there are at most `n_blocks`, of about as many blocks each."""
         starts = np.arange(min(n_blocks, len(self))) * len(self) // max(min(n_blocks, len(self)), 1)
         return Tally(*(np.add.reduceat(each, starts, axis=0) for each in self.arrays))
 
@@ -206,9 +203,8 @@ def population_stability(counts: Array, others: Array) -> Array:
     """Population stability index of counts (..., n_bins) from those of a reference, sum of (p - q) ln(p / q), (...).
 
     p and q are the shares of the counts, both smoothed by `PRIOR` forecasts that are distributed as those of both
-    together, so that a bin that one of them lacks has a share, and few forecasts are no drift for being few. It is the
-    symmetric Kullback-Leibler divergence (Jeffreys 1946): exchanging the two changes nothing, and it is 0 for equal
-    shares. Of no forecasts it is 0.
+    together, so that few forecasts are no drift for being few. It is the symmetric Kullback-Leibler divergence
+    (Jeffreys 1946), 0 for equal shares and of no forecasts.
     """
     both = counts + others
     together = both / np.maximum(both.sum(axis=-1, keepdims=True), 1)
@@ -228,9 +224,8 @@ def mean_of(counts: Array, sums: Array) -> Array:
 def wasserstein(counts: Array, sums: Array, others: Array, other_sums: Array) -> float:
     """Wasserstein distance of order 1 of two binned distributions, in their unit, each bin's values at their mean.
 
-    Each is (n_bins,). It is the integral of the difference of the two distribution functions, at most the mean
-    absolute deviation of values within their bins, of both together, from that of the values themselves, and at least
-    the shift of the mean.
+    Each is (n_bins,). It is at least the shift of the mean, and differs from that of the values themselves by at most
+    their mean absolute deviation within bins, of both together.
     """
     if not counts.any() or not others.any():
         return float("nan")

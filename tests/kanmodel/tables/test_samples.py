@@ -218,7 +218,7 @@ def test_samples_are_exactly_those_without_a_gap_and_a_missing_value(rows, lookb
     n_windows, codes, reach = 0, rows.table.codes, rows.spec.ahead + horizon - 1
     for end, (unbroken, _) in enumerate(found):
         last = np.flatnonzero(codes == codes[end])[-1]
-        if not unbroken or rows.table.place[end] + reach > rows.table.place[last]:
+        if not unbroken or rows.table.position[end] + reach > rows.table.position[last]:
             continue  # of which the targets may come yet
         window, targets = find_rows(rows, end, lookback, horizon)
         lacks = dict(zip(("up", "down"), np.isnan(rows.table.numbers[window]).any(axis=0), strict=True))
