@@ -36,20 +36,15 @@ BadCells = dict[int, tuple[str, str]]
 
 @dataclass(frozen=True)
 class SourceColumn:
-    """One column of a table, which becomes one feature, or one for each of its levels.
+    """One column of a table, which becomes one feature, or one for each of its levels."""
 
-    Attributes:
-        name: the column's name.
-        levels: the texts that it may hold, each a feature that is 1 where it is the text and 0 elsewhere; empty for a
-            column of numbers.
-        later: steps after a window's step from which its value is taken; 0 unless its future is known at the forecast.
-        static: whether it has one value for each series.
-    """
-
-    name: str
+    name: str  # the column's name
+    # the texts that it may hold, each a feature that is 1 where it is the text and 0 elsewhere; empty for a column of
+    # numbers
     levels: tuple[str, ...] = ()
+    # steps after a window's step from which its value is taken; 0 unless its future is known at the forecast
     later: Index = 0
-    static: bool = field(default=False, kw_only=True)
+    static: bool = field(default=False, kw_only=True)  # whether it has one value for each series
 
     def __post_init__(self) -> None:
         check_config(self)
@@ -76,17 +71,13 @@ class AsOf(NamedTuple):
 
 @dataclass(frozen=True)
 class Fill:
-    """How missing values are filled: of levels always forward.
+    """How missing values are filled: of levels always forward."""
 
-    Attributes:
-        how: ``forward``, the last value; ``linear``, on a line to the next, which must be known at the window's end, or
-            else the last value; or ``value``.
-        value: the one of ``value``.
-        longest: rows without a value, one after another and up to the window's end, that are filled; more stay missing.
-    """
-
+    # ``forward``, the last value; ``linear``, on a line to the next, which must be known at the window's end, or else
+    # the last value; or ``value``
     how: Literal["forward", "linear", "value"]
-    value: float = 0.0
+    value: float = 0.0  # the one of ``value``
+    # rows without a value, one after another and up to the window's end, that are filled; more stay missing
     longest: int = MAX_FILL
 
     def __post_init__(self) -> None:
@@ -133,16 +124,12 @@ class Fill:
 
 @dataclass(frozen=True)
 class Calendar:
-    """Features of times up to that of the last step that is forecast, which are known whatever happens.
+    """Features of times up to that of the last step that is forecast, which are known whatever happens."""
 
-    Attributes:
-        parts: ``hour``, ``weekday`` and ``day_of_year``, as a sine and a cosine each, and ``weekend``, 0 or 1.
-        later: steps after a window's step whose time it is, so that the window's last step has the last forecast's.
-        holidays: the country, such as ``DE`` or ``DE-BY``, whose public holidays are a feature, 0 or 1; or None.
-    """
-
+    # ``hour``, ``weekday`` and ``day_of_year``, as a sine and a cosine each, and ``weekend``, 0 or 1
     parts: tuple[Annotated[str, partial(check_choice, choices=CALENDAR)], ...]
-    later: Index
+    later: Index  # steps after a window's step whose time it is, so that the window's last step has the last forecast's
+    # the country, such as ``DE`` or ``DE-BY``, whose public holidays are a feature, 0 or 1; or None
     holidays: str | None = None
 
     def __post_init__(self) -> None:
@@ -198,17 +185,11 @@ def public_holidays(country: str) -> Any:
 
 @dataclass(frozen=True)
 class Encoding:
-    """The columns of a table, and how they become a forecaster's features, in this order, the calendar last.
+    """The columns of a table, and how they become a forecaster's features, in this order, the calendar last."""
 
-    Attributes:
-        columns: those of the table that are read.
-        calendar: features of the time; None without.
-        fill: how missing values are filled; None if they are not.
-    """
-
-    columns: tuple[SourceColumn, ...]
-    calendar: Calendar | None = None
-    fill: Fill | None = None
+    columns: tuple[SourceColumn, ...]  # those of the table that are read
+    calendar: Calendar | None = None  # features of the time; None without
+    fill: Fill | None = None  # how missing values are filled; None if they are not
 
     def __post_init__(self) -> None:
         check_config(self)

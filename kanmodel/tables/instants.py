@@ -39,17 +39,11 @@ _READERS: tuple[Callable[[str], Any], ...] = (
 
 @dataclass(frozen=True, eq=False)
 class Times:
-    """A column of times as it is written.
+    """A column of times as it is written."""
 
-    Attributes:
-        seconds: since 1970, of local times as if they were UTC, (n_rows,); or numbers in a unit of their own.
-        is_local: which have no offset, (n_rows,).
-        dated: whether they are dates.
-    """
-
-    seconds: Array
-    is_local: NDArray[np.bool_]
-    dated: bool
+    seconds: Array  # since 1970, of local times as if they were UTC, (n_rows,); or numbers in a unit of their own
+    is_local: NDArray[np.bool_]  # which have no offset, (n_rows,)
+    dated: bool  # whether they are dates
 
     @classmethod
     def parse(cls, values: Any, place: Callable[[int], str]) -> Times:

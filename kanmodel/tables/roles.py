@@ -81,19 +81,14 @@ class Columns(Roles):
 class TrainingTable(Roles):
     """The rows of a table that a model is trained on, in the order of `Table`.
 
-    Attributes:
-        table: the rows.
-        split: one of `PARTS` of each row, (n_rows,); None if the newest 15 % are for the test.
-        left_out: why a column is not a feature, if none were named.
-
     Raises:
         DataError: a value is not whole in an integer feature, the split is invalid, or a shifted target is a feature.
         UnknownNameError: a name is not one of the columns.
     """
 
-    table: Table
-    split: Labels | None = None
-    left_out: Mapping[str, str] = field(default_factory=dict)
+    table: Table  # the rows
+    split: Labels | None = None  # one of `PARTS` of each row, (n_rows,); None if the newest 15 % are for the test
+    left_out: Mapping[str, str] = field(default_factory=dict)  # why a column is not a feature, if none were named
 
     def __post_init__(self) -> None:
         names, targets, spec = self.feature_names, self.target_names, self.table.spec

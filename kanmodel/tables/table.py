@@ -39,16 +39,11 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class SeriesColumn:
-    """The column that says of which series a row is.
+    """The column that says of which series a row is."""
 
-    Attributes:
-        name: the column's name.
-        known: the series of the training, in order.
-        columns: of a wide table, those with the target's values, one for each series; empty of a long one.
-    """
-
-    name: str
-    known: tuple[str, ...] = ()
+    name: str  # the column's name
+    known: tuple[str, ...] = ()  # the series of the training, in order
+    # of a wide table, those with the target's values, one for each series; empty of a long one
     columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -59,25 +54,16 @@ class SeriesColumn:
 
 @dataclass(frozen=True)
 class TableSpec:
-    """What the columns of a table are.
+    """What the columns of a table are."""
 
-    Attributes:
-        encoding: how columns become features.
-        targets: the columns with the values that are forecast.
-        ahead: steps from a window's last row to its first forecast; 0 if the targets' columns are already shifted.
-        time: the column of times and its rhythm; None if there is none, or it is to be found.
-        series: the column of series; None of one series.
-        lookback: steps of a window.
-        horizon: steps that it forecasts.
-    """
-
-    encoding: Encoding
-    targets: tuple[str, ...]
+    encoding: Encoding  # how columns become features
+    targets: tuple[str, ...]  # the columns with the values that are forecast
+    # steps from a window's last row to its first forecast; 0 if the targets' columns are already shifted
     ahead: int = 0
-    time: TimeColumn | None = None
-    series: SeriesColumn | None = None
-    lookback: int = 1
-    horizon: int = 1
+    time: TimeColumn | None = None  # the column of times and its rhythm; None if there is none, or it is to be found
+    series: SeriesColumn | None = None  # the column of series; None of one series
+    lookback: int = 1  # steps of a window
+    horizon: int = 1  # steps that it forecasts
 
     @property
     def reach(self) -> int:
@@ -125,71 +111,45 @@ class CellNames(NamedTuple):
 
 @dataclass(frozen=True)
 class Selection:
-    """Which rows of a table are read, and what must be there.
+    """Which rows of a table are read, and what must be there."""
 
-    Attributes:
-        last: of each series, how many rows at which a window may end, the newest; or those of a duration, such as
-            ``7d``, ``36h`` or ``15min``; None for all.
-        before: steps before the oldest of these windows that are read too.
-        reach: steps after a window that the table must have.
-        series: names of those that are read; None for all.
-        needs: columns besides the features that must be there, with all values before, which simple forecasts repeat.
-        needs_time: whether the times must be there, if the model has them.
-        is_ordered: whether rows of a series that are not in order of time are refused, or else put in order.
-        finds_times: whether a spec without a time takes a column ``time`` or an index of dates, if there is one.
-        finds_rhythm: whether these have a rhythm of their own, and gaps by it; else only their order is checked.
-    """
-
+    # of each series, how many rows at which a window may end, the newest; or those of a duration, such as ``7d``,
+    # ``36h`` or ``15min``; None for all
     last: int | str | None = None
-    before: int = 0
-    reach: int = 0
-    series: Sequence[str] | str | None = None
+    before: int = 0  # steps before the oldest of these windows that are read too
+    reach: int = 0  # steps after a window that the table must have
+    series: Sequence[str] | str | None = None  # names of those that are read; None for all
+    # columns besides the features that must be there, with all values before, which simple forecasts repeat
     needs: Sequence[str] = ()
-    needs_time: bool = False
-    is_ordered: bool = False
+    needs_time: bool = False  # whether the times must be there, if the model has them
+    is_ordered: bool = False  # whether rows of a series that are not in order of time are refused, or else put in order
+    # whether a spec without a time takes a column ``time`` or an index of dates, if there is one
     finds_times: bool = True
+    # whether these have a rhythm of their own, and gaps by it; else only their order is checked
     finds_rhythm: bool = True
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Rows by series and time.
+    """Rows by series and time."""
 
-    Attributes:
-        spec: what the columns are; its time is the rhythm of the rows, if they have times.
-        cell_names: names in errors.
-        order: the number of each row in the table as it was given, (n_rows,).
-        codes: the number of each row's series, (n_rows,), ascending.
-        names: of the series, by these numbers; empty if the table has one series without a name.
-        instants: seconds, or in the unit of a column of numbers, (n_rows,), ascending in a series; None without times.
-        stamps: times as the table has them, (n_rows,); None likewise.
-        position: steps of the rhythm, ascending, (n_rows,); rows of two series are `FAR` apart.
-        run: a number that changes at a gap in time, (n_rows,).
-        numbers: of the columns that are read, (n_rows, n_columns), as `Encoding.read` gives them.
-        targets: (n_rows, n_targets), NaN where a value is missing.
-        has: whether it has the column of each target, with its values at their times.
-        bad: the cells that cannot be used.
-        may_end: the rows at which a window that is asked for may end, (n_rows,).
-        needed: the rows that these windows may read, (n_rows,).
-        new: the series that training did not have.
-    """
-
-    spec: TableSpec
-    cell_names: CellNames
-    order: Rows
-    codes: Rows
-    names: tuple[str, ...]
+    spec: TableSpec  # what the columns are; its time is the rhythm of the rows, if they have times
+    cell_names: CellNames  # names in errors
+    order: Rows  # the number of each row in the table as it was given, (n_rows,)
+    codes: Rows  # the number of each row's series, (n_rows,), ascending
+    names: tuple[str, ...]  # of the series, by these numbers; empty if the table has one series without a name
+    # seconds, or in the unit of a column of numbers, (n_rows,), ascending in a series; None without times
     instants: Array | None
-    stamps: Cells | None
-    position: Rows
-    run: Rows
-    numbers: Array
-    targets: Array
-    has: tuple[bool, ...]
-    bad: BadCells
-    may_end: Flags
-    needed: Flags
-    new: tuple[str, ...] = ()
+    stamps: Cells | None  # times as the table has them, (n_rows,); None likewise
+    position: Rows  # steps of the rhythm, ascending, (n_rows,); rows of two series are `FAR` apart
+    run: Rows  # a number that changes at a gap in time, (n_rows,)
+    numbers: Array  # of the columns that are read, (n_rows, n_columns), as `Encoding.read` gives them
+    targets: Array  # (n_rows, n_targets), NaN where a value is missing
+    has: tuple[bool, ...]  # whether it has the column of each target, with its values at their times
+    bad: BadCells  # the cells that cannot be used
+    may_end: Flags  # the rows at which a window that is asked for may end, (n_rows,)
+    needed: Flags  # the rows that these windows may read, (n_rows,)
+    new: tuple[str, ...] = ()  # the series that training did not have
 
     def __len__(self) -> int:
         return len(self.order)

@@ -32,14 +32,10 @@ N_NAMED = 5  # columns that a message names
 
 @dataclass(frozen=True)
 class Missing:
-    """Windows left out for a missing value or target.
+    """Windows left out for a missing value or target."""
 
-    Attributes:
-        windows: their number.
-        by_column: number of those with a missing value in each such column, the most first.
-    """
-
-    windows: int = 0
+    windows: int = 0  # their number
+    # number of those with a missing value in each such column, the most first
     by_column: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -54,27 +50,18 @@ class Missing:
 
 @dataclass(frozen=True, eq=False)
 class Windows:
-    """Windows that end at some rows of a table.
+    """Windows that end at some rows of a table."""
 
-    Attributes:
-        table: the table.
-        ends: row of the newest step of each window, (n,), by series and then by time, unless they are put in order.
-        across_gaps: number of windows that are left out for a gap in time in them, or before their known future.
-        missing: those that are left out for a missing value.
-        rows: features, (n_rows + n_further, n_features), original units: of the table's rows as they are once all gaps
-            are closed, and further ones, of the rows in gaps that are open at the end of a window.
-        tail: number of such further rows at the end of each window, (n,).
-        first: the first of these among all rows, (n,).
-        filled: by column, how many cells that each window reads were filled, (n,); without columns of which none were.
-    """
-
-    table: Table
-    ends: Rows
-    across_gaps: int
-    missing: Missing
+    table: Table  # the table
+    ends: Rows  # row of the newest step of each window, (n,), by series and then by time, unless they are put in order
+    across_gaps: int  # number of windows that are left out for a gap in time in them, or before their known future
+    missing: Missing  # those that are left out for a missing value
+    # features, (n_rows + n_further, n_features), original units: of the table's rows as they are once all gaps are
+    # closed, and further ones, of the rows in gaps that are open at the end of a window
     rows: Array = field(repr=False)
-    tail: Rows = field(repr=False)
-    first: Rows = field(repr=False)
+    tail: Rows = field(repr=False)  # number of such further rows at the end of each window, (n,)
+    first: Rows = field(repr=False)  # the first of these among all rows, (n,)
+    # by column, how many cells that each window reads were filled, (n,); without columns of which none were
     filled: Mapping[str, Rows] = field(default_factory=dict)
 
     @classmethod

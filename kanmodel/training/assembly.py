@@ -44,18 +44,12 @@ def find_without_level(config: ModelConfig) -> str | None:
 
 @dataclass(frozen=True)
 class RelativeSamples(Samples):
-    """Samples whose windows and targets are relative to the level of each window.
+    """Samples whose windows and targets are relative to the level of each window."""
 
-    Attributes:
-        own: the number of the feature that is each target's past.
-        mean, scale: of these features, (n_targets,), original units.
-        spread: standard deviation of relative targets over training windows, (n_targets,).
-    """
-
-    own: tuple[int, ...]
-    mean: Tensor
+    own: tuple[int, ...]  # the number of the feature that is each target's past
+    mean: Tensor  # of these features, (n_targets,), original units
     scale: Tensor
-    spread: Tensor
+    spread: Tensor  # standard deviation of relative targets over training windows, (n_targets,)
 
     @classmethod
     def of_samples(cls, samples: Samples, config: ModelConfig, train: Rows) -> RelativeSamples:

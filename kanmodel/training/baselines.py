@@ -113,17 +113,11 @@ def ridge(moments: Moments | None, samples: Samples, validation: Rows) -> Foreca
 
 @dataclass(frozen=True)
 class LinearPath:
-    """Lines from values of a window to the outputs, model units.
+    """Lines from values of a window to the outputs, model units."""
 
-    Attributes:
-        places: of the values that any output reads, in the flattened window, oldest step first, (n_read,).
-        weights: of each output, (n_outputs, n_read); 0 of values that it does not read.
-        intercept: (n_outputs,).
-    """
-
-    places: Rows
-    weights: Tensor
-    intercept: Tensor
+    places: Rows  # of the values that any output reads, in the flattened window, oldest step first, (n_read,)
+    weights: Tensor  # of each output, (n_outputs, n_read); 0 of values that it does not read
+    intercept: Tensor  # (n_outputs,)
 
     @classmethod
     def fit(cls, moments: Moments, may_read: NDArray[np.bool_], dtype: torch.dtype) -> LinearPath:

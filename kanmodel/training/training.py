@@ -284,9 +284,9 @@ class TrainingData:
             metrics["season"] = float(season)
         names = (*PARTS, "calibration") if len(parts.calibration) else PARTS
         metrics |= {f"{part}_windows": float(len(getattr(parts, part))) for part in names}
-        if parts.missing.windows:
-            metrics["left_out_windows"] = float(parts.missing.windows)
-            metrics |= {f"left_out_windows {name}": float(count) for name, count in parts.missing.worst.items()}
+        if parts.windows.missing.windows:
+            metrics["left_out_windows"] = float(parts.windows.missing.windows)
+            metrics |= {f"left_out_windows {name}": float(count) for name, count in parts.windows.missing.worst.items()}
         return metrics
 
     def _find_season(self) -> int | None:

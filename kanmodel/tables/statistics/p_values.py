@@ -37,18 +37,13 @@ FLOOR_COVERAGE = 0.005
 
 @dataclass(frozen=True, eq=False)
 class NullDistribution:
-    """The statistics of one question in the reference alone.
+    """The statistics of one question in the reference alone."""
 
-    Attributes:
-        spans: of each span of the reference, a block after the one before, against the rest of it, (n_sliding,
-            n_items); larger is more drift. NaN where there is none.
-        floors: smallest scale of each, (n_items,).
-        length: blocks of a span.
-    """
-
+    # of each span of the reference, a block after the one before, against the rest of it, (n_sliding, n_items); larger
+    # is more drift. NaN where there is none
     spans: Array
-    floors: Array
-    length: int
+    floors: Array  # smallest scale of each, (n_items,)
+    length: int  # blocks of a span
 
     @property
     def n_blocks(self) -> int:

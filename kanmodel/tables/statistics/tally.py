@@ -28,13 +28,10 @@ Blocks = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Bins:
-    """The bins of some columns.
+    """The bins of some columns."""
 
-    Attributes:
-        edges: (n_columns, N_BINS - 1), ascending: the number of edges below a value is that of its bin. Each is between
-            two neighbouring values of the reference, so that rounding moves none of them over it.
-    """
-
+    # (n_columns, N_BINS - 1), ascending: the number of edges below a value is that of its bin. Each is between two
+    # neighbouring values of the reference, so that rounding moves none of them over it
     edges: Array
 
     @classmethod
@@ -72,34 +69,20 @@ class Tally:
 
     Names are those of what a forecast is divided among: the outermost groups, and the features in none. Errors are
     forecast minus actual value, in the target's unit.
-
-    Attributes:
-        inputs: values of the features at the newest step by bin, (n_blocks, n_features, N_BINS).
-        input_sums: their sums by bin, likewise.
-        forecasts: forecasts by bin, (n_blocks, 1, N_BINS).
-        forecast_sums: their sums by bin, likewise.
-        explained: number of forecasts that are explained, (n_blocks,).
-        contributions: sums of contributions, signed, (n_blocks, n_names).
-        sizes: sums of |contribution|, (n_blocks, n_names).
-        known: number of forecasts whose actual value is known, (n_blocks,).
-        errors: sum of errors, (n_blocks,).
-        sizes_of_errors: sum of |error|, (n_blocks,).
-        intervals: number of intervals whose actual value is known, by level, (n_blocks, n_levels).
-        covered: number of these that hold it, likewise.
     """
 
-    inputs: Array
-    input_sums: Array
-    forecasts: Array
-    forecast_sums: Array
-    explained: Array
-    contributions: Array
-    sizes: Array
-    known: Array
-    errors: Array
-    sizes_of_errors: Array
-    intervals: Array
-    covered: Array
+    inputs: Array  # values of the features at the newest step by bin, (n_blocks, n_features, N_BINS)
+    input_sums: Array  # their sums by bin, likewise
+    forecasts: Array  # forecasts by bin, (n_blocks, 1, N_BINS)
+    forecast_sums: Array  # their sums by bin, likewise
+    explained: Array  # number of forecasts that are explained, (n_blocks,)
+    contributions: Array  # sums of contributions, signed, (n_blocks, n_names)
+    sizes: Array  # sums of |contribution|, (n_blocks, n_names)
+    known: Array  # number of forecasts whose actual value is known, (n_blocks,)
+    errors: Array  # sum of errors, (n_blocks,)
+    sizes_of_errors: Array  # sum of |error|, (n_blocks,)
+    intervals: Array  # number of intervals whose actual value is known, by level, (n_blocks, n_levels)
+    covered: Array  # number of these that hold it, likewise
 
     @classmethod
     def of(

@@ -225,9 +225,10 @@ def test_samples_are_exactly_those_without_a_gap_and_a_missing_value(rows, lookb
         lacks["y (target)"] = any(row is None or np.isnan(rows.table.targets[row, 0]) for row in targets)
         lacking = {name: count + lacks[name] for name, count in lacking.items()}
         n_windows += any(lacks.values())
-    assert parts.missing.windows == n_windows
-    assert parts.missing.by_column == {name: count for name, count in lacking.items() if count}
-    assert list(parts.missing.by_column.values()) == sorted(parts.missing.by_column.values(), reverse=True)
+    assert parts.windows.missing.windows == n_windows
+    assert parts.windows.missing.by_column == {name: count for name, count in lacking.items() if count}
+    counts = list(parts.windows.missing.by_column.values())
+    assert counts == sorted(counts, reverse=True)
 
 
 @given(st.integers(1, 7), st.integers(1, 4), st.integers(1, 3))
@@ -245,7 +246,7 @@ def test_ahead_is_the_column_shifted_by_hand(ahead, lookback, horizon):
         numbers, same = (np.searchsorted(each.windows.ends, ends[part]) for each in (parts, others))
         assert torch.equal(of_table.windows(numbers), of_shifted.windows(same))
         assert torch.equal(of_table.outputs(numbers), of_shifted.outputs(same))
-    assert not parts.missing.windows and others.missing.by_column == {"y (target)": ahead}
+    assert not parts.windows.missing.windows and others.windows.missing.by_column == {"y (target)": ahead}
     assert set(wider["test"]) == set(ends["test"])
 
 
