@@ -269,16 +269,10 @@ class Encoding:
         }
 
     def read(self, cells: Mapping[str, Cells], new: NDArray[np.bool_]) -> tuple[Array, BadCells]:
-        """The cells of a table's rows as numbers, and those that are bad.
+        """The cells of columns by name, (n_rows,) each, as numbers (n_rows, n_columns), and those that are bad.
 
-        Args:
-            cells: the columns by name, (n_rows,) each, numbers or any objects.
-            new: whether a row is of a series that training did not have, (n_rows,): it may have levels of its own in
-                columns that are static, and has none of the known ones then.
-
-        Returns:
-            (n_rows, n_columns): the value, or the number of the level, -1 for that of a new series; NaN where there is
-            none, inf of a bad cell.
+        A number is the value, or that of the level; NaN where there is none, inf of a bad cell. Rows of a `new` series,
+        (n_rows,), which training did not have, may have other levels in columns that are static, of number -1.
         """
         numbers, bad = np.empty((len(new), len(self.columns))), BadCells()
         for place, column in enumerate(self.columns):

@@ -43,10 +43,8 @@ def read_columns(frame: Any, wanted: Container[str] | None = None) -> dict[str, 
     """The columns of a data frame, or of a mapping of name to column, by name; of some names, only those.
 
     A frame is of any library that narwhals knows (pandas, polars, pyarrow, …), collected if it is lazy, or anything
-    with ``.columns`` whose columns have ``.to_numpy()``.
-
-    Raises:
-        DataError: it is neither, a name is repeated, or columns differ in length.
+    with ``.columns`` whose columns have ``.to_numpy()``. Raises DataError if it is neither, a name is repeated, or
+    columns differ in length.
     """
     if not isinstance(frame, Mapping):
         with suppress(nw.exceptions.DuplicateError):  # of which the names are found below

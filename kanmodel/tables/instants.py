@@ -240,13 +240,13 @@ def read_duration(text: str) -> float | None:
     return float(found[1]) * _SECONDS[found[2].lower()] or None if found else None
 
 
-def describe_repeated_hour(seconds: Array, row: int) -> str | None:
-    """The hint for a row that repeats an earlier time in a Sunday night, as daylight saving ends; None for others."""
-    earlier, at = np.flatnonzero(seconds[:row] == seconds[row]), EPOCH + timedelta(seconds=float(seconds[row]))
-    if not len(earlier) or seconds[row - 1] - seconds[row] > 3600 or at.weekday() != 6 or at.hour > 3:
-        return None
+def describe_repeated_hour(seconds: Array, row: int) -> str:
+    """The hint for a row that repeats an earlier time in a Sunday night, as daylight saving ends; empty for others."""
+    at = EPOCH + timedelta(seconds=float(seconds[row]))
+    if seconds[row] not in seconds[:row] or seconds[row - 1] - seconds[row] > 3600 or at.weekday() != 6 or at.hour > 3:
+        return ""
     return (
-        "if these are local times, it is the hour that is there twice as daylight saving ends: name their time zone "
+        "; if these are local times, it is the hour that is there twice as daylight saving ends: name their time zone "
         "(zone, such as Europe/Berlin), or give times with their offset"
     )
 

@@ -138,20 +138,14 @@ class TrainingTable(Roles):
         """Names of the targets."""
         return self.table.spec.targets
 
-    @property
-    def n_rows(self) -> int:
-        """Rows of the table."""
-        return len(self.table)
-
 
 def make_table(frame: Any, columns: Columns, spec: TableSpec | None = None) -> TrainingTable:
-    """Converts a frame to a table for training.
+    """Converts a frame, of any form that `read_columns` takes, to a table for training.
 
-    The frame is any that `read_columns` takes; rows of each series oldest first. None, NaN and masked values are
-    missing. An index of dates is the time, if no column is named as such. How the columns become features is that of
-    `spec`, or by default a new one, see `kanmodel.train`.
+    Rows of each series are oldest first. An index of dates is the time, if no column is named as such. How the columns
+    become features is that of `spec`, or by default a new one, see `kanmodel.train`.
 
-    Raises as `TrainingTable` and `Table.read`, and ConfigError for other options of the encoding.
+    Raises as `TrainingTable` and `Table.read`, and ConfigError for options of the encoding that cannot be.
     """
     data, columns = _gather(frame, columns)
     zone = columns.zone or (spec.time.zone if spec and spec.time else None)

@@ -303,8 +303,8 @@ class Table:
             message = f"must be later than {before} in the row before it, but is {at}"
             if instants[row] == instants[row + 1]:
                 message = f"must not repeat a time, but has {at} twice"
-            hint = describe_repeated_hour(instants, row + 1) if time and time.dated and time.zone is None else None
-            raise DataError.at(self.cell(name, row + 1), f"{message}{f'; {hint}' if hint else ''}")
+            hint = describe_repeated_hour(instants, row + 1) if time and time.dated and time.zone is None else ""
+            raise DataError.at(self.cell(name, row + 1), message + hint)
         if time is None:
             return
         steps, within = time.count_steps(instants), within & self.needed[:-1]

@@ -70,16 +70,11 @@ class Windows:
     ) -> Windows:
         """The windows that end at the rows of a table at which one may.
 
-        Args:
-            table: the table.
-            gaps: whether a gap in time is an error, or windows across it, or whose known columns are, are left out.
-            skip: whether windows with a missing value are left out, or the value is an error.
-            targets: whether windows without the values of all targets are left out too, and those that end where the
-                table does not have the whole horizon yet do not count.
-            strict: whether a bad cell is an error, and having no window, or windows with one are left out.
+        A gap in time is an error, or windows across it, or whose known columns are, are left out (`gaps`); so are those
+        with a missing value, or it is an error (`skip`), and with `targets` those without the values of all targets,
+        of which those beyond the table's end do not count. Unless `strict`, windows with a bad cell are left out too.
 
-        Raises:
-            DataError: there is no window, a value is missing or bad, or times are repeated or have a gap.
+        Raises DataError if there is no window, a value is missing or bad, or times are repeated or have a gap.
         """
         table.check_times(gaps)
         if strict:
@@ -94,8 +89,8 @@ class Windows:
         ends = asked[is_whole]
         found = cls._make(table, ends)
         lacks, counts = found._find_missing(targets)
-        if lacks.any() and not skip:
-            found._refuse_missing(int(np.flatnonzero(lacks)[0]))
+        if not skip:
+            found._refuse_missing(lacks)
         missing = Missing(int(lacks.sum()), dict((+counts).most_common()))
         found = replace(found.choose(np.flatnonzero(~lacks)), across_gaps=len(asked) - len(ends), missing=missing)
         if not len(found) and strict and not targets:
@@ -158,10 +153,13 @@ class Windows:
                 lacks |= lacking
         return lacks, counts
 
-    def _refuse_missing(self, window: int) -> None:
-        values = self.take(np.array([window]))[0]
-        step, feature = np.argwhere(np.isnan(values))[0].tolist()
-        row, encoding = int(self.ends[window]) + step - self.lookback + 1, self.table.spec.encoding
+    def _refuse_missing(self, lacks: NDArray[np.bool_]) -> None:
+        """Raises `DataError` for the first value that a window lacks."""
+        if not lacks.any():
+            return
+        window, encoding = int(lacks.argmax()), self.table.spec.encoding
+        step, feature = np.argwhere(np.isnan(self.take([window])[0]))[0].tolist()
+        row = int(self.ends[window]) + step - self.lookback + 1
         column = next(one for one in encoding.columns if encoding.features[feature] in one.features)
         has_row = bool(self.table.find(self.table.position[row] + column.later) >= 0)
         raise DataError.at(self.table.cell(column.name, row), encoding.describe_missing(column, has_row))
@@ -203,8 +201,7 @@ class Windows:
     def with_earlier(self, steps: int) -> tuple[Windows, Rows, Rows]:
         """The windows with those that end so many rows before each, and the numbers of both.
 
-        Raises:
-            DataError: there is none, or a value of it is missing.
+        Raises DataError if there is none, or a value of it is missing.
         """
         ends, run = self.ends - steps, self.table.run
         oldest = ends - self.lookback + 1
@@ -212,8 +209,7 @@ class Windows:
             when = f" of {self.times[number]}" if self.times else ""
             raise DataError.at(self.table.cell_names.table, f"has no window {steps} rows before that{when}")
         found = Windows._make(self.table, np.unique(np.concatenate([self.ends, ends])))
-        if (lacks := found._find_missing(False)[0]).any():
-            found._refuse_missing(int(np.flatnonzero(lacks)[0]))
+        found._refuse_missing(found._find_missing(targets=False)[0])
         return found, np.searchsorted(found.ends, self.ends), np.searchsorted(found.ends, ends)
 
     def index(self, numbers: Any = slice(None)) -> Rows:
@@ -315,10 +311,7 @@ class Windows:
         return np.stack([time.local(self.instants(step)) for step in range(self.horizon)], axis=1)  # type: ignore[arg-type]
 
     def persistence(self, target: int) -> Array:
-        """The last value of a target that was known at each window's last row, (n,); NaN where there is none.
-
-        None is known of a target that was shifted before training (`ahead` 0).
-        """
+        """The last value of a target known at each window's last row, (n,); NaN for none, as of one shifted by hand."""
         values, codes = self.table.targets[:, target], self.table.codes
         if not self.table.spec.ahead:
             return np.full(len(self), np.nan)
@@ -414,16 +407,9 @@ def read_table(
 
 
 def read_all_windows(
-    spec: TableSpec,
-    windows: Any,
-    path: str = "windows",
-    gaps: Gaps = "skip",
-    series: Sequence[str] | str | None = None,
+    spec: TableSpec, windows: Any, path: str = "windows", gaps: Gaps = "skip", series: Sequence[str] | str | None = None
 ) -> Windows:
-    """Windows in order of time, in any form of `read_windows`, or all of a table, with known actual values.
-
-    A table is a data frame, or a mapping of name to column. Other windows have no actual values.
-    """
+    """Windows in order of time: all of a table, with known actual values, or those in any form of `read_windows`."""
     is_table = isinstance(windows, Mapping) and all(np.ndim(column) == 1 for column in windows.values())
     if is_table or is_frame(windows):
         return read_table(spec, windows, CellNames.of(path, spec), Selection(series=series), gaps)
@@ -431,10 +417,7 @@ def read_all_windows(
 
 
 def read_numbers(values: Any, path: str) -> Array:
-    """Converts an array, tensor, column or nested lists to float64; masked values and None become NaN.
-
-    Raises DataError if a value is not a number, or nested lists differ in length.
-    """
+    """Converts an array, tensor, column or nested lists to float64; masked values and None become NaN."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu().double().numpy()
     values = without_mask(values)
@@ -461,11 +444,8 @@ def read_arrays(windows: Any, features: tuple[str, ...], lookback: int, path: st
     """Windows (n, lookback, n_features), original units, oldest step first, of an array, or of one for each feature.
 
     An array is (n, lookback, n_features) or (lookback, n_features), at a lookback of 1 also (n, n_features) or
-    (n_features,); in a mapping by feature (n, lookback) or (lookback,).
-
-    Raises:
-        DataError: another shape, no window, or a value that is not a finite number.
-        UnknownNameError: a mapping names a feature that does not exist.
+    (n_features,); in a mapping by feature (n, lookback) or (lookback,). Raises DataError for another shape, no window,
+    or a value that is not a finite number, and UnknownNameError for a feature that does not exist.
     """
     if isinstance(windows, Mapping):
         read = _read_mapping(windows, features, lookback, path)

@@ -26,17 +26,9 @@ from kanmodel.tables.statistics.choose import choose_evenly
 from kanmodel.tables.statistics.errors import find_period, find_season, measure_intervals, r2_scores
 from kanmodel.tables.windows import actual_outputs
 from kanmodel.text import list_some
+from kanmodel.training import baselines
 from kanmodel.training.assembly import LinearSamples, RelativeSamples, assemble, find_without_level
-from kanmodel.training.baselines import (
-    Forecast,
-    LinearPath,
-    Moments,
-    boosted_trees,
-    find_weaknesses,
-    persistence,
-    ridge,
-    seasonal_naive,
-)
+from kanmodel.training.baselines import Forecast, LinearPath, Moments
 from kanmodel.training.grids import refine_grids, refuse_without_knots
 from kanmodel.training.increments import fit_increments, refuse_increments
 from kanmodel.training.optimization import (
@@ -67,18 +59,18 @@ def fit(
 
     The weights are those of the epoch with the lowest validation error. Columns that a wide table can do without are
     left out first (`screening`), and a network that is worse than a ridge regression on the validation part is trained
-    once more beside a linear path (`baselines`); the better of the two is kept. The metrics are ``test_r2``,
-    ``test_mae`` (original units; means over the outputs), and on the same windows those of simple forecasts, ``…_r2``
-    and ``…_mae``: ``ridge`` unless windows have more than 2,048 values, ``lightgbm`` where it is installed and quick,
-    and, if the table has the values that they repeat, ``persistence`` and ``seasonal_naive``, with the steps of its
-    ``season``. ``left_out_windows`` counts windows left out for missing values, in total and by column. `announce` is
-    called with sentences about rows, windows and columns that are left out, and where the model is constant or not
-    better than a simple forecast.
+    once more beside a linear path (`baselines`); the better of the two is kept. `announce` is called with sentences
+    about what is left out, and where the model is constant or not better than a simple forecast.
 
-    Intervals, if there are levels of them, are trained after the forecasts, which they do not change, and calibrated on
-    the calibration part, on which no weight, scale or reference window depends. Their metrics are, of each level p,
-    ``test_coverage p``, the share of actual values inside, and ``test_winkler p``, the mean interval score (Gneiting
-    and Raftery 2007, eq. 43), original units; means over the outputs.
+    The metrics are ``test_r2`` and ``test_mae`` (original units; means over the outputs), and on the same windows
+    ``…_r2`` and ``…_mae`` of ``ridge``, unless windows have more than 2,048 values, of ``lightgbm`` where it is
+    installed and quick, and, if the table has the values that they repeat, of ``persistence`` and ``seasonal_naive``,
+    with the steps of its ``season``. ``left_out_windows`` counts windows left out for missing values.
+
+    Intervals are trained after the forecasts, which they do not change, and calibrated on the calibration part, on
+    which no weight, scale or reference window depends. Their metrics are, of each level p, ``test_coverage p``, the
+    share of actual values inside, and ``test_winkler p``, the mean interval score (Gneiting and Raftery 2007, eq. 43),
+    original units; means over the outputs.
 
     Raises:
         DataError: too few rows, a target constant in training or an output constant in the test part, or no epochs.
@@ -111,19 +103,14 @@ def fit(
         nodes = fit_increments(trained.network, options.intervals, trained.samples, data.parts, options, report)
         model = data.calibrate(model, options.intervals, "nodes", assemble(nodes, trained.samples))
     model = data.measure(model)
-    for sentence in find_weaknesses(model.metrics, table):
+    for sentence in baselines.find_weaknesses(model.metrics, table):
         announce(sentence)
     return model
 
 
 @dataclass(frozen=True)
 class FineTuning:
-    """A model before and after fine-tuning, with reference windows and metrics of the same table.
-
-    Attributes:
-        before: the model with the old weights.
-        after: the model with the new weights.
-    """
+    """A model before and after fine-tuning, with reference windows and metrics of the same table."""
 
     before: Forecaster
     after: Forecaster
@@ -196,11 +183,7 @@ class TrainingData:
     """
 
     def __init__(
-        self,
-        table: TrainingTable,
-        options: TrainingOptions,
-        levels: Sequence[float],
-        config: ModelConfig | None = None,
+        self, table: TrainingTable, options: TrainingOptions, levels: Sequence[float], config: ModelConfig | None = None
     ) -> None:
         share, blocks, self.table = options.validation_share, options.validation_blocks, table
         n_calibration = count_needed(levels[-1]) if levels else 0
@@ -224,7 +207,7 @@ class TrainingData:
     @cached_property
     def ridge(self) -> Forecast | None:
         """The ridge regression, model units."""
-        return ridge(self.moments, self.samples, self.parts.validation)
+        return baselines.ridge(self.moments, self.samples, self.parts.validation)
 
     def make_network(self, options: TrainingOptions, left_out: Sequence[int] = ()) -> Network:
         """A new network, without an effect of the features that are left out, by their numbers."""
@@ -269,10 +252,10 @@ class TrainingData:
         """Errors of the baselines on the test part, the number of windows of each part, and of those left out."""
         parts, scaling, test = self.parts, self.config.scaling, self.windows.choose(self.parts.test)
         targets, metrics, season = self.actual[parts.test], dict[str, float](), self._find_season()
-        forecasts: dict[str, Array | None] = {"persistence": persistence(self.table, test)}
+        forecasts: dict[str, Array | None] = {"persistence": baselines.persistence(self.table, test)}
         if season:
-            forecasts["seasonal_naive"] = seasonal_naive(test, season)
-        trees = boosted_trees(self.samples, parts.train, parts.validation)
+            forecasts["seasonal_naive"] = baselines.seasonal_naive(test, season)
+        trees = baselines.boosted_trees(self.samples, parts.train, parts.validation)
         for name, fitted in (("ridge", self.ridge), ("lightgbm", trees)):
             if fitted is not None:
                 forecasts[name] = fitted(parts.test) * scaling.output_scale + scaling.output_mean
@@ -297,7 +280,9 @@ class TrainingData:
             seasons = {"period": period}
         held = self.windows.choose(self.parts.validation)
         actual, scale = self.actual[self.parts.validation], self.config.scaling.output_scale
-        found = find_season(seasons, lambda steps: float(np.abs((seasonal_naive(held, steps) - actual) / scale).mean()))
+        found = find_season(
+            seasons, lambda steps: float(np.abs((baselines.seasonal_naive(held, steps) - actual) / scale).mean())
+        )
         return None if found is None else found[1]
 
 

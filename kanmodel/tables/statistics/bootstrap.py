@@ -81,10 +81,10 @@ class Bootstrap:
         share: size - share * total, window by window.
         """
         total = (sizes if of is None else of).sum(axis=1, keepdims=True)  # (n, 1)
-        value = _ratio(sizes.mean(axis=0), total.mean(axis=0))
+        value = divide(sizes.mean(axis=0), total.mean(axis=0))
 
         def resample(weights: Array, columns: NDArray[np.intp]) -> Array:
-            return _ratio(weights @ sizes[:, columns], weights @ total)
+            return divide(weights @ sizes[:, columns], weights @ total)
 
         return Estimate(value, *self._bounds(sizes - value * total, resample))
 
@@ -93,13 +93,13 @@ class Bootstrap:
         totals = [one.sum(axis=1, keepdims=True) for one in (sizes, others)]
         shares = [share_of(one) for one in (sizes, others)]
         series = [
-            _ratio(one, total.mean(axis=0)) - share * _ratio(total, total.mean(axis=0))
+            divide(one, total.mean(axis=0)) - share * divide(total, total.mean(axis=0))
             for one, total, share in zip((sizes, others), totals, shares, strict=True)
         ]
 
         def resample(weights: Array, columns: NDArray[np.intp]) -> Array:
-            share = _ratio(weights @ sizes[:, columns], weights @ totals[0])
-            return share - _ratio(weights @ others[:, columns], weights @ totals[1])
+            share = divide(weights @ sizes[:, columns], weights @ totals[0])
+            return share - divide(weights @ others[:, columns], weights @ totals[1])
 
         return Estimate(shares[0] - shares[1], *self._bounds(series[0] - series[1], resample))
 
@@ -152,11 +152,11 @@ def block_lengths(series: Array) -> Array:
 
 def share_of(sizes: Array) -> Array:
     """The value of `Bootstrap.share` of sizes (n, n_columns), without its interval."""
-    return _ratio(sizes.mean(axis=0), sizes.sum(axis=1, keepdims=True).mean(axis=0))
+    return divide(sizes.mean(axis=0), sizes.sum(axis=1, keepdims=True).mean(axis=0))
 
 
-def _ratio(numerator: Array, denominator: Array) -> Array:
-    """0 where the denominator is 0."""
-    shape = np.broadcast_shapes(numerator.shape, denominator.shape)
-    ratio: Array = np.divide(numerator, denominator, out=np.zeros(shape), where=denominator > 0)
+def divide(sums: Array, weights: Array, unknown: float = 0.0) -> Array:
+    """The ratio, or `unknown` where the weight is 0."""
+    shape = np.broadcast_shapes(sums.shape, weights.shape)
+    ratio: Array = np.divide(sums, weights, out=np.full(shape, unknown), where=weights > 0)
     return ratio

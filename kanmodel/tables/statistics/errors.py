@@ -133,12 +133,7 @@ def covered(lower: Array, upper: Array, actual: Array) -> Array:
 
 
 def measure_intervals(
-    levels: Sequence[float],
-    lower: Array,
-    upper: Array,
-    actual: Array,
-    groups: Groups | None = None,
-    n_groups: int = 1,
+    levels: Sequence[float], lower: Array, upper: Array, actual: Array, groups: Groups | None = None, n_groups: int = 1
 ) -> list[tuple[IntervalErrors, ...]]:
     """How the intervals of the forecasts in each group fit; groups as of `measure_errors`.
 

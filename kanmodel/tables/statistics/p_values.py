@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kanmodel.arrays import Array
+from kanmodel.tables.statistics.bootstrap import divide
 from kanmodel.tables.statistics.tally import Tally, population_stability
 
 Question = Literal["inputs", "use", "errors"]
@@ -126,11 +127,10 @@ def null_distributions(reference: Tally, length: int, beside: Tally | None = Non
     """
     spans = reference.spans(length)
     found = measure(spans, reference.without(spans) if beside is None else beside.total())
-    total = (reference if beside is None else beside).total()
+    total, tiny = (reference if beside is None else beside).total(), np.finfo(float).tiny
     n_names, n_levels = reference.sizes.shape[1], reference.intervals.shape[1]
-    size = _divide(total.sizes.sum(axis=1), total.explained).item()
-    error = FLOOR_ERROR * _divide(total.sizes_of_errors, total.known).item()
-    tiny = np.finfo(float).tiny
+    size = divide(total.sizes.sum(axis=1), total.explained, np.nan).item()
+    error = FLOOR_ERROR * divide(total.sizes_of_errors, total.known, np.nan).item()
     floors: dict[Question, list[float]] = {
         "inputs": [FLOOR_PSI] * reference.inputs.shape[1],
         "use": [FLOOR_SHARE] * n_names + [FLOOR_SHARE * size] * n_names,
@@ -143,7 +143,7 @@ def measure(current: Tally, reference: Tally) -> dict[Question, Array]:
     """The statistics of each block of one tally against that of another, or its only one, (n_blocks, n_items) each."""
 
     def change(of: Callable[[Tally], tuple[Array, Array]]) -> Array:
-        return _divide(*of(current)) - _divide(*of(reference))
+        return divide(*of(current), np.nan) - divide(*of(reference), np.nan)
 
     shares = change(lambda tally: (tally.sizes, tally.sizes.sum(axis=1, keepdims=True)))
     means = change(lambda tally: (tally.contributions, tally.explained[:, None]))
@@ -155,10 +155,3 @@ def measure(current: Tally, reference: Tally) -> dict[Question, Array]:
         "use": np.abs(np.hstack([shares, means])),
         "errors": np.column_stack([errors, np.abs(biases), -covered]),
     }
-
-
-def _divide(sums: Array, weights: Array) -> Array:
-    """NaN where the weight is 0."""
-    shape = np.broadcast_shapes(sums.shape, weights.shape)
-    found: Array = np.divide(sums, weights, out=np.full(shape, np.nan), where=weights > 0)
-    return found

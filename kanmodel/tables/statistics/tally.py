@@ -48,10 +48,7 @@ class Bins:
         return cls(np.vstack([low - margin, inner, high + margin]).T)
 
     def count(self, values: Array, blocks: Blocks | None = None, n_blocks: int = 1) -> tuple[Array, Array]:
-        """Counts and sums of values (n, n_columns) by block and bin, (n_blocks, n_columns, N_BINS) each.
-
-        `blocks` has the number of the block of each, (n,); by default all are in one.
-        """
+        """Counts and sums of values (n, n_columns) by block and bin, (n_blocks, n_columns, N_BINS); see `Tally.of`."""
         shape = n_blocks, len(self.edges), N_BINS
         places = np.stack([np.searchsorted(*pair) for pair in zip(self.edges, values.T, strict=True)])
         columns = np.arange(shape[1])[:, None] + shape[1] * (0 if blocks is None else blocks)
@@ -87,27 +84,16 @@ class Tally:
     @classmethod
     def of(
         cls,
-        bins: Bins,
-        newest: Array,
-        forecasts: Array,
-        contributions: Array,
-        errors: Array,
-        inside: Array,
-        blocks: Blocks | None = None,
+        bins: Bins,  # of the features, and then of the forecasts
+        newest: Array,  # values of the features at the newest step, (n, n_features)
+        forecasts: Array,  # (n,)
+        contributions: Array,  # (n, n_names)
+        errors: Array,  # forecast minus actual value, (n,)
+        inside: Array,  # 1 where an interval holds the actual value, or else 0, (n, n_levels)
+        blocks: Blocks | None = None,  # the number of the block of each, (n,); by default all are in one
         n_blocks: int = 1,
     ) -> Tally:
-        """Of n forecasts, in original units; NaN where a value is unknown.
-
-        Args:
-            bins: of the features, and then of the forecasts.
-            newest: values of the features at the newest step, (n, n_features).
-            forecasts: (n,).
-            contributions: (n, n_names); NaN where a forecast is not explained.
-            errors: forecast minus actual value, (n,).
-            inside: 1 where an interval holds the actual value, or else 0, (n, n_levels).
-            blocks: the number of the block of each, (n,); by default all are in one.
-            n_blocks: their number.
-        """
+        """Of n forecasts, in original units; NaN where a value is unknown."""
         counts, sums = bins.count(np.column_stack([newest, forecasts]), blocks, n_blocks)
         numbers = np.zeros(len(forecasts), dtype=np.int64) if blocks is None else blocks
 
@@ -192,16 +178,8 @@ def population_stability(counts: Array, others: Array) -> Array:
     both = counts + others
     together = both / np.maximum(both.sum(axis=-1, keepdims=True), 1)
     p, q = ((each + PRIOR * together) / (each.sum(axis=-1, keepdims=True) + PRIOR) for each in (counts, others))
-    ratio = np.divide(p, q, out=np.ones_like(p), where=both > 0)
-    index: Array = ((p - q) * np.log(ratio)).sum(axis=-1)
+    index: Array = ((p - q) * np.log(np.divide(p, q, out=np.ones_like(p), where=both > 0))).sum(axis=-1)
     return index
-
-
-def mean_of(counts: Array, sums: Array) -> Array:
-    """The mean of binned values, (...); NaN of none."""
-    n, total = counts.sum(axis=-1), sums.sum(axis=-1)
-    mean: Array = np.divide(total, n, out=np.full(n.shape, np.nan), where=n > 0)
-    return mean
 
 
 def wasserstein(counts: Array, sums: Array, others: Array, other_sums: Array) -> float:

@@ -178,7 +178,7 @@ def find_rows(rows, end, lookback, horizon):
     """The rows of the window that ends at a row, and of the targets, None where the table has none: row by row."""
     time, codes = rows.table.instants, rows.table.codes
     step, row, found = 0, end, {0: end}
-    while row + 1 < rows.n_rows and codes[row + 1] == codes[end] and step < rows.spec.ahead + horizon:
+    while row + 1 < len(rows.table) and codes[row + 1] == codes[end] and step < rows.spec.ahead + horizon:
         row += 1
         step += max(1, round(time[row] - time[row - 1] - 0.1))  # a step of 1.4 is one, and one of 30 is 30
         found[step] = row
@@ -204,7 +204,7 @@ def is_sample(rows, end, lookback, horizon):
 @given(holed_tables(), st.integers(1, 6), st.integers(1, 3))
 def test_samples_are_exactly_those_without_a_gap_and_a_missing_value(rows, lookback, horizon):
     """Each part has exactly the windows of the definition, and excluded windows are counted by column."""
-    found = [is_sample(rows, end, lookback, horizon) for end in range(rows.n_rows)]
+    found = [is_sample(rows, end, lookback, horizon) for end in range(len(rows.table))]
     expected = {
         part: [end for end, (_, whole) in enumerate(found) if whole and rows.split[end] == part] for part in PARTS
     }
