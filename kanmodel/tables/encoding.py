@@ -211,7 +211,7 @@ class Encoding:
         return {column.name: column.features for column in self.columns} | self._of_calendar
 
     @property
-    def numbers(self) -> dict[str, range]:
+    def feature_numbers(self) -> dict[str, range]:
         """Their numbers, likewise."""
         sizes, n = {name: len(features) for name, features in self.sources.items()}, 0
         return {name: range(n, n := n + size) for name, size in sizes.items()}

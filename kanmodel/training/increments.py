@@ -146,15 +146,12 @@ def _join_layer(joined: KANLayer, old: KANLayer, new: KANLayer, new_nodes: Tenso
         if name in joined.config.basis.per_input():
             tensor.copy_(of_new[name])
             continue
-        is_new = torch.zeros(len(tensor), dtype=torch.bool)
-        is_new[new_nodes] = True
-        tensor.zero_()
-        rows = tensor[~is_new]
-        if tensor.ndim == 1:
-            rows = of_old[name]
-        else:
-            rows[:, ~new_inputs] = of_old[name]
-        tensor[~is_new], tensor[new_nodes] = rows, of_new[name]
+        is_old = torch.ones(len(tensor), dtype=torch.bool)
+        is_old[new_nodes] = False
+        old_nodes, old_inputs = is_old.nonzero(), (~new_inputs).nonzero()[:, 0]
+        tensor[old_nodes[:, 0]] = 0
+        tensor[old_nodes[:, 0] if tensor.ndim == 1 else (old_nodes, old_inputs)] = of_old[name]
+        tensor[new_nodes] = of_new[name]
 
 
 @dataclass(frozen=True)

@@ -307,8 +307,12 @@ def _input_weights(network: nn.Module) -> list[nn.Parameter]:
 
 def _keep_zeros(network: nn.Module) -> list[RemovableHandle]:
     """Keeps inputs out that have no weight other than 0, until the hooks are removed."""
-    weights = {weight: (weight.detach() != 0).any(dim=0) for weight in _input_weights(network) if weight.requires_grad}
-    return [weight.register_hook(partial(torch.mul, acts)) for weight, acts in weights.items() if not acts.all()]  # type: ignore[no-untyped-call]
+    hooks = []
+    for weight in _input_weights(network):
+        acts = (weight.detach() != 0).any(dim=0)
+        if weight.requires_grad and not acts.all():
+            hooks.append(weight.register_hook(partial(torch.mul, acts)))  # type: ignore[no-untyped-call]
+    return hooks
 
 
 def sparsity_penalty(traces: tuple[LayerTrace, ...], n_outputs: int = 1) -> Tensor:

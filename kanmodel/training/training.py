@@ -303,7 +303,7 @@ def _screen(
     data: TrainingData, samples: Samples, options: TrainingOptions, report: Report, announce: Announce
 ) -> list[int]:
     """The features of columns that the forecaster can do without, by their numbers."""
-    ranges = data.table.spec.encoding.numbers
+    ranges = data.table.spec.encoding.feature_numbers
     names, columns = list(ranges), list(map(list, ranges.values()))
     if not (len(columns) > MOST_COLUMNS if options.screen is None else options.screen):
         return []
