@@ -18,12 +18,12 @@ from torch import Tensor
 from torch.nn.functional import softplus
 from torch.utils._pytree import tree_flatten, tree_map_only
 
-from kanmodel.importers.parts import Layer
+from kanmodel.importers.layers.submodules import Layer
 from kanmodel.network.bases import BSpline, Line
 from kanmodel.network.config import LayerConfig
 
 if TYPE_CHECKING:
-    from kanmodel.importers.tracing import GraphTracer
+    from kanmodel.importers.tracing.tracer import GraphTracer
 
 MAX_MATRIX = 1 << 20  # values of the matrix of a linear function
 MAX_SORTED = 64  # values of a sort, which takes as many turns

@@ -17,12 +17,12 @@ from torch import nn
 from kanmodel.attribution.ledger import explain_windows
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError
+from kanmodel.importers.files.manifest import ModelSpec
+from kanmodel.importers.files.source import Source, open_source
 from kanmodel.importers.from_file import describe_file, from_file
 from kanmodel.importers.from_torch import from_torch, read_live
-from kanmodel.importers.manifest import ModelSpec
-from kanmodel.importers.samples import state_call
-from kanmodel.importers.source import Source, open_source
-from kanmodel.importers.structure import find_structure
+from kanmodel.importers.search.samples import state_call
+from kanmodel.importers.search.structure import find_structure
 from kanmodel.network.chain import Network
 from kanmodel.onnx.export import export_onnx
 

@@ -15,12 +15,12 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils._pytree import tree_leaves
 
 from kanmodel.errors import CheckpointError
-from kanmodel.importers import assembly
-from kanmodel.importers.layers import find_parts, find_recurrent
-from kanmodel.importers.parts import Item, Metadata, Norm, RecurrentSubmodule, Submodule, keys_under
-from kanmodel.importers.source import Module
-from kanmodel.importers.structure import TORCH
-from kanmodel.importers.tracing import CELL, LONGEST, VIRTUAL, GraphTracer, Loop
+from kanmodel.importers.files.source import Module
+from kanmodel.importers.layers.known import find_parts, find_recurrent
+from kanmodel.importers.layers.submodules import Item, Metadata, Norm, RecurrentSubmodule, Submodule, keys_under
+from kanmodel.importers.search import assembly
+from kanmodel.importers.search.structure import TORCH
+from kanmodel.importers.tracing.tracer import CELL, LONGEST, VIRTUAL, GraphTracer, Loop
 from kanmodel.network.config import Transform
 
 BETWEEN = 1e-4  # of the spread of the values that leave a part, in the type of the module

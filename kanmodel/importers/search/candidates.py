@@ -18,10 +18,10 @@ from torch import Tensor
 
 from kanmodel.arrays import Array
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.assembly import READ_OUT, Function, activation, part_function
-from kanmodel.importers.parts import AnySubmodule, activation_slot, number_between
-from kanmodel.importers.samples import TINY, Comparison, Samples
-from kanmodel.importers.structure import INPUTS, OUTPUT, PREDICTIONS, READOUT, Candidate, SearchSpace, Structure
+from kanmodel.importers.layers.submodules import AnySubmodule, activation_slot, number_between
+from kanmodel.importers.search.assembly import READ_OUT, Function, activation, part_function
+from kanmodel.importers.search.samples import TINY, Comparison, Samples
+from kanmodel.importers.search.structure import INPUTS, OUTPUT, PREDICTIONS, READOUT, Candidate, SearchSpace, Structure
 
 ACTIVATIONS = ("relu", "tanh", "silu", "gelu", "elu", "sigmoid", "leaky_relu", "softplus")
 RARE = ("selu", "mish", "hardswish", "relu6", "softsign", "leaky_relu(0.1)", "leaky_relu(0.2)", "gelu_tanh")

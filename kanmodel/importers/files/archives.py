@@ -22,7 +22,14 @@ import torch
 from torch import Tensor
 
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.pickles import HASH_MODULUS, GlobalName, Placeholder, name_reference, read_pickle, refuse_hidden
+from kanmodel.importers.files.pickles import (
+    HASH_MODULUS,
+    GlobalName,
+    Placeholder,
+    name_reference,
+    read_pickle,
+    refuse_hidden,
+)
 
 ZIP_START = b"PK\x03\x04"
 LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the first pickle, a number, without its protocol and frame

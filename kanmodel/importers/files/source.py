@@ -21,12 +21,12 @@ from torch import Tensor
 
 from kanmodel.checkpoint import DOCUMENT_KEY, MAX_BYTES
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.archives import ZIP_START, is_legacy, read_archive
-from kanmodel.importers.documents import naming, read_bounded
-from kanmodel.importers.pickles import GlobalName, Placeholder
+from kanmodel.importers.files.archives import ZIP_START, is_legacy, read_archive
+from kanmodel.importers.files.documents import naming, read_bounded
+from kanmodel.importers.files.pickles import GlobalName, Placeholder
 
 if TYPE_CHECKING:
-    from kanmodel.importers.exported import Program
+    from kanmodel.importers.files.exported import Program
 
 MAX_TENSOR_BYTES = 1 << 28  # of all weights together
 HDF5_START = b"\x89HDF\r\n"

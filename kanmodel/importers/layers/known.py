@@ -19,16 +19,16 @@ from numpy.polynomial import chebyshev
 from torch import Tensor
 
 from kanmodel.errors import CheckpointError
-from kanmodel.importers import parts
-from kanmodel.importers.parts import Chosen, Layer, Metadata, Norm, RecurrentSubmodule, Submodule, Tensors
-from kanmodel.importers.pickles import GlobalName
-from kanmodel.importers.spline_layers import (
+from kanmodel.importers.files.pickles import GlobalName
+from kanmodel.importers.layers import submodules as parts
+from kanmodel.importers.layers.splines import (
     read_efficient_kan,
     read_pykan,
     read_pykan_layer,
     read_torchkan,
     read_uniform,
 )
+from kanmodel.importers.layers.submodules import Chosen, Layer, Metadata, Norm, RecurrentSubmodule, Submodule, Tensors
 from kanmodel.network.bases import Basis, Chebyshev, Fourier, Gaussian, Line, MexicanHat, Sech2
 from kanmodel.network.config import Cell, LayerConfig, RecurrentConfig, SymbolicEdge, Transform
 from kanmodel.network.functions import FUNCTIONS

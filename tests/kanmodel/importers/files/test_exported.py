@@ -18,7 +18,7 @@ from wired import FEATURES, WIRED, forecast, make_wired, random_walks
 
 import kanmodel
 from kanmodel.errors import CheckpointError, KanscopeError
-from kanmodel.importers import exported
+from kanmodel.importers.files import exported
 from kanmodel.importers.from_file import describe_file
 
 MODEL = "m/models/model.json"

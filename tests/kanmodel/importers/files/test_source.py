@@ -9,9 +9,9 @@ from goldens import FOLDER
 from torch import nn
 
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.archives import read_archive
-from kanmodel.importers.pickles import GlobalName, Placeholder
-from kanmodel.importers.source import MAX_DEPTH, is_module, open_source, read_module
+from kanmodel.importers.files.archives import read_archive
+from kanmodel.importers.files.pickles import GlobalName, Placeholder
+from kanmodel.importers.files.source import MAX_DEPTH, is_module, open_source, read_module
 
 GLUE = FOLDER / "import" / "glue"
 

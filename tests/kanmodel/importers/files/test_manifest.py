@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.documents import read_array
-from kanmodel.importers.manifest import read_manifest
+from kanmodel.importers.files.documents import read_array
+from kanmodel.importers.files.manifest import read_manifest
 
 LEAST = "features: [a, {name: b, unit: K}]\ntargets: [y]\nlookback: 3\nreference: w.npy\n"
 SCALING = {"mean": [1, 2], "std": [3, 0], "target_mean": [4], "target_std": [5]}

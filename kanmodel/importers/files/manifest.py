@@ -22,7 +22,7 @@ from kanmodel.errors import (
     check_number,
     check_text,
 )
-from kanmodel.importers.documents import read_document
+from kanmodel.importers.files.documents import read_document
 from kanmodel.network.config import BASE_FUNCTIONS, Groups, read_record
 from kanmodel.network.functions import ACTIVATIONS
 from kanmodel.tables.columns import Column, Feature, Target

@@ -8,10 +8,10 @@ import torch
 from goldens import FOLDER, load_arrays
 
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.assembly import make_layer
-from kanmodel.importers.manifest import ModelSpec
-from kanmodel.importers.source import Source
-from kanmodel.importers.structure import find_structure
+from kanmodel.importers.files.manifest import ModelSpec
+from kanmodel.importers.files.source import Source
+from kanmodel.importers.search.assembly import make_layer
+from kanmodel.importers.search.structure import find_structure
 from kanmodel.network.bases import Gaussian
 from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, RecurrentConfig, Transform, width_of

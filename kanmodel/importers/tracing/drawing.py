@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kanmodel.importers import assembly
-from kanmodel.importers.parts import Item, Layer, Norm, RecurrentSubmodule
+from kanmodel.importers.layers.submodules import Item, Layer, Norm, RecurrentSubmodule
+from kanmodel.importers.search import assembly
 from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, RecurrentConfig, Transform
 from kanmodel.network.functions import ACTIVATIONS

@@ -24,12 +24,12 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from kanmodel.checkpoint import MAX_BYTES
 from kanmodel.errors import CheckpointError, quote
-from kanmodel.importers.archives import STORAGE_DTYPES, ZIP_START, Storage, open_zip, read_archive, read_member
-from kanmodel.importers.documents import naming, read_bounded
-from kanmodel.importers.layers import find_parts
-from kanmodel.importers.parts import Metadata
-from kanmodel.importers.rules import COMPOSITES, RULES
-from kanmodel.importers.source import Source, open_source, read_source, read_tensors
+from kanmodel.importers.files.archives import STORAGE_DTYPES, ZIP_START, Storage, open_zip, read_archive, read_member
+from kanmodel.importers.files.documents import naming, read_bounded
+from kanmodel.importers.files.source import Source, open_source, read_source, read_tensors
+from kanmodel.importers.layers.known import find_parts
+from kanmodel.importers.layers.submodules import Metadata
+from kanmodel.importers.tracing.rules import COMPOSITES, RULES
 
 MODEL, WEIGHTS, CONSTANTS = "models/model.json", "data/weights/", "data/constants/"
 MAX_DOCUMENT_BYTES = 1 << 26

@@ -14,10 +14,10 @@ from torch import nn
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError
+from kanmodel.importers.files.manifest import read_manifest
 from kanmodel.importers.from_file import import_checkpoint
-from kanmodel.importers.layers import INV_DENOMINATORS
-from kanmodel.importers.manifest import read_manifest
-from kanmodel.importers.samples import ROUNDING, Bounds
+from kanmodel.importers.layers.known import INV_DENOMINATORS
+from kanmodel.importers.search.samples import ROUNDING, Bounds
 
 FILES = FOLDER / "import"
 LAST_LAYER = {"fc_kan.layers.1.base_weight", "fc_kan.layers.1.spline_weight"}

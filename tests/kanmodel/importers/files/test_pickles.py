@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 from thorough import examples
 
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.archives import BUILDERS, read_archive, tensor_functions
-from kanmodel.importers.pickles import MAX_CHOSEN_KEYS, GlobalName, Placeholder, read_pickle
+from kanmodel.importers.files.archives import BUILDERS, read_archive, tensor_functions
+from kanmodel.importers.files.pickles import MAX_CHOSEN_KEYS, GlobalName, Placeholder, read_pickle
 
 FILES = FOLDER / "import"
 N_MUTATED = examples(400)
@@ -214,7 +214,7 @@ WATCHED = """
     import copyreg, json, os, sys
     from pathlib import Path
     from kanmodel.errors import CheckpointError
-    from kanmodel.importers.source import open_source
+    from kanmodel.importers.files.source import open_source
 
     copyreg.add_extension("os", "system", 5)  # so that an extension code of the files would run something
     events, path = [], None

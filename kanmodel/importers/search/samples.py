@@ -16,9 +16,8 @@ from torch import Tensor
 
 from kanmodel.arrays import Array, take_windows
 from kanmodel.errors import CheckpointError, ConfigError, DataError
-from kanmodel.importers.assembly import assemble
-from kanmodel.importers.documents import TableReader, is_table, read_array
-from kanmodel.importers.manifest import (
+from kanmodel.importers.files.documents import TableReader, is_table, read_array
+from kanmodel.importers.files.manifest import (
     DEFAULT_TOLERANCE,
     LACKS,
     Check,
@@ -27,7 +26,8 @@ from kanmodel.importers.manifest import (
     parse_call,
     unnamed_targets,
 )
-from kanmodel.importers.structure import INPUTS, PREDICTIONS, UNIT_WORDS, Candidate
+from kanmodel.importers.search.assembly import assemble
+from kanmodel.importers.search.structure import INPUTS, PREDICTIONS, UNIT_WORDS, Candidate
 from kanmodel.network.bases import Line
 from kanmodel.network.config import Groups, ModelConfig, plain_layers
 from kanmodel.tables.columns import Feature, Scaling

@@ -18,9 +18,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.archives import STORAGE_DTYPES, read_archive
-from kanmodel.importers.pickles import GlobalName, Placeholder
-from kanmodel.importers.source import is_module, open_source, read_module
+from kanmodel.importers.files.archives import STORAGE_DTYPES, read_archive
+from kanmodel.importers.files.pickles import GlobalName, Placeholder
+from kanmodel.importers.files.source import is_module, open_source, read_module
 
 FILES = FOLDER / "import"
 UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)

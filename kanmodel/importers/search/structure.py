@@ -9,10 +9,11 @@ from itertools import islice
 from math import prod
 
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.assembly import Chain, step_of
-from kanmodel.importers.layers import INV_DENOMINATORS, RADIAL_LIBRARIES, find_parts, find_recurrent
-from kanmodel.importers.manifest import FLAT_READOUTS, LIBRARIES, NONE, READOUTS, ModelSpec
-from kanmodel.importers.parts import (
+from kanmodel.importers.files.manifest import FLAT_READOUTS, LIBRARIES, NONE, READOUTS, ModelSpec
+from kanmodel.importers.files.pickles import GlobalName
+from kanmodel.importers.files.source import Source, describe
+from kanmodel.importers.layers.known import INV_DENOMINATORS, RADIAL_LIBRARIES, find_parts, find_recurrent
+from kanmodel.importers.layers.submodules import (
     AnySubmodule,
     Choices,
     Item,
@@ -22,8 +23,7 @@ from kanmodel.importers.parts import (
     activation_of,
     activation_slot,
 )
-from kanmodel.importers.pickles import GlobalName
-from kanmodel.importers.source import Source, describe
+from kanmodel.importers.search.assembly import Chain, step_of
 from kanmodel.network.config import ModelConfig
 
 MAX_ORDERS = 64

@@ -27,10 +27,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from kanmodel.errors import KanscopeError, UnreadableModelError
-from kanmodel.importers.drawing import Drawing
-from kanmodel.importers.exported import Step
-from kanmodel.importers.parts import Layer, Norm, RecurrentSubmodule
-from kanmodel.importers.rules import COMPOSITES, RULES, UNKNOWN, NoOperationError
+from kanmodel.importers.files.exported import Step
+from kanmodel.importers.layers.submodules import Layer, Norm, RecurrentSubmodule
+from kanmodel.importers.tracing.drawing import Drawing
+from kanmodel.importers.tracing.rules import COMPOSITES, RULES, UNKNOWN, NoOperationError
 from kanmodel.network.config import RecurrentConfig
 from kanmodel.network.operations import MAX_NODES, Node, Shape, runs_of
 

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from kanmodel.errors import CheckpointError
-from kanmodel.importers import parts
-from kanmodel.importers.manifest import Arities, PykanConfig, parse_pykan_config
-from kanmodel.importers.parts import Chosen, Item, Layer, Metadata, Norm, Submodule, Tensors
-from kanmodel.importers.source import N_ENTERING
+from kanmodel.importers.files.manifest import Arities, PykanConfig, parse_pykan_config
+from kanmodel.importers.files.source import N_ENTERING
+from kanmodel.importers.layers import submodules as parts
+from kanmodel.importers.layers.submodules import Chosen, Item, Layer, Metadata, Norm, Submodule, Tensors
 from kanmodel.network import splines
 from kanmodel.network.bases import BSpline
 from kanmodel.network.config import LayerConfig, SymbolicEdge, Transform

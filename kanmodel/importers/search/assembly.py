@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kanmodel.importers.manifest import NONE
-from kanmodel.importers.parts import AnySubmodule, Chosen, Item, Layer, Norm, RecurrentSubmodule
+from kanmodel.importers.files.manifest import NONE
+from kanmodel.importers.layers.submodules import AnySubmodule, Chosen, Item, Layer, Norm, RecurrentSubmodule
 from kanmodel.network.bases import Line
 from kanmodel.network.chain import FrozenLayers, Network
 from kanmodel.network.config import LayerConfig, ModelConfig, Transform

@@ -15,16 +15,16 @@ from torch import nn
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError
-from kanmodel.importers import search as searching
-from kanmodel.importers.assembly import fold
+from kanmodel.importers.files.manifest import NONE, ModelSpec, parse_manifest, read_manifest
+from kanmodel.importers.files.source import Source
 from kanmodel.importers.from_file import from_file, import_checkpoint
-from kanmodel.importers.layers import find_parts
-from kanmodel.importers.manifest import NONE, ModelSpec, parse_manifest, read_manifest
-from kanmodel.importers.parts import Layer, Metadata, Norm, activation_slot
-from kanmodel.importers.samples import Samples, make_shapes
-from kanmodel.importers.search import ACTIVATIONS, search
-from kanmodel.importers.source import Source
-from kanmodel.importers.structure import OUTPUT, READOUT, Candidate, Structure, find_structure
+from kanmodel.importers.layers.known import find_parts
+from kanmodel.importers.layers.submodules import Layer, Metadata, Norm, activation_slot
+from kanmodel.importers.search.assembly import fold
+from kanmodel.importers.search.candidates import ACTIVATIONS, search
+from kanmodel.importers.search.candidates import candidates as searching
+from kanmodel.importers.search.samples import Samples, make_shapes
+from kanmodel.importers.search.structure import OUTPUT, READOUT, Candidate, Structure, find_structure
 from kanmodel.network.bases import Line
 from kanmodel.network.config import LayerConfig, ModelConfig, Transform, plain_layers
 from kanmodel.tables.columns import Feature, Target

@@ -13,9 +13,9 @@ from itertools import product
 from torch import Tensor
 
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.manifest import ModelSpec
-from kanmodel.importers.pickles import GlobalName, Placeholder
-from kanmodel.importers.source import Module
+from kanmodel.importers.files.manifest import ModelSpec
+from kanmodel.importers.files.pickles import GlobalName, Placeholder
+from kanmodel.importers.files.source import Module
 from kanmodel.network.config import LAYER_NORM_EPS, LayerConfig, RecurrentConfig, Transform
 from kanmodel.network.functions import ACTIVATIONS
 
