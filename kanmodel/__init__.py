@@ -32,8 +32,12 @@ _NAMES = {  # by module
     "monitoring.trust": "Trust WindowTrust",
     "alternatives.what_if": "Curve WhatIf",
     "model": "Model",
-    "origins": "fine_tune from_darts from_file from_neuralforecast from_pytorch_forecasting from_torch "
-    "load prepare train",
+    "importers.from_file": "from_file",
+    "importers.from_torch": "from_torch",
+    "importers.libraries.darts": "from_darts",
+    "importers.libraries.neuralforecast": "from_neuralforecast",
+    "importers.libraries.pytorch_forecasting": "from_pytorch_forecasting",
+    "origins": "fine_tune load prepare train",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = sorted(_HOMES)

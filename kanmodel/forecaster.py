@@ -307,7 +307,7 @@ class Forecaster:
         """The config's scaling, original units <-> model units."""
         return self.config.scaling
 
-    def with_config(self, config: ModelConfig) -> Forecaster:
+    def with_config(self, config: ModelConfig) -> Self:
         """The same weights with another config of the same architecture, such as other groups; not saved yet."""
         with torch.inference_mode(False):
             network = Network.of(config)

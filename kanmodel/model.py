@@ -329,7 +329,7 @@ class Model(Forecaster, Questions, Result):
         Raises:
             ConfigError: they are not groups of its features.
         """
-        return Model.of(self.with_config(replace(self.config, groups=groups)), self.name)
+        return self.with_config(replace(self.config, groups=groups))
 
     def save(self, path: str | Path) -> Model:
         """Writes the checkpoint; an existing file is replaced atomically.

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 from warnings import warn
 
 import numpy as np
-from torch import nn
 
 from kanmodel.checkpoint import load_checkpoint
 from kanmodel.computing import Progress, reporting
@@ -89,64 +88,6 @@ def prepare(path: str | Path, *, progress: Progress = False) -> Model:
     with reporting(progress):
         write_prepared(model, Path(path))
     return load(path)
-
-
-@checked
-def from_torch(net: nn.Module, *, windows: Any, features: Sequence[str], **options: Any) -> Model:
-    """Converts a trained module to a model, and verifies that both predict the same on all windows.
-
-    See `kanmodel.importers.from_torch.from_torch` for options and errors.
-    """
-    from kanmodel.importers import from_torch as importer  # here, because it imports yaml
-
-    return Model.of(importer.from_torch(net, windows=windows, features=features, **options))
-
-
-@checked
-def from_file(path: str | Path, *, windows: Any, predictions: Any, features: Sequence[str], **options: Any) -> Model:
-    """Converts a file of torch.save or safetensors to a model, verified by the original model's predictions.
-
-    See `kanmodel.importers.from_file.from_file` for options and errors.
-    """
-    from kanmodel.importers import from_file as importer  # here, because it imports yaml
-
-    loaded = importer.from_file(path, windows=windows, predictions=predictions, features=features, **options)
-    return Model.of(loaded, Path(path).stem)
-
-
-@checked
-def from_darts(model: Any, series: Any = None, **options: Any) -> Model:
-    """Converts a fitted model of darts on torch, or the file of its `save`, to one that forecasts what `predict` does.
-
-    See `kanmodel.importers.libraries.darts.from_darts` for options and errors.
-    """
-    from kanmodel.importers.libraries import darts as importer  # here, because it imports yaml
-
-    return Model.of(importer.from_darts(model, series, **options))
-
-
-@checked
-def from_neuralforecast(nf: Any, model: str | None = None, **options: Any) -> Model:
-    """Converts a model of a fitted `NeuralForecast`, or of the folder that it was saved to, with all of its scalers.
-
-    The model forecasts what `NeuralForecast.predict` does on the windows of its dataset. See
-    `kanmodel.importers.libraries.neuralforecast.from_neuralforecast` for options and errors.
-    """
-    from kanmodel.importers.libraries import neuralforecast as importer  # here, because it imports yaml
-
-    loaded = importer.from_neuralforecast(nf, model, **options)
-    return Model.of(loaded, model or "model")
-
-
-@checked
-def from_pytorch_forecasting(model: Any, dataset: Any, **options: Any) -> Model:
-    """Converts a fitted model of pytorch-forecasting to one that forecasts what `predict` does on its dataset.
-
-    See `kanmodel.importers.libraries.pytorch_forecasting.from_pytorch_forecasting` for options and errors.
-    """
-    from kanmodel.importers.libraries import pytorch_forecasting as importer  # here, because it imports yaml
-
-    return Model.of(importer.from_pytorch_forecasting(model, dataset, **options))
 
 
 @with_options()

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 
 from kanmodel.errors import CheckpointError, ConfigError, checked
-from kanmodel.forecaster import Forecaster, Provenance, Reference
+from kanmodel.forecaster import Provenance, Reference
 from kanmodel.importers.files.documents import TOLERANCE, TableReader, naming
 from kanmodel.importers.files.exported import Program, open_file
 from kanmodel.importers.files.manifest import LIBRARIES, NONE, Manifest, ModelSpec
@@ -45,6 +45,7 @@ from kanmodel.importers.search.samples import (
     state_call,
 )
 from kanmodel.importers.search.structure import INPUTS, OUTPUT, PREDICTIONS, READOUT, UNIT_WORDS, find_structure
+from kanmodel.model import Model
 from kanmodel.network.chain import Network
 from kanmodel.network.config import Groups
 from kanmodel.tables.columns import Column
@@ -70,7 +71,7 @@ def from_file(
     fixed: Sequence[str] = (),
     tolerance: float = TOLERANCE,
     strict: bool = False,
-) -> Forecaster:
+) -> Model:
     """Converts a file of torch.save or safetensors to a model, using the original model's predictions.
 
     The predictions determine everything that the file leaves open: the readout, activations, the base function of
@@ -109,7 +110,7 @@ def from_file(
 class Imported:
     """An imported model, ready to save, predict and explain."""
 
-    model: Forecaster
+    model: Model
     name: str  # in the manifest, or that of the file
     found: str  # what the file left open and how it was decided, in words
     comparison: Comparison | None  # the largest difference from the check; None without one
@@ -173,11 +174,12 @@ def import_weights(
     targets = None if samples.targets is None else samples.targets[kept]
     if targets is not None and of_predictions == "scaled":
         targets = targets * samples.scaling.output_scale + samples.scaling.output_mean
-    model = Forecaster(solution.network, Reference(windows, solution.network.config, targets), {}, provenance)
+    reference, of_file = Reference(windows, solution.network.config, targets), Path(source.name).stem
+    model = Model(solution.network, reference, {}, provenance, name=of_file)
     if not bool(torch.isfinite(model.reference_outputs).all()):
         name = samples.reference_name
         raise CheckpointError(f"{source.name} has a forecast that is not finite for a window of {name}")
-    return Imported(model, Path(source.name).stem, found, comparison if samples.has_check else None, solution.result)
+    return Imported(model, of_file, found, comparison if samples.has_check else None, solution.result)
 
 
 def _read_weights(

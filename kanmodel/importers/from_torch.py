@@ -20,12 +20,13 @@ from torch import Tensor, nn
 
 from kanmodel.arrays import Array
 from kanmodel.errors import CheckpointError, ConfigError, UnreadableModelError, checked
-from kanmodel.forecaster import Forecaster, Provenance, Reference
+from kanmodel.forecaster import Provenance, Reference
 from kanmodel.importers.files.pickles import GlobalName
 from kanmodel.importers.files.source import BOOKKEEPING, MAX_DEPTH, N_ENTERING, Module
 from kanmodel.importers.search import assembly, samples
 from kanmodel.importers.tracing.leaves import replace_calls
 from kanmodel.importers.tracing.tracer import GraphTracer, pick_output
+from kanmodel.model import Model
 from kanmodel.network.chain import Network
 from kanmodel.network.config import Groups, ModelConfig
 from kanmodel.tables.columns import Scaling
@@ -56,7 +57,7 @@ def from_torch(
     integer: Sequence[str] = (),
     fixed: Sequence[str] = (),
     output: str | int | None = None,
-) -> Forecaster:
+) -> Model:
     """Makes a model of a trained module, which must forecast the same on all windows, to 1e-5 of their spread.
 
     Windows, targets and everything that the model will say are in original units. With a `scaling` the module is given
@@ -135,7 +136,7 @@ def from_torch(
         relative_difference=found.relative,
     )
     reference = Reference(network.config.scaling.features_to_model(x[kept]), network.config, true)
-    return Forecaster(network, reference, {}, provenance)
+    return Model(network, reference, {}, provenance)
 
 
 @dataclass(frozen=True)

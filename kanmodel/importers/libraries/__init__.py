@@ -15,21 +15,24 @@ What holds for each of them:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import version
+from inspect import Parameter, signature
 from types import ModuleType
-from typing import TypedDict
+from typing import TypedDict, TypeVar
 
 from torch import nn
 
 from kanmodel.arrays import Array
 from kanmodel.errors import CheckpointError, KanscopeError, UnknownNameError
-from kanmodel.forecaster import Forecaster
 from kanmodel.importers.from_torch import from_torch
+from kanmodel.model import Model
 from kanmodel.network.config import Groups
+
+Reader = TypeVar("Reader", bound=Callable[..., Model])
 
 
 class Options(TypedDict, total=False):
@@ -46,6 +49,19 @@ class Options(TypedDict, total=False):
     groups: Groups | None
     integer: Sequence[str]
     fixed: Sequence[str]
+
+
+def with_options(function: Reader) -> Reader:
+    """Puts the members of `Options` in place of ``**options`` in the signature of a reader."""
+    own = signature(function)
+    parameters = [each for each in own.parameters.values() if each.kind is not Parameter.VAR_KEYWORD]
+    for name, hint in Options.__annotations__.items():
+        default = () if "Sequence" in str(hint) else None
+        parameters.append(
+            Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=getattr(hint, "__forward_arg__", hint))
+        )
+    function.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return function
 
 
 @dataclass(frozen=True)
@@ -75,7 +91,7 @@ class Windows:
     times: tuple[str, ...] | None = None
 
 
-def read_fitted(package: str, model: object, predict: nn.Module, windows: Windows, options: Options) -> Forecaster:
+def read_fitted(package: str, model: object, predict: nn.Module, windows: Windows, options: Options) -> Model:
     """Traces what a package's `predict` does with windows, for a model of its; raises as `from_torch`."""
     units = options.get("units") or {}
     found = from_torch(

@@ -15,14 +15,23 @@ from torch import Tensor, nn
 
 from kanmodel.arrays import Array
 from kanmodel.errors import CheckpointError, UnreadableModelError, check_count, checked
-from kanmodel.forecaster import Forecaster
-from kanmodel.importers.libraries import Options, Windows, import_library, read_fitted, refusing, with_quantiles
+from kanmodel.importers.libraries import (
+    Options,
+    Windows,
+    import_library,
+    read_fitted,
+    refusing,
+    with_options,
+    with_quantiles,
+)
 from kanmodel.importers.search.samples import N_REFERENCE
+from kanmodel.model import Model
 from kanmodel.tables.statistics.choose import choose_evenly
 
 COVARIATES = ("past_covariates", "future_covariates")  # arguments of darts
 
 
+@with_options
 @checked
 def from_darts(
     model: Any,
@@ -35,7 +44,7 @@ def from_darts(
     past_covariates_scaler: Any = None,
     future_covariates_scaler: Any = None,
     **options: Unpack[Options],
-) -> Forecaster:
+) -> Model:
     """Converts a fitted model of darts on torch to one that forecasts what `predict` returns.
 
     See `kanmodel.importers.libraries` for what holds for all libraries. A window has `input_chunk_length` rows, and

@@ -18,16 +18,25 @@ from torch import Tensor, nn
 
 from kanmodel.arrays import Array, count_before
 from kanmodel.errors import CheckpointError, UnknownNameError, UnreadableModelError, checked, quote
-from kanmodel.forecaster import Forecaster
 from kanmodel.importers.from_torch import TOLERANCE, unchanged
-from kanmodel.importers.libraries import Options, Windows, import_library, read_fitted, refusing, with_quantiles
+from kanmodel.importers.libraries import (
+    Options,
+    Windows,
+    import_library,
+    read_fitted,
+    refusing,
+    with_options,
+    with_quantiles,
+)
 from kanmodel.importers.search.samples import N_REFERENCE
+from kanmodel.model import Model
 from kanmodel.tables.statistics.choose import choose_evenly
 
 MASK = "available_mask"  # the library's column that says whether a row is there
 MAD_OF_STD = 0.6744897501960817  # as the library has it, of a normal distribution
 
 
+@with_options
 @torch.inference_mode(False)
 @checked
 def from_neuralforecast(
@@ -38,7 +47,7 @@ def from_neuralforecast(
     static: Any = None,
     series: Any = None,
     **options: Unpack[Options],
-) -> Forecaster:
+) -> Model:
     """Converts a model of a fitted `NeuralForecast`, with its scalers, to one that forecasts what `predict` returns.
 
     See `kanmodel.importers.libraries` for what holds for all libraries. A window has `input_size` rows, one more if
@@ -110,7 +119,7 @@ def _choose_model(nf: Any, name: str | None) -> Any:
     return nf.models[0 if name is None else names.index(name)]
 
 
-def _compare_samples(model: Forecaster, one: Array, other: Array) -> None:
+def _compare_samples(model: Model, one: Array, other: Array) -> None:
     """Refuses means of distributions that differ from two forecasts by samples more than these from each other."""
     means = model.predict(model.scaling.features_to_original(model.reference.scaled))
     noise = np.sqrt(np.square(one - other).mean(axis=0))

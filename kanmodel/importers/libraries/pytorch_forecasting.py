@@ -17,15 +17,24 @@ from torch import Tensor, nn
 
 from kanmodel.arrays import Array
 from kanmodel.errors import CheckpointError, UnreadableModelError, checked
-from kanmodel.forecaster import Forecaster
 from kanmodel.importers.from_torch import unchanged
-from kanmodel.importers.libraries import Options, Windows, import_library, read_fitted, refusing, with_quantiles
+from kanmodel.importers.libraries import (
+    Options,
+    Windows,
+    import_library,
+    read_fitted,
+    refusing,
+    with_options,
+    with_quantiles,
+)
 from kanmodel.importers.search.samples import N_REFERENCE
+from kanmodel.model import Model
 from kanmodel.tables.statistics.choose import choose_evenly
 
 
+@with_options
 @checked
-def from_pytorch_forecasting(model: Any, dataset: Any, **options: Unpack[Options]) -> Forecaster:
+def from_pytorch_forecasting(model: Any, dataset: Any, **options: Unpack[Options]) -> Model:
     """Converts a fitted model of pytorch-forecasting to one that forecasts what its `predict` returns.
 
     See `kanmodel.importers.libraries` for what holds for all libraries. The windows are those of the dataset that have
