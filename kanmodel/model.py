@@ -57,10 +57,11 @@ from kanmodel.result import ModelResult, Result, Table
 from kanmodel.structure import pruning
 from kanmodel.structure.ablation import Ablation, Size, extract_pruned, extract_subnetwork, measure_size
 from kanmodel.structure.curves import Edge, Span, sample_edges
+from kanmodel.structure.edges import TopologyEdge, find_edge, find_edge_key
 from kanmodel.structure.importance import Importance, add_groups, measure_importance
 from kanmodel.structure.model_comparison import ModelComparison
 from kanmodel.structure.pruning import Fidelity, FidelityPoint, Fill, Metric, Pruning, PruningRule, Thresholds
-from kanmodel.structure.topology import Topology, TopologyEdge, find_edge, find_edge_key, make_graph
+from kanmodel.structure.topology import Topology, make_graph
 from kanmodel.tables.columns import Feature
 from kanmodel.tables.table import Gaps, Places, Selection
 from kanmodel.tables.windows import Windows as TableWindows
@@ -922,7 +923,7 @@ class Model(Forecaster, Result):
         predictions = self.predict(read)[:, number]
         topology, network = self._lay_out(number, chosen), self._ablate(number, chosen)
         ablated = predictions if network is self else network.predict_output(read, number)
-        return self._sign(Ablation.of(topology, predictions, ablated))
+        return Ablation.of(topology, predictions, ablated)
 
     @reported
     @bounded
@@ -964,7 +965,7 @@ class Model(Forecaster, Result):
     def curves(self, edges: Sequence[TopologyEdge], points: int = 101, span: Span = "support") -> list[Edge]:
         """The functions on the edges of a topology, with their scores; see `edge`."""
         check_lowest("points", points, 2)
-        return [self._sign(edge) for edge in sample_edges(self, edges, points, span, self.name)]
+        return sample_edges(self, edges, points, span)
 
     def edge_formulas(self, edge: TopologyEdge) -> list[Candidate]:
         """Formulas c f(a x + b) + d near to the function on an edge, best first; none after a layer norm."""
@@ -1115,18 +1116,18 @@ class Model(Forecaster, Result):
             rest = self._prune(output, replace(rule, without=()))
             return pruning.remove_edges(self, output, rest, rule.without)
         if self.prepared is not None and rule == PruningRule():
-            return self.prepared.pruning(self, output)
+            return self.prepared.pruning(output)
         with part(0.5):
             measured = self._measure(output)
         return pruning.prune_by_rule(self, measured, rule)
 
     def _lay_out(self, output: int, rule: PruningRule) -> Topology:
-        """The graph pruned by a rule; those with the same edges share its parts, which keep no model in memory."""
+        """The graph pruned by a rule; rules that keep the same edges share one."""
         with part(0.9):
             pruned = self._prune(output, rule)
-        key = self._key(output, "graph", pruned.kept, rule.fill)
-        parts = self.results.get(key, lambda: make_graph(self, self._measure(output), pruned))
-        return self._sign(Topology.of(self, output, pruned, parts, self.name))
+        key = self._key(output, "graph", self.name, pruned.kept, rule.fill)  # its curves have the name
+        graph = self.results.get(key, lambda: make_graph(self, self._measure(output), pruned))
+        return Topology.of(self, output, pruned, graph)
 
     def _ablate(self, output: int, rule: PruningRule) -> Forecaster:
         """The model with the edges that a rule keeps; this one if it keeps every live edge."""
@@ -1153,7 +1154,7 @@ class Model(Forecaster, Result):
                 topology = self._lay_out(output, rule)
             with part(0.7):
                 against = other._lay_out(number, rule)
-            return ModelComparison.of(output, topology, against)
+            return ModelComparison.of(self, other, output, topology, against)
 
         identity = other.checkpoint or object()  # a model that was never saved has a key that nothing else equals
         return self.results.get(self._key(output, "comparison", identity, rule), compute)

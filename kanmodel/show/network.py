@@ -18,14 +18,13 @@ from kanmodel.show.edge import describe_shape, list_worth, name_edge
 from kanmodel.show.layout import BOX_GAP, CHARACTER, CHIP, EDGE, FOLDED, LINE, STEP_GAP, Box, Layout, Point, lay_out
 from kanmodel.show.style import N_COLORS
 from kanmodel.show.svg import MARGIN, Part, new_picture, write_amount, write_points
-from kanmodel.structure.curves import Edge, sample_edges
-from kanmodel.structure.topology import Topology, TopologyEdge, TopologyNode
+from kanmodel.structure.curves import Edge
+from kanmodel.structure.edges import TopologyEdge
+from kanmodel.structure.topology import N_CURVES, Topology, TopologyNode
 from kanmodel.text import abbreviate
 
 Color = Literal["score", "contribution"]
 
-N_POINTS = 25  # points of a curve, enough for its box
-N_CURVES = 300  # most curves of a picture
 N_LINKS = 1300  # most links of each kind, so that a notebook stays small; of more, only the strongest are drawn
 N_SHARES = 3  # features of a profile in a title
 HEADING = 8.6  # width of a character of the heading
@@ -126,8 +125,7 @@ def draw_topology(
             have no room as rows. By default they are rows, and the picture is as wide as they take.
     """
     if curves is None:
-        kept = sorted((edge for edge in topology.kan_edges if edge.kept), key=lambda edge: -(edge.contribution or 0.0))
-        curves = sample_edges(topology.loaded, kept[:N_CURVES], N_POINTS)
+        curves = topology.curves
     upstream = topology.upstream()
     whole = upstream if through is None else upstream.through(through, only_kept=pruned)
     part = limit_links(whole, pruned, n_links)

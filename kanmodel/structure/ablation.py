@@ -62,8 +62,17 @@ class Ablation(ModelResult):
     def of(cls, topology: Topology, predictions: Array, ablated: Array) -> Ablation:
         """The forecasts, with edge counts and fidelity from the topology."""
         edges = [edge.kept for edge in topology.upstream().kan_edges]
-        rule, fidelity = topology.rule, topology.fidelity
-        return cls(topology.output, topology.unit, rule, fidelity, sum(edges), len(edges), predictions, ablated)
+        return cls(
+            output=topology.output,
+            unit=topology.unit,
+            rule=topology.rule,
+            fidelity=topology.fidelity,
+            n_kept=sum(edges),
+            n_edges=len(edges),
+            predictions=predictions,
+            ablated_predictions=ablated,
+            origin=topology.origin,
+        )
 
     def __len__(self) -> int:
         return len(self.predictions)

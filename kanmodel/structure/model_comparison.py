@@ -18,10 +18,13 @@ from kanmodel.attribution.baseline import Baseline
 from kanmodel.attribution.comparison import match_outputs
 from kanmodel.attribution.explanation import Explanation, explain_windows
 from kanmodel.computing import part
+from kanmodel.forecaster import Forecaster
 from kanmodel.network.chain import LayerKey
 from kanmodel.network.connections import ledger_key, read_place
 from kanmodel.result import GlobalResult, Pictured, Table
-from kanmodel.structure.topology import Topology, TopologyEdge
+from kanmodel.structure.edges import TopologyEdge
+from kanmodel.structure.importance import spread_intervals
+from kanmodel.structure.topology import Topology
 from kanmodel.tables.statistics.bootstrap import Bootstrap, share_of
 from kanmodel.text import escape_markdown, with_unit, write_markdown
 
@@ -117,8 +120,10 @@ class ModelComparison(GlobalResult, Pictured):
     edges: tuple[EdgeChange, ...]
 
     @classmethod
-    def of(cls, output: int, topology: Topology, against: Topology) -> ModelComparison:
-        """Compares two models by their topologies for an output, which is number `output` of this one.
+    def of(
+        cls, model: Forecaster, other: Forecaster, output: int, topology: Topology, against: Topology
+    ) -> ModelComparison:
+        """Compares two models and their topologies for an output, which is number `output` of the first.
 
         Both are pruned by fidelity. Compared with the same object, all differences are exactly 0.
 
@@ -126,24 +131,33 @@ class ModelComparison(GlobalResult, Pictured):
             DataError: the models differ in their features, lookback or output.
             NonFiniteError: the ledger of a window is not finite.
         """
-        model, other = topology.loaded, against.loaded
         number = match_outputs(model, other, output)
         windows = model.scaling.features_to_original(model.reference.scaled.double())
         with part(0.5):
-            ledgers = [explain_windows(model, model.reference.scaled, output)] * 2
+            ledger = explained = explain_windows(model, model.reference.scaled, output)
         if other is not model:
             baseline = Baseline("instance", instance=np.broadcast_to(model.reference.mean, windows.shape[1:]))
-            ledgers[1] = explain_windows(other, other.to_model_units(windows), number, baseline)
+            explained = explain_windows(other, other.to_model_units(windows), number, baseline)
         targets = None if model.reference.targets is None else model.reference.targets[:, output]
-        forecasts = [ledger.predictions for ledger in ledgers]
-        difference = float(np.sqrt(((forecasts[0] - forecasts[1]) ** 2).mean()))
+        forecasts = [ledger.predictions, explained.predictions]
         mae, against_mae = (None if targets is None else float(np.abs(f - targets).mean()) for f in forecasts)
         bootstrap = Bootstrap(len(windows))
-        features = _compare_features(model.config.feature_names, bootstrap, *ledgers)
-        sides = [_Side(each, ledger, windows) for each, ledger in zip((topology, against), ledgers, strict=True)]
-        edges = tuple(_compare_edges(bootstrap, *sides))
-        compared = (topology.output, topology.unit, topology.rule.fidelity or 0.0, topology.name, against.name)
-        return cls(*compared, len(windows), difference, mae, against_mae, features, edges, reference=topology.reference)
+        one, another = _Side(model, topology, ledger, windows), _Side(other, against, explained, windows)
+        return cls(
+            output=topology.output,
+            unit=topology.unit,
+            fidelity=topology.rule.fidelity or 0.0,
+            name=model.name,
+            against_name=other.name,
+            windows=len(windows),
+            difference=float(np.sqrt(((forecasts[0] - forecasts[1]) ** 2).mean())),
+            mae=mae,
+            against_mae=against_mae,
+            features=_compare_features(model.config.feature_names, bootstrap, ledger, explained),
+            edges=tuple(_compare_edges(bootstrap, one, another)),
+            reference=model.reference.span,
+            origin=model.origin if other is model else f"{model.origin}, against {other.origin}",
+        )
 
     @property
     def came(self) -> tuple[EdgeChange, ...]:
@@ -157,11 +171,11 @@ class ModelComparison(GlobalResult, Pictured):
 
     def table(self) -> list[dict[str, Any]]:
         """A row for each feature; intervals as two columns."""
-        return [_spread(vars(feature)) for feature in self.features]
+        return [spread_intervals(vars(feature), "interval") for feature in self.features]
 
     def edge_table(self) -> list[dict[str, Any]]:
         """A row for each edge; intervals as two columns."""
-        return [_spread(vars(edge) | {"state": edge.state}) for edge in self.edges]
+        return [spread_intervals(vars(edge) | {"state": edge.state}, "interval") for edge in self.edges]
 
     def markdown(self) -> str:
         """The comparison as Markdown, for a pull request with a new model."""
@@ -219,14 +233,14 @@ def _compare_features(
 class _Side:
     """One of the two models: its KAN edges, and their |contribution|, (n, n_subnodes, n_in) by (stage, layer)."""
 
-    def __init__(self, topology: Topology, ledger: Explanation, windows: Array) -> None:
+    def __init__(self, model: Forecaster, topology: Topology, ledger: Explanation, windows: Array) -> None:
         self.edges = {edge.key: edge for edge in topology.kan_edges}
         self.contributions = {
             (layer.stage, layer.layer): np.abs(layer.edges) for layer in ledger.layers if layer.edges is not None
         }
-        self._model, self._layers = topology.loaded, topology.loaded.network.layers
+        self._model, self._layers = model, model.network.layers
         with torch.no_grad():
-            stages = self._model.network.trace(self._model.to_model_units(windows)).stages
+            stages = model.network.trace(model.to_model_units(windows)).stages
         self._inputs = {(stage, n): trace.inputs for stage in stages for n, trace in enumerate(stages[stage])}
 
     def mean(self, edge: TopologyEdge | None) -> float | None:
@@ -299,9 +313,3 @@ def _compare_curves(one: _Side, other: _Side, layer: LayerKey, n_sub: int, n_in:
         whole[:, :n_in] = x
         curves.append(side.curves(layer, whole)[:, :n_sub, :n_in])
     return np.where(low <= high, np.abs(curves[0] - curves[1]).max(axis=0), np.nan)
-
-
-def _spread(row: dict[str, Any]) -> dict[str, Any]:
-    low, high = row["interval"] or (None, None)
-    rest = {name: value for name, value in row.items() if name != "interval"}
-    return rest | {"interval_low": low, "interval_high": high}

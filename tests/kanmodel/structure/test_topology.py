@@ -178,7 +178,8 @@ def test_profiles_are_shares(shape):
 
 def test_nodes_edges_and_pictures_say_when_features_are_read():
     """A node has lags of its profile's features, an edge those of its source, and a link from a feature that one's."""
-    topology = build_topology(*tiny("lstm"), PruningRule())
+    model, importance = tiny("lstm")
+    topology = build_topology(model, importance, PruningRule())
     nodes = {node.id: node for node in topology.nodes}
     for node in topology.nodes:
         assert list(node.lags) == list(node.profile)
@@ -194,7 +195,7 @@ def test_nodes_edges_and_pictures_say_when_features_are_read():
             assert edge.lags == source.lags and edge.reads.count(" at lag") == len(source.lags)
     edge = topology.kan_edges[0]
     assert {row["reads"] for row in topology.table()} == {edge.reads for edge in topology.kan_edges}
-    pictures = [draw_topology(topology).decode(), draw_edge(sample_edges(topology, [edge])[0]).decode()]
+    pictures = [draw_topology(topology).decode(), draw_edge(sample_edges(model, [edge])[0]).decode()]
     assert all(f"reads {edge.reads}" in picture for picture in pictures)
     unit = nodes[edge.source]
     assert ", ".join(f"{share:.0%} {name} at {unit.lags[name]}" for name, share in unit.profile.items()) in pictures[0]
