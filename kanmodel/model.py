@@ -61,7 +61,7 @@ from kanmodel.structure.edges import TopologyEdge, find_edge, find_edge_key
 from kanmodel.structure.importance import Importance, add_groups, measure_importance
 from kanmodel.structure.model_comparison import ModelComparison
 from kanmodel.structure.pruning import Fidelity, FidelityPoint, Fill, Metric, Pruning, PruningRule, Thresholds
-from kanmodel.structure.topology import Topology, make_graph
+from kanmodel.structure.topology import Topology
 from kanmodel.tables.columns import Feature
 from kanmodel.tables.table import Gaps, Places, Selection
 from kanmodel.tables.windows import Windows as TableWindows
@@ -1126,8 +1126,8 @@ class Model(Forecaster, Result):
         with part(0.9):
             pruned = self._prune(output, rule)
         key = self._key(output, "graph", self.name, pruned.kept, rule.fill)  # its curves have the name
-        graph = self.results.get(key, lambda: make_graph(self, self._measure(output), pruned))
-        return Topology.of(self, output, pruned, graph)
+        graph = self.results.get(key, lambda: Topology.of(self, self._measure(output), pruned))
+        return replace(graph, rule=pruned.rule, fidelity=pruned.fidelity)
 
     def _ablate(self, output: int, rule: PruningRule) -> Forecaster:
         """The model with the edges that a rule keeps; this one if it keeps every live edge."""

@@ -30,17 +30,11 @@ _COLUMNS = ("x", "y", "base", "spline", "symbolic", "slope", "x_original", "y_or
 
 
 class Grid(NamedTuple):
-    """The grid of the basis on the edges that leave a node, as positions of the node.
+    """The grid of the basis on the edges that leave a node, as positions of the node."""
 
-    Attributes:
-        knots: ascending, without those that no position within reach leads to.
-        core: as of an `Edge`.
-        outside: share of the reference inputs outside the core.
-    """
-
-    knots: Array
+    knots: Array  # ascending, without those that no position within reach leads to
     core: tuple[float, float] | None
-    outside: float | None
+    outside: float | None  # share of the reference inputs outside the core
 
     @classmethod
     def read_at(cls, x: Array, read: Array, knots: Array, ends: Array, outside: float) -> Grid:
@@ -87,10 +81,7 @@ class Support:
 class LinearFit:
     """The straight line nearest to an edge at the reference inputs between p01 and p99 (least squares), model units.
 
-    Attributes:
-        slope: of the edge's value over its input.
-        intercept: value of the line at 0.
-        r2: coefficient of determination there; 1 for a constant edge.
+    Its coefficient of determination, `r2`, is 1 for a constant edge.
     """
 
     slope: float
@@ -210,13 +201,16 @@ def _sample(
     }[span]
     positions = torch.stack([torch.linspace(start, end, points, dtype=seen.dtype) for start, end in spans])
     parts, slope = _evaluate(layer, functions, inputs, positions.T)
-    sampled = (parts.base, parts.basis, parts.symbolic, slope)
-    bases, splines, symbolics, slopes = (_array(values.permute(2, 1, 0)) for values in sampled)
+    sampled = {"base": parts.base, "spline": parts.basis, "symbolic": parts.symbolic, "slope": slope}
+    arrays = {name: _array(values.permute(2, 1, 0)) for name, values in sampled.items()}
     flat = (passed.std(dim=2, correction=0) <= FLAT_SHARE * trace.subnodes.std(dim=0, correction=0)).numpy()
     xs, is_symbolic = _array(positions), layer.is_symbolic.numpy()
     for edge in edges:
         n, j = inputs.index(edge.i), edge.j
-        x, y = xs[n], bases[n, j] + splines[n, j] + symbolics[n, j]
+        curve: dict[str, Any] = {name: values[n, j] for name, values in arrays.items()}
+        x, y = xs[n], curve["base"] + curve["spline"] + curve["symbolic"]
+        if not is_symbolic[j, edge.i]:
+            curve["symbolic"] = None
         x_original, y_original, unit = None, None, None
         if edge.source.startswith("feature:") and not mixes:
             feature = config.feature_names.index(edge.source.removeprefix("feature:"))
@@ -225,33 +219,20 @@ def _sample(
         if edge.target.startswith("output:"):  # a sum node, with one sub-node
             output = config.outputs.index(edge.target.removeprefix("output:"))
             y_original = y * float(layer.subnode_scale[j] * layer.node_scale[j]) * scaling.output_scale[output]
+        shape: CurveShape = "linear" if lines[n][j].r2 >= LINEAR_R2 else "curved"
+        shape = "base_only" if (grids[n].outside or 0.0) > 0.5 else shape
         yield Edge(
-            edge=edge,
-            x=x,
-            y=y,
-            base=bases[n, j],
-            spline=splines[n, j],
-            symbolic=symbolics[n, j] if is_symbolic[j, edge.i] else None,
-            slope=slopes[n, j],
-            x_original=x_original,
-            y_original=y_original,
-            unit=unit,
+            **curve | {"edge": edge, "x": x, "y": y, "x_original": x_original, "y_original": y_original, "unit": unit},
             grid=grids[n].knots,
             core=grids[n].core,
             support=supports[n],
             line=lines[n][j],
-            shape="flat" if flat[n, j] else _name_shape(supports[n], lines[n][j]),
+            shape="flat" if flat[n, j] else shape,
             function_of="normalised input" if mixes else "input",
             name=model.name,
             reference=model.reference.span,
             origin=model.origin,
         )
-
-
-def _name_shape(support: Support, line: LinearFit) -> CurveShape:
-    if support.outside_grid is not None and support.outside_grid > 0.5:
-        return "base_only"
-    return "linear" if line.r2 >= LINEAR_R2 else "curved"
 
 
 @torch.no_grad()

@@ -31,9 +31,9 @@ class TopologyEdge:
         stage: front, lstm, gru, cell, glue, head or output.
         kept: whether the rule keeps it.
         masked: whether the checkpoint itself masks it.
-        contribution: mean |contribution| over the reference windows, the target's unit; for ``edge``, ``output``, and
-            ``link`` except into a recurrent part or in a graph with more than 256 computed nodes.
-        interval: of that mean, 95 %.
+        contribution, interval: mean |contribution| over the reference windows, the target's unit, with its 95 %
+            interval; for ``edge``, ``output``, and ``link`` except into a recurrent part or in a graph with more than
+            256 computed nodes.
         share: of the feature in the profile of the target; only from a feature, for ``input`` and ``link``.
         lags: the steps at which the source reads features; of an edge with a share, those of the feature in the target.
             Empty for ``product``, for an ``edge`` that leaves a feature, and as for a node.

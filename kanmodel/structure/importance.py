@@ -53,12 +53,7 @@ _OF_PERMUTATION = ("permutation_mae_increase", "permutation_interval_low", "perm
 
 @dataclass(frozen=True)
 class Partner:
-    """Another feature that is correlated with a feature.
-
-    Attributes:
-        name: its name.
-        correlation: Pearson's, over all reference windows and steps.
-    """
+    """Another feature that is correlated with a feature: its name, and Pearson's correlation over windows and steps."""
 
     name: str
     correlation: float
@@ -76,10 +71,10 @@ class Attribution:
         rank: 1 for the largest mean |contribution|.
         verdict: the first that holds, where the even share is 1 / n_features: ``disconnected``, no path of live edges
             and nonzero weights leads to the output, and its contribution is exactly 0; ``unseen``, it has one value in
-            all reference windows, such as a holiday that none of them has, so they do not show what it does;
-            ``important``, the lower bound of its share is at least 0.5 even shares, and that of its permutation effect
-            above 0 where targets are known; ``negligible``, the upper bound of its share is below 0.2 even shares, and
-            the interval of its permutation effect includes 0 where targets are known; else ``weak``.
+            all reference windows, such as a holiday that none of them has; ``important``, the lower bound of its share
+            is at least 0.5 even shares, and that of its permutation effect above 0 where targets are known;
+            ``negligible``, the upper bound of its share is below 0.2 even shares, and the interval of its permutation
+            effect includes 0 where targets are known; else ``weak``.
         connected: whether such a path exists.
         mean_abs_contribution, interval: mean magnitude of its contribution, summed over steps.
         mean_contribution: signed mean.
@@ -108,7 +103,7 @@ class Attribution:
 
 @dataclass(frozen=True, repr=False, eq=False, kw_only=True)
 class Measurements:
-    """What takes the time of an `Importance`, in the target's unit; `kanmodel.prepared` stores it.
+    """What takes the time of an `Importance`, in the target's unit; `kanmodel.prepared` stores these fields.
 
     Attributes:
         predictions, contributions: of each reference window, (n,) and (n, n_features); and the `baseline_prediction`.
@@ -116,12 +111,11 @@ class Measurements:
             of the features alone.
         permuted: growth of the absolute error of windows whose series of some features are permuted, (n_permuted,) by
             their numbers: each feature alone, and each group of the checkpoint; empty where targets are unknown.
-        steps: (lookback,), oldest first; as nodes and edges, of a large graph over fewer windows, 64 at least, taken
-            evenly.
+        steps: (lookback,), oldest first; as nodes and edges, of a large graph over at least 64 windows, taken evenly.
         nodes, edges: by (stage, layer) as in `Explanation.layers`, (n_nodes,) and (n_subnodes, n_in); the nodes of a
             graph by place, see `kanmodel.network.wiring`.
-        links: of a graph the contributions of its links, (n_nodes,) by the place and index of the node that is computed
-            and the place of those it is computed from; see `kanmodel.attribution.links`.
+        links: of a graph, (n_nodes,) by the place and index of the node that is computed and the place of those it is
+            computed from; see `kanmodel.attribution.links`.
     """
 
     predictions: Array
@@ -163,17 +157,16 @@ class Importance(Measurements, GlobalResult, Pictured):
     @classmethod
     def of(cls, model: Forecaster, output: int, profiles: Profiles, measured: Measurements) -> Importance:
         """The importance for output number `output`, without groups, from what was measured."""
-        config, known = model.config, {name: getattr(measured, name) for name in Measurements.__dataclass_fields__}
         return cls(
-            output=config.outputs[output],
+            output=model.config.outputs[output],
             output_index=output,
-            unit=config.target_of(output).unit,
+            unit=model.config.target_of(output).unit,
             features=_attribute(model, output, measured, {}),
-            tolerance=_tolerance(config) * float(model.output_std[output]),
+            tolerance=_tolerance(model.config) * float(model.output_std[output]),
             profiles=profiles,
             reference=model.reference.span,
             origin=model.origin,
-            **known,
+            **vars(measured),
         )
 
     def table(self, by: Literal["feature", "group"] = "feature") -> list[dict[str, Any]]:
@@ -262,17 +255,13 @@ def list_nodes(config: ModelConfig, layers: Sequence[LedgerLayer]) -> dict[Layer
 
 
 def add_groups(model: Forecaster, importance: Importance, groups: Groups) -> Importance:
-    """The importance of a model's features with that of groups of them.
-
-    Raises:
-        DataError: groups that cannot be; the message names the one.
-    """
+    """The importance of features with that of groups of them; raises `DataError` for groups that cannot be."""
     rows = _attribute(model, importance.output_index, importance, groups) if groups else ()
     return replace(importance, groups=rows)
 
 
 def _permute(model: Forecaster, output: int, together: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], Array]:
-    """`permute_features` by the numbers of the features; empty where targets are unknown."""
+    """`permute_features` by the features; empty where targets are unknown."""
     growth = permute_features(model, output, SEED, together) if together else None
     return {} if growth is None else dict(zip(together, np.ascontiguousarray(growth.T), strict=True))
 
@@ -293,11 +282,9 @@ def _attribute(model: Forecaster, output: int, measured: Measurements, groups: G
         effect = Bootstrap(len(growth)).mean(growth)
     live, varies = connected_features(model.network, output), np.ptp(model.reference.scaled.numpy(), axis=(0, 1)) > 0
     scores, partners = (None, None) if groups else (score_features(model), _partners(model))
-    order = sorted(range(len(grouping.names)), key=grouping.members.__getitem__)
-    order.sort(key=lambda number: -magnitude.value[place[grouping.members[number]]])
+    by_rank = sorted(enumerate(grouping.members), key=lambda each: (-magnitude.value[place[each[1]]], each[1]))
     rows = []
-    for rank, number in enumerate(order, start=1):
-        members = grouping.members[number]
+    for rank, (number, members) in enumerate(by_rank, start=1):
         at, connected = place[members], any(live[feature] for feature in members)
         effect_interval = None if effect is None else effect.bounds(at)
         verdict = judge(connected, share.bounds(at), len(grouping.whole), effect_interval)
@@ -361,8 +348,8 @@ def permute_features(
 ) -> Array | None:
     """Growth of the absolute error when one feature, or group of them, comes from other windows, (n, n_groups).
 
-    In the target's unit, the mean of up to three permutations, which depend on the seed and on the first feature of a
-    group alone, for each reference window in time order, or for fewer of a large model; None where targets are unknown.
+    In the target's unit, for the windows and as the mean of the permutations of `plan_permutations`, which depend on
+    the seed and on the first feature of a group alone; None where targets are unknown.
     """
     if model.reference.targets is None:
         return None
@@ -401,7 +388,9 @@ def _tolerance(config: ModelConfig) -> float:
 
 def plan_permutations(config: ModelConfig, n_windows: int) -> tuple[int, Tensor]:
     """The number of permutations, three or fewer, and the indices of the windows, all or fewer, taken evenly."""
-    of_forecast = config.lookback * (_count_edges(config.front) + count_weights(config)) + _count_edges(config.head)
+    of_forecast = config.lookback * (count_functions(config.front) + count_weights(config)) + count_functions(
+        config.head
+    )
     of_windows = len(config.features) * of_forecast * n_windows  # multiply-adds, without those of the bases
     permutations = min(N_PERMUTATIONS, max(1, int(MULTIPLY_ADDS / of_windows)))
     affordable = int(MULTIPLY_ADDS / of_windows * n_windows)  # by one permutation
@@ -411,12 +400,13 @@ def plan_permutations(config: ModelConfig, n_windows: int) -> tuple[int, Tensor]
 
 def _bytes_of_window(config: ModelConfig) -> int:
     """Memory of one window's forecast."""
-    of_step = len(config.features) + _count_edges(config.front) + max(count_gates(config), default=0)
-    values = config.lookback * of_step + max(_count_edges([layer]) for layer in config.head)
+    of_step = len(config.features) + count_functions(config.front) + max(count_gates(config), default=0)
+    values = config.lookback * of_step + max(count_functions([layer]) for layer in config.head)
     return int(values * getattr(torch, config.dtype).itemsize)
 
 
-def _count_edges(layers: Iterable[LayerConfig]) -> int:
+def count_functions(layers: Iterable[LayerConfig]) -> int:
+    """How many edges layers have."""
     return sum(layer.n_in * layer.n_subnodes for layer in layers)
 
 

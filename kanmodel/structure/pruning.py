@@ -32,7 +32,7 @@ from kanmodel.network.connections import (
     set_place,
 )
 from kanmodel.network.layer import LayerTrace
-from kanmodel.structure.importance import Importance
+from kanmodel.structure.importance import Importance, count_functions
 from kanmodel.structure.scores import MIN_INPUTS, Scores, score_rows
 
 Fill = Literal["mean", "zero"]
@@ -45,12 +45,10 @@ DEFAULT_FIDELITY = 0.99
 class Thresholds:
     """Scores at or below which nodes and edges are removed, model units; pykan's defaults for the backward score.
 
-    Hidden nodes go first, then edges, then the input nodes of a KAN, each scored again without what has gone before.
-
     Attributes:
-        node: for hidden nodes, whose score is that of the strongest outgoing edge unless the metric is backward.
-        edge: for edges.
-        input: for the input nodes of a KAN.
+        node: of hidden nodes, which go first. Unless the metric is backward, it is that of the strongest outgoing edge.
+        edge: of edges, scored again without these nodes.
+        input: of the input nodes of a KAN, scored again without these edges.
     """
 
     node: float = 0.01
@@ -85,12 +83,7 @@ class PruningRule:
         fill: Fill = "mean",
         without: tuple[EdgeKey, ...] = (),
     ) -> PruningRule:
-        """The rule of a call, with a fidelity of 0.99 if there is neither fidelity nor thresholds.
-
-        Raises:
-            DataError: fidelity and thresholds are both given, or a number is out of range.
-            UnknownNameError: a threshold that does not exist.
-        """
+        """The rule of a call, checked; with a fidelity of 0.99 if there is neither fidelity nor thresholds."""
         if thresholds is None:
             kept = DEFAULT_FIDELITY if fidelity is None else float(fidelity)
             if not 0 <= kept <= 1:
@@ -124,8 +117,7 @@ class Fidelity:
     def of(cls, model: Forecaster, output: int, full: Tensor, pruned: Tensor) -> Fidelity:
         """The fidelity of one output, from all outputs for the reference windows, (n, n_outputs), model units.
 
-        Raises:
-            NonFiniteError: the pruned output is not finite for a window, or too large for an R2.
+        Raises `NonFiniteError` if the pruned output is not finite for a window, or too large for an R2.
         """
         full, pruned = full[:, output].double(), pruned[:, output].double()
         kept = r2(full, pruned)
@@ -136,7 +128,7 @@ class Fidelity:
             raise NonFiniteError(f"the pruned network's output {name} is {reason}; keep more edges")
         if model.reference.targets is None:
             return cls(kept, None, None)
-        targets = torch.from_numpy(model.reference.targets)[:, output]
+        targets = torch.tensor(model.reference.targets[:, output])
         scale, mean = float(model.scaling.output_scale[output]), float(model.scaling.output_mean[output])
         return cls(kept, *(float((outputs * scale + mean - targets).abs().mean()) for outputs in (pruned, full)))
 
@@ -146,10 +138,9 @@ class Fidelity:
 
 
 def r2(full: Tensor, pruned: Tensor) -> float:
-    """Coefficient of determination of pruned outputs against full ones, (n,).
+    """Coefficient of determination of pruned outputs against full ones, (n,); minus infinity if one is not finite.
 
-    1 or 0 for constant full outputs, by whether the pruned ones are equal; minus infinity where a pruned output is not
-    finite, below any fidelity.
+    Of constant full outputs it is 1 if the pruned ones are equal, else 0.
     """
     if not torch.isfinite(pruned).all():
         return float("-inf")
@@ -163,14 +154,7 @@ def r2(full: Tensor, pruned: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Pruning:
-    """What a rule keeps of a network.
-
-    Attributes:
-        rule: the rule, its metric resolved.
-        edges: whether an edge is kept, by (stage, layer).
-        nodes: whether a node is kept, by place.
-        fidelity: of the pruned network.
-    """
+    """What a rule, its metric resolved, keeps of a network: edges by (stage, layer), nodes by place."""
 
     rule: PruningRule
     edges: Kept
@@ -180,7 +164,7 @@ class Pruning:
     @property
     def n_edges(self) -> int:
         """Number of kept edges."""
-        return _count(self.edges)
+        return count_edges(self.edges)
 
     @property
     def kept(self) -> bytes:
@@ -271,14 +255,16 @@ def live_edges(network: Network) -> Kept:
     return {key: layer.live for key, layer in network.layers.items()}
 
 
+def count_edges(edges: Kept) -> int:
+    """How many edges there are."""
+    return sum(int(keep.sum()) for keep in edges.values())
+
+
 def score_network(model: Forecaster, importance: Importance, trace: Trace, metric: Metric) -> tuple[Scores, Scores]:
     """Scores of the edges, and of the nodes, from contributions or from activations on the reference windows.
 
-    The backward metric scores nodes directly. With any other metric, the score of a node is that of its strongest
-    outgoing edge, and infinity in the last layer of a row.
-
-    Raises:
-        InsufficientReferenceError: the metric is a score of pykan, and there are too few reference windows for one.
+    Except with the backward metric, the score of a node is that of its strongest outgoing edge, and infinity in the
+    last layer of a row. Raises `InsufficientReferenceError` for a score of pykan on too few reference windows.
     """
     network, n_windows = model.network, len(model.reference.scaled)
     if metric == "contribution":
@@ -304,11 +290,9 @@ def score_network(model: Forecaster, importance: Importance, trace: Trace, metri
 def prune_by_rule(model: Forecaster, importance: Importance, rule: PruningRule) -> Pruning:
     """Prunes a model by a rule, for the output of `importance`; pauses between the networks that are tried.
 
-    By fidelity: removes edges in the order of a metric, weakest first, as long as the R2 is at least `rule.fidelity`,
-    and what is then cut off from the inputs or outputs of its KAN. Large networks lose edges in groups of equal size;
-    the group that lowers the R2 too far is then removed edge by edge. By thresholds: removes nodes, then edges, then
-    inputs, as pykan's `prune_node`, `prune_edge` and `prune_input`. The edges of `rule.without` are removed last; see
-    `remove_edges`.
+    By fidelity, edges go in the order of a metric, weakest first, as long as the R2 is held, and with them what is then
+    cut off from the inputs or outputs of its KAN. Large networks lose edges in groups; the group that lowers the R2 too
+    far is then removed edge by edge. By thresholds it is what pykan's `prune_node`, `prune_edge` and `prune_input` do.
 
     Raises:
         InsufficientReferenceError: the metric is a score, and there are too few reference windows for one.
@@ -327,18 +311,15 @@ def prune_by_rule(model: Forecaster, importance: Importance, rule: PruningRule) 
     kept: dict[Metric, Kept] = {}
     for metric in slices(metrics):
         removal = _Removal(masked, importance, metric)
-        if not kept or removal.may_keep_fewer(min(map(_count, kept.values())), rule.fidelity or 0.0):
+        if not kept or removal.may_keep_fewer(min(map(count_edges, kept.values())), rule.fidelity or 0.0):
             kept[metric] = removal.cut(rule.fidelity or 0.0)
-    metric = min(kept, key=lambda metric: _count(kept[metric]))
+    metric = min(kept, key=lambda metric: count_edges(kept[metric]))
     nodes = connected_nodes(model.network, output, passing_edges(model.network, kept[metric]))
     return Pruning(replace(rule, metric=metric), kept[metric], nodes, masked.fidelity(output, kept[metric]))
 
 
 def remove_edges(model: Forecaster, output: int, pruning: Pruning, without: tuple[EdgeKey, ...]) -> Pruning:
-    """Removes more edges from a pruning, and the nodes that this disconnects from the inputs or outputs of their KAN.
-
-    Raises as `Fidelity.of`.
-    """
+    """Removes more edges from a pruning, and the nodes that this disconnects from inputs or outputs of their KAN."""
     network, edges = model.network, {key: keep.clone() for key, keep in pruning.edges.items()}
     for stage, layer, i, j in without:
         edges[stage, layer][j, i] = False
@@ -355,7 +336,7 @@ def trace_fidelity(
 ) -> tuple[FidelityPoint, ...]:
     """Fidelity against the number of kept edges, removed in the order of one metric, with pauses between the points.
 
-    From all edges to none, or to before the first network whose output is not finite. Raises as `score_network`.
+    From all edges to none, or to before the first network whose output is not finite.
     """
     masked = MaskedForward(model, fill)
     removal, points = _Removal(masked, importance, metric), list[FidelityPoint]()
@@ -364,18 +345,17 @@ def trace_fidelity(
             fidelity = masked.fidelity(importance.output_index, edges)
         except NonFiniteError:
             break
-        points.append(FidelityPoint(_count(edges), removal.scores[n_removed - 1] if n_removed else 0.0, fidelity))
+        points.append(FidelityPoint(count_edges(edges), removal.scores[n_removed - 1] if n_removed else 0.0, fidelity))
     return tuple(points)
 
 
 def count_at_once(model: Forecaster) -> int:
-    """The number of edges removed per step, so that all steps together take about `EVALUATIONS` at most.
+    """The number of edges removed per step, a forward pass, so that all steps take about `EVALUATIONS` at most.
 
-    A step is one forward pass, so one by one the time would grow with the square of the number of edges. It is one up
-    to about 2,800 edges of a head without a front over 512 reference windows.
+    It is one up to about 2,800 edges of a head without a front over 512 reference windows.
     """
     config = model.config
-    front, head = (sum(layer.n_in * layer.n_subnodes for layer in layers) for layers in (config.front, config.head))
+    front, head = count_functions(config.front), count_functions(config.head)
     of_network = len(model.reference.scaled) * (config.lookback * front + head + config.graph_size)
     return max(1, math.ceil((front + head) * of_network / EVALUATIONS))
 
@@ -434,7 +414,11 @@ class _Removal:
         self._passing = passing_edges(self._network, masked.live)
         self._places = {key: torch.zeros_like(live, dtype=torch.long) for key, live in masked.live.items()}  # in order
         of_edges, _ = score_network(masked.model, importance, masked.full, metric)
-        edges = [(float(of[j, i]), key, j, i) for key, of in of_edges.items() for i, j in masked.live[key].T.nonzero()]
+        edges = [
+            (float(of[j, i]), key, j, i)
+            for key, of in of_edges.items()
+            for i, j in masked.live[key].T.nonzero().tolist()
+        ]
         edges = sorted(edges, key=lambda edge: edge[0], reverse=True)[::-1]  # sorting is stable
         self.scores = [score for score, *_ in edges]
         for place, (_, key, j, i) in enumerate(edges):
@@ -446,10 +430,7 @@ class _Removal:
         return edges_between(self._network, remaining, connected_nodes(self._network, self._output, remaining))
 
     def steps(self, at_once: int, start: int = 0) -> Iterator[tuple[int, Kept]]:
-        """Yields the number of edges removed by their score, and the edges that are then left, each set once.
-
-        From the `start` weakest removed to all, `at_once` more each time; pauses between them.
-        """
+        """Yields how many of the weakest are removed, from `start` to all, and the edges then left, each set once."""
         last: Kept = {}
         for n_removed in slices([*range(start, len(self.scores), at_once), len(self.scores)]):
             edges = self.without(n_removed)
@@ -473,12 +454,8 @@ class _Removal:
         if count_at_once(self._masked.model) > 1:  # then it does not try every set
             return True
         sizes = range(len(self.scores) + 1)
-        n_removed = bisect_left(sizes, True, key=lambda n: _count(self.without(n)) < n_edges)
+        n_removed = bisect_left(sizes, True, key=lambda n: count_edges(self.without(n)) < n_edges)
         return n_removed in sizes and self._keeps(self.without(n_removed), fidelity)
 
     def _keeps(self, edges: Kept, fidelity: float) -> bool:
         return r2(self._full, self._masked.outputs(edges)[:, self._output].double()) >= fidelity
-
-
-def _count(edges: Kept) -> int:
-    return sum(int(keep.sum()) for keep in edges.values())

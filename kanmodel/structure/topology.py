@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from math import tanh
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, get_args
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 import numpy as np
 import torch
@@ -45,8 +45,8 @@ class TopologyNode:
 
     Attributes:
         kept: whether the rule keeps it; for a feature that no KAN reads, whether it is connected with the output.
-        contribution: mean |contribution| over the reference windows, the target's unit; None for a sub-node.
-        interval: of that mean, 95 %.
+        contribution, interval: mean |contribution| over the reference windows, the target's unit, with its 95 %
+            interval; None for a sub-node.
         scores: pykan's backward score, model units; None if not available.
         profile: share of each feature in the node's own value, by name; empty for features and sub-nodes.
         lags: the steps at which it reads these features; empty for a window of one step, and for a model with more than
@@ -69,14 +69,6 @@ class TopologyNode:
     def reads(self) -> str:
         """``hour_sin at lags 0 to 5, temp_c at lag 0``: the features with the largest shares; empty without lags."""
         return describe_lags(self.lags)
-
-
-class Graph(NamedTuple):
-    """The graph of a model for one output and one pruning, as `Topology` has it."""
-
-    nodes: tuple[TopologyNode, ...]
-    edges: tuple[TopologyEdge, ...]
-    curves: tuple[Edge, ...]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -104,15 +96,28 @@ class Topology(GlobalResult, Pictured):
     name: str
 
     @classmethod
-    def of(cls, model: Forecaster, output: int, pruning: Pruning, graph: Graph) -> Topology:
-        """The topology of a model for output number `output`, from its `make_graph` for a pruning."""
-        config = model.config
+    def of(cls, model: Forecaster, importance: Importance, pruning: Pruning) -> Topology:
+        """The topology of a model, for the output of `importance` and a pruning."""
+        config, output = model.config, importance.output_index
+        with torch.no_grad():
+            trace = model.network.trace(model.reference.scaled)
+        scores, of_nodes = dict[Score, Scores](), Scores()
+        if len(model.reference.scaled) >= MIN_INPUTS:
+            scores, of_nodes = score_rows(model.network, trace)
+        list_nodes = _graph_nodes if config.graph else _nodes
+        nodes = tuple(list_nodes(model, importance, pruning, of_nodes))
+        lags = {node.id: node.lags for node in nodes}
+        edges = tuple(_kan_edges(model, importance, pruning, trace, scores, lags))
+        others = _links(nodes, config, importance) if config.graph else _other_edges(nodes, config, output)
+        drawn = sorted((edge for edge in edges if edge.kept), key=lambda edge: -(edge.contribution or 0.0))
         return cls(
             output=config.outputs[output],
             unit=config.target_of(output).unit,
             rule=pruning.rule,
             fidelity=pruning.fidelity,
-            **graph._asdict(),
+            nodes=nodes,
+            edges=(*edges, *_factor_edges(config, pruning), *others),
+            curves=tuple(sample_edges(model, drawn[:N_CURVES], N_POINTS)),
             levels=config.wiring.levels if config.graph else {},
             name=model.name,
             reference=model.reference.span,
@@ -137,11 +142,7 @@ class Topology(GlobalResult, Pictured):
         return replace(self, nodes=nodes, edges=tuple(edge for edge in self.edges if edge.target in found))
 
     def through(self, node: str, only_kept: bool = True) -> Self:
-        """The subgraph of a node, by its id, and what is upstream and downstream of it, along kept or all edges.
-
-        Raises:
-            UnknownNameError: there is no such node.
-        """
+        """The subgraph of a node, by its id, and what is upstream and downstream of it, along kept or all edges."""
         if all(one.id != node for one in self.nodes):
             raise UnknownNameError(f"there is no node {quote(node)}; the graph has {self.nodes[0].id!r} and others")
         edges = [edge for edge in self.edges if edge.kept or not only_kept]
@@ -214,28 +215,7 @@ def _without(part: TopologyNode | TopologyEdge, *names: str) -> dict[str, Any]:
 
 def build_topology(model: Forecaster, importance: Importance, rule: PruningRule) -> Topology:
     """The graph of a model, pruned by a rule for the output of `importance`. Raises as `prune_by_rule`."""
-    pruning = prune_by_rule(model, importance, rule)
-    return Topology.of(model, importance.output_index, pruning, make_graph(model, importance, pruning))
-
-
-def make_graph(model: Forecaster, importance: Importance, pruning: Pruning) -> Graph:
-    """The graph of a model, for the output of `importance` and a pruning."""
-    with torch.no_grad():
-        trace = model.network.trace(model.reference.scaled)
-    scores, of_nodes = dict[Score, Scores](), Scores()
-    if len(model.reference.scaled) >= MIN_INPUTS:
-        scores, of_nodes = score_rows(model.network, trace)
-    list_nodes = _graph_nodes if model.config.graph else _nodes
-    nodes = tuple(list_nodes(model, importance, pruning, of_nodes))
-    lags = {node.id: node.lags for node in nodes}
-    edges = tuple(_kan_edges(model, importance, pruning, trace, scores, lags))
-    if model.config.graph:
-        others = _links(nodes, model.config, importance)
-    else:
-        others = _other_edges(nodes, model.config, importance.output_index)
-    drawn = sorted((edge for edge in edges if edge.kept), key=lambda edge: -(edge.contribution or 0.0))[:N_CURVES]
-    curves = tuple(sample_edges(model, drawn, N_POINTS))
-    return Graph(nodes, (*edges, *_factor_edges(model.config, pruning), *others), curves)
+    return Topology.of(model, importance, prune_by_rule(model, importance, rule))
 
 
 def _nodes(
