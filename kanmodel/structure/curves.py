@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kanmodel.arrays import Array
 from kanmodel.forecaster import Forecaster
-from kanmodel.network.chain import LayerKey
+from kanmodel.network.chain import LayerKey, Trace
 from kanmodel.network.functions import value_and_slope
 from kanmodel.network.layer import EdgeParts, Edges, KANLayer, LayerTrace
 from kanmodel.result import GlobalResult, Pictured, Table
@@ -158,14 +158,19 @@ class Edge(GlobalResult, Pictured):
 
 
 def sample_edges(
-    model: Forecaster, edges: Sequence[TopologyEdge], points: int = 101, span: Span = "support"
+    model: Forecaster,
+    edges: Sequence[TopologyEdge],
+    points: int = 101,
+    span: Span = "support",
+    trace: Trace | None = None,
 ) -> list[Edge]:
     """The functions on KAN edges of a model; those of one layer are sampled together.
 
     Samples are evenly spaced over the support, or the range of the reference inputs, or the core interval of the grid.
+    The `trace` of the reference windows is computed if it is not given.
     """
     with torch.no_grad():
-        stages = model.network.trace(model.reference.scaled).stages
+        stages = (trace or model.network.trace(model.reference.scaled)).stages
     leaving: dict[LayerKey, dict[int, list[TopologyEdge]]] = {}
     for edge in edges:
         leaving.setdefault((edge.stage, edge.layer), {}).setdefault(edge.i, []).append(edge)

@@ -177,10 +177,10 @@ class Importance(Measurements, GlobalResult, Pictured):
         """
         rows = []
         for each in self.features if by == "feature" else self.groups:
-            row = spread_intervals(vars(each), "interval", "share_interval", "permutation_interval")
-            row["redundant_with"] = ", ".join(partner.name for partner in each.redundant_with)
+            row = vars(each) | {"redundant_with": ", ".join(partner.name for partner in each.redundant_with)}
             members = ", ".join(row.pop("members"))
-            rows.append(row | ({"members": members} if by == "group" else {}))
+            row |= {"members": members} if by == "group" else {}
+            rows.append(spread_intervals(row, "interval", "share_interval", "permutation_interval"))
         return rows
 
     def _title(self) -> str:

@@ -117,7 +117,7 @@ class Topology(GlobalResult, Pictured):
             fidelity=pruning.fidelity,
             nodes=nodes,
             edges=(*edges, *_factor_edges(config, pruning), *others),
-            curves=tuple(sample_edges(model, drawn[:N_CURVES], N_POINTS)),
+            curves=tuple(sample_edges(model, drawn[:N_CURVES], N_POINTS, trace=trace)),
             levels=config.wiring.levels if config.graph else {},
             name=model.name,
             reference=model.reference.span,
