@@ -26,7 +26,7 @@ from kanmodel.structure.pruning import (
     Fidelity,
     Pruning,
     PruningRule,
-    count_edges,
+    count_kept,
     live_edges,
     prune_by_rule,
     prune_network,
@@ -103,10 +103,10 @@ def measure_size(network: Network) -> Size:
     """The size of a network."""
     live = live_edges(network)
     if network.config.graph:
-        return Size(count_edges(live), sum(layer.n_out for layer in network.config.head))
+        return Size(count_kept(live), sum(layer.n_out for layer in network.config.head))
     leading = _leading(network, live)[1]
     hidden = [leading[set_place(key)] for row in rows_of_layers(network.config) for key in row[:-1]]
-    return Size(count_edges(live), sum(int(nodes.sum()) for nodes in hidden))
+    return Size(count_kept(live), sum(int(nodes.sum()) for nodes in hidden))
 
 
 def extract_subnetwork(model: Forecaster, importances: Sequence[Importance], rule: PruningRule) -> Forecaster:

@@ -388,9 +388,8 @@ def _tolerance(config: ModelConfig) -> float:
 
 def plan_permutations(config: ModelConfig, n_windows: int) -> tuple[int, Tensor]:
     """The number of permutations, three or fewer, and the indices of the windows, all or fewer, taken evenly."""
-    of_forecast = config.lookback * (count_functions(config.front) + count_weights(config)) + count_functions(
-        config.head
-    )
+    of_step = count_edges(config.front) + count_weights(config)
+    of_forecast = config.lookback * of_step + count_edges(config.head)
     of_windows = len(config.features) * of_forecast * n_windows  # multiply-adds, without those of the bases
     permutations = min(N_PERMUTATIONS, max(1, int(MULTIPLY_ADDS / of_windows)))
     affordable = int(MULTIPLY_ADDS / of_windows * n_windows)  # by one permutation
@@ -400,13 +399,13 @@ def plan_permutations(config: ModelConfig, n_windows: int) -> tuple[int, Tensor]
 
 def _bytes_of_window(config: ModelConfig) -> int:
     """Memory of one window's forecast."""
-    of_step = len(config.features) + count_functions(config.front) + max(count_gates(config), default=0)
-    values = config.lookback * of_step + max(count_functions([layer]) for layer in config.head)
+    of_step = len(config.features) + count_edges(config.front) + max(count_gates(config), default=0)
+    values = config.lookback * of_step + max(count_edges([layer]) for layer in config.head)
     return int(values * getattr(torch, config.dtype).itemsize)
 
 
-def count_functions(layers: Iterable[LayerConfig]) -> int:
-    """How many edges layers have."""
+def count_edges(layers: Iterable[LayerConfig]) -> int:
+    """Number of edges of layers."""
     return sum(layer.n_in * layer.n_subnodes for layer in layers)
 
 

@@ -32,7 +32,7 @@ from kanmodel.network.connections import (
     set_place,
 )
 from kanmodel.network.layer import LayerTrace
-from kanmodel.structure.importance import Importance, count_functions
+from kanmodel.structure.importance import Importance, count_edges
 from kanmodel.structure.scores import MIN_INPUTS, Scores, score_rows
 
 Fill = Literal["mean", "zero"]
@@ -164,7 +164,7 @@ class Pruning:
     @property
     def n_edges(self) -> int:
         """Number of kept edges."""
-        return count_edges(self.edges)
+        return count_kept(self.edges)
 
     @property
     def kept(self) -> bytes:
@@ -255,8 +255,8 @@ def live_edges(network: Network) -> Kept:
     return {key: layer.live for key, layer in network.layers.items()}
 
 
-def count_edges(edges: Kept) -> int:
-    """How many edges there are."""
+def count_kept(edges: Kept) -> int:
+    """Number of edges that are kept."""
     return sum(int(keep.sum()) for keep in edges.values())
 
 
@@ -310,10 +310,10 @@ def prune_by_rule(model: Forecaster, importance: Importance, rule: PruningRule) 
     metrics: tuple[Metric, ...] = (rule.metric,) if rule.metric else usable
     kept: dict[Metric, Kept] = {}
     for metric in slices(metrics):
-        removal = _Removal(masked, importance, metric)
-        if not kept or removal.may_keep_fewer(min(map(count_edges, kept.values())), rule.fidelity or 0.0):
+        removal = _RemovalOrder(masked, importance, metric)
+        if not kept or removal.may_keep_fewer(min(map(count_kept, kept.values())), rule.fidelity or 0.0):
             kept[metric] = removal.cut(rule.fidelity or 0.0)
-    metric = min(kept, key=lambda metric: count_edges(kept[metric]))
+    metric = min(kept, key=lambda metric: count_kept(kept[metric]))
     nodes = connected_nodes(model.network, output, passing_edges(model.network, kept[metric]))
     return Pruning(replace(rule, metric=metric), kept[metric], nodes, masked.fidelity(output, kept[metric]))
 
@@ -339,13 +339,13 @@ def trace_fidelity(
     From all edges to none, or to before the first network whose output is not finite.
     """
     masked = MaskedForward(model, fill)
-    removal, points = _Removal(masked, importance, metric), list[FidelityPoint]()
+    removal, points = _RemovalOrder(masked, importance, metric), list[FidelityPoint]()
     for n_removed, edges in removal.steps(count_at_once(model)):
         try:
             fidelity = masked.fidelity(importance.output_index, edges)
         except NonFiniteError:
             break
-        points.append(FidelityPoint(count_edges(edges), removal.scores[n_removed - 1] if n_removed else 0.0, fidelity))
+        points.append(FidelityPoint(count_kept(edges), removal.scores[n_removed - 1] if n_removed else 0.0, fidelity))
     return tuple(points)
 
 
@@ -355,7 +355,7 @@ def count_at_once(model: Forecaster) -> int:
     It is one up to about 2,800 edges of a head without a front over 512 reference windows.
     """
     config = model.config
-    front, head = count_functions(config.front), count_functions(config.head)
+    front, head = count_edges(config.front), count_edges(config.head)
     of_network = len(model.reference.scaled) * (config.lookback * front + head + config.graph_size)
     return max(1, math.ceil((front + head) * of_network / EVALUATIONS))
 
@@ -401,7 +401,7 @@ def _cut_at_thresholds(
     return edges_between(network, edges, nodes), nodes
 
 
-class _Removal:
+class _RemovalOrder:
     """The live edges in the order in which a metric removes them, weakest first; of equal scores the last goes first.
 
     Attributes:
@@ -454,7 +454,7 @@ class _Removal:
         if count_at_once(self._masked.model) > 1:  # then it does not try every set
             return True
         sizes = range(len(self.scores) + 1)
-        n_removed = bisect_left(sizes, True, key=lambda n: count_edges(self.without(n)) < n_edges)
+        n_removed = bisect_left(sizes, True, key=lambda n: count_kept(self.without(n)) < n_edges)
         return n_removed in sizes and self._keeps(self.without(n_removed), fidelity)
 
     def _keeps(self, edges: Kept, fidelity: float) -> bool:
