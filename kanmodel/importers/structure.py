@@ -44,9 +44,8 @@ FOREIGN = {
     r"equal_size_conv|phase_low": "a ReLU-KAN, whose bumps are not among the functions of edges here",
     r"_torch_params\.": "a layer of Keras that is not read (from a file: Dense, LSTM, GRU and SimpleRNN)",
 }  # patterns of keys -> the unsupported module that has them
-Order = tuple[
-    tuple[Submodule, ...], tuple[Submodule, ...], bool
-]  # parts before and after the readout, and if that is flat
+Submodules = tuple[Submodule, ...]
+Order = tuple[Submodules, Submodules, bool]  # those before and after the readout, and if that is flat
 TORCH = ("Linear", "LayerNorm", "BatchNorm")
 
 
@@ -114,8 +113,8 @@ class Structure:
 
     def _space(
         self,
-        front: tuple[Submodule, ...],
-        head: tuple[Submodule, ...],
+        front: Submodules,
+        head: Submodules,
         flat: bool,
         n_outputs: int,
         activations: Sequence[str],

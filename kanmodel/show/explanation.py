@@ -10,7 +10,8 @@ from textwrap import wrap
 import numpy as np
 
 from kanmodel.arrays import rows_of_steps, steps_of_rows
-from kanmodel.attribution.explanation import Explanation, describe_intervals, sum_groups
+from kanmodel.attribution.explanation import Explanation, describe_intervals
+from kanmodel.attribution.ledger import sum_groups
 from kanmodel.result import Theme, draw
 from kanmodel.show.series import draw_series
 from kanmodel.show.style import VEIL

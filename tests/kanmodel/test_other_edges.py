@@ -8,7 +8,7 @@ import torch
 from goldens import FOLDER, PROVENANCE, load_arrays
 from thorough import few_of
 
-from kanmodel.attribution.explanation import explain_windows
+from kanmodel.attribution.ledger import explain_windows
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.forecaster import Forecaster, Reference
 from kanmodel.formula.symbolic import suggest_edge_formulas

@@ -8,7 +8,7 @@ import torch
 from glue import CASES, DOCUMENT, FEATURES, FILES, GLUE, load_glue
 from thorough import few_of
 
-from kanmodel.attribution.explanation import explain_windows
+from kanmodel.attribution.ledger import explain_windows
 from kanmodel.importers.from_file import from_file, import_weights
 from kanmodel.importers.from_torch import from_torch
 from kanmodel.importers.manifest import NONE

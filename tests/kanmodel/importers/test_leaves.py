@@ -14,7 +14,7 @@ from goldens import FOLDER
 from thorough import few_of
 from torch import nn
 
-from kanmodel.attribution.explanation import explain_windows
+from kanmodel.attribution.ledger import explain_windows
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.from_file import describe_file, from_file
