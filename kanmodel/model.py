@@ -31,9 +31,9 @@ from kanmodel.questions import Questions
 from kanmodel.result import Result, Table
 from kanmodel.structure.ablation import Size, extract_subnetwork, measure_size
 from kanmodel.structure.curves import Edge, Span
+from kanmodel.structure.edges import TopologyEdge
 from kanmodel.structure.pruning import Fidelity, Fill, Metric, Thresholds
 from kanmodel.structure.questions import EdgeName, PruningParameters, find_edges, measure, sample
-from kanmodel.structure.topology import TopologyEdge
 from kanmodel.tables.table import CellNames, Gaps, Selection
 from kanmodel.text import list_some, with_unit
 

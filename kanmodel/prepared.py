@@ -2,12 +2,12 @@
 
 ``name.results`` beside ``name.safetensors`` has, for each output, what `measure_importance` measures and the default
 pruning, and the profiles of the nodes. It is a safetensors file whose metadata name the checkpoint by its hash, the
-version of the method, and the hash of the tensors. From it importance, topology and edges take milliseconds, and are
-those that the process that wrote it would give, bit by bit.
+version of the method, and the tensors that were written, with their hash. From it importance, topology and edges take
+milliseconds, and are those that the process that wrote it would give, bit by bit.
 
-A file is used as a whole or not at all: if it is of these bytes of the checkpoint, of this version of the method, has
-just the tensors that follow from the config, all finite, and their hash. The numbers themselves are not verified. Who
-can write this file can write the checkpoint beside it.
+A file is used as a whole or not at all: if it is of these bytes of the checkpoint, of this version of the method, and
+has just the tensors that were written, all finite. The numbers themselves are not verified. Who can write this file
+can write the checkpoint beside it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from ast import literal_eval
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, is_dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -28,36 +29,32 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 from torch import Tensor
 
-from kanmodel.arrays import Array
-from kanmodel.attribution.links import list_links
-from kanmodel.attribution.paths.path import Contributions, list_layers
-from kanmodel.attribution.profiles import Profiles, has_lags, node_values
-from kanmodel.checkpoint import Tensors, parse_file, parse_header
+from kanmodel.attribution.profiles import Profiles
+from kanmodel.checkpoint import MAX_BYTES, parse_file, parse_header
 from kanmodel.computing import part, slices
 from kanmodel.errors import CheckpointError, NonFiniteError
 from kanmodel.files import replacing
 from kanmodel.forecaster import Forecaster
-from kanmodel.network.chain import Trace
-from kanmodel.network.connections import connected_nodes
-from kanmodel.network.graph import flat
-from kanmodel.structure.importance import (
-    MEASURED,
-    Importance,
-    complete_importance,
-    list_nodes,
-    list_permuted,
-    measure_importance,
-    plan_permutations,
-)
+from kanmodel.network.connections import Kept
+from kanmodel.structure.importance import Importance, Measurements, measure_importance
 from kanmodel.structure.pruning import Fidelity, Metric, Pruning, PruningRule, prune_by_rule
-from kanmodel.tables.statistics.bootstrap import Estimate
 
-METHOD = 3  # of all that is in the file: raised when a result changes, see tests/kanmodel/test_prepared.py
+METHOD = 4  # of all that is in the file: raised when a result changes, see tests/kanmodel/test_prepared.py
 SUFFIX = ".results"
 DOCUMENT_KEY = "kanscope_results"  # key of the JSON document in the file's metadata
-HEADER_BYTES, OF_TENSOR = 1 << 10, 1 << 8  # that a header may have, and for each tensor beside its name
-TYPES = {"float64": "F64", "float32": "F32", "bool": "BOOL"}  # names in the file
 METRICS: tuple[Metric, ...] = get_args(Metric)
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What is kept of an output; `metric` is the index of that of the default pruning."""
+
+    measured: Measurements
+    edges: Kept
+    nodes: Kept
+    metric: int
+    fidelity: Fidelity
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,30 +63,33 @@ class Prepared:
 
     Attributes:
         profiles: of all outputs.
-        of_outputs: what `_keep` lists, each stacked over the outputs.
+        arrays: of `_Kept`, each stacked over the outputs.
     """
 
     profiles: Profiles
-    of_outputs: Sequence[np.ndarray[Any, Any]]
+    arrays: Arrays
 
     @property
     def n_bytes(self) -> int:
         """Memory of the arrays."""
-        return sum(array.nbytes for array in (*self.of_outputs, *(leaf for _, leaf in _leaves(self.profiles))))
+        return sum(array.nbytes for array in (self.arrays | dict(_flatten(self.profiles, ""))).values())
 
     def importance(self, model: Forecaster, output: int) -> Importance:
         """As `measure_importance`."""
-        return complete_importance(model, output, self.profiles, self._take(model, output)["measured"])
+        measured = self._take(output).measured
+        links = {  # the links to the output itself have its number, in the file that of the first
+            (into, output if into[0] == "output" else j, place): of for (into, j, place), of in measured.links.items()
+        }
+        return Importance.of(model, output, self.profiles, replace(measured, links=links))
 
-    def pruning(self, model: Forecaster, output: int) -> Pruning:
+    def pruning(self, output: int) -> Pruning:
         """By the default rule, as `prune_by_rule`."""
-        kept = self._take(model, output)
-        rule = PruningRule(METRICS[int(kept["metric"].argmax())])
-        return Pruning(rule, kept["edges"], kept["nodes"], kept["fidelity"])
+        kept = self._take(output)
+        return Pruning(PruningRule(METRICS[kept.metric]), kept.edges, kept.nodes, kept.fidelity)
 
-    def _take(self, model: Forecaster, output: int) -> dict[str, Any]:
-        taken: dict[str, Any] = _fill(_form(model, output), iter([array[output] for array in self.of_outputs]))
-        return taken
+    def _take(self, output: int) -> _Kept:
+        kept: _Kept = _restore(_Kept, {name: array[output] for name, array in self.arrays.items()}, "outputs")
+        return kept
 
 
 def results_path(checkpoint: Path) -> Path:
@@ -106,18 +106,20 @@ def write_prepared(model: Forecaster, path: Path) -> None:
     """
     if path == (beside := results_path(path)):
         raise CheckpointError(f"the results of {path} would replace it: let it end in .safetensors")
-    named, profiles = list[list[tuple[str, Any]]](), Profiles({}, {}, {})
+    of_outputs, arrays = list[list[tuple[str, Any]]](), Arrays()
     for output in slices(range(len(model.config.outputs))):
         with part(0.6):
             importance = measure_importance(model, output)
-        measured, profiles = {name: getattr(importance, name) for name in MEASURED}, importance.profiles
-        named.append([*_leaves(_keep(measured, prune_by_rule(model, importance, PruningRule())))])
-    arrays = {name: np.stack([of[number][1] for of in named]) for number, (name, _) in enumerate(named[0])}
-    arrays |= _leaves(profiles, "profiles")
+        pruning = prune_by_rule(model, importance, PruningRule())
+        metric = METRICS.index(pruning.rule.metric or "contribution")
+        kept = _Kept(importance, pruning.edges, pruning.nodes, metric, pruning.fidelity)
+        of_outputs.append([*_flatten(kept, "outputs")])
+        arrays = dict(_flatten(importance.profiles, "profiles"))
+    arrays |= {same[0][0]: np.stack([array for _, array in same]) for same in zip(*of_outputs, strict=True)}
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise NonFiniteError(f"the results cannot be kept: a value of {name} is not finite")
-    document = {"method": METHOD, "checkpoint": model.sha256, "tensors": _hash(arrays)}
+    document = {"method": METHOD, "checkpoint": model.sha256, "tensors": _describe(arrays), "hash": _hash(arrays)}
     try:
         with replacing(beside, prefix=f".{beside.name}.") as file:
             file.write(save_arrays(arrays, metadata={DOCUMENT_KEY: json.dumps(document)}))
@@ -139,20 +141,12 @@ def read_prepared(model: Forecaster, path: Path) -> Prepared:
         raise CheckpointError(f"{beside.name} is a link that leaves the folder")
     if not real.is_file():
         raise CheckpointError(f"{beside.name} is not a regular file")
-    form = dict(_leaves(_form(model, 0)))
-    profiles, n = _form_of_profiles(model), len(model.config.outputs)
-    expected = {name: np.broadcast_to(leaf, (n, *leaf.shape)) for name, leaf in form.items()}
-    expected |= _leaves(profiles, "profiles")
-    most = HEADER_BYTES + sum(leaf.nbytes + len(name) + OF_TENSOR for name, leaf in expected.items())
-    tensors = {name: (TYPES[str(leaf.dtype)], leaf.shape) for name, leaf in expected.items()}
-    arrays = parse_file(beside, partial(_parse, model.sha256, tensors), most)
-    of_profiles = _fill(profiles, iter([arrays[name] for name, _ in _leaves(profiles, "profiles")]))
-    return Prepared(of_profiles, [arrays[name] for name in form])
+    return parse_file(beside, partial(_parse, model.sha256), MAX_BYTES)
 
 
-def _parse(checkpoint: str, expected: Tensors, data: bytes) -> dict[str, Any]:
-    """The arrays of a file, in the order of what is expected; raises CheckpointError, which starts with a verb."""
-    metadata, tensors = parse_header(data)
+def _parse(checkpoint: str, data: bytes) -> Prepared:
+    """The results of a file; raises CheckpointError, which starts with a verb."""
+    metadata, _ = parse_header(data)
     try:
         document = dict(json.loads(metadata[DOCUMENT_KEY]))
     except (KeyError, ValueError, TypeError, RecursionError) as error:
@@ -161,110 +155,61 @@ def _parse(checkpoint: str, expected: Tensors, data: bytes) -> dict[str, Any]:
         raise CheckpointError("is of another checkpoint")
     if document.get("method") != METHOD:
         raise CheckpointError(f"is of version {document.get('method')!r} of the method, which is now {METHOD}")
-    for name, wanted in expected.items():
-        if tensors.get(name) != wanted:
-            raise CheckpointError(f"has no tensor {name} of type {wanted[0]} and shape {list(wanted[1])}")
-    if len(tensors) > len(expected):
-        raise CheckpointError("has a tensor that is no result of this model")
     try:
         found = load_arrays(data)
     except SafetensorError as error:
         raise CheckpointError(f"is damaged: {error}") from error
-    arrays = {name: found[name] for name in expected}
-    if document.get("tensors") != _hash(arrays):
+    written, there = document.get("tensors"), _describe(found)
+    written = written if isinstance(written, dict) else {}
+    for name in written | there:
+        if written.get(name) != there.get(name):
+            raise CheckpointError(f"has other tensors than were written: {name} is {there.get(name, 'missing')}")
+    arrays = {name: found[name] for name in written}  # in the order in which they were written
+    if document.get("hash") != _hash(arrays):
         raise CheckpointError("is damaged: its tensors have another hash")
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise CheckpointError(f"has a value that is not finite in tensor {name}")
-    return arrays
+    of_outputs = {name: array for name, array in arrays.items() if name.startswith("outputs/")}
+    return Prepared(_restore(Profiles, arrays, "profiles"), of_outputs)
 
 
-def _hash(arrays: Mapping[str, np.ndarray[Any, Any]]) -> str:
+def _describe(arrays: Arrays) -> dict[str, Any]:
+    """Type and shape of each, as JSON has them."""
+    return {name: [str(array.dtype), list(array.shape)] for name, array in arrays.items()}
+
+
+def _hash(arrays: Arrays) -> str:
     digest = hashlib.sha256()
     for array in arrays.values():
         digest.update(array.tobytes())
     return digest.hexdigest()
 
 
-def _keep(measured: Mapping[str, Any], pruning: Pruning) -> dict[str, Any]:
-    """What is kept of an output."""
-    metric, fidelity = np.array([metric == pruning.rule.metric for metric in METRICS]), pruning.fidelity
-    kept = {"edges": pruning.edges, "nodes": pruning.nodes, "metric": metric, "fidelity": fidelity}
-    return {"measured": measured, **kept}
-
-
-def _form(model: Forecaster, output: int) -> dict[str, Any]:
-    """What `_keep` lists of an output, with zeros for all values."""
-    config, network, trace = model.config, model.network, _pass_one(model)
-    live, known = {key: layer.live for key, layer in network.layers.items()}, model.reference.targets is not None
-    n, n_features = len(model.reference.scaled), len(config.features)
-    n_permuted = len(plan_permutations(config, n)[1])
-    edges = tuple(np.zeros((1, *each.shape)) for each in live.values())
-    sizes = sum(flat(values).shape[1] for values in trace.values), trace.logits.shape[1]
-    readout, logits = (np.zeros((1, size)) for size in sizes)
-    contributions = Contributions(np.zeros(1), np.zeros(1), np.zeros((1, *config.window_shape)), readout, logits, edges)
-    nodes, links = list_nodes(config, list_layers(network, output, contributions)), list_links(config, output)
-    measured: dict[str, Any] = {
-        "predictions": _zeros(n),
-        "baseline_prediction": 0.0,
-        "contributions": _zeros(n, n_features),
-        "residual": _zeros(n),
-        "converged": _zeros(n) > 0,
-        "permuted": dict.fromkeys(list_permuted(config), _zeros(n_permuted)) if known else {},
-        "steps": _estimate(config.lookback),
-        "nodes": {place: _estimate(of.shape[1]) for place, of in nodes.items()},
-        "edges": {key: _estimate(*of.shape) for key, of in live.items()},
-        "links": {link: _estimate(n_nodes) for link, n_nodes in links.items()},
-    }
-    fidelity = Fidelity(0.0, *([0.0, 0.0] if known else [None, None]))
-    return _keep(measured, Pruning(PruningRule(METRICS[0]), live, connected_nodes(network, output, live), fidelity))
-
-
-def _form_of_profiles(model: Forecaster) -> Profiles:
-    """Profiles of zeros."""
-    config, places = model.config, node_values(model.config, _pass_one(model))
-    n_features = len(config.features)
-    shares = {place: _zeros(values.shape[1], n_features) for place, values in places.items()}
-    lags = {}
-    if has_lags(config, sum(map(len, shares.values()))):
-        sizes = {place: (len(of), n_features, config.lookback) for place, of in shares.items() if place[0] != "front"}
-        lags = {place: _zeros(*size).astype(np.float32) for place, size in sizes.items()}
-    return Profiles(shares, {place: _zeros(len(of)) for place, of in shares.items()}, lags)
-
-
-def _pass_one(model: Forecaster) -> Trace:
-    with torch.no_grad():
-        return model.frozen.trace(model.reference.scaled[:1])
-
-
-def _zeros(*shape: int) -> Array:
-    return np.broadcast_to(0.0, shape)
-
-
-def _estimate(*shape: int) -> Estimate:
-    return Estimate(*[_zeros(*shape)] * 3)
-
-
-def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
-    """The arrays in a value, and numbers as arrays, with their names."""
-    if isinstance(value, Mapping):
-        for key, of in value.items():
-            yield from _leaves(of, f"{name}.{key}")
-    elif isinstance(value, Estimate | Fidelity | Profiles):
-        yield from _leaves(vars(value), name)
+def _flatten(value: Any, name: str, kind: Any = None) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+    """Yields the arrays in a value of a type, and its numbers as arrays, by their paths."""
+    if is_dataclass(value):
+        for field, of in get_type_hints(kind or type(value)).items():
+            yield from _flatten(getattr(value, field), f"{name}/{field}", of)
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _flatten(item, f"{name}/{key}", get_args(kind)[1])
     elif value is not None:
         yield name, np.asarray(value)
 
 
-def _fill(form: Any, arrays: Iterator[np.ndarray[Any, Any]]) -> Any:
-    """A value like another, with other arrays, which are in the order of `_leaves`."""
-    if isinstance(form, Mapping):
-        return {key: _fill(of, arrays) for key, of in form.items()}
-    if isinstance(form, Estimate | Fidelity | Profiles):
-        return type(form)(**_fill(vars(form), arrays))
-    if form is None:
+def _restore(kind: Any, arrays: Mapping[str, Any], name: str) -> Any:
+    """The value of a type that `_flatten` has made these arrays of."""
+    if is_dataclass(kind):
+        make: Any = kind
+        return make(**{field: _restore(of, arrays, f"{name}/{field}") for field, of in get_type_hints(kind).items()})
+    if get_origin(kind) in (dict, Mapping):
+        below = f"{name}/"
+        keys = dict.fromkeys(path[len(below) :].split("/")[0] for path in arrays if path.startswith(below))
+        return {literal_eval(key): _restore(get_args(kind)[1], arrays, below + key) for key in keys}
+    if name not in arrays:
         return None
-    array = next(arrays)
-    if isinstance(form, Tensor):
-        return torch.tensor(array)
-    return array if isinstance(form, np.ndarray) else array.item()
+    if kind is Tensor:
+        return torch.tensor(arrays[name])
+    is_number = kind in (int, float, float | None)
+    return arrays[name].item() if is_number else arrays[name]

@@ -20,7 +20,7 @@ from kanmodel.arrays import Array
 from kanmodel.forecaster import Forecaster
 from kanmodel.network.config import Transform
 from kanmodel.network.layer import KANLayer, LayerTrace
-from kanmodel.structure.topology import TopologyEdge
+from kanmodel.structure.edges import TopologyEdge
 
 
 @dataclass(frozen=True)

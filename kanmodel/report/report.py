@@ -24,8 +24,9 @@ from kanmodel.report.finding import Finding, SummaryId
 from kanmodel.report.summary import find_correlated, summarise
 from kanmodel.result import GlobalResult, Theme
 from kanmodel.structure.curves import CurveShape, sample_edges
+from kanmodel.structure.edges import TopologyEdge
 from kanmodel.structure.importance import REDUNDANT_CORRELATION, Importance, Verdict, rank_correlation
-from kanmodel.structure.topology import OPACITY_BETA, Topology, TopologyEdge
+from kanmodel.structure.topology import OPACITY_BETA, Topology
 from kanmodel.tables.statistics.bootstrap import CONFIDENCE
 from kanmodel.text import printable, write_figure
 

@@ -14,7 +14,8 @@ from kanmodel.network.connections import label_of
 from kanmodel.result import Theme, draw
 from kanmodel.show.svg import LETTER, MARGIN, WIDTH, Element, Scale, new_canvas, scale_over
 from kanmodel.structure.curves import Edge
-from kanmodel.structure.topology import TopologyEdge, TopologyNode
+from kanmodel.structure.edges import TopologyEdge
+from kanmodel.structure.topology import TopologyNode
 from kanmodel.text import abbreviate, write_amount, write_figure
 
 LEFT = 92.0  # of the plot

@@ -14,7 +14,8 @@ from typing import Any
 
 from kanmodel.network.connections import READOUT_KINDS, EdgeKey
 from kanmodel.show.svg import MARGIN
-from kanmodel.structure.topology import Topology, TopologyEdge, TopologyNode
+from kanmodel.structure.edges import TopologyEdge
+from kanmodel.structure.topology import Topology, TopologyNode
 from kanmodel.text import shorten_names
 
 HEADER, FOOTER = 98.0, 68.0
@@ -264,12 +265,12 @@ def _lay_out_columns(
 def _group_by_layer(topology: Topology, fold: bool, with_curves: bool) -> tuple[list[Row], list[TopologyEdge]]:
     """Layers from the features to the output, with sub-nodes in that of their node; and the edges that pass some."""
     nodes = [node for node in topology.nodes if node.kind != "subnode"]
-    levels = topology.loaded.config.wiring.levels if topology.loaded.config.graph else None
+    levels = topology.levels
     by_level: dict[Any, list[TopologyNode]] = {}
     for node in nodes:
         place = ("input" if node.kind == "feature" else node.kind, node.layer)
-        by_level.setdefault(place if levels is None else levels[place], []).append(node)
-    if levels is not None:
+        by_level.setdefault(levels[place] if levels else place, []).append(node)
+    if levels:
         by_level = dict(sorted(by_level.items()))
     level = {node.id: number for number, members in enumerate(by_level.values()) for node in members}
     level |= {edge.source: level[edge.target] for edge in topology.edges if edge.kind == "product"}

@@ -18,14 +18,13 @@ from kanmodel.show.edge import describe_shape, list_worth, name_edge
 from kanmodel.show.layout import BOX_GAP, CHARACTER, CHIP, EDGE, FOLDED, LINE, STEP_GAP, Box, Command, Point, lay_out
 from kanmodel.show.style import N_COLORS
 from kanmodel.show.svg import MARGIN, Element, new_canvas
-from kanmodel.structure.curves import Edge, sample_edges
-from kanmodel.structure.topology import Topology, TopologyEdge, TopologyNode
+from kanmodel.structure.curves import Edge
+from kanmodel.structure.edges import TopologyEdge
+from kanmodel.structure.topology import N_CURVES, Topology, TopologyNode
 from kanmodel.text import abbreviate, write_amount
 
 Color = Literal["score", "contribution"]
 
-N_POINTS = 25  # points of a curve, enough for its box
-N_CURVES = 300  # most curves of a picture
 N_LINKS = 1300  # most links of each kind, so that a notebook stays small; of more, only the strongest are drawn
 N_SHARES = 3  # features of a profile in a title
 HEADING, LETTER = 8.6, 5.7  # width of a character of the heading, and of a line of text, roughly
@@ -113,9 +112,7 @@ def draw_topology(
         width: of the picture, pixels, in which texts keep their size: layers are columns from left to right if they
             have no room as rows. By default they are rows, and the picture is as wide as they take.
     """
-    if curves is None:
-        kept = sorted((edge for edge in topology.kan_edges if edge.kept), key=lambda edge: -(edge.contribution or 0.0))
-        curves = sample_edges(topology.loaded, kept[:N_CURVES], N_POINTS)
+    curves = topology.curves if curves is None else curves
     upstream = topology.upstream()
     whole = upstream if through is None else upstream.through(through, only_kept=pruned)
     part = limit_links(whole, pruned, n_links)

@@ -1,7 +1,4 @@
-"""`Ablation`: forecasts without some of the edges of a network; and the smaller model that a pruning rule leaves.
-
-In the smaller model all other edges are masked, so that nodes and edges keep their ids.
-"""
+"""`Ablation`: forecasts without some of the edges of a network; and the model in which all others are masked."""
 
 from __future__ import annotations
 
@@ -25,7 +22,17 @@ from kanmodel.network.connections import (
 )
 from kanmodel.result import ModelResult, Table
 from kanmodel.structure.importance import Importance
-from kanmodel.structure.pruning import Fidelity, Pruning, PruningRule, prune_by_rule, prune_network, r2, remove_edges
+from kanmodel.structure.pruning import (
+    Fidelity,
+    Pruning,
+    PruningRule,
+    count_kept,
+    live_edges,
+    prune_by_rule,
+    prune_network,
+    r2,
+    remove_edges,
+)
 from kanmodel.structure.topology import Topology
 from kanmodel.text import with_unit
 
@@ -62,8 +69,8 @@ class Ablation(ModelResult):
     def of(cls, topology: Topology, predictions: Array, ablated: Array) -> Ablation:
         """The forecasts, with edge counts and fidelity from the topology."""
         edges = [edge.kept for edge in topology.upstream().kan_edges]
-        rule, fidelity = topology.rule, topology.fidelity
-        return cls(topology.output, topology.unit, rule, fidelity, sum(edges), len(edges), predictions, ablated)
+        cost = topology.rule, topology.fidelity, sum(edges), len(edges)
+        return cls(topology.output, topology.unit, *cost, predictions, ablated, origin=topology.origin)
 
     def __len__(self) -> int:
         return len(self.predictions)
@@ -94,26 +101,22 @@ class Size:
 
 def measure_size(network: Network) -> Size:
     """The size of a network."""
-    live = {key: layer.live for key, layer in network.layers.items()}
+    live = live_edges(network)
     if network.config.graph:
-        return Size(sum(int(edges.sum()) for edges in live.values()), sum(layer.n_out for layer in network.config.head))
-    _, leading = _leading(network, live)
+        return Size(count_kept(live), sum(layer.n_out for layer in network.config.head))
+    leading = _leading(network, live)[1]
     hidden = [leading[set_place(key)] for row in rows_of_layers(network.config) for key in row[:-1]]
-    return Size(sum(int(edges.sum()) for edges in live.values()), sum(int(nodes.sum()) for nodes in hidden))
+    return Size(count_kept(live), sum(int(nodes.sum()) for nodes in hidden))
 
 
 def extract_subnetwork(model: Forecaster, importances: Sequence[Importance], rule: PruningRule) -> Forecaster:
-    """The model with the union of the edges that the rule keeps for each output; all others are masked.
+    """The model with the union of the edges that the rule keeps for each output; raises as `prune_by_rule`.
 
     A rule with a fidelity holds for each output of `importances`, up to rounding: if the edges kept for another lower
     the R2 of one, more edges are kept. The edges of `rule.without` are removed last, whatever the fidelity.
 
     The metrics ``fidelity_r2`` (R2 against the full model) and ``reference_mae`` (against the targets, if known) are
     means over all outputs, on the reference windows. Other metrics of the full model get the prefix ``unpruned_``.
-
-    Raises:
-        InsufficientReferenceError: the rule's metric is a score, and there are too few reference windows for one.
-        NonFiniteError: thresholds or `without` leave an output that is not finite on the reference windows.
     """
     of_output = {importance.output_index: importance for importance in importances}
     rules = dict.fromkeys(of_output, replace(rule, without=()))
@@ -126,8 +129,7 @@ def extract_subnetwork(model: Forecaster, importances: Sequence[Importance], rul
         for output in missed:
             rules[output] = replace(rules[output], fidelity=(1 + (rules[output].fidelity or 0.0)) / 2)
     else:
-        live = {key: layer.live for key, layer in model.network.layers.items()}
-        prunings = {output: replace(pruning, edges=live) for output, pruning in prunings.items()}
+        prunings = {number: replace(one, edges=live_edges(model.network)) for number, one in prunings.items()}
         smaller = extract_pruned(model, list(prunings.values()))
     if rule.without:
         left = [remove_edges(model, output, pruning, rule.without) for output, pruning in prunings.items()]

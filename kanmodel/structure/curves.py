@@ -1,13 +1,10 @@
-"""`Edge`: the function on an edge sampled as a curve, with the distribution of its inputs on the reference windows.
-
-The support of an edge is the range from the 1st to the 99th percentile of these inputs.
-"""
+"""`Edge`: the function on an edge, sampled, and its support: the 1st to 99th percentile of its reference inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -16,11 +13,11 @@ from torch import Tensor
 
 from kanmodel.arrays import Array
 from kanmodel.forecaster import Forecaster
-from kanmodel.network.chain import LayerKey
+from kanmodel.network.chain import LayerKey, Trace
 from kanmodel.network.functions import value_and_slope
 from kanmodel.network.layer import EdgeParts, Edges, KANLayer, LayerTrace
 from kanmodel.result import GlobalResult, Pictured, Table
-from kanmodel.structure.topology import TopologyEdge
+from kanmodel.structure.edges import TopologyEdge
 
 Span = Literal["support", "reference", "grid"]
 CurveShape = Literal["flat", "base_only", "linear", "curved"]
@@ -30,6 +27,24 @@ LINEAR_R2 = 0.98  # of the best line, from which an edge counts as linear
 N_REACH = 1537  # positions at which what a basis reads is looked at, over three times the reference's range
 N_TOGETHER = 32  # inputs of a layer whose edges are sampled together: about as much as fits the cache
 _COLUMNS = ("x", "y", "base", "spline", "symbolic", "slope", "x_original", "y_original")
+
+
+class Grid(NamedTuple):
+    """The grid of the basis on the edges that leave a node, as positions of the node."""
+
+    knots: Array  # ascending, without those that no position within reach leads to
+    core: tuple[float, float] | None
+    outside: float | None  # share of the reference inputs outside the core
+
+    @classmethod
+    def read_at(cls, x: Array, read: Array, knots: Array, ends: Array, outside: float) -> Grid:
+        """The grid where positions x, at which the basis reads other values, cross its knots and core."""
+        before, after = read[:-1, None] - knots, read[1:, None] - knots  # (N_REACH - 1, n_knots)
+        step, knot = np.nonzero((before < 0) != (after < 0))
+        share = before[step, knot] / (before[step, knot] - after[step, knot])
+        inside = x[(read >= ends[0]) & (read <= ends[1])]
+        core = (float(inside.min()), float(inside.max())) if len(inside) else None
+        return cls(np.sort(x[step] + share * (x[step + 1] - x[step])), core, outside)
 
 
 @dataclass(frozen=True)
@@ -52,15 +67,21 @@ class Support:
     outside_grid: float | None
     coverage: float | None
 
+    @classmethod
+    def of(cls, values: Array, grid: Grid) -> Support:
+        """The support of an input with these values, (n,), and the grid of its basis."""
+        p01, p50, p99 = np.percentile(values, (1, 50, 99)).tolist()
+        counts, edges = np.histogram(values, bins=N_BINS)
+        length = None if grid.core is None else grid.core[1] - grid.core[0]
+        coverage = None if length is None else (p99 - p01) / length if length > 0 else float("inf")
+        return cls(p01, p50, p99, edges, counts.astype(np.float64), grid.outside, coverage)
+
 
 @dataclass(frozen=True)
 class LinearFit:
     """The straight line nearest to an edge at the reference inputs between p01 and p99 (least squares), model units.
 
-    Attributes:
-        slope: of the edge's value over its input.
-        intercept: value of the line at 0.
-        r2: coefficient of determination there; 1 for a constant edge.
+    Its coefficient of determination, `r2`, is 1 for a constant edge.
     """
 
     slope: float
@@ -137,14 +158,19 @@ class Edge(GlobalResult, Pictured):
 
 
 def sample_edges(
-    model: Forecaster, edges: Sequence[TopologyEdge], points: int = 101, span: Span = "support", name: str = ""
+    model: Forecaster,
+    edges: Sequence[TopologyEdge],
+    points: int = 101,
+    span: Span = "support",
+    trace: Trace | None = None,
 ) -> list[Edge]:
     """The functions on KAN edges of a model; those of one layer are sampled together.
 
     Samples are evenly spaced over the support, or the range of the reference inputs, or the core interval of the grid.
+    The `trace` of the reference windows is computed if it is not given.
     """
     with torch.no_grad():
-        stages = model.network.trace(model.reference.scaled).stages
+        stages = (trace or model.network.trace(model.reference.scaled)).stages
     leaving: dict[LayerKey, dict[int, list[TopologyEdge]]] = {}
     for edge in edges:
         leaving.setdefault((edge.stage, edge.layer), {}).setdefault(edge.i, []).append(edge)
@@ -152,16 +178,16 @@ def sample_edges(
     for (stage, layer), by_input in leaving.items():
         for start in range(0, len(by_input), N_TOGETHER):
             some = [edge for i in sorted(by_input)[start : start + N_TOGETHER] for edge in by_input[i]]
-            for curve in _sample(model, some, stages[stage][layer], points, span, name):
+            for curve in _sample(model, some, stages[stage][layer], points, span):
                 found[id(curve.edge)] = curve
     return [found[id(edge)] for edge in edges]
 
 
 def _sample(
-    model: Forecaster, edges: Sequence[TopologyEdge], trace: LayerTrace, points: int, span: Span, name: str
+    model: Forecaster, edges: Sequence[TopologyEdge], trace: LayerTrace, points: int, span: Span
 ) -> Iterator[Edge]:
     """Yields the functions on edges that leave some inputs of one layer. Arrays are by input, then sub-node."""
-    layer, scaling = model.network.stages[edges[0].stage][edges[0].layer], model.scaling
+    layer, config, scaling = model.network.stages[edges[0].stage][edges[0].layer], model.config, model.scaling
     inputs = sorted({edge.i for edge in edges})
     functions, mixes = layer.functions(torch.tensor(inputs)), layer.config.mixes
     with torch.no_grad():
@@ -170,46 +196,48 @@ def _sample(
         passed = _evaluate(layer, functions, inputs, seen)[0].total if mixes else trace.edges[:, :, inputs]
         seen, passed = seen.T, passed.permute(2, 1, 0)  # (inputs, n_subnodes, n), as all that follows
         grids = _find_grids(layer, inputs, seen, of_basis.T)
-    supports = _measure_supports(_array(seen), grids)
+    supports = [Support.of(*each) for each in zip(_array(seen), grids, strict=True)]
     lines = _fit_lines(_array(seen), _array(passed), supports)
     reached = torch.stack(torch.aminmax(seen, dim=1), dim=1).tolist()
     spans = {
         "support": [(support.p01, support.p99) for support in supports],
         "reference": reached,
-        "grid": [core or ends for (_, core, _), ends in zip(grids, reached, strict=True)],
+        "grid": [grid.core or ends for grid, ends in zip(grids, reached, strict=True)],
     }[span]
     positions = torch.stack([torch.linspace(start, end, points, dtype=seen.dtype) for start, end in spans])
     parts, slope = _evaluate(layer, functions, inputs, positions.T)
-    sampled = (parts.base, parts.basis, parts.symbolic, slope)
-    bases, splines, symbolics, slopes = (_array(values.permute(2, 1, 0)) for values in sampled)
+    sampled = {"base": parts.base, "spline": parts.basis, "symbolic": parts.symbolic, "slope": slope}
+    arrays = {name: _array(values.permute(2, 1, 0)) for name, values in sampled.items()}
     flat = (passed.std(dim=2, correction=0) <= FLAT_SHARE * trace.subnodes.std(dim=0, correction=0)).numpy()
     xs, is_symbolic = _array(positions), layer.is_symbolic.numpy()
     for edge in edges:
         n, j = inputs.index(edge.i), edge.j
-        x, base, spline, symbolic = xs[n], bases[n, j], splines[n, j], symbolics[n, j]
-        y, (knots, core, _) = base + spline + symbolic, grids[n]
-        curve = (x, y, base, spline, symbolic if is_symbolic[j, edge.i] else None, slopes[n, j])
+        curve: dict[str, Any] = {name: values[n, j] for name, values in arrays.items()}
+        x, y = xs[n], curve["base"] + curve["spline"] + curve["symbolic"]
+        if not is_symbolic[j, edge.i]:
+            curve["symbolic"] = None
         x_original, y_original, unit = None, None, None
         if edge.source.startswith("feature:") and not mixes:
-            feature = model.config.feature_names.index(edge.source.removeprefix("feature:"))
+            feature = config.feature_names.index(edge.source.removeprefix("feature:"))
             x_original = x * scaling.feature_scale[feature] + scaling.feature_mean[feature]
-            unit = model.config.features[feature].unit
+            unit = config.features[feature].unit
         if edge.target.startswith("output:"):  # a sum node, with one sub-node
-            output = model.config.outputs.index(edge.target.removeprefix("output:"))
+            output = config.outputs.index(edge.target.removeprefix("output:"))
             y_original = y * float(layer.subnode_scale[j] * layer.node_scale[j]) * scaling.output_scale[output]
-        support, line = supports[n], lines[n][j]
-        shape: CurveShape = "linear" if line.r2 >= LINEAR_R2 else "curved"
-        if support.outside_grid is not None and support.outside_grid > 0.5:
-            shape = "base_only"
-        shape = "flat" if flat[n, j] else shape
-        read: Literal["input", "normalised input"] = "normalised input" if mixes else "input"
-        original, fitted = (x_original, y_original, unit), (support, line)
-        yield Edge(edge, *curve, *original, knots, core, *fitted, shape, read, name, reference=model.reference.span)
-
-
-# Of the edges that leave a node, as positions of `Edge.x`: knots, ascending, without those that no position within
-# reach leads to; `Edge.core`; and the share of the reference inputs outside that.
-_Grid = tuple[Array, tuple[float, float] | None, float | None]
+        shape: CurveShape = "linear" if lines[n][j].r2 >= LINEAR_R2 else "curved"
+        shape = "base_only" if (grids[n].outside or 0.0) > 0.5 else shape
+        yield Edge(
+            **curve | {"edge": edge, "x": x, "y": y, "x_original": x_original, "y_original": y_original, "unit": unit},
+            grid=grids[n].knots,
+            core=grids[n].core,
+            support=supports[n],
+            line=lines[n][j],
+            shape="flat" if flat[n, j] else shape,
+            function_of="normalised input" if mixes else "input",
+            name=model.name,
+            reference=model.reference.span,
+            origin=model.origin,
+        )
 
 
 @torch.no_grad()
@@ -232,42 +260,20 @@ def _evaluate(layer: KANLayer, edges: Edges, inputs: list[int], x: Tensor) -> tu
     return parts, (slopes.base + slopes.symbolic) * by_v + slopes.basis * by_u
 
 
-def _find_grids(layer: KANLayer, inputs: list[int], seen: Tensor, of_basis: Tensor) -> list[_Grid]:
+def _find_grids(layer: KANLayer, inputs: list[int], seen: Tensor, of_basis: Tensor) -> list[Grid]:
     """Where the basis is for positions such as those `seen`, of which it reads `of_basis`, (inputs, n) each."""
     knots, core = getattr(layer, "grid", None), layer.core
     if knots is None or core is None:
-        return [(np.empty(0), None, None) for _ in inputs]
+        return [Grid(np.empty(0), None, None) for _ in inputs]
     knots, ends = knots[inputs], torch.stack(core, dim=1)[inputs]  # (inputs, n_knots), (inputs, 2)
     outside = ((of_basis < ends[:, :1]) | (of_basis > ends[:, 1:])).double().mean(dim=1).tolist()
     if layer.config.mixes or not layer.config.before:
-        return [(_array(k), (c[0], c[1]), o) for k, c, o in zip(knots, ends.tolist(), outside, strict=True)]
+        return [Grid(_array(k), (c[0], c[1]), o) for k, c, o in zip(knots, ends.tolist(), outside, strict=True)]
     low, high = torch.aminmax(seen, dim=1)
     x = low + (high - low) * torch.linspace(-1, 2, N_REACH, dtype=seen.dtype)[:, None]  # (N_REACH, inputs)
     read = layer.read(x, torch.tensor(inputs))[1]
     columns = zip(_array(x.T), _array(read.T), _array(knots), _array(ends), outside, strict=True)
-    return [_lead_back(*column) for column in columns]
-
-
-def _lead_back(x: Array, read: Array, knots: Array, ends: Array, outside: float) -> _Grid:
-    """The grid as positions x, at which the basis reads other values: where these cross the knots."""
-    before, after = read[:-1, None] - knots, read[1:, None] - knots  # (N_REACH - 1, n_knots)
-    step, knot = np.nonzero((before < 0) != (after < 0))
-    share = before[step, knot] / (before[step, knot] - after[step, knot])
-    inside = x[(read >= ends[0]) & (read <= ends[1])]
-    core = (float(inside.min()), float(inside.max())) if len(inside) else None
-    return (np.sort(x[step] + share * (x[step + 1] - x[step])), core, outside)
-
-
-def _measure_supports(inputs: Array, grids: Sequence[_Grid]) -> list[Support]:
-    """The support of each input of some edges, from its values (n_in, n), model units, and the grid of its basis."""
-    supports = []
-    percentiles = np.percentile(inputs, (1, 50, 99), axis=1).T.tolist()
-    for values, (p01, p50, p99), (_, core, outside) in zip(inputs, percentiles, grids, strict=True):
-        counts, edges = np.histogram(values, bins=N_BINS)
-        length = None if core is None else core[1] - core[0]
-        coverage = None if length is None else (p99 - p01) / length if length > 0 else float("inf")
-        supports.append(Support(p01, p50, p99, edges, counts.astype(np.float64), outside, coverage))
-    return supports
+    return [Grid.read_at(*column) for column in columns]
 
 
 def _fit_lines(inputs: Array, outputs: Array, supports: Sequence[Support]) -> list[list[LinearFit]]:

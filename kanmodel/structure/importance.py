@@ -1,16 +1,15 @@
 """Global importance: mean |contribution| over the reference windows, with bootstrap intervals and verdicts.
 
 Permutation importance (Breiman 2001, "Random Forests", section 10; Fisher et al. 2019, arXiv 1801.01489) is how much
-the error grows when a feature's series are permuted among windows, its whole series moved together, or the series of
-all features of a group. It depends on the targets as well as on the model: a feature that the model uses without
-benefit has a contribution, but no permutation importance. Of a large model, for which every permutation of every window
-would take more than a minute or two, fewer permutations are made, and then of fewer windows.
+the error grows when a feature's series, or those of a group together, are permuted among windows. It depends on the
+targets as well as on the model: a feature that the model uses without benefit has a contribution, but no permutation
+importance. A large model, for which this would take more than a minute or two, has fewer permutations of fewer windows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -26,7 +25,7 @@ from kanmodel.attribution.profiles import Profiles, profile_nodes
 from kanmodel.computing import part, pause, slices
 from kanmodel.forecaster import Forecaster
 from kanmodel.network.chain import LayerKey
-from kanmodel.network.config import Groups, ModelConfig, resolve_groups
+from kanmodel.network.config import Groups, LayerConfig, ModelConfig, resolve_groups
 from kanmodel.network.connections import connected_features, read_place, set_place
 from kanmodel.network.recurrent import count_gates, count_weights
 from kanmodel.result import GlobalResult, Pictured, Table
@@ -48,20 +47,13 @@ IMPORTANT = 0.5  # times the even share 1 / n_features: the least that an import
 NEGLIGIBLE = 0.2  # times the even share: what a negligible feature stays below
 REDUNDANT_CORRELATION = 0.9
 
-_OF_LEDGER = ("predictions", "baseline_prediction", "contributions", "residual", "converged")
-MEASURED = (*_OF_LEDGER, "permuted", "steps", "nodes", "edges", "links")
 _COLUMNS = ("rank", "name", "mean_abs_contribution", "share", "share_interval_low", "share_interval_high", "verdict")
 _OF_PERMUTATION = ("permutation_mae_increase", "permutation_interval_low", "permutation_interval_high")
 
 
 @dataclass(frozen=True)
 class Partner:
-    """Another feature that is correlated with a feature.
-
-    Attributes:
-        name: its name.
-        correlation: Pearson's, over all reference windows and steps.
-    """
+    """Another feature that is correlated with a feature: its name, and Pearson's correlation over windows and steps."""
 
     name: str
     correlation: float
@@ -79,10 +71,10 @@ class Attribution:
         rank: 1 for the largest mean |contribution|.
         verdict: the first that holds, where the even share is 1 / n_features: ``disconnected``, no path of live edges
             and nonzero weights leads to the output, and its contribution is exactly 0; ``unseen``, it has one value in
-            all reference windows, such as a holiday that none of them has, so they do not show what it does;
-            ``important``, the lower bound of its share is at least 0.5 even shares, and that of its permutation effect
-            above 0 where targets are known; ``negligible``, the upper bound of its share is below 0.2 even shares, and
-            the interval of its permutation effect includes 0 where targets are known; else ``weak``.
+            all reference windows, such as a holiday that none of them has; ``important``, the lower bound of its share
+            is at least 0.5 even shares, and that of its permutation effect above 0 where targets are known;
+            ``negligible``, the upper bound of its share is below 0.2 even shares, and the interval of its permutation
+            effect includes 0 where targets are known; else ``weak``.
         connected: whether such a path exists.
         mean_abs_contribution, interval: mean magnitude of its contribution, summed over steps.
         mean_contribution: signed mean.
@@ -109,8 +101,37 @@ class Attribution:
     members: tuple[str, ...]
 
 
-@dataclass(frozen=True, repr=False, eq=False)
-class Importance(GlobalResult, Pictured):
+@dataclass(frozen=True, repr=False, eq=False, kw_only=True)
+class Measurements:
+    """What takes the time of an `Importance`, in the target's unit; `kanmodel.prepared` stores these fields.
+
+    Attributes:
+        predictions, contributions: of each reference window, (n,) and (n, n_features); and the `baseline_prediction`.
+        residual, converged: of their explanations, as in `Explanation`. Where steps, nodes and edges are not explained,
+            of the features alone.
+        permuted: growth of the absolute error of windows whose series of some features are permuted, (n_permuted,) by
+            their numbers: each feature alone, and each group of the checkpoint; empty where targets are unknown.
+        steps: (lookback,), oldest first; as nodes and edges, of a large graph over at least 64 windows, taken evenly.
+        nodes, edges: by (stage, layer) as in `Explanation.layers`, (n_nodes,) and (n_subnodes, n_in); the nodes of a
+            graph by place, see `kanmodel.network.wiring`.
+        links: of a graph, (n_nodes,) by the place and index of the node that is computed and the place of those it is
+            computed from; see `kanmodel.attribution.links`.
+    """
+
+    predictions: Array
+    baseline_prediction: float
+    contributions: Array
+    residual: Array
+    converged: NDArray[np.bool_]
+    permuted: Mapping[tuple[int, ...], Array]
+    steps: Estimate
+    nodes: Mapping[LayerKey, Estimate]
+    edges: Mapping[LayerKey, Estimate]
+    links: Mapping[tuple[LayerKey, int, LayerKey], Estimate]
+
+
+@dataclass(frozen=True, repr=False, eq=False, kw_only=True)
+class Importance(Measurements, GlobalResult, Pictured):
     """Importance of everything over the reference windows, with 95 % intervals: features with verdicts, nodes, edges.
 
     It is the mean |contribution| to one output, baseline ``mean``, in the target's unit. A feature's contribution to a
@@ -121,37 +142,32 @@ class Importance(GlobalResult, Pictured):
         output, output_index, unit: name, index and unit of the output; None for an unknown unit.
         features: a row for each feature, most important first.
         groups: a row for each group and each feature without a group, most important first; empty without groups.
-        predictions, contributions: of each reference window, (n,) and (n, n_features); and the `baseline_prediction`.
-        residual, converged, tolerance: of their explanations, as in `Explanation`: 1e-2 standard deviations of the
-            output for a graph, else 1e-3. Where steps, nodes and edges are not explained, of the features alone.
-        permuted: growth of the absolute error of windows whose series of some features are permuted, (n_permuted,) by
-            their numbers: each feature alone, and each group of the checkpoint; empty where targets are unknown.
-        steps: (lookback,), oldest first; as nodes and edges, of a large graph over fewer windows, 64 at least, taken
-            evenly.
-        nodes, edges: by (stage, layer) as in `Explanation.layers`, (n_nodes,) and (n_subnodes, n_in); the nodes of a
-            graph by place, see `kanmodel.network.wiring`.
+        tolerance: of the explanations: 1e-2 standard deviations of the output for a graph, else 1e-3.
         profiles: what each node stands for.
-        links: of a graph the contributions of its links, (n_nodes,) by the place and index of the node that is computed
-            and the place of those it is computed from; see `kanmodel.attribution.links`.
     """
 
     output: str
     output_index: int
     unit: str | None
     features: tuple[Attribution, ...]
-    predictions: Array
-    baseline_prediction: float
-    contributions: Array
-    residual: Array
-    converged: NDArray[np.bool_]
     tolerance: float
-    permuted: Mapping[tuple[int, ...], Array]
-    steps: Estimate
-    nodes: Mapping[tuple[str, int], Estimate]
-    edges: Mapping[tuple[str, int], Estimate]
     profiles: Profiles
-    links: Mapping[tuple[LayerKey, int, LayerKey], Estimate] = field(default_factory=dict)
     groups: tuple[Attribution, ...] = ()
+
+    @classmethod
+    def of(cls, model: Forecaster, output: int, profiles: Profiles, measured: Measurements) -> Importance:
+        """The importance for output number `output`, without groups, from what was measured."""
+        return cls(
+            output=model.config.outputs[output],
+            output_index=output,
+            unit=model.config.target_of(output).unit,
+            features=_attribute(model, output, measured, {}),
+            tolerance=_tolerance(model.config) * float(model.output_std[output]),
+            profiles=profiles,
+            reference=model.reference.span,
+            origin=model.origin,
+            **vars(measured),
+        )
 
     def table(self, by: Literal["feature", "group"] = "feature") -> list[dict[str, Any]]:
         """A row for each feature, most important first; intervals as two columns.
@@ -162,13 +178,9 @@ class Importance(GlobalResult, Pictured):
         rows = []
         for each in self.features if by == "feature" else self.groups:
             row = vars(each) | {"redundant_with": ", ".join(partner.name for partner in each.redundant_with)}
-            members = row.pop("members")
-            if by == "group":
-                row["members"] = ", ".join(members)
-            for name in ("interval", "share_interval", "permutation_interval"):
-                low, high = row.pop(name) or (None, None)
-                row |= {f"{name}_low": low, f"{name}_high": high}
-            rows.append(row)
+            members = ", ".join(row.pop("members"))
+            row |= {"members": members} if by == "group" else {}
+            rows.append(spread_intervals(row, "interval", "share_interval", "permutation_interval"))
         return rows
 
     def _title(self) -> str:
@@ -182,6 +194,14 @@ class Importance(GlobalResult, Pictured):
             tables.append(Table(groups, [*_COLUMNS, "members"], in_html=False))
             tables.append(Table(groups, [*columns, "members"], "Groups", in_text=False))
         return [*tables, Table(features, [*columns, "redundant_with"], "All figures", in_text=False)]
+
+
+def spread_intervals(row: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """The row of a table, with the named intervals at its end as two columns each, None for no interval."""
+    spread = {name: value for name, value in row.items() if name not in names}
+    for name in names:
+        spread[f"{name}_low"], spread[f"{name}_high"] = row[name] or (None, None)
+    return spread
 
 
 def measure_importance(model: Forecaster, output: int) -> Importance:
@@ -201,31 +221,24 @@ def measure_importance(model: Forecaster, output: int) -> Importance:
     links, scale = measure_links(model, output), float(model.scaling.output_scale[output])
     bootstrap, nodes = Bootstrap(len(flow)), list_nodes(model.config, flow.layers)
     edges = {(layer.stage, layer.layer): layer.edges for layer in flow.layers if layer.edges is not None}
-    measured: dict[str, Any] = {name: getattr(explanation, name).copy() for name in _OF_LEDGER[2:]}
-    measured |= {name: getattr(explanation, name) for name in _OF_LEDGER[:2]}
-    measured["residual"][chosen] = np.maximum(explanation.residual[chosen], flow.residual)
-    measured["converged"][chosen] &= flow.converged
-    measured["permuted"] = _permute(model, output, list_permuted(model.config))
-    measured["steps"] = bootstrap.mean(np.abs(flow.steps.sum(axis=2)))
-    measured["nodes"] = {place: bootstrap.mean(np.abs(values)) for place, values in nodes.items()}
-    measured["edges"] = {place: bootstrap.mean(np.abs(values)) for place, values in edges.items()}
-    measured["links"] = {link: Bootstrap(len(values)).mean(np.abs(values) * scale) for link, values in links.items()}
-    return complete_importance(model, output, profiles, measured)
-
-
-def complete_importance(model: Forecaster, output: int, profiles: Profiles, measured: Mapping[str, Any]) -> Importance:
-    """The importance from what was measured, each of `MEASURED` by its name."""
-    config = model.config
-    return Importance(
-        output=config.outputs[output],
-        output_index=output,
-        unit=config.target_of(output).unit,
-        features=_attribute(model, output, measured["contributions"], measured["permuted"], {}),
-        tolerance=_tolerance(config) * float(model.output_std[output]),
-        profiles=profiles,
-        reference=model.reference.span,
-        **measured,
+    residual, converged = explanation.residual.copy(), explanation.converged.copy()
+    residual[chosen] = np.maximum(residual[chosen], flow.residual)
+    converged[chosen] &= flow.converged
+    alone = [(number,) for number in range(len(model.config.features))]
+    together = sorted({*alone, *resolve_groups(model.config.groups, model.config.feature_names).members})
+    measured = Measurements(
+        predictions=explanation.predictions,
+        baseline_prediction=explanation.baseline_prediction,
+        contributions=explanation.contributions,
+        residual=residual,
+        converged=converged,
+        permuted=_permute(model, output, together),
+        steps=bootstrap.mean(np.abs(flow.steps.sum(axis=2))),
+        nodes={place: bootstrap.mean(np.abs(values)) for place, values in nodes.items()},
+        edges={place: bootstrap.mean(np.abs(values)) for place, values in edges.items()},
+        links={link: Bootstrap(len(values)).mean(np.abs(values) * scale) for link, values in links.items()},
     )
+    return Importance.of(model, output, profiles, measured)
 
 
 def list_nodes(config: ModelConfig, layers: Sequence[LedgerLayer]) -> dict[LayerKey, Array]:
@@ -242,42 +255,26 @@ def list_nodes(config: ModelConfig, layers: Sequence[LedgerLayer]) -> dict[Layer
 
 
 def add_groups(model: Forecaster, importance: Importance, groups: Groups) -> Importance:
-    """The importance of a model's features with that of groups of them.
-
-    Raises:
-        DataError: groups that cannot be; the message names the one.
-    """
-    measured = importance.output_index, importance.contributions, importance.permuted
-    return replace(importance, groups=_attribute(model, *measured, groups) if groups else ())
-
-
-def list_permuted(config: ModelConfig) -> list[tuple[int, ...]]:
-    """The features whose series are permuted together: each alone, and the groups of the checkpoint."""
-    return sorted(
-        {
-            *((number,) for number in range(len(config.features))),
-            *resolve_groups(config.groups, config.feature_names).members,
-        }
-    )
+    """The importance of features with that of groups of them; raises `DataError` for groups that cannot be."""
+    rows = _attribute(model, importance.output_index, importance, groups) if groups else ()
+    return replace(importance, groups=rows)
 
 
 def _permute(model: Forecaster, output: int, together: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], Array]:
-    """`permute_features` by the numbers of the features; empty where targets are unknown."""
+    """`permute_features` by the features; empty where targets are unknown."""
     growth = permute_features(model, output, SEED, together) if together else None
     return {} if growth is None else dict(zip(together, np.ascontiguousarray(growth.T), strict=True))
 
 
-def _attribute(
-    model: Forecaster, output: int, contributions: Array, permuted: Mapping[tuple[int, ...], Array], groups: Groups
-) -> tuple[Attribution, ...]:
-    """The rows of groups and of the features that are in none, most important first."""
+def _attribute(model: Forecaster, output: int, measured: Measurements, groups: Groups) -> tuple[Attribution, ...]:
+    """The rows of groups and of the features that are in none, most important first; without groups of all features."""
     names, grouping = model.config.feature_names, resolve_groups(groups, model.config.feature_names)
     distinct = sorted(set(grouping.members))  # names of the same features share their figures: at most 2 n - 1
     place = {members: number for number, members in enumerate(distinct)}
-    of_distinct = sum_groups(contributions, distinct)  # (n, n_distinct)
+    of_distinct = sum_groups(measured.contributions, distinct)  # (n, n_distinct)
     sizes, signed = np.abs(of_distinct), of_distinct.mean(axis=0)
     whole = sizes[:, sorted(place[grouping.members[number]] for number in grouping.whole)] if groups else sizes
-    bootstrap, effect = Bootstrap(len(sizes)), None
+    bootstrap, effect, permuted = Bootstrap(len(sizes)), None, measured.permuted
     magnitude, share = bootstrap.mean(sizes), bootstrap.share(sizes, of=whole)
     if permuted:
         known = {**permuted, **_permute(model, output, [members for members in distinct if members not in permuted])}
@@ -285,11 +282,9 @@ def _attribute(
         effect = Bootstrap(len(growth)).mean(growth)
     live, varies = connected_features(model.network, output), np.ptp(model.reference.scaled.numpy(), axis=(0, 1)) > 0
     scores, partners = (None, None) if groups else (score_features(model), _partners(model))
-    order = sorted(range(len(grouping.names)), key=grouping.members.__getitem__)
-    order.sort(key=lambda number: -magnitude.value[place[grouping.members[number]]])
+    by_rank = sorted(enumerate(grouping.members), key=lambda each: (-magnitude.value[place[each[1]]], each[1]))
     rows = []
-    for rank, number in enumerate(order, start=1):
-        members = grouping.members[number]
+    for rank, (number, members) in enumerate(by_rank, start=1):
         at, connected = place[members], any(live[feature] for feature in members)
         effect_interval = None if effect is None else effect.bounds(at)
         verdict = judge(connected, share.bounds(at), len(grouping.whole), effect_interval)
@@ -326,15 +321,13 @@ def judge(connected: bool, share: tuple[float, float], n_shares: int, effect: tu
 
 def _partners(model: Forecaster) -> Sequence[tuple[Partner, ...]]:
     """For each feature those it correlates with; a constant feature correlates with none."""
-    values = model.reference.scaled.double().flatten(0, 1).numpy()
+    values, names = model.reference.scaled.double().flatten(0, 1).numpy(), model.config.feature_names
     centred = values - values.mean(axis=0)
-    size = np.sqrt((centred**2).sum(axis=0))
-    varies = np.ptp(values, axis=0) > 0  # the size of a constant one is not 0 but the rounding of its mean
-    scaled = np.divide(centred, size, out=np.zeros_like(centred), where=varies)
-    correlation = scaled.T @ scaled
-    names = model.config.feature_names
+    norm = np.sqrt((centred**2).sum(axis=0))
+    varies = np.ptp(values, axis=0) > 0  # the norm of a constant one is not 0 but the rounding of its mean
+    scaled = np.divide(centred, norm, out=np.zeros_like(centred), where=varies)
     found = []
-    for feature, row in enumerate(correlation):
+    for feature, row in enumerate(scaled.T @ scaled):
         order = [other for other in np.argsort(-np.abs(row), kind="stable").tolist() if other != feature]
         close = [other for other in order if abs(row[other]) >= REDUNDANT_CORRELATION]
         found.append(tuple(Partner(names[other], float(row[other])) for other in close))
@@ -355,24 +348,22 @@ def permute_features(
 ) -> Array | None:
     """Growth of the absolute error when one feature, or group of them, comes from other windows, (n, n_groups).
 
-    In the target's unit, the mean of up to three permutations, which depend on the seed and on the first feature of a
-    group alone, for each reference window in time order, or for fewer of a large model; None where targets are unknown.
+    In the target's unit, for the windows and as the mean of the permutations of `plan_permutations`, which depend on
+    the seed and on the first feature of a group alone; None where targets are unknown.
     """
     if model.reference.targets is None:
         return None
     permutations, chosen = plan_permutations(model.config, len(model.reference.scaled))
     windows, targets = model.reference.scaled[chosen], model.reference.targets[chosen.numpy(), output]
     per_batch = max(1, BATCH_BYTES // _bytes_of_window(model.config))
-    if groups is None:
-        groups = [[feature] for feature in range(windows.shape[2])]
+    groups = [[feature] for feature in range(windows.shape[2])] if groups is None else groups
 
     def errors(permuted: Tensor) -> Array:
         found = []
         for batch in torch.split(permuted, per_batch):
             pause()
             found.append(model.frozen.forward(batch))
-        off: Array = np.abs(model.scaling.outputs_to_original(torch.cat(found))[:, output] - targets)
-        return off
+        return np.asarray(np.abs(model.scaling.outputs_to_original(torch.cat(found))[:, output] - targets))
 
     before = errors(windows)
     growth = np.zeros((len(windows), len(groups)))
@@ -397,8 +388,8 @@ def _tolerance(config: ModelConfig) -> float:
 
 def plan_permutations(config: ModelConfig, n_windows: int) -> tuple[int, Tensor]:
     """The number of permutations, three or fewer, and the indices of the windows, all or fewer, taken evenly."""
-    of_step = sum(layer.n_in * layer.n_subnodes for layer in config.front) + count_weights(config)
-    of_forecast = config.lookback * of_step + sum(layer.n_in * layer.n_subnodes for layer in config.head)
+    of_step = count_edges(config.front) + count_weights(config)
+    of_forecast = config.lookback * of_step + count_edges(config.head)
     of_windows = len(config.features) * of_forecast * n_windows  # multiply-adds, without those of the bases
     permutations = min(N_PERMUTATIONS, max(1, int(MULTIPLY_ADDS / of_windows)))
     affordable = int(MULTIPLY_ADDS / of_windows * n_windows)  # by one permutation
@@ -408,10 +399,14 @@ def plan_permutations(config: ModelConfig, n_windows: int) -> tuple[int, Tensor]
 
 def _bytes_of_window(config: ModelConfig) -> int:
     """Memory of one window's forecast."""
-    of_step = len(config.features) + sum(layer.n_in * layer.n_subnodes for layer in config.front)
-    of_step += max(count_gates(config), default=0)
-    values = config.lookback * of_step + max(layer.n_in * layer.n_subnodes for layer in config.head)
+    of_step = len(config.features) + count_edges(config.front) + max(count_gates(config), default=0)
+    values = config.lookback * of_step + max(count_edges([layer]) for layer in config.head)
     return int(values * getattr(torch, config.dtype).itemsize)
+
+
+def count_edges(layers: Iterable[LayerConfig]) -> int:
+    """Number of edges of layers."""
+    return sum(layer.n_in * layer.n_subnodes for layer in layers)
 
 
 def rank_correlation(a: Array, b: Array) -> float:
@@ -421,5 +416,5 @@ def rank_correlation(a: Array, b: Array) -> float:
         _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
         ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
         centred.append(ranks - ranks.mean())
-    size = float(np.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum()))
-    return float(centred[0] @ centred[1]) / size if size > 0 else 0.0
+    norm = float(np.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum()))
+    return float(centred[0] @ centred[1]) / norm if norm > 0 else 0.0

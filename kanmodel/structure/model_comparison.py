@@ -18,11 +18,14 @@ from kanmodel.attribution.baseline import Baseline
 from kanmodel.attribution.comparison import match_outputs
 from kanmodel.attribution.ledger import Ledger, explain_windows
 from kanmodel.computing import part
+from kanmodel.forecaster import Forecaster
 from kanmodel.network.chain import LayerKey
-from kanmodel.network.connections import ledger_key, read_place
+from kanmodel.network.connections import node_id, read_place
 from kanmodel.result import GlobalResult, Pictured, Table
-from kanmodel.structure.topology import Topology, TopologyEdge
-from kanmodel.tables.statistics.bootstrap import Bootstrap, share_of
+from kanmodel.structure.edges import TopologyEdge
+from kanmodel.structure.importance import spread_intervals
+from kanmodel.structure.topology import Topology
+from kanmodel.tables.statistics.bootstrap import Bootstrap, Estimate, share_of
 from kanmodel.text import escape_markdown, with_unit, write_markdown
 
 N_POINTS = 201  # points of the joint support at which two curves are compared
@@ -33,14 +36,11 @@ _OF_EDGES = ("source", "target", "state", "against_contribution", "contribution"
 
 @dataclass(frozen=True)
 class FeatureChange:
-    """The importance of a feature in two models.
+    """The share of a feature in all features' mean |contribution| in two models.
 
     Attributes:
-        name: the feature.
-        share: its share of all features' mean |contribution|.
-        against_share: its share in the other model.
-        change: share - against_share.
-        interval: of the change, 95 %.
+        share, against_share: in this model and in the other.
+        change, interval: share - against_share, with its 95 % interval.
     """
 
     name: str
@@ -58,10 +58,9 @@ class EdgeChange:
     that this network, the other or either does not have is None.
 
     Attributes:
-        kept: whether the topology of this model keeps it; `against_kept`, whether the other's does.
-        contribution: mean |contribution| in this model, `against_contribution` in the other, the target's unit.
-        change: contribution - against_contribution.
-        interval: of the change, 95 %.
+        kept, against_kept: whether the topology of this model, and of the other, keeps it.
+        contribution, against_contribution: mean |contribution| in both, the target's unit.
+        change, interval: contribution - against_contribution, with its 95 % interval.
         curve_difference: the largest |difference| of the two curves over the intersection of their supports, model
             units. A support is the 1st to the 99th percentile of the edge's inputs on the windows, in the feature's
             unit if the edge leaves a feature. None also if supports do not intersect or a layer has a layer norm.
@@ -117,8 +116,10 @@ class ModelComparison(GlobalResult, Pictured):
     edges: tuple[EdgeChange, ...]
 
     @classmethod
-    def of(cls, output: int, topology: Topology, against: Topology) -> ModelComparison:
-        """Compares two models by their topologies for an output, which is number `output` of this one.
+    def of(
+        cls, model: Forecaster, other: Forecaster, output: int, topology: Topology, against: Topology
+    ) -> ModelComparison:
+        """Compares two models and their topologies for an output, which is number `output` of the first.
 
         Both are pruned by fidelity. Compared with the same object, all differences are exactly 0.
 
@@ -126,24 +127,33 @@ class ModelComparison(GlobalResult, Pictured):
             DataError: the models differ in their features, lookback or output.
             NonFiniteError: the ledger of a window is not finite.
         """
-        model, other = topology.loaded, against.loaded
         number = match_outputs(model, other, output)
         windows = model.scaling.features_to_original(model.reference.scaled.double())
         with part(0.5):
-            ledgers = [explain_windows(model, model.reference.scaled, output)] * 2
+            ledger = explained = explain_windows(model, model.reference.scaled, output)
         if other is not model:
             baseline = Baseline("instance", instance=np.broadcast_to(model.reference.mean, windows.shape[1:]))
-            ledgers[1] = explain_windows(other, other.to_model_units(windows), number, baseline)
+            explained = explain_windows(other, other.to_model_units(windows), number, baseline)
         targets = None if model.reference.targets is None else model.reference.targets[:, output]
-        forecasts = [ledger.predictions for ledger in ledgers]
-        difference = float(np.sqrt(((forecasts[0] - forecasts[1]) ** 2).mean()))
+        forecasts = [ledger.predictions, explained.predictions]
         mae, against_mae = (None if targets is None else float(np.abs(f - targets).mean()) for f in forecasts)
         bootstrap = Bootstrap(len(windows))
-        features = _compare_features(model.config.feature_names, bootstrap, *ledgers)
-        sides = [_Side(each, ledger, windows) for each, ledger in zip((topology, against), ledgers, strict=True)]
-        edges = tuple(_compare_edges(bootstrap, *sides))
-        compared = (topology.output, topology.unit, topology.rule.fidelity or 0.0, topology.name, against.name)
-        return cls(*compared, len(windows), difference, mae, against_mae, features, edges, reference=topology.reference)
+        one, another = _Side(model, topology, ledger, windows), _Side(other, against, explained, windows)
+        return cls(
+            output=topology.output,
+            unit=topology.unit,
+            fidelity=topology.rule.fidelity or 0.0,
+            name=model.name,
+            against_name=other.name,
+            windows=len(windows),
+            difference=float(np.sqrt(((forecasts[0] - forecasts[1]) ** 2).mean())),
+            mae=mae,
+            against_mae=against_mae,
+            features=_compare_features(model.config.feature_names, bootstrap, ledger, explained),
+            edges=tuple(_compare_edges(bootstrap, one, another)),
+            reference=model.reference.span,
+            origin=model.origin if other is model else f"{model.origin}, against {other.origin}",
+        )
 
     @property
     def came(self) -> tuple[EdgeChange, ...]:
@@ -155,25 +165,25 @@ class ModelComparison(GlobalResult, Pictured):
         """The edges that pruning keeps in the other model, but not in this one."""
         return tuple(edge for edge in self.edges if edge.state == "went")
 
+    def _moved(self) -> list[dict[str, Any]]:
+        return [row for row in self.edge_table() if row["state"] in ("came", "went")]
+
     def table(self) -> list[dict[str, Any]]:
         """A row for each feature; intervals as two columns."""
-        return [_spread(vars(feature)) for feature in self.features]
+        return [spread_intervals(vars(feature), "interval") for feature in self.features]
 
     def edge_table(self) -> list[dict[str, Any]]:
         """A row for each edge; intervals as two columns."""
-        return [_spread(vars(edge) | {"state": edge.state}) for edge in self.edges]
+        return [spread_intervals(vars(edge) | {"state": edge.state}, "interval") for edge in self.edges]
 
     def markdown(self) -> str:
         """The comparison as Markdown, for a pull request with a new model."""
-        facts = [f"- {name}: {escape_markdown(value)}" for name, value in self._facts().items()]
-        edges = self.edge_table()
-        moved = [row for row in edges if row["state"] in ("came", "went")]
-        changed = sorted((row for row in edges if row["change"]), key=lambda row: -abs(row["change"]))
+        facts, moved = self._facts() | {"reference": str(self.reference)}, self._moved()
+        changed = sorted((row for row in self.edge_table() if row["change"]), key=lambda row: -abs(row["change"]))
         return "\n".join(
             [
                 f"## {escape_markdown(self._title())}\n",
-                *facts,
-                f"- reference: {escape_markdown(str(self.reference))}",
+                *(f"- {name}: {escape_markdown(value)}" for name, value in facts.items()),
                 "\n### Features, by the change of their share\n",
                 write_markdown(self.table()[:N_SHOWN], _OF_FEATURES),
                 f"\n### Edges that came and went, of those that keep R2 {self.fidelity:g}\n",
@@ -198,9 +208,8 @@ class ModelComparison(GlobalResult, Pictured):
         }
 
     def _tables(self) -> list[Table]:
-        edges = self.edge_table()
-        moved = [row for row in edges if row["state"] in ("came", "went")]
-        tables = [Table(edges, _OF_EDGES, "Edges", in_text=False), Table(moved, _OF_EDGES, in_html=False)]
+        edges = Table(self.edge_table(), _OF_EDGES, "Edges", in_text=False)
+        tables = [edges, Table(self._moved(), _OF_EDGES, in_html=False)]
         return [Table(self.table(), _OF_FEATURES), *(table for table in tables if table.rows)]
 
 
@@ -219,14 +228,14 @@ def _compare_features(
 class _Side:
     """One of the two models: its KAN edges, and their |contribution|, (n, n_subnodes, n_in) by (stage, layer)."""
 
-    def __init__(self, topology: Topology, ledger: Ledger, windows: Array) -> None:
+    def __init__(self, model: Forecaster, topology: Topology, ledger: Ledger, windows: Array) -> None:
         self.edges = {edge.key: edge for edge in topology.kan_edges}
         self.contributions = {
             (layer.stage, layer.layer): np.abs(layer.edges) for layer in ledger.layers if layer.edges is not None
         }
-        self._model, self._layers = topology.loaded, topology.loaded.network.layers
+        self._model, self._layers = model, model.network.layers
         with torch.no_grad():
-            stages = self._model.network.trace(self._model.to_model_units(windows)).stages
+            stages = model.network.trace(model.to_model_units(windows)).stages
         self._inputs = {(stage, n): trace.inputs for stage in stages for n, trace in enumerate(stages[stage])}
 
     def mean(self, edge: TopologyEdge | None) -> float | None:
@@ -247,43 +256,45 @@ class _Side:
             edges = self._layers[key].edges(torch.from_numpy((x - mean) / scale).to(self._inputs[key].dtype))
         return np.asarray(edges.double().numpy())
 
-    def _units(self, key: LayerKey) -> tuple[Array | float, Array | float]:
+    def _units(self, key: LayerKey) -> tuple[Array, Array]:
         """Mean and scale of the inputs of a layer, (n_in,) each; 0 and 1 for inputs that are not features."""
-        config, scaling = self._model.config, self._model.scaling
-        if config.graph:
-            ids = config.wiring.ids[read_place(config, key)]
-            names = [name.split(":", {"feature": 1, "cell": 2}.get(name.split(":")[0], 0))[-1] for name in ids]
-            units = dict(
-                zip(config.feature_names, zip(scaling.feature_mean, scaling.feature_scale, strict=True), strict=True)
-            )
-            plain = [units[name] if name != identity else (0.0, 1.0) for name, identity in zip(names, ids, strict=True)]
-            return np.array(plain)[:, 0], np.array(plain)[:, 1]
-        kind, _ = ledger_key(config, *key)
-        if kind == "input" or (kind == "cell" and config.has_plain_steps):
-            repeats = self._layers[key].config.n_in // len(config.features)
-            return np.tile(scaling.feature_mean, repeats), np.tile(scaling.feature_scale, repeats)
-        return 0.0, 1.0
+        config, scaling, n_in = self._model.config, self._model.scaling, self._layers[key].config.n_in
+        mean, scale = np.zeros(n_in), np.ones(n_in)
+        for i in range(n_in):
+            kind, *name = node_id(config, *read_place(config, key), i).split(":", 1)
+            if kind == "cell" and (config.graph or config.has_plain_steps):  # other cells are units at a step
+                kind, name = "feature", name[0].split(":", 1)[1:]
+            if kind == "feature":
+                feature = config.feature_names.index(name[0])
+                mean[i], scale[i] = scaling.feature_mean[feature], scaling.feature_scale[feature]
+        return mean, scale
 
 
 def _compare_edges(bootstrap: Bootstrap, one: _Side, other: _Side) -> Iterator[EdgeChange]:
-    changes, differences = {}, {}
-    for both in one.contributions.keys() & other.contributions.keys():
-        a, b = one.contributions[both], other.contributions[both]
+    changes, differences = dict[LayerKey, Estimate](), dict[LayerKey, Array]()
+    for layer in one.contributions.keys() & other.contributions.keys():
+        a, b = one.contributions[layer], other.contributions[layer]
         n_sub, n_in = min(a.shape[1], b.shape[1]), min(a.shape[2], b.shape[2])
-        changes[both] = bootstrap.mean(a[:, :n_sub, :n_in] - b[:, :n_sub, :n_in])
-        differences[both] = _compare_curves(one, other, both, n_sub, n_in)
+        changes[layer] = bootstrap.mean(a[:, :n_sub, :n_in] - b[:, :n_sub, :n_in])
+        differences[layer] = _compare_curves(one, other, layer, n_sub, n_in)
     for key in sorted({*one.edges, *other.edges}):
-        _, _, i, j = key
+        stage, number, i, j = key
         edge, against = one.edges.get(key), other.edges.get(key)
-        known: TopologyEdge | None = edge or against
-        assert known is not None, "keys are of either network"
-        kept = (edge.kept if edge else None, against.kept if against else None)
+        known = edge or other.edges[key]
         change, interval, curve = None, None, np.nan
         if edge and against:
-            change, interval = float(changes[key[:2]].value[j, i]), changes[key[:2]].bounds(j, i)
-            curve = float(differences[key[:2]][j, i])
-        means, curve_difference = (one.mean(edge), other.mean(against)), None if np.isnan(curve) else curve
-        yield EdgeChange(*key, known.source, known.target, *kept, *means, change, interval, curve_difference)
+            estimate, curve = changes[stage, number], float(differences[stage, number][j, i])
+            change, interval = float(estimate.value[j, i]), estimate.bounds(j, i)
+        yield EdgeChange(
+            *(*key, known.source, known.target),
+            kept=edge.kept if edge else None,
+            against_kept=against.kept if against else None,
+            contribution=one.mean(edge),
+            against_contribution=other.mean(against),
+            change=change,
+            interval=interval,
+            curve_difference=None if np.isnan(curve) else curve,
+        )
 
 
 def _compare_curves(one: _Side, other: _Side, layer: LayerKey, n_sub: int, n_in: int) -> Array:
@@ -299,9 +310,3 @@ def _compare_curves(one: _Side, other: _Side, layer: LayerKey, n_sub: int, n_in:
         whole[:, :n_in] = x
         curves.append(side.curves(layer, whole)[:, :n_sub, :n_in])
     return np.where(low <= high, np.abs(curves[0] - curves[1]).max(axis=0), np.nan)
-
-
-def _spread(row: dict[str, Any]) -> dict[str, Any]:
-    low, high = row["interval"] or (None, None)
-    rest = {name: value for name, value in row.items() if name != "interval"}
-    return rest | {"interval_low": low, "interval_high": high}

@@ -9,9 +9,9 @@ from __future__ import annotations
 import copy
 import math
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Literal, get_args
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 from kanmodel.computing import slices
 from kanmodel.errors import DataError, InsufficientReferenceError, NonFiniteError, Problem, quote, refuse_unknown
 from kanmodel.forecaster import Forecaster
-from kanmodel.network.chain import LayerKey, Network, Trace
+from kanmodel.network.chain import Network, Trace
 from kanmodel.network.connections import (
     EdgeKey,
     Kept,
@@ -32,28 +32,23 @@ from kanmodel.network.connections import (
     set_place,
 )
 from kanmodel.network.layer import LayerTrace
-from kanmodel.structure import scores as pykan
-from kanmodel.structure.importance import Importance
-from kanmodel.structure.scores import MIN_INPUTS
+from kanmodel.structure.importance import Importance, count_edges
+from kanmodel.structure.scores import MIN_INPUTS, Scores, score_rows
 
 Fill = Literal["mean", "zero"]
 Metric = Literal["contribution", "backward", "forward_n", "forward_u"]  # mean |contribution|, or a score of pykan
-Scores = dict[LayerKey, Tensor]  # model units, (n_subnodes, n_in) for layers of edges, (n_nodes,) for places of nodes
 EVALUATIONS = 4e9  # budget of edge function evaluations per metric
 DEFAULT_FIDELITY = 0.99
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Scores at or below which a part is removed, model units; the defaults are pykan's for the backward score.
-
-    Hidden nodes go first, then edges, then the input nodes of a KAN, each scored again without what has gone before.
+    """Scores at or below which nodes and edges are removed, model units; pykan's defaults for the backward score.
 
     Attributes:
-        node: for nodes of hidden layers. With a metric other than backward, the score of a node is that of its
-            strongest outgoing edge.
-        edge: for edges, scored again without the removed nodes.
-        input: for the input nodes of a KAN, scored again without the removed edges.
+        node: of hidden nodes, which go first. Unless the metric is backward, it is that of the strongest outgoing edge.
+        edge: of edges, scored again without these nodes.
+        input: of the input nodes of a KAN, scored again without these edges.
     """
 
     node: float = 0.01
@@ -66,8 +61,8 @@ class PruningRule:
     """How to prune: by fidelity, or by thresholds where they are given.
 
     Attributes:
-        metric: the order of edges; None stands for the metric that keeps the fewest edges at the fidelity, and for
-            backward with thresholds.
+        metric: the order of edges; None for the metric that keeps the fewest edges at the fidelity, or for backward
+            with thresholds.
         fidelity: the smallest accepted R2 against the full model on the reference windows; ignored with thresholds.
         fill: what replaces a pruned edge: its mean over the reference windows, or zero.
         without: edges to remove in any case, after the rest of the rule; sorted, without duplicates.
@@ -88,12 +83,7 @@ class PruningRule:
         fill: Fill = "mean",
         without: tuple[EdgeKey, ...] = (),
     ) -> PruningRule:
-        """The rule of a call, with a fidelity of 0.99 if there is neither fidelity nor thresholds.
-
-        Raises:
-            DataError: fidelity and thresholds are both given, or a number is out of range.
-            UnknownNameError: a threshold that does not exist.
-        """
+        """The rule of a call, checked; with a fidelity of 0.99 if there is neither fidelity nor thresholds."""
         if thresholds is None:
             kept = DEFAULT_FIDELITY if fidelity is None else float(fidelity)
             if not 0 <= kept <= 1:
@@ -103,7 +93,7 @@ class PruningRule:
             raise DataError("fidelity and thresholds are both given: give one", [Problem("fidelity", "is given twice")])
         given = vars(thresholds) if isinstance(thresholds, Thresholds) else thresholds
         for name, value in given.items():
-            refuse_unknown("threshold", name, ("node", "edge", "input"))
+            refuse_unknown("threshold", name, [field.name for field in fields(Thresholds)])
             if value < 0:
                 raise DataError.at(f"thresholds.{name}", f"must be a number from 0, but is {quote(value)}")
         return cls(metric, None, Thresholds(**given), fill, without)
@@ -127,8 +117,7 @@ class Fidelity:
     def of(cls, model: Forecaster, output: int, full: Tensor, pruned: Tensor) -> Fidelity:
         """The fidelity of one output, from all outputs for the reference windows, (n, n_outputs), model units.
 
-        Raises:
-            NonFiniteError: the pruned output is not finite for a window, or too large for an R2.
+        Raises `NonFiniteError` if the pruned output is not finite for a window, or too large for an R2.
         """
         full, pruned = full[:, output].double(), pruned[:, output].double()
         kept = r2(full, pruned)
@@ -149,31 +138,23 @@ class Fidelity:
 
 
 def r2(full: Tensor, pruned: Tensor) -> float:
-    """Coefficient of determination of pruned outputs against full ones, (n,).
+    """Coefficient of determination of pruned outputs against full ones, (n,); minus infinity if one is not finite.
 
-    Of constant full outputs it is 1 if the pruned ones are equal, else 0. It is minus infinity where a pruned output is
-    not finite, so that no fidelity is ever held.
+    Of constant full outputs it is 1 if the pruned ones are equal, else 0.
     """
     if not torch.isfinite(pruned).all():
         return float("-inf")
     deviation = full - full.mean()
-    size = float(deviation.abs().max())
-    if size == 0:
+    largest = float(deviation.abs().max())
+    if largest == 0:
         return float(torch.equal(pruned, full))
-    lost, spread = (float(((values / size) ** 2).sum()) for values in (pruned - full, deviation))
+    lost, spread = (float(((values / largest) ** 2).sum()) for values in (pruned - full, deviation))
     return 1 - lost / spread
 
 
 @dataclass(frozen=True)
 class Pruning:
-    """What a rule keeps of a network.
-
-    Attributes:
-        rule: the rule, its metric resolved.
-        edges: whether an edge is kept, by (stage, layer).
-        nodes: whether a node is kept, by place.
-        fidelity: of the pruned network.
-    """
+    """What a rule, its metric resolved, keeps of a network: edges by (stage, layer), nodes by place."""
 
     rule: PruningRule
     edges: Kept
@@ -182,8 +163,8 @@ class Pruning:
 
     @property
     def n_edges(self) -> int:
-        """Number of edges that are kept."""
-        return _count(self.edges)
+        """Number of kept edges."""
+        return count_kept(self.edges)
 
     @property
     def kept(self) -> bytes:
@@ -196,7 +177,7 @@ class FidelityPoint:
     """The fidelity with some of the edges.
 
     Attributes:
-        edges: number of edges that are kept.
+        edges: number of kept edges.
         threshold: the highest score of an edge that was removed by its score, model units; 0 if none was.
         fidelity: of the network with these edges.
     """
@@ -219,44 +200,45 @@ class MaskedForward:
         self._first = next(iter(self._layers), None)  # the layer whose inputs no edge changes
         with torch.no_grad():
             self._unmasked = model.network.trace(model.reference.scaled)
-        self.live: Kept = {key: layer.live for key, layer in self._layers.items()}
-        self._last: tuple[Tensor, Tensor] | None = None
+        self.live = live_edges(model.network)
+        self._last: tuple[Tensor, Tensor] | None = None  # kept edges of the first layer, and its sub-nodes with them
         self.fills = {
             (stage, number): trace.edges.mean(dim=0) if fill == "mean" else torch.zeros_like(trace.edges[0])
             for stage, traces in self._unmasked.stages.items()
             for number, trace in enumerate(traces)
         }
 
-    @torch.no_grad()
     def trace(self, kept: Kept) -> Trace:
         """The activations with the kept edges alone; masked edges are 0 in the trace."""
-        through = partial(self._through, kept)
-        return self.model.network.retrace(self._unmasked, self.model.reference.scaled, through)
+        return self._retrace(kept, sum_again=True)
 
-    def _through(self, kept: Kept, stage: str, number: int, x: Tensor) -> LayerTrace:
-        key, layer = (stage, number), self._layers[stage, number]
-        edges = self._unmasked.stages[stage][number].edges if key == self._first else layer.edges(x)
-        edges = torch.where(kept[key], edges, 0 * x[:, None])  # NaN where an input is, as behind a mask of 0
-        subnodes = edges.sum(dim=2) + (self.fills[key] * ~kept[key]).sum(dim=1)
-        return LayerTrace(x, edges, subnodes, layer.nodes(subnodes))
+    def outputs(self, kept: Kept) -> Tensor:
+        """The outputs of `trace`, up to rounding; first-layer sub-nodes whose edges stay are not summed again."""
+        return self._retrace(kept, sum_again=False).outputs
 
     @torch.no_grad()
-    def outputs(self, kept: Kept) -> Tensor:
-        """The outputs of `trace`, up to rounding. Sub-nodes of the first layer are summed where their edges changed."""
-
+    def _retrace(self, kept: Kept, sum_again: bool) -> Trace:
         def through(stage: str, number: int, x: Tensor) -> LayerTrace:
             key, layer = (stage, number), self._layers[stage, number]
-            if key != self._first:
-                return self._through(kept, stage, number, x)
-            edges = self._unmasked.stages[stage][number].edges
-            last, sums = self._last or (~kept[key], edges.new_empty(edges.shape[:2]))
-            for j in (kept[key] != last).any(dim=1).nonzero().flatten().tolist():
-                of_subnode = torch.where(kept[key][j], edges[:, j], 0 * x).sum(dim=1)
-                sums[:, j] = of_subnode + (self.fills[key][j] * ~kept[key][j]).sum()
-            self._last = kept[key].clone(), sums
-            return LayerTrace(x, edges, sums, layer.nodes(sums))
+            edges = self._unmasked.stages[stage][number].edges if key == self._first else layer.edges(x)
+            if key == self._first and not sum_again:
+                subnodes = self._sum_changed(kept[key], x, edges)
+            else:
+                edges = torch.where(kept[key], edges, 0 * x[:, None])  # NaN where an input is, as behind a mask of 0
+                subnodes = edges.sum(dim=2) + (self.fills[key] * ~kept[key]).sum(dim=1)
+            return LayerTrace(x, edges, subnodes, layer.nodes(subnodes))
 
-        return self.model.network.retrace(self._unmasked, self.model.reference.scaled, through).outputs
+        return self.model.network.retrace(self._unmasked, self.model.reference.scaled, through)
+
+    def _sum_changed(self, kept: Tensor, x: Tensor, edges: Tensor) -> Tensor:
+        """The sub-nodes of the first layer, of which those with other edges than the last time are summed."""
+        assert self._first is not None
+        last, sums = self._last or (~kept, edges.new_empty(edges.shape[:2]))
+        for j in (kept != last).any(dim=1).nonzero().flatten().tolist():
+            of_subnode = torch.where(kept[j], edges[:, j], 0 * x).sum(dim=1)
+            sums[:, j] = of_subnode + (self.fills[self._first][j] * ~kept[j]).sum()
+        self._last = kept.clone(), sums
+        return sums
 
     @cached_property
     def full(self) -> Trace:
@@ -268,14 +250,21 @@ class MaskedForward:
         return Fidelity.of(self.model, output, self.full.outputs, self.trace(edges).outputs)
 
 
+def live_edges(network: Network) -> Kept:
+    """The edges that are not masked."""
+    return {key: layer.live for key, layer in network.layers.items()}
+
+
+def count_kept(edges: Kept) -> int:
+    """Number of edges that are kept."""
+    return sum(int(keep.sum()) for keep in edges.values())
+
+
 def score_network(model: Forecaster, importance: Importance, trace: Trace, metric: Metric) -> tuple[Scores, Scores]:
     """Scores of the edges, and of the nodes, from contributions or from activations on the reference windows.
 
-    The backward metric scores nodes directly. With any other metric, the score of a node is that of its strongest
-    outgoing edge, and infinity in the last layer of a row.
-
-    Raises:
-        InsufficientReferenceError: the metric is a score of pykan, and there are too few reference windows for one.
+    Except with the backward metric, the score of a node is that of its strongest outgoing edge, and infinity in the
+    last layer of a row. Raises `InsufficientReferenceError` for a score of pykan on too few reference windows.
     """
     network, n_windows = model.network, len(model.reference.scaled)
     if metric == "contribution":
@@ -285,8 +274,8 @@ def score_network(model: Forecaster, importance: Importance, trace: Trace, metri
         needed = f"metric {metric} needs at least {MIN_INPUTS} reference windows"
         raise InsufficientReferenceError(f"{needed}, but the checkpoint holds {n_windows}")
     else:
-        scores, nodes = pykan.score_network(network, trace)
-        edges = {key: getattr(of_layer, metric)[0] for key, of_layer in scores.items()}
+        by_score, nodes = score_rows(network, trace)
+        edges = by_score[metric]
         if metric == "backward":
             return edges, nodes
     nodes = {}
@@ -301,11 +290,9 @@ def score_network(model: Forecaster, importance: Importance, trace: Trace, metri
 def prune_by_rule(model: Forecaster, importance: Importance, rule: PruningRule) -> Pruning:
     """Prunes a model by a rule, for the output of `importance`; pauses between the networks that are tried.
 
-    By fidelity: removes edges in the order of a metric, weakest first, as long as the R2 is at least `rule.fidelity`,
-    and what is then cut off from the inputs or outputs of its KAN. Large networks lose edges in groups of equal size;
-    the group that lowers the R2 too far is then removed edge by edge. An output that is not finite is below any
-    fidelity. By thresholds: removes nodes, then edges, then inputs, as pykan's `prune_node`, `prune_edge` and
-    `prune_input`. The edges of `rule.without` are removed last; see `remove_edges`.
+    By fidelity, edges go in the order of a metric, weakest first, as long as the R2 is held, and with them what is then
+    cut off from the inputs or outputs of its KAN. Large networks lose edges in groups; the group that lowers the R2 too
+    far is then removed edge by edge. By thresholds it is what pykan's `prune_node`, `prune_edge` and `prune_input` do.
 
     Raises:
         InsufficientReferenceError: the metric is a score, and there are too few reference windows for one.
@@ -318,27 +305,21 @@ def prune_by_rule(model: Forecaster, importance: Importance, rule: PruningRule) 
     if rule.thresholds is not None:
         metric = rule.metric or "backward"
         edges, nodes = _cut_at_thresholds(masked, importance, metric, rule.thresholds)
-        rule = replace(rule, metric=metric, fidelity=None)
-    else:
-        usable = get_args(Metric) if len(model.reference.scaled) >= MIN_INPUTS else ("contribution",)
-        metrics: tuple[Metric, ...] = (rule.metric,) if rule.metric else usable
-        kept: dict[Metric, Kept] = {}
-        for metric in slices(metrics):
-            scores, _ = score_network(model, importance, masked.full, metric)
-            fewest = min(map(_count, kept.values()), default=None)
-            if fewest is None or _may_keep_fewer(masked, output, scores, rule.fidelity or 0.0, fewest):
-                kept[metric] = _cut_by_fidelity(masked, output, scores, rule.fidelity or 0.0)
-        metric = min(kept, key=lambda metric: _count(kept[metric]))
-        rule, edges = replace(rule, metric=metric), kept[metric]
-        nodes = connected_nodes(model.network, output, passing_edges(model.network, edges))
-    return Pruning(rule, edges, nodes, masked.fidelity(output, edges))
+        return Pruning(replace(rule, metric=metric, fidelity=None), edges, nodes, masked.fidelity(output, edges))
+    usable = get_args(Metric) if len(model.reference.scaled) >= MIN_INPUTS else ("contribution",)
+    metrics: tuple[Metric, ...] = (rule.metric,) if rule.metric else usable
+    kept: dict[Metric, Kept] = {}
+    for metric in slices(metrics):
+        removal = _RemovalOrder(masked, importance, metric)
+        if not kept or removal.may_keep_fewer(min(map(count_kept, kept.values())), rule.fidelity or 0.0):
+            kept[metric] = removal.cut(rule.fidelity or 0.0)
+    metric = min(kept, key=lambda metric: count_kept(kept[metric]))
+    nodes = connected_nodes(model.network, output, passing_edges(model.network, kept[metric]))
+    return Pruning(replace(rule, metric=metric), kept[metric], nodes, masked.fidelity(output, kept[metric]))
 
 
 def remove_edges(model: Forecaster, output: int, pruning: Pruning, without: tuple[EdgeKey, ...]) -> Pruning:
-    """Removes more edges from a pruning, and the nodes that this disconnects from the inputs or outputs of their KAN.
-
-    Raises as `Fidelity.of`.
-    """
+    """Removes more edges from a pruning, and the nodes that this disconnects from inputs or outputs of their KAN."""
     network, edges = model.network, {key: keep.clone() for key, keep in pruning.edges.items()}
     for stage, layer, i, j in without:
         edges[stage, layer][j, i] = False
@@ -355,28 +336,26 @@ def trace_fidelity(
 ) -> tuple[FidelityPoint, ...]:
     """Fidelity against the number of kept edges, removed in the order of one metric, with pauses between the points.
 
-    From all edges to none, or to before the first network whose output is not finite. Raises as `score_network`.
+    From all edges to none, or to before the first network whose output is not finite.
     """
-    masked, output = MaskedForward(model, fill), importance.output_index
-    weakest_first = _order_edges(masked, score_network(model, importance, masked.full, metric)[0])
-    points = []
-    for n_removed, edges in _remove_weakest(masked, output, weakest_first, count_at_once(model)):
+    masked = MaskedForward(model, fill)
+    removal, points = _RemovalOrder(masked, importance, metric), list[FidelityPoint]()
+    for n_removed, edges in removal.steps(count_at_once(model)):
         try:
-            fidelity = masked.fidelity(output, edges)
+            fidelity = masked.fidelity(importance.output_index, edges)
         except NonFiniteError:
             break
-        points.append(FidelityPoint(_count(edges), weakest_first[n_removed - 1][0] if n_removed else 0.0, fidelity))
+        points.append(FidelityPoint(count_kept(edges), removal.scores[n_removed - 1] if n_removed else 0.0, fidelity))
     return tuple(points)
 
 
 def count_at_once(model: Forecaster) -> int:
-    """The number of edges removed per step, so that all steps together take about `EVALUATIONS` at most.
+    """The number of edges removed per step, a forward pass, so that all steps take about `EVALUATIONS` at most.
 
-    A step is one forward pass, so one by one the time would grow with the square of the number of edges. It is one up
-    to about 2,800 edges of a head without a front over 512 reference windows.
+    It is one up to about 2,800 edges of a head without a front over 512 reference windows.
     """
     config = model.config
-    front, head = (sum(layer.n_in * layer.n_subnodes for layer in layers) for layers in (config.front, config.head))
+    front, head = count_edges(config.front), count_edges(config.head)
     of_network = len(model.reference.scaled) * (config.lookback * front + head + config.graph_size)
     return max(1, math.ceil((front + head) * of_network / EVALUATIONS))
 
@@ -422,63 +401,61 @@ def _cut_at_thresholds(
     return edges_between(network, edges, nodes), nodes
 
 
-def _order_edges(masked: MaskedForward, scores: Scores) -> list[tuple[float, EdgeKey]]:
-    """The live edges, weakest first; of edges with equal scores, the last by (stage, layer, i, j) first."""
-    live = [(*key, i, j) for key in scores for i, j in masked.live[key].T.nonzero().tolist()]
-    scored = [(float(scores[stage, layer][j, i]), (stage, layer, i, j)) for stage, layer, i, j in live]
-    return sorted(scored, key=lambda edge: edge[0], reverse=True)[::-1]  # sorting is stable
+class _RemovalOrder:
+    """The live edges in the order in which a metric removes them, weakest first; of equal scores the last goes first.
 
-
-def _remove_weakest(
-    masked: MaskedForward, output: int, weakest_first: Sequence[tuple[float, EdgeKey]], at_once: int, start: int = 0
-) -> Iterator[tuple[int, Kept]]:
-    """Yields the number of edges removed by their score, and the edges that are then left, without those cut off.
-
-    From the `start` weakest removed to all, `at_once` more each time; each set of edges once. Pauses between them.
+    Attributes:
+        scores: of the edges, ascending.
     """
-    network, n_removed = masked.model.network, 0
-    remaining, last = passing_edges(network, masked.live), None
-    for end in slices([*range(start, len(weakest_first), at_once), len(weakest_first)]):
-        edges = _remove(network, output, remaining, weakest_first[n_removed:end])
-        n_removed = end
-        if last is None or any(not torch.equal(edges[key], last[key]) for key in last):
-            last = edges
-            yield end, edges
 
+    def __init__(self, masked: MaskedForward, importance: Importance, metric: Metric) -> None:
+        self._masked, self._output, self._network = masked, importance.output_index, masked.model.network
+        self._full = masked.full.outputs[:, self._output].double()
+        self._passing = passing_edges(self._network, masked.live)
+        self._places = {key: torch.zeros_like(live, dtype=torch.long) for key, live in masked.live.items()}  # in order
+        of_edges, _ = score_network(masked.model, importance, masked.full, metric)
+        edges = [
+            (float(of[j, i]), key, j, i)
+            for key, of in of_edges.items()
+            for i, j in masked.live[key].T.nonzero().tolist()
+        ]
+        edges = sorted(edges, key=lambda edge: edge[0], reverse=True)[::-1]  # sorting is stable
+        self.scores = [score for score, *_ in edges]
+        for place, (_, key, j, i) in enumerate(edges):
+            self._places[key][j, i] = place
 
-def _remove(network: Network, output: int, remaining: Kept, edges: Sequence[tuple[float, EdgeKey]]) -> Kept:
-    """Removes edges from the `remaining` ones, in place; returns those that are then not cut off."""
-    for _, (stage, layer, i, j) in edges:
-        remaining[stage, layer][j, i] = False
-    return edges_between(network, remaining, connected_nodes(network, output, remaining))
+    def without(self, n_removed: int) -> Kept:
+        """The edges that are left without the weakest, and without those that are then cut off."""
+        remaining = {key: edges & (self._places[key] >= n_removed) for key, edges in self._passing.items()}
+        return edges_between(self._network, remaining, connected_nodes(self._network, self._output, remaining))
 
+    def steps(self, at_once: int, start: int = 0) -> Iterator[tuple[int, Kept]]:
+        """Yields how many of the weakest are removed, from `start` to all, and the edges then left, each set once."""
+        last: Kept = {}
+        for n_removed in slices([*range(start, len(self.scores), at_once), len(self.scores)]):
+            edges = self.without(n_removed)
+            if not last or any(not torch.equal(edges[key], last[key]) for key in last):
+                last = edges
+                yield n_removed, edges
 
-def _cut_by_fidelity(masked: MaskedForward, output: int, scores: Scores, fidelity: float) -> Kept:
-    """The smallest set along the order of `scores` such that it and every larger set tried keep the fidelity."""
-    weakest_first, full = _order_edges(masked, scores), masked.full.outputs[:, output].double()
-    # Edges that are cut off already may have an effect: a node without inputs is a constant.
-    best, n_best = masked.live, 0
-    for at_once in slices(sorted({count_at_once(masked.model), 1}, reverse=True)):
-        for n_removed, edges in _remove_weakest(masked, output, weakest_first, at_once, n_best):
-            if r2(full, masked.outputs(edges)[:, output].double()) < fidelity:
-                break
-            best, n_best = edges, n_removed
-    return best
+    def cut(self, fidelity: float) -> Kept:
+        """The smallest set along the order such that it and every larger set tried keep the fidelity."""
+        # Edges that are cut off already may have an effect: a node without inputs is a constant.
+        best, n_best = self._masked.live, 0
+        for at_once in slices(sorted({count_at_once(self._masked.model), 1}, reverse=True)):
+            for n_removed, edges in self.steps(at_once, n_best):
+                if not self._keeps(edges, fidelity):
+                    break
+                best, n_best = edges, n_removed
+        return best
 
+    def may_keep_fewer(self, n_edges: int, fidelity: float) -> bool:
+        """Whether `cut` may keep fewer edges: not if the first set with fewer does not keep the fidelity."""
+        if count_at_once(self._masked.model) > 1:  # then it does not try every set
+            return True
+        sizes = range(len(self.scores) + 1)
+        n_removed = bisect_left(sizes, True, key=lambda n: count_kept(self.without(n)) < n_edges)
+        return n_removed in sizes and self._keeps(self.without(n_removed), fidelity)
 
-def _may_keep_fewer(masked: MaskedForward, output: int, scores: Scores, fidelity: float, fewest: int) -> bool:
-    """Whether `_cut_by_fidelity` may keep fewer edges: not if the first set with fewer does not keep the fidelity."""
-    if count_at_once(masked.model) > 1:  # then it does not try every set
-        return True
-    weakest_first, network = _order_edges(masked, scores), masked.model.network
-
-    def keep(n_removed: int) -> Kept:
-        return _remove(network, output, passing_edges(network, masked.live), weakest_first[:n_removed])
-
-    n = bisect_left(range(len(weakest_first) + 1), True, key=lambda n_removed: _count(keep(n_removed)) < fewest)
-    full = masked.full.outputs[:, output].double()
-    return n <= len(weakest_first) and r2(full, masked.outputs(keep(n))[:, output].double()) >= fidelity
-
-
-def _count(edges: Mapping[LayerKey, Tensor]) -> int:
-    return sum(int(keep.sum()) for keep in edges.values())
+    def _keeps(self, edges: Kept, fidelity: float) -> bool:
+        return r2(self._full, self._masked.outputs(edges)[:, self._output].double()) >= fidelity

@@ -23,10 +23,11 @@ from kanmodel.question import MANY, Question, Windows
 from kanmodel.structure import pruning
 from kanmodel.structure.ablation import Ablation, extract_pruned
 from kanmodel.structure.curves import Edge, Span, sample_edges
+from kanmodel.structure.edges import TopologyEdge, find_edge, find_edge_key
 from kanmodel.structure.importance import Importance, add_groups, measure_importance
 from kanmodel.structure.model_comparison import ModelComparison
 from kanmodel.structure.pruning import FidelityPoint, Fill, Metric, Pruning, PruningRule, Thresholds
-from kanmodel.structure.topology import Topology, TopologyEdge, find_edge, find_edge_key, make_graph
+from kanmodel.structure.topology import Topology
 from kanmodel.tables.windows import read_windows
 
 EdgeName = str | tuple[Any, ...]
@@ -114,7 +115,7 @@ def prune(model: Forecaster, output: int, rule: PruningRule) -> Pruning:
             rest = prune(model, output, replace(rule, without=()))
             return pruning.remove_edges(model, output, rest, rule.without)
         if model.prepared is not None and rule == PruningRule():
-            return model.prepared.pruning(model, output)
+            return model.prepared.pruning(output)
         with part(0.5):
             measured = measure(model, output)
         return pruning.prune_by_rule(model, measured, rule)
@@ -123,15 +124,15 @@ def prune(model: Forecaster, output: int, rule: PruningRule) -> Pruning:
 
 
 def lay_out(model: Forecaster, output: int, rule: PruningRule) -> Topology:
-    """The graph pruned by a rule; those with the same edges share its parts, which keep no model in memory."""
+    """The graph pruned by a rule; rules that keep the same edges share one."""
     with part(0.9):
         pruned = prune(model, output, rule)
 
-    def compute() -> Any:
-        return make_graph(model, measure(model, output), pruned)
+    def compute() -> Topology:
+        return Topology.of(model, measure(model, output), pruned)
 
-    parts = model.keep(output, "graph", pruned.kept, rule.fill, compute=compute)
-    return replace(Topology.of(model, output, pruned, parts, model.name), origin=model.origin)
+    graph = model.keep(output, "graph", model.name, pruned.kept, rule.fill, compute=compute)  # its curves have the name
+    return replace(graph, rule=pruned.rule, fidelity=pruned.fidelity)
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ class AblationQuestion(PruningParameters):
         predictions = Forecaster.predict(holder, read)[:, output]
         topology, network = lay_out(holder, output, rule), _ablate(holder, output, rule)
         ablated = predictions if network is holder else network.predict_output(read, output)
-        return replace(Ablation.of(topology, predictions, ablated), origin=model.origin)
+        return Ablation.of(topology, predictions, ablated)
 
 
 def _ablate(model: Forecaster, output: int, rule: PruningRule) -> Forecaster:
@@ -221,7 +222,7 @@ class EdgeQuestion(Question[Edge]):
 def sample(model: Forecaster, edges: Sequence[TopologyEdge], points: int = 101, span: Span = "support") -> list[Edge]:
     """The functions on the edges of a topology, with their scores."""
     check_lowest("points", points, 2)
-    return [replace(edge, origin=model.origin) for edge in sample_edges(model, edges, points, span, model.name)]
+    return sample_edges(model, edges, points, span)
 
 
 def find_edges(model: Forecaster, edges: Sequence[EdgeName]) -> tuple[EdgeKey, ...]:
@@ -271,7 +272,7 @@ class ComparisonQuestion(Question[Comparisons | ModelComparison]):
                     topology = lay_out(mine, output, rule)
                 with part(0.7):
                     against = lay_out(theirs, number, rule)
-                return ModelComparison.of(output, topology, against)
+                return ModelComparison.of(mine, theirs, output, topology, against)
 
             identity = other.checkpoint or object()  # a model that was never saved has a key that nothing else equals
             found = mine.keep(output, "comparison", identity, rule, compute=compute)

@@ -1,14 +1,14 @@
-"""pykan's scores of edges and nodes, on a batch of inputs.
+"""pykan's scores of edges and nodes: magnitudes, unsigned, not percentages, and blind to cancellation.
 
-They are magnitudes: unsigned, not percentages, blind to cancellation, and about the inputs of layers in a row. Equal to
-pykan 0.2.8: `acts_scale` (forward_n), `edge_actscale` (forward_u), `edge_scores` and `node_scores` (backward). Source:
-Liu et al. 2024, arXiv 2408.10205, section 4.1.
+Equal to pykan 0.2.8: `acts_scale` (forward_n), `edge_actscale` (forward_u), `edge_scores` and `node_scores` (backward).
+Source: Liu et al. 2024, arXiv 2408.10205, section 4.1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from kanmodel.network.connections import read_place, rows_of_layers, set_place
 from kanmodel.network.layer import KANLayer, LayerTrace
 
 MIN_INPUTS = 128  # a standard deviation over fewer says little; over one it does not exist
+Score = Literal["backward", "forward_n", "forward_u"]
+Scores = dict[LayerKey, Tensor]  # model units, (n_subnodes, n_in) for layers of edges, (n_nodes,) for places of nodes
 
 
 @dataclass(frozen=True)
@@ -44,37 +46,29 @@ class KANScores:
 
 
 def score_layers(layers: Sequence[KANLayer], inputs: Tensor) -> KANScores:
-    """Scores of layers, first to last, for inputs (batch, n_in) of the first, model units. Raises as `score_traces`."""
-    return score_traces(layers, _trace(layers, inputs))
+    """Scores of layers, first to last, for inputs (batch, n_in) of the first, model units.
 
-
-def score_traces(layers: Sequence[KANLayer], traces: Sequence[LayerTrace]) -> KANScores:
-    """Scores of layers for inputs that have passed already; `InsufficientReferenceError` if they are less than 128."""
-    n_inputs = len(traces[0].inputs)
-    if n_inputs < MIN_INPUTS:
-        raise InsufficientReferenceError(f"scores need at least {MIN_INPUTS} inputs, but there are {n_inputs}")
-    forward_u = tuple(trace.edges.std(dim=0) for trace in traces)
-    every_output = torch.eye(layers[-1].config.n_out, dtype=forward_u[0].dtype)
-    edges, nodes = _pass_back(layers, traces, forward_u, every_output)
-    forward_n = tuple(u / (trace.inputs.std(dim=0) + 0.1) for u, trace in zip(forward_u, traces, strict=True))
-    return KANScores(forward_u, forward_n, tuple(edges), tuple(nodes))
-
-
-def score_network(network: Network, trace: Trace) -> tuple[dict[LayerKey, KANScores], dict[LayerKey, Tensor]]:
-    """Scores of each layer in its row, and of the nodes by their places; raises as `score_traces`.
-
-    A row is a KAN of its own, and a graph's layers are applied to all their rows of inputs.
+    Raises:
+        InsufficientReferenceError: there are fewer than 128 inputs.
     """
-    layers, nodes = dict[LayerKey, KANScores](), dict[LayerKey, Tensor]()
+    return _score_traces(layers, _trace(layers, inputs))
+
+
+def score_rows(network: Network, trace: Trace) -> tuple[dict[Score, Scores], Scores]:
+    """Scores of all edges by (stage, layer), and backward scores of the nodes by place; raises as `score_layers`.
+
+    Each row of layers is a KAN of its own; a graph's layers are applied to all their rows of inputs.
+    """
+    edges: dict[Score, Scores] = {score: {} for score in get_args(Score)}
+    nodes: Scores = {}
     for row in rows_of_layers(network.config):
         traces = [trace.stages[stage][number] for stage, number in row]
-        scores = score_traces([network.layers[key] for key in row], traces)
+        scores = _score_traces([network.layers[key] for key in row], traces)
         for at, key in enumerate(row):
-            parts = (scores.forward_u, scores.forward_n, scores.backward)
-            u, n, backward = (of[at : at + 1] for of in parts)
-            layers[key] = KANScores(u, n, backward, scores.nodes[at : at + 2])
-            nodes[read_place(network.config, key)], nodes[set_place(key)] = layers[key].nodes
-    return layers, nodes
+            for score, of_layers in edges.items():
+                of_layers[key] = getattr(scores, score)[at]
+            nodes[read_place(network.config, key)], nodes[set_place(key)] = scores.nodes[at : at + 2]
+    return edges, nodes
 
 
 def attribute_node(layers: Sequence[KANLayer], inputs: Tensor, layer: int, node: int) -> Tensor:
@@ -83,18 +77,17 @@ def attribute_node(layers: Sequence[KANLayer], inputs: Tensor, layer: int, node:
     Of inputs (batch, n_in), model units; (n_in,), in proportion to the node's own backward score.
 
     Raises:
-        InsufficientReferenceError: there are fewer than 128 rows.
+        InsufficientReferenceError: there are fewer than 128 inputs.
         UnknownNameError: there is no such node.
     """
-    n_nodes = [layer.config.n_out for layer in layers]
+    n_nodes = tuple(layer.config.n_out for layer in layers)
     if not 1 <= layer <= len(layers) or not 0 <= node < n_nodes[layer - 1]:
-        raise UnknownNameError(f"there is no node ({layer}, {node}); layers 1 to {len(layers)} have {tuple(n_nodes)}")
+        raise UnknownNameError(f"there is no node ({layer}, {node}); layers 1 to {len(layers)} have {n_nodes}")
     traces = _trace(layers, inputs)
-    scores = score_traces(layers, traces)
+    scores = _score_traces(layers, traces)
     start = torch.zeros_like(scores.nodes[layer])
     start[node] = scores.nodes[layer][node]
-    _, nodes = _pass_back(layers[:layer], traces[:layer], scores.forward_u[:layer], start[None])
-    return nodes[0]
+    return _pass_back(layers[:layer], traces[:layer], scores.forward_u[:layer], start[None])[1][0]
 
 
 @torch.no_grad()
@@ -106,12 +99,23 @@ def _trace(layers: Sequence[KANLayer], x: Tensor) -> list[LayerTrace]:
     return traces
 
 
+def _score_traces(layers: Sequence[KANLayer], traces: Sequence[LayerTrace]) -> KANScores:
+    n_inputs = len(traces[0].inputs)
+    if n_inputs < MIN_INPUTS:
+        raise InsufficientReferenceError(f"scores need at least {MIN_INPUTS} inputs, but there are {n_inputs}")
+    forward_u = tuple(trace.edges.std(dim=0) for trace in traces)
+    forward_n = tuple(u / (trace.inputs.std(dim=0) + 0.1) for u, trace in zip(forward_u, traces, strict=True))
+    every_output = torch.eye(layers[-1].config.n_out, dtype=forward_u[0].dtype)
+    edges, nodes = _pass_back(layers, traces, forward_u, every_output)
+    return KANScores(forward_u, forward_n, tuple(edges), tuple(nodes))
+
+
 def _pass_back(
     layers: Sequence[KANLayer], traces: Sequence[LayerTrace], edge_std: Sequence[Tensor], score: Tensor
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Hands scores (n_starts, n_nodes) of the last layer's nodes back to edges and nodes; means over the starts.
+    """Passes scores (n_starts, n_nodes) of the last layer's nodes back to edges and nodes; means over the starts.
 
-    A sub-node hands on its node's score, shared in proportion to the edges' spread over its own.
+    A sub-node passes on its node's score, shared in proportion to the edges' spread over its own.
     """
     edges, nodes = list[Tensor](), [score.mean(dim=0)]
     for layer, trace, of_edge in zip(reversed(layers), reversed(traces), reversed(edge_std), strict=True):

@@ -1,18 +1,15 @@
 """`Topology`: the network as a graph, with the contributions, scores and profiles of its parts, and what pruning keeps.
 
-A product node has a sub-node for each factor, which an edge of kind ``product`` connects with it. KAN edges are found
-by id, by the ids of their ends, or by their indices: `find_edge` and `find_edge_key`.
+A product node has a sub-node for each factor, which an edge of kind ``product`` connects with it.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from math import tanh
-from numbers import Integral
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 import numpy as np
 import torch
@@ -22,21 +19,23 @@ from kanmodel.attribution.profiles import Lags, describe_lags, find_lags
 from kanmodel.errors import UnknownNameError, quote
 from kanmodel.forecaster import Forecaster
 from kanmodel.network import connections as structure
-from kanmodel.network.chain import LayerKey, Network, Trace
+from kanmodel.network.chain import LayerKey, Trace
 from kanmodel.network.config import LayerConfig, ModelConfig
-from kanmodel.network.connections import EdgeKey, NodeKind, node_id, read_place, subnode_id
+from kanmodel.network.connections import NodeKind, node_id, subnode_id
 from kanmodel.result import GlobalResult, Pictured, Table
-from kanmodel.structure.importance import Importance
+from kanmodel.structure.curves import Edge, sample_edges
+from kanmodel.structure.edges import EdgeKind, TopologyEdge, network_edges, refuse_outside
+from kanmodel.structure.importance import Importance, spread_intervals
 from kanmodel.structure.pruning import Fidelity, Pruning, PruningRule, prune_by_rule
-from kanmodel.structure.scores import MIN_INPUTS, KANScores, score_network
-from kanmodel.text import list_some, with_unit
+from kanmodel.structure.scores import MIN_INPUTS, Score, Scores, score_rows
+from kanmodel.text import with_unit
 
 if TYPE_CHECKING:
     from networkx import DiGraph
 
-EdgeKind = Literal["edge", "product", "input", "link", "output"]
 OPACITY_BETA = 3.0  # the default `beta` of pykan's `plot`: opacity = tanh(beta * backward score)
-_SCORES = ("backward", "forward_n", "forward_u")
+N_CURVES = 300  # edges whose functions are sampled for the picture: those with the largest contributions
+N_POINTS = 25  # of each, enough for its box
 _COLUMNS = ("source", "target", "contribution", "backward")
 
 
@@ -46,8 +45,8 @@ class TopologyNode:
 
     Attributes:
         kept: whether the rule keeps it; for a feature that no KAN reads, whether it is connected with the output.
-        contribution: mean |contribution| over the reference windows, the target's unit; None for a sub-node.
-        interval: of that mean, 95 %.
+        contribution, interval: mean |contribution| over the reference windows, the target's unit, with its 95 %
+            interval; None for a sub-node.
         scores: pykan's backward score, model units; None if not available.
         profile: share of each feature in the node's own value, by name; empty for features and sub-nodes.
         lags: the steps at which it reads these features; empty for a window of one step, and for a model with more than
@@ -72,60 +71,6 @@ class TopologyNode:
         return describe_lags(self.lags)
 
 
-@dataclass(frozen=True)
-class TopologyEdge:
-    """An edge of the graph, from (sub-)node `source`, number i of `layer`, to (sub-)node `target`, number j.
-
-    Attributes:
-        kind: ``edge``, a function of a KAN; ``product``, from a sub-node to its node in the same layer; ``input``, from
-            a feature to a unit or a cell that the head reads; ``output``, from a node of the last layer to the output,
-            through the output function; ``link``, in a graph from a node to one that the operations between the layers
-            compute of it, or that reads it through a recurrent part.
-        stage: front, lstm, gru, cell, glue, head or output.
-        kept: whether the rule keeps it.
-        masked: whether the checkpoint itself masks it.
-        contribution: mean |contribution| over the reference windows, the target's unit; for ``edge``, ``output``, and
-            ``link`` except into a recurrent part or in a graph with more than 256 computed nodes.
-        interval: of that mean, 95 %.
-        share: of the feature in the profile of the target; only from a feature, for ``input`` and ``link``.
-        lags: the steps at which the source reads features; of an edge with a share, those of the feature in the target.
-            Empty for ``product``, for an ``edge`` that leaves a feature, and as for a node.
-        scores: backward, forward_n and forward_u, model units; None if not available.
-        opacity: tanh(3 * backward score), as pykan draws it; None without scores.
-        outside_grid: share of its reference inputs outside the core interval of its grid; None for a basis without one.
-    """
-
-    source: str
-    target: str
-    kind: EdgeKind
-    stage: str
-    layer: int
-    i: int
-    j: int
-    kept: bool
-    masked: bool = False
-    contribution: float | None = None
-    interval: tuple[float, float] | None = None
-    share: float | None = None
-    scores: Mapping[str, float] | None = None
-    opacity: float | None = None
-    outside_grid: float | None = None
-    lags: Mapping[str, Lags] = field(default_factory=dict, compare=False)
-
-    @property
-    def reads(self) -> str:
-        """As of a node."""
-        return describe_lags(self.lags)
-
-    @property
-    def key(self) -> EdgeKey:
-        """Its (stage, layer, i, j)."""
-        return self.stage, self.layer, self.i, self.j
-
-
-GraphParts = tuple[tuple[TopologyNode, ...], tuple[TopologyEdge, ...]]
-
-
 @dataclass(frozen=True, repr=False, eq=False)
 class Topology(GlobalResult, Pictured):
     """The graph of a model for one output, with the kept edges and nodes, and the fidelity of the pruned model.
@@ -135,7 +80,9 @@ class Topology(GlobalResult, Pictured):
         rule: the pruning rule, its metric resolved.
         nodes: from the features to the outputs.
         edges: KAN edges first.
-        loaded: the model, called `name`, whose edges are sampled for the picture.
+        curves: the functions on the kept KAN edges with the largest contributions, for the picture.
+        levels: of a graph the rows of the picture in which nodes stand, by place; empty for a chain.
+        name: of the model.
     """
 
     output: str
@@ -144,15 +91,38 @@ class Topology(GlobalResult, Pictured):
     fidelity: Fidelity
     nodes: tuple[TopologyNode, ...]
     edges: tuple[TopologyEdge, ...]
+    curves: tuple[Edge, ...]
+    levels: Mapping[LayerKey, int]
     name: str
-    loaded: Forecaster
 
     @classmethod
-    def of(cls, model: Forecaster, output: int, pruning: Pruning, parts: GraphParts, name: str = "") -> Topology:
-        """The graph of a model for output number `output`, from its `make_graph` for a pruning."""
-        target, span = model.config.target_of(output), model.reference.span
-        rule, fidelity = pruning.rule, pruning.fidelity
-        return cls(model.config.outputs[output], target.unit, rule, fidelity, *parts, name, model, reference=span)
+    def of(cls, model: Forecaster, importance: Importance, pruning: Pruning) -> Topology:
+        """The topology of a model, for the output of `importance` and a pruning."""
+        config, output = model.config, importance.output_index
+        with torch.no_grad():
+            trace = model.network.trace(model.reference.scaled)
+        scores, of_nodes = dict[Score, Scores](), Scores()
+        if len(model.reference.scaled) >= MIN_INPUTS:
+            scores, of_nodes = score_rows(model.network, trace)
+        list_nodes = _graph_nodes if config.graph else _nodes
+        nodes = tuple(list_nodes(model, importance, pruning, of_nodes))
+        lags = {node.id: node.lags for node in nodes}
+        edges = tuple(_kan_edges(model, importance, pruning, trace, scores, lags))
+        others = _links(nodes, config, importance) if config.graph else _other_edges(nodes, config, output)
+        drawn = sorted((edge for edge in edges if edge.kept), key=lambda edge: -(edge.contribution or 0.0))
+        return cls(
+            output=config.outputs[output],
+            unit=config.target_of(output).unit,
+            rule=pruning.rule,
+            fidelity=pruning.fidelity,
+            nodes=nodes,
+            edges=(*edges, *_factor_edges(config, pruning), *others),
+            curves=tuple(sample_edges(model, drawn[:N_CURVES], N_POINTS, trace=trace)),
+            levels=config.wiring.levels if config.graph else {},
+            name=model.name,
+            reference=model.reference.span,
+            origin=model.origin,
+        )
 
     @property
     def kan_edges(self) -> tuple[TopologyEdge, ...]:
@@ -172,11 +142,7 @@ class Topology(GlobalResult, Pictured):
         return replace(self, nodes=nodes, edges=tuple(edge for edge in self.edges if edge.target in found))
 
     def through(self, node: str, only_kept: bool = True) -> Self:
-        """The subgraph of a node, by its id, and what is upstream and downstream of it, along kept or all edges.
-
-        Raises:
-            UnknownNameError: there is no such node.
-        """
+        """The subgraph of a node, by its id, and what is upstream and downstream of it, along kept or all edges."""
         if all(one.id != node for one in self.nodes):
             raise UnknownNameError(f"there is no node {quote(node)}; the graph has {self.nodes[0].id!r} and others")
         edges = [edge for edge in self.edges if edge.kept or not only_kept]
@@ -188,10 +154,14 @@ class Topology(GlobalResult, Pictured):
 
     def edge(self, stage: str, layer: int, i: int, j: int) -> TopologyEdge:
         """The KAN edge from node i of `layer` to sub-node j of the next; raises `UnknownNameError` if there is none."""
-        key = find_edge_key(self.loaded.network, (stage, layer, i, j))
-        for edge in self.kan_edges:
-            if edge.key == key:
-                return edge
+        edges = {edge.key: edge for edge in self.kan_edges}
+        if (stage, layer, i, j) in edges:
+            return edges[stage, layer, i, j]
+        sizes = dict[LayerKey, tuple[int, int]]()
+        for edge in edges.values():
+            n_in, n_subnodes = sizes.get((edge.stage, edge.layer), (0, 0))
+            sizes[edge.stage, edge.layer] = max(n_in, edge.i + 1), max(n_subnodes, edge.j + 1)
+        refuse_outside((stage, layer, i, j), sizes)
         raise UnknownNameError(f"there is no edge ({stage}, {layer}, {i}, {j}) in this part of the graph")
 
     def networkx(self) -> DiGraph[str]:
@@ -207,10 +177,9 @@ class Topology(GlobalResult, Pictured):
         """A row for each edge that holds a function, largest contribution first."""
         rows = []
         for edge in sorted(self.kan_edges, key=lambda edge: -(edge.contribution or 0.0)):
-            row = _without(edge, "scores", "interval", "kind", "share", "lags") | {"reads": edge.reads}
-            low, high = edge.interval or (None, None)
-            scores = edge.scores or dict.fromkeys(_SCORES)
-            rows.append(row | {"interval_low": low, "interval_high": high} | dict(scores))
+            row = _without(edge, "scores", "kind", "share", "lags") | {"reads": edge.reads}
+            scores = edge.scores or dict.fromkeys(get_args(Score))
+            rows.append(spread_intervals(row, "interval") | dict(scores))
         return rows
 
     def _title(self) -> str:
@@ -246,26 +215,7 @@ def _without(part: TopologyNode | TopologyEdge, *names: str) -> dict[str, Any]:
 
 def build_topology(model: Forecaster, importance: Importance, rule: PruningRule) -> Topology:
     """The graph of a model, pruned by a rule for the output of `importance`. Raises as `prune_by_rule`."""
-    pruning = prune_by_rule(model, importance, rule)
-    return Topology.of(model, importance.output_index, pruning, make_graph(model, importance, pruning))
-
-
-def make_graph(model: Forecaster, importance: Importance, pruning: Pruning) -> GraphParts:
-    """The nodes and edges of the graph of a model, for the output of `importance` and a pruning."""
-    with torch.no_grad():
-        trace = model.network.trace(model.reference.scaled)
-    scores, of_nodes = dict[LayerKey, KANScores](), dict[LayerKey, Tensor]()
-    if len(model.reference.scaled) >= MIN_INPUTS:
-        scores, of_nodes = score_network(model.network, trace)
-    list_nodes = _graph_nodes if model.config.graph else _nodes
-    nodes = tuple(list_nodes(model, importance, pruning, of_nodes))
-    lags = {node.id: node.lags for node in nodes}
-    edges = (replace(edge, lags=lags[edge.source]) for edge in _kan_edges(model, importance, pruning, trace, scores))
-    if model.config.graph:
-        others = _links(nodes, model.config, importance)
-    else:
-        others = _other_edges(nodes, model.config, importance.output_index)
-    return nodes, (*edges, *_factor_edges(model.config, pruning), *others)
+    return Topology.of(model, importance, prune_by_rule(model, importance, rule))
 
 
 def _nodes(
@@ -335,25 +285,23 @@ def _nodes_of_layer(
             if place in profiles.lags:
                 lags = dict(zip(profile, find_lags(profiles.lags[place][index][order]), strict=True))
         kind: Any = identity.split(":", 1)[0]  # ids begin with their kind
-        node = TopologyNode(identity, kind, key[1], index, structure.label_of(identity), keep)
-        value, interval = float(estimate.value[index]), estimate.bounds(index)
-        of_node = {"backward": scores[index]} if scores else None
-        yield replace(node, contribution=value, interval=interval, scores=of_node, profile=profile, lags=lags)
-
-
-def network_edges(network: Network) -> Iterator[TopologyEdge]:
-    """Yields all KAN edges of a checkpoint: kept unless the checkpoint masks them, without contributions or scores."""
-    config = network.config
-    for (stage, number), layer in network.layers.items():
-        live = layer.live.tolist()
-        sources = [node_id(config, *read_place(config, (stage, number)), i) for i in range(layer.config.n_in)]
-        targets = [subnode_id(config, stage, number + 1, j) for j in range(layer.config.n_subnodes)]
-        for (i, source), (j, target) in product(enumerate(sources), enumerate(targets)):
-            yield TopologyEdge(source, target, "edge", stage, number, i, j, kept=live[j][i], masked=not live[j][i])
+        yield TopologyNode(
+            *(identity, kind, key[1], index, structure.label_of(identity), keep),
+            contribution=float(estimate.value[index]),
+            interval=estimate.bounds(index),
+            scores={"backward": scores[index]} if scores else None,
+            profile=profile,
+            lags=lags,
+        )
 
 
 def _kan_edges(
-    model: Forecaster, importance: Importance, pruning: Pruning, trace: Trace, scores: Mapping[LayerKey, KANScores]
+    model: Forecaster,
+    importance: Importance,
+    pruning: Pruning,
+    trace: Trace,
+    scores: Mapping[Score, Scores],
+    lags: Mapping[str, Mapping[str, Lags]],
 ) -> Iterator[TopologyEdge]:
     outside: dict[LayerKey, list[float]] = {}  # share of the values of each input beyond the core interval of its grid
     for (stage, number), layer in model.network.layers.items():
@@ -362,14 +310,16 @@ def _kan_edges(
             outside[stage, number] = ((of_basis < core[0]) | (of_basis > core[1])).double().mean(dim=0).tolist()
     for edge in network_edges(model.network):
         key, i, j = (edge.stage, edge.layer), edge.i, edge.j
-        score, opacity = None, None
-        if (of_layer := scores.get(key)) is not None:
-            score = {name: float(getattr(of_layer, name)[0][j, i]) for name in _SCORES}
-            opacity = tanh(OPACITY_BETA * score["backward"])
-        kept, beyond = bool(pruning.edges[key][j, i]), outside[key][i] if key in outside else None
-        value, interval = float(importance.edges[key].value[j, i]), importance.edges[key].bounds(j, i)
+        of_edge: dict[str, float] = {score: float(of_layers[key][j, i]) for score, of_layers in scores.items()}
         yield replace(
-            edge, kept=kept, contribution=value, interval=interval, scores=score, opacity=opacity, outside_grid=beyond
+            edge,
+            kept=bool(pruning.edges[key][j, i]),
+            contribution=float(importance.edges[key].value[j, i]),
+            interval=importance.edges[key].bounds(j, i),
+            scores=of_edge or None,
+            opacity=tanh(OPACITY_BETA * of_edge["backward"]) if of_edge else None,
+            outside_grid=outside[key][i] if key in outside else None,
+            lags=lags[edge.source],
         )
 
 
@@ -437,57 +387,3 @@ def _lags_between(source: TopologyNode, target: TopologyNode) -> Mapping[str, La
 def _factors(layer: LayerConfig) -> Iterator[tuple[int, int]]:
     """Yields (sub-node, node) for each factor of a product node of a layer."""
     return (pair for pair in enumerate(layer.node_of_subnode) if pair[1] >= layer.n_sum)
-
-
-_ID = re.compile("(front|head):([0-9]{1,9}):([0-9]{1,9}):([0-9]{1,9})")
-
-
-def find_edge(network: Network, edge: Any, stage: str = "head") -> TopologyEdge:
-    """One of the `network_edges`, by any name; see `find_edge_key`."""
-    key = find_edge_key(network, edge, stage)
-    return next(one for one in network_edges(network) if one.key == key)
-
-
-def find_edge_key(network: Network, edge: Any, stage: str = "head") -> EdgeKey:
-    """The (stage, layer, i, j) of an edge.
-
-    An edge is given by its id, such as ``"head:0:7:3"``; the ids of its end nodes, such as ``("lstm:7", "head:1:3")``;
-    or its indices ``(layer, i, j)`` in `stage`, or ``(stage, layer, i, j)``.
-
-    Raises:
-        UnknownNameError: there is no such edge; the message lists some that are near, or the valid indices.
-    """
-    match edge:
-        case str() if found := _ID.fullmatch(edge):
-            stage, *numbers = found.groups()
-        case str():
-            raise UnknownNameError(f"there is no edge {quote(edge)}: an id is such as 'head:0:7:3'")
-        case [str() as source, str() as target]:
-            return _find_between(network, source, target)
-        case [Integral(), Integral(), Integral()]:
-            numbers = edge
-        case [str() as stage, Integral(), Integral(), Integral()]:
-            numbers = edge[1:]
-        case _:
-            valid = "an id such as 'head:0:7:3', two ids of nodes or indices layer, i, j"
-            raise UnknownNameError(f"an edge is {valid}, but {quote(edge)} is not")
-    layer, i, j = (int(number) for number in numbers)
-    sizes = {key: (each.config.n_in, each.config.n_subnodes) for key, each in network.layers.items()}
-    n_in, n_subnodes = sizes.get((stage, layer), (0, 0))
-    if not (0 <= i < n_in and 0 <= j < n_subnodes):
-        ends = [f"{name} layer {number}: i 0 to {n - 1}, j 0 to {m - 1}" for (name, number), (n, m) in sizes.items()]
-        raise UnknownNameError(f"there is no edge ({stage}, {layer}, {i}, {j}); there are {'; '.join(ends)}")
-    return stage, layer, i, j
-
-
-def _find_between(network: Network, source: str, target: str) -> EdgeKey:
-    """The edge from a node to a node, or to a factor of a product node, by their ids."""
-    edges = list(network_edges(network))
-    leaving = {edge.target: edge.key for edge in edges if edge.source == source}
-    if target in leaving:
-        return leaving[target]
-    if leaving:
-        found = f"from {quote(source)} edges lead to {list_some(list(leaving))}"
-        raise UnknownNameError(f"there is no edge from {quote(source)} to {quote(target)}; {found}")
-    sources = list_some(list(dict.fromkeys(edge.source for edge in edges)))
-    raise UnknownNameError(f"there is no edge from {quote(source)}; edges leave {sources}")

@@ -14,11 +14,12 @@ from kanmodel.attribution.profiles import Lags
 from kanmodel.errors import UnknownNameError
 from kanmodel.model import Model
 from kanmodel.network.connections import NodeKind
-from kanmodel.show.network import N_POINTS, count_links, curved_edges, draw_topology
+from kanmodel.show.network import count_links, curved_edges, draw_topology
 from kanmodel.structure import pruning
+from kanmodel.structure.edges import EdgeKind
 from kanmodel.structure.pruning import PruningRule, Thresholds
 from kanmodel.structure.scores import MIN_INPUTS
-from kanmodel.structure.topology import EdgeKind, Topology
+from kanmodel.structure.topology import N_POINTS, Topology
 from service.models.registry import Served
 from service.operations.members import (
     Closed,

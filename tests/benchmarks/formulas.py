@@ -14,9 +14,10 @@ from table import Row, times_in_turn
 from kanmodel.forecaster import Forecaster
 from kanmodel.formula.symbolic import N_SAMPLES, suggest_edge_formulas
 from kanmodel.network.bases import BSpline
+from kanmodel.structure.edges import TopologyEdge
 from kanmodel.structure.importance import measure_importance
 from kanmodel.structure.pruning import PruningRule
-from kanmodel.structure.topology import TopologyEdge, build_topology
+from kanmodel.structure.topology import build_topology
 
 try:
     from kan import KAN

@@ -11,11 +11,11 @@ import torch
 from models import WIDTH, large_model
 from table import Row, print_table
 
-from kanmodel.show.network import N_POINTS, draw_topology
+from kanmodel.show.network import draw_topology
 from kanmodel.structure.curves import sample_edges
 from kanmodel.structure.importance import measure_importance
 from kanmodel.structure.pruning import PruningRule
-from kanmodel.structure.topology import build_topology
+from kanmodel.structure.topology import N_POINTS, build_topology
 
 try:
     import kan as pykan

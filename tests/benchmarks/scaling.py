@@ -28,11 +28,11 @@ from kanmodel.attribution.ledger import explain_windows
 from kanmodel.forecaster import Forecaster, Provenance, Reference
 from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers
-from kanmodel.show.network import N_POINTS, curved_edges, draw_topology
+from kanmodel.show.network import curved_edges, draw_topology
 from kanmodel.structure.curves import sample_edges
 from kanmodel.structure.importance import measure_importance
 from kanmodel.structure.pruning import PruningRule
-from kanmodel.structure.topology import build_topology
+from kanmodel.structure.topology import N_POINTS, build_topology
 from kanmodel.tables.columns import Feature, Target
 
 N_REFERENCE = 16

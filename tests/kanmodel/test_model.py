@@ -204,9 +204,12 @@ def test_topology_is_the_one_below(model, asked, rule):
     """The graph of each rule equals that of `build_topology`, and networkx gets nodes and edges with their fields."""
     below = build_topology(model, measure_importance(model, 0), rule)
     found = model.topology(**asked)
-    expected = vars(below) | {"unit": "K", "name": "model", "loaded": model}
+    expected = vars(below) | {"unit": "K", "name": "model", "curves": found.curves}
     expected |= {"reference": model.reference.span, "origin": "model, not saved"}
     assert vars(found) == expected
+    for curve, other in zip(found.curves, below.curves, strict=True):
+        assert curve.edge == other.edge and curve.origin == found.origin
+        np.testing.assert_array_equal(curve.y, other.y)
     graph = found.networkx()
     assert set(graph) == {node.id for node in below.nodes} and graph.number_of_edges() == len(below.edges)
     edge = below.kan_edges[3]

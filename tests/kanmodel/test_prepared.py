@@ -11,6 +11,7 @@ import sys
 from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,7 +117,7 @@ def test_what_is_read_is_what_is_computed(name, tmp_path, monkeypatch):
     monkeypatch.setattr("kanmodel.structure.importance.permute_features", None)
     for output, (importance, topology) in zip(kept.outputs, wanted, strict=True):
         assert_same(kept.importance(output), importance)
-        assert_same(replace(kept.topology(output), loaded=plain), topology)
+        assert_same(kept.topology(output), topology)
         number = kept.outputs.index(output)
         assert_same(prune(kept, number, PruningRule()), prune(plain, number, PruningRule()))
 
@@ -127,7 +128,7 @@ def test_other_questions_are_computed_as_ever(place):
     plain = kanmodel.Model.of(loaded, kept.name)
     rules = {"fidelity": 0.9}, {"fill": "zero"}, {"thresholds": {"edge": 0.1}}, {"without": ["head:0:0:0"]}
     for rule in rules:
-        assert_same(replace(kept.topology(**rule), loaded=plain), plain.topology(**rule))
+        assert_same(kept.topology(**rule), plain.topology(**rule))
     pairs = {"pair": ["f0", "f2"]}
     assert_same(kept.importance(groups=pairs), plain.importance(groups=pairs))
     assert kept.agreement() == plain.agreement()
@@ -187,7 +188,7 @@ def test_results_that_are_not_finite_are_not_written(place, monkeypatch):
         return replace(measure(model, output), baseline_prediction=float("inf"))
 
     monkeypatch.setattr(prepared, "measure_importance", overflow)
-    with pytest.raises(NonFiniteError, match=r"a value of \.measured\.baseline_prediction is not finite"):
+    with pytest.raises(NonFiniteError, match=r"a value of outputs/measured/baseline_prediction is not finite"):
         kanmodel.prepare(place)
     assert not results.exists()
 
@@ -195,24 +196,18 @@ def test_results_that_are_not_finite_are_not_written(place, monkeypatch):
 def rewrite(path: Path, change) -> None:
     """Changes arrays and document of results, and states the right hash of the arrays."""
     arrays = load_file(path)
-    document = {"method": prepared.METHOD, "checkpoint": read_document(path)["checkpoint"]}
+    document = {name: value for name, value in read_document(path).items() if name != "hash"}
     change(arrays, document)
-    order = [name for name in order_of(path) if name in arrays]
-    document = {"tensors": prepared._hash({name: arrays[name] for name in order})} | document
+    order = [name for name in document["tensors"] or arrays if name in arrays]
+    document = {"hash": prepared._hash({name: arrays[name] for name in order})} | document
     save_file(arrays, path, metadata={prepared.DOCUMENT_KEY: json.dumps(document)})
 
 
-def read_document(path: Path) -> dict[str, str]:
+def read_document(path: Path) -> dict[str, Any]:
     data = path.read_bytes()
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    document: dict[str, str] = json.loads(header["__metadata__"][prepared.DOCUMENT_KEY])
+    document: dict[str, Any] = json.loads(header["__metadata__"][prepared.DOCUMENT_KEY])
     return document
-
-
-def order_of(path: Path) -> list[str]:
-    model = kanmodel.load(path.with_suffix(".safetensors"))
-    of_profiles = prepared._leaves(prepared._form_of_profiles(model), "profiles")
-    return [name for name, _ in (*prepared._leaves(prepared._form(model, 0)), *of_profiles)]
 
 
 def set_value(name, value):
@@ -223,22 +218,28 @@ def set_value(name, value):
     return change
 
 
+def change_array(name, function):
+    return lambda arrays, document: arrays.update({name: function(arrays[name])})
+
+
 WRONG = {
     "of another checkpoint": lambda arrays, document: document.update(checkpoint="0" * 64),
     "of version 0 of the method, which is now": lambda arrays, document: document.update(method=0),
     "of version None of the method": lambda arrays, document: document.pop("method"),
-    "damaged: its tensors have another hash": lambda arrays, document: document.update(tensors="0"),
-    "a value that is not finite in tensor .measured.contributions": set_value(".measured.contributions", np.nan),
-    "a value that is not finite in tensor profiles.errors": set_value("profiles.errors.('head', 1)", -np.inf),
-    "no tensor .measured.predictions of type F64": lambda arrays, document: arrays.update(
-        {".measured.predictions": arrays[".measured.predictions"].astype(np.float32)}
+    "damaged: its tensors have another hash": lambda arrays, document: document.update(hash="0"),
+    "a value that is not finite in tensor outputs/measured/contributions": set_value(
+        "outputs/measured/contributions", np.nan
     ),
-    "no tensor .measured.residual of type": lambda arrays, document: arrays.update(
-        {".measured.residual": np.ascontiguousarray(arrays[".measured.residual"][:, 1:])}
+    "a value that is not finite in tensor profiles/errors": set_value("profiles/errors/('head', 1)", -np.inf),
+    "other tensors than were written: outputs/measured/predictions is ['float32', [2, 130]]": change_array(
+        "outputs/measured/predictions", lambda array: array.astype(np.float32)
     ),
-    "no tensor .metric of type": lambda arrays, document: arrays.pop(".metric"),
-    "a tensor that is no result": lambda arrays, document: arrays.update(more=np.zeros(1)),
-    "is larger than": lambda arrays, document: arrays.update(more=np.zeros(100_000)),
+    "other tensors than were written: outputs/measured/residual is ['float64', [2, 129]]": change_array(
+        "outputs/measured/residual", lambda array: np.ascontiguousarray(array[:, 1:])
+    ),
+    "other tensors than were written: outputs/metric is missing": lambda arrays, document: arrays.pop("outputs/metric"),
+    "other tensors than were written: more is": lambda arrays, document: arrays.update(more=np.zeros(1)),
+    "has other tensors than were written": lambda arrays, document: document.update(tensors=None),
 }
 
 
@@ -248,6 +249,12 @@ def test_results_that_are_old_or_wrong_are_not_used(place, reason):
     rewrite(place.with_suffix(".results"), WRONG[reason])
     model = kanmodel.load(place)
     assert model.prepared is None and reason in model.unprepared and model.unprepared.startswith("m.results ")
+
+
+def test_a_file_that_is_too_large_is_not_read(place):
+    """However it came to be."""
+    os.truncate(place.with_suffix(".results"), prepared.MAX_BYTES + 1)
+    assert "is larger than" in kanmodel.load(place).unprepared
 
 
 def test_what_is_no_file_is_not_opened(place, tmp_path_factory):

@@ -18,6 +18,7 @@ from kanmodel import Model, NonFiniteError
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.forecaster import Forecaster
 from kanmodel.structure.ablation import Size, extract_subnetwork, measure_size
+from kanmodel.structure.edges import network_edges
 from kanmodel.structure.importance import measure_importance
 from kanmodel.structure.pruning import (
     Fidelity,
@@ -28,7 +29,6 @@ from kanmodel.structure.pruning import (
     prune_network,
     r2,
 )
-from kanmodel.structure.topology import network_edges
 
 
 @cache

@@ -1,6 +1,8 @@
 from dataclasses import replace
 from functools import cache
+from gc import collect
 from math import tanh
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -178,7 +180,8 @@ def test_profiles_are_shares(shape):
 
 def test_nodes_edges_and_pictures_say_when_features_are_read():
     """A node has lags of its profile's features, an edge those of its source, and a link from a feature that one's."""
-    topology = build_topology(*tiny("lstm"), PruningRule())
+    model, importance = tiny("lstm")
+    topology = build_topology(model, importance, PruningRule())
     nodes = {node.id: node for node in topology.nodes}
     for node in topology.nodes:
         assert list(node.lags) == list(node.profile)
@@ -194,7 +197,7 @@ def test_nodes_edges_and_pictures_say_when_features_are_read():
             assert edge.lags == source.lags and edge.reads.count(" at lag") == len(source.lags)
     edge = topology.kan_edges[0]
     assert {row["reads"] for row in topology.table()} == {edge.reads for edge in topology.kan_edges}
-    pictures = [draw_topology(topology).decode(), draw_edge(sample_edges(topology, [edge])[0]).decode()]
+    pictures = [draw_topology(topology).decode(), draw_edge(sample_edges(model, [edge])[0]).decode()]
     assert all(f"reads {edge.reads}" in picture for picture in pictures)
     unit = nodes[edge.source]
     assert ", ".join(f"{share:.0%} {name} at {unit.lags[name]}" for name, share in unit.profile.items()) in pictures[0]
@@ -235,6 +238,22 @@ def test_an_edge_that_does_not_exist(stage, layer, i, j):
         f"there is no edge ({stage}, {layer}, {i}, {j}); "
         "there are head layer 0: i 0 to 2, j 0 to 7; head layer 1: i 0 to 4, j 0 to 1"
     )
+
+
+def test_a_topology_does_not_keep_its_model():
+    """Its picture and its edges are there when the model is gone."""
+    model = make_model("lstm", n_features=2, lookback=2, hidden_size=2)
+    topology, network = build_topology(model, measure_importance(model, 0), PruningRule()), ref(model.network)
+    curves = sample_edges(model, [curve.edge for curve in topology.curves], 25)
+    del model
+    collect()
+    assert network() is None
+    assert topology.svg() == draw_topology(topology, "auto", curves=curves).decode()
+    assert [curve.edge for curve in topology.curves] == sorted(
+        (edge for edge in topology.kan_edges if edge.kept), key=lambda edge: -edge.contribution
+    )
+    with pytest.raises(UnknownNameError, match="in this part of the graph"):
+        topology.through("lstm:1").edge("head", 0, 0, 0)
 
 
 def test_few_windows_have_no_scores():
