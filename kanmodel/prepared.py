@@ -6,8 +6,8 @@ version of the method, and the tensors that were written, with their hash. From 
 milliseconds, and are those that the process that wrote it would give, bit by bit.
 
 A file is used as a whole or not at all: if it is of these bytes of the checkpoint, of this version of the method, and
-has just the tensors that were written, all finite. The numbers themselves are not verified. Who can write this file
-can write the checkpoint beside it.
+has just the tensors that were written, all finite and of the shapes of this model. The numbers themselves are not
+verified. Who can write this file can write the checkpoint beside it.
 """
 
 from __future__ import annotations
@@ -141,37 +141,61 @@ def read_prepared(model: Forecaster, path: Path) -> Prepared:
         raise CheckpointError(f"{beside.name} is a link that leaves the folder")
     if not real.is_file():
         raise CheckpointError(f"{beside.name} is not a regular file")
-    return parse_file(beside, partial(_parse, model.sha256), MAX_BYTES)
+    return parse_file(beside, partial(_parse, model), MAX_BYTES)
 
 
-def _parse(checkpoint: str, data: bytes) -> Prepared:
+def _parse(model: Forecaster, data: bytes) -> Prepared:
     """The results of a file; raises CheckpointError, which starts with a verb."""
     metadata, _ = parse_header(data)
     try:
         document = dict(json.loads(metadata[DOCUMENT_KEY]))
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError("has no document of results") from error
-    if document.get("checkpoint") != checkpoint:
+    if document.get("checkpoint") != model.sha256:
         raise CheckpointError("is of another checkpoint")
     if document.get("method") != METHOD:
         raise CheckpointError(f"is of version {document.get('method')!r} of the method, which is now {METHOD}")
     try:
-        found = load_arrays(data)
+        tensors = load_arrays(data)
     except SafetensorError as error:
         raise CheckpointError(f"is damaged: {error}") from error
-    written, there = document.get("tensors"), _describe(found)
+    written, there = document.get("tensors"), _describe(tensors)
     written = written if isinstance(written, dict) else {}
     for name in written | there:
         if written.get(name) != there.get(name):
             raise CheckpointError(f"has other tensors than were written: {name} is {there.get(name, 'missing')}")
-    arrays = {name: found[name] for name in written}  # in the order in which they were written
+    arrays = {name: tensors[name] for name in written}  # in the order in which they were written
     if document.get("hash") != _hash(arrays):
         raise CheckpointError("is damaged: its tensors have another hash")
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise CheckpointError(f"has a value that is not finite in tensor {name}")
     of_outputs = {name: array for name, array in arrays.items() if name.startswith("outputs/")}
-    return Prepared(_restore(Profiles, arrays, "profiles"), of_outputs)
+    try:
+        found = Prepared(_restore(Profiles, arrays, "profiles"), of_outputs)
+        fits = _fits(found, model)
+    except (ValueError, SyntaxError, LookupError, TypeError, AttributeError, RecursionError, MemoryError):
+        fits = False
+    if not fits:
+        raise CheckpointError("has tensors that are no results of this model")
+    return found
+
+
+def _fits(found: Prepared, model: Forecaster) -> bool:
+    """Whether results are of the nodes, edges and windows of a model."""
+    n_outputs, n_features = len(model.outputs), len(model.features)
+    kept, measured = found._take(0), found._take(0).measured
+    shapes = {key: tuple(layer.live.shape) for key, layer in model.network.layers.items()}
+    edges = {key: tuple(each.shape) for key, each in kept.edges.items()}
+    estimates = {key: tuple(each.value.shape) for key, each in measured.edges.items()}
+    return (
+        all(len(array) == n_outputs for array in found.arrays.values())
+        and all(array.shape[1:2] == (n_features,) for array in found.profiles.shares.values())
+        and np.shape(measured.contributions) == (len(model.reference), n_features)
+        and 0 <= kept.metric < len(METRICS)
+        and edges == shapes
+        and all(shapes.get(key) == shape for key, shape in estimates.items())
+    )
 
 
 def _describe(arrays: Arrays) -> dict[str, Any]:

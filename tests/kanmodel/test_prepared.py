@@ -222,7 +222,27 @@ def change_array(name, function):
     return lambda arrays, document: arrays.update({name: function(arrays[name])})
 
 
+def restate(change):
+    """A change that the document states too, as who writes both can."""
+
+    def change_both(arrays, document):
+        change(arrays, document)
+        document["tensors"] = prepared._describe(arrays)
+
+    return change_both
+
+
+def rename(old, new):
+    return lambda arrays, document: arrays.update({new: arrays.pop(old)})
+
+
 WRONG = {
+    "no results of this model": restate(
+        change_array("outputs/measured/contributions", lambda array: np.ascontiguousarray(array[:, 1:]))
+    ),
+    "that are no results of this model": restate(rename("profiles/errors/('head', 1)", "profiles/errors/" + "(" * 900)),
+    "has tensors that are no results of this model": restate(lambda arrays, document: arrays.clear()),
+    "m.results has tensors that are no results": restate(set_value("outputs/metric", 77)),
     "of another checkpoint": lambda arrays, document: document.update(checkpoint="0" * 64),
     "of version 0 of the method, which is now": lambda arrays, document: document.update(method=0),
     "of version None of the method": lambda arrays, document: document.pop("method"),
