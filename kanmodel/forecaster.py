@@ -274,7 +274,7 @@ class Forecaster:
     def with_config(self, config: ModelConfig) -> Forecaster:
         """The same weights with another config of the same architecture, such as other groups; not saved yet."""
         with torch.inference_mode(False):
-            network = Network.of(config)
+            network = Network(config)
             network.load_state_dict(self.network.state_dict())
         return replace(self, network=network, sha256="")
 

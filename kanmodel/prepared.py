@@ -37,9 +37,8 @@ from kanmodel.computing import part, slices
 from kanmodel.errors import CheckpointError, NonFiniteError
 from kanmodel.files import replacing
 from kanmodel.forecaster import Forecaster
-from kanmodel.network.chain import Trace
+from kanmodel.network.chain import Trace, flat
 from kanmodel.network.connections import connected_nodes
-from kanmodel.network.graph import flat
 from kanmodel.structure.importance import (
     MEASURED,
     Importance,

@@ -24,9 +24,8 @@ from kanmodel.attribution.paths.bisection import Integrals, PartEnds, Parts, bis
 from kanmodel.attribution.paths.path import PassedNodes, paths_per_pass, points_along
 from kanmodel.attribution.paths.quadrature import Quadrature, estimate_errors, nested_clenshaw_curtis
 from kanmodel.forecaster import Forecaster
-from kanmodel.network.chain import apply_output_function
+from kanmodel.network.chain import FrozenNetwork, Trace, apply_output_function
 from kanmodel.network.config import ModelConfig
-from kanmodel.network.graph import FrozenGraph, GraphTrace
 from kanmodel.network.wiring import Place
 
 Targets = list[tuple[Place, int]]  # places and indices of computed nodes
@@ -84,7 +83,7 @@ def _integrate(model: Forecaster, ends: PartEnds, output: int, targets: Targets,
     """Contributions of all links, (n_parts, n_links), of one target after the other; errors in units of the scale."""
     rule, n = nested_clenshaw_curtis(N_NODES), len(ends.ends)
     points = points_along(ends.starts, ends.ends, rule.nodes).flatten(0, 1).requires_grad_()
-    network: FrozenGraph = model.frozen  # type: ignore[assignment]
+    network = model.frozen
     with torch.enable_grad():
         trace = network.trace(points)
         inputs = [layer.inputs for layer in trace.layers]
@@ -116,18 +115,20 @@ def _integrate(model: Forecaster, ends: PartEnds, output: int, targets: Targets,
     every = np.concatenate(entries, axis=2)  # (3, n, n_links)
     residual = np.max(gaps, axis=0)
     errors, rate = estimate_errors(N_NODES, every / scale, residual)
-    passed = PassedNodes.of(points, trace, (n, N_NODES))  # type: ignore[arg-type]
+    passed = PassedNodes.of(points, trace, (n, N_NODES))
     move, _ = measure_moves(network, model.node_ranges, rule.nodes, passed)
     return Integrals(every[0], errors, residual[0], move, np.full(n, N_NODES), rate, np.full(n, 0.5))
 
 
 def _run_apart(
-    network: FrozenGraph, points: Tensor, trace: GraphTrace
+    network: FrozenNetwork, points: Tensor, trace: Trace
 ) -> tuple[dict[Place, Tensor], list[Tensor], Tensor]:
     """The operations alone: what they read, the inputs of each layer and the outputs, without a way through a part."""
     config = network.config
     sources: dict[Place, Tensor] = {("input", 0): points}
-    sources |= {(part.cell, number): trace.steps[number][1] for number, part in enumerate(config.recurrents)}
+    sources |= {
+        (part.cell, number): trace.recurrents[number].states[-1] for number, part in enumerate(config.recurrents)
+    }
     sources |= {("head", number + 1): layer.nodes for number, layer in enumerate(trace.layers)}
     sources = {place: values.detach().requires_grad_() for place, values in sources.items()}
     computed: list[Tensor] = []
@@ -137,10 +138,7 @@ def _run_apart(
         return sources["head", number + 1]
 
     layers = [lambda x, number=number: through(number, x) for number in range(len(config.head))]
-    recurrents = [
-        lambda _, place=(part.cell, number): sources[place].flatten(0, 1)
-        for number, part in enumerate(config.recurrents)
-    ]
+    recurrents = [lambda _, place=(part.cell, number): sources[place] for number, part in enumerate(config.recurrents)]
     logits = network.network.run(sources["input", 0], layers, recurrents)
     return sources, computed, apply_output_function(config, logits)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from threading import Lock
-from typing import cast
 
 import numpy as np
 import torch
@@ -28,7 +27,6 @@ from kanmodel.computing import part, slices
 from kanmodel.forecaster import Forecaster
 from kanmodel.network.chain import FrozenNetwork, Trace
 from kanmodel.network.config import ModelConfig
-from kanmodel.network.graph import FrozenGraph, GraphTrace
 from kanmodel.network.recurrent import count_weights
 from kanmodel.network.wiring import Place
 from kanmodel.tables.statistics.choose import choose_evenly
@@ -268,7 +266,7 @@ def _slopes_along(
         return (gradient * change).sum(dim=1)  # (n_points, n_features)
 
     slopes_of = []
-    if isinstance(network, FrozenGraph):
+    if network.config.graph:
         if change.shape[2] < sum(nodes.shape[1] for nodes in values.values()):
             return _push_forward(network, [*values], points, change)
         return torch.stack([slopes(node) for nodes in values.values() for node in nodes.unbind(1)], dim=1)
@@ -287,13 +285,13 @@ def _slopes_along(
 
 
 @torch.no_grad()
-def _push_forward(network: FrozenGraph, places: Collection[Place], points: Tensor, change: Tensor) -> Tensor:
+def _push_forward(network: FrozenNetwork, places: Collection[Place], points: Tensor, change: Tensor) -> Tensor:
     """The same of a graph by forward mode: one pass for each feature serves all nodes."""
     slopes: list[Tensor] = []
     with _FORWARD_MODE, dual_level():
         of_feature = torch.diag_embed(change).unbind(dim=-1)
         for trace in network.push_forward(points, of_feature):
-            nodes = node_values(network.config, cast(Trace, trace), places)
+            nodes = node_values(network.config, trace, places)
             values, moved = unpack_dual(torch.cat([*nodes.values()], dim=1))  # type: ignore[no-untyped-call]
             slopes.append(torch.zeros_like(values) if moved is None else moved)
     return torch.stack(slopes, dim=2)
@@ -303,7 +301,7 @@ def node_values(
     config: ModelConfig, trace: Trace, places: Collection[tuple[str, int]] | None = None
 ) -> dict[tuple[str, int], Tensor]:
     """Values of the nodes, (batch, n_nodes) by (stage, layer); of a graph those at some places, if they are given."""
-    if isinstance(trace, GraphTrace):
+    if config.graph:
         return {at: of for at, of in _graph_values(config, trace) if places is None or at in places}
     values = {
         ("front", number + 1): layer.nodes.view(-1, config.lookback, layer.nodes.shape[1]).sum(dim=1)
@@ -317,11 +315,11 @@ def node_values(
     return values
 
 
-def _graph_values(config: ModelConfig, trace: GraphTrace) -> Iterator[tuple[tuple[str, int], Tensor]]:
+def _graph_values(config: ModelConfig, trace: Trace) -> Iterator[tuple[tuple[str, int], Tensor]]:
     """The same of a graph, by place."""
     n = len(trace.outputs)
     for key, read in config.wiring.read.items():
-        states = trace.steps[key[1]][1].reshape(n, -1, read.shape[-1])
+        states = trace.recurrents[key[1]].states[-1].reshape(n, -1, read.shape[-1])
         yield key, (states * torch.from_numpy(read.reshape(states.shape[1:]))).sum(dim=1)
     for number, layer in enumerate(trace.layers):
         for place, values in ((("glue", number), layer.inputs), (("head", number + 1), layer.nodes)):

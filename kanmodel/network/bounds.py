@@ -6,7 +6,6 @@ these come together; where a function has a pole or is not defined, they are inf
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +14,6 @@ from torch import Tensor
 from kanmodel.network.chain import Network, reduce_steps
 from kanmodel.network.config import RecurrentConfig
 from kanmodel.network.functions import ACTIVATIONS, TURNS, activate
-from kanmodel.network.graph import GraphTrace
 from kanmodel.network.layer import Ends, InputTransform, KANLayer
 from kanmodel.network.recurrent import CANDIDATE, KINDS
 
@@ -24,7 +22,7 @@ MARGIN = 0.5  # distance outside an interval in which moves still count, in its 
 
 
 @dataclass(frozen=True)
-class Intervals:
+class MoveRanges:
     """Intervals of nodes, possibly several per node; moves outside them do not count. Tensors are (n_intervals,)."""
 
     node: Tensor | None  # index of the node of each interval; None if each node has exactly one
@@ -33,14 +31,10 @@ class Intervals:
     width: Tensor  # unit of moves
 
     @classmethod
-    def of(cls, nodes: Sequence[Sequence[Ends]]) -> Intervals:
-        """The intervals of groups of nodes, with consecutive node indices; empty intervals are left out."""
-        parts, first = [], 0
-        for intervals in nodes:
-            n = len(intervals[0][0])
-            parts += [(torch.arange(first, first + n), low, high) for low, high in intervals]
-            first += n
-        node, low, high = (torch.cat(values) for values in zip(*parts, strict=True))
+    def of(cls, low: Tensor, high: Tensor, n_units: int = 0) -> MoveRanges:
+        """The intervals of nodes, (n_nodes,), the first of which are units, from -1 to 1; empty ones are left out."""
+        node, ones = torch.cat([torch.arange(len(low)), torch.arange(n_units)]), torch.ones(n_units, dtype=low.dtype)
+        low, high = torch.cat([low, -ones]), torch.cat([high, ones])
         varies = high > low
         node, low, high = node[varies], low[varies], high[varies]
         margin = MARGIN * (high - low)
@@ -62,7 +56,7 @@ class Intervals:
             return values.new_zeros(len(values))
         if self.node is not None:
             values = values.index_select(-1, self.node)
-        low, high, width = (ends.to(values.dtype) for ends in (self.low, self.high, self.width))
+        low, high, width = (of.to(values.dtype) for of in (self.low, self.high, self.width))
         moves = values.clamp(low, high).diff(dim=1).abs_().view(len(values), -1, len(width)).amax(dim=1)
         return (moves / width).amax(dim=1)
 
@@ -72,16 +66,15 @@ class NodeRanges:
     """Usual intervals of a network's values, model units: their range on the reference windows, over all steps.
 
     A recurrent unit also has the range of its possible values, -1 to 1; a gate has the interval in which it is neither
-    open nor closed. `half_bumps` are the moves of each input of the head's layers that pass at most half a bump,
-    NaN if unknown, as with a front. `edges` are the largest sums of the magnitudes of the edges into each sub-node,
-    (n_subnodes,) of each layer, front first; float64, infinite where it is 0.
+    open nor closed. `half_bumps` are the moves of each layer's inputs that pass at most half a bump, (n_in,), NaN if
+    unknown. `edges` are the largest sums of the magnitudes of the edges into each sub-node, (n_subnodes,) of each
+    layer; float64, infinite where it is 0.
     """
 
-    features: Intervals
-    gates: tuple[Intervals, ...]  # pre-activations of the gates of each layer and direction, of each recurrent part
-    front: Intervals | None  # nodes of the front's layers; None without a front
-    nodes: Intervals  # inputs of the head, and the nodes of its layers; of a graph what `GraphTrace.watched` has
-    half_bumps: Tensor
+    features: MoveRanges
+    gates: tuple[MoveRanges, ...]  # pre-activations of the gates of each layer and direction, of each recurrent part
+    watched: tuple[MoveRanges, ...]  # as `Trace.watched`
+    half_bumps: tuple[Tensor, ...]
     edges: tuple[Tensor, ...]
 
 
@@ -90,40 +83,31 @@ def measure_ranges(network: Network, windows: Tensor) -> NodeRanges:
     hulls: list[list[Tensor]] = []
     magnitudes: list[list[Tensor]] = []
     with torch.inference_mode():
-        for part in torch.split(windows, BATCH):
-            trace = network.trace(part)
-            moving = (
-                [trace.watched]
-                if isinstance(trace, GraphTrace)
-                else [trace.readout, *(layer.nodes for layer in trace.layers)]
-            )
-            hulls.append([_hull(values) for values in (part.flatten(0, 1), *moving)])
+        for some in torch.split(windows, BATCH):
+            trace = network.trace(some)
+            hulls.append([_hull(values.flatten(0, -2)) for values in (some, *trace.watched)])
             magnitudes.append([layer.edges.abs().sum(dim=2).amax(dim=0) for layer in trace.layers])
-    features, readout, *nodes = ([tuple(_hull(torch.cat(parts)))] for parts in zip(*hulls, strict=True))
+    features, *watched = (_hull(torch.cat(parts)) for parts in zip(*hulls, strict=True))
     largest = [torch.stack(parts).amax(dim=0).double() for parts in zip(*magnitudes, strict=True)]
-    depth, recurrent = len(network.front), network.config.recurrent
-    if recurrent is not None:
-        unit = torch.ones_like(readout[0][0])
-        readout.append((-unit, unit))
-    parts = (*network.config.recurrents, *(() if recurrent is None else (recurrent,)))
+    n_units = network.config.n_readout if network.config.recurrent is not None else 0  # which the last ones begin with
     return NodeRanges(
-        Intervals.of([features]),
-        tuple(map(_usual_gates, parts)),
-        Intervals.of(nodes[:depth]) if depth else None,
-        Intervals.of([readout, *nodes[depth:]]),
-        torch.full((min(len(network.head), 1),), torch.nan)
-        if network.config.graph
-        else torch.cat([torch.nan * layer.half_bump if depth else layer.half_bump for layer in network.stages["head"]]),
+        MoveRanges.of(features[0], features[1]),
+        tuple(map(_usual_gates, network.config.recurrent_parts)),
+        (
+            *(MoveRanges.of(low, high) for low, high in watched[:-1]),
+            MoveRanges.of(watched[-1][0], watched[-1][1], n_units),
+        ),
+        tuple(layer.half_bump for layer in network.layers.values()),
         tuple(torch.where(magnitude > 0, magnitude, torch.inf) for magnitude in largest),
     )
 
 
-def _usual_gates(part: RecurrentConfig) -> Intervals:
+def _usual_gates(part: RecurrentConfig) -> MoveRanges:
     """Where the tangent at 0 runs from closed to open: -2 to 2 for a sigmoid, -1 to 1 for a hyperbolic tangent."""
     high = torch.full((KINDS[part.cell].n_gates, part.hidden_size), 2.0)
     high[CANDIDATE] = 1.0
     high = high.flatten()
-    return Intervals(None, -high, high, 2 * high)
+    return MoveRanges(None, -high, high, 2 * high)
 
 
 def bound_outputs(network: Network, low: Tensor, high: Tensor) -> Ends:

@@ -22,7 +22,7 @@ from kanmodel.errors import ConfigError, DataError, Index, check_choice, check_c
 from kanmodel.network.bases import BASES, Basis, BSpline
 from kanmodel.network.functions import ACTIVATIONS, FUNCTIONS
 from kanmodel.network.operations import MAX_NODES, Node, Shape, infer_shapes, last_uses
-from kanmodel.network.wiring import Wiring
+from kanmodel.network.wiring import Cut, Wiring, list_cuts
 from kanmodel.tables.columns import QUANTILE, Feature, Scaling, Target
 from kanmodel.tables.encoding import Encoding, plain_encoding
 from kanmodel.tables.rhythm import TimeColumn
@@ -310,9 +310,28 @@ class ModelConfig:
         return {"front": self.front, "head": self.head} if self.front else {"head": self.head}
 
     @cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        """The nodes of the computation in its order: the `graph`, or the one path of a chain."""
+        ops = [*("layer" for _ in self.front), *(["recurrent"] if self.recurrent else []), f"readout_{self.readout}"]
+        path = (Node(op, (number,)) for number, op in enumerate([*ops, *("layer" for _ in self.head)]))
+        return self.graph or (Node("window"), *path)
+
+    @cached_property
     def graph_shapes(self) -> tuple[Shape, ...]:
-        """The shapes of the nodes of a graph, without the batch."""
-        return infer_shapes(self.graph, self.window_shape, self.head, self.recurrents)
+        """The shapes of the nodes, without the batch."""
+        layers = (*self.front, *self.head)
+        return infer_shapes(self.nodes, self.window_shape, layers, self.recurrent_parts, limited=bool(self.graph))
+
+    @property
+    def recurrent_parts(self) -> tuple[RecurrentConfig, ...]:
+        """The recurrent layers, in the order of the nodes."""
+        return self.recurrents if self.recurrent is None else (self.recurrent,)
+
+    @cached_property
+    def recurrent_widths(self) -> tuple[int, ...]:
+        """Number of inputs of each recurrent layer."""
+        reads = (node.inputs[0] for node in self.nodes if node.op == "recurrent")
+        return tuple(self.graph_shapes[source][-1] for source in reads)
 
     @cached_property
     def graph_size(self) -> int:
@@ -331,15 +350,14 @@ class ModelConfig:
         return sum(sizes) + crossing + edges + gates
 
     @cached_property
+    def cuts(self) -> tuple[Cut, ...]:
+        """The layers of a ledger between the features and the outputs."""
+        return tuple(list_cuts(self))
+
+    @cached_property
     def wiring(self) -> Wiring:
         """How the parts of a graph are joined."""
         return Wiring.of(self)
-
-    @cached_property
-    def recurrent_widths(self) -> tuple[int, ...]:
-        """Number of inputs of each recurrent layer of a graph."""
-        reads = (node.inputs[0] for node in self.graph if node.op == "recurrent")
-        return tuple(self.graph_shapes[source][-1] for source in reads)
 
     @property
     def n_steps(self) -> int:

@@ -28,7 +28,6 @@ from torch import Tensor
 
 from kanmodel.network.chain import LayerKey, Network
 from kanmodel.network.config import LayerConfig, ModelConfig
-from kanmodel.network.graph import GraphNetwork
 from kanmodel.network.recurrent import acting_inputs
 from kanmodel.network.wiring import Flags, leaves_of, spread
 
@@ -105,7 +104,7 @@ def label_of(identity: str) -> str:
 
 def connected_features(network: Network, output: int) -> list[bool]:
     """Whether a path of edges that vary and of nonzero weights leads from each feature to an output."""
-    if isinstance(network, GraphNetwork):
+    if network.config.graph:
         return _reaching_features(network, output)
     edges = passing_edges(network, {key: layer.varies for key, layer in network.layers.items()})
     read = network.acting_steps(connected_nodes(network, output, edges)["head", 0])
@@ -114,7 +113,7 @@ def connected_features(network: Network, output: int) -> list[bool]:
     return [bool(feature) for feature in read]
 
 
-def _reaching_features(network: GraphNetwork, output: int) -> list[bool]:
+def _reaching_features(network: Network, output: int) -> list[bool]:
     """The features of a graph that are read on a way to an output, value by value."""
     config, layers = network.config, network.layers
     passing = passing_edges(network, {key: layer.varies for key, layer in layers.items()})
@@ -145,10 +144,10 @@ def _reaching_features(network: GraphNetwork, output: int) -> list[bool]:
     return found
 
 
-def _acting_inputs(network: GraphNetwork, number: int) -> Tensor:
+def _acting_inputs(network: Network, number: int) -> Tensor:
     """The inputs of a recurrent part of a graph that act on some of its units, (n_in,)."""
     part, units = network.config.recurrents[number], torch.ones(network.config.recurrents[number].n_units).bool()
-    return acting_inputs(network.recurrents[number], part, units, network.config.lookback, last=False)  # type: ignore[arg-type]
+    return acting_inputs(network.recurrent_modules[number], part, units, network.config.lookback, last=False)
 
 
 def passing_edges(network: Network, edges: Kept) -> Kept:
@@ -182,7 +181,7 @@ def connected_nodes(network: Network, output: int, edges: Kept) -> Kept:
 
     A softmax reads all nodes for each output. A recurrent part counts as connected with everything.
     """
-    if isinstance(network, GraphNetwork):
+    if network.config.graph:
         return _connected_in_graph(network, output, edges)
     config = network.config
     forward: Kept = {}
@@ -206,7 +205,7 @@ def connected_nodes(network: Network, output: int, edges: Kept) -> Kept:
     return {key: connected[key] for key in forward}
 
 
-def _connected_in_graph(network: GraphNetwork, output: int, edges: Kept) -> Kept:
+def _connected_in_graph(network: Network, output: int, edges: Kept) -> Kept:
     config, wiring, forward = network.config, network.config.wiring, Kept()
     links = {
         into: {place: torch.from_numpy(np.ascontiguousarray(reads)) for place, reads in read.items()}

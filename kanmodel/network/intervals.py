@@ -160,7 +160,7 @@ class Intervals:
             output_function=None,
             groups=known.groups,
         )
-        bounded, depth = Network.of(config), len(source.config.head)
+        bounded, depth = Network(config), len(source.config.head)
         state = dict(source.state_dict())
         for number, layer in enumerate(layers, depth):
             state |= {f"head.{number}.{name}": value for name, value in layer.state_dict().items()}

@@ -61,6 +61,13 @@ def _median(x: Tensor) -> Tensor:
 KINKS = {**dict.fromkeys(("relu", "leaky_relu", "elu", "selu", "abs", "step"), (0.0,)), "hardtanh": (-1.0, 1.0)}
 KINKS |= {"relu6": (0.0, 6.0), **dict.fromkeys(("hardsigmoid", "hardswish"), (-3.0, 3.0))}
 
+# From the steps of a chain, (batch, lookback, n), to the inputs of its head; not for the graph of a document.
+READOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "readout_last": lambda steps: steps[:, -1],
+    "readout_mean": lambda steps: steps.mean(dim=1),
+    "readout_flatten": lambda steps: steps.flatten(1),
+}
+
 OPERATIONS: dict[str, Operation] = {
     "window": Operation(0),
     "constant": Operation(0),
@@ -90,6 +97,10 @@ OPERATIONS: dict[str, Operation] = {
     "matmul": Operation(2, torch.matmul, _product),
 }
 OPERATIONS |= {name: OPERATIONS[name]._replace(kinks=kinks) for name, kinks in KINKS.items()}
+OPERATIONS |= {
+    name: Operation(1, function, lambda shape: shape[1:], watched=False) for name, function in READOUTS.items()
+}
+OPERATIONS["readout_flatten"] = OPERATIONS["readout_flatten"]._replace(shape=lambda shape: (prod(shape),))
 
 _Size = Annotated[int, partial(check_count, lowest=0)]
 _Whole = Annotated[int, partial(check_count, lowest=-MAX_VALUES, highest=MAX_VALUES)]
@@ -137,18 +148,20 @@ class Node:
 
 
 def infer_shapes(
-    nodes: Sequence[Node], window: Shape, layers: Sequence[Any], recurrents: Sequence[Any]
+    nodes: Sequence[Node], window: Shape, layers: Sequence[Any], recurrents: Sequence[Any], limited: bool = True
 ) -> tuple[Shape, ...]:
     """The shape of every node, without the batch; `layers` and `recurrents` are configs.
 
     Raises `ConfigError`, which names the first node that cannot be: one that reads a later node or itself, whose inputs
-    do not fit, or that would make the graph too large.
+    do not fit, or, of `limited` ones, that would make the graph too large.
     """
     check_count(len(nodes), "the number of nodes", highest=MAX_NODES)
     shapes: list[Shape] = []
     left, total = {"layer": iter(layers), "recurrent": iter(recurrents)}, 0
     for number, node in enumerate(nodes):
         place = f"graph[{number}]"
+        if node.op in READOUTS and limited:
+            raise ConfigError(f"{place}: {node.op} is an operation of chains")
         if any(source >= number for source in node.inputs):
             raise ConfigError(f"{place}.inputs must be nodes before it, but are {list(node.inputs)}")
         read = [shapes[source] for source in node.inputs]
@@ -158,7 +171,8 @@ def infer_shapes(
             raise ConfigError(f"{place}: {node.op} does not fit inputs of shape {[*map(list, read)]}") from error
         size, axes = prod(shapes[-1]), len(shapes[-1])
         total += size
-        if size == 0 or total > MAX_VALUES or axes > MAX_AXES or max(shapes[-1], default=1) > MAX_SIZE:
+        too_large = total > MAX_VALUES or axes > MAX_AXES or max(shapes[-1], default=1) > MAX_SIZE
+        if limited and (size == 0 or too_large):
             raise ConfigError(f"{place} has shape {list(shapes[-1])}, and a graph at most {MAX_VALUES} values")
     for name, rest in left.items():
         if next(rest, None) is not None:

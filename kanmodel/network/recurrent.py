@@ -256,8 +256,7 @@ def recurrent_shapes(config: RecurrentConfig, n_in: int) -> dict[str, tuple[int,
 
 def count_weights(config: ModelConfig) -> int:
     """Weights and biases of the recurrent parts, each of which acts at every step; 0 without one."""
-    parts = [*zip(config.recurrents, config.recurrent_widths, strict=True)]
-    parts += [] if config.recurrent is None else [(config.recurrent, config.n_steps)]
+    parts = zip(config.recurrent_parts, config.recurrent_widths, strict=True)
     return sum(prod(shape) for part, n_in in parts for shape in recurrent_shapes(part, n_in).values())
 
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kanmodel.network.operations import Node, Shape
+from kanmodel.network.operations import READOUTS, Node, Shape, last_uses
 
 if TYPE_CHECKING:
     from kanmodel.network.config import ModelConfig
@@ -25,6 +25,40 @@ Place = tuple[str, int]
 Flags = NDArray[np.bool_]
 Through = Callable[[int, Flags], Flags]  # of a leaf, by its node: of its inputs (n, *shape) -> of its outputs
 SPREAD = 1 << 26  # flags that are held together
+
+
+class Cut(NamedTuple):
+    """A layer of a ledger: all values through which everything flows, at a leaf or at the readout of a chain."""
+
+    stage: str  # as a ledger lists it; empty if another stage lists the same nodes
+    layer: int  # index within the stage
+    at: int | None  # the node at which values are cut, at its inputs if it is a layer; None: edges enter the nodes
+    edges: int | None = None  # number of the KAN layer, of all, whose edges leave the nodes
+    around: tuple[tuple[int, str], ...] = ()  # further nodes of the cut, each with what it comes from
+
+
+def list_cuts(config: ModelConfig) -> Iterator[Cut]:
+    """Yields the cuts in the order of the computation."""
+    if not config.graph:
+        depth = len(config.front)
+        yield from (Cut("front", number, None, number) for number in range(depth))
+        if depth:
+            yield Cut("front", depth, None)
+        readout = next(number for number, node in enumerate(config.nodes) if node.op in READOUTS)
+        yield Cut(config.readout_stage or "", 0, readout)
+        yield from (Cut("head", number, None, depth + number) for number in range(len(config.head)))
+    origins, last, counts = list[frozenset[str]](), last_uses(config.graph), {"layer": 0, "recurrent": 0}
+    for at, node in enumerate(config.graph):
+        origin = frozenset[str]().union(*(origins[source] for source in node.inputs))
+        if node.op in counts:
+            layer, counts[node.op] = counts[node.op], counts[node.op] + 1
+            edges = layer if node.op == "layer" else None
+            stage = config.recurrents[layer].cell if edges is None else "head"
+            crossing = (other for other in range(at) if last[other] > at and origins[other])
+            around = tuple((other, " + ".join(sorted(origins[other]))) for other in crossing)
+            yield Cut(stage, layer, at, edges, around)
+            origin = frozenset({f"{stage}:{layer}"})
+        origins.append(frozenset({"window"}) if node.op == "window" else origin)
 
 
 @dataclass(frozen=True)

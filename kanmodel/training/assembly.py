@@ -157,7 +157,7 @@ class _Graph:
             "recurrent": None,
             "recurrents": recurrents,
         }
-        wrapped = Network.of(replace(config, **about))
+        wrapped = Network(replace(config, **about))
         if lines is not None:
             state |= {f"head.0.{name}": tensor for name, tensor in lines.state_dict().items()}
         for name, tensor in network.state_dict().items():

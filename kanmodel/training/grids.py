@@ -49,7 +49,7 @@ def refine_grids(network: Network, grid_size: int) -> Network:
     Raises:
         ConfigError: there is no B-spline, or one already has as many intervals.
     """
-    refined = Network.of(refine_config(network.config, grid_size))
+    refined = Network(refine_config(network.config, grid_size))
     tensors = network.state_dict()
     for (stage, number), layer in network.layers.items():
         basis = layer.config.basis

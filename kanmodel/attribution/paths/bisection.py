@@ -21,6 +21,7 @@ there, and a rule converges fast on both sides; others are divided where the gra
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -46,7 +47,7 @@ from kanmodel.attribution.paths.quadrature import (
     nested_clenshaw_curtis,
 )
 from kanmodel.computing import part, pause, slices
-from kanmodel.network.bounds import Intervals, NodeRanges
+from kanmodel.network.bounds import MoveRanges, NodeRanges
 from kanmodel.network.chain import FrozenNetwork, Network
 from kanmodel.network.layer import InputTransform, KANLayer
 from kanmodel.network.operations import KINKS
@@ -283,11 +284,11 @@ class Walk(NamedTuple):
         weights = torch.from_numpy(clenshaw_curtis(len(between)).weights)
         of_layers = passed.inputs, take(samples.subnodes_gradient, chosen), self.ranges.edges, doubtful
         layers = zip(self.network.network.layers, *of_layers, strict=True)
-        for (stage, number), inputs, gradient, largest, some in layers:
+        for key, inputs, gradient, largest, some in layers:
             size = max(1, AT_ONCE // (FINER * gradient[0].numel() * inputs.shape[3]))
             for paths in some.nonzero().flatten().split(size) if bool(some.any()) else ():
                 along = (between @ inputs[paths].double().flatten(2)).to(inputs.dtype).view(-1, inputs.shape[3])
-                found = self.network.edges(stage, number, along).double().reshape(len(paths), len(between), -1)
+                found = self.network.edges(key, along).double().reshape(len(paths), len(between), -1)
                 hidden = (found - between @ found[:, ::FINER]).abs_()
                 mean = (weights @ hidden).view(len(paths), *gradient.shape[2:], -1).sum(dim=3)
                 slope = torch.maximum(gradient[paths].double().abs().amax(dim=1), self.spread / largest)
@@ -309,25 +310,23 @@ def measure_moves(
     """
     points, gap = passed.features, float(np.diff(nodes).max())
     whole = (points[:, -1] - points[:, 0]).abs_()  # features move linearly
-    behind = passed.moving
-    steps = _largest_steps(behind)
-    moves = [
-        _bounded(gap * ranges.features.bound_move(whole), lambda paths: ranges.features.largest_move(points[paths])),
-        _bounded(ranges.nodes.bound_move(steps), lambda paths: ranges.nodes.largest_move(behind[paths])),
-    ]
-    if (usual := ranges.front) is not None:
-        front = torch.cat(passed.front, dim=-1)
-        moves.append(_bounded(usual.bound_move(_largest_steps(front)), lambda paths: usual.largest_move(front[paths])))
+    moves = [_bounded(gap * ranges.features.bound_move(whole), lambda some: ranges.features.largest_move(points[some]))]
+    for usual, values in zip(ranges.watched, passed.watched, strict=True):
+        moves.append(_bounded(usual.bound_move(_largest_steps(values)), partial(_largest_of, usual, values)))
     for recurrent, gates, traces in zip(network.recurrents, ranges.gates, passed.recurrents, strict=True):
         moves += [_largest_gate_move(recurrent, gates, trace) for trace in traces]
     doubtful = None
-    if not bool((steps[:, : len(ranges.half_bumps)] <= ranges.half_bumps).all()):
-        layers = zip(network.network.layers.values(), passed.inputs, strict=True)
-        crossings = torch.stack([_largest_crossing(*layer) for layer in layers])
+    layers = [*zip(network.network.layers.values(), passed.inputs, ranges.half_bumps, strict=True)]
+    if not all(bool((_largest_steps(inputs) <= half).all()) for _, inputs, half in layers):
+        crossings = torch.stack([_largest_crossing(layer, inputs) for layer, inputs, _ in layers])
         beyond = ~(crossings <= FINER * MAX_MOVE)
         doubtful = (crossings > MAX_MOVE) & ~beyond
         moves.append(torch.where(beyond, crossings, 0).amax(dim=0))
     return torch.stack(moves).amax(dim=0).double().numpy(), doubtful
+
+
+def _largest_of(usual: MoveRanges, values: Tensor, paths: Tensor) -> Tensor:
+    return usual.largest_move(values[paths])
 
 
 def _largest_crossing(layer: KANLayer, inputs: Tensor) -> Tensor:
@@ -336,7 +335,7 @@ def _largest_crossing(layer: KANLayer, inputs: Tensor) -> Tensor:
     return torch.stack(moves).amax(dim=0) if moves else inputs.new_zeros(len(inputs))
 
 
-def _largest_gate_move(recurrent: FrozenRecurrent, gates: Intervals, trace: RecurrentTrace) -> Tensor:
+def _largest_gate_move(recurrent: FrozenRecurrent, gates: MoveRanges, trace: RecurrentTrace) -> Tensor:
     """The largest move of the gates, (n,), computed only if their inputs move far enough for a large one."""
     largest = map_arrays(_largest_steps, trace)
 
@@ -390,7 +389,7 @@ def divide_at_kinks(network: Network, passed: PassedNodes, nodes: Array) -> Arra
 
     `nodes` are the positions of the points on the part, 0 to 1, (n_points,).
     """
-    at, farthest = np.full(len(passed.readout), np.nan), np.full(len(passed.readout), MIDDLE - MARGIN)
+    at, farthest = np.full(len(passed.logits), np.nan), np.full(len(passed.logits), MIDDLE - MARGIN)
     for values in _arguments_of_kinks(network, passed):
         low, gap = torch.from_numpy(nodes[:-1]), torch.from_numpy(np.diff(nodes))
         before, after = values[:, :-1], values[:, 1:]
@@ -407,9 +406,9 @@ def divide_at_kinks(network: Network, passed: PassedNodes, nodes: Array) -> Arra
 def _arguments_of_kinks(network: Network, passed: PassedNodes) -> Iterator[Tensor]:
     """Arguments of activations minus the positions of their kinks, (n, n_points, ..., n_in), float64."""
     yield from (values.double() for values in passed.kinks)
-    for layer, values in zip(network.layers.values(), passed.inputs, strict=True):
-        if values is passed.features:
-            continue  # which move evenly
+    for key, layer, values in zip(network.layers, network.layers.values(), passed.inputs, strict=True):
+        if key == ("front", 0):
+            continue  # it reads features, which move evenly
         for step in layer.before:
             assert isinstance(step, InputTransform)
             for place in KINKS.get(step.config.kind, ()):
