@@ -18,10 +18,10 @@ from torch import Tensor
 from kanmodel.arrays import Array, read_only, refuse_non_finite
 from kanmodel.computing import Once
 from kanmodel.errors import DataError, NonFiniteError, Problem, check_config, check_text
-from kanmodel.network.bounds import NodeRanges, measure_ranges
 from kanmodel.network.chain import FrozenNetwork, Network
 from kanmodel.network.config import ModelConfig
 from kanmodel.network.intervals import Intervals, forecasts_of
+from kanmodel.network.ranges import NodeRanges, measure_ranges
 from kanmodel.tables.columns import Scaling
 from kanmodel.text import list_some, printable, shorten
 

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from kanmodel.arrays import Array, rows_of_steps
 from kanmodel.errors import DataError, KanscopeError, Problem, UnknownNameError, check_lowest, quote
 from kanmodel.forecaster import Forecaster
-from kanmodel.network.bounds import bound_outputs
 from kanmodel.network.config import ModelConfig
 from kanmodel.tables.columns import column_of
 from kanmodel.tables.encoding import Encoding, SourceColumn
@@ -273,6 +272,8 @@ class Shifts:
 
     def bound(self, low: Array, high: Array) -> tuple[Array, Array]:
         """Bounds of the forecasts of all shifts between two, (n, n_features) each -> two of (n,), original units."""
+        from kanmodel.network.bounds import bound_outputs
+
         model = self._model
         windows = (model.to_model_units(self.change(shifts)).double() for shifts in (low, high))
         with torch.inference_mode():

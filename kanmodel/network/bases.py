@@ -17,11 +17,9 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from kanmodel.errors import Index, Positive, check_config
 from kanmodel.network import splines
-from kanmodel.network.functions import vary
 
 Shape = tuple[int, ...]
 Tensors = Mapping[str, Tensor]
@@ -73,10 +71,6 @@ class Basis(ABC):
     def varies(self, coef: Tensor) -> Tensor:
         """Whether edges with coefficients (n_sub, n_in, n_basis) are not constant, (n_sub, n_in)."""
         return (coef != 0).any(dim=2)
-
-    @abstractmethod
-    def vary(self, low: Tensor, high: Tensor, tensors: Tensors) -> Tensor:
-        """Upper bounds of the edges' total variation between two values, (batch, n_in) -> (batch, n_sub, n_in)."""
 
     def in_bumps(self, u: Tensor, tensors: Tensors) -> Tensor | None:
         """Values u, (..., n_in), as positions: the narrowest bump that the functions can have is 1 long everywhere.
@@ -138,9 +132,6 @@ class Line(Basis):
     def functions(self, tensors: Tensors) -> EdgeFunctions:
         return _Lines(tensors["coef"].squeeze(-1))
 
-    def vary(self, low: Tensor, high: Tensor, tensors: Tensors) -> Tensor:
-        return tensors["coef"].squeeze(-1).abs() * (high - low).unsqueeze(1)
-
 
 class _Lines(EdgeFunctions):
     def __init__(self, weight: Tensor) -> None:
@@ -184,12 +175,6 @@ class MexicanHat(Basis):
 
     def functions(self, tensors: Tensors) -> EdgeFunctions:
         return _Hats(tensors)
-
-    def vary(self, low: Tensor, high: Tensor, tensors: Tensors) -> Tensor:
-        ends = [(u.unsqueeze(1) - tensors["translation"]) / tensors["scale"] for u in (low, high)]
-        below, above = torch.minimum(*ends), torch.maximum(*ends)  # a negative scale turns them around
-        varied: Tensor = tensors["coef"].squeeze(-1).abs() * vary(_hat, below, above, (-sqrt(3), 0, sqrt(3)))
-        return varied
 
 
 class _Hats(EdgeFunctions):
@@ -247,19 +232,6 @@ class BSpline(Basis):
 
     def slopes(self, u: Tensor, tensors: Tensors) -> Tensor:
         return splines.basis_slopes(u, tensors["grid"], self.order)
-
-    def vary(self, low: Tensor, high: Tensor, tensors: Tensors) -> Tensor:
-        """Differences of a spline that rises: its coefficients sum the magnitudes of the curve's differences.
-
-        A slope sums differences of neighbouring coefficients by functions that are not negative (de Boor 1978, X.12).
-        """
-        grid, k = tensors["grid"], self.order
-        # more knots, and coefficients as large as the last, let it go on beyond the curve's end
-        more = grid[:, -1:] + torch.arange(1, k + 2, dtype=grid.dtype)
-        sums = pad(tensors["coef"], (1, 1)).diff().abs().cumsum(dim=2)
-        sums = torch.cat([sums, sums[:, :, -1:].expand(-1, -1, k)], dim=2)
-        ends = [splines.curve(x.minimum(grid[:, -1]), torch.cat([grid, more], dim=1), sums, k) for x in (low, high)]
-        return ends[1] - ends[0]
 
     def freeze(self, tensors: Tensors) -> splines.PiecewisePolynomial:
         return splines.PiecewisePolynomial(tensors["grid"], tensors["coef"], self.order)
@@ -334,10 +306,6 @@ class _Radial(Basis):
     def values(self, u: Tensor, tensors: Tensors) -> Tensor:
         return self.bump(self._position(u, tensors))
 
-    def vary(self, low: Tensor, high: Tensor, tensors: Tensors) -> Tensor:
-        varied = vary(self.bump, self._position(low, tensors), self._position(high, tensors))
-        return torch.einsum("big,oig->boi", varied, tensors["coef"].abs())
-
     def _position(self, u: Tensor, tensors: Tensors) -> Tensor:
         """Signed distance of each value from each centre, in widths, (batch, n_in, centres)."""
         return (u.unsqueeze(-1) - tensors["grid"]) / self.denominator
@@ -401,10 +369,6 @@ class Chebyshev(Basis):
     def half_bump(self, tensors: Tensors) -> float:
         return pi / 2 / self.degree if self.degree else inf
 
-    def vary(self, low: Tensor, high: Tensor, tensors: Tensors) -> Tensor:
-        angle = torch.acos(torch.tanh(low)) - torch.acos(torch.tanh(high))
-        return angle.unsqueeze(1) * (tensors["coef"].abs() @ torch.arange(self.degree + 1, dtype=low.dtype))
-
     def values(self, u: Tensor, tensors: Tensors) -> Tensor:
         s = torch.tanh(u)
         values = [1 + 0 * s, s]  # T_n = 2 s T_(n-1) - T_(n-2); a plain constant would have no gradient
@@ -452,9 +416,6 @@ class Fourier(Basis):
         k = self._k(u)
         angle = u.unsqueeze(-1) * k
         return torch.cat([-k * angle.sin(), k * angle.cos()], dim=-1)
-
-    def vary(self, low: Tensor, high: Tensor, tensors: Tensors) -> Tensor:
-        return (high - low).unsqueeze(1) * (tensors["coef"].abs() @ self._k(low).repeat(2))
 
     def _k(self, like: Tensor) -> Tensor:
         return torch.arange(1, self.frequencies + 1, dtype=like.dtype)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from math import nan, sqrt
 from typing import Any
 
@@ -28,15 +27,11 @@ from kanmodel.network.functions import (
     ACTIVATIONS,
     FUNCTIONS,
     IN_BUMPS,
-    TURNS,
     activate,
     pull_back,
     value_and_slope,
-    vary,
 )
 from kanmodel.network.splines import PiecewisePolynomial
-
-Ends = tuple[Tensor, Tensor]  # the smallest and the largest value of some nodes, of one shape
 
 
 @dataclass(frozen=True)
@@ -61,20 +56,6 @@ class SymbolicFunctions:
         for function, i, j, (a, b, c, d) in self.groups:
             sums = sums.index_add(1, j, c * function(a * v[:, i] + b) + d)
         return sums
-
-    def vary(self, low: Tensor, high: Tensor, n_subnodes: int) -> Tensor:
-        """Upper bounds of their total variation between two inputs, as `edges`; infinite or NaN at poles."""
-
-        def bound(f: Callable[[Tensor], Tensor], i: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
-            ends = a * low[:, i] + b, a * high[:, i] + b
-            below, above = torch.minimum(*ends), torch.maximum(*ends)
-            if f in (FUNCTIONS["sin"], FUNCTIONS["cos"]):
-                return c.abs() * (above - below)
-            if f is FUNCTIONS["tan"]:
-                return c.abs() * torch.full_like(below, torch.inf)
-            return c.abs() * vary(f, below, above)  # monotone on both sides of 0
-
-        return self._place(low, n_subnodes, bound)
 
     def _place(self, v: Tensor, n_subnodes: int, of_group: Callable[..., Tensor]) -> Tensor:
         placed = v.new_zeros(len(v), n_subnodes, v.shape[1])
@@ -102,7 +83,6 @@ class Edges:
     """The functions on edges, of the base's inputs v and the basis' inputs u, each (batch, n_in)."""
 
     functions: EdgeFunctions | PiecewisePolynomial  # of the basis
-    variation: Callable[[Tensor, Tensor], Tensor]  # upper bounds of their total variation, see `Basis.vary`
     base: str
     weights: Tensor | None  # the base's weight on each edge, (n_subnodes, n_in); None without a base
     symbolic: SymbolicFunctions | None
@@ -147,17 +127,6 @@ class Edges:
         if self.weights is not None:
             sums = torch.addmm(sums, self._base_of(v), self.weights.T)
         return sums if self.symbolic is None else self.symbolic.add_to(sums, v)
-
-    def bound_sums(self, v: Ends, u: Ends) -> Ends:
-        """Bounds of `sums` over intervals of the inputs: an edge f lies in (f(low) + f(high) -+ its variation) / 2."""
-        varied = self.variation(*u)
-        if self.weights is not None:
-            turns = (TURNS.get(self.base, 0.0),)
-            varied = varied + self.weights.abs() * vary(self._base_of, *v, turns).unsqueeze(1)
-        if self.symbolic is not None:
-            varied = varied + self.symbolic.vary(*v, varied.shape[1])
-        both = self.sums(v[0], u[0]) + self.sums(v[1], u[1])
-        return (both - varied.sum(dim=2)) / 2, (both + varied.sum(dim=2)) / 2
 
     def parts(self, v: Tensor, u: Tensor) -> tuple[EdgeParts, EdgeParts]:
         """The parts of each edge, and their slopes: of base and symbolic part with respect to v, of the basis to u."""
@@ -371,7 +340,7 @@ class KANLayer(nn.Module):
             weights = weights.T.contiguous().T  # the memory layout of frozen functions
         symbolic = self._symbolic_functions(inputs, subnodes, scale) if config.symbolic else None
         functions = basis.freeze(tensors) if frozen else basis.functions(tensors)
-        return Edges(functions, partial(basis.vary, tensors=tensors), config.base, weights, symbolic)
+        return Edges(functions, config.base, weights, symbolic)
 
     def _symbolic_functions(
         self, inputs: Tensor | None, subnodes: Tensor | None, scale: Tensor | None

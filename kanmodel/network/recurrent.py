@@ -246,7 +246,7 @@ def recurrent_shapes(config: RecurrentConfig, n_in: int) -> dict[str, tuple[int,
     shapes: dict[str, tuple[int, ...]] = {}
     gates = KINDS[config.cell].n_gates * config.hidden_size
     for layer in range(config.num_layers):
-        for end in _ends(config, layer):
+        for end in _directions(config, layer):
             shapes[f"weight_ih_{end}"] = (gates, n_in if layer == 0 else config.n_units)
             shapes[f"weight_hh_{end}"] = (gates, config.hidden_size)
             if config.bias:
@@ -279,7 +279,7 @@ def acting_inputs(
     for layer in reversed(range(config.num_layers)):
         reads = []
         acting = units.view(-1, config.hidden_size)  # of each direction
-        for reverse, end in enumerate(_ends(config, layer)):
+        for reverse, end in enumerate(_directions(config, layer)):
             steps = 1 if reverse and last and layer == config.num_layers - 1 else lookback
             weights = [weight for name, weight in module.named_parameters() if name.endswith(f"_{end}")]
             gates = [torch.unflatten(weight, 0, (kind.n_gates, -1)) for weight in weights]  # by inputs, units; biases
@@ -294,8 +294,8 @@ def acting_inputs(
     return units
 
 
-def _ends(config: RecurrentConfig, layer: int) -> tuple[str, ...]:
-    """The ends of the names of a layer's weights, for each direction."""
+def _directions(config: RecurrentConfig, layer: int) -> tuple[str, ...]:
+    """How the names of the weights of each direction of a layer end."""
     return (f"l{layer}", f"l{layer}_reverse") if config.bidirectional else (f"l{layer}",)
 
 
