@@ -39,7 +39,7 @@ Kept = dict[LayerKey, Tensor]  # bool, (n_subnodes, n_in) for layers of edges, (
 
 def read_place(config: ModelConfig, key: LayerKey) -> LayerKey:
     """The place of the nodes that a layer reads."""
-    return ("glue", key[1]) if config.graph else key
+    return config.wiring.reads[key]
 
 
 def set_place(key: LayerKey) -> LayerKey:
@@ -47,11 +47,9 @@ def set_place(key: LayerKey) -> LayerKey:
     return key[0], key[1] + 1
 
 
-def rows_of_layers(config: ModelConfig) -> list[list[LayerKey]]:
-    """The layers that follow each other directly: the stages of a chain; of a graph those with nothing between them."""
-    if config.graph:
-        return [[("head", number) for number in row] for row in config.wiring.rows]
-    return [[(stage, number) for number in range(len(layers))] for stage, layers in config.stages.items()]
+def rows_of_layers(config: ModelConfig) -> tuple[tuple[LayerKey, ...], ...]:
+    """The layers that follow each other directly: the stages of a chain."""
+    return config.wiring.rows
 
 
 def ledger_key(config: ModelConfig, stage: str, layer: int) -> LayerKey:
@@ -67,21 +65,7 @@ def ledger_key(config: ModelConfig, stage: str, layer: int) -> LayerKey:
 
 def node_id(config: ModelConfig, stage: str, layer: int, index: int) -> str:
     """Id of a node of a layer of a stage, or of a place of a graph."""
-    if config.graph:
-        return config.wiring.ids[stage, layer][index]
-    kind, number = ledger_key(config, stage, layer)
-    match kind:
-        case "output":
-            return f"output:{config.outputs[index]}"
-        case "input":
-            return f"feature:{config.feature_names[index]}"
-        case "cell":  # a value of one step of a flattened window: a feature, or a unit or node by its number
-            step, value = divmod(index, config.n_readout // config.lookback)
-            name = config.feature_names[value] if config.has_plain_steps else value
-            return f"cell:{step - config.lookback + 1}:{name}"
-        case "lstm" | "gru":
-            return f"{kind}:{index}"
-    return f"{kind}:{number}:{index}"
+    return config.wiring.ids[stage, layer][index]
 
 
 def subnode_id(config: ModelConfig, stage: str, layer: int, subnode: int) -> str:

@@ -9,7 +9,7 @@ reads ``("steps", r)``. An input that is copied from another node unchanged is t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,6 +21,7 @@ from kanmodel.network.operations import READOUTS, Node, Shape, last_uses
 if TYPE_CHECKING:
     from kanmodel.network.config import ModelConfig
 
+LayerKey = tuple[str, int]  # (stage, layer)
 Place = tuple[str, int]
 Flags = NDArray[np.bool_]
 Through = Callable[[int, Flags], Flags]  # of a leaf, by its node: of its inputs (n, *shape) -> of its outputs
@@ -63,27 +64,51 @@ def list_cuts(config: ModelConfig) -> Iterator[Cut]:
 
 @dataclass(frozen=True)
 class Wiring:
-    """The nodes of a graph and what joins them.
+    """The nodes of a network and what joins them.
 
     Attributes:
         ids: of the nodes at each place, in the order of the computation. An input of a layer that copies a node has the
             id of that; a node that is an output, and nothing else, has the id of the output.
-        links: for each place that reads, the places that it reads of, with what reads what, (n_reading, n_read).
-        rows: KAN layers, by number, that follow each other directly, as in a chain.
-        levels: how far each kind and number of nodes is from the features, in parts on the longest way.
-        read: of the states of each recurrent part those that anything reads, in their shape.
+        rows: KAN layers that follow each other directly: the stages of a chain.
+        reads: the place of the nodes that each KAN layer reads.
+        links: for each place of a graph that reads, the places that it reads of, with what reads what, (n_reading,
+            n_read).
+        levels: how far each kind and number of nodes of a graph is from the features, in parts on the longest way.
+        read: of the states of each recurrent part of a graph those that anything reads, in their shape.
     """
 
     ids: Mapping[Place, tuple[str, ...]]
-    links: Mapping[Place, Mapping[Place, Flags]]
-    rows: tuple[tuple[int, ...], ...]
-    levels: Mapping[Place, int]
-    read: Mapping[Place, Flags]
+    rows: tuple[tuple[LayerKey, ...], ...]
+    reads: Mapping[LayerKey, Place]
+    links: Mapping[Place, Mapping[Place, Flags]] = field(default_factory=dict)
+    levels: Mapping[Place, int] = field(default_factory=dict)
+    read: Mapping[Place, Flags] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: ModelConfig) -> Wiring:
-        """The wiring of the graph of a config."""
-        return _Finder(config).find()
+        """The wiring of a config."""
+        if config.graph:
+            return _Finder(config).find()
+        rows = tuple(tuple((stage, n) for n in range(len(layers))) for stage, layers in config.stages.items())
+        return cls(_name_chain(config), rows, {key: key for row in rows for key in row})
+
+
+def _name_chain(config: ModelConfig) -> dict[Place, tuple[str, ...]]:
+    """The ids of a chain: layer l of a stage reads the nodes at (stage, l) and sets those at (stage, l + 1)."""
+    ids: dict[Place, tuple[str, ...]] = {}
+    nodes = tuple(f"feature:{name}" for name in config.feature_names)
+    for stage, layers in config.stages.items():
+        if stage == "head" and (kind := config.readout_stage) is not None:
+            values = config.feature_names if config.has_plain_steps else range(config.n_units)
+            steps = range(1 - config.lookback, 1)
+            cells = tuple(f"cell:{step}:{value}" for step in steps for value in values) if kind == "cell" else ()
+            nodes = cells or tuple(f"{kind}:{unit}" for unit in range(config.n_readout))
+        ids[stage, 0] = nodes
+        for number, layer in enumerate(layers, start=1):
+            nodes = ids[stage, number] = tuple(f"{stage}:{number}:{node}" for node in range(layer.n_out))
+    if config.output_function is None:
+        ids["head", len(config.head)] = tuple(f"output:{name}" for name in config.outputs)
+    return ids
 
 
 def leaves_of(config: ModelConfig) -> Iterator[tuple[int, Place, Place]]:
@@ -178,7 +203,9 @@ class _Finder:
                 ids[into] = self._name_inputs(into, ids)
         order = [("input", 0), *(place for _, *both in self.leaves for place in both if place in ids), self.output]
         ids = {place: ids[place] for place in order}
-        return Wiring(ids, self.links, self._rows(), self._levels(ids), self._read())
+        rows = tuple(tuple(("head", number) for number in row) for row in self._rows())
+        reads = {("head", number): ("glue", number) for number in range(len(config.head))}
+        return Wiring(ids, rows, reads, self.links, self._levels(ids), self._read())
 
     def _copies(self) -> list[NDArray[np.int64]]:
         """Of each value of each node the value of a leaf or the window that it copies, by a number; -1 for none."""
