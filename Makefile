@@ -51,6 +51,7 @@ test-all: .venv/dev .venv/clients/ready .venv/libraries/ready # install, and run
 check: .venv/dev # format, lint, types, import rules, the OpenAPI document, security, the workflow of releases
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/python .ci/stubs.py --check
 	$(BIN)/mypy
 	$(BIN)/mypy --config-file tests/benchmarks/mypy.ini
 	$(BIN)/lint-imports

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from kanmodel.errors import DataError, Problem
 
 Array = NDArray[np.float64]
+K = TypeVar("K")
+V = TypeVar("V")
 N_LISTED = 20  # bad values named in one error; the message counts them all
 
 
@@ -57,3 +59,15 @@ def refuse_non_finite(values: Array, path: str) -> None:
     problems = [Problem(name, "must be finite") for name in names]
     count = f"{len(places)} of {values.size} values {'is' if len(places) == 1 else 'are'} not finite"
     raise DataError(f"{problems[0].path} must be finite; {count}", problems)
+
+
+class ReadOnlyDict(dict[K, V]):
+    """A dictionary that cannot be changed; ``dict(d)`` and ``d | other`` are copies that can."""
+
+    def _refuse(self, *given: Any, **named: Any) -> NoReturn:
+        raise TypeError("results are read-only; dict(...) makes a copy that can be changed")
+
+    __setitem__ = __delitem__ = __ior__ = update = setdefault = pop = popitem = clear = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (dict(self),)

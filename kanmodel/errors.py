@@ -174,7 +174,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         positional, hints = _parameters(function)
-        _check_values(dict(zip(positional, args, strict=False)) | kwargs, hints)
+        check_values(dict(zip(positional, args, strict=False)) | kwargs, hints)
         return function(*args, **kwargs)
 
     return call
@@ -188,10 +188,11 @@ def check_lowest(name: str, value: object, lowest: int) -> None:
 
 def check_fields(instance: object) -> None:
     """Checks the fields of a dataclass as `checked` does arguments, and raises the same errors."""
-    _check_values(vars(instance), get_type_hints(type(instance)))
+    check_values(vars(instance), get_type_hints(type(instance)))
 
 
-def _check_values(values: Mapping[str, object], hints: Mapping[str, Any]) -> None:
+def check_values(values: Mapping[str, object], hints: Mapping[str, Any]) -> None:
+    """Raises `DataError` or `UnknownNameError` for the first value that does not fit its annotation."""
     for name, value in values.items():
         if name in hints:
             _check_value(name, value, hints[name])
@@ -252,7 +253,11 @@ def _describe(kind: Any) -> str:
         return f"one of {', '.join(inner)}" if len(inner) > 1 else f'"{inner[0]}"'
     if origin is tuple and inner and inner[-1] is not ...:
         return f"{len(inner)} values, each {_describe(inner[0])}"
-    return _simple_kinds()[origin][0] if origin in _simple_kinds() else f"a {getattr(origin, '__name__', origin)}"
+    return (
+        _simple_kinds()[origin][0]
+        if origin in _simple_kinds()
+        else f"a {getattr(origin, 'shown_as', getattr(origin, '__name__', origin))}"
+    )
 
 
 def _is_finite(value: Any) -> bool:

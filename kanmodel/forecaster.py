@@ -2,38 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self, TypeVar, cast
+from warnings import warn
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kanmodel.arrays import Array, read_only, refuse_non_finite
+from kanmodel.arrays import Array, ReadOnlyDict, read_only, refuse_non_finite
 from kanmodel.computing import Once
-from kanmodel.errors import DataError, NonFiniteError, Problem, check_config, check_text
+from kanmodel.errors import DataError, NonFiniteError, Problem, check_config, check_text, refuse_unknown
 from kanmodel.network.chain import FrozenNetwork, Network
-from kanmodel.network.config import ModelConfig
-from kanmodel.network.intervals import Intervals, forecasts_of
+from kanmodel.network.config import BOUND, ModelConfig
+from kanmodel.network.intervals import BOUNDS, Intervals, forecasts_of, name_bounds
 from kanmodel.network.ranges import NodeRanges, measure_ranges
-from kanmodel.tables.columns import Scaling
+from kanmodel.tables.columns import Feature, Scaling
+from kanmodel.tables.table import Gaps
+from kanmodel.tables.windows import Windows, read_windows
 from kanmodel.text import list_some, printable, shorten
 
+N_KEPT = 128  # results of questions about the model as a whole
 N_FACTS = 64  # of a model that are cached
 N_BOUNDED = 8  # forecasts whose networks of bounds are cached, each of which takes as much memory as the model
+N_CALLS = 5  # from a warning to the caller of a question
 N_NAMED = 3  # features that the text about reference windows names
 N_HASH = 12  # digits of a hash that tell checkpoints apart for people
 MIN_STD = 1e-6  # of an output, in model units
 HALF = 0.5 - 1e-9  # of a range, up to rounding
 NO_SCALING = (0.0, 1.0)  # mean and standard deviation of a feature that is not scaled
 MIN_RANGE, MAX_SHIFT, MAX_SPREAD = 0.8, 0.5, 2.0  # of reference windows that are like the training rows
+Answer = TypeVar("Answer")
 LongText = Annotated[str, partial(check_text, longest=2000)]
+if TYPE_CHECKING:
+    from kanmodel.prepared import Prepared
 
 
 @dataclass(frozen=True)
@@ -229,7 +237,14 @@ class Provenance:
         return cls(source, library, created, verified, made_from, fitted_from=fitted[0], fitted_to=fitted[1])
 
 
-@dataclass(frozen=True, eq=False)
+class Results(Protocol):
+    """A cache of results; see `kanmodel.computing.Once`."""
+
+    def get(self, key: Hashable, compute: Callable[[], Answer]) -> Answer:
+        """Returns the result of a key, computed if there is none."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Forecaster:
     """A network, ready for predictions and explanations. It is immutable and can be shared by threads.
 
@@ -243,8 +258,11 @@ class Forecaster:
         sha256: hash of the checkpoint file; empty for a model that was never saved.
         intervals: of its forecasts; None if it has none.
         name: used in titles; of a file its name without the suffix.
+        results: cache of the results of questions about it as a whole; forecasters may share one.
+        prepared: what of them was read beside the checkpoint, see `kanmodel.prepare`; else None.
     """
 
+    shown_as: ClassVar = "Model"  # in errors: users know its subclass
     network: Network
     reference: Reference
     metrics: Mapping[str, float]
@@ -252,11 +270,14 @@ class Forecaster:
     sha256: str = ""
     intervals: Intervals | None = None
     name: str = "model"
+    results: Results = field(default_factory=lambda: Once(N_KEPT), init=False)
+    prepared: Prepared | None = field(default=None, init=False)
     _fast_predict: Callable[[Array], Array | None] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in self.metrics:
             check_text(name, "the name of a metric")
+        object.__setattr__(self, "metrics", ReadOnlyDict(self.metrics))
         if self.reference.config is not self.config:
             object.__setattr__(self, "reference", replace(self.reference, config=self.config))
         self.network.eval().requires_grad_(False)
@@ -265,6 +286,21 @@ class Forecaster:
     def config(self) -> ModelConfig:
         """Architecture and units."""
         return self.network.config
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """The inputs: name, unit, and mean, std, min and max over the training rows."""
+        return self.config.features
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs, ``{target}+{step}``."""
+        return self.config.outputs
+
+    @property
+    def lookback(self) -> int:
+        """Steps of a window."""
+        return self.config.lookback
 
     @cached_property
     def scaling(self) -> Scaling:
@@ -296,6 +332,11 @@ class Forecaster:
         with torch.inference_mode(False), torch.no_grad():
             outputs: Tensor = self.network(self.reference.scaled)
         return outputs
+
+    @cached_property
+    def reference_predictions(self) -> Array:
+        """Predictions for the reference windows, (n, n_outputs), original units; those of `predict` up to rounding."""
+        return read_only(self.scaling.outputs_to_original(self.reference_outputs))
 
     @cached_property
     def output_std(self) -> Array:
@@ -413,7 +454,95 @@ class Forecaster:
         """Nominal coverages of the intervals, ascending; empty if there are none."""
         return () if self.intervals is None else self.intervals.levels
 
-    def bound(self, forecast: int) -> Forecaster:
+    @property
+    def bounded_outputs(self) -> tuple[str, ...]:
+        """The outputs that have intervals; empty if the model has none."""
+        return tuple(self.outputs[number] for number in forecasts_of(self.config)) if self.levels else ()
+
+    @cached_property
+    def bounds(self) -> tuple[str, ...]:
+        """Names of the bounds of the intervals, such as ``load+24:lower@0.8``: outputs that can be explained."""
+        return name_bounds(self.config, self.levels)
+
+    def number_of(self, output: str | None) -> int:
+        """The number of an output; of None 0. Raises `UnknownNameError` if it does not exist, or is a bound."""
+        if output is None:
+            return 0
+        refuse_unknown("output", output, self.outputs)
+        return self.outputs.index(output)
+
+    def find_output(self, output: str | None) -> tuple[Self, int]:
+        """The forecaster that has an output, this one or that of a forecast's bounds, and its number there.
+
+        That of bounds has the forecast and its bounds at all levels as outputs, and this one's checkpoint and results.
+        """
+        if not self.levels or output in self.outputs or BOUND.fullmatch(str(output)) is None:
+            return self, self.number_of(output)
+        forecast, number = self._find_bound(str(output))
+        return self.bound(forecast), number
+
+    def target_place(self, output: str) -> tuple[int, int]:
+        """The numbers of the target and of the step of an output, or of the forecast that a bound is of."""
+        if output in self.bounds:
+            number = forecasts_of(self.config)[self._find_bound(output)[0]]
+        else:
+            number = self.number_of(output)
+        step, target = divmod(number, len(self.config.targets))
+        return target, step
+
+    def unit_of(self, output: str) -> str | None:
+        """The unit of an output or a bound; None if unknown."""
+        return self.config.targets[self.target_place(output)[0]].unit
+
+    def _find_bound(self, output: str) -> tuple[int, int]:
+        """The index of a bound's forecast, and its own among the outputs of `bound`."""
+        refuse_unknown("output", output, (*self.outputs, *self.bounds))
+        forecast, number = divmod(self.bounds.index(output), len(BOUNDS) * len(self.levels))
+        return forecast, number + 1
+
+    def read(
+        self,
+        windows: Any,
+        last: int | str | None = None,
+        gaps: Gaps = "error",
+        series: Sequence[str] | str | None = None,
+        before: int = 0,
+    ) -> tuple[Array, Windows | None]:
+        """Windows in any form of `kanmodel.question.Windows`, (n, lookback, n_features), original units.
+
+        Args:
+            windows: the windows.
+            last: of a table, how many, or the duration of those that end at its newest rows.
+            gaps: whether a gap in time is an error, or windows across one are left out.
+            series: of a table, names of the series that are read; None for all.
+            before: rows of a table before the oldest of them.
+
+        Returns:
+            The windows, and those of the table if they are given as a data frame.
+        """
+        found = read_windows(self.config.table, windows, last=last, gaps=gaps, series=series, before=before)
+        if found[1] is not None:
+            self.warn_of_new_series(found[1])
+        return found
+
+    def warn_of_new_series(self, windows: Windows) -> None:
+        """Warns of series that training did not have."""
+        if windows.table.new and windows.table.spec.series is not None:
+            names, column = list_some(windows.table.new), windows.table.spec.series.name
+            message = f"training had no {column} {names}: forecasts of it rest on what others have in common"
+            warn(message, stacklevel=N_CALLS)
+
+    def keep(self, output: int, *question: Hashable, compute: Callable[[], Answer]) -> Answer:
+        """A result of this checkpoint for an output and what else tells the question from others, computed once."""
+        return self.results.get((self.sha256, self.outputs[output], *question), compute)
+
+    def with_results(self, results: Results) -> Self:
+        """The same with another cache of results."""
+        model = copy(self)
+        object.__setattr__(model, "results", results)
+        return model
+
+    def bound(self, forecast: int) -> Self:
         """The model of one of `forecasts_of` and of its bounds and widths, on the same reference windows."""
         intervals = self.need_intervals()
 
@@ -421,9 +550,10 @@ class Forecaster:
             with torch.inference_mode(False):
                 network = intervals.bound(self.network, forecast)
             reference = replace(self.reference, targets=None)
-            return Forecaster(network, reference, {}, self.provenance, self.sha256, name=self.name)
+            return replace(self, network=network, reference=reference, metrics={}, intervals=None)
 
-        return self.bounded_models.get(forecast, make)
+        found: Any = self.bounded_models.get(forecast, make)
+        return cast(Self, found.with_results(self.results))
 
     @cached_property
     def bounded_models(self) -> Once:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
+from inspect import Parameter, signature
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from warnings import warn
 
 import numpy as np
@@ -23,6 +25,28 @@ from kanmodel.tables.rhythm import MAX_STEP
 from kanmodel.tables.roles import Columns, describe_left_out, make_table
 from kanmodel.training import training
 from kanmodel.training.optimization import ARCHITECTURE, ProgressLine, Report, TrainingOptions
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+_ENTRY = re.compile(r"^( {8}(?=(\w+):).*\n(?: {12}.*\n)*)", re.MULTILINE)  # of a docstring's section, with its name
+
+
+def with_options(without: Collection[str] = ()) -> Callable[[Function], Function]:
+    """Puts the fields of `TrainingOptions` in place of ``**options``, in the signature and docstring of a function."""
+
+    def put(function: Function) -> Function:
+        own = signature(function)
+        parameters = [each for each in own.parameters.values() if each.kind is not Parameter.VAR_KEYWORD]
+        named = {each.name for each in parameters} | set(without)
+        chosen = [of for of in fields(TrainingOptions) if of.name not in named]
+        for of in chosen:
+            parameters.append(Parameter(of.name, Parameter.KEYWORD_ONLY, default=of.default, annotation=of.type))
+        described = {name: entry for entry, name in _ENTRY.findall(TrainingOptions.__doc__ or "")}
+        entries = "".join(described[of.name] for of in chosen)
+        function.__doc__ = re.sub(r" {8}\*\*options: .*\n", lambda _: entries, function.__doc__ or "")
+        function.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return function
+
+    return put
 
 
 @checked
@@ -125,6 +149,7 @@ def from_pytorch_forecasting(model: Any, dataset: Any, **options: Any) -> Model:
     return Model.of(importer.from_pytorch_forecasting(model, dataset, **options))
 
 
+@with_options()
 @checked
 def train(
     frame: Any,
@@ -214,8 +239,7 @@ def train(
             forecasts, which they do not change, and calibrated on windows on which no weight or scale depends; see
             `kanmodel.training.training.fit`. `Model.predict` then gives bounds, which can be explained.
         name: name of the model.
-        **options: those of `kanmodel.training.optimization.TrainingOptions`: `lookback`, `horizon`, `hidden`, `cell`,
-            `width`, `front`, `grid`, `lamb`, `grid_updates`, `epochs`, `patience`, `seed` and more.
+        **options: of the training.
 
     Raises:
         DataError: a value that cannot be used, too few windows, or a constant target; the message states the reason.
@@ -223,21 +247,30 @@ def train(
         ConfigError: an architecture that cannot exist, or cannot have intervals.
         NonFiniteError: the training diverged.
     """
-    targets = (target,) if isinstance(target, str) else tuple(target)
-    columns = Columns(targets, None if features is None else tuple(features), split, time=time, max_step=max_step)
-    columns = replace(columns, series=series if isinstance(series, str | None) else tuple(series))
-    columns = replace(columns, static=tuple(static), zone=zone, calendar=calendar, holidays=holidays)
-    columns = replace(columns, fill=fill, max_fill=max_fill)
     chosen = _read_options(options | {"intervals": tuple(np.atleast_1d(intervals).tolist())})
-    columns = replace(
-        columns,
+    columns = Columns(
+        targets=(target,) if isinstance(target, str) else tuple(target),
+        features=None if features is None else tuple(features),
+        split=split,
+        series=series if isinstance(series, str | None) else tuple(series),
+        static=tuple(static),
+        time=time,
+        max_step=max_step,
+        zone=zone,
+        calendar=calendar,
+        holidays=holidays,
+        known=tuple(known),
+        fill=fill,
+        max_fill=max_fill,
         ahead=ahead,
         horizon=chosen.horizon,
         units=units or {},
+        titles=titles or {},
         last_value=last_value or {},
         groups=groups or {},
+        integer=tuple(integer),
+        fixed=tuple(fixed),
     )
-    columns = replace(columns, titles=titles or {}, known=tuple(known), integer=tuple(integer), fixed=tuple(fixed))
     table = make_table(frame, columns)
     if table.left_out:
         warn(describe_left_out(table.left_out), stacklevel=3)  # the caller of what checks the arguments
@@ -247,6 +280,7 @@ def train(
     return Model.of(trained, name)
 
 
+@with_options(without=("lookback", "horizon", *ARCHITECTURE))
 @checked
 def fine_tune(
     model: Model,
@@ -258,6 +292,7 @@ def fine_tune(
     last_value: Mapping[str, str | float] | None = None,
     grid_size: int | None = None,
     move_grids: bool = False,
+    grid_updates: int = 0,
     progress: Report = None,
     **options: Any,
 ) -> Model:
@@ -282,7 +317,8 @@ def fine_tune(
             keep the grids.
         move_grids: whether all knots are moved to the data before training, and again after it, because the inputs of
             the inner layers have changed by then.
-        **options: as in `train`, except those of the architecture; `grid_updates` is 0 by default.
+        grid_updates: how often knots are moved to the data during training.
+        **options: of the training, except those of the architecture.
 
     Raises:
         DataError, UnknownNameError, NonFiniteError: as `train`.
@@ -299,7 +335,7 @@ def fine_tune(
     if spec.series is not None:
         columns = replace(columns, series=spec.series.columns or spec.series.name)
     table, line = make_table(frame, replace(columns, last_value=last_value or {}), spec), ProgressLine(progress)
-    chosen = _read_options({"grid_updates": 0} | options)
+    chosen = _read_options(options | {"grid_updates": grid_updates})
     tuning = training.fine_tune(model, table, chosen, line, move_grids, grid_size)
     line.finish(tuning.after.metrics)
     return Model.of(tuning.after, model.name)

@@ -13,32 +13,17 @@ from functools import cache, cached_property, singledispatch
 from inspect import isfunction
 from operator import is_
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 
 from kanmodel import html, text
+from kanmodel.arrays import ReadOnlyDict
 from kanmodel.errors import DataError, ExportError, checked
 from kanmodel.forecaster import Forecaster, ReferenceSpan
 from kanmodel.text import Row, printable
 
 Theme = Literal["light", "dark", "auto"]
-K = TypeVar("K")
-V = TypeVar("V")
-
-
-class ReadOnlyDict(dict[K, V]):
-    """A dictionary that cannot be changed; ``dict(d)`` and ``d | other`` are copies that can."""
-
-    def _refuse(self, *given: Any, **named: Any) -> NoReturn:
-        raise TypeError("results are read-only; dict(...) makes a copy that can be changed")
-
-    __setitem__ = __delitem__ = __ior__ = update = setdefault = pop = popitem = clear = _refuse
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (dict(self),)
-
-
 _FIXED = frozenset({str, int, float, bool, type(None), bytes, ReadOnlyDict})  # types of what is read-only as it is
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from kanmodel.alternatives.changeable import Goal, SearchOptions, Shifts, find_rows
 from kanmodel.alternatives.search import (
     N_SETTINGS,
     Setting,
@@ -24,7 +25,6 @@ from kanmodel.alternatives.search import (
     list_settings,
     search_shifts,
 )
-from kanmodel.alternatives.shifts import Goal, Search, Shifts, find_rows
 from kanmodel.arrays import Array, steps_of_rows
 from kanmodel.computing import slices
 from kanmodel.forecaster import Forecaster
@@ -87,7 +87,7 @@ class Counterfactual:
     single_features: tuple[SingleFeature, ...]
 
     @classmethod
-    def of(cls, model: Forecaster, window: Array, output: int, goal: Goal, search: Search) -> Counterfactual:
+    def of(cls, model: Forecaster, window: Array, output: int, goal: Goal, search: SearchOptions) -> Counterfactual:
         """Searches the smallest change of one window, (lookback, n_features), original units, oldest step first.
 
         Raises:
@@ -158,7 +158,7 @@ class Counterfactuals(WindowsResult):
     counterfactuals: tuple[Counterfactual, ...]
 
     @classmethod
-    def of(cls, model: Forecaster, windows: Array, output: int, goal: Goal, search: Search) -> Counterfactuals:
+    def of(cls, model: Forecaster, windows: Array, output: int, goal: Goal, search: SearchOptions) -> Counterfactuals:
         """The counterfactual of each of some windows, (n, lookback, n_features); as `Counterfactual.of`."""
         config, found = model.config, []
         steps = steps_of_rows(find_rows(config, search.steps), config.lookback)

@@ -2,9 +2,7 @@
 
 **One feature.** Its range is sampled evenly, then more densely wherever the input of a basis passes its knots quickly,
 so that each piece of a spline has samples, and around the samples that come nearest to the goal. Samples are no proof:
-a goal that is reached only between two of them is missed. Without a recurrent part, branch and bound (Land and Doig
-1960) then divides the range until each interval of smaller shifts either has a shift that reaches the goal, or has
-bounds of its forecasts (`kanmodel.network.bounds`) that do not.
+a goal that is reached only between two of them is missed.
 
 **Several features** by sequential linear programming: minimise sum_f |z_f| subject to F(z) reaching the goal, where F
 is replaced by its tangent within a trust region (Fletcher and Sainz de la Maza 1989, "Nonlinear programming and
@@ -26,7 +24,7 @@ from math import comb, prod
 import numpy as np
 from numpy.typing import NDArray
 
-from kanmodel.alternatives.shifts import NEARLY_WHOLE, Goal, Levels, Search, Shifts, find_changeable, find_rows
+from kanmodel.alternatives.changeable import Goal, Levels, SearchOptions, Shifts, find_changeable, find_rows
 from kanmodel.arrays import Array
 from kanmodel.computing import part, pause, slices
 from kanmodel.forecaster import Forecaster
@@ -36,8 +34,6 @@ GRID = 64  # grid points on each side of 0
 STRIDE = 0.5  # distance between knots that an input of a basis may move between two samples
 ROUNDS = 8  # of bisection of the distances between samples
 MAX_SAMPLES = 2048
-TOLERANCE = 1e-3  # training standard deviations by which a proven shift may be larger than the smallest
-MAX_INTERVALS, N_BOUNDED = 4096, 256  # that are bounded for one feature, and at a time
 N_ZOOMED, N_ZOOM, ZOOMS = 2, 9, 4  # samples that are zoomed in on, samples of each, rounds
 MAX_SETS = 192  # largest number of sets of features that are searched
 N_SCANNED = 8704  # random shifts scanned for starting points
@@ -68,17 +64,11 @@ def count_forecasts(n_features: int, max_features: int, columns: Sequence[Levels
 class SingleFeature:
     """The effect of changing one feature alone.
 
-    Its range is sampled. Without a recurrent part, bounds of the forecasts then say what lies between the samples.
-
     Attributes:
         feature: its name, such as ``daytype=holiday`` of a level that is set; `unit` is None if unknown.
         shift: the smallest shift that reaches the goal, in that unit; None if no sample does. Of a level the mean over
             the steps of what is added to its own feature.
         shift_in_std: the same in training standard deviations.
-        proven: true if bounds prove that no shift reaches the goal whose `shift_in_std` is nearer to 0 by more than
-            0.001, or none within the range if `shift` is None; up to the rounding of forecasts. False if the goal may
-            be reached unseen between samples: the network is recurrent, or 4,096 intervals were not enough. Levels have
-            nothing between.
         best_prediction: the sampled forecast nearest to the goal.
         searched: number of samples over its range.
     """
@@ -87,7 +77,6 @@ class SingleFeature:
     unit: str | None
     shift: float | None
     shift_in_std: float | None
-    proven: bool
     best_prediction: float
     searched: int
 
@@ -107,7 +96,7 @@ class Setting:
     change: Array
 
 
-def list_settings(model: Forecaster, window: Array, search: Search) -> list[Setting]:
+def list_settings(model: Forecaster, window: Array, search: SearchOptions) -> list[Setting]:
     """The settings of a window, itself first, then those of one column, of two and so on, up to `MAX_SETTINGS`.
 
     Levels that the steps have already, or that no row of training has, are not among them.
@@ -140,22 +129,25 @@ def describe_level(shifts: Shifts, setting: Setting, goal: Goal, predictions: tu
     shift = None if missed.all() else float(setting.change[feature]) if missed[0] else 0.0
     in_std, column = None if shift is None else shift / float(shifts.std[feature]), shifts.columns[feature]
     best_prediction = predictions[int(missed.argmin())]
-    return SingleFeature(column.name, column.unit, shift, in_std, True, best_prediction, len(predictions))
+    return SingleFeature(column.name, column.unit, shift, in_std, best_prediction, len(predictions))
 
 
 def search_shifts(
     shifts: Shifts, goal: Goal, margin: float, max_features: int
 ) -> tuple[dict[int, SingleFeature], Array]:
-    """The effect of each feature alone, by its number, and the best shifts found, (n, n_features), the first of 0."""
+    """The effect of each feature alone, by its number, and the best shifts found, (n, n_features), the first of 0.
+
+    The forecasts reach the goal by a margin, in the target's unit.
+    """
+    tight = goal.tighten(margin)
     still = np.zeros((1, len(shifts.std)))
     prediction = float(shifts.predict(still)[0])
     with part(0.5):
-        alone = [FeatureSearch(shifts, goal, margin, feature).run() for feature in slices(shifts.movable)]
+        alone = [FeatureSearch(shifts, tight, feature).run() for feature in slices(shifts.movable)]
     candidates = [still, np.eye(len(shifts.std))[shifts.movable] * np.array([place for _, place in alone])[:, None]]
     if max_features > 1 and len(alone) > 1 and not goal.low <= prediction <= goal.high:
         best_alone = np.array([single.best_prediction for single, _ in alone])
-        joint = JointSearch(shifts, goal.tighten(margin), prediction)
-        candidates.append(joint.run(max_features, best_alone))
+        candidates.append(JointSearch(shifts, tight, prediction).run(max_features, best_alone))
     return dict(zip(shifts.movable.tolist(), (single for single, _ in alone), strict=True)), np.concatenate(candidates)
 
 
@@ -176,14 +168,10 @@ def _bisect(
 
 
 class FeatureSearch:
-    """The search over the shifts of one feature alone: places, in training standard deviations.
+    """The search over the shifts of one feature alone: places, in training standard deviations."""
 
-    The forecast must reach the goal by a margin, and for a proof miss it by as much; both in the target's unit.
-    """
-
-    def __init__(self, shifts: Shifts, goal: Goal, margin: float, feature: int) -> None:
-        self._shifts, self._feature = shifts, feature
-        self._goal, self._wide = goal.tighten(margin), goal.tighten(-margin)
+    def __init__(self, shifts: Shifts, goal: Goal, feature: int) -> None:
+        self._shifts, self._goal, self._feature = shifts, goal, feature
         self._low, self._high, self._std = shifts.low[feature], shifts.high[feature], shifts.std[feature]
         self._is_whole = bool(shifts.integer[feature])
 
@@ -194,8 +182,6 @@ class FeatureSearch:
         predictions = self._predict(places)
         if not self._is_whole:
             places, predictions = self._zoom(places, predictions)
-        tried, forecasts, proven = self._prove(np.abs(places[self._goal.miss(predictions) == 0]))
-        places, predictions = np.concatenate([places, tried]), np.concatenate([predictions, forecasts])
         order = np.argsort(np.abs(places), kind="stable")  # 0 first
         places, missed = places[order], self._goal.miss(predictions[order])
         reaching = []
@@ -211,7 +197,7 @@ class FeatureSearch:
             shift = float(round(shift))
         column, best = self._shifts.columns[self._feature], int(missed.argmin())  # the smallest shift of several
         best_prediction = float(predictions[order][best])
-        found = SingleFeature(column.name, column.unit, shift, in_std, proven, best_prediction, len(places))
+        found = SingleFeature(column.name, column.unit, shift, in_std, best_prediction, len(places))
         return found, float(places[best]) if in_std is None else in_std
 
     def _only(self, places: Array) -> Array:
@@ -262,39 +248,6 @@ class FeatureSearch:
             predictions = np.insert(predictions, where, self._predict(added))
             places = np.insert(places, where, added)
         return places, predictions
-
-    def _prove(self, reaching: Array) -> tuple[Array, Array, bool]:
-        """Bounds the forecasts of all shifts smaller than those that are known to reach the goal, by intervals.
-
-        Returns the shifts that were tried, their forecasts, and whether the intervals are all decided.
-        """
-        smallest, n_bounded = reaching.min(initial=np.inf), 0
-        tried, forecasts = [np.empty(0)], [np.empty(0)]
-        intervals = np.array([[self._low, 0.0], [0.0, self._high]])
-        while True:
-            if self._is_whole:
-                low, high = (intervals * self._std).T
-                units = np.stack([np.ceil(low - NEARLY_WHOLE), np.floor(high + NEARLY_WHOLE)], axis=1)
-                intervals = units[units[:, 0] <= units[:, 1]] / self._std
-            near = np.take_along_axis(intervals, np.abs(intervals).argmin(axis=1)[:, None], axis=1)[:, 0]
-            smaller = np.abs(near) < smallest - TOLERANCE
-            intervals, near = intervals[smaller], near[smaller]
-            n_bounded += len(intervals)
-            decided = not len(intervals)
-            if decided or not self._shifts.has_bounds or n_bounded > MAX_INTERVALS:
-                return np.concatenate(tried), np.concatenate(forecasts), decided
-            tried.append(near)
-            forecasts.append(self._predict(near))
-            reached = self._goal.miss(forecasts[-1]) == 0
-            smallest = min(smallest, np.abs(near[reached]).min(initial=np.inf))
-            undecided = []
-            for some in np.array_split(intervals, -(-len(intervals) // N_BOUNDED)):
-                low, high = self._shifts.bound(*map(self._only, some.T))
-                undecided.append(some[~((high < self._wide.low) | (low > self._wide.high))])  # also where one is NaN
-                pause()
-            low, high = np.concatenate(undecided).T
-            middle = (low + high) / 2
-            intervals = np.stack([np.stack([low, middle]), np.stack([middle, high])], axis=1).T.reshape(-1, 2)
 
 
 class JointSearch:

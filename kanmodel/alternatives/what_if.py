@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kanmodel.alternatives.shifts import Levels, find_columns, find_rows
+from kanmodel.alternatives.changeable import Levels, find_columns, find_rows
 from kanmodel.arrays import Array
 from kanmodel.computing import slices
 from kanmodel.errors import DataError, check_lowest, quote

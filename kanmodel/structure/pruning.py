@@ -139,7 +139,7 @@ class Fidelity:
             raise NonFiniteError(f"the pruned network's output {name} is {reason}; keep more edges")
         if model.reference.targets is None:
             return cls(kept, None, None)
-        targets = torch.from_numpy(model.reference.targets)[:, output]
+        targets = torch.tensor(model.reference.targets[:, output])
         scale, mean = float(model.scaling.output_scale[output]), float(model.scaling.output_mean[output])
         return cls(kept, *(float((outputs * scale + mean - targets).abs().mean()) for outputs in (pruned, full)))
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Response
 
-from kanmodel.alternatives.shifts import find_rows
+from kanmodel.alternatives.changeable import find_rows
 from kanmodel.arrays import Array
 from kanmodel.errors import DataError, UnknownNameError
 from kanmodel.model import Model

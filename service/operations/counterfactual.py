@@ -5,9 +5,9 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, StrictFloat
 from typing_extensions import TypedDict
 
+from kanmodel.alternatives.changeable import Goal, find_changeable
 from kanmodel.alternatives.counterfactual import Counterfactual as Found
 from kanmodel.alternatives.search import LARGEST_BATCH, count_forecasts
-from kanmodel.alternatives.shifts import Goal, Search, find_changeable
 from kanmodel.model import Model
 from service.operations.alternative import Plan, Reading, WindowsAnswer, WindowsRequest, question, read_range
 from service.operations.members import Closed, Features, Steps, UnitOf, about, describe
@@ -36,7 +36,7 @@ class CounterfactualRequest(WindowsRequest):
     target: CounterfactualTarget
     features: Features = None
     steps: Steps = None
-    max_features: Annotated[int, about("Most features that change together.", ge=1, strict=True)] = Search.max_features
+    max_features: Annotated[int, about("Most features that change together.", ge=1, strict=True)] = 2
     within_training_range: Annotated[bool, Field(strict=True)] = True
     """Whether changed values must stay in the feature's training range. A feature shifts by at most 10 standard
     deviations in any case. One of 0 and 1 alone stays 0 or 1, so it changes only if the steps have one value."""
@@ -53,19 +53,15 @@ class ChangeInfo(TypedDict):
 
 
 class SingleFeatureInfo(TypedDict):
-    """The effect of changing one feature alone, by sampling its range, and by bounds if there is no recurrent part."""
+    """The effect of changing one feature alone, by sampling its range."""
 
     feature: Annotated[str, about("Name of the feature.")]
     unit: UnitOf
     shift: Annotated[float | None, about("The smallest shift found that reaches the target; null if none.")]
     shift_in_std: Annotated[float | None, about("The same in training standard deviations.")]
-    proven: bool
-    """True if bounds of the forecasts prove that no shift with a `shift_in_std` nearer to 0 by more than 0.001 reaches
-    the target, or none over its range if `shift` is null. False if only samples stand behind it: the model has a
-    recurrent part, or 4,096 intervals of the range were not enough."""
     best_prediction: Annotated[float, about("The sampled forecast nearest to the target.")]
     searched: int
-    """Samples over its range. Unless `proven`, the target may be reached unseen between two."""
+    """Samples over its range; the target may be reached unseen between two."""
 
 
 class CounterfactualInfo(TypedDict):
@@ -92,10 +88,9 @@ class CounterfactualResponse(WindowsAnswer):
 def counterfactual(reading: Reading[CounterfactualRequest]) -> Plan:
     """Finds the smallest change of a few features that moves each forecast to a target, verified by a forecast.
 
-    The range of each single feature is sampled, and `proven` says whether bounds show that no smaller shift reaches the
-    target; several together are searched by gradient descent from many starts, so that a smaller change may exist.
-    Fixed features do not change. The history of a target, and a column of levels as a whole, do if `features` names
-    them.
+    The range of each single feature is sampled, and several together are searched by gradient descent from many starts,
+    so that a smaller change may exist. Fixed features do not change. The history of a target, and a column of levels as
+    a whole, do if `features` names them.
     """
     asked, windows, config = reading.asked, reading.windows, reading.call.served.model.config
     target = dict(asked.target)

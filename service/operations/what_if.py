@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, NotRequired
 
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel.alternatives.shifts import Levels, find_columns
+from kanmodel.alternatives.changeable import Levels, find_columns
 from kanmodel.alternatives.what_if import DEFAULT_POINTS, Curve
 from kanmodel.model import Model
 from service.operations.alternative import Plan, Reading, WindowsAnswer, WindowsRequest, question, read_range

@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 from raiutils.exceptions import UserConfigValidationException
 
-from kanmodel.alternatives.shifts import Goal, Search, Shifts
+from kanmodel.alternatives.changeable import Goal, SearchOptions, Shifts
 from kanmodel.arrays import Array
 from kanmodel.checkpoint import load_checkpoint
 from kanmodel.forecaster import Forecaster
@@ -51,7 +51,7 @@ class Regressor:
 def search(model: Forecaster, window: Array, goal: Goal, method: str) -> float | None:
     """The smallest distance among its counterfactuals."""
     rng = np.random.default_rng(0)
-    shifts = Shifts(model, window, 0, Search())
+    shifts = Shifts(model, window, 0, SearchOptions())
     names, forecaster = [model.config.feature_names[number] for number in shifts.movable], Regressor(shifts)
     low, high = shifts.low[shifts.movable], shifts.high[shifts.movable]
     rows = pd.DataFrame(rng.uniform(low, high, (N_ROWS, len(names))), columns=names)

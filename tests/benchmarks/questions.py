@@ -29,9 +29,9 @@ from serving import PEERS
 from table import Row, print_table
 
 import kanmodel
+from kanmodel.alternatives.changeable import Goal, SearchOptions, Shifts
 from kanmodel.alternatives.counterfactual import Counterfactual
 from kanmodel.alternatives.search import count_forecasts
-from kanmodel.alternatives.shifts import Goal, Search, Shifts
 from kanmodel.arrays import Array
 from service.app import create_app
 from service.models.repository import BUNDLED
@@ -120,7 +120,7 @@ def counterfactuals(model: kanmodel.Model, n_windows: int, n_random: int | None 
     try:
         for window, goal in goals(model, n_windows):
             times = [process_time()]
-            found = Counterfactual.of(model, window, 0, goal, Search(max_features=MOST))
+            found = Counterfactual.of(model, window, 0, goal, SearchOptions(max_features=MOST))
             times.append(process_time())
             best = search_randomly(model, window, goal, n_random, rng)
             times.append(process_time())
@@ -146,7 +146,7 @@ def beside_dice(model: kanmodel.Model, n_windows: int, python: Path) -> Iterator
         command = [str(python), str(Path(__file__).with_name("peer_dice.py")), str(CHECKPOINT), file.name]
         paths = {"PYTHONPATH": str(Path(__file__).parents[2])}
         done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env={**os.environ, **paths})
-    every = Search(max_features=len(model.features))
+    every = SearchOptions(max_features=len(model.features))
     start = process_time()
     found = [Counterfactual.of(model, window, 0, goal, every) for window, goal in asked]
     ours = (process_time() - start) / n_windows
@@ -195,7 +195,7 @@ def search_randomly(
     A change larger than the best so far is scaled down, so that no forecast is wasted.
     """
     loaded, best = model, np.inf
-    shifts = Shifts(loaded, window, 0, Search())
+    shifts = Shifts(loaded, window, 0, SearchOptions())
     movable = shifts.movable
     start = loaded.to_model_units(window[None])
     for _ in range(0, n_forecasts, TOGETHER):

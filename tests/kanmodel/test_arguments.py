@@ -15,6 +15,7 @@ from torch import nn
 import kanmodel
 from kanmodel import DataError, ExportError, KanscopeError, Model, UnknownNameError
 from kanmodel.errors import _parameters, checked
+from kanmodel.forecaster import Forecaster
 from kanmodel.result import Result
 
 WRONG = (
@@ -24,6 +25,7 @@ WRONG = (
     *(np.zeros(2), np.array(3), np.array([["a"]])),
 )
 FOREIGN = object()
+INTERNAL = [member for member in vars(Forecaster).values() if isfunction(member)]
 
 
 @cache
@@ -105,14 +107,14 @@ BASE = {
 
 
 def methods() -> list[tuple[str, str]]:
-    """Every public method of `Model` and of the results, once for each class that has it."""
+    """Every public method of `Model`, its `Forecaster` aside, and of the results, once for each class that has it."""
     kinds = [getattr(kanmodel, name) for name in kanmodel.__all__]
     kinds = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Result)]
     return [
         (kind.__name__, name)
         for kind in kinds
         for name in sorted(dir(kind))
-        if not name.startswith("_") and isfunction(getattr(kind, name))
+        if not name.startswith("_") and isfunction(method := getattr(kind, name)) and method not in INTERNAL
     ]
 
 

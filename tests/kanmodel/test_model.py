@@ -22,7 +22,6 @@ from torch import nn
 
 import kanmodel
 from kanmodel import CheckpointError, DataError, Model, UnknownNameError
-from kanmodel import model as core
 from kanmodel.attribution.baseline import Baseline, ReferenceBaselines
 from kanmodel.attribution.explanation import explain_windows
 from kanmodel.checkpoint import save_checkpoint
@@ -30,6 +29,7 @@ from kanmodel.computing import Once
 from kanmodel.formula.formula import Formulas
 from kanmodel.network.config import Transform, plain_layers
 from kanmodel.report.report import write_report
+from kanmodel.structure import questions as asking
 from kanmodel.structure.ablation import extract_subnetwork
 from kanmodel.structure.curves import sample_edges
 from kanmodel.structure.importance import measure_importance
@@ -233,7 +233,7 @@ def test_every_edge_by_its_ids_and_by_its_numbers(shape):
 
 def test_an_edge_needs_no_ledger(monkeypatch):
     """Sampling an edge does not compute importance."""
-    monkeypatch.setattr(core, "measure_importance", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(asking, "measure_importance", lambda *_: pytest.fail("measured"))
     assert len(Model.of(make_model()).edge("lstm:1", "head:1:2").x) == 101
 
 
@@ -279,7 +279,7 @@ def test_global_results_are_computed_once_by_many_threads(monkeypatch):
         start.wait()
         return model.importance().contributions if number % 2 else model.report().findings
 
-    monkeypatch.setattr(core, "measure_importance", measure)
+    monkeypatch.setattr(asking, "measure_importance", measure)
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(ask, range(8)))
     assert len(calls) == 1 and len({id(result) for result in found}) == 2
@@ -289,7 +289,7 @@ def test_a_failure_is_not_kept(monkeypatch):
     """A failed computation is repeated on the next request."""
     model = Model.of(make_model())
     with monkeypatch.context() as patch:
-        patch.setattr(core, "measure_importance", lambda *_: 1 / 0)
+        patch.setattr(asking, "measure_importance", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             model.importance()
     assert model.importance().features

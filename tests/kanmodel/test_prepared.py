@@ -29,6 +29,7 @@ from kanmodel.checkpoint import save_checkpoint
 from kanmodel.errors import CheckpointError, NonFiniteError
 from kanmodel.forecaster import Forecaster
 from kanmodel.structure.pruning import PruningRule
+from kanmodel.structure.questions import measure, prune
 
 GOLDEN = FOLDER / "results.json"
 SMALL = {"n_features": 3, "lookback": 3, "n_reference": 130}
@@ -108,16 +109,16 @@ def test_what_is_read_is_what_is_computed(name, tmp_path, monkeypatch):
     wanted = [(plain.importance(output), plain.topology(output)) for output in plain.outputs]
     path.write_bytes(checkpoint)
     path.with_suffix(".results").write_bytes(results)
-    kept = replace(kanmodel.load(path), name=plain.name)
+    kept = kanmodel.Model.of(kanmodel.load(path), plain.name)
     assert (kept.prepared is not None, kept.unprepared) == (True, None)
-    monkeypatch.setattr("kanmodel.model.measure_importance", None)
-    monkeypatch.setattr("kanmodel.model.pruning.prune_by_rule", None)
+    monkeypatch.setattr("kanmodel.structure.questions.measure_importance", None)
+    monkeypatch.setattr("kanmodel.structure.questions.pruning.prune_by_rule", None)
     monkeypatch.setattr("kanmodel.structure.importance.permute_features", None)
     for output, (importance, topology) in zip(kept.outputs, wanted, strict=True):
         assert_same(kept.importance(output), importance)
-        assert_same(replace(kept.topology(output), loaded=loaded), topology)
+        assert_same(replace(kept.topology(output), loaded=plain), topology)
         number = kept.outputs.index(output)
-        assert_same(kept._prune(number, PruningRule()), plain._prune(number, PruningRule()))
+        assert_same(prune(kept, number, PruningRule()), prune(plain, number, PruningRule()))
 
 
 def test_other_questions_are_computed_as_ever(place):
@@ -126,7 +127,7 @@ def test_other_questions_are_computed_as_ever(place):
     plain = kanmodel.Model.of(loaded, kept.name)
     rules = {"fidelity": 0.9}, {"fill": "zero"}, {"thresholds": {"edge": 0.1}}, {"without": ["head:0:0:0"]}
     for rule in rules:
-        assert_same(replace(kept.topology(**rule), loaded=loaded), plain.topology(**rule))
+        assert_same(replace(kept.topology(**rule), loaded=plain), plain.topology(**rule))
     pairs = {"pair": ["f0", "f2"]}
     assert_same(kept.importance(groups=pairs), plain.importance(groups=pairs))
     assert kept.agreement() == plain.agreement()
@@ -287,7 +288,7 @@ def test_any_damage_leaves_the_right_results_or_none(tmp_path_factory, data):
     if found.prepared is None:
         assert found.unprepared
     else:
-        assert_same(found.prepared.importance(loaded, 1), kanmodel.Model.of(loaded)._measure(1))
+        assert_same(found.prepared.importance(loaded, 1), measure(kanmodel.Model.of(loaded), 1))
 
 
 def measure_figures(name: str) -> dict[str, list[float]]:

@@ -16,8 +16,8 @@ from sockets import connect, head, is_at_rest
 from waiting import poll
 
 from kanmodel import computing
-from kanmodel import model as core
 from kanmodel.arrays import Array
+from kanmodel.attribution import questions as attribution
 from kanmodel.attribution.explanation import explain_windows
 from kanmodel.computing import pause, pausing
 from kanmodel.forecaster import Forecaster
@@ -154,7 +154,7 @@ def test_a_disconnect_stops_the_work_within_one_slice(serve, folder, service, mo
         with pausing(pause_and_begin):
             return explain_windows(*arguments)
 
-    monkeypatch.setattr(core, "explain_windows", explain_slowly)
+    monkeypatch.setattr(attribution, "explain_windows", explain_slowly)
     body = json.dumps({"instances": make_windows(service.models["two"], 500).tolist(), "output": "a+1"}).encode()
     sent = head(
         *("POST", "/v1/models/two:explain", "Content-Type: application/json", f"Accept: {accept}"),

@@ -11,13 +11,11 @@ import torch
 from factories import make_chain, make_encoded, make_model, make_shop, make_windows
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import layers_of
 from thorough import examples, few_of
 
 from kanmodel import Model, train
+from kanmodel.alternatives.changeable import FARTHEST, Goal, SearchOptions
 from kanmodel.alternatives.counterfactual import Counterfactual
-from kanmodel.alternatives.search import TOLERANCE
-from kanmodel.alternatives.shifts import FARTHEST, Goal, Search, Shifts
 from kanmodel.checkpoint import load_checkpoint
 from kanmodel.errors import DataError, UnknownNameError
 from kanmodel.monitoring.trust import ReferenceDistances
@@ -35,7 +33,7 @@ WINDOWS = MODEL.scaling.features_to_original(MODEL.reference.scaled.double())
 
 
 def find(model, window, goal, **search):
-    return Counterfactual.of(model, window, 0, goal, Search(**search))
+    return Counterfactual.of(model, window, 0, goal, SearchOptions(**search))
 
 
 def shifts_of(found):
@@ -67,7 +65,7 @@ def test_every_answer_is_a_forecast_and_keeps_to_what_may_change(
     window = make_windows(MODEL, 1, seed)[0]
     goal = goal_beyond(MODEL, window, deviations)
     names, steps = [f"f{number}" for number in sorted(features)], slice(first, 6)
-    found = Counterfactual.of(MODEL, window, 0, goal, Search(names, (first - 5, 0), max_features, within))
+    found = Counterfactual.of(MODEL, window, 0, goal, SearchOptions(names, (first - 5, 0), max_features, within))
     shifts = shifts_of(found)
     assert MODEL.predict(found.window[None])[0, 0] == found.new_prediction
     assert found.reached == (goal.miss(np.array([found.new_prediction]))[0] == 0)
@@ -133,72 +131,9 @@ def test_a_narrow_bump_is_found(where, layer):
     goal = Goal(low=base + 0.9 * (around.max() - base))
     (single,) = find(model, window, goal, within_training_range=False).single_features
     assert single.shift is not None and abs(single.shift_in_std - where) < 0.03 and single.searched < 3000
-    assert single.proven
     beyond = Goal(low=base + 1.1 * (around.max() - base))
     (single,) = find(model, window, beyond, within_training_range=False).single_features
-    assert single.shift is None and single.proven
-
-
-@st.composite
-def chains_without_memory(draw):
-    """Models of one or two steps with any bases, activations, steps, products and output function."""
-    shape, n_in = draw(st.sampled_from([("head", 2), ("flat", 4)]))
-    dtype = draw(st.sampled_from(["float32", "float64"]))
-    config = make_model(shape, n_features=2, lookback=2, dtype=dtype).config
-    output_function = draw(st.sampled_from([None, "sigmoid"]))
-    config = replace(config, head=draw(layers_of(n_in, 1)), output_function=output_function)
-    if draw(st.booleans()):
-        whole = replace(config.features[0], integer=True)
-        config = replace(config, features=(whole, config.features[1]))
-    return make_chain(config, draw(st.integers(0, 99)))
-
-
-@settings(max_examples=examples(30))
-@given(model=chains_without_memory(), share=st.floats(-0.2, 1.2), upwards=st.booleans(), within=st.booleans())
-def test_what_is_proven_is_not_beaten_by_a_dense_sample(model, share, upwards, within):
-    """Of 20,000 shifts none reaches the goal nearer to 0 than a proven one by 0.001, or at all where it is None.
-
-    Goals lie where an answer is hard to tell: at any share of the way to the extreme forecast of the sample.
-    """
-    window = make_windows(model, 1)[0]
-    shifts = Shifts(model, window, 0, Search(within_training_range=within))
-    for feature in shifts.movable:
-        sampled = np.linspace(shifts.low[feature], shifts.high[feature], 20_000)
-        if shifts.integer[feature]:
-            sampled = np.unique(np.round(sampled * shifts.std[feature])) / shifts.std[feature]
-        forecasts = shifts.predict(sampled[:, None] * (np.arange(2) == feature))
-        base, extreme = shifts.predict(np.zeros((1, 2)))[0], forecasts.max() if upwards else forecasts.min()
-        border = float(base + share * (extreme - base))
-        goal = Goal(low=border) if upwards else Goal(high=border)
-        found = find(model, window, goal, features=f"f{feature}", within_training_range=within)
-        (single,) = found.single_features
-        rounding = (
-            (1e-5 if model.config.dtype == "float32" else 1e-9) * (1 + abs(border)) * model.scaling.output_scale[0]
-        )
-        nearest = np.abs(sampled[goal.tighten(rounding).miss(forecasts) == 0]).min(initial=np.inf)
-        if single.proven:
-            assert (np.inf if single.shift is None else abs(single.shift_in_std)) <= nearest + TOLERANCE
-
-
-@pytest.mark.parametrize("deviations", [0.1, 50])
-def test_samples_prove_nothing_of_a_recurrent_network(deviations):
-    """No answer of an LSTM is called proven, unless the goal is reached as it is."""
-    window = make_windows(MODEL, 1)[0]
-    found = find(MODEL, window, goal_beyond(MODEL, window, deviations))
-    assert not any(one.proven for one in found.single_features)
-    assert all(one.proven for one in find(MODEL, window, Goal(high=1e9)).single_features)
-
-
-def test_most_answers_of_a_head_are_proven():
-    """Intervals are few enough to decide all features of most windows."""
-    model = make_model("head", product=True)
-    proven = [
-        single.proven
-        for window in make_windows(model, examples(5))
-        for deviations in (-2, -0.5, 0.5, 2)
-        for single in find(model, window, goal_beyond(model, window, deviations), max_features=1).single_features
-    ]
-    assert np.mean(proven) > 0.9
+    assert single.shift is None
 
 
 @settings(max_examples=examples(25))
@@ -373,7 +308,7 @@ def test_of_levels_alone_the_answer_is_the_best_of_all(number, deviations, steps
     missed = float(goal.miss(np.array([found.new_prediction]))[0])
     assert (missed, found.distance) == pytest.approx(min(tried), abs=1e-9)
     for single in found.single_features:
-        assert single.proven and "=" in single.feature and single.feature != "day+2=strike"
+        assert "=" in single.feature and single.feature != "day+2=strike"
         changed = window.copy()
         place = next(
             place
@@ -489,7 +424,7 @@ def test_training_finds_yes_and_no():
         (lambda: Goal(2.0, 1.0), "target"),
         (lambda: Goal(float("nan")), "target"),
         (lambda: Goal(low=float("inf")), "target"),
-        (lambda: Search(max_features=0), "max_features"),
+        (lambda: SearchOptions(max_features=0), "max_features"),
     ],
 )
 def test_a_question_that_cannot_be_is_refused(make, place):

@@ -15,8 +15,8 @@ from waiting import poll
 from wired import read
 
 import kanmodel
-from kanmodel import model as core
 from kanmodel.checkpoint import save_checkpoint
+from kanmodel.structure import questions as structure
 from service.models import registry as registries
 from service.models.registry import Registry
 
@@ -84,8 +84,8 @@ def ask_all(serve, folder, questions):
 
 def test_nothing_is_computed_before_the_first_answer(serve, models, monkeypatch):
     """No result is computed in advance, and attributions and topology need neither ledger nor search."""
-    monkeypatch.setattr(core, "measure_importance", None)
-    monkeypatch.setattr(core.pruning, "prune_by_rule", None)
+    monkeypatch.setattr(structure, "measure_importance", None)
+    monkeypatch.setattr(structure.pruning, "prune_by_rule", None)
     with serve(models=models[1], cached_results=64) as client:
         unprepared = [line for line in client.get("/metrics").text.splitlines() if "unprepared" in line]
         assert [line.split()[-1] for line in unprepared if not line.startswith("#")] == ["0.0"]

@@ -8,8 +8,8 @@ import time
 import pytest
 from factories import make_model
 
-from kanmodel import model as core
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
+from kanmodel.structure import questions as structure
 from service.models.registry import Registry
 from service.models.watching import Watch
 from service.telemetry.metrics import Metrics
@@ -94,14 +94,14 @@ def test_global_results_of_new_models_are_computed_in_advance(file, registry, tm
     """Results are computed for the models loaded first, and for each new version that is served."""
     wanted = [load_checkpoint(write(tmp_path / f"{seed}.safetensors", seed)).sha256 for seed in SEEDS[:2]]
     measured = []
-    measure = core.measure_importance
+    measure = structure.measure_importance
 
     def record(model, *rest):
         if model.sha256 in wanted:
             measured.append(model.sha256)
         return measure(model, *rest)
 
-    monkeypatch.setattr(core, "measure_importance", record)
+    monkeypatch.setattr(structure, "measure_importance", record)
 
     def steps():
         yield lambda: measured == wanted[:1]

@@ -18,7 +18,7 @@ def blocked(monkeypatch):
         assert go_on.wait(300)
         return measure_importance(*arguments)
 
-    monkeypatch.setattr("kanmodel.model.measure_importance", measure_late)
+    monkeypatch.setattr("kanmodel.structure.questions.measure_importance", measure_late)
     yield go_on
     go_on.set()
 

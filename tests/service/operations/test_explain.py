@@ -8,7 +8,7 @@ import pytest
 from factories import make_model, make_windows
 
 from kanmodel import Model
-from kanmodel import model as core
+from kanmodel.attribution import questions as attribution
 from kanmodel.attribution.baseline import Baseline, ReferenceBaselines, baseline_windows
 from kanmodel.attribution.explanation import LedgerOptions, explain_windows
 from kanmodel.checkpoint import save_checkpoint
@@ -268,7 +268,7 @@ def test_ndjson_lines_are_sent_as_soon_as_they_are_ready(service, monkeypatch):
         assert len(calls) == 1 or go_on.wait(300)
         return explain_windows(*arguments)
 
-    monkeypatch.setattr(core, "explain_windows", explain_slowly)
+    monkeypatch.setattr(attribution, "explain_windows", explain_slowly)
     n = explanations.PART_WINDOWS + 1
     body = {"instances": make_windows(service.models["two"], n).tolist(), "output": "a+1"}
     try:
@@ -293,7 +293,7 @@ def test_an_error_in_a_stream_is_its_last_line(service, monkeypatch):
             raise NonFiniteError("outputs[0][0] must be finite")
         return explain_windows(*arguments)
 
-    monkeypatch.setattr(core, "explain_windows", explain_once)
+    monkeypatch.setattr(attribution, "explain_windows", explain_once)
     body = {
         "instances": make_windows(service.models["two"], explanations.PART_WINDOWS + 1).tolist(),
         "output": "a+1",

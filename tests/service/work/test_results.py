@@ -10,8 +10,9 @@ from sockets import is_at_rest
 from waiting import poll
 
 from kanmodel import Model, NonFiniteError
-from kanmodel import model as core
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
+from kanmodel.report import questions as report
+from kanmodel.structure import questions as structure
 from kanmodel.structure.pruning import PruningRule, Thresholds
 from service.models.registry import Served
 from service.telemetry.metrics import Metrics
@@ -32,7 +33,7 @@ def computed(folder, monkeypatch):
     shared = {load_checkpoint(path).sha256 for path in folder.glob("*.safetensors") if path.stem != "broken"}
 
     def record(name):
-        home = core.pruning if name == "prune_by_rule" else core
+        home = structure.pruning if name == "prune_by_rule" else report if name == "write_report" else structure
         function = getattr(home, name)
 
         def call(model, *arguments):
@@ -87,14 +88,14 @@ def test_global_results_are_computed_in_advance(computed):
 def test_remaining_results_are_counted(monkeypatch):
     """The number of outputs without results decreases with each report, to 0."""
     two, left = serve_model("two", targets=("a", "b")), []
-    write = core.write_report
+    write = report.write_report
 
     async def scenario(kept):
         def write_and_look(*arguments):
             left.append(kept.unprepared)
             return write(*arguments)
 
-        monkeypatch.setattr(core, "write_report", write_and_look)
+        monkeypatch.setattr(report, "write_report", write_and_look)
         await kept.prepare([two.checkpoint])
         return kept.unprepared
 
@@ -132,14 +133,14 @@ def test_rules_that_keep_the_same_share_their_graph(computed):
 def test_a_model_whose_results_fail_does_not_block_the_others(computed, monkeypatch, caplog):
     """The log names the failing output, and the next one is computed."""
     bad, good = serve_model("bad"), serve_model("good", seed=1)
-    measure = core.measure_importance
+    measure = structure.measure_importance
 
     def fail_for_bad(model, *rest):
         if model is bad.model:
             raise NonFiniteError("outputs[0] must be finite")
         return measure(model, *rest)
 
-    monkeypatch.setattr(core, "measure_importance", fail_for_bad)
+    monkeypatch.setattr(structure, "measure_importance", fail_for_bad)
     run(lambda kept: kept.prepare([bad.checkpoint, good.checkpoint]), served=[bad, good])
     assert computed == [*FUNCTIONS]
     assert "the results of model bad, output y+1, fail" in caplog.text

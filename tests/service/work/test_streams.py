@@ -12,7 +12,7 @@ from sockets import connect, head
 from waiting import poll
 
 from kanmodel import computing
-from kanmodel import model as core
+from kanmodel.attribution import questions as attribution
 from kanmodel.attribution.explanation import explain_windows
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.computing import pause
@@ -78,7 +78,7 @@ def slices(monkeypatch):
             pause()
         return explain_windows(*arguments)
 
-    monkeypatch.setattr(core, "explain_windows", explain_slowly)
+    monkeypatch.setattr(attribution, "explain_windows", explain_slowly)
     yield begun, waiting, go_on
     go_on.set()
 
@@ -121,7 +121,7 @@ def test_finished_windows_are_sent_before_the_deadline(serve, folder, service, m
             assert len(calls) == 1 or go_on.wait(300)
         return explain_windows(*arguments)
 
-    monkeypatch.setattr(core, "explain_windows", explain_slowly)
+    monkeypatch.setattr(attribution, "explain_windows", explain_slowly)
     body = make_body(service, explanations.PART_WINDOWS + 1)
     try:
         with serve(models=folder / "two.safetensors", request_timeout=30 if by_header else 3) as client:

@@ -17,7 +17,7 @@ from sockets import connect, head, is_at_rest, read_answer
 from waiting import poll
 
 from kanmodel import Model, computing
-from kanmodel import model as core
+from kanmodel.attribution import questions as attribution
 from kanmodel.attribution.explanation import explain_windows
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.computing import pause
@@ -25,6 +25,7 @@ from kanmodel.forecaster import Provenance, Reference
 from kanmodel.network.chain import Network
 from kanmodel.network.config import RecurrentConfig, plain_layers
 from kanmodel.show.network import draw_topology
+from kanmodel.structure import questions as structure
 from kanmodel.structure.curves import sample_edges
 from service.models.registry import Served
 from service.operations import explanations
@@ -87,7 +88,7 @@ def test_curves_have_a_deadline_and_a_place(serve, folder, monkeypatch):
         assert go_on.wait(300)
         return sample_edges(*arguments)
 
-    monkeypatch.setattr(core, "sample_edges", sample_slowly)
+    monkeypatch.setattr(structure, "sample_edges", sample_slowly)
     url = "/v1/models/nyc-weather/edges?points=2001&fidelity=1"
     with serve(models=folder / "nyc-weather.safetensors", max_explanations=1, cached_results=64) as client:
         assert client.get("/v1/models/nyc-weather/report").status_code == 200
@@ -216,7 +217,7 @@ def test_explanations_leave_forecasts_their_places(serve, folder, service, monke
             assert go_on.wait(300)
         return explain_windows(*arguments)
 
-    monkeypatch.setattr(core, "explain_windows", explain_slowly)
+    monkeypatch.setattr(attribution, "explain_windows", explain_slowly)
     body = body_of(service.models["two"], 1)
     statuses = []
     with serve(models=folder / "two.safetensors", max_queue=3, max_explanations=3) as client:
@@ -252,7 +253,7 @@ def test_a_disconnect_ends_a_computation_that_nobody_else_awaits(serve, folder, 
         finally:
             ended.set()
 
-    monkeypatch.setattr(core.pruning, "trace_fidelity", never_end)
+    monkeypatch.setattr(structure.pruning, "trace_fidelity", never_end)
     with serve(models=folder / "head.safetensors") as client:
         with connect(client) as connection:
             connection.sendall(head("GET", "/v1/models/head/topology/fidelity"))
@@ -265,7 +266,7 @@ def test_a_disconnect_ends_a_computation_that_nobody_else_awaits(serve, folder, 
 def test_background_computation_continues_past_deadlines(serve, tmp_path, monkeypatch):
     """Requests get 503 with Retry-After until the result is ready, and it is computed once."""
     begun, may_end, measured = threading.Event(), threading.Event(), []
-    measure = core.measure_importance
+    measure = structure.measure_importance
     save_checkpoint(make_model("head", seed=405), tmp_path / "head.safetensors")
     own = load_checkpoint(tmp_path / "head.safetensors").sha256
 
@@ -278,7 +279,7 @@ def test_background_computation_continues_past_deadlines(serve, tmp_path, monkey
             pause()
         return measure(model, output)
 
-    monkeypatch.setattr(core, "measure_importance", take_long)
+    monkeypatch.setattr(structure, "measure_importance", take_long)
     with serve(models=tmp_path, request_timeout=0.2, cached_results=64) as client:
         assert begun.wait(300)
         for _ in range(3):
@@ -321,7 +322,7 @@ def lines_of(headers):
 def test_long_computations_of_one_key_leave_the_others_their_places(serve, folder, monkeypatch):
     """While 64 endless comparisons of one key fill its share, another is answered as if they were not there."""
     begun, may_end = threading.Event(), threading.Event()
-    prune = core.pruning.prune_by_rule
+    prune = structure.pruning.prune_by_rule
 
     def take_long(loaded, measured, rule):
         if 0.9 <= rule.fidelity < 0.91:
@@ -330,7 +331,7 @@ def test_long_computations_of_one_key_leave_the_others_their_places(serve, folde
                 pause()
         return prune(loaded, measured, rule)
 
-    monkeypatch.setattr(core.pruning, "prune_by_rule", take_long)
+    monkeypatch.setattr(structure.pruning, "prune_by_rule", take_long)
     body, path = {"instances": [[[0.5, 1.5, 2.5, 3.5]] * 6]}, "/v1/models/two/comparison?output=a%2B1&fidelity=0.9"
     with serve(models=folder / "two.safetensors", keys=KEY_LINES, max_explanations=64) as client:
         greedy = {**KEYS["a"], "X-Request-Timeout": "3600"}

@@ -1,4 +1,4 @@
-"""The question of a counterfactual: a goal, what may change, and the forecasts of each change.
+"""What may change in a window, the goal of a change, and the forecasts of changed windows.
 
 A shift z (n_features,) adds z_f training standard deviations to feature f at the chosen steps of one window.
 """
@@ -23,7 +23,6 @@ from kanmodel.tables.encoding import Encoding, SourceColumn
 
 NEARLY_WHOLE = 1e-6  # tolerance within which a shift of an integer feature is rounded to a whole number
 TRACED = 64  # windows of one pass that keeps all values
-ROUNDED = 128  # roundings of an output that bounds allow for
 FARTHEST = 10.0  # largest |shift| of a feature, training standard deviations
 
 
@@ -191,7 +190,7 @@ class Goal:
 
 
 @dataclass(frozen=True)
-class Search:
+class SearchOptions:
     """What a counterfactual may change.
 
     Attributes:
@@ -221,13 +220,12 @@ class Shifts:
         columns: the features; features or steps that cannot be used raise as `find_changeable` and `find_rows`.
         std: training standard deviation of each feature, 1 for a constant one, original units.
         integer: whether a feature shifts by whole numbers of its unit only; `movable` are those that can change.
-        has_bounds: whether `bound` is possible: the network has no recurrent part.
     """
 
-    def __init__(self, model: Forecaster, window: Array, output: int, search: Search) -> None:
+    def __init__(self, model: Forecaster, window: Array, output: int, search: SearchOptions) -> None:
         self.columns, rows = model.config.features, find_rows(model.config, search.steps)
         self._model, self._window, self._output, self._rows = model, window, output, rows
-        self.std, self.has_bounds = model.scaling.feature_scale, not model.config.mixes_steps
+        self.std = model.scaling.feature_scale
         self.integer: NDArray[np.bool_] = np.array([column.integer for column in self.columns])
         moves = np.isin(np.arange(len(self.columns)), find_changeable(model.config, search.features)[0])
         is_binary = np.array([column.is_binary for column in self.columns])
@@ -269,19 +267,6 @@ class Shifts:
         scale, mean = model.scaling.output_scale[self._output], model.scaling.output_mean[self._output]
         slopes: Array = gradient[:, self._rows].sum(dim=1).double().numpy() * scale  # a shift of 1 is one model unit
         return outputs.detach().double().numpy() * scale + mean, slopes
-
-    def bound(self, low: Array, high: Array) -> tuple[Array, Array]:
-        """Bounds of the forecasts of all shifts between two, (n, n_features) each -> two of (n,), original units."""
-        from kanmodel.network.bounds import bound_outputs
-
-        model = self._model
-        windows = (model.to_model_units(self.change(shifts)).double() for shifts in (low, high))
-        with torch.inference_mode():
-            ends = bound_outputs(model.frozen_float64.network, *windows)
-        rounding = ROUNDED * torch.finfo(getattr(torch, model.config.dtype)).eps
-        wider = (end + sign * rounding * (1 + end.abs()) for sign, end in zip((-1, 1), ends, strict=True))
-        low, high = (model.scaling.outputs_to_original(end)[:, self._output] for end in wider)
-        return low, high
 
     def measure_positions(self, shifts: Array) -> Array:
         """Where the inputs of all bases with knots or centres are, in these counted along the grid, (n, n_inputs)."""

@@ -1,0 +1,77 @@
+"""The questions of this room: the report, and how far rankings of features are to be trusted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from kanmodel.computing import part
+from kanmodel.forecaster import Forecaster
+from kanmodel.question import Question
+from kanmodel.report.faithfulness import Agreement, Faithfulness, compare_baselines, measure_faithfulness
+from kanmodel.report.report import Report, write_report
+from kanmodel.structure.pruning import PruningRule
+from kanmodel.structure.questions import ImportanceQuestion, lay_out, measure
+
+
+@dataclass(frozen=True)
+class ReportQuestion(Question[Report]):
+    """What is forecast and how well, what drives it, what to read with care, and questions about the network.
+
+    Its figures are of the reference windows. `html()` gives a page for those who use the forecasts, with pictures,
+    which is two sheets of A4 when printed.
+
+    Attributes:
+        output: its name; None for the first.
+    """
+
+    output: str | None = None
+
+    def answer(self, model: Forecaster) -> Report:
+        """The report on the default topology, computed once."""
+        holder, output = model.find_output(self.output)
+
+        def compute() -> Report:
+            with part(0.4):
+                measured = ImportanceQuestion(holder.outputs[output]).answer(holder)
+            with part(0.4):
+                topology = lay_out(holder, output, PruningRule())
+            return write_report(holder, measured, topology)
+
+        return replace(holder.keep(output, "report", compute=compute), origin=model.origin)
+
+
+@dataclass(frozen=True)
+class AgreementQuestion(Question[tuple[Agreement, ...]]):
+    """Agreement of the baselines ``mean``, ``zero`` and ``reference`` on the features, for each pair.
+
+    Attributes:
+        output: its name; None for the first.
+    """
+
+    output: str | None = None
+
+    def answer(self, model: Forecaster) -> tuple[Agreement, ...]:
+        """The agreements, computed once."""
+        holder, output = model.find_output(self.output)
+
+        def compute() -> tuple[Agreement, ...]:
+            with part(0.4):
+                measured = measure(holder, output)
+            return compare_baselines(holder, measured)
+
+        return holder.keep(output, "agreement", compute=compute)
+
+
+@dataclass(frozen=True)
+class FaithfulnessQuestion(Question[tuple[Faithfulness, ...]]):
+    """Faithfulness: how well contributions predict the effect of removing features, compared with other methods.
+
+    Attributes:
+        output: its name; None for the first.
+    """
+
+    output: str | None = None
+
+    def answer(self, model: Forecaster) -> tuple[Faithfulness, ...]:
+        """The measures of each method."""
+        return measure_faithfulness(*model.find_output(self.output))
