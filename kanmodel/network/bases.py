@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf, pi, sqrt
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -60,8 +60,21 @@ class Basis(ABC):
         """Their first derivatives, of the same shape."""
         raise NotImplementedError
 
+    def edges(self, u: Tensor, tensors: Tensors) -> Tensor:
+        """Values of all edges, (batch, n_sub, n_in); differentiable with respect to `u`."""
+        return torch.einsum("big,oig->boi", self.values(u, tensors), tensors["coef"])
+
+    def sums(self, u: Tensor, tensors: Tensors) -> Tensor:
+        """Sums over the inputs, (batch, n_sub), without materializing the edges."""
+        return self.values(u, tensors).flatten(1) @ tensors["coef"].flatten(1).T
+
+    def edges_and_slopes(self, u: Tensor, tensors: Tensors) -> tuple[Tensor, Tensor]:
+        """Values and first derivatives of all edges, both (batch, n_sub, n_in)."""
+        slopes = torch.einsum("big,oig->boi", self.slopes(u, tensors), tensors["coef"])
+        return self.edges(u, tensors), slopes
+
     def functions(self, tensors: Tensors) -> EdgeFunctions:
-        """The functions with the given tensors: weighted sums of the basis functions, unless each edge has its own."""
+        """The functions with the given tensors."""
         return EdgeFunctions(self, tensors)
 
     def freeze(self, tensors: Tensors) -> EdgeFunctions | splines.PiecewisePolynomial:
@@ -96,24 +109,20 @@ class Basis(ABC):
         return {}
 
 
-class EdgeFunctions:
-    """The functions of the edges between n_in inputs and n_sub sub-nodes, of values u, (batch, n_in)."""
+class EdgeFunctions(NamedTuple):
+    """The functions of the edges between n_in inputs and n_sub sub-nodes: a basis with its tensors; see there."""
 
-    def __init__(self, basis: Basis, tensors: Tensors) -> None:
-        self._basis, self._tensors, self._coef = basis, tensors, tensors["coef"]
+    basis: Basis
+    tensors: Tensors
 
     def edges(self, u: Tensor) -> Tensor:
-        """Values of all edges, (batch, n_sub, n_in); differentiable with respect to `u`."""
-        return torch.einsum("big,oig->boi", self._basis.values(u, self._tensors), self._coef)
+        return self.basis.edges(u, self.tensors)
 
     def sums(self, u: Tensor) -> Tensor:
-        """Sums over the inputs, (batch, n_sub), without materializing the edges."""
-        return self._basis.values(u, self._tensors).flatten(1) @ self._coef.flatten(1).T
+        return self.basis.sums(u, self.tensors)
 
     def edges_and_slopes(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Values and first derivatives of all edges, both (batch, n_sub, n_in)."""
-        slopes = torch.einsum("big,oig->boi", self._basis.slopes(u, self._tensors), self._coef)
-        return self.edges(u), slopes
+        return self.basis.edges_and_slopes(u, self.tensors)
 
 
 @dataclass(frozen=True)
@@ -129,23 +138,15 @@ class Line(Basis):
     def initial(self, n_sub: int, n_in: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         return {"coef": (torch.rand(n_sub, n_in, 1, generator=generator) * 2 - 1) / sqrt(n_in)}
 
-    def functions(self, tensors: Tensors) -> EdgeFunctions:
-        return _Lines(tensors["coef"].squeeze(-1))
+    def edges(self, u: Tensor, tensors: Tensors) -> Tensor:
+        return tensors["coef"].squeeze(-1) * u.unsqueeze(1)
 
+    def sums(self, u: Tensor, tensors: Tensors) -> Tensor:
+        return u @ tensors["coef"].squeeze(-1).T
 
-class _Lines(EdgeFunctions):
-    def __init__(self, weight: Tensor) -> None:
-        self._weight = weight  # (n_sub, n_in)
-
-    def edges(self, u: Tensor) -> Tensor:
-        return self._weight * u.unsqueeze(1)
-
-    def sums(self, u: Tensor) -> Tensor:
-        return u @ self._weight.T
-
-    def edges_and_slopes(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        edges = self.edges(u)
-        return edges, self._weight.expand_as(edges)
+    def edges_and_slopes(self, u: Tensor, tensors: Tensors) -> tuple[Tensor, Tensor]:
+        edges = self.edges(u, tensors)
+        return edges, tensors["coef"].squeeze(-1).expand_as(edges)
 
 
 @dataclass(frozen=True)
@@ -173,43 +174,25 @@ class MexicanHat(Basis):
     def half_bump(self, tensors: Tensors) -> Tensor:
         return tensors["scale"].abs().amin(dim=0)  # half of the middle, between two zeros
 
-    def functions(self, tensors: Tensors) -> EdgeFunctions:
-        return _Hats(tensors)
+    def edges(self, u: Tensor, tensors: Tensors) -> Tensor:
+        t = (u.unsqueeze(1) - tensors["translation"]) / tensors["scale"]  # (batch, n_sub, n_in)
+        return tensors["coef"].squeeze(-1) * (HAT_HEIGHT * (t**2 - 1) * torch.exp(-(t**2) / 2))
 
+    def sums(self, u: Tensor, tensors: Tensors) -> Tensor:
+        return self.edges(u, tensors).sum(dim=2)
 
-class _Hats(EdgeFunctions):
-    def __init__(self, tensors: Tensors) -> None:
-        self._coef = tensors["coef"].squeeze(-1)
-        self._translation, self._scale = tensors["translation"], tensors["scale"]
-
-    def edges(self, u: Tensor) -> Tensor:
-        return self._coef * _hat((u.unsqueeze(1) - self._translation) / self._scale)
-
-    def sums(self, u: Tensor) -> Tensor:
-        return self.edges(u).sum(dim=2)
-
-    def edges_and_slopes(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        t = (u.unsqueeze(1) - self._translation) / self._scale  # (batch, n_sub, n_in)
-        bell = HAT_HEIGHT * self._coef * torch.exp(-(t**2) / 2)
-        return bell * (t**2 - 1), bell * t * (3 - t**2) / self._scale
-
-
-def _hat(t: Tensor) -> Tensor:
-    hat: Tensor = HAT_HEIGHT * (t**2 - 1) * torch.exp(-(t**2) / 2)
-    return hat
+    def edges_and_slopes(self, u: Tensor, tensors: Tensors) -> tuple[Tensor, Tensor]:
+        t = (u.unsqueeze(1) - tensors["translation"]) / tensors["scale"]
+        bell = HAT_HEIGHT * tensors["coef"].squeeze(-1) * torch.exp(-(t**2) / 2)
+        return bell * (t**2 - 1), bell * t * (3 - t**2) / tensors["scale"]
 
 
 @dataclass(frozen=True)
 class BSpline(Basis):
-    """Splines on knots ``grid``, (n_in, G+2k+1), as in pykan and efficient-kan (Liu et al. 2024, arXiv 2404.19756).
+    """Splines on knots ``grid``, (n_in, G+2k+1), as in pykan and efficient-kan (Liu et al. 2024, arXiv 2404.19756)."""
 
-    Attributes:
-        grid_size: intervals G of the core.
-        order: order k; 3: cubic.
-    """
-
-    grid_size: int = 5
-    order: Index = 3
+    grid_size: int = 5  # intervals G of the core
+    order: Index = 3  # k; 3: cubic
     kind: ClassVar[str] = "bspline"
     scaled: ClassVar[bool] = True
     has_knots: ClassVar[bool] = True
@@ -272,10 +255,10 @@ class BSpline(Basis):
 
 @dataclass(frozen=True)
 class _Radial(Basis):
-    """Bumps around the centres in ``grid``."""
+    """Bumps around the centres in ``grid``, all of the width `denominator`."""
 
-    centres: int  # number of centres
-    denominator: Positive  # width of every bump
+    centres: int
+    denominator: Positive
     scaled: ClassVar[bool] = True
 
     def per_edge(self) -> Mapping[str, Shape]:
@@ -299,13 +282,6 @@ class _Radial(Basis):
     def core(self, tensors: Tensors) -> tuple[Tensor, Tensor]:
         return tensors["grid"][:, 0], tensors["grid"][:, -1]
 
-    @abstractmethod
-    def bump(self, position: Tensor) -> Tensor:
-        """A bump at distances from its centre, in widths."""
-
-    def values(self, u: Tensor, tensors: Tensors) -> Tensor:
-        return self.bump(self._position(u, tensors))
-
     def _position(self, u: Tensor, tensors: Tensors) -> Tensor:
         """Signed distance of each value from each centre, in widths, (batch, n_in, centres)."""
         return (u.unsqueeze(-1) - tensors["grid"]) / self.denominator
@@ -316,8 +292,8 @@ class Gaussian(_Radial):
 
     kind: ClassVar[str] = "gaussian"
 
-    def bump(self, position: Tensor) -> Tensor:
-        return torch.exp(-(position**2))
+    def values(self, u: Tensor, tensors: Tensors) -> Tensor:
+        return torch.exp(-(self._position(u, tensors) ** 2))
 
     def slopes(self, u: Tensor, tensors: Tensors) -> Tensor:
         position = self._position(u, tensors)
@@ -333,8 +309,8 @@ class Sech2(_Radial):
 
     kind: ClassVar[str] = "sech2"
 
-    def bump(self, position: Tensor) -> Tensor:
-        return 1 - torch.tanh(position) ** 2
+    def values(self, u: Tensor, tensors: Tensors) -> Tensor:
+        return 1 - torch.tanh(self._position(u, tensors)) ** 2
 
     def slopes(self, u: Tensor, tensors: Tensors) -> Tensor:
         tanh = torch.tanh(self._position(u, tensors))
@@ -343,11 +319,7 @@ class Sech2(_Radial):
 
 @dataclass(frozen=True)
 class Chebyshev(Basis):
-    """T_0 ... T_degree at tanh(u): ChebyKAN (SynodicMonth 2024; Sidharth 2024, arXiv 2405.07200, eq. 5).
-
-    Attributes:
-        degree: the highest degree.
-    """
+    """T_0 ... T_degree at tanh(u): ChebyKAN (SynodicMonth 2024; Sidharth 2024, arXiv 2405.07200, eq. 5)."""
 
     degree: Index
     kind: ClassVar[str] = "chebyshev"
@@ -386,11 +358,7 @@ class Chebyshev(Basis):
 
 @dataclass(frozen=True)
 class Fourier(Basis):
-    """cos(k u), k = 1 ... frequencies, then sin(k u): FourierKAN (GistNoesis 2024), its bias that of the sub-nodes.
-
-    Attributes:
-        frequencies: number of frequencies.
-    """
+    """cos(k u), k = 1 ... frequencies, then sin(k u): FourierKAN (GistNoesis 2024), its bias that of the sub-nodes."""
 
     frequencies: int
     kind: ClassVar[str] = "fourier"
