@@ -278,7 +278,7 @@ def list_layers(network: Network, output: int, contributions: Contributions) -> 
 
 
 def _list_cuts(config: ModelConfig, contributions: Contributions, edges: Sequence[Array]) -> Iterator[LedgerLayer]:
-    values, layers, at = contributions.values, (*config.front, *config.head), 0
+    values, at = contributions.values, 0
     assert values is not None
 
     def take_next(node: int) -> Array:
@@ -301,7 +301,7 @@ def _list_cuts(config: ModelConfig, contributions: Contributions, edges: Sequenc
         leaving = None if cut.edges is None else edges[cut.edges]
         if cut.stage:
             yield LedgerLayer(cut.stage, cut.layer, nodes, leaving, around, sources)
-        entering = None if cut.edges is None else sum_subnodes(layers[cut.edges], edges[cut.edges])
+        entering = None if cut.edges is None else sum_subnodes(config.layers[cut.edges], edges[cut.edges])
 
 
 def measure_residual(network: Network, layers: Sequence[LedgerLayer], change: Array) -> Array:
