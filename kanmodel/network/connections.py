@@ -2,10 +2,9 @@
 
 Ids of nodes are ``feature:{name}``; ``front:{l}:{j}``; ``lstm:{u}`` or ``gru:{u}``, the units of the readout;
 ``cell:{step}:{name}`` where the head reads all steps, step 0 the newest and -1 the one before; ``head:{l}:{j}`` for
-l >= 1; ``output:{name}``. Layer 0 of the head is what it reads: units, cells, or nodes that are there already, features
-or nodes of the front. The last layer of the head is the outputs, unless an output function stands between them. The
-factors of a product node are ``{id}.{m}``. The edge from node i of a layer of a KAN to sub-node j of the next is
-``{stage}:{layer}:{i}:{j}``, as in ``head:0:7:3``.
+l >= 1; ``output:{name}``. Layer 0 of the head is what it reads: units, cells, features or nodes of the front. Its last
+layer is the outputs, unless an output function stands between them. The factors of a product node are ``{id}.{m}``. The
+edge from node i of a layer to sub-node j of the next is ``{stage}:{layer}:{i}:{j}``, as in ``head:0:7:3``.
 
 A graph has ``lstm:{r}:{u}`` or ``gru:{r}:{u}`` for the units of its recurrent part number r, and ``head:{l}:{j}`` for
 the outputs of layer number l - 1. What a layer reads is one of these nodes, a cell, or else ``glue:{l}:{i}``: input i
@@ -29,7 +28,7 @@ from torch import Tensor
 from kanmodel.network.chain import LayerKey, Network
 from kanmodel.network.config import LayerConfig, ModelConfig
 from kanmodel.network.recurrent import acting_inputs
-from kanmodel.network.wiring import Flags, leaves_of, spread
+from kanmodel.network.wiring import Flags, find_window, leaves_of, spread
 
 NodeKind = Literal["feature", "front", "lstm", "gru", "cell", "glue", "head", "output", "subnode"]
 READOUT_KINDS: tuple[NodeKind, ...] = ("lstm", "gru", "cell")
@@ -119,8 +118,7 @@ def _reaching_features(network: Network, output: int) -> list[bool]:
         return np.broadcast_to(reached, (*reached.shape[:-1], config.recurrents[number].n_units))
 
     found: list[bool] = []
-    window = next(number for number, node in enumerate(config.graph) if node.op == "window")
-    for flags in spread(config, window, through):
+    for flags in spread(config, find_window(config), through):
         n, last = next(len(each) for each in flags if each is not None), flags[-1]
         reached = np.zeros((n, len(config.outputs)), dtype=np.bool_) if last is None else last
         of_outputs = reached if config.output_function == "softmax" else reached[:, output : output + 1]
@@ -168,8 +166,7 @@ def connected_nodes(network: Network, output: int, edges: Kept) -> Kept:
     if network.config.graph:
         return _connected_in_graph(network, output, edges)
     config = network.config
-    forward: Kept = {}
-    reached = torch.ones(len(config.features), dtype=torch.bool)
+    forward, reached = Kept(), torch.ones(len(config.features), dtype=torch.bool)
     for stage, layers in network.stages.items():
         if stage == "head" and config.mixes_steps:
             reached = torch.ones(config.n_readout, dtype=torch.bool)

@@ -39,8 +39,7 @@ class Operation(NamedTuple):
     watched: bool = True  # whether it is nonlinear, so that paths watch the moves of its arguments
 
 
-def _same(*shapes: Shape) -> Shape:
-    return np.broadcast_shapes(*shapes)
+_same = np.broadcast_shapes
 
 
 def _reduced(shape: Shape) -> Shape:
@@ -51,10 +50,6 @@ def _product(one: Shape, other: Shape) -> Shape:
     if len(one) != len(other) or one[:-2] != other[:-2] or len(one) < 2 or one[-1] != other[-2]:
         raise ValueError
     return (*one[:-1], other[-1])
-
-
-def _median(x: Tensor) -> Tensor:
-    return x.median(dim=-1)[0]
 
 
 # Arguments at which the slope of a function jumps, of activations of a layer as well.
@@ -91,7 +86,7 @@ OPERATIONS: dict[str, Operation] = {
     "mean": Operation(1, partial(torch.mean, dim=-1), _reduced, watched=False),
     "max": Operation(1, partial(torch.amax, dim=-1), _reduced),
     "min": Operation(1, partial(torch.amin, dim=-1), _reduced),
-    "median": Operation(1, _median, _reduced),
+    "median": Operation(1, lambda x: x.median(dim=-1)[0], _reduced),
     "std": Operation(1, partial(torch.std, dim=-1, correction=0), _reduced),
     "softmax": Operation(1, partial(torch.softmax, dim=-1), _same),
     "matmul": Operation(2, torch.matmul, _product),

@@ -111,6 +111,11 @@ def _name_chain(config: ModelConfig) -> dict[Place, tuple[str, ...]]:
     return ids
 
 
+def find_window(config: ModelConfig) -> int:
+    """The number of the node that is the window."""
+    return next(number for number, node in enumerate(config.nodes) if node.op == "window")
+
+
 def leaves_of(config: ModelConfig) -> Iterator[tuple[int, Place, Place]]:
     """Yields node, place of the inputs and place of the outputs of each leaf, in the order of the computation."""
     n_layers = n_recurrents = 0
@@ -181,8 +186,9 @@ class _Finder:
 
     def __init__(self, config: ModelConfig) -> None:
         self.config, self.shapes, self.leaves = config, config.graph_shapes, [*leaves_of(config)]
-        window = next(number for number, node in enumerate(config.graph) if node.op == "window")
-        self.sources: dict[int, Place] = {window: ("input", 0)} | {node: out for node, _, out in self.leaves}
+        self.sources: dict[int, Place] = {find_window(config): ("input", 0)} | {
+            node: out for node, _, out in self.leaves
+        }
         self.reading: dict[Place, int] = {into: config.graph[node].inputs[0] for node, into, _ in self.leaves}
         self.output = ("output", len(config.head))
         self.reading[self.output] = len(config.graph) - 1
