@@ -50,10 +50,12 @@ def find_targets(config: ModelConfig, output: int) -> Targets:
 
 def list_links(config: ModelConfig, output: int) -> dict[tuple[Place, int, Place], int]:
     """The number of nodes of each of the links that `measure_links` measures, in its order."""
-    if not config.graph or len(targets := find_targets(config, output)) > MAX_TARGETS:
+    if len(targets := find_targets(config, output)) > MAX_TARGETS:
         return {}
     links = config.wiring.links
-    return {(place, j, source): reads.shape[1] for place, j in targets for source, reads in links[place].items()}
+    return {
+        (place, j, source): reads.shape[1] for place, j in targets for source, reads in links.get(place, {}).items()
+    }
 
 
 def measure_links(model: Forecaster, output: int) -> Mapping[tuple[Place, int, Place], Array]:

@@ -176,7 +176,8 @@ class MexicanHat(Basis):
 
     def edges(self, u: Tensor, tensors: Tensors) -> Tensor:
         t = (u.unsqueeze(1) - tensors["translation"]) / tensors["scale"]  # (batch, n_sub, n_in)
-        return tensors["coef"].squeeze(-1) * (HAT_HEIGHT * (t**2 - 1) * torch.exp(-(t**2) / 2))
+        hat: Tensor = HAT_HEIGHT * (t**2 - 1) * torch.exp(-(t**2) / 2)
+        return tensors["coef"].squeeze(-1) * hat
 
     def sums(self, u: Tensor, tensors: Tensors) -> Tensor:
         return self.edges(u, tensors).sum(dim=2)

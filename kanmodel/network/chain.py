@@ -363,12 +363,13 @@ class FrozenNetwork:
 
     `forward` folds masks and affine maps into the tables of piecewise polynomials and removes nodes without effect;
     `trace` has the edges and nodes of the network, and is differentiable. Consecutive layers are `rows`, by the key of
-    the first.
+    the first. A network `is_path` if nothing stands between its leaves but a readout.
     """
 
     def __init__(self, network: Network) -> None:
         self.network, self.config = network, network.config
         self._functions = {key: layer.functions(frozen=True) for key, layer in network.layers.items()}
+        self.is_path = all(node.op in ("window", "layer", "recurrent", *READOUTS) for node in self.config.nodes)
         self._fused, rows = fuse_layers(self.config.nodes)
         layers, keys = [*network.layers.values()], [*network.layers]
         self.rows = {keys[row[0]]: FrozenLayers([layers[number] for number in row]) for row in rows}
@@ -399,8 +400,7 @@ class FrozenNetwork:
 
         Of a path of leaves and a readout it is computed without autograd, which is faster.
         """
-        nodes = self.config.nodes
-        if all(node.op in ("window", "layer", "recurrent", *READOUTS) for node in nodes):
+        if self.is_path:
             return self._linearise_path(window)
         with torch.enable_grad():
             points = window.detach().requires_grad_()

@@ -1,8 +1,8 @@
 """The recurrent part: torch's LSTM and GRU, their gates and derivatives: what depends on the cell.
 
 Forecasts come from torch's kernels. Passes that have gradients, or that share their first steps, run step by step in
-numpy: a step is a dozen operations on small matrices, which numpy starts several times as fast as torch, and torch's
-kernels also compute gradients of weights. Windows are columns there, since long rows are the fastest.
+numpy, which starts the dozen operations on small matrices of a step several times as fast as torch. Windows are columns
+there, since long rows are the fastest.
 """
 
 from __future__ import annotations
@@ -272,8 +272,8 @@ def acting_inputs(
     """The inputs that act, by their weights alone, on some of the last layer's units, bool, (n_units,) -> (n_in,).
 
     An input acts on a unit for which one of its gates has a weight, and a unit on those that have a weight for it from
-    one step to the next. A unit whose candidate is always 0 stays 0. At the first step, which a backward pass reads for
-    the `last` step (if only that is read), there is neither a unit of the step before nor anything to forget.
+    one step to the next; a unit whose candidate is always 0 stays 0. If only the `last` step is read, a second
+    direction has one step alone, with neither a unit of the step before nor anything to forget.
     """
     kind = KINDS[config.cell]
     for layer in reversed(range(config.num_layers)):
@@ -396,9 +396,8 @@ class FrozenRecurrent:
     def tangents(self, trace: RecurrentTrace, moves: Tensor, last: bool) -> Tensor:
         """First-order moves of the last layer's states with the steps (Jacobian-vector products), at a trace's points.
 
-        `moves` are (batch, n_moves, lookback, n_in); the states are (batch, n_moves, lookback, n_units), or 1 step if
-        only the `last` is asked for. One forward pass serves all moves; gradients would take a backward pass for each
-        state. Torch's kernel has no forward mode.
+        `moves` are (batch, n_moves, lookback, n_in); the states (batch, n_moves, lookback, n_units), or 1 step if only
+        the `last` is asked for. One pass serves all moves; torch's kernel has no forward mode.
         """
         gates = iter(self.gates(trace))
         for layer, (states, directions) in enumerate(zip(trace.states, self.gate_weights, strict=True)):

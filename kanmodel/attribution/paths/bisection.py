@@ -1,21 +1,15 @@
 """Adaptive integration paths: more nodes where these gain digits, bisection where they do not.
 
-Along most paths a network is smooth, and every doubling of a rule's nodes gains several digits. But an LSTM may switch
-from one state to another within a thousandth of a path, which takes very many nodes of one rule, or a few bisections.
-Contributions are integrals: those of the parts of a path add up to its own. So each path starts with few nodes. Those
-between them are added as long as the rate of convergence promises the tolerance; a part for which it does not is
-divided.
+Contributions are integrals: those of the parts of a path add up to its own. Each path starts with few nodes, and gets
+those between them as long as the rate of convergence promises the tolerance. A part for which it does not is divided:
+an LSTM may switch from one state to another within a thousandth of a path.
 
 A part is not accurate enough while one of three measures is too large: the residual, which is the deviation of layers
 from completeness, and of nodes from conservation; the largest estimated error of any entry that is asked for, since
 errors of opposite sign cancel in every sum; and the largest move of a feature, gate or node between neighbouring
-points.
-
-An error is an estimate: it misses what happens entirely between two points without moving any node or gate there. A
-bump of an edge's function may lie there: all values are the same with and without it. But these functions are known,
-and take one number each, so they are evaluated between the points as well, and what they do there counts as an error
-too. The position of a kink of an activation, such as relu's, is known as well: a part that crosses one is divided
-there, and a rule converges fast on both sides; others are divided where the gradients change most.
+points, since an estimate misses what happens between two points without moving anything there. What an edge's function
+may hide there is evaluated, and counts as an error. A part that crosses a kink of an activation, such as relu's, is
+divided there; others where the gradients change most.
 """
 
 from __future__ import annotations
@@ -119,14 +113,13 @@ def bisect(
 
     Args:
         n: number of paths.
-        integrate: integrates over parts in one slice; the second argument is the accepted error of each part, (n,).
+        integrate: integrates over parts, given the accepted error of each, (n_parts,).
         batch: parts per call of `integrate`.
         tolerance: largest accepted residual and error of a path.
         halvings: most bisections of a part.
 
     Returns:
-        The parts, at least one per path, the integrals over each, and those over the whole paths, with all the points
-        that were evaluated as their nodes.
+        The parts, the integrals over each, and those over the whole paths, with all evaluated points as their nodes.
     """
 
     def integrate_all(parts: Parts, accepted: Array) -> Integrals[Values]:
@@ -270,10 +263,9 @@ class Walk(NamedTuple):
     def _look_between(self, samples: PathSamples, chosen: NDArray[np.bool_]) -> tuple[Array, Array]:
         """The largest move between two points of the chosen paths, and what functions on edges hide there, (n,) each.
 
-        The latter is the mean effect on the output. Where a large part of a bump lies between two points, see
-        `measure_moves`, each function is evaluated at `FINER` times as many, and compared with the polynomial through
-        its values at the points, by which the rule replaces it. A least gradient of the output by the sub-nodes is
-        assumed: it may be 0 at all points and not between them.
+        The latter is the mean effect on the output. Where `measure_moves` doubts, each function is evaluated at `FINER`
+        times as many points, and compared with the polynomial through its values by which the rule replaces it. A least
+        gradient of the output by the sub-nodes is assumed: it may be 0 at all points and not between them.
         """
         passed, n_points = take(samples.passed, chosen), samples.outputs.shape[1]
         move, doubtful = measure_moves(self.network, self.ranges, nested_clenshaw_curtis(n_points).nodes, passed)
@@ -305,8 +297,8 @@ def measure_moves(
 
     Returns:
         The move, (n,), in widths of the value's usual interval, up to `MAX_MOVE` perhaps an upper bound; at least the
-        part of a bump that not even functions at `FINER` times as many points show. And whether a large part of a bump
-        on an edge of each KAN layer may lie between two points, where these do show it, (n_layers, n); None: nowhere.
+        part of a bump that not even `FINER` times as many points show. And whether a large part of a bump on an edge of
+        each KAN layer may lie between two points where these do show it, (n_layers, n); None: nowhere.
     """
     points, gap = passed.features, float(np.diff(nodes).max())
     whole = (points[:, -1] - points[:, 0]).abs_()  # features move linearly

@@ -202,10 +202,9 @@ def sample_path(
 
 @np.errstate(over="ignore", invalid="ignore")  # the ledger refuses what is not finite
 def integrate(change: Tensor, samples: PathSamples, rule: Quadrature) -> tuple[Contributions, Array]:
-    """Contributions of 3 n paths in float64: of all by the finest of the three rules, then by each coarser one.
+    """Contributions of 3 n paths in float64, the finest of three rules first, and the gaps of `measure_gaps`, (3, n).
 
-    `change` is end - start of each path, (n, lookback, n_features); the samples are at the nodes of the rule. With them
-    come the errors of the rules that are known from the outputs at the nodes, (3, n), see `measure_gaps`.
+    `change` is end - start of each path, (n, lookback, n_features); the samples are at the nodes of the rule.
     """
     n, outputs = len(change), samples.outputs.double().numpy()
     gradient, moved = samples.gradient.flatten(2).double().numpy(), change.double().numpy()
