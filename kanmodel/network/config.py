@@ -228,11 +228,10 @@ class ModelConfig:
         features: input columns, in the order of a window's last axis.
         targets: forecast columns, or classes.
         lookback: steps of a window.
-        horizon: forecast steps; output ``{target}+{step}`` with steps outermost, of a quantile
-            ``{target}+{step}@{quantile}``.
+        horizon: forecast steps, which are outermost in the `outputs`.
         head: the layers after the readout, at least one.
         recurrent: the LSTM or GRU; None if there is none.
-        front: layers applied to each step, before the recurrent part; empty if there are none.
+        front: layers applied to each step, before the recurrent part.
         readout: what the head reads of the steps: the ``last`` (``out[:, -1]``, for both directions), their ``mean``,
             or all of them, ``flatten``, oldest first.
         output_function: function of the last layer's nodes, an elementwise activation or softmax; None for none.
@@ -244,8 +243,8 @@ class ModelConfig:
         series: the column that says of which series a row is; None of one series.
         encoding: how the columns of a table become the features; None if they are columns as they stand.
         graph: the nodes of a network whose parts are joined in another way than a chain, in the order of the
-            computation; the last are the outputs before the output function. Its KAN layers are those of the `head`,
-            in that order. Empty for a chain.
+            computation; the last are the outputs before the output function. Its KAN layers are the `head`'s, in that
+            order. Empty for a chain.
         recurrents: the recurrent layers of a graph.
     """
 

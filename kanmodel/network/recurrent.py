@@ -207,10 +207,10 @@ class Kind(NamedTuple):
     """A kind of cell: its gates are blocks of rows in each weight.
 
     `gates` are their pre-activations, from weights, inputs and previous state, (n, n_gates * hidden_size). `step` sets
-    the states of a layer after a step, (n_states, hidden_size, n), from those before it, which may be the same array.
-    What inputs add to the gates, (n_gates * hidden_size, n), becomes their values. `gradient` is that by all gates'
-    pre-activations, (lookback, n_gates, hidden_size, n), from these values, the states before the first step and after
-    each, (lookback + 1, n_states, hidden_size, n), and the gradient by the hidden states, (lookback, hidden_size, n).
+    the states after a step, (n_states, hidden_size, n), from those before it, which may be the same array, and makes
+    what inputs add to the gates, (n_gates * hidden_size, n), their values. `gradient` is that by the pre-activations,
+    (lookback, n_gates, hidden_size, n), from these values, the states before the first step and after each, (lookback +
+    1, n_states, hidden_size, n), and the gradient by the hidden states, (lookback, hidden_size, n).
     """
 
     n_gates: int
@@ -317,10 +317,8 @@ class FrozenRecurrent:
         self._weights = [weight for weight in module._flat_weights if weight is not None]
         self._directions = 2 if config.bidirectional else 1
         n = 4 if config.bias else 2  # weights of a direction
-        directions = [GateWeights.of(*self._weights[at : at + n]) for at in range(0, len(self._weights), n)]
-        self.gate_weights = [
-            directions[at : at + self._directions] for at in range(0, len(directions), self._directions)
-        ]
+        of = iter([GateWeights.of(*self._weights[at : at + n]) for at in range(0, len(self._weights), n)])
+        self.gate_weights = [[next(of) for _ in range(self._directions)] for _ in range(config.num_layers)]
         self._columns = [[ColumnWeights.of(weights) for weights in layer] for layer in self.gate_weights]
 
     def __call__(self, steps: Tensor) -> Tensor:
@@ -390,7 +388,7 @@ class FrozenRecurrent:
 
     def bound_gate_moves(self, moves: RecurrentTrace) -> tuple[Tensor, ...]:
         """Upper bounds |W| |move| of the moves of affine `gates`, from those of steps and states, not negative."""
-        return self._gates(moves, self._gate_magnitudes)
+        return self._gates(moves, self._magnitudes)
 
     @torch.no_grad()
     def tangents(self, trace: RecurrentTrace, moves: Tensor, last: bool) -> Tensor:
@@ -414,11 +412,12 @@ class FrozenRecurrent:
         return moves
 
     @cached_property
-    def _gate_magnitudes(self) -> list[list[GateWeights]]:
-        return [
-            [GateWeights(each.from_inputs.abs(), each.from_state.abs(), 0 * each.bias, 0 * each.bias) for each in layer]
-            for layer in self.gate_weights
-        ]
+    def _magnitudes(self) -> list[list[GateWeights]]:
+        def of(weights: GateWeights) -> GateWeights:
+            nothing = 0 * weights.bias
+            return GateWeights(weights.from_inputs.abs(), weights.from_state.abs(), nothing, nothing)
+
+        return [[of(weights) for weights in layer] for layer in self.gate_weights]
 
     @torch.no_grad()
     def _gates(self, trace: RecurrentTrace, weights_of: list[list[GateWeights]]) -> tuple[Tensor, ...]:

@@ -129,15 +129,10 @@ def leaves_of(config: ModelConfig) -> Iterator[tuple[int, Place, Place]]:
 
 
 def spread(config: ModelConfig, start: int, through: Through | None) -> Iterator[list[Flags | None]]:
-    """Yields, for units of one node after the other, what depends on each unit through the operations of a graph.
+    """Yields what depends on the units of node `start`, on its last axis, through the operations of a graph.
 
-    Args:
-        config: of the graph.
-        start: the node whose units are followed, on its last axis.
-        through: what depends on the inputs of a leaf; None if nothing does.
-
-    Yields:
-        For some of the units a list by node of flags (n_units, *shape); None where nothing depends on them.
+    For some of the units at a time it is a list by node of flags (n_units, *shape); None where nothing depends on them.
+    `through` is what depends on the inputs of a leaf; None if nothing does.
     """
     shapes = config.graph_shapes
     n, at_once = shapes[start][-1], max(1, SPREAD // sum(map(prod, shapes)))
