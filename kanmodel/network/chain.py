@@ -161,6 +161,11 @@ class Network(nn.Module):
         """The recurrent layers, of a chain the one it may have."""
         return cast("list[nn.LSTM | nn.GRU]", [*self.recurrents, *([self.recurrent] if self.recurrent else [])])
 
+    @cached_property
+    def _around(self) -> dict[int, list[int]]:
+        """The nodes around the leaf of each cut, by its node."""
+        return {cut.at: [node for node, _ in cut.around] for cut in self.config.cuts if cut.at is not None}
+
     def forward(self, window: Tensor) -> Tensor:
         """(batch, lookback, n_features), oldest step first -> (batch, n_outputs)."""
         return apply_output_function(self.config, self.logits(window))
@@ -194,19 +199,22 @@ class Network(nn.Module):
         """A traced pass, with the traced pass of each leaf."""
         of_layers, passed = _collect(layers, lambda layer: layer.nodes)
         of_recurrents, sequences = _collect(recurrents, lambda recurrent: recurrent.states[-1])
-        record = _Record({cut.at: [node for node, _ in cut.around] for cut in self.config.cuts if cut.at is not None})
+        record = _Record(self._around)
         logits = self.run(window, of_layers, of_recurrents, record)
 
         def flat_values(values: Iterable[Tensor]) -> list[Tensor]:
-            return [flat(each).expand(len(window), -1) for each in values]
+            n = len(window)  # of constants the batch is 1
+            return [flat(each) if len(each) == n else flat(each).expand(n, -1) for each in values]
 
+        *others, last = record.watched["head"] or [logits]
+        others += [last] if last is not logits else []
         watched = [torch.cat(record.watched["front"], dim=-1)] if self.front else []
         return Trace(
             front=tuple(passed[: len(self.front)]),
             head=tuple(passed[len(self.front) :]),
             recurrents=tuple(sequences),
             values=tuple(record.values),
-            watched=(*watched, torch.cat([*flat_values(record.watched["head"]), logits], dim=1)),
+            watched=(*watched, torch.cat([*flat_values(others), logits], dim=1)),
             kinks=tuple(flat_values(record.kinks)),
             logits=logits,
             outputs=apply_output_function(self.config, logits),
@@ -237,34 +245,36 @@ class Network(nn.Module):
             if node is None:
                 values.append(None)
                 continue
-            read, shape, operation = [values[source] for source in node.inputs], shapes[number], OPERATIONS[node.op]
-            if operation.function is not None:
-                of = [shapes[source] for source in node.inputs]
-                if len({*map(len, of)}) > 1:  # they are broadcast after the batch
-                    axes = max(map(len, of))
-                    read = [x.reshape(-1, *(1,) * (axes - len(own)), *own) for x, own in zip(read, of, strict=True)]
-                if record is not None and operation.watched:
-                    record.watch(read, operation.kinks)
-                value = operation.function(*read, *(() if node.parameter is None else (node.parameter,)))
-                if record is not None and node.op in READOUTS:
-                    value = record.cut(number, value, values)
-                    record.watched["head"].append(value)
-            elif node.op == "arrange":
-                value = self._arrangements[number](*read)
-            elif node.op == "window":
-                value = window
-            elif node.op in left:
-                x, axes = read[0], 1 if node.op == "layer" else 2  # the last axes, which the leaf takes
+            inputs, shape = node.inputs, shapes[number]
+            if node.op in left:
+                x, axes = values[inputs[0]], 1 if node.op == "layer" else 2  # the last axes, which the leaf takes
                 if record is not None and node.op == "layer":
                     record.before.extend([] if record.before else values)
                     x = record.cut(number, x, values)
-                source = shapes[node.inputs[0]]
+                source = shapes[inputs[0]]
                 value = next(left[node.op])(x if len(source) == axes else x.reshape(-1, *source[-axes:]))
                 value = value if len(shape) == axes else value.reshape(-1, *shape)
                 if record is not None and node.op == "layer":
                     record.watched[next(keys)[0]].append(value)
                 elif record is not None:
                     value = record.cut(number, value, values)
+            elif node.op == "window":
+                value = window
+            elif node.op == "arrange":
+                value = self._arrangements[number](*(values[source] for source in inputs))
+            elif node.op in READOUTS:
+                value = READOUTS[node.op](values[inputs[0]])
+                if record is not None:
+                    value = record.cut(number, value, values)
+                    record.watched["head"].append(value)
+            elif (operation := OPERATIONS[node.op]).function is not None:
+                read, of = [values[source] for source in inputs], [shapes[source] for source in inputs]
+                if len({*map(len, of)}) > 1:  # they are broadcast after the batch
+                    axes = max(map(len, of))
+                    read = [x.reshape(-1, *(1,) * (axes - len(own)), *own) for x, own in zip(read, of, strict=True)]
+                if record is not None and operation.watched:
+                    record.watch(read, operation.kinks)
+                value = operation.function(*read, *(() if node.parameter is None else (node.parameter,)))
             else:
                 value = self.constants.get_buffer(str(number))[None]  # of one window, for all
             values.append(value)
@@ -298,7 +308,7 @@ def _collect(leaves: Leaves[T], result: Callable[[T], Tensor]) -> tuple[list[Cal
 
 def flat(values: Tensor) -> Tensor:
     """(batch, ...) -> (batch, n)."""
-    return values.reshape(len(values), -1)
+    return values if values.ndim == 2 else values.reshape(len(values), -1)
 
 
 def reduce_steps(config: ModelConfig, steps: Tensor) -> Tensor:
@@ -383,7 +393,13 @@ class FrozenNetwork:
     def logits(self, window: Tensor) -> Tensor:
         """`forward` before the output function."""
         with torch.inference_mode():
-            return self.run_rows(window, [row.forward for row in self.rows.values()])
+            if not self.is_path:
+                return self.run_rows(window, [row.forward for row in self.rows.values()])
+            if self.config.front:  # without the walk, which would take a tenth of the time of one window
+                window = self.rows["front", 0].forward(window.flatten(0, 1)).view(*window.shape[:2], -1)
+            for recurrent in self.recurrents:
+                window = recurrent(window)
+            return self.rows["head", 0].forward(reduce_steps(self.config, window))
 
     def run_rows(self, window: Tensor, rows: Leaves[Tensor]) -> Tensor:
         """The logits, from functions of the `rows`."""
