@@ -131,6 +131,7 @@ class Network(nn.Module):
         parts = zip(config.recurrents, config.recurrent_widths, strict=False)  # of a graph
         self.recurrents = nn.ModuleList(make_recurrent(part, n_in, generator) for part, n_in in parts)
         self.constants = nn.Module()
+        self._around = {cut.at: [node for node, _ in cut.around] for cut in config.cuts if cut.at is not None}
         self._arrangements: dict[int, Arrangement] = {}
         for number, node in enumerate(config.nodes):
             if node.op == "arrange":
@@ -160,11 +161,6 @@ class Network(nn.Module):
     def recurrent_modules(self) -> list[nn.LSTM | nn.GRU]:
         """The recurrent layers, of a chain the one it may have."""
         return cast("list[nn.LSTM | nn.GRU]", [*self.recurrents, *([self.recurrent] if self.recurrent else [])])
-
-    @cached_property
-    def _around(self) -> dict[int, list[int]]:
-        """The nodes around the leaf of each cut, by its node."""
-        return {cut.at: [node for node, _ in cut.around] for cut in self.config.cuts if cut.at is not None}
 
     def forward(self, window: Tensor) -> Tensor:
         """(batch, lookback, n_features), oldest step first -> (batch, n_outputs)."""
