@@ -11,6 +11,7 @@ import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 
 from kanmodel.text import Row, abbreviate, format_cells, printable
 
@@ -30,56 +31,10 @@ _PAGE_STYLE = (
     'body{margin:16px;font:14px/1.45 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}'
     "h1{font-size:20px}"
 )
-_STYLE = """<style>
-.kanscope-result{max-width:1560px;overflow-wrap:anywhere}
-.kanscope-figure{margin:0 0 8px;overflow-x:auto}
-.kanscope-figure>*{display:block;max-width:100%;min-width:700px;height:auto}
-.kanscope-result h2{font-size:16px;margin:16px 0 4px}
-.kanscope-result p{margin:4px 0;max-width:80ch}
-.kanscope-result table{border-collapse:collapse;margin:8px 0;font-variant-numeric:tabular-nums}
-.kanscope-result th,.kanscope-result td{padding:3px 12px 3px 0;text-align:left;vertical-align:top}
-.kanscope-result th{overflow-wrap:normal}
-.kanscope-result details{overflow-x:auto}
-.kanscope-result tbody tr{border-top:1px solid #8884}
-.kanscope-result .number{text-align:right}
-.kanscope-result pre{white-space:pre-wrap}
-.kanscope-result summary{cursor:pointer}
-</style>"""
-
-
-_SHEET_STYLE = """<style>
-@page{size:A4;margin:11mm 13mm}
-.kanscope-sheet{max-width:940px;margin:0 auto;line-height:1.5}
-.kanscope-sheet h1{font-size:26px;line-height:1.2;margin:8px 0 4px;letter-spacing:-.01em}
-.kanscope-sheet h2{font-size:18px;margin:28px 0 6px;padding-top:12px;border-top:1px solid #8884}
-.kanscope-sheet h3{font-size:14px;margin:10px 0 2px}
-.kanscope-sheet p,.kanscope-sheet ul{max-width:none;margin:4px 0 8px}
-.kanscope-sheet ul{padding-left:18px}
-.kanscope-sheet li{margin:3px 0}
-.kanscope-sheet code{font:inherit;font-weight:600}
-.kanscope-about{opacity:.72}.kanscope-sheet p.kanscope-about{margin:2px 0}
-.kanscope-tiles{display:flex;flex-wrap:wrap;gap:12px;margin:16px 0 0}
-.kanscope-tile{flex:1 1 130px;background:#8881;border-radius:8px;padding:10px 14px}
-.kanscope-tile strong{display:block;font-size:22px;line-height:1.25}
-.kanscope-tile span{font-size:13px;opacity:.8}
-.kanscope-panels{display:grid;gap:16px 24px;margin:12px 0;grid-template-columns:repeat(2,minmax(0,1fr))}
-.kanscope-panels.kanscope-three{grid-template-columns:repeat(3,minmax(0,1fr))}
-.kanscope-panels .kanscope-figure{margin:0;overflow:visible}
-.kanscope-panels .kanscope-figure>*{min-width:0;width:100%}
-.kanscope-columns{columns:2;column-gap:28px}
-.kanscope-term{break-inside:avoid;margin-bottom:8px}
-.kanscope-sheet details{margin-top:24px}
-.kanscope-three .kanscope-figure>*{max-width:330px}
-@media (max-width:640px){.kanscope-panels,.kanscope-panels.kanscope-three{grid-template-columns:minmax(0,1fr)}
-.kanscope-columns{columns:1}.kanscope-sheet h1{font-size:22px}}
-@media print{body{margin:0}.kanscope-sheet{font-size:9.5pt;line-height:1.33;max-width:none}
-.kanscope-sheet details{display:none}.kanscope-whole,.kanscope-panels,.kanscope-tile{break-inside:avoid}
-.kanscope-sheet h1{font-size:17pt}.kanscope-sheet h2{font-size:12.5pt;margin:12px 0 3px;padding-top:7px}
-.kanscope-sheet h2,.kanscope-sheet h3{break-after:avoid}.kanscope-sheet h3{font-size:9.5pt;margin:4px 0 1px}
-.kanscope-tile{padding:6px 10px}.kanscope-tile strong{font-size:14pt}.kanscope-tile span{font-size:8.5pt}
-.kanscope-tiles{margin-top:10px}.kanscope-panels{margin:6px 0;gap:6px 20px}
-.kanscope-columns{font-size:8.5pt}.kanscope-sheet li{margin:1px 0}}
-</style>"""
+_FOLDER = Path(__file__).parent
+_STYLE, _SHEET_STYLE = (
+    f"<style>\n{(_FOLDER / name).read_text(encoding='utf-8')}</style>" for name in ("result.css", "sheet.css")
+)
 
 
 def write_page(title: str, body: str, theme: str) -> str:

@@ -27,7 +27,6 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types.schema import AnyType, ColSpec, ParamSchema, ParamSpec, Schema
 
-from kanmodel.arrays import Array
 from kanmodel.errors import CheckpointError, KanscopeError
 from kanmodel.model import Model
 from kanmodel.origins import load
@@ -72,20 +71,21 @@ def log_model(model: Model | str | Path, name: str = "model", **options: Any) ->
         model = model.save(file) if isinstance(model, Model) else load(file)
         provenance = {"checkpoint": model.checkpoint, **vars(model.provenance)}
         about = {f"kanscope.{key}": str(value) for key, value in provenance.items() if value not in (None, ())}
-        mlflow.log_params(_describe(model))
+        names = {"outputs": ", ".join(model.outputs), "features": ", ".join(each.name for each in model.features)}
+        sizes = {"lookback": model.lookback, "horizon": model.config.horizon, "network": model.chain}
+        mlflow.log_params(sizes | names)
         mlflow.set_tags(about)
         given = {
             "input_example": _make_example(model),
-            "signature": ModelSignature(_describe_inputs(model), _describe_outputs(model), PARAMS),
+            "signature": ModelSignature(*_describe_columns(model), PARAMS),
             "pip_requirements": [_pin("kanscope"), f"torch=={torch.__version__.partition('+')[0]}"],
             "metadata": about,
             **options,
             "tags": about | options.get("tags", {}),
         }
         info = mlflow.pyfunc.log_model(name=name, loader_module=__name__, data_path=str(file), **given)
-        metrics = {
-            re.sub(r"[^\w/. -]", "_", name): value for name, value in model.metrics.items()
-        }  # as MLflow wants them
+        # names as MLflow wants them
+        metrics = {re.sub(r"[^\w/. -]", "_", name): value for name, value in model.metrics.items()}
         mlflow.log_metrics(metrics, step=options.get("step", 0), model_id=info.model_id)
     return info
 
@@ -116,11 +116,7 @@ def _load_pyfunc(path: str) -> Forecaster:
 
 
 class Forecaster:
-    """A model as a `python_function`: it takes the rows of a table, and returns one.
-
-    Attributes:
-        model: the model.
-    """
+    """A model as a `python_function`: it takes the rows of a table, and returns one."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -151,39 +147,27 @@ class Forecaster:
             windows, of_table = read_windows(self.model.config.table, frame, **read)
             columns = dict(zip(self.model.outputs, self.model.predict(windows).T, strict=True))
             if given["intervals"]:
-                columns |= self._bound(windows)
+                found = self.model.predict(windows, intervals="all")
+                bounds = np.stack([found.lower, found.upper, found.width], axis=1)  # (n_levels, 3, n, n_outputs)
+                of_bounds = np.moveaxis(bounds, -1, 0).reshape(-1, len(windows))
+                columns |= dict(zip(self.model.bounds, of_bounds, strict=True))
         except KanscopeError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
         labels = {} if of_table is None else {"time": of_table.times, "series": of_table.series}
         return pd.DataFrame({name: of for name, of in labels.items() if of is not None} | columns)
 
-    def _bound(self, windows: Array) -> dict[str, Array]:
-        found = self.model.predict(windows, intervals="all")
-        of_bounds = np.stack([found.lower, found.upper, found.width], axis=1)  # (n_levels, 3, n, n_outputs)
-        columns = np.moveaxis(of_bounds, -1, 0).reshape(-1, len(windows))
-        return dict(zip(self.model.bounds, columns, strict=True))
 
-
-def _describe(model: Model) -> dict[str, Any]:
-    """The parameters of a run."""
-    names = {"outputs": ", ".join(model.outputs), "features": ", ".join(each.name for each in model.features)}
-    return {"lookback": model.lookback, "horizon": model.config.horizon, "network": model.chain, **names}
-
-
-def _describe_inputs(model: Model) -> Schema:
-    """The columns that the model reads: numbers, texts with levels, and the time in any of the forms that it takes."""
-    time, encoding = model.config.time, model.config.table.encoding
-    columns = [ColSpec("string" if column.levels else "double", column.name) for column in encoding.columns]
+def _describe_columns(model: Model) -> tuple[Schema, Schema]:
+    """The columns that the model reads (numbers, texts with levels, the time in any of its forms) and returns."""
+    time, encoding, series = model.config.time, model.config.table.encoding, model.config.series
+    inputs = [ColSpec("string" if column.levels else "double", column.name) for column in encoding.columns]
+    outputs = [ColSpec("double", name) for name in model.outputs]
     if time is not None:
-        columns.insert(0, ColSpec(AnyType(), time.name, required=encoding.calendar is not None))
-    if model.config.series is not None:
-        columns.insert(0, ColSpec("string", model.config.series.name))
-    return Schema(columns)
-
-
-def _describe_outputs(model: Model) -> Schema:
-    time = [ColSpec("string", "time", required=False)] if model.config.time else []
-    return Schema([*time, *(ColSpec("double", name) for name in model.outputs)])
+        inputs.insert(0, ColSpec(AnyType(), time.name, required=encoding.calendar is not None))
+        outputs.insert(0, ColSpec("string", "time", required=False))
+    if series is not None:
+        inputs.insert(0, ColSpec("string", series.name))
+    return Schema(inputs), Schema(outputs)
 
 
 def _make_example(model: Model) -> Any:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache, cached_property, singledispatch
 from inspect import isfunction
-from operator import is_
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,22 +38,15 @@ def make_read_only(value: Any) -> Any:
         if value.flags.writeable:
             value = value.view()
             value.setflags(write=False)
-    elif kind is tuple or kind is list:
-        if _FIXED.issuperset(map(type, value)):
-            return tuple(value)
-        parts = tuple(map(make_read_only, value))
-        return value if kind is tuple and all(map(is_, parts, value)) else parts
+    elif isinstance(value, list | tuple):
+        members = value if _FIXED.issuperset(map(type, value)) else map(make_read_only, value)
+        return kind(*members) if hasattr(kind, "_fields") else tuple(members)
     elif names := _members_of(kind):
-        members = value.__dict__
-        for name in () if _FIXED.issuperset(map(type, members.values())) else names:
-            if (frozen := make_read_only(members[name])) is not members[name]:
-                members[name] = frozen
+        value.__dict__.update({name: make_read_only(value.__dict__[name]) for name in names})
     elif isinstance(value, Mapping):
         return ReadOnlyDict(zip(value, map(make_read_only, value.values()), strict=True))
     elif isinstance(value, set):
         return frozenset(value)
-    elif isinstance(value, tuple):
-        return kind(*map(make_read_only, value))
     return value
 
 
@@ -93,13 +85,14 @@ class Table:
     def markup(self) -> str:
         """The table as HTML."""
         table = html.write_table(self.rows, self.columns)
-        return table if self.title is None else html.fold(self.title, table)
+        return html.fold(self.title, table) if self.title else table
 
 
 class Result(ABC):
     """A result that notebooks display, and that can be written as an HTML page.
 
-    The arguments of its public methods are checked, see `kanmodel.errors`; what its properties cache is read-only.
+    A subclass has a title and, as far as it has any, facts and tables, from which its text and its HTML are made. The
+    arguments of its public methods are checked, see `kanmodel.errors`; what its properties cache is read-only.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -122,27 +115,13 @@ class Result(ABC):
             UnknownNameError: a theme that does not exist.
             ExportError: the file cannot be written.
         """
-        body = self._body(theme, html.inline_picture)
-        return _give(html.write_page(self._title(), body, theme), path)
+        return _give(html.write_page(self._title(), self._body(theme, html.inline_picture), theme), path)
 
     def _repr_html_(self) -> str:
         return html.write_piece(self._body("auto", html.image_of))
 
-    def _body(self, theme: Theme, show: Callable[[str], str]) -> str:
-        """The markup, with pictures in a theme as `show` embeds them."""
-        picture = self._picture(theme)
-        return (show(picture) if picture else "") + self._details() + self._note()
-
     def __repr__(self) -> str:
-        parts = [printable(self._title())]
-        if facts := self._facts():
-            parts.append(text.write_facts(facts))
-        parts += [text.write_table(table.rows, table.columns, table.most) for table in self._tables() if table.in_text]
-        return "\n".join(parts)
-
-    def _picture(self, theme: Theme) -> str | None:
-        """The picture, if there is one."""
-        return None
+        return self._text()
 
     @abstractmethod
     def _title(self) -> str:
@@ -156,6 +135,15 @@ class Result(ABC):
         """The tables, in the order of HTML and of text."""
         return ()
 
+    def _picture(self, theme: Theme) -> str | None:
+        """The picture, if there is one."""
+        return None
+
+    def _body(self, theme: Theme, show: Callable[[str], str]) -> str:
+        """The markup, with pictures in a theme as `show` embeds them."""
+        picture = self._picture(theme)
+        return (show(picture) if picture else "") + self._details() + self._note()
+
     def _details(self) -> str:
         """Markup below the picture: the title if there is no picture, facts and tables."""
         heading = "" if isinstance(self, Pictured) else html.write_heading(self._title())
@@ -165,6 +153,12 @@ class Result(ABC):
     def _note(self) -> str:
         """Markup at the end."""
         return ""
+
+    def _text(self) -> str:
+        """Title, facts and tables as plain text."""
+        facts, tables = self._facts(), [table for table in self._tables() if table.in_text]
+        lines = [printable(self._title()), *([text.write_facts(facts)] if facts else [])]
+        return "\n".join(lines + [text.write_table(table.rows, table.columns, table.most) for table in tables])
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -209,9 +203,6 @@ class GlobalResult(ModelResult):
     def _note(self) -> str:
         return html.write_prose(f"Reference: {self.reference}") + super()._note()
 
-    def _text(self) -> str:
-        return super().__repr__()
-
     def __repr__(self) -> str:
         return f"{self._text()}\nReference: {self.reference}"
 
@@ -225,15 +216,27 @@ def name_window(number: int, times: Sequence[str] | None, series: Sequence[str] 
 class Pictured(ModelResult):
     """A result that has a picture."""
 
+    @property
+    def _undrawn(self) -> str | None:
+        """Why there is no picture; None if there is one."""
+        return None
+
     def svg(self, path: str | Path | None = None, *, theme: Theme = "auto") -> str:
-        """The picture, as SVG; arguments and errors are those of `html`.
+        """The picture, as SVG; arguments are those of `html`.
 
         With the theme ``auto`` it is light where the viewer does not support the reader's settings.
+
+        Raises:
+            DataError: there is no picture, with the reason: windows of several series, or without times.
+            UnknownNameError: a theme that does not exist.
+            ExportError: the file cannot be written.
         """
+        if self._undrawn is not None:
+            raise DataError(self._undrawn)
         return _give(draw(self, theme).decode(), path)
 
     def _picture(self, theme: Theme) -> str | None:
-        return draw(self, theme).decode()
+        return draw(self, theme).decode() if self._undrawn is None else None
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -252,34 +255,11 @@ class WindowsResult(Pictured):
     def _is_of_one_series(self) -> bool:
         return len(set(self.series or ())) <= 1
 
-    @property
-    def _undrawn(self) -> str | None:
-        """Why there is no picture; None if there is one."""
-        return None
-
-    def svg(self, path: str | Path | None = None, *, theme: Theme = "auto") -> str:
-        """The picture, as SVG; arguments are those of `html`.
-
-        With the theme ``auto`` it is light where the viewer does not support the reader's settings.
-
-        Raises:
-            DataError: the windows have no picture together, with the reason.
-            UnknownNameError: a theme that does not exist.
-            ExportError: the file cannot be written.
-        """
-        if self._undrawn is not None:
-            raise DataError(self._undrawn)
-        return super().svg(path, theme=theme)
-
-    def _picture(self, theme: Theme) -> str | None:
-        return None if self._undrawn is not None else super()._picture(theme)
-
     def _period(self) -> str:
         if not self.times:
             return ""
-        return (
-            f"window of {self.times[0]}" if len(self.times) == 1 else f"windows of {self.times[0]} to {self.times[-1]}"
-        )
+        first, last = self.times[0], self.times[-1]
+        return f"window of {first}" if len(self.times) == 1 else f"windows of {first} to {last}"
 
 
 def _give(content: str, path: str | Path | None) -> str:

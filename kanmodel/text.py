@@ -19,6 +19,7 @@ PRECISION = 4  # significant digits
 MAX_CELL = 60  # characters of a text in a table
 MAX_LABEL = 22  # most characters of a name in a picture; its title has the full name
 N_NAMED = 8  # names that a text lists
+_WORDS = re.compile(r"[^\W_]+|[\W_]+")  # and what joins them
 
 Row = Mapping[str, Any]
 
@@ -90,6 +91,17 @@ def write_figure(value: float, beside: float | None = None) -> str:
     return written if written.strip("-0.") else "0"
 
 
+def write_amount(value: float, unit: str | None = None) -> str:
+    """``1.59 K``, and ``52340 MW`` rather than ``5.23e+04 MW``."""
+    amount = f"{value:.0f}" if 1e3 <= abs(value) < 1e6 else f"{value:.3g}"
+    return f"{amount} {unit}" if unit else amount
+
+
+def write_change(value: float, unit: str | None = None) -> str:
+    """``+1.59 K``."""
+    return f"{'+' if value > 0 else ''}{write_amount(value, unit)}"
+
+
 def shorten(text: str) -> str:
     """Shortens a text to at most `MAX_CELL` characters."""
     return text if len(text) <= MAX_CELL else f"{text[: MAX_CELL - 1]}…"
@@ -135,13 +147,37 @@ def shorten_names(names: Sequence[str], length: int) -> dict[str, str]:
         having.update(dict.fromkeys(filter(str.isalnum, own), 1 << number))
     whole = {name: _elide(own, having, length) for name, own in parts.items()}
     fitted = {name: abbreviate(text, length) for name, text in whole.items()}
-    for alike in _find_alike(fitted):
+    by_text: dict[str, list[str]] = {}
+    for name, text in fitted.items():
+        by_text.setdefault(text, []).append(name)
+    for alike in (alike for alike in by_text.values() if len(alike) > 1):
         for end in sorted(range(1, length - 1), key=lambda end: abs(2 * end - length + 1)):
-            cut = {name: f"{whole[name][: length - 1 - end]}…{whole[name][-end:]}" for name in alike}
-            if len({*fitted.values(), *cut.values()}) == len({*fitted.values()}) + len(alike):
-                fitted |= cut
+            shorter = {name: f"{whole[name][: length - 1 - end]}…{whole[name][-end:]}" for name in alike}
+            if len({*fitted.values(), *shorter.values()}) == len({*fitted.values()}) + len(alike):
+                fitted |= shorter
                 break
     return fitted
+
+
+def _drop_words(words: Mapping[str, Sequence[str]], order: Sequence[str], length: int) -> dict[str, str]:
+    """Names without some words, of which the first go first, until all fit or two would be the same."""
+
+    def leave_out(parts: Sequence[str], left_out: Set[str]) -> str:
+        """The other words, each with what stands before it."""
+        kept: list[str] = []
+        for before, part in zip(("", *parts), parts, strict=False):
+            if part[0].isalnum() and part not in left_out:
+                kept += [before, part] if kept else [part]
+        return "".join(kept)
+
+    short, dropped = {name: "".join(parts) for name, parts in words.items()}, set[str]()
+    for word in order:
+        if max(map(len, short.values())) <= length:
+            break
+        found = {name: leave_out(parts, {*dropped, word}) for name, parts in words.items()}
+        if len(set(found.values())) == len(words) and all(found.values()):
+            short, dropped = found, {*dropped, word}
+    return short
 
 
 def _elide(parts: Sequence[str], having: Mapping[str, int], length: int) -> str:
@@ -167,39 +203,6 @@ def _elide(parts: Sequence[str], having: Mapping[str, int], length: int) -> str:
         if 3 * len(found.strip("…")) >= length:  # else letters say more
             kept, text = others, found.strip("…")
     return text
-
-
-def _find_alike(texts: Mapping[str, str]) -> list[list[str]]:
-    """Names that have the same text."""
-    by_text: dict[str, list[str]] = {}
-    for name, text in texts.items():
-        by_text.setdefault(text, []).append(name)
-    return [names for names in by_text.values() if len(names) > 1]
-
-
-_WORDS = re.compile(r"[^\W_]+|[\W_]+")  # and what joins them
-
-
-def _drop_words(words: Mapping[str, Sequence[str]], order: Sequence[str], length: int) -> dict[str, str]:
-    """Names without some words, of which the first go first, until all fit or two would be the same."""
-    short = {name: "".join(parts) for name, parts in words.items()}
-    dropped: set[str] = set()
-    for word in order:
-        if max(map(len, short.values())) <= length:
-            break
-        found = {name: _leave_out(parts, {*dropped, word}) for name, parts in words.items()}
-        if len(set(found.values())) == len(words) and all(found.values()):
-            short, dropped = found, {*dropped, word}
-    return short
-
-
-def _leave_out(parts: Sequence[str], dropped: Set[str]) -> str:
-    """Words and what joins them, without some words and what stands before each."""
-    kept: list[str] = []
-    for before, part in zip(("", *parts), parts, strict=False):
-        if part[0].isalnum() and part not in dropped:
-            kept += [before, part] if kept else [part]
-    return "".join(kept)
 
 
 def list_some(names: Sequence[str], most: int = N_NAMED) -> str:

@@ -40,28 +40,20 @@ class Baseline:
 
 @dataclass(frozen=True)
 class ReferenceBaselines:
-    """Reference windows over which explanations are averaged, drawn without replacement.
-
-    Attributes:
-        count: their number, from 2 to all.
-        seed: of the draw.
-    """
+    """Some reference windows as baselines, `count` of them (2 to all), drawn without replacement by `seed`."""
 
     count: int = DEFAULT_COUNT
     seed: int = 0
 
 
-def read_baseline(model: Forecaster, baseline: Any) -> Baseline | ReferenceBaselines:
-    """A baseline in any of the forms that the HTTP API accepts too.
+Baselines = Baseline | ReferenceBaselines
 
-    Args:
-        model: determines shape and names.
-        baseline: ``"mean"``, ``"zero"``, ``"reference"``, ``{"reference": count, "seed": number}``,
-            ``{"values": {feature: a number or one per step}}`` or ``{"instance": window}``; or a returned baseline.
+
+def read_baseline(model: Forecaster, baseline: Any) -> Baselines:
+    """A baseline in any form of `BASELINES`, which the HTTP API accepts too, or one that was read before.
 
     Raises:
         DataError: another form, or a value that does not fit.
-        UnknownNameError: a feature that does not exist.
     """
     match baseline:
         case Baseline() | ReferenceBaselines():
@@ -83,20 +75,19 @@ def read_baseline(model: Forecaster, baseline: Any) -> Baseline | ReferenceBasel
         case {"instance": instance, **rest} if not rest:
             window, _ = read_windows(model.config.table, instance, "baseline.instance")
             if len(window) != 1:
-                message = f"must be one window, but has {len(window)}"
-                raise DataError.at("baseline.instance", message)
+                raise DataError.at("baseline.instance", f"must be one window, but has {len(window)}")
             return Baseline("instance", instance=window[0])
     raise DataError(f"baseline must be {BASELINES}, but is {quote(baseline)}", [Problem("baseline", "is unknown")])
 
 
-def baseline_windows(model: Forecaster, baseline: Baseline | ReferenceBaselines) -> Array:
+def baseline_windows(model: Forecaster, baseline: Baselines) -> Array:
     """The windows of a baseline, (n, lookback, n_features), original units; one, or `ReferenceBaselines.count`.
 
     Raises:
         DataError: a value is missing or has the wrong shape, or the count is out of range.
         UnknownNameError: `values` names a feature that does not exist.
     """
-    shape = (model.config.lookback, len(model.config.features))
+    shape = model.config.window_shape
     if isinstance(baseline, ReferenceBaselines):
         available = len(model.reference.scaled)
         if not 2 <= baseline.count <= available:
@@ -116,15 +107,14 @@ def baseline_windows(model: Forecaster, baseline: Baseline | ReferenceBaselines)
     return window[None]
 
 
-def scaled_baselines(model: Forecaster, baseline: Baseline | ReferenceBaselines | None = None) -> Tensor:
+def scaled_baselines(model: Forecaster, baseline: Baselines | None = None) -> Tensor:
     """`baseline_windows` in model units; ``mean`` by default."""
     return model.to_model_units(baseline_windows(model, baseline or Baseline()), "baseline")
 
 
 def spread_windows(model: Forecaster, n: int) -> Tensor:
     """At most `n` of the reference windows, spread evenly, (n, lookback, n_features), model units."""
-    windows = model.reference.scaled
-    return windows[choose_evenly(len(windows), n)]
+    return model.reference.scaled[choose_evenly(len(model.reference.scaled), n)]
 
 
 def _window_of_values(names: Sequence[str], lookback: int, values: Mapping[str, float | Sequence[float]]) -> Array:
@@ -133,11 +123,10 @@ def _window_of_values(names: Sequence[str], lookback: int, values: Mapping[str, 
             raise UnknownNameError(f"baseline.values has no feature {quote(name)}; the features are {', '.join(names)}")
     columns = []
     for name in names:
-        place = f"baseline.values.{name}"
         if name not in values:
-            raise DataError.at(place, "is missing")
+            raise DataError.at(f"baseline.values.{name}", "is missing")
         column = np.asarray(values[name], dtype=np.float64)
         if column.shape not in ((), (lookback,)):
-            raise DataError.at(place, f"must be a number or {lookback} numbers, one per step")
+            raise DataError.at(f"baseline.values.{name}", f"must be a number or {lookback} numbers, one per step")
         columns.append(np.broadcast_to(column, (lookback,)))
     return np.stack(columns, axis=1)

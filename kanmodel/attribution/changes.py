@@ -4,10 +4,9 @@ Both windows are explained from the same baseline. A row of the table lies in bo
 
     F(x_t) - F(x_(t - ago)) = sum over rows and features of C_t(row, feature) - C_(t - ago)(row, feature)
 
-where C is a contribution (0 for a row that is not in the window); this holds up to the residuals of both explanations.
-New rows are those of the newer window alone, gone rows those of the earlier one alone; the others are the same values,
-of which the forecast now makes something else, since they are older and other rows stand beside them; after a gap has
-closed, the values that were filled in it are others too.
+where C is a contribution (0 for a row that is not in the window), up to the residuals of both explanations. New rows
+are those of the newer window alone, gone rows those of the earlier one alone. The others have aged: their values are
+the same, but older, and beside other rows; values that were filled in a gap that has closed since are others too.
 """
 
 from __future__ import annotations
@@ -37,10 +36,9 @@ class Changes(WindowsResult):
         features: their names.
         ago: steps from an earlier window to the newer one.
         predictions, earlier_predictions: the newer and the earlier forecasts, (n,).
-        contributions: to the change, (n, lookback + ago, n_features), of rows in time: from the oldest of the earlier
-            window to the newest of the newer one.
-        baseline_change: the rest of the change, how much the forecasts of the two outputs differ for the baseline; 0 if
-            they are the same output.
+        contributions: to the change, (n, lookback + ago, n_features), of rows from the oldest of the earlier window to
+            the newest of the newer one.
+        baseline_change: the rest of the change: the difference of the two outputs for the baseline.
         error: estimated error of the contributions: the sum of those of both explanations, (n,).
         converged: whether both explanations have, (n,).
     """
@@ -89,20 +87,17 @@ class Changes(WindowsResult):
     @property
     def by_feature(self) -> Array:
         """Contributions to the change of each feature, over all rows, (n, n_features)."""
-        total: Array = self.contributions.sum(axis=1)
-        return total
+        return self._sum_rows(slice(None))
 
     @property
     def new(self) -> Array:
         """Those of the rows of the newer window alone, (n, n_features)."""
-        total: Array = self.contributions[:, -self._n_apart :].sum(axis=1)
-        return total
+        return self._sum_rows(slice(-self._n_apart, None))
 
     @property
     def gone(self) -> Array:
         """Those of the rows of the earlier window alone, (n, n_features)."""
-        total: Array = self.contributions[:, : self._n_apart].sum(axis=1)
-        return total
+        return self._sum_rows(slice(self._n_apart))
 
     @property
     def aged(self) -> Array:
@@ -115,32 +110,34 @@ class Changes(WindowsResult):
         lookback: int = self.contributions.shape[1] - self.ago
         return min(self.ago, lookback)
 
+    def _sum_rows(self, rows: slice) -> Array:
+        total: Array = self.contributions[:, rows].sum(axis=1)
+        return total
+
     def __len__(self) -> int:
         return len(self.predictions)
 
     def table(self) -> list[dict[str, Any]]:
         """A row for each forecast and feature, with the contributions of new, aged and gone rows to its change."""
-        parts = [getattr(self, name) for name in _PARTS]
-        return [
-            {
-                **name_window(number, self.times, self.series),
-                "feature": feature,
-                **dict(zip(_PARTS, (float(values[number, place]) for values in parts), strict=True)),
-                "contribution": float(self.by_feature[number, place]),
+        columns = {name: getattr(self, name) for name in _PARTS} | {"contribution": self.by_feature}
+        rows = []
+        for number in range(len(self)):
+            figures = {
                 "prediction": float(self.predictions[number]),
                 "earlier_prediction": float(self.earlier_predictions[number]),
                 "change": float(self.change[number]),
                 "error": float(self.error[number]),
                 "converged": bool(self.converged[number]),
             }
-            for number in range(len(self))
-            for place, feature in enumerate(self.features)
-        ]
+            named = name_window(number, self.times, self.series)
+            for place, feature in enumerate(self.features):
+                parts = {name: float(values[number, place]) for name, values in columns.items()}
+                rows.append(named | {"feature": feature} | parts | figures)
+        return rows
 
     def _title(self) -> str:
         since = f"{self.ago} steps before" if self.ago > 1 else "the step before"
-        what = with_unit(self.output, self.unit)
-        return f"Changes of {what} since {since}" if len(self) > 1 else f"Change of {what} since {since}"
+        return f"Change{'s' if len(self) > 1 else ''} of {with_unit(self.output, self.unit)} since {since}"
 
     def _facts(self) -> dict[str, str]:
         against = {} if self.output == self.earlier_output else {"against": self.earlier_output}

@@ -14,7 +14,7 @@ baseline shift sum to F(x) - G(y), up to the residual.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import fsum
 from typing import Any
@@ -23,7 +23,7 @@ import numpy as np
 
 from kanmodel.arrays import Array
 from kanmodel.attribution.baseline import Baseline
-from kanmodel.attribution.explanation import Explanation, LedgerOptions, explain_windows
+from kanmodel.attribution.ledger import Ledger, LedgerOptions, explain_windows
 from kanmodel.computing import pause, slices
 from kanmodel.errors import DataError
 from kanmodel.forecaster import Forecaster
@@ -31,36 +31,28 @@ from kanmodel.network.config import ModelConfig
 from kanmodel.result import Table, WindowsResult
 from kanmodel.text import list_some, with_unit
 
-_TOTALS = ("window", "prediction", "against", "difference", "data", "model", "baseline_shift", "converged")
+_TOTALS = {
+    **{"prediction": "prediction", "against": "against_prediction", "difference": "difference", "data": "data_total"},
+    **{"model": "model_total", "baseline_shift": "baseline_shift", "converged": "converged"},
+}
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The difference of two forecasts of one output, divided; all in the target's unit.
-
-    Attributes:
-        prediction: F(x), of the first model; `against_prediction` is G(y), of the second.
-        data: contribution of each feature to the data part, `data_total`, (n_features,).
-        model: the same for the model part, `model_total`.
-        baseline_shift: F(b) - G(b), the difference of the models at the baseline.
-        residual: bound on how far the sums are from these totals: half the sum of the ledgers' residuals.
-        error: estimated largest error of a contribution: half the sum of the ledgers' errors.
-        tolerance: the larger of the two models' ledgers.
-        converged: whether all ledgers have converged.
-    """
+    """The difference of two forecasts of one output, divided; all in the target's unit."""
 
     output: str
-    prediction: float
-    against_prediction: float
-    data: Array
-    model: Array
-    baseline_shift: float
+    prediction: float  # F(x), of the first model
+    against_prediction: float  # G(y), of the second
+    data: Array  # contribution of each feature to the data part, (n_features,)
+    model: Array  # the same for the model part
+    baseline_shift: float  # F(b) - G(b), the difference of the models at the baseline
     data_total: float
     model_total: float
-    residual: float
-    error: float
-    tolerance: float
-    converged: bool
+    residual: float  # bound on how far the sums are from the totals: half the sum of the ledgers' residuals
+    error: float  # estimated largest error of a contribution: half the sum of the ledgers' errors
+    tolerance: float  # the larger of the two models' ledgers
+    converged: bool  # whether all ledgers have
 
     @property
     def difference(self) -> float:
@@ -70,18 +62,12 @@ class Comparison:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Comparisons(WindowsResult):
-    """The difference of two forecasts for each pair of windows, divided into the parts of data and model.
-
-    Attributes:
-        unit: of the forecasts; None if unknown.
-        features: their names, in the order of the contributions.
-        comparisons: in the order of the windows.
-    """
+    """The difference of two forecasts for each pair of windows, divided into the parts of data and model."""
 
     output: str
-    unit: str | None
-    features: tuple[str, ...]
-    comparisons: tuple[Comparison, ...]
+    unit: str | None  # of the forecasts; None if unknown
+    features: tuple[str, ...]  # their names, in the order of the contributions
+    comparisons: tuple[Comparison, ...]  # in the order of the windows
 
     @classmethod
     def of(
@@ -92,22 +78,24 @@ class Comparisons(WindowsResult):
         against_windows: Array,
         output: int,
         options: LedgerOptions | None = None,
+        **of_windows: Any,
     ) -> Comparisons:
         """Divides the differences of the forecasts of two models for an output, by its number in the first.
 
-        Antisymmetric to the last bit: exchanging the two sides negates contributions, baseline shift and totals. They
-        are all 0 if both sides are the same model and window. Each model has n windows, (n, lookback, n_features),
-        original units, oldest step first. `options` are those of each ledger. Pauses between the windows.
+        Exchanging the two sides negates contributions, baseline shift and totals to the last bit. Each model has n
+        windows, (n, lookback, n_features), original units, oldest step first. `options` are those of each ledger,
+        `of_windows` the times and series of the windows.
 
         Raises:
             DataError: the models differ in their features, lookback or output, or a window does not fit.
             NonFiniteError: a prediction is not finite.
         """
-        outputs, config = (output, match_outputs(model, against, output)), model.config
-        found = []
-        for x, y in slices(zip(windows, against_windows, strict=True)):
-            found.append(_compare((model, against), outputs, x, y, options))
-        return cls(config.outputs[output], config.target_of(output).unit, config.feature_names, tuple(found))
+        sides = [(model, output), (against, match_outputs(model, against, output))]
+        pairs, config = zip(windows, against_windows, strict=True), model.config
+        found = tuple(_compare(sides, x, y, options) for x, y in slices(pairs))
+        origin = model.origin if against is model else f"{model.origin}, against {against.origin}"
+        unit = config.target_of(output).unit
+        return cls(config.outputs[output], unit, config.feature_names, found, origin=origin, **of_windows)
 
     def __len__(self) -> int:
         return len(self.comparisons)
@@ -127,12 +115,8 @@ class Comparisons(WindowsResult):
         ]
 
     def _totals(self) -> list[dict[str, Any]]:
-        rows = []
-        for window, one in enumerate(self):
-            parts = (one.data_total, one.model_total, one.baseline_shift, one.converged)
-            values = (window, one.prediction, one.against_prediction, one.difference, *parts)
-            rows.append(dict(zip(_TOTALS, values, strict=True)))
-        return rows
+        numbered = enumerate(self)
+        return [{"window": n} | {name: getattr(one, of) for name, of in _TOTALS.items()} for n, one in numbered]
 
     def _title(self) -> str:
         return f"Why {with_unit(self.output, self.unit)} differs"
@@ -145,7 +129,7 @@ class Comparisons(WindowsResult):
     def _tables(self) -> list[Table]:
         several, totals = len(self) > 1, self._totals()
         return [
-            Table(totals, _TOTALS, in_text=several, in_html=several),
+            Table(totals, ["window", *_TOTALS], in_text=several, in_html=several),
             Table(self.table(), ["window", "feature", "data", "model"][not several :], in_text=not several),
         ]
 
@@ -156,12 +140,12 @@ def match_outputs(model: Forecaster, against: Forecaster, output: int) -> int:
     Raises:
         DataError: features, lookback or the unit of the output differ, or the other model has no such output.
     """
-    mine, theirs = model.config, against.config
-    if message := _tell_inputs_apart(mine, theirs):
+    mine, theirs, name = model.config, against.config, model.config.outputs[output]
+    message = _find_difference(mine, theirs)
+    if not message and name not in theirs.outputs:
+        message = f"has no output {name!r}; its outputs are {list_some(theirs.outputs)}"
+    if message:
         raise DataError.at("against", message)
-    name = mine.outputs[output]
-    if name not in theirs.outputs:
-        raise DataError.at("against", f"has no output {name!r}; its outputs are {list_some(theirs.outputs)}")
     number = theirs.outputs.index(name)
     unit, other_unit = (_write_unit(target.unit) for target in (mine.target_of(output), theirs.target_of(number)))
     if unit != other_unit:
@@ -169,11 +153,10 @@ def match_outputs(model: Forecaster, against: Forecaster, output: int) -> int:
     return number
 
 
-def _tell_inputs_apart(mine: ModelConfig, theirs: ModelConfig) -> str:
+def _find_difference(mine: ModelConfig, theirs: ModelConfig) -> str:
     """The first difference between the inputs of two models; empty if there is none."""
     names, others = mine.feature_names, theirs.feature_names
-    pairs = ((names, others), (others, names))
-    missing, further = (list_some([name for name in a if name not in b]) for a, b in pairs)
+    missing, further = (list_some([n for n in a if n not in b]) for a, b in ((names, others), (others, names)))
     if missing or further:
         apart = f"reads {further} and not {missing}" if missing else f"also reads {further}"
         return f"must read the same features, but {apart if further else f'does not read {missing}'}"
@@ -191,34 +174,31 @@ def _write_unit(unit: str | None) -> str:
     return f"in {unit}" if unit else "without a unit"
 
 
-def _compare(
-    models: tuple[Forecaster, Forecaster], outputs: tuple[int, int], x: Array, y: Array, options: LedgerOptions | None
-) -> Comparison:
-    """A window x of the first model compared with a window y of the second; see `Comparisons.of`."""
-    model, against = models
+def _compare(sides: Sequence[tuple[Forecaster, int]], x: Array, y: Array, options: LedgerOptions | None) -> Comparison:
+    """Compares the forecast of window x by the first of two models and outputs with that of y by the second."""
+    (model, output), (against, _) = sides
     # Both orders integrate along the same path, from the lesser window to the greater, so that rounding is the same.
     low, high = sorted((x, y), key=lambda values: values.tobytes())
     forward = 1.0 if high is x else -1.0
 
-    def explain(windows: Array, baseline: Array) -> tuple[Explanation, Explanation]:
-        start = Baseline("instance", instance=baseline)
-        mine = explain_windows(model, model.to_model_units(windows), outputs[0], start, options, "features")
-        pause()
-        if against is model:
-            return mine, mine
-        return mine, explain_windows(against, against.to_model_units(windows), outputs[1], start, options, "features")
+    def explain(windows: Array, start: Array) -> list[Ledger]:
+        ledgers, baseline = list[Ledger](), Baseline("instance", instance=start)
+        for side, number in sides[:1] if against is model else sides:
+            ledgers.append(explain_windows(side, side.to_model_units(windows), number, baseline, options, "features"))
+            pause()
+        return [ledgers[0], ledgers[-1]]
 
     both = np.stack([low, high])
     of_data = explain(both[1:], low)
-    shared = np.broadcast_to((model.reference.mean + against.reference.mean) / 2, low.shape)
-    of_model = explain(both, shared)
+    of_model = explain(both, np.broadcast_to((model.reference.mean + against.reference.mean) / 2, low.shape))
     # One window per batch, so that equal windows get equal forecasts.
-    f_low, f_high = (float(model.predict(window[None])[0, outputs[0]]) for window in both)
-    g_low, g_high = (float(against.predict(window[None])[0, outputs[1]]) for window in both)
+    (f_low, f_high), (g_low, g_high) = (
+        [float(side.predict(window[None])[0, number]) for window in both] for side, number in sides
+    )
     apart = of_model[0].contributions - of_model[1].contributions  # (2, n_features)
-    ledgers = (*of_data, *of_model)
+    ledgers = [*of_data, *of_model]
     return Comparison(
-        output=model.config.outputs[outputs[0]],
+        output=model.config.outputs[output],
         prediction=f_high if high is x else f_low,
         against_prediction=g_low if high is x else g_high,
         data=forward * (of_data[0].contributions[0] + of_data[1].contributions[0]) / 2 + 0.0,  # turns -0 into 0

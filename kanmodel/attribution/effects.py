@@ -1,38 +1,28 @@
-"""Feature ablation: the effect of removing a part of a window, and the effect of that part alone.
+"""Feature ablation: the effect of removing a part of a window, the effect of that part alone, and interactions.
 
-A removal-based explanation (Covert et al. 2021, arXiv 2011.14878): a part is removed by setting it to the baseline's
-values. For a window x, a baseline x0, one output F and the cells S of a part:
+A part is removed by setting it to the baseline's values (Covert et al. 2021, arXiv 2011.14878). For a window x, a
+baseline x0, one output F and the cells S of a part:
 
     removed   F(x) - F(x with x0 in S)      effect of removing the part, with everything else present
     alone     F(x0 with x in S) - F(x0)     effect of the part with everything else at the baseline
 
 For a part that does not interact with the rest, both equal its contribution up to the tolerance of the ledger; else
-`removed - alone` is the interaction. Neither sums to F(x) - F(x0): the interaction of two parts counts in `removed` of
-both and in `alone` of neither.
+`removed - alone` is the interaction. Neither sums to F(x) - F(x0).
 
 The interaction of two features in the model, as opposed to their correlation in the data, is the mean |f(x) - f(x
-without i) - f(x without j) + f(x without both)| over the reference windows: the magnitude of a local second difference,
-the discrete derivative of f with respect to i and j at each window, all other features present (Grabisch and Roubens
-1999, "An axiomatic approach to the concept of interaction among players in cooperative games"; their interaction index
-averages it over all sets of other features, which is not done here). ``Without`` puts the feature's mean over the
-reference windows at every step. It is 0, up to rounding, for a pair of features that the model adds. pykan's
-`feature_interaction` lists which features reach a node together: a set, not a strength.
-
-Pairs are taken from all features, and screened so that the cost is bounded:
-
-1. of more than 24 features, each against all others together, by the same difference on 64 windows, evenly from the
-   reference; the 24 with the largest are kept (a feature whose interactions cancel in their sum may be missed);
-2. their pairs, at most 276, on the same windows; the 10 with the largest are kept;
-3. these on all reference windows.
+without i) - f(x without j) + f(x without both)| over the reference windows, a local second difference (Grabisch and
+Roubens 1999, whose index averages it over all sets of other features). ``Without`` puts the feature's mean over the
+reference windows at every step. It is 0, up to rounding, for a pair of features that the model adds.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
-from itertools import combinations, product
+from itertools import combinations
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -41,7 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kanmodel.arrays import Array
-from kanmodel.attribution.baseline import Baseline, ReferenceBaselines, scaled_baselines, spread_windows
+from kanmodel.attribution.baseline import Baselines, scaled_baselines, spread_windows
 from kanmodel.attribution.paths.bisection import BATCH
 from kanmodel.computing import part, pause, slices
 from kanmodel.forecaster import Forecaster, refuse_non_finite_outputs
@@ -56,14 +46,6 @@ BATCH_WINDOWS = 1 << 11  # most changed windows of a batch
 N_WINDOWS = 64  # of the screening
 N_FEATURES = 24
 N_PAIRS = 10
-
-
-@dataclass(frozen=True)
-class Part:
-    """Some features of a window, by index, at some of its rows, oldest first; at all by default."""
-
-    features: tuple[int, ...]
-    steps: slice = field(default_factory=lambda: slice(None))
 
 
 class Effects(NamedTuple):
@@ -83,61 +65,52 @@ class Effects(NamedTuple):
         difference: Array = self.removed - self.alone
         return difference
 
-    def reshape(self, *shape: int) -> Effects:
-        """The same effects with both arrays reshaped."""
-        return Effects(self.removed.reshape(shape), self.alone.reshape(shape))
+
+def select_cells(
+    config: ModelConfig, features: Sequence[Sequence[int]], rows: Sequence[slice] = (slice(None),)
+) -> Tensor:
+    """The cells of each set of features in each range of rows, (n_sets * n_ranges, lookback, n_features), bool."""
+    cells = torch.zeros(len(features), len(rows), *config.window_shape, dtype=torch.bool)
+    for of_set, chosen in zip(cells, features, strict=True):
+        for of_range, steps in zip(of_set, rows, strict=True):
+            of_range[steps, list(chosen)] = True
+    return cells.flatten(0, 1)
 
 
-def each_feature(config: ModelConfig) -> list[Part]:
-    """One part per feature, with all its steps."""
-    return [Part((feature,)) for feature in range(len(config.features))]
+def each_feature(config: ModelConfig) -> Tensor:
+    """The cells of each feature, (n_features, lookback, n_features), bool."""
+    return select_cells(config, [(feature,) for feature in range(len(config.features))])
 
 
-def each_cell(config: ModelConfig) -> list[Part]:
-    """One part per step and feature, oldest step first."""
-    cells = product(range(config.lookback), range(len(config.features)))
-    return [Part((feature,), slice(step, step + 1)) for step, feature in cells]
+def each_cell(config: ModelConfig) -> Tensor:
+    """Each step of each feature, oldest step first, (lookback * n_features, lookback, n_features), bool."""
+    return torch.eye(prod(config.window_shape), dtype=torch.bool).view(-1, *config.window_shape)
 
 
-def cells_of(parts: Sequence[Part], config: ModelConfig) -> Tensor:
-    """The cells of each part, (n_parts, lookback, n_features), bool."""
-    cells = np.zeros((len(parts), *config.window_shape), dtype=bool)
-    for number, one in enumerate(parts):
-        cells[number, one.steps, one.features] = True
-    return torch.from_numpy(cells)
+def live_features(model: Forecaster, output: int) -> Tensor:
+    """Whether a path leads from each feature to an output, (n_features,), bool."""
+    return torch.tensor(model.facts.get(("connected", output), lambda: connected_features(model.network, output)))
 
 
-def measure_effects(
-    model: Forecaster,
-    windows: Tensor,
-    output: int,
-    baseline: Baseline | ReferenceBaselines,
-    parts: Sequence[Part],
-) -> Effects:
+def measure_effects(model: Forecaster, windows: Tensor, output: int, baseline: Baselines, parts: Tensor) -> Effects:
     """Effects of parts on forecasts, (n, n_parts): at most 2 forecasts per window, baseline and part, and 2 without.
 
-    Args:
-        model: the model.
-        windows: (n, lookback, n_features), model units.
-        output: index of the output.
-        baseline: the values of a removed part; with several baselines the effects are averaged.
-        parts: the parts; their effects are exactly 0 where they equal the baseline or do not reach the output.
+    `windows` are in model units, (n, lookback, n_features); `parts` are the cells of each, (n_parts, lookback,
+    n_features), bool, such as `each_feature`. Over several baselines effects are averaged; they are exactly 0 where the
+    part equals the baseline or does not reach the output.
 
     Raises:
         DataError: the baseline cannot be used.
-        UnknownNameError: the baseline names a feature that does not exist.
         NonFiniteError: a forecast is not finite.
     """
-    connected = model.facts.get(("connected", output), lambda: connected_features(model.network, output))
-    cells, live = cells_of(parts, model.config), torch.tensor(connected)
-    of_baselines = []
+    live, of_baselines = live_features(model, output), []
     for start in slices(scaled_baselines(model, baseline)):
-        batches = [_ablate(model, batch, start, output, cells, live) for batch in slices(torch.split(windows, BATCH))]
+        batches = [_ablate(model, batch, start, output, parts, live) for batch in slices(torch.split(windows, BATCH))]
         of_baselines.append(np.concatenate(batches, axis=1))
-    removed, alone = np.mean(of_baselines, axis=0) * float(model.scaling.output_scale[output])
-    refuse_non_finite_outputs(removed)
-    refuse_non_finite_outputs(alone)
-    return Effects(removed, alone)
+    effects = Effects(*np.mean(of_baselines, axis=0) * float(model.scaling.output_scale[output]))
+    for values in effects:
+        refuse_non_finite_outputs(values)
+    return effects
 
 
 def forecast_without(model: Forecaster, windows: Tensor, output: int, gone: NDArray[np.bool_]) -> Array:
@@ -253,13 +226,7 @@ def _resume(network: FrozenNetwork, kept: Tensor, given: Tensor, batches: Sequen
 
 @dataclass(frozen=True)
 class Interaction:
-    """The interaction of two features over the reference windows.
-
-    Attributes:
-        features: their names, in the order of the model's features.
-        strength: mean magnitude of the second difference, the target's unit.
-        interval: of that mean, 95 %.
-    """
+    """Two features, and the mean magnitude of their second difference, the target's unit, with its 95 % interval."""
 
     features: tuple[str, str]
     strength: float
@@ -268,38 +235,32 @@ class Interaction:
 
 @dataclass(frozen=True)
 class Interactions:
-    """The strongest interactions that the screening found, in the target's unit.
+    """The strongest interactions that the screening found."""
 
-    Attributes:
-        pairs: at most 10, strongest first.
-        n_features: number of features; where there are more than 24, each was screened against all others together.
-        n_screened: number of pairs screened one by one.
-        screening_windows: number of reference windows of the screening.
-    """
-
-    pairs: tuple[Interaction, ...]
+    pairs: tuple[Interaction, ...]  # at most 10, strongest first
     n_features: int
-    n_screened: int
+    n_screened: int  # pairs
     screening_windows: int
 
 
 def measure_interactions(model: Forecaster, output: int) -> Interactions:
-    """The strongest interactions of any two features for output number `output`, screened as the module describes."""
+    """The strongest interactions of any two features for output number `output`.
+
+    They are screened on 64 windows: of more than 24 features each against all others together, which keeps 24 (one
+    whose interactions cancel in their sum may be missed), then their pairs, of which 10 are measured on all windows.
+    """
     names, few = model.config.feature_names, spread_windows(model, N_WINDOWS)
-    difference = _second_difference(model, output, few)
-    chosen = list(range(len(names)))
+    difference, chosen = _second_difference(model, output, few), list(range(len(names)))
     if len(names) > N_FEATURES:
-        others = [frozenset(chosen) - {feature} for feature in chosen]
-        of_feature = [difference(frozenset({feature}), rest) for feature, rest in enumerate(others)]
-        chosen = sorted(_largest(of_feature, N_FEATURES))
+        against_all = [difference({feature}, {*chosen} - {feature}) for feature in chosen]
+        chosen = sorted(_largest(against_all, N_FEATURES))
     candidates = list(combinations(chosen, 2))
     with part(0.5):
-        differences = [difference(frozenset({i}), frozenset({j})) for i, j in slices(candidates)]
-
+        differences = [difference({i}, {j}) for i, j in slices(candidates)]
     difference = _second_difference(model, output, model.reference.scaled)
     bootstrap, found = Bootstrap(len(model.reference.scaled)), []
     for i, j in slices(candidates[pair] for pair in _largest(differences, N_PAIRS)):
-        estimate = bootstrap.mean(difference(frozenset({i}), frozenset({j})))
+        estimate = bootstrap.mean(difference({i}, {j}))
         found.append(Interaction((names[i], names[j]), float(estimate.value), estimate.bounds()))
     found.sort(key=lambda interaction: -interaction.strength)
     return Interactions(tuple(found), len(names), len(candidates), len(few))
@@ -311,18 +272,17 @@ def _largest(differences: Sequence[Array], n: int) -> list[int]:
     return [int(place) for place in np.argsort(-means, kind="stable")[:n]]
 
 
-def _second_difference(
-    model: Forecaster, output: int, windows: Tensor
-) -> Callable[[frozenset[int], frozenset[int]], Array]:
+def _second_difference(model: Forecaster, output: int, windows: Tensor) -> Callable[[set[int], set[int]], Array]:
     """The magnitude of the second difference of two sets of features at each of n windows, (n,), the target's unit."""
+    features, scale = np.arange(windows.shape[2]), float(model.scaling.output_scale[output])
 
     @cache
-    def without(features: frozenset[int]) -> Array:
-        gone = np.isin(np.arange(windows.shape[2]), list(features))
-        return forecast_without(model, windows, output, gone) * float(model.scaling.output_scale[output])
+    def without(gone: frozenset[int]) -> Array:
+        return forecast_without(model, windows, output, np.isin(features, list(gone))) * scale
 
-    def difference(one: frozenset[int], other: frozenset[int]) -> Array:
-        magnitude: Array = np.abs(without(frozenset()) - without(one) - without(other) + without(one | other))
+    def difference(one: set[int], other: set[int]) -> Array:
+        first, second, both = map(frozenset, (one, other, one | other))
+        magnitude: Array = np.abs(without(frozenset()) - without(first) - without(second) + without(both))
         return magnitude
 
     return difference

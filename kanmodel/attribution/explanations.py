@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, overload
 
 import numpy as np
 
 from kanmodel import html
-from kanmodel.attribution.explanation import ExplainedWindows, Explanation, name_ends, name_largest
+from kanmodel.attribution.explanation import Explanation, name_columns, name_largest
 from kanmodel.errors import check_lowest, refuse_unknown
-from kanmodel.result import Table
+from kanmodel.result import Table, WindowsResult
 from kanmodel.text import list_some
 
 _OF_ONE = ("output", "target_time", "prediction", "actual", "baseline_prediction", "drivers", "error", "converged")
@@ -20,24 +20,30 @@ _OF_SEVERAL = ("output", "mean |forecast error|", "largest contributions", "conv
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Explanations(ExplainedWindows):
+class Explanations(WindowsResult):
     """Explanations of several outputs for the same n windows.
 
     An output's name gives its `Explanation`, ``t["load+24"]``; a number or a slice gives all outputs of these windows,
     ``t[-1]``.
-
-    Attributes:
-        by_output: one for each output, in the order in which they were asked for.
-        targets: the name of the target that each forecasts.
     """
 
-    by_output: tuple[Explanation, ...]
-    targets: tuple[str, ...]
+    by_output: tuple[Explanation, ...]  # in the order in which they were asked for
+    targets: tuple[str, ...]  # that each forecasts
+
+    @classmethod
+    def of(cls, by_output: Sequence[Explanation], targets: Sequence[str]) -> Explanations:
+        """Those of several outputs, each for one of the targets."""
+        first = by_output[0]
+        return cls(tuple(by_output), tuple(targets), times=first.times, series=first.series, origin=first.origin)
 
     @cached_property
     def outputs(self) -> tuple[str, ...]:
         """Names of the outputs."""
         return tuple(each.output for each in self.by_output)
+
+    @property
+    def _undrawn(self) -> str | None:
+        return self.by_output[0]._undrawn
 
     def __len__(self) -> int:
         return len(self.by_output[0])
@@ -50,31 +56,17 @@ class Explanations(ExplainedWindows):
     @overload
     def __getitem__(self, chosen: int | slice) -> Explanations: ...
     def __getitem__(self, chosen: str | int | slice) -> Explanation | Explanations:
-        """The explanation of one output, or all outputs of one window or some."""
         if isinstance(chosen, str):
             refuse_unknown("output", chosen, self.outputs)
             return self.by_output[self.outputs.index(chosen)]
-        by_output = tuple(each[chosen] for each in self.by_output)
-        return replace(self, by_output=by_output, times=by_output[0].times, series=by_output[0].series)
+        return Explanations.of([each[chosen] for each in self.by_output], self.targets)
 
     def table(self, by: Literal["feature", "group"] = "feature", *, wide: bool = False) -> list[dict[str, Any]]:
-        """The rows of `Explanation.table` of each output, with its name as `output`.
-
-        Args:
-            by: as there.
-            wide: as there.
-        """
+        """The rows of `Explanation.table` of each output, with its name as `output`."""
         return [{"output": each.output} | row for each in self.by_output for row in each.table(by, wide=wide)]
 
     def largest_errors(self, n: int = 10) -> list[dict[str, Any]]:
-        """The forecasts of all outputs that are furthest from their actual values, as `Explanation.largest_errors`.
-
-        Args:
-            n: number of rows, at most.
-
-        Raises:
-            DataError: no actual value is known.
-        """
+        """The forecasts of all outputs that are furthest from their actual values, as `Explanation.largest_errors`."""
         check_lowest("n", n, 1)
         known = [each for each in self.by_output if each.error_summary is not None] or self.by_output[:1]
         rows = [{"output": each.output} | row for each in known for row in each.largest_errors(n)]
@@ -91,7 +83,9 @@ class Explanations(ExplainedWindows):
         if len(self) == 1:
             wide = zip(self.by_output, self.table(wide=True), strict=True)
             rows = [row | {"drivers": name_largest(each.parts, each.contributions_by_part[0])} for each, row in wide]
-            ends = dict.fromkeys(end for each in self.by_output for level in each.intervals for end in name_ends(level))
+            ends = dict.fromkeys(
+                end for each in self.by_output for level in each.intervals for end in name_columns(level)
+            )
             names = [name for name in (*_OF_ONE[:3], *ends, *_OF_ONE[3:]) if any(name in row for row in rows)]
             return [Table([dict.fromkeys(names) | row for row in rows], names)]
         rows = [

@@ -1,13 +1,13 @@
-"""Links: what the operations between the parts of a graph lead on, such as a skip, as contributions.
+"""Links: contributions that the operations of a graph pass from one node to another, such as a skip.
 
-An input t of a layer that is computed, such as a sum, has the contribution C_t = sum_k w_k dF/dt(a_k) t'(a_k), see
-`kanmodel.attribution.explanation`; so has an output. Of it there comes from a node s, with the derivative of t by s
-through the operations alone, and over all rows and steps of both,
+A target t is what operations compute: an input of a layer, such as a sum, or an output. Its contribution is C_t = sum_k
+w_k dF/dt(a_k) t'(a_k), see `kanmodel.attribution.ledger`. Of it there comes from a node s, with the derivative of t by
+s through the operations alone, and over all rows and steps of both,
 
     C_st = sum_k w_k dF/dt(a_k) dt/ds(a_k) s'(a_k)
 
-Over s they sum to C_t, over the edges and links from s to its own, unless a recurrent part or a layer with a norm reads
-s: what enters a node leaves it.
+Over s they sum to C_t; over the edges and links from s they sum to its own contribution, unless a recurrent part or a
+layer with a norm reads s.
 """
 
 from __future__ import annotations
@@ -20,35 +20,37 @@ from torch import Tensor
 
 from kanmodel.arrays import Array
 from kanmodel.attribution.baseline import scaled_baselines, spread_windows
-from kanmodel.attribution.paths.bisection import Integrals, PartEnds, Parts, bisect, measure_moves, part_ends
-from kanmodel.attribution.paths.path import PassedNodes, paths_per_pass, points_along
-from kanmodel.attribution.paths.quadrature import Quadrature, estimate_errors, nested_clenshaw_curtis
+from kanmodel.attribution.paths.bisection import Integrals, PartEnds, Parts, bisect, part_ends
+from kanmodel.attribution.paths.path import paths_per_pass, points_along
+from kanmodel.attribution.paths.quadrature import Quadrature, nested_clenshaw_curtis
+from kanmodel.attribution.profiles import N_NODES, to_integrals
 from kanmodel.forecaster import Forecaster
 from kanmodel.network.chain import FrozenNetwork, Trace, apply_output_function
 from kanmodel.network.config import ModelConfig
 from kanmodel.network.wiring import Place
 
-Targets = list[tuple[Place, int]]  # places and indices of computed nodes
+Target = tuple[Place, int]  # place and index of a node that operations compute
+Link = tuple[Place, int, Place]  # a target, and the place of the nodes that it is computed from
 
 MIN_WINDOWS, MAX_WINDOWS = 16, 64  # taken evenly from the reference
 VALUES = 5e9  # in all backward passes, a few seconds of one core, within which the number of windows stays where it can
-MAX_TARGETS = 256  # computed nodes, each of which takes a backward pass; of more, links have no contributions
-N_NODES = 17
+MAX_TARGETS = 256  # each of which takes a backward pass; of more, links have no contributions
 TOLERANCE = 1e-2  # largest accepted error of a link, in standard deviations of the output
 HALVINGS = 10
 
 
-def find_targets(config: ModelConfig, output: int) -> Targets:
-    """The nodes that the operations compute: the inputs of layers that are no other nodes, and an output."""
-    targets: Targets = []
-    for place, ids in config.wiring.ids.items():
-        if place[0] == "glue":
-            targets += [(place, j) for j, name in enumerate(ids) if name.startswith("glue:")]
-    last = ("output", len(config.head))
-    return [*targets, (last, output)]
+def find_targets(config: ModelConfig, output: int) -> list[Target]:
+    """The inputs of layers that are no other nodes, and an output."""
+    computed = [
+        (place, j)
+        for place, ids in config.wiring.ids.items()
+        for j, name in enumerate(ids)
+        if place[0] == "glue" and name.startswith("glue:")
+    ]
+    return [*computed, (("output", len(config.head)), output)]
 
 
-def list_links(config: ModelConfig, output: int) -> dict[tuple[Place, int, Place], int]:
+def list_links(config: ModelConfig, output: int) -> dict[Link, int]:
     """The number of nodes of each of the links that `measure_links` measures, in its order."""
     if len(targets := find_targets(config, output)) > MAX_TARGETS:
         return {}
@@ -58,11 +60,10 @@ def list_links(config: ModelConfig, output: int) -> dict[tuple[Place, int, Place
     }
 
 
-def measure_links(model: Forecaster, output: int) -> Mapping[tuple[Place, int, Place], Array]:
-    """Contributions of the links of a graph to an output from the mean baseline, model units.
+def measure_links(model: Forecaster, output: int) -> Mapping[Link, Array]:
+    """Contributions of a graph's links to an output from the mean baseline, (n_windows, n_nodes) each, model units.
 
-    By place and index of the node that is computed, and by the place of those it is computed from, (n_windows, n_nodes)
-    each. Empty for a chain, and for a graph with more than 256 such nodes.
+    Empty for a chain, and for a graph with more than 256 targets.
     """
     if not (sizes := list_links(model.config, output)):
         return {}
@@ -81,7 +82,7 @@ def measure_links(model: Forecaster, output: int) -> Mapping[tuple[Place, int, P
     return dict(zip(sizes, np.split(values, ends[:-1], axis=1), strict=True))
 
 
-def _integrate(model: Forecaster, ends: PartEnds, output: int, targets: Targets, scale: float) -> Integrals[Array]:
+def _integrate(model: Forecaster, ends: PartEnds, output: int, targets: list[Target], scale: float) -> Integrals[Array]:
     """Contributions of all links, (n_parts, n_links), of one target after the other; errors in units of the scale."""
     rule, n = nested_clenshaw_curtis(N_NODES), len(ends.ends)
     points = points_along(ends.starts, ends.ends, rule.nodes).flatten(0, 1).requires_grad_()
@@ -114,12 +115,8 @@ def _integrate(model: Forecaster, ends: PartEnds, output: int, targets: Targets,
                 steep = gradient.double().numpy().reshape(n, 1, N_NODES, -1, gradient.shape[-1])
                 entries.append((steep * moved[source]).sum(axis=(2, 3)).swapaxes(0, 1))
             gaps.append(np.abs(sum(part.sum(axis=2) for part in entries[first:]) - whole) / scale)
-    every = np.concatenate(entries, axis=2)  # (3, n, n_links)
-    residual = np.max(gaps, axis=0)
-    errors, rate = estimate_errors(N_NODES, every / scale, residual)
-    passed = PassedNodes.of(points, trace, (n, N_NODES))
-    move, _ = measure_moves(network, model.node_ranges, rule.nodes, passed)
-    return Integrals(every[0], errors, residual[0], move, np.full(n, N_NODES), rate, np.full(n, 0.5))
+    links = np.concatenate(entries, axis=2)  # (3, n, n_links)
+    return to_integrals(model, points, trace, links, links / scale, np.max(gaps, axis=0))
 
 
 def _run_apart(

@@ -21,7 +21,7 @@ from torch.autograd.forward_ad import dual_level, unpack_dual
 from kanmodel.arrays import Array
 from kanmodel.attribution.baseline import scaled_baselines, spread_windows
 from kanmodel.attribution.paths.bisection import Integrals, PartEnds, Parts, bisect, measure_moves, part_ends
-from kanmodel.attribution.paths.path import PassedNodes, map_arrays, paths_per_pass, points_along, take
+from kanmodel.attribution.paths.path import PassedNodes, paths_per_pass, points_along, take
 from kanmodel.attribution.paths.quadrature import estimate_errors, nested_clenshaw_curtis
 from kanmodel.computing import part, slices
 from kanmodel.forecaster import Forecaster
@@ -53,15 +53,13 @@ ROUNDING = 1e-6
 class Lags:
     """The steps at which a node reads a feature, as lags: 0 is the newest step of the window.
 
-    Attributes:
-        newest, oldest: the ends of the shortest run of neighbouring lags that holds 80 % of the feature's share; of
-            equally short ones that which holds most, of these the newest.
-        shares: of each lag in the node's value, (lookback,), which sum to the share of the feature.
+    `newest` and `oldest` are the ends of the shortest run of neighbouring lags that holds 80 % of the feature's share;
+    of equally short ones that which holds most, of these the newest.
     """
 
     newest: int
     oldest: int
-    shares: NDArray[np.float32]
+    shares: NDArray[np.float32]  # of each lag in the node's value, (lookback,); they sum to the share of the feature
 
     def __str__(self) -> str:
         return f"lag {self.newest}" if self.newest == self.oldest else f"lags {self.newest} to {self.oldest}"
@@ -99,22 +97,14 @@ class Profiles:
     By (stage, layer), the outputs as the last layer of the head, unless an output function stands between; of a graph
     by place, with the inputs of its layers. A node that no feature moves has 0 everywhere. The value of a front's node,
     and of one of a graph, is its sum over the steps and rows at which it is read.
-
-    A feature's share is divided among its lags in proportion to its mean |contribution| at each of them, over up to 64
-    of the same windows. Contributions of opposite sign at two lags cancel in the share, not in the proportion.
     """
 
-    shares: Mapping[tuple[str, int], Array]  # (n_nodes, n_features)
-    errors: Mapping[tuple[str, int], Array]  # (n_nodes,): the largest estimated error of a share of the node
-    lags: Mapping[tuple[str, int], NDArray[np.float32]]
-    """Shares by lag, float32, (n_nodes, n_features, lookback), which sum to `shares`.
-
-    Not of a front, whose nodes read the step at which they are applied, and empty as `profile_nodes` says."""
+    shares: Mapping[Place, Array]  # (n_nodes, n_features)
+    errors: Mapping[Place, Array]  # (n_nodes,): the largest estimated error of a share of the node
+    lags: Mapping[Place, NDArray[np.float32]]  # shares by lag, (n_nodes, n_features, lookback); not of a front
 
 
-def profile_nodes(
-    model: Forecaster, places: Collection[tuple[str, int]] | None = None, with_lags: bool = True
-) -> Profiles:
+def profile_nodes(model: Forecaster, places: Collection[Place] | None = None, with_lags: bool = True) -> Profiles:
     """Profiles of the LSTM's units and of the KANs' nodes after their inputs, over evenly chosen reference windows.
 
     Of a graph those at some places suffice, each of whose nodes takes time; None for all. There are no lags of a window
@@ -135,16 +125,20 @@ def profile_nodes(
     magnitude = np.abs(whole.values).mean(axis=0)  # (n_nodes, n_features)
     error = whole.errors.mean(axis=0).reshape(magnitude.shape) * spread[:, None]
     total = magnitude.sum(axis=1, keepdims=True)
-    shares = np.divide(magnitude, total, out=np.zeros_like(magnitude), where=total > 0)
+    shares = _divide(magnitude, total)
     moved = error + shares * error.sum(axis=1, keepdims=True)  # of the share's numerator, and of its denominator
-    off = np.divide(moved, total, out=np.zeros_like(moved), where=total > 0).max(axis=1)
+    off, lags = _divide(moved, total).max(axis=1), dict[Place, NDArray[np.float32]]()
     ends = np.cumsum([nodes.shape[1] for nodes in values.values()])[:-1]
-    shares_of, errors_of = (dict(zip(values, np.split(figures, ends), strict=True)) for figures in (shares, off))
-    if not (with_lags and has_lags(model.config, len(shares))):
-        return Profiles(shares_of, errors_of, {})
-    lags = np.split(_divide_by_lag(model, parts, windows, start, shares, places), ends)
-    of_places = zip(values, lags, strict=True)
-    return Profiles(shares_of, errors_of, {place: of for place, of in of_places if place[0] != "front"})
+    if with_lags and has_lags(model.config, len(shares)):
+        by_lag = np.split(_divide_by_lag(model, parts, windows, start, shares, places), ends)
+        lags = {place: of for place, of in zip(values, by_lag, strict=True) if place[0] != "front"}
+    shares_of, errors_of = (dict(zip(values, np.split(of, ends), strict=True)) for of in (shares, off))
+    return Profiles(shares_of, errors_of, lags)
+
+
+def _divide(values: Array, totals: Array) -> Array:
+    """Shares of totals; 0 of none."""
+    return np.divide(values, totals, out=np.zeros(np.broadcast(values, totals).shape), where=totals > 0)
 
 
 def has_lags(config: ModelConfig, n_nodes: int) -> bool:
@@ -166,14 +160,9 @@ def _afford(config: ModelConfig, passes: int, multiply_adds: float, values: floa
 
 
 def _divide_by_lag(
-    model: Forecaster,
-    parts: Parts,
-    windows: Tensor,
-    start: Tensor,
-    shares: Array,
-    places: Collection[tuple[str, int]] | None,
+    model: Forecaster, parts: Parts, windows: Tensor, start: Tensor, shares: Array, places: Collection[Place] | None
 ) -> NDArray[np.float32]:
-    """The shares, (n_nodes, n_features), divided among the lags: float32, (n_nodes, n_features, lookback).
+    """The shares, (n_nodes, n_features), in proportion to mean |contribution| at each lag, (..., lookback), float32.
 
     If the chosen windows do not move a node by a feature that has a share in it, the others follow for this node. Paths
     of a graph are not divided, since this error is far below that of taking other windows.
@@ -186,8 +175,7 @@ def _divide_by_lag(
     chosen = np.isin(np.arange(n), choose_evenly(n, count))
     size = max(1, min(paths_per_pass(config, n_nodes), MAX_CELLS // (shares.size * config.lookback)))
     magnitude, missing = np.zeros((*shares.shape, config.lookback)), np.ones(len(shares), dtype=np.bool_)
-    order = np.argsort(parts.path, kind="stable")  # one path after the other
-    parts = map_arrays(lambda of: of[order], parts)
+    parts = take(parts, np.argsort(parts.path, kind="stable"))  # one path after the other
     for some in (chosen, ~chosen):
         of_some = take(parts, some[parts.path])
         cells, path = np.zeros_like(magnitude[missing]), -1
@@ -203,17 +191,12 @@ def _divide_by_lag(
         magnitude[missing] += np.abs(cells)
         total = magnitude.sum(axis=2)
         missing = ((total == 0) & (shares > 0)).any(axis=1)
-    divided = np.divide(shares, total, out=np.zeros_like(total), where=total > 0)[..., None] * magnitude
-    lags: NDArray[np.float32] = divided[..., ::-1].astype(np.float32)
+    lags: NDArray[np.float32] = (_divide(shares, total)[..., None] * magnitude)[..., ::-1].astype(np.float32)
     return lags
 
 
 def _integrate_cells(
-    model: Forecaster,
-    ends: PartEnds,
-    places: Collection[Place] | None,
-    wanted: NDArray[np.bool_],
-    n_nodes: int,
+    model: Forecaster, ends: PartEnds, places: Collection[Place] | None, wanted: NDArray[np.bool_], n_nodes: int
 ) -> Array:
     """Contributions of features at each step to some nodes, (n_parts, n_wanted, n_features, lookback), oldest first."""
     rule, n = nested_clenshaw_curtis(n_nodes), len(ends.ends)
@@ -229,9 +212,7 @@ def _integrate_cells(
     return cells
 
 
-def _integrate(
-    model: Forecaster, ends: PartEnds, scale: Array, places: Collection[tuple[str, int]] | None
-) -> Integrals[Array]:
+def _integrate(model: Forecaster, ends: PartEnds, scale: Array, places: Collection[Place] | None) -> Integrals[Array]:
     """Contributions of features to all nodes, (n_parts, n_nodes, n_features); errors in units of each node's scale."""
     rule, n = nested_clenshaw_curtis(N_NODES), len(ends.ends)
     points = points_along(ends.starts, ends.ends, rule.nodes).flatten(0, 1).requires_grad_()
@@ -246,7 +227,15 @@ def _integrate(
     values = values.detach().double().view(n, N_NODES, -1)
     moved = (values[:, -1] - values[:, 0]).numpy()
     residual = (np.abs(entries.sum(axis=3) - moved) / scale).max(axis=2)  # (3, n)
-    errors, rate = estimate_errors(N_NODES, (entries / scale[:, None]).reshape(3, n, -1), residual)
+    return to_integrals(model, points, trace, entries, entries / scale[:, None], residual)
+
+
+def to_integrals(
+    model: Forecaster, points: Tensor, trace: Trace, entries: Array, scaled: Array, residual: Array
+) -> Integrals[Array]:
+    """Integrals of entries by three nested rules, (3, n, ...), with errors of the scaled ones and residuals (3, n)."""
+    rule, n = nested_clenshaw_curtis(N_NODES), entries.shape[1]
+    errors, rate = estimate_errors(N_NODES, scaled.reshape(3, n, -1), residual)
     passed = PassedNodes.of(points, trace, (n, N_NODES))
     move, _ = measure_moves(model.frozen, model.node_ranges, rule.nodes, passed)
     return Integrals(entries[0], errors, residual[0], move, np.full(n, N_NODES), rate, np.full(n, 0.5))

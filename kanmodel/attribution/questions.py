@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from kanmodel.arrays import Array
-from kanmodel.attribution import explanation
 from kanmodel.attribution.baseline import read_baseline
 from kanmodel.attribution.changes import Changes, refuse_unlinked
 from kanmodel.attribution.explanation import (
+    Bounds,
     Explanation,
-    LedgerOptions,
+    ExplanationOptions,
     Method,
     Segments,
     complete_segments,
-    explain_windows,
 )
 from kanmodel.attribution.explanations import Explanations
+from kanmodel.attribution.ledger import LedgerOptions
 from kanmodel.attribution.paths.path import Detail
 from kanmodel.attribution.shapley import Orders
 from kanmodel.computing import part, slices
 from kanmodel.errors import DataError, Problem, check_lowest
 from kanmodel.forecaster import Forecaster
-from kanmodel.network.config import BOUND, Groups, resolve_groups
-from kanmodel.network.intervals import forecasts_of
+from kanmodel.network.config import Groups, resolve_groups
 from kanmodel.question import Question, SeriesNames, Windows
 from kanmodel.tables.table import Gaps
 
@@ -91,42 +90,30 @@ class ExplanationQuestion(Question[Explanation | Explanations]):
 
     def answer(self, model: Forecaster) -> Explanation | Explanations:
         """Raises `DataError` if both `output` and `outputs` are given, or windows that cannot be used."""
-        asked_for = [model.find_output(name) for name in self._names(model)]
-        options, drawn = LedgerOptions(self.tolerance, self.path_nodes, self.halvings), Orders(self.orders, self.seed)
+        names = self._names(model)
+        asked_for = [model.find_output(name) for name in names]
         groups, segments = choose_groups(model, self.groups, self.segments)
-        detail = "steps" if segments and self.detail == "features" else self.detail
-        start = read_baseline(model, self.baseline)
+        options = ExplanationOptions(
+            baseline=read_baseline(model, self.baseline),
+            groups=groups,
+            segments=segments,
+            accuracy=LedgerOptions(self.tolerance, self.path_nodes, self.halvings),
+            detail=self.detail,
+            effects=self.effects,
+            orders=Orders(self.orders, self.seed) if self.method == "shapley" else None,
+        )
         given, of_table = model.read(self.windows, self.last, self.gaps, self.series)
-        scaled, found = model.to_model_units(given), list[Explanation]()
-        bounds: tuple[Array, ...] = ()
-        for holder, number in slices(asked_for):
-            with part(0.5 if self.method == "shapley" or self.effects else 1.0):
-                explained = explain_windows(holder, scaled, number, start, options, detail)
-            explained = replace(explained, origin=model.origin, groups=groups, segments=segments, windows=given)
-            if holder is model and model.levels and number in (known := forecasts_of(model.config)):
-                bounds = bounds or model.predict_bounds(given)[1:]
-                lower, upper = (side[:, :, known.index(number)] for side in bounds)
-                ends = zip(lower, upper, strict=True)
-                explained = replace(explained, intervals=dict(zip(model.levels, ends, strict=True)))
-            if (named := BOUND.fullmatch(explained.output)) and named[2] == "width":
-                usual = float(np.median(holder.reference_predictions[:, number]))
-                explained = replace(explained, usual_width=usual)
+        bounds, found = _bounds_of(model, given, names), list[Explanation]()
+        for name, (holder, number) in slices(zip(names, asked_for, strict=True)):
+            known: dict[str, Any] = {"intervals": bounds.get(name, {})}
             if of_table is not None:
-                outcome = of_table.outcome(*model.target_place(explained.output))
-                if holder is not model:
-                    outcome.pop("actual", None)  # of a forecast, not of its bounds
-                explained = replace(explained, **of_table.named, **outcome)
-            asked = holder, scaled, number, start
-            if self.method == "shapley":
-                explained = explanation.add_shapley(explained, *asked, drawn)
-            if self.effects:
-                explained = explanation.add_effects(explained, *asked, of_steps=self.effects == "steps")
-            found.append(explained)
+                known |= of_table.named | of_table.outcome(*model.target_place(name))
+            if holder is not model:
+                known.pop("actual", None)  # of a forecast, not of its bounds
+            found.append(Explanation.of(holder, given, number, options, **known))
         if self.outputs is None:
             return found[0]
-        targets = tuple(holder.config.target_of(number).name for holder, number in asked_for)
-        about = {"times": found[0].times, "series": found[0].series}
-        return Explanations(tuple(found), targets, origin=model.origin, **about)
+        return Explanations.of(found, [holder.config.target_of(number).name for holder, number in asked_for])
 
     def _names(self, model: Forecaster) -> list[str]:
         """The names of the outputs that are explained, each once."""
@@ -135,6 +122,15 @@ class ExplanationQuestion(Question[Explanation | Explanations]):
         if self.output is not None:
             raise DataError.at("outputs", "and output must not both be given")
         return names_of(model, self.outputs)
+
+
+def _bounds_of(model: Forecaster, windows: Array, names: Sequence[str]) -> dict[str, Bounds]:
+    """The bounds of those of the outputs that have intervals."""
+    if not set(model.bounded_outputs).intersection(names):
+        return {}
+    _, lower, upper = model.predict_bounds(windows)  # (n_levels, n, n_forecasts) each
+    ends = zip(model.bounded_outputs, np.moveaxis(lower, 2, 0), np.moveaxis(upper, 2, 0), strict=True)
+    return {name: dict(zip(model.levels, zip(*of, strict=True), strict=True)) for name, *of in ends}
 
 
 def names_of(model: Forecaster, outputs: Literal["all"] | Sequence[str]) -> list[str]:

@@ -15,7 +15,6 @@ that over such pairs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb
 from typing import NamedTuple
@@ -25,14 +24,13 @@ import torch
 from torch import Tensor
 
 from kanmodel.arrays import Array
-from kanmodel.attribution.baseline import Baseline, ReferenceBaselines, scaled_baselines
-from kanmodel.attribution.effects import Part, cells_of, exchange, first_steps
+from kanmodel.attribution.baseline import Baselines, scaled_baselines
+from kanmodel.attribution.effects import exchange, first_steps, live_features
 from kanmodel.attribution.paths.bisection import BATCH
 from kanmodel.computing import slices
 from kanmodel.errors import DataError, check_lowest
 from kanmodel.forecaster import Forecaster, refuse_non_finite_outputs
 from kanmodel.network.chain import FrozenNetwork
-from kanmodel.network.connections import connected_features
 
 MAX_EXACT = 12  # parts of which every coalition is forecast
 COALITIONS = 1 << 9  # that are made at a time
@@ -40,14 +38,9 @@ COALITIONS = 1 << 9  # that are made at a time
 
 @dataclass(frozen=True)
 class Orders:
-    """Random orders of the parts, where there are too many for all coalitions.
+    """Random orders of the parts, where there are too many for all coalitions."""
 
-    Attributes:
-        count: their number, half of them the reverse of the others: even, and at least 4.
-        seed: of the draw.
-    """
-
-    count: int = 32
+    count: int = 32  # half of them the reverse of the others: even, and at least 4
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -58,19 +51,10 @@ class Orders:
 
 
 class Shapley(NamedTuple):
-    """Shapley values of parts of n windows, in the target's unit, (n, ...) each.
-
-    Attributes:
-        values: those of each part.
-        standard_error: of the random orders, or over several baselines; 0 where all coalitions of one were forecast.
-    """
+    """Shapley values of parts of n windows, in the target's unit, (n, ...) each."""
 
     values: Array
-    standard_error: Array
-
-    def reshape(self, *shape: int) -> Shapley:
-        """The same with both arrays reshaped."""
-        return Shapley(self.values.reshape(shape), self.standard_error.reshape(shape))
+    standard_error: Array  # of the random orders, or over the baselines; 0 where all coalitions of one were forecast
 
 
 def count_forecasts(n_parts: int, orders: Orders) -> int:
@@ -79,44 +63,31 @@ def count_forecasts(n_parts: int, orders: Orders) -> int:
 
 
 def measure_shapley(
-    model: Forecaster,
-    windows: Tensor,
-    output: int,
-    baseline: Baseline | ReferenceBaselines,
-    parts: Sequence[Part],
-    orders: Orders,
+    model: Forecaster, windows: Tensor, output: int, baseline: Baselines, parts: Tensor, orders: Orders
 ) -> Shapley:
-    """Shapley values of parts for one output, (n, n_parts).
+    """Shapley values of parts for one output, by its number, (n, n_parts).
 
-    Args:
-        model: the model.
-        windows: (n, lookback, n_features), model units.
-        output: index of the output.
-        baseline: the values of a part that has not changed; with several baselines the values are averaged.
-        parts: the players; no cell may be in two. The value of one that equals the baseline, or does not reach the
-            output, is exactly 0.
-        orders: those that are drawn for more than `MAX_EXACT` parts.
+    `windows` are in model units, (n, lookback, n_features); `parts` are the cells of each player, (n_parts, lookback,
+    n_features), bool, none of which is in two. Over several baselines values are averaged; the value of a part that
+    equals the baseline, or does not reach the output, is exactly 0.
 
     Raises:
         DataError: the baseline cannot be used.
-        UnknownNameError: the baseline names a feature that does not exist.
         NonFiniteError: a forecast is not finite.
     """
-    live = torch.tensor(connected_features(model.network, output))
-    cells = cells_of(parts, model.config)
-    playing = (cells & live).flatten(1).any(dim=1)
-    n_windows, n_players = len(windows), int(playing.sum())
-    of_baselines = []
+    cells = parts & live_features(model, output)
+    playing = cells.flatten(1).any(dim=1)
+    of_baselines, players = [], cells[playing]
     for number, start in slices(enumerate(scaled_baselines(model, baseline))):
-        rules = _rules(n_players, orders, number)
+        rules = _rules(len(players), orders, number)
         batches = slices(torch.split(windows, BATCH))
-        found = [_play(model.frozen, batch, start, output, cells[playing] & live, rules) for batch in batches]
-        of_baselines.append(np.concatenate(found, axis=1))
+        played = [_play(model.frozen, batch, start, output, players, rules) for batch in batches]
+        of_baselines.append(np.concatenate(played, axis=1))
     sampled = np.array(of_baselines)  # (n_baselines, 2, n, n_players): values, and their standard errors
     measured = sampled.mean(axis=0)
     if len(sampled) > 1:
         measured[1] = sampled[:, 0].std(axis=0, ddof=1) / np.sqrt(len(sampled))
-    of_parts = np.zeros((2, n_windows, len(parts)))
+    of_parts = np.zeros((2, len(windows), len(parts)))
     of_parts[..., playing.numpy()] = measured * float(model.scaling.output_scale[output])
     refuse_non_finite_outputs(of_parts)
     return Shapley(*of_parts)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kanmodel import html
 from kanmodel.arrays import Array
-from kanmodel.attribution.explanation import name_ends
+from kanmodel.attribution.explanation import name_columns
 from kanmodel.errors import DataError, quote, refuse_unknown
 from kanmodel.forecaster import Forecaster
 from kanmodel.network.intervals import forecasts_of, name_forecast
@@ -134,7 +134,7 @@ class Forecasts(WindowsResult):
                 **{
                     end: float(bound[k, n, output])
                     for k, level in enumerate(self.levels)
-                    for end, bound in zip(name_ends(level), (self.lower, self.upper), strict=True)
+                    for end, bound in zip(name_columns(level), (self.lower, self.upper), strict=True)
                 },
                 **{
                     f"covered@{level:g}": None if held != held else bool(held)

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from kanmodel import html
 from kanmodel.arrays import Array
-from kanmodel.attribution.explanation import explain_windows
+from kanmodel.attribution.ledger import explain_windows
 from kanmodel.attribution.profiles import profile_nodes
 from kanmodel.computing import part, pause, slices, tell
 from kanmodel.errors import ConfigError, InsufficientReferenceError

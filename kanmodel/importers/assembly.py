@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kanmodel.importers.manifest import NONE
-from kanmodel.importers.parts import Item, Layer, Norm, RecurrentPart
+from kanmodel.importers.parts import AnySubmodule, Chosen, Item, Layer, Norm, RecurrentSubmodule
 from kanmodel.network.bases import Line
 from kanmodel.network.chain import FrozenLayers, Network
 from kanmodel.network.config import LayerConfig, ModelConfig, Transform
@@ -18,7 +17,6 @@ from kanmodel.network.functions import activate
 from kanmodel.network.layer import KANLayer
 from kanmodel.network.recurrent import FrozenRecurrent, make_recurrent
 
-Element = Item
 Function = Callable[[Tensor], Tensor]  # of values (..., n)
 
 READ_OUT: dict[str, Function] = {  # of (..., lookback, n)
@@ -45,46 +43,33 @@ def activation(option: str) -> Function:
     return lambda values: activate(step.kind, step.parameter, values)
 
 
-def items_function(items: Sequence[Item], dtype: torch.dtype) -> Function:
-    """The function of consecutive items, on the last axis."""
-    functions = [_item_function(item, dtype) for item in items]
-
-    def compute(values: Tensor) -> Tensor:
-        rows = values.reshape(-1, values.shape[-1])
-        for function in functions:
-            rows = function(rows)
-        return rows.view(*values.shape[:-1], -1)
-
-    return compute
-
-
-def _item_function(item: Item, dtype: torch.dtype) -> Function:
-    if isinstance(item, Layer):
-        return FrozenLayers([make_layer(item, dtype)]).forward
-    if isinstance(item, Transform):
-        return partial(activate, item.kind, item.parameter)
-    weight, bias, eps = item.weight.to(dtype), item.bias.to(dtype), item.step.parameter
-    if eps is None:
-        return lambda rows: torch.addcmul(bias, rows, weight)
-    return lambda rows: nn.functional.layer_norm(rows, rows.shape[-1:], weight, bias, eps)
-
-
-def recurrent_function(part: RecurrentPart, dtype: torch.dtype) -> Function:
-    """The outputs of an LSTM or a GRU at every step, from (..., lookback, n_in)."""
+def part_function(part: AnySubmodule, chosen: Chosen, dtype: torch.dtype) -> Function:
+    """The function of a part with some options: of the last axis, or of a recurrent one (..., lookback, n_in)."""
+    if not isinstance(part, RecurrentSubmodule):
+        return items_function(part.items(chosen), dtype)
     module = make_recurrent(part.config, part.n_in).to(dtype).requires_grad_(False)
     module.load_state_dict(dict(part.tensors))
     frozen = FrozenRecurrent(module, part.config)
     return lambda values: frozen(values.reshape(-1, *values.shape[-2:])).view(*values.shape[:-1], -1)
 
 
+def items_function(items: Sequence[Item], dtype: torch.dtype) -> Function:
+    """The function of consecutive items, the first of which is no activation, on the last axis."""
+    first = items[0]
+    assert not isinstance(first, Transform)
+    layers = fold(items, first.config.n_in if isinstance(first, Layer) else len(first.weight))
+    frozen = FrozenLayers([make_layer(layer, dtype) for layer in layers])
+    return lambda values: frozen.forward(values.reshape(-1, values.shape[-1])).view(*values.shape[:-1], -1)
+
+
 @dataclass(frozen=True)
 class Chain:
     """The computation of a model, in order; readout and output function are as in a `ModelConfig`."""
 
-    front: tuple[Element, ...]  # of the values of each step
-    recurrent: RecurrentPart | None
+    front: tuple[Item, ...]  # of the values of each step
+    recurrent: RecurrentSubmodule | None
     readout: str  # also ``flatten_features``, steps innermost
-    head: tuple[Element, ...]  # after the readout
+    head: tuple[Item, ...]  # after the readout
     output_function: str | None
 
     @property
@@ -134,7 +119,7 @@ def make_layer(layer: Layer, dtype: torch.dtype) -> KANLayer:
     return module
 
 
-def fold(elements: Iterable[Element], n_values: int) -> list[Layer]:
+def fold(elements: Iterable[Item], n_values: int) -> list[Layer]:
     """Folds norms and activations into the layers that follow them; those at the end into an identity layer.
 
     The elements are in the order of the computation; the first of them has `n_values` inputs.

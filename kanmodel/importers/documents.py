@@ -30,11 +30,17 @@ MAX_JSON_BYTES = 1 << 28
 MAX_NAMES_BYTES = 1 << 20
 TABLES = (".csv", ".csv.gz", ".parquet")
 TOLERANCE = 1e-4  # of the check, in standard deviations of each output
-INPUTS = ("eval", "windows", "inputs", "x", "X")
-PREDICTIONS = ("predictions", "outputs", "y_pred", "preds", "forecasts")
-REFERENCE = ("reference", "reference_windows")
-REFERENCE_TARGETS = ("reference_targets", "reference_target")
-TARGETS = ("targets", "target", "eval_target", "eval_targets", "y")  # of the windows of the check
+ARRAYS = {
+    "inputs": ("eval", "windows", "inputs", "x", "X"),
+    "predictions": ("predictions", "outputs", "y_pred", "preds", "forecasts"),
+    "reference": ("reference", "reference_windows"),
+    "reference_targets": ("reference_targets", "reference_target"),
+    "targets": ("targets", "target", "eval_target", "eval_targets", "y"),  # of the windows of the check
+}  # names in a file of windows, the usual one first
+NEEDED = {
+    "inputs": "windows of the predictions, (n, lookback, n_features)",
+    "predictions": "the model's own forecasts for these windows, (n, n_outputs)",
+}
 
 # (file, columns) -> (n_rows, len(columns)), rows oldest first; the model core itself reads no tables
 TableReader = Callable[[Path, Sequence[str]], Array]
@@ -75,8 +81,7 @@ class _PlainLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         mapping = super().construct_mapping(node, deep=deep)
-        if len(mapping) != len(node.value):
-            raise _repeated(key.value for key, _ in node.value)
+        _refuse_repeated(len(mapping), [key.value for key, _ in node.value])
         return mapping
 
 
@@ -85,9 +90,11 @@ _PlainLoader.add_implicit_resolver(
 )
 
 
-def _repeated(keys: Iterable[object]) -> CheckpointError:
-    ((repeated, _),) = Counter(map(str, keys)).most_common(1)  # the first, if they are equal only as values
-    return CheckpointError(f"has the key {repeated[:80]!r} more than once")
+def _refuse_repeated(n_different: int, keys: Iterable[object]) -> None:
+    names = list(map(str, keys))
+    if len(names) != n_different:
+        ((repeated, _),) = Counter(names).most_common(1)  # the first, if they are equal only as values
+        raise CheckpointError(f"has the key {repeated[:80]!r} more than once")
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -102,10 +109,8 @@ def read_document(path: Path) -> dict[str, Any]:
 
 def _parse_json(text: str) -> Any:
     def unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        mapping = dict(pairs)
-        if len(mapping) != len(pairs):
-            raise _repeated(key for key, _ in pairs)
-        return mapping
+        _refuse_repeated(len(dict(pairs)), [key for key, _ in pairs])
+        return dict(pairs)
 
     try:
         return json.loads(text, object_pairs_hook=unrepeated)
@@ -116,16 +121,13 @@ def _parse_json(text: str) -> Any:
 def _parse_yaml(text: str) -> Any:
     try:
         return yaml.load(text, Loader=_PlainLoader)  # nosec B506 # a restricted SafeLoader
-    except yaml.constructor.ConstructorError as error:
-        if tag := re.search(r"'tag:yaml.org,2002:python/[^:']*:?([^']*)'", error.problem or ""):
+    except yaml.YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or "unreadable"
+        if tag := re.search(r"'tag:yaml.org,2002:python/[^:']*:?([^']*)'", problem):
             wanted = "give what is wanted of it in the manifest instead (base_activation, mult_arity, input_id)"
             what = f"holds the Python object {tag[1][:80]}, which needs code to be run"
             raise CheckpointError(f"{what}: {wanted}") from error
-        raise CheckpointError(f"is not yaml of plain values: {error.problem}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" in line {mark.line + 1}" if mark else ""
-        raise CheckpointError(f"is not yaml{place}: {getattr(error, 'problem', None) or 'unreadable'}") from error
+        raise CheckpointError(f"is not yaml{f' in line {mark.line + 1}' if mark else ''}: {problem}") from error
     except (RecursionError, ValueError, TypeError, OverflowError) as error:
         raise CheckpointError(f"is not yaml of plain values: {type(error).__name__}") from error
 
@@ -160,21 +162,27 @@ def read_array(folder: Path, name: str, columns: Sequence[str], read_table: Tabl
     return array
 
 
-def _read_npz(path: Path, key: str) -> Array:
+@contextmanager
+def _open_npz(path: Path) -> Iterator[tuple[zipfile.ZipFile, list[str]]]:
+    """An archive of arrays, with their names."""
     data = read_bounded(path, MAX_BYTES)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            names = [name.removesuffix(".npy") for name in archive.namelist()]
-            if key not in names:
-                raise CheckpointError(f"does not exist: {path.name} has {', '.join(names)[:200]}")
-            member = archive.getinfo(f"{key}.npy")
-            if member.file_size > MAX_BYTES:
-                raise CheckpointError(f"would unpack to {member.file_size} bytes, more than {MAX_BYTES}")
-            return _parse_npy(archive.read(member))
+            yield archive, [printable(name.removesuffix(".npy")) for name in archive.namelist()]
     except CheckpointError:
         raise
     except Exception as error:  # zipfile and zlib raise whatever a damaged archive leads to
-        raise CheckpointError(f"is not readable: {str(error)[:160]}") from error
+        raise CheckpointError(f"is not a readable .npz of NumPy: {printable(str(error))[:160]}") from error
+
+
+def _read_npz(path: Path, key: str) -> Array:
+    with _open_npz(path) as (archive, names):
+        if key not in names:
+            raise CheckpointError(f"does not exist: {path.name} has {', '.join(names)[:200]}")
+        member = archive.getinfo(f"{key}.npy")
+        if member.file_size > MAX_BYTES:
+            raise CheckpointError(f"would unpack to {member.file_size} bytes, more than {MAX_BYTES}")
+        return _parse_npy(archive.read(member))
 
 
 def _parse_npy(data: bytes) -> Array:
@@ -202,13 +210,11 @@ def _read_json(path: Path, pointer: str) -> Array:
         raise CheckpointError("has a JSON pointer that does not begin with /")
     for step in pointer.split("/")[1:]:
         step = step.replace("~1", "/").replace("~0", "~")
-        if isinstance(value, dict) and step in value:
-            value = value[step]
-        elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
-            value = value[int(step)]
-        else:
+        try:
+            value = value[int(step) if isinstance(value, list) and step.isdecimal() else step]
+        except (IndexError, KeyError, TypeError, ValueError):
             exists = ", ".join(value)[:200] if isinstance(value, dict) else f"a {type(value).__name__}"
-            raise CheckpointError(f"does not exist: at {step[:80]!r} there is {exists}")
+            raise CheckpointError(f"does not exist: at {step[:80]!r} there is {exists}") from None
     try:
         array = np.asarray(value)
     except ValueError as error:
@@ -223,29 +229,18 @@ def read_windows_file(path: Path) -> dict[str, Any]:
 
     Raises `CheckpointError` if it lacks windows or predictions, with the names that are accepted.
     """
-    with naming(path.name):
-        data = read_bounded(path, MAX_BYTES)
-        try:
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                names = [printable(name.removesuffix(".npy")) for name in archive.namelist()]
-        except Exception as error:  # zipfile raises whatever a damaged archive leads to
-            raise CheckpointError(f"is not a .npz of NumPy: {printable(str(error))[:160]}") from error
-
-    def find(wanted: Sequence[str]) -> str | None:
-        return next((name for name in wanted if name in names), None)
-
-    for wanted, meaning in (
-        (INPUTS, "windows of the predictions, (n, lookback, n_features)"),
-        (PREDICTIONS, "the model's own forecasts for these windows, (n, n_outputs)"),
-    ):
-        if find(wanted) is None:
-            lacks = f"lacks {wanted[0]}: {meaning} (or as {', '.join(wanted[1:])})"
-            raise CheckpointError(f"{path.name} {lacks}; it has {', '.join(names)[:200] or 'nothing'}")
-    at, inputs, reference = f"{path.resolve()}:", find(INPUTS), find(REFERENCE)
-    targets = find(REFERENCE_TARGETS if reference else TARGETS)
-    check = {"inputs": f"{at}{inputs}", "outputs": f"{at}{find(PREDICTIONS)}", "tolerance": TOLERANCE}
-    found: dict[str, Any] = {"reference": f"{at}{reference or inputs}", "check": check}
-    return found | ({"reference_targets": f"{at}{targets}"} if targets else {})
+    with naming(path.name), _open_npz(path) as (_, names):
+        found = {key: next((name for name in known if name in names), None) for key, known in ARRAYS.items()}
+        for key, meaning in NEEDED.items():
+            if found[key] is None:
+                wanted, *others = ARRAYS[key]
+                has = ", ".join(names)[:200] or "nothing"
+                raise CheckpointError(f"lacks {wanted}: {meaning} (or as {', '.join(others)}); it has {has}")
+    at = {key: f"{path.resolve()}:{name}" for key, name in found.items() if name}
+    targets = at.get("reference_targets" if "reference" in at else "targets")
+    check = {"inputs": at["inputs"], "outputs": at["predictions"], "tolerance": TOLERANCE}
+    keys: dict[str, Any] = {"reference": at.get("reference", at["inputs"]), "check": check}
+    return keys | ({"reference_targets": targets} if targets else {})
 
 
 def read_names(path: Path) -> list[Any]:
@@ -255,11 +250,7 @@ def read_names(path: Path) -> list[Any]:
     """
     with naming(path.name):
         lines = map(str.strip, read_bounded(path, MAX_NAMES_BYTES).decode("utf-8").splitlines())
-        columns: list[Any] = []
-        for line in lines:
-            if line and not line.startswith("#"):
-                name, comma, unit = line.partition(",")
-                columns.append({"name": name.strip(), "unit": unit.strip() or None} if comma else line)
+        columns = [line.partition(",") for line in lines if line and not line.startswith("#")]
         if not columns:
             raise CheckpointError("has no name: write one per line")
-    return columns
+    return [{"name": name.strip(), "unit": unit.strip() or None} if comma else name for name, comma, unit in columns]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kanmodel.importers import assembly
-from kanmodel.importers.parts import Item, Layer, Norm, RecurrentPart
+from kanmodel.importers.parts import Item, Layer, Norm, RecurrentSubmodule
 from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, RecurrentConfig, Transform
 from kanmodel.network.functions import ACTIVATIONS
@@ -91,7 +91,7 @@ class Drawing:
             layers = enumerate(weights for _, weights in parts)
             tensors = {name.replace("_l0", f"_l{at}"): weight for at, of in layers for name, weight in of.items()}
             config = replace(parts[0][0], num_layers=len(parts))
-            recurrent = RecurrentPart("", "torch", n_in, config.n_units, frozenset(), config, tensors, "")
+            recurrent = RecurrentSubmodule("", "torch", n_in, config.n_units, frozenset(), config, tensors, "")
         return assembly.Chain(tuple(front), recurrent, readout, tuple(head), function)
 
     def item(self, number: int) -> Item | None:

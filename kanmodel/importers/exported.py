@@ -2,25 +2,25 @@
 
 The file is a zip archive: ``models/model.json`` lists the operations in the order of their computation, and
 ``data/weights`` and ``data/constants`` have the values of the tensors. No code of the file is run. Its operations are
-looked up in a fixed set of names, that of the rules of tracing and of what torch makes of these; the shapes of all
-values are computed before the first of them is.
+looked up in a fixed set of names, and the shapes of all values are computed before the first of them is.
 
 Export takes modules apart, but notes the module of every operation. So the recurrent calls, and the operations of each
-KAN, Linear or norm layer, become modules again, at the places where they were: the tracer takes them for leaves.
+layer that is known, become modules again at their places, and a program is traced as a live module is.
 """
 
 from __future__ import annotations
 
 import json
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from kanmodel.checkpoint import MAX_BYTES
 from kanmodel.errors import CheckpointError, quote
@@ -28,7 +28,7 @@ from kanmodel.importers.archives import STORAGE_DTYPES, ZIP_START, Storage, open
 from kanmodel.importers.documents import naming, read_bounded
 from kanmodel.importers.layers import find_parts
 from kanmodel.importers.parts import Metadata
-from kanmodel.importers.rules import RULES
+from kanmodel.importers.rules import COMPOSITES, RULES
 from kanmodel.importers.source import Source, open_source, read_source, read_tensors
 
 MODEL, WEIGHTS, CONSTANTS = "models/model.json", "data/weights/", "data/constants/"
@@ -41,111 +41,27 @@ DTYPES = dict(enumerate(("Byte", "Char", "Short", "Int", "Long", "Half", "Float"
 SIZES = {f"_operator.{name}": getattr(operator, name) for name in ("add", "sub", "mul", "floordiv", "mod", "neg")}
 SIZES |= {f"_operator.{name}": getattr(operator, name) for name in ("eq", "ne", "le", "lt", "ge", "gt")}
 ASSERTIONS = {"_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_constrain_range_for_size"}
-CELLS = {"lstm_cell": nn.LSTMCell, "gru_cell": nn.GRUCell, "rnn_tanh_cell": nn.RNNCell}
-RECURRENT: dict[str, type[nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn_tanh": nn.RNN}
-ALLOWED = {
-    *RULES,
-    *(
-        "alias",
-        "chunk",
-        "detach",
-        "expand",
-        "expand_as",
-        "flatten",
-        "movedim",
-        "narrow",
-        "numpy_T",
-        "permute",
-        "select",
-    ),
-    *("reshape", "slice", "split", "split_with_sizes", "squeeze", "swapaxes", "t", "transpose", "unbind", "unflatten"),
-    *("unfold", "unsqueeze", "view", "view_as", "T", "mT", "diagonal", "tensor_split", "reshape_as", "ravel"),
-    *("arange", "empty_like", "eye", "full", "full_like", "linspace", "new_full", "new_ones", "new_zeros", "ones"),
-    *(
-        "ones_like",
-        "scalar_tensor",
-        "zeros",
-        "zeros_like",
-        "sym_size",
-        "contiguous",
-        "to",
-        "type_as",
-        "lift_fresh_copy",
-    ),
-    *(
-        "_weight_norm",
-        "_weight_norm_interface",
-        "adaptive_avg_pool1d",
-        "adaptive_max_pool1d",
-        "avg_pool1d",
-        "batch_norm",
-    ),
-    *(
-        "bilinear",
-        "celu",
-        "conv1d",
-        "conv2d",
-        "conv_transpose1d",
-        "dot",
-        "dropout",
-        "einsum",
-        "group_norm",
-        "gru",
-        "lstm",
-    ),
-    *("feature_dropout", "hardshrink", "hardtanh", "inner", "instance_norm", "layer_norm", "linear", "log_sigmoid"),
-    *("log_softmax", "logsumexp", "lerp", "matmul", "matrix_power", "max_pool1d", "cdist", "outer", "pad", "prelu"),
-    *(
-        "relu6",
-        "repeat_interleave",
-        "rms_norm",
-        "rnn_relu",
-        "rnn_tanh",
-        "rrelu",
-        "scaled_dot_product_attention",
-        "selu",
-    ),
-    *(
-        "softmax",
-        "softmin",
-        "softshrink",
-        "softsign",
-        "subtract",
-        "multiply",
-        "divide",
-        "negative",
-        "tile",
-        "true_divide",
-    ),
-    *(
-        "upsample_nearest1d",
-        "upsample_nearest2d",
-        "hstack",
-        "vstack",
-        "concat",
-        "concatenate",
-        "isnan",
-        "isinf",
-        "triu",
-    ),
-    *("tril", "trace", "acos", "asin", "cosh", "sinh", "tan", "minimum", "maximum", "floor", "ceil", "topk", *CELLS),
-    *(
-        "argsort",
-        "gather",
-        "take_along_dim",
-        "select_scatter",
-        "diff",
-        "square",
-        "std_mean",
-        "var_mean",
-        "conj",
-        "real",
-    ),
-    *("bitwise_not", "logical_xor", "eq", "ne", "any", "all", "meshgrid", "broadcast_to", "norm", "addmv", "addbmm"),
-}  # operations that a program may call, besides those in place of the same name
+RECURRENT: dict[str, Any] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn_tanh": nn.RNN}
+CELLS: dict[str, Any] = {"lstm_cell": nn.LSTMCell, "gru_cell": nn.GRUCell, "rnn_tanh_cell": nn.RNNCell}
+# Operations that a program may call; what torch makes of them decides whether they are in a graph.
+FURTHER = """
+    alias chunk detach expand expand_as flatten movedim narrow numpy_T permute select reshape slice split
+    split_with_sizes squeeze swapaxes t transpose unbind unflatten unfold unsqueeze view view_as T mT diagonal
+    tensor_split reshape_as ravel arange empty_like eye full full_like linspace new_full new_ones new_zeros ones
+    ones_like scalar_tensor zeros zeros_like sym_size contiguous to type_as lift_fresh_copy _weight_norm
+    _weight_norm_interface adaptive_avg_pool1d adaptive_max_pool1d avg_pool1d batch_norm bilinear celu conv1d conv2d
+    conv_transpose1d dropout einsum group_norm gru lstm feature_dropout hardshrink inner instance_norm layer_norm
+    linear log_sigmoid log_softmax logsumexp matmul matrix_power max_pool1d cdist outer pad prelu relu6
+    repeat_interleave rms_norm rnn_relu rnn_tanh rrelu scaled_dot_product_attention selu softmax softmin softshrink
+    softsign subtract multiply divide negative tile true_divide upsample_nearest1d upsample_nearest2d hstack vstack
+    concat concatenate isnan isinf triu tril trace acos asin cosh tan floor ceil argsort take_along_dim diff conj real
+    logical_xor eq ne any all meshgrid broadcast_to norm addmv addbmm
+"""
+ALLOWED = {*RULES, *COMPOSITES, *CELLS, *FURTHER.split()}
 
 
-class Name(NamedTuple):
+@dataclass(frozen=True)
+class Name:
     """A reference to a value of a program."""
 
     name: str
@@ -170,16 +86,16 @@ class Step:
     @property
     def read(self) -> set[str]:
         """The names of the values that it reads."""
-        return {each.name for each in _leaves((self.args, tuple(self.kwargs.values()))) if isinstance(each, Name)}
+        return {each.name for each in tree_leaves((self.args, tuple(self.kwargs.values()))) if isinstance(each, Name)}
 
     @property
     def written(self) -> set[str]:
         """The names of its results."""
-        return set(_leaves(self.outputs))
+        return {*tree_leaves(self.outputs)}
 
     def run(self, values: dict[str, Any]) -> None:
         """Computes its results from those of the steps before."""
-        args, kwargs = _resolve(self.args, values), {name: _resolve(arg, values) for name, arg in self.kwargs.items()}
+        args, kwargs = _resolve((self.args, self.kwargs), values)
         if "device" in kwargs:
             kwargs["device"] = values[""].device
         found = self.function(*args, **kwargs)
@@ -194,49 +110,40 @@ class Step:
             values.update(zip(names, result, strict=True) if isinstance(names, list) else [(names, result)])
 
 
-def _leaves(value: Any) -> Iterator[Any]:
-    if isinstance(value, (tuple, list)) and not isinstance(value, Name):
-        for each in value:
-            yield from _leaves(each)
-    else:
-        yield value
-
-
 def _resolve(value: Any, values: Mapping[str, Any]) -> Any:
-    if isinstance(value, Name):
-        return values[value.name]
-    if isinstance(value, (tuple, list)):
-        return (
-            [_resolve(each, values) for each in value]
-            if isinstance(value, list)
-            else tuple(_resolve(each, values) for each in value)
-        )
-    return value
+    return tree_map_only(Name, lambda each: values[each.name], value)
 
 
-class Part(nn.Module):
-    """The steps of one layer: a function of one value, of any number of rows."""
+@dataclass(frozen=True)
+class Call:
+    """Consecutive steps that are the call of one layer: a function of one value."""
+
+    steps: Sequence[Step]
+    entering: str
+    leaving: str
+
+
+class LayerOfSteps(nn.Module):
+    """A layer that computes the steps of its current call, for any number of rows."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self.by_call: dict[str, tuple[Sequence[Step], str, str]] = {}  # steps, names of the input and the output
-        self._constants, self._call, self._sizes, self._n_rows = tensors, "", dict[str, int](), 1
+        self._tensors, self._call, self._sizes, self._n_rows = tensors, Call((), "", ""), dict[str, int](), 1
 
-    def enter(self, call: str, values: Mapping[str, Any]) -> None:
-        """Chooses one of its calls, whose sizes are those of a program's values."""
-        self._call, self._n_rows = call, len(values[self.by_call[call][1]])
+    def enter(self, call: Call, values: Mapping[str, Any]) -> None:
+        """Chooses a call, whose sizes are those of a program's values."""
+        self._call, self._n_rows = call, len(values[call.entering])
         self._sizes = {name: value for name, value in values.items() if isinstance(value, int)}
 
     def forward(self, x: Tensor) -> Tensor:
         """Values of some rows, whose number the sizes of the program grow with, or of several times as many."""
-        steps, entering, leaving = self.by_call[self._call]
         if not self._sizes and len(x) != self._n_rows:  # it was exported for this number of rows alone
             return torch.cat([self(rows) for rows in torch.split(x, self._n_rows)])
         sizes = {name: size * len(x) // self._n_rows for name, size in self._sizes.items()}
-        values: dict[str, Any] = {**self._constants, **sizes, entering: x, "": x}
-        for step in steps:
+        values: dict[str, Any] = {**self._tensors, **sizes, self._call.entering: x, "": x}
+        for step in self._call.steps:
             step.run(values)
-        found: Tensor = values[leaving]
+        found: Tensor = values[self._call.leaving]
         return found
 
 
@@ -264,10 +171,14 @@ class Program(nn.Module):
         super().__init__()
         self._steps, self._tensors, self._entering, self._leaving = steps, dict(tensors), entering, leaving
         self._batch, self._at_once = batch, batch or 1
-        self._parts: dict[int, tuple[str, str, int]] = {}  # by first step: place, call, the step after it
         self._recurrent: dict[int, str] = {}  # places by step
-        self._find_recurrent(places)
-        self._find_parts(places)
+        self._calls: dict[int, tuple[str, Call]] = {}  # places and calls of layers by their first step
+        for number, step in enumerate(steps):
+            if step.op in RECURRENT or step.op in CELLS:
+                with suppress(RuntimeError, ValueError, TypeError):
+                    self._add_recurrent(number, step, places)
+        with suppress(CheckpointError):
+            self._add_layers(places)
         for name, place in places.items():
             path, _, own = place.rpartition(".")
             owner = self._module_at(path)
@@ -280,7 +191,8 @@ class Program(nn.Module):
         Raises `CheckpointError` if the windows do not fit, or the values are too many.
         """
         n = self._batch or 2
-        window = torch.empty(n, *shape, dtype=self._dtype, device="meta")
+        dtype = next((t.dtype for t in self._tensors.values() if t.is_floating_point()), torch.float32)
+        window = torch.empty(n, *shape, dtype=dtype, device="meta")
         values: dict[str, Any] = {name: tensor.to("meta") for name, tensor in self._tensors.items()}
         values |= {self._entering: window, "": window}
         total = 0
@@ -297,10 +209,6 @@ class Program(nn.Module):
             raise CheckpointError("has an output that is no tensor")
         self._at_once = self._batch or max(1, MAX_VALUES * n // max(total, 1))
 
-    @property
-    def _dtype(self) -> torch.dtype:
-        return next((t.dtype for t in self._tensors.values() if t.is_floating_point()), torch.float32)
-
     def forward(self, windows: Tensor) -> Tensor:
         """Forecasts, for as many windows at once as it was exported for, or as memory allows."""
         if len(windows) > self._at_once:
@@ -309,24 +217,16 @@ class Program(nn.Module):
         number = 0
         while number < len(self._steps):
             step = self._steps[number]
-            if number in self._parts:
-                place, call, number = self._parts[number]
-                part = self.get_submodule(place)
-                assert isinstance(part, Part)
-                part.enter(call, values)
-                _, entering, leaving = part.by_call[call]
-                values[leaving] = part(values[entering])
-                continue
-            if number in self._recurrent:
+            if number in self._calls:
+                place, call = self._calls[number]
+                layer: Any = self.get_submodule(place)
+                layer.enter(call, values)
+                values[call.leaving] = layer(values[call.entering])
+                number += len(call.steps) - 1
+            elif number in self._recurrent:
                 x, states, *_ = _resolve(step.args, values)
-                is_lstm = step.op.startswith("lstm")
-                out = self.get_submodule(self._recurrent[number])(x, tuple(states) if is_lstm else states)
-                step.keep(
-                    tuple(each for of in out for each in (of if isinstance(of, tuple) else (of,)))
-                    if isinstance(out, tuple)
-                    else out,
-                    values,
-                )
+                out = self.get_submodule(self._recurrent[number])(x, tuple(states) if "lstm" in step.op else states)
+                step.keep(tuple(tree_leaves(out)) if isinstance(out, tuple) else out, values)
             else:
                 step.run(values)
             number += 1
@@ -334,85 +234,57 @@ class Program(nn.Module):
         return found
 
     def _module_at(self, path: str, module: nn.Module | None = None) -> nn.Module:
-        """The module at a dotted path, which is made if there is none."""
+        """The module at a dotted path; if there is none, the given or an empty one is put there."""
         owner: nn.Module = self
         names = path.split(".") if path else []
-        for number, name in enumerate(names):
+        for left, name in enumerate(names, start=1 - len(names)):
             if name not in owner._modules:
-                is_last = module is not None and number == len(names) - 1
-                owner.add_module(name, module if is_last else nn.Module())
-            owner = owner._modules[name]  # type: ignore[assignment]
+                owner.add_module(name, nn.Module() if left or module is None else module)
+            owner = owner.get_submodule(name)
         return owner
 
-    def _find_recurrent(self, places: Mapping[str, str]) -> None:
-        """Makes the modules of recurrent calls whose weights are those of one."""
-        for number, step in enumerate(self._steps):
-            kinds: dict[str, Any] = {**RECURRENT, **CELLS}
-            if step.op not in kinds or len(step.args) < 3:
-                continue
-            given = [each.name for each in _leaves(step.args[2:]) if isinstance(each, Name)]
-            keys = [places.get(name, "") for name in given]
-            path = keys[0].rpartition(".")[0] if keys else ""
-            if not path or not all(name in self._tensors for name in given):
-                continue
-            own = {key.removeprefix(f"{path}."): self._tensors[name] for name, key in zip(given, keys, strict=True)}
-            options: dict[str, Any] = {"bias": len(own) > 2}
-            if step.op in RECURRENT:
-                if len(step.args) != 9:
-                    continue
-                bias, layers, _, _, two_ways, batch_first = step.args[3:]
-                options = {"bias": bias, "num_layers": layers, "bidirectional": two_ways, "batch_first": batch_first}
-            first, second = (
-                next((own[key] for key in own if key.startswith(name)), None) for name in ("weight_ih", "weight_hh")
-            )
-            if first is None or second is None or any(tensor.ndim > 2 for tensor in (first, second)):
-                continue
-            if options.get("num_layers", 1) > MAX_STEPS or min(first.ndim, second.ndim) < 2:
-                continue
+    def _add_recurrent(self, number: int, step: Step, places: Mapping[str, str]) -> None:
+        """Adds the module of a recurrent call, if its weights are those of one; else raises what torch does."""
+        given = [each.name for each in tree_leaves(step.args[2:]) if isinstance(each, Name)]
+        keys = [places.get(name, "") for name in given]
+        path = keys[0].rpartition(".")[0] if keys else ""
+        own = {key.removeprefix(f"{path}."): self._tensors[name] for name, key in zip(given, keys, strict=True) if key}
+        first, second = (
+            next((tensor for key, tensor in own.items() if key.startswith(name)), torch.empty(0))
+            for name in ("weight_ih", "weight_hh")
+        )
+        options: dict[str, Any] = {"bias": len(own) > 2}
+        if step.op in RECURRENT:
+            bias, layers, _, _, two_ways, batch_first = step.args[3:]
+            options = {"bias": bias, "num_layers": layers, "bidirectional": two_ways, "batch_first": batch_first}
+        if path and first.ndim == second.ndim == 2 and options.get("num_layers", 1) <= len(own) == len(keys):
             with torch.device("meta"):
-                module = kinds[step.op](first.shape[1], second.shape[1], **options)
-            if {name: tensor.shape for name, tensor in module.state_dict().items()} != {
-                name: tensor.shape for name, tensor in own.items()
-            }:
-                continue
-            for name, tensor in own.items():
-                setattr(module, name, nn.Parameter(tensor, requires_grad=False))
-            self._module_at(path, module)
-            if isinstance(self.get_submodule(path), kinds[step.op]):
+                module = (RECURRENT | CELLS)[step.op](first.shape[1], second.shape[1], **options)
+            module.load_state_dict(own, assign=True)
+            module.requires_grad_(False)
+            if isinstance(self._module_at(path, module), type(module)):
                 self._recurrent[number] = path
 
-    def _find_parts(self, places: Mapping[str, str]) -> None:
-        """Makes a module of the steps of each layer that is known, where these are a function of one value."""
-        found: list[str] = []
-        with suppress(CheckpointError):
-            state = {place: self._tensors[name] for name, place in places.items()}
-            found = [part.place for part in find_parts(state, Metadata())[0] if part.place]
-        readers: dict[str, list[int]] = {}
-        for number, step in enumerate(self._steps):
-            for name in step.read:
-                readers.setdefault(name, []).append(number)
-        for place in found:
-            calls: dict[str, list[int]] = {}
+    def _add_layers(self, places: Mapping[str, str]) -> None:
+        """Adds the layers that are known by their weights, where their steps are a function of one value."""
+        parts, _ = find_parts({place: self._tensors[name] for name, place in places.items()}, Metadata())
+        last_reader = {name: number for number, step in enumerate(self._steps) for name in step.read}
+        sizes = {name for step in self._steps if step.op in ("sym_size", *SIZES) for name in step.written}
+        for place in (part.place for part in parts if part.place):
+            by_call: dict[str, list[int]] = {}
             for number, step in enumerate(self._steps):
                 for call in (call for call, path in step.stack if path == place):
-                    calls.setdefault(call, []).append(number)
-            for call, numbers in calls.items():
+                    by_call.setdefault(call, []).append(number)
+            for numbers in by_call.values():
                 first, last = numbers[0], numbers[-1]
                 steps = self._steps[first : last + 1]
-                inner = {name for step in steps for name in step.written}
-                read = {name for step in steps for name in step.read} - inner - self._tensors.keys()
-                tensors = [name for name in read if name not in self._sizes]
-                left = [n for n in inner if n == self._leaving or any(at > last for at in readers.get(n, ()))]
-                apart = len(numbers) == last - first + 1 and not any(n in self._recurrent for n in numbers)
-                module = self._module_at(place, Part(self._tensors))
-                if apart and isinstance(module, Part) and len(tensors) == len(left) == 1:
-                    module.by_call[call] = steps, tensors[0], left[0]
-                    self._parts[first] = place, call, last + 1
-
-    @property
-    def _sizes(self) -> set[str]:
-        """The names of the sizes among the values."""
-        return {name for step in self._steps if step.op == "sym_size" or step.op in SIZES for name in step.written}
+                written = {name for step in steps for name in step.written}
+                entering = {name for step in steps for name in step.read} - written - self._tensors.keys() - sizes
+                leaving = {n for n in written if n == self._leaving or last_reader.get(n, -1) > last}
+                is_apart = len(numbers) == len(steps) and self._recurrent.keys().isdisjoint(numbers)
+                module = self._module_at(place, LayerOfSteps(self._tensors))
+                if is_apart and isinstance(module, LayerOfSteps) and len(entering) == len(leaving) == 1:
+                    self._calls[first] = place, Call(steps, *entering, *leaving)
 
 
 def is_program(data: bytes) -> bool:
@@ -441,9 +313,8 @@ def read_program(data: bytes) -> tuple[Program, dict[str, Tensor]]:
     archive, names = open_zip(data)
     models = [name for name in names if name.endswith(f"/{MODEL}")]
     if len(models) != 1:
-        raise CheckpointError(
-            "has no program, or several, in the form of torch.export.save since torch 2.9: export again"
-        )
+        problem = "has no program, or several, in the form of torch.export.save since torch 2.9: export again"
+        raise CheckpointError(problem)
     folder = models[0].removesuffix(MODEL)
     try:
         if (size := archive.getinfo(models[0]).file_size) > MAX_DOCUMENT_BYTES:
@@ -463,21 +334,17 @@ def read_program(data: bytes) -> tuple[Program, dict[str, Tensor]]:
         if len(windows) != 1:
             given = f"takes {', '.join(windows) or 'no tensor'}, but is given windows alone"
             raise CheckpointError(f"{given}: export a module of one input, which makes these of a window's columns")
-        sizes = graph["tensor_values"][windows[0]]["sizes"]
-        batch = sizes[0].get("as_int")
+        batch = graph["tensor_values"][windows[0]]["sizes"][0].get("as_int")
         if batch not in (None, 1):
+            dynamic = 'dynamic_shapes=({0: torch.export.Dim("batch")},)'
             raise CheckpointError(
-                f"was exported for {batch} windows exactly: export it with one window, or with "
-                'dynamic_shapes=({0: torch.export.Dim("batch")},)'
+                f"was exported for {batch} windows exactly: export it with one window, or with {dynamic}"
             )
         steps = [_read_step(step, number) for number, step in enumerate(graph["nodes"])]
         _check_order(steps, {*tensors, *windows})
-        outputs = [
-            each["user_output"]["arg"]["as_tensor"]["name"]
-            for each in signature["output_specs"]
-            if "user_output" in each
-        ]
-        program = Program([s for s in steps if s.op not in ASSERTIONS], tensors, places, windows[0], outputs[0], batch)
+        outputs = [each["user_output"] for each in signature["output_specs"] if "user_output" in each]
+        leaving = outputs[0]["arg"]["as_tensor"]["name"]
+        program = Program([s for s in steps if s.op not in ASSERTIONS], tensors, places, windows[0], leaving, batch)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
         reason = f"{type(error).__name__}: {str(error)[:80]}"
         raise CheckpointError(f"is damaged: its program is none that torch.export.save writes ({reason})") from error
@@ -491,11 +358,10 @@ def _read_tensor(key: str, entry: Mapping[str, Any], member: memoryview) -> Tens
             raise CheckpointError(f"has at {key[:80]} an object that is no tensor")
         return found
     meta = entry["tensor_meta"]
-    kind = DTYPES.get(meta["dtype"])
-    if kind is None:
+    if meta["dtype"] not in DTYPES:
         raise CheckpointError(f"has tensor {key[:80]} of a type that is neither of floats nor of integers")
+    dtype = STORAGE_DTYPES[DTYPES[meta["dtype"]]]
     shape, stride = (tuple(size["as_int"] for size in meta[name]) for name in ("sizes", "strides"))
-    dtype = STORAGE_DTYPES[kind]
     return Storage(dtype, member).view(dtype, meta["storage_offset"]["as_int"], shape, stride).clone()
 
 
@@ -522,29 +388,25 @@ def _read_inputs(
 
 def _read_step(document: Mapping[str, Any], number: int) -> Step:
     target, arguments = document["target"], document["inputs"]
-    kwargs: dict[str, Any] = {}
     op, _, overload = str(target).removeprefix("torch.ops.aten.").partition(".")
+    is_aten, kwargs = str(target).startswith("torch.ops.aten."), dict[str, Any]()
+    if is_aten and op in ASSERTIONS:
+        return Step(op, print, (), {}, (), ())
     if target in SIZES:
         op, function = target, SIZES[target]
         args = [_read_argument(each["arg"]) for each in arguments]
-    else:
-        known = target.startswith("torch.ops.aten.") and (op in ALLOWED or op.removesuffix("_") in ALLOWED)
-        if op in ASSERTIONS and target.startswith("torch.ops.aten."):
-            return Step(op, print, (), {}, (), ())
-        if not known or not overload.isidentifier():
-            raise CheckpointError(
-                f"calls {quote(target)} at step {number}, which is no operation of a graph (from_torch may know it)"
-            )
+    elif is_aten and (op in ALLOWED or op.removesuffix("_") in ALLOWED) and overload.isidentifier():
         function = getattr(getattr(torch.ops.aten, op), overload)
         args, kwargs = _read_arguments(function._schema.arguments, arguments)
         if target == "torch.ops.aten.view.default":
             op, function = "reshape", torch.ops.aten.reshape.default  # of any strides
+    else:
+        unknown = "which is no operation of a graph (from_torch may know it)"
+        raise CheckpointError(f"calls {quote(target)} at step {number}, {unknown}")
     outputs = tuple(_read_output(each) for each in document["outputs"])
-    stack = []
-    for entry in filter(None, document.get("metadata", {}).get("nn_module_stack", "").split(";")):
-        call, place, *_ = entry.split(",")
-        stack.append((call, place))
-    return Step(op, function, tuple(args), kwargs, outputs, tuple(stack))
+    entries = filter(None, document.get("metadata", {}).get("nn_module_stack", "").split(";"))
+    stack = tuple((call, place) for call, place, *_ in (entry.split(",") for entry in entries))
+    return Step(op, function, tuple(args), kwargs, outputs, stack)
 
 
 def _read_arguments(schema: Sequence[Any], arguments: Sequence[Mapping[str, Any]]) -> tuple[list[Any], dict[str, Any]]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
-from inspect import signature
+from inspect import Parameter, signature
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from kanmodel.arrays import Array
 from kanmodel.errors import CheckpointError, ConfigError, UnreadableModelError, checked
 from kanmodel.forecaster import Forecaster, Provenance, Reference
 from kanmodel.importers import assembly, samples
+from kanmodel.importers.leaves import replace_calls
 from kanmodel.importers.pickles import GlobalName
 from kanmodel.importers.source import BOOKKEEPING, MAX_DEPTH, N_ENTERING, Module
 from kanmodel.importers.tracing import GraphTracer, pick_output
@@ -29,6 +30,7 @@ from kanmodel.network.chain import Network
 from kanmodel.network.config import Groups, ModelConfig
 from kanmodel.tables.columns import Scaling
 from kanmodel.tables.statistics.choose import choose_evenly
+from kanmodel.tables.windows import read_numbers
 
 TOLERANCE = 1e-5  # of the spread of the forecasts
 BATCH = 1024  # windows per forward pass
@@ -60,9 +62,9 @@ def from_torch(
     Windows, targets and everything that the model will say are in original units. With a `scaling` the module is given
     (windows - mean) / std, and its outputs are multiplied by target_std and target_mean is added.
 
-    What is explained is the module's own function. The core of a forecasting library is often less than the library's
-    forecast: neuralforecast's `scaler_type` scales each window before the module and its forecast after it. Give the
-    library's forecasts as `predictions`, and such a module is refused.
+    What is explained is the module's own function, which may be less than a library's forecast: neuralforecast's
+    `scaler_type` scales each window before the module and its forecast after it. Give the library's forecasts as
+    `predictions`, and such a module is refused.
 
     Parameters and buffers that no operation of a forward pass reads, such as quantiles of a loss or metrics, are left
     out. The provenance lists them.
@@ -94,8 +96,8 @@ def from_torch(
         CheckpointError: the arrays do not fit each other, a name is unknown, or an integer feature has fractions.
     """
     stated = samples.state_call(features, outputs, scaling, horizon, groups, integer, fixed, ahead)
-    x = samples.as_array(windows, "windows")
-    reads_rows, lookback = x.ndim == 2, x.shape[1] if x.ndim == 3 else 1
+    x = read_numbers(windows, "windows")
+    asked, lookback = Asked(net, output, reads_rows=x.ndim == 2), x.shape[1] if x.ndim == 3 else 1
     x = samples.shape_windows(x, lookback, len(stated.features), "windows")
     if not np.isfinite(x).all():
         raise CheckpointError("windows must be finite, but some values are not")
@@ -103,13 +105,12 @@ def from_torch(
     _refuse_scaled(x, of_features)
     samples.refuse_fractions(x, stated.features, "windows")
     scaled = of_features.features_to_model(x).numpy()
-    read = scaled[:, 0] if reads_rows else scaled
     with unchanged(net):
-        expected, name = forecast(net, read, output), "the forecasts of the module"
+        expected, name = asked.forecast(scaled), "the forecasts of the module"
         shapes = samples.make_shapes(stated, lookback, expected, name)
 
         def shape(values: Any, name: str) -> Array:
-            return samples.shape_outputs(samples.as_array(values, name), len(x), shapes.outputs, name, shapes.horizon)
+            return samples.shape_outputs(read_numbers(values, name), len(x), shapes.outputs, name, shapes.horizon)
 
         known = samples.Samples(shapes, scaled, None, scaled, shape(expected, name), TOLERANCE)
         if predictions is not None:
@@ -117,13 +118,13 @@ def from_torch(
             own = known.from_model(torch.from_numpy(expected), "original")
             found = samples.Bounds.of(given, TOLERANCE).compare(given, own)
             if not found.matches:
-                _refuse_mixed(net, read, expected, output)  # which would say more
+                _refuse_mixed(asked, scaled, expected)  # which would say more
                 raise UnreadableModelError(
                     f"the module forecasts {found.computed:.7g} for output {shapes.outputs[found.output]} at window "
                     f"{found.window}, where predictions has {found.expected:.7g}: its library does more than the "
                     "module, such as scaling each window, or the scaling is another"
                 )
-    network, tracer, found = read_network(net, scaled, shapes, expected, reads_rows=reads_rows, output=output)
+    network, tracer, found = read_network(asked, scaled, shapes, expected)
     kept = choose_evenly(len(x), samples.N_REFERENCE)
     true = None if targets is None else shape(targets, "targets")[kept]
     provenance = replace(
@@ -137,34 +138,75 @@ def from_torch(
     return Forecaster(network, reference, {}, provenance)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A module that is asked for forecasts, in evaluation mode."""
+
+    net: nn.Module
+    output: str | int | None = None  # see `from_torch`
+    reads_rows: bool = False  # whether it is given (n, n_features), at a lookback of 1
+
+    def forecast(self, windows: Array, around: str = "") -> Array:
+        """Outputs for windows (n, lookback, n_features), (n, n_outputs); `around` describes them in errors.
+
+        Raises `UnreadableModelError` if there is no forecast for each window, or it is not deterministic.
+        """
+        batches = [windows[start : start + BATCH] for start in range(0, len(windows), BATCH)]
+        outputs = [self.call(batch, around) for batch in batches]
+        again = self.call(batches[0], around)
+        if not torch.equal(torch.nan_to_num(again), torch.nan_to_num(outputs[0])):
+            raise UnreadableModelError("the module does not give the same forecasts twice for the same windows")
+        found: Array = torch.cat(outputs).numpy()
+        if not np.isfinite(found).all():
+            problem = f"the module gives a forecast that is not finite for one of the {around}windows"
+            raise UnreadableModelError(problem)
+        return found
+
+    def call(self, windows: Array, around: str = "") -> Tensor:
+        """The outputs of one forward pass."""
+        given = self.as_read(windows)
+        try:
+            returned = self.net.eval()(given)
+        except Exception as error:  # whatever the user's code raises
+            reason = (str(error).strip() or repr(error)).splitlines()[0]
+            rows = ". If it reads rows, give windows as (n, n_features)" if given.shape[1:-1] == (1,) else ""
+            raise UnreadableModelError(
+                _more_inputs(self.net)
+                or f"the module does not take {around}windows of shape {list(given.shape)}: {reason}{rows}"
+            ) from error
+        out = pick_output(returned, self.output)
+        if not isinstance(out, Tensor) or out.ndim == 0 or len(out) != len(windows):
+            shape = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
+            raise UnreadableModelError(f"the module gives {shape} for {len(windows)} windows, not a forecast for each")
+        return out.detach().cpu().double().reshape(len(windows), -1)
+
+    def as_read(self, windows: Array) -> Tensor:
+        """Windows as a tensor in the shape, of the type and on the device that the module reads."""
+        given = torch.from_numpy(windows[:, 0] if self.reads_rows else windows)
+        tensors = (t.real if t.is_complex() else t for t in (*self.net.parameters(), *self.net.buffers()))
+        like = next((tensor for tensor in tensors if tensor.is_floating_point()), given)
+        return given.to(like.device, like.dtype)
+
+
 def read_network(
-    net: nn.Module,
-    windows: Array,
-    shapes: ModelConfig,
-    expected: Array,
-    *,
-    reads_rows: bool = False,
-    output: str | int | None = None,
+    asked: Asked, windows: Array, shapes: ModelConfig, expected: Array
 ) -> tuple[Network, GraphTracer, samples.Comparison]:
     """The network of a module, the tracer that drew it, and how far it is from the module's forecasts.
 
     Args:
-        net: is unchanged afterwards.
+        asked: its module is unchanged afterwards.
         windows: as the module reads them, (n, lookback, n_features).
         shapes: features, targets, lookback and horizon.
         expected: the module's forecasts for them, (n, n_outputs).
-        reads_rows: whether it is given (n, n_features), at a lookback of 1.
-        output: see `from_torch`.
 
     Raises `UnreadableModelError` if a forecast for these windows, or for others around them, is another.
     """
-    read = windows[:, 0] if reads_rows else windows
-    with unchanged(net):
-        tree = read_live(net, count_entering(net, read))
-        _refuse_mixed(net, read, expected, output)
-        network, tracer = _read_network(net, read, tree, shapes, output)
+    with unchanged(asked.net):
+        tree = read_live(asked.net, count_entering(asked, windows))
+        _refuse_mixed(asked, windows, expected)
+        network, tracer = _trace(asked, windows, tree, shapes)
         perturbed = _perturb(windows, np.array([feature.integer for feature in shapes.features]))
-        moved = forecast(net, perturbed[:, 0] if reads_rows else perturbed, output, "windows around those given, ")
+        moved = asked.forecast(perturbed, "windows around those given, ")
     with torch.inference_mode():
         dtype = getattr(torch, network.config.dtype)
         computed = network(torch.from_numpy(np.concatenate([windows, perturbed])).to(dtype)).double().numpy()
@@ -178,30 +220,18 @@ def read_network(
     return network, tracer, found
 
 
-def _refuse_scaled(windows: Array, scaling: Scaling) -> None:
-    """Refuses windows that were scaled already, by a scaling that would be applied once more."""
-    mean, std = windows.mean(axis=(0, 1)), windows.std(axis=(0, 1))
-    is_far = (np.abs(mean - scaling.feature_mean) > 5 * scaling.feature_scale).any()
-    if is_far and (np.abs(mean) < 2).all() and (std < 3).all():
-        problem = "windows look scaled already, but a scaling is given: give them in original units, or no scaling"
-        raise CheckpointError(problem)
-
-
-def _read_network(
-    net: nn.Module, windows: Array, tree: Module, shapes: ModelConfig, output: str | int | None
-) -> tuple[Network, GraphTracer]:
+def _trace(asked: Asked, windows: Array, tree: Module, shapes: ModelConfig) -> tuple[Network, GraphTracer]:
     """The network of a module, a chain if it is one, and the tracer that has drawn it.
 
     Norms belong to the layers of a chain. In a graph they are operations, and an LSTM whose cell states are read is
     entered, which takes another pass.
     """
-    tensors = [tensor for tensor in net.state_dict().values() if tensor.is_floating_point()]
-    like = _like(net, torch.from_numpy(windows))
-    window, enter_lstm = torch.from_numpy(windows[:1]).to(like.device, like.dtype), False
+    window, enter_lstm = asked.as_read(windows[:1]), False
     integer = [feature.name for feature in shapes.features if feature.integer]
     for norms in (True, False, False):
-        with unchanged(net):
-            tracer = GraphTracer(net, tree, norms, enter_lstm, integer, output)
+        with unchanged(asked.net):
+            tracer = GraphTracer(asked.net, integer, asked.output)
+            replace_calls(tracer, tree, norms, enter_lstm)
             try:
                 drawing = tracer.trace(window)
             except UnreadableModelError:
@@ -214,16 +244,25 @@ def _read_network(
             if chain is not None:
                 return assembly.assemble(chain, shapes), tracer
             if not norms:
-                is_double = any(tensor.dtype == torch.float64 for tensor in tensors)
+                is_double = any(tensor.dtype == torch.float64 for tensor in asked.net.state_dict().values())
                 return drawing.network(shapes, torch.float64 if is_double else torch.float32), tracer
         except ConfigError as error:
             raise UnreadableModelError(f"the module cannot be kept as a network: {error}") from error
     raise AssertionError("the last pass returns or raises")
 
 
-def _refuse_mixed(net: nn.Module, windows: Array, expected: Array, output: str | int | None) -> None:
+def _refuse_scaled(windows: Array, scaling: Scaling) -> None:
+    """Refuses windows that were scaled already, by a scaling that would be applied once more."""
+    mean, std = windows.mean(axis=(0, 1)), windows.std(axis=(0, 1))
+    is_far = (np.abs(mean - scaling.feature_mean) > 5 * scaling.feature_scale).any()
+    if is_far and (np.abs(mean) < 2).all() and (std < 3).all():
+        problem = "windows look scaled already, but a scaling is given: give them in original units, or no scaling"
+        raise CheckpointError(problem)
+
+
+def _refuse_mixed(asked: Asked, windows: Array, expected: Array) -> None:
     """Refuses a module whose forecast of a window depends on those beside it."""
-    twice = forecast(net, np.repeat(windows[-1:], 2, axis=0), output)
+    twice = asked.forecast(np.repeat(windows[-1:], 2, axis=0))
     if not samples.Bounds.of(expected, TOLERANCE).compare(expected[[-1, -1]], twice).matches:
         raise UnreadableModelError(
             "the module forecasts a window otherwise in another batch: the windows of a batch are mixed, as by an LSTM "
@@ -299,65 +338,24 @@ def unchanged(net: nn.Module) -> Iterator[None]:
                     tensor.copy_(value)
 
 
-def forecast(net: nn.Module, windows: Array, output: str | int | None = None, around: str = "") -> Array:
-    """Outputs of a module in eval mode for windows, or rows, (n, n_outputs).
-
-    Raises `UnreadableModelError` if it does not return a forecast for each window, or is not deterministic.
-    """
-    batches = [torch.from_numpy(windows[start : start + BATCH]) for start in range(0, len(windows), BATCH)]
-    outputs = [_forward(net, batch, output, around) for batch in batches]
-    again = _forward(net, batches[0], output, around)
-    if not torch.equal(torch.nan_to_num(again), torch.nan_to_num(outputs[0])):
-        raise UnreadableModelError("the module does not give the same forecasts twice for the same windows")
-    found: Array = torch.cat(outputs).numpy()
-    if not np.isfinite(found).all():
-        raise UnreadableModelError(f"the module gives a forecast that is not finite for one of the {around}windows")
-    return found
-
-
-def _forward(net: nn.Module, windows: Tensor, output: str | int | None = None, around: str = "") -> Tensor:
-    like = _like(net, windows)
-    try:
-        returned = net.eval()(windows.to(like.device, like.dtype))
-    except Exception as error:  # whatever the user's code raises
-        reason = str(error).strip().splitlines()
-        rows = ". If it reads rows, give windows as (n, n_features)" if windows.shape[1:-1] == (1,) else ""
-        raise UnreadableModelError(
-            _more_inputs(net)
-            or f"the module does not take {around}windows of shape {list(windows.shape)}: "
-            f"{reason[0] if reason else repr(error)}{rows}"
-        ) from error
-    out = pick_output(returned, output)
-    if not isinstance(out, Tensor) or out.ndim == 0 or len(out) != len(windows):
-        shape = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
-        raise UnreadableModelError(f"the module gives {shape} for {len(windows)} windows, not a forecast for each")
-    return out.detach().cpu().double().reshape(len(windows), -1)
-
-
-def _like(net: nn.Module, windows: Tensor) -> Tensor:
-    """A tensor of the type that a module reads."""
-    tensors = (t.real if t.is_complex() else t for t in (*net.parameters(), *net.buffers()))
-    return next((tensor for tensor in tensors if tensor.is_floating_point()), windows)
-
-
 def _more_inputs(net: nn.Module) -> str:
     """What to write for a module whose forward wants more than windows; empty if it does not."""
+    wanted: list[str] = []
     with suppress(TypeError, ValueError):  # some callables have no signature
         parameters = signature(net.forward).parameters.values()
-        wanted = [
-            p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-        ]
-        if len(wanted) > 1:
-            given = ", ".join(f"{name}=windows[..., {[number]}]" for number, name in enumerate(wanted))
-            return (
-                f"the module's forward wants {', '.join(wanted[:-1])} and {wanted[-1]}, but is given windows: give "
-                "a module that makes them of a window's columns, such as class Wrapped(torch.nn.Module) with "
-                f"self.net = net in __init__ and def forward(self, windows): return self.net({given})"
-            )
-    return ""
+        further = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+        wanted = [each.name for each in parameters if each.default is each.empty and each.kind not in further]
+    if len(wanted) < 2:
+        return ""
+    given = ", ".join(f"{name}=windows[..., {[number]}]" for number, name in enumerate(wanted))
+    return (
+        f"the module's forward wants {', '.join(wanted[:-1])} and {wanted[-1]}, but is given windows: give "
+        "a module that makes them of a window's columns, such as class Wrapped(torch.nn.Module) with "
+        f"self.net = net in __init__ and def forward(self, windows): return self.net({given})"
+    )
 
 
-def count_entering(net: nn.Module, windows: Array) -> dict[nn.Module, int]:
+def count_entering(asked: Asked, windows: Array) -> dict[nn.Module, int]:
     """Number of inputs of each pykan KAN, which may differ from its width after prune_input."""
     entering: dict[nn.Module, int] = {}
 
@@ -365,9 +363,9 @@ def count_entering(net: nn.Module, windows: Array) -> dict[nn.Module, int]:
         if args and isinstance(args[0], Tensor):
             entering[module] = args[0].shape[-1]
 
-    hooks = [module.register_forward_pre_hook(note) for module in net.modules() if hasattr(module, "input_id")]
+    hooks = [module.register_forward_pre_hook(note) for module in asked.net.modules() if hasattr(module, "input_id")]
     if hooks:
-        _forward(net, torch.from_numpy(windows[:2]))
+        asked.call(windows[:2])
     for hook in hooks:
         hook.remove()
     return entering

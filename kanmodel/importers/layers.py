@@ -20,17 +20,21 @@ from torch import Tensor
 
 from kanmodel.errors import CheckpointError
 from kanmodel.importers import parts
-from kanmodel.importers.parts import Chosen, Layer, Metadata, Norm, Part, RecurrentPart, Tensors
+from kanmodel.importers.parts import Chosen, Layer, Metadata, Norm, RecurrentSubmodule, Submodule, Tensors
 from kanmodel.importers.pickles import GlobalName
-from kanmodel.importers.pykan import read_pykan
-from kanmodel.importers.spline_layers import read_efficient_kan, read_pykan_layer, read_torchkan, read_uniform
+from kanmodel.importers.spline_layers import (
+    read_efficient_kan,
+    read_pykan,
+    read_pykan_layer,
+    read_torchkan,
+    read_uniform,
+)
 from kanmodel.network.bases import Basis, Chebyshev, Fourier, Gaussian, Line, MexicanHat, Sech2
 from kanmodel.network.config import Cell, LayerConfig, RecurrentConfig, SymbolicEdge, Transform
 from kanmodel.network.functions import FUNCTIONS
 from kanmodel.network.recurrent import recurrent_shapes
 
-FAST, FASTER = "fast-kan", "FasterKAN"
-RADIAL_LIBRARIES = {"fast_kan": FAST, "faster_kan": FASTER}
+RADIAL_LIBRARIES = {"fast_kan": "fast-kan", "faster_kan": "FasterKAN"}
 EARLY_DENOMINATORS = ("0.33", "1", "0.5")  # FasterKAN's up to 14 May 2024, the default first
 INV_DENOMINATORS = {
     "ignored": "inv_denominator ignored, as FasterKAN does",
@@ -47,9 +51,8 @@ RADIAL_KEYS = {  # that a radial layer may have -> axes, and name in a `KANLayer
 WAVES = ("cosines first", "sines first")  # order of FourierKAN's coefficients
 HATS = ("Mexican hats, negative at 0", "Mexican hats, positive at 0")
 WEIGHT1 = {"weight1 not used": "zero", "weight1 of a linear base": "identity", "weight1 of a silu base": "silu"}
-RECURRENT_KEY = re.compile(
-    r"(?:(.+)\.)?(?:weight_(?:ih|hh|hr)|bias_(?:ih|hh))(?:_l(\d{1,4})(?:_reverse)?)?", re.DOTALL
-)  # those of a cell, such as `torch.nn.LSTMCell`, have no number
+# Those of a cell, such as `torch.nn.LSTMCell`, have no number.
+RECURRENT_KEY = re.compile(r"(?s)(?:(.+)\.)?(?:weight_(?:ih|hh|hr)|bias_(?:ih|hh))(?:_l(\d{1,4})(?:_reverse)?)?")
 GATES: dict[int, Cell] = {4: "lstm", 3: "gru", 1: "gru"}  # an RNN is a GRU whose gates are open
 PARAMETERS = ("1", "3", "0", "0.5", "2")  # of polynomials that have one: usual ones
 MAX_DEGREES = 64  # of polynomials, and of their parameters
@@ -92,7 +95,7 @@ SKAN = {
 }  # functions of unikan -> name of f, and what is added
 
 
-def read_radial(found: Tensors, place: str, metadata: Metadata) -> Part:
+def read_radial(found: Tensors, place: str, metadata: Metadata) -> Submodule:
     """A layer of fast-kan (Li 2024, arXiv 2405.06721) or FasterKAN (Delis 2024).
 
     With u = layernorm(x), or x where the layer has no norm, G centres and v_ig = (u_i - grid_g) / denominator:
@@ -107,7 +110,7 @@ def read_radial(found: Tensors, place: str, metadata: Metadata) -> Part:
     a denominator, 0.33 by default, that is not in the file, and has the keys and shapes of fast-kan without base.
     """
     start = parts.start_of(place)
-    sizes = parts.fit(found, place, FAST, {"rbf.grid": "centres", "spline_linear.weight": "out columns"})
+    sizes = parts.fit(found, place, "fast-kan", {"rbf.grid": "centres", "spline_linear.weight": "out columns"})
     n_centres, n_out, (n_in, left) = sizes["centres"], sizes["out"], divmod(sizes["columns"], sizes["centres"])
     if left:
         centres = f"which {n_centres} centres of {start}rbf.grid do not divide"
@@ -117,7 +120,7 @@ def read_radial(found: Tensors, place: str, metadata: Metadata) -> Part:
         if len(names) == 1:
             raise CheckpointError(f"has {start}{names[0]}, but of {part} only that")
     axes = {f"{INVERSE}?": "", **{f"{key}?": of_key for key, (of_key, _) in RADIAL_KEYS.items()}}
-    parts.fit(found, place, FAST, axes, {"in": n_in, "out": n_out})
+    parts.fit(found, place, "fast-kan", axes, {"in": n_in, "out": n_out})
     normed, based, inverse = "layernorm.weight" in found, "base_linear.weight" in found, found.get(INVERSE)
     libraries, stated = _radial_libraries(found, place, metadata), metadata.denominator(place)
     choices = {"library": libraries} | ({"base": metadata.bases(place)} if based else {})
@@ -147,7 +150,7 @@ def read_radial(found: Tensors, place: str, metadata: Metadata) -> Part:
     title = " or ".join(RADIAL_LIBRARIES[library] for library in libraries)
     keys = parts.keys_of(place, ("rbf.grid", "spline_linear.weight", *axes))
     described = f"{n_in} to {n_out}, {n_centres} centres"
-    return Part(place, title, n_in, n_out, keys, lambda chosen: (read(chosen),), choices, described)
+    return Submodule(place, title, n_in, n_out, keys, lambda chosen: (read(chosen),), choices, described)
 
 
 def _radial_libraries(found: Tensors, place: str, metadata: Metadata) -> tuple[str, ...]:
@@ -155,7 +158,8 @@ def _radial_libraries(found: Tensors, place: str, metadata: Metadata) -> tuple[s
     fits = [name for name, key in (("fast_kan", INVERSE), ("faster_kan", "base_linear.weight")) if key not in found]
     stated = metadata.stated.library
     if not fits:
-        raise CheckpointError(f"has a base and an inv_denominator at {place!r}, which neither {FAST} nor {FASTER} has")
+        neither = "which neither fast-kan nor FasterKAN has"
+        raise CheckpointError(f"has a base and an inv_denominator at {place!r}, {neither}")
     if stated is not None and stated not in fits:
         titles = " and ".join(RADIAL_LIBRARIES[library] for library in fits)
         own = RADIAL_LIBRARIES.get(stated, stated)
@@ -166,12 +170,12 @@ def _radial_libraries(found: Tensors, place: str, metadata: Metadata) -> tuple[s
 def _radial_denominator(found: Tensors, place: str, meaning: str, stated: float | None) -> float:
     """Width of a layer's bumps: the stated one, or the library's default."""
     start = parts.start_of(place)
+    if INVERSE in found and stated is not None:
+        raise CheckpointError(
+            f"has {start}{INVERSE}, and FasterKAN ignores it and divides by 1, but for its forks, which "
+            f"use it: the denominator cannot be given as {stated}"
+        )
     if INVERSE in found:
-        if stated is not None:
-            raise CheckpointError(
-                f"has {start}{INVERSE}, and FasterKAN ignores it and divides by 1, but for its forks, which "
-                f"use it: the denominator cannot be given as {stated}"
-            )
         return 1.0 if meaning == "ignored" else 1 / abs(float(found[INVERSE]))  # bumps are even
     if stated is not None:
         return stated
@@ -182,7 +186,7 @@ def _radial_denominator(found: Tensors, place: str, meaning: str, stated: float 
     return float(abs(last - first) / (len(found["rbf.grid"]) - 1))
 
 
-def read_polynomials(found: Tensors, place: str, metadata: Metadata) -> Part:
+def read_polynomials(found: Tensors, place: str, metadata: Metadata) -> Submodule:
     """A layer of polynomials of tanh: out_o = sum_i sum_n coeffs[i, o, n] P_n(tanh x_i), as sums of Chebyshev's."""
     key = next(key for key in POLYNOMIALS if key in found)
     kind = POLYNOMIALS[key]
@@ -190,10 +194,9 @@ def read_polynomials(found: Tensors, place: str, metadata: Metadata) -> Part:
     stated = [metadata.value(place, name) for name in ("a", "alpha", "alpha_param", "b", "beta")]
     known = [str(float(value)) for value in stated if isinstance(value, (int, float))]
     if n_degrees > MAX_DEGREES or not all(-1 < float(value) < MAX_DEGREES for value in known):
-        problem = f"of degree {n_degrees - 1} and parameters {', '.join(known) or 'unknown'}"
-        raise CheckpointError(
-            f"has at {place!r} polynomials {problem}, but they must be above -1 and below {MAX_DEGREES}"
-        )
+        given = f"of degree {n_degrees - 1} and parameters {', '.join(known) or 'unknown'}"
+        bounds = f"but they must be above -1 and below {MAX_DEGREES}"
+        raise CheckpointError(f"has at {place!r} polynomials {given}, {bounds}")
 
     def read(chosen: Chosen) -> Layer:
         a, b = (chosen["parameter"].split() * 2)[:2]
@@ -210,11 +213,11 @@ def read_polynomials(found: Tensors, place: str, metadata: Metadata) -> Part:
 
     free = kind.recurrence(3, 1, 1) != kind.recurrence(3, 2, 2)
     choices = {"parameter": (" ".join(known),) if known else PARAMETERS if free else ("0",)}
-    described = f", degree {n_degrees - 1}"
-    return Part.of(kind.library, place, read({"parameter": choices["parameter"][0]}), (key,), described, choices, read)
+    usual, described = read({"parameter": choices["parameter"][0]}), f", degree {n_degrees - 1}"
+    return Submodule.of(kind.library, place, usual, (key,), described, choices, read)
 
 
-def read_unikan(found: Tensors, place: str, metadata: Metadata) -> Part:
+def read_unikan(found: Tensors, place: str, metadata: Metadata) -> Submodule:
     """A layer of unikan (SKAN, Chen and Zhang 2024, arXiv 2410.14951): node j is sum_i f(k_ji x_i) + f(k_j).
 
     Each group of nodes has its own f, which the file does not name. Its edges are fixed functions besides an empty
@@ -234,10 +237,8 @@ def read_unikan(found: Tensors, place: str, metadata: Metadata) -> Part:
         choices[f"function {n}" if n else "function"] = (name,) if name else tuple(SKAN)
     n_in -= metadata.value(f"{parts.start_of(place)}nodes.0", "use_bias") is not False
     weight = torch.cat([found[f"{at}.weight.0"] for at in places]) * 1.0  # floats, whatever the file has
-    if not 0 < n_in * len(weight) <= MAX_FIXED:
-        raise CheckpointError(
-            f"has {n_in * len(weight)} edges of unikan at {place!r}, but 1 to {MAX_FIXED} can be read"
-        )
+    if not 0 < (n_edges := n_in * len(weight)) <= MAX_FIXED:
+        raise CheckpointError(f"has {n_edges} edges of unikan at {place!r}, but 1 to {MAX_FIXED} can be read")
     widths = [len(found[f"{at}.weight.0"]) for at in places]
 
     def read(chosen: Chosen) -> Layer:
@@ -254,10 +255,10 @@ def read_unikan(found: Tensors, place: str, metadata: Metadata) -> Part:
         return Layer(LayerConfig(n_in, len(weight), Line(), base="zero", symbolic=edges), tensors)
 
     usual = read({name: options[0] for name, options in choices.items()})
-    return Part.of("unikan", place, usual, (f"{at}.weight.0" for at in places), "", choices, read)
+    return Submodule.of("unikan", place, usual, (f"{at}.weight.0" for at in places), "", choices, read)
 
 
-def read_cheby_kan(found: Tensors, place: str, metadata: Metadata) -> Part:
+def read_cheby_kan(found: Tensors, place: str, metadata: Metadata) -> Submodule:
     """A layer of ChebyKAN (SynodicMonth 2024): out_o = sum_i sum_d cheby_coeffs[i, o, d] T_d(tanh x_i).
 
     Other libraries have these keys and shapes but another function inside T_d; the check distinguishes them.
@@ -265,10 +266,10 @@ def read_cheby_kan(found: Tensors, place: str, metadata: Metadata) -> Part:
     n_in, n_out, n_degrees = parts.fit(found, place, "ChebyKAN", {"cheby_coeffs": "in out degrees"}).values()
     config = LayerConfig(n_in, n_out, Chebyshev(n_degrees - 1), base="zero")
     layer = Layer(config, {"coef": found["cheby_coeffs"].transpose(0, 1)})
-    return Part.of("ChebyKAN", place, layer, ("cheby_coeffs", "arange"), f", degree {n_degrees - 1}")
+    return Submodule.of("ChebyKAN", place, layer, ("cheby_coeffs", "arange"), f", degree {n_degrees - 1}")
 
 
-def read_fourier_kan(found: Tensors, place: str, metadata: Metadata) -> Part:
+def read_fourier_kan(found: Tensors, place: str, metadata: Metadata) -> Submodule:
     """A layer of FourierKAN (GistNoesis 2024).
 
     out_o = bias_o + sum_i sum_k c[0, o, i, k-1] cos(k x_i) + c[1, o, i, k-1] sin(k x_i)
@@ -286,10 +287,10 @@ def read_fourier_kan(found: Tensors, place: str, metadata: Metadata) -> Part:
         return Layer(config, {"coef": torch.cat(pair, 2)} | tensors)
 
     described = f", {sizes['frequencies']} frequencies"
-    return Part.of("FourierKAN", place, Layer(config, tensors), axes, described, {"waves": WAVES}, read)
+    return Submodule.of("FourierKAN", place, Layer(config, tensors), axes, described, {"waves": WAVES}, read)
 
 
-def read_wav_kan(found: Tensors, place: str, metadata: Metadata) -> Part:
+def read_wav_kan(found: Tensors, place: str, metadata: Metadata) -> Submodule:
     """A layer of Wav-KAN (Bozorgasl and Chen 2024, arXiv 2405.12832) with Mexican hats.
 
         out_o = BatchNorm(sum_i wavelet_weights[o, i] psi((x_i - translation[o, i]) / scale[o, i]))
@@ -320,10 +321,10 @@ def read_wav_kan(found: Tensors, place: str, metadata: Metadata) -> Part:
         return Layer(replace(config, base=base), tensors | chosen_tensors)
 
     choices = {"hats": HATS} | ({"weight1": tuple(WEIGHT1)} if based else {})
-    return Part.of("Wav-KAN", place, Layer(config, tensors), axes, choices=choices, read=read)
+    return Submodule.of("Wav-KAN", place, Layer(config, tensors), axes, choices=choices, read=read)
 
 
-def read_torch_layer(found: Tensors, place: str, metadata: Metadata) -> Part | None:
+def read_torch_layer(found: Tensors, place: str, metadata: Metadata) -> Submodule | None:
     """A Linear, LayerNorm or BatchNorm1d; None if the tensors there are of something else.
 
     A weight with one axis is a LayerNorm only if it has a bias: without one it may be a PReLU, RMSNorm or other.
@@ -335,18 +336,17 @@ def read_torch_layer(found: Tensors, place: str, metadata: Metadata) -> Part | N
     if "running_mean" in found:
         axes = dict.fromkeys(("running_mean", "running_var", "weight?", "bias?"), "n") | {"num_batches_tracked?": ""}
         parts.fit(found, place, "BatchNorm", axes)
-        statistics = found["running_mean"].double(), (found["running_var"].double() + eps).sqrt()
-        return Part.of("BatchNorm", place, Norm(Transform("affine"), *_affine_of(found, eps), statistics), axes)
+        return Submodule.of("BatchNorm", place, Norm(Transform("affine"), *_affine_of(found, eps)), axes)
     if weight is None or not weight.numel() or (bias is not None and tuple(bias.shape) != weight.shape[:1]):
         return None
     if weight.ndim == 1 and bias is not None and weight.numel() > 1:
-        return Part.of("LayerNorm", place, Norm(Transform("layer_norm", eps), weight, bias), ("weight", "bias"))
+        return Submodule.of("LayerNorm", place, Norm(Transform("layer_norm", eps), weight, bias), ("weight", "bias"))
     if weight.ndim != 2:
         return None
     n_out, n_in = weight.shape
     tensors = {"coef": weight.unsqueeze(-1)} | ({} if bias is None else {"subnode_bias": bias})
     layer = Layer(LayerConfig(n_in, n_out, Line(), base="zero"), tensors)
-    return Part.of("Linear", place, layer, ("weight", "bias"), " without bias" if bias is None else "")
+    return Submodule.of("Linear", place, layer, ("weight", "bias"), " without bias" if bias is None else "")
 
 
 def _affine_of(tensors: Tensors, eps: float) -> tuple[Tensor, Tensor]:
@@ -359,7 +359,7 @@ def _affine_of(tensors: Tensors, eps: float) -> tuple[Tensor, Tensor]:
     return scale, bias - mean * scale
 
 
-READERS: Mapping[str, Callable[[Mapping[str, Tensor], str, Metadata], Part | None]] = {
+READERS: Mapping[str, Callable[[Mapping[str, Tensor], str, Metadata], Submodule | None]] = {
     "act_fun.0.coef": read_pykan,
     "rbf.grid": read_radial,
     "scale_sp": read_pykan_layer,
@@ -376,12 +376,12 @@ READERS: Mapping[str, Callable[[Mapping[str, Tensor], str, Metadata], Part | Non
 }  # name of a tensor -> the library's part that has it
 
 
-def find_parts(tensors: Tensors, metadata: Metadata) -> tuple[list[Part], list[RecurrentPart]]:
+def find_parts(tensors: Tensors, metadata: Metadata) -> tuple[list[Submodule], list[RecurrentSubmodule]]:
     """Finds all supported parts of a file, in its order; each key belongs to at most one part.
 
     Raises `CheckpointError` if the tensors of a part do not fit each other, or it is an unsupported variant.
     """
-    recurrents, found = find_recurrent(tensors), list[Part]()
+    recurrents, found = find_recurrent(tensors), list[Submodule]()
     for recurrent in recurrents:
         if metadata.value(recurrent.place, "nonlinearity") == "relu":
             raise CheckpointError(f"has an RNN with relu at {recurrent.place!r}, but only those with tanh are read")
@@ -398,7 +398,7 @@ def find_parts(tensors: Tensors, metadata: Metadata) -> tuple[list[Part], list[R
     return sorted(found, key=lambda part: next(n for n, key in enumerate(tensors) if key in part.keys)), recurrents
 
 
-def find_recurrent(tensors: Tensors) -> list[RecurrentPart]:
+def find_recurrent(tensors: Tensors) -> list[RecurrentSubmodule]:
     """Finds torch's LSTMs, GRUs and RNNs with tanh, and their cells, which a loop may run over the steps.
 
     Raises `CheckpointError` if a part is none of them, or its shapes do not fit.
@@ -411,7 +411,7 @@ def find_recurrent(tensors: Tensors) -> list[RecurrentPart]:
     return [_read_recurrent(tensors, place, keys) for place, keys in places.items()]
 
 
-def _read_recurrent(tensors: Tensors, place: str, keys: Mapping[str, str]) -> RecurrentPart:
+def _read_recurrent(tensors: Tensors, place: str, keys: Mapping[str, str]) -> RecurrentSubmodule:
     found: Tensors = {name: tensors[key] for name, key in keys.items()}
     sizes = parts.fit(found, place, "torch", {"weight_ih_l0": "rows in", "weight_hh_l0": "rows hidden"})
     rows, n_in, size = sizes.values()
@@ -434,7 +434,7 @@ def _read_recurrent(tensors: Tensors, place: str, keys: Mapping[str, str]) -> Re
     more = ("s" if n_layers > 1 else "") + (", bidirectional" if two_ways else "") + ("" if bias else ", without bias")
     described = f"{n_in} inputs, {size} units, {n_layers} layer{more}"
     own = frozenset(keys[name] for name in axes if name in keys)
-    return RecurrentPart(place, title, n_in, config.n_units, own, config, used, described)
+    return RecurrentSubmodule(place, title, n_in, config.n_units, own, config, used, described)
 
 
 def _with_open_gates(found: Tensors, place: str, size: int) -> Tensors:
@@ -442,18 +442,15 @@ def _with_open_gates(found: Tensors, place: str, size: int) -> Tensors:
 
     h = (1 - z) tanh(W x + b + r (U h + c)) + z h, with r = 1 and z = 0.
     """
+    gates, has_bias = dict[str, Tensor](), any("bias" in name for name in found)
     for name, tensor in found.items():
         if tensor.shape[:1] != (size,):
-            raise CheckpointError(
-                f"has {parts.start_of(place)}{name} of shape {list(tensor.shape)}, not of {size} rows"
-            )
-    gates = {name: torch.cat([tensor.new_zeros(2 * size, *tensor.shape[1:]), tensor]) for name, tensor in found.items()}
-    if not any("bias" in name for name in found):
-        ends = [name.removeprefix("weight_ih") for name in found if name.startswith("weight_ih")]
-        gates |= {
-            f"bias_{of}{end}": found[f"weight_ih{end}"].new_zeros(3 * size) for end in ends for of in ("ih", "hh")
-        }
-    for name in gates:
+            shape = f"of shape {list(tensor.shape)}, not of {size} rows"
+            raise CheckpointError(f"has {parts.start_of(place)}{name} {shape}")
+        gates[name] = torch.cat([tensor.new_zeros(2 * size, *tensor.shape[1:]), tensor])
+        if not has_bias:
+            gates[name.replace("weight", "bias")] = tensor.new_zeros(3 * size)
+    for name, bias in gates.items():
         if name.startswith("bias_ih"):
-            gates[name][:size], gates[name][size : 2 * size] = OPEN, -OPEN
+            bias[:size], bias[size : 2 * size] = OPEN, -OPEN
     return gates

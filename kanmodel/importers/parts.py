@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 
 from torch import Tensor
 
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.manifest import Statement
+from kanmodel.importers.manifest import ModelSpec
 from kanmodel.importers.pickles import GlobalName, Placeholder
 from kanmodel.importers.source import Module
 from kanmodel.network.config import LAYER_NORM_EPS, LayerConfig, RecurrentConfig, Transform
@@ -22,14 +23,8 @@ Tensors = Mapping[str, Tensor]
 Chosen = Mapping[str, str]  # choice -> option
 Choices = Mapping[str, tuple[str, ...]]  # choice -> options, the usual one first
 BASES = ("silu", "identity", "zero", "gelu", "relu")  # common base functions; others must be stated by the module
-CLASSES = {
-    **{"ReLU": "relu", "LeakyReLU": "leaky_relu", "ELU": "elu", "SELU": "selu", "GELU": "gelu", "SiLU": "silu"},
-    **{"Mish": "mish", "Tanh": "tanh", "Sigmoid": "sigmoid", "Softplus": "softplus", "Softsign": "softsign"},
-    **{"ReLU6": "relu6", "Hardtanh": "hardtanh", "Hardsigmoid": "hardsigmoid", "Hardswish": "hardswish"},
-    "Identity": "identity",
-}  # of torch.nn
-PARAMETERS = {"LeakyReLU": "negative_slope", "ELU": "alpha", "Softplus": "beta"}
-BASE_NAMES = ("base_activation", "base_fun", "base_act")
+PARAMETERS = {"leaky_relu": "negative_slope", "elu": "alpha", "softplus": "beta"}  # of torch's modules
+BASE_NAMES = ("base_fun_name", "base_activation", "base_fun", "base_act")  # of attributes
 
 
 @dataclass(frozen=True)
@@ -47,14 +42,13 @@ class Norm:
     step: Transform
     weight: Tensor
     bias: Tensor
-    statistics: tuple[Tensor, Tensor] | None = None  # training mean and standard deviation that the two contain
 
 
 Item = Layer | Norm | Transform  # an activation
 
 
 @dataclass(frozen=True)
-class Part:
+class Submodule:
     """Consecutive layers that form one module of the file."""
 
     place: str  # prefix of its keys, without the dot
@@ -77,7 +71,7 @@ class Part:
         sizes: str = "",
         choices: Choices | None = None,
         read: Callable[[Chosen], Layer | Norm] | None = None,
-    ) -> Part:
+    ) -> Submodule:
         """A part of one item, which may depend on choices, with the tensors `names`; `sizes` follow its widths."""
         if isinstance(item, Layer):
             n_in, n_out = item.config.n_in, item.config.n_out
@@ -93,7 +87,7 @@ class Part:
         pairs = ((name, options, chosen.get(name)) for name, options in self.choices.items())
         return self.read({name: option if option in options else options[0] for name, options, option in pairs})
 
-    def precedes(self, other: Part) -> bool:
+    def precedes(self, other: Submodule) -> bool:
         """Whether both are numbered in the same module, this one with the smaller number."""
         (parent, number), (its_parent, later) = _numbered(self.place), _numbered(other.place)
         return number is not None and later is not None and parent == its_parent and number < later
@@ -105,8 +99,8 @@ class Part:
 
 
 @dataclass(frozen=True)
-class RecurrentPart:
-    """An LSTM or a GRU: its tensors by torch's names, and otherwise as a `Part`."""
+class RecurrentSubmodule:
+    """An LSTM or a GRU: its tensors by torch's names, and otherwise as a `Submodule`."""
 
     place: str
     library: str
@@ -119,14 +113,14 @@ class RecurrentPart:
     open: Choices = field(default_factory=dict)
 
 
-AnyPart = Part | RecurrentPart
+AnySubmodule = Submodule | RecurrentSubmodule
 
 
 @dataclass(frozen=True)
 class Metadata:
     """What is known of a file's parts besides their tensors: what the user states, else what its modules have."""
 
-    stated: Statement = field(default_factory=Statement)
+    stated: ModelSpec = field(default_factory=ModelSpec)
     module: Module | None = None
     n_entering: int = 1 << 16  # values that enter the KAN that the stated `input_id` is about
 
@@ -135,14 +129,11 @@ class Metadata:
         for stated in (self.stated, self.stated.pykan_config):
             if stated is not None and stated.base_activation:
                 return (stated.base_activation,)
-        for at in (place, f"{start_of(place)}act_fun.0"):
-            name = self.value(at, "base_fun_name")
-            if isinstance(name, str) and name in ("silu", "identity", "zero"):
-                return (name,)
-            for key in BASE_NAMES:
-                known = activation_of(self.value(at, key))
-                if known is not None and "(" not in known:
-                    return (known,)
+        for at, name in product((place, f"{start_of(place)}act_fun.0"), BASE_NAMES):
+            value = self.value(at, name)
+            known = value if value == "zero" else activation_of(value)
+            if isinstance(known, str) and "(" not in known:
+                return (known,)
         return BASES
 
     def eps(self, place: str) -> float:
@@ -153,14 +144,14 @@ class Metadata:
         """The width of a part's bumps."""
         return self.stated.denominator or self._positive(f"{start_of(place)}rbf", "denominator")
 
+    def _positive(self, place: str, name: str) -> float | None:
+        found = self.value(place, name)
+        return float(found) if type(found) in (int, float) and found > 0 else None  # type: ignore[operator, arg-type]
+
     def value(self, place: str, name: str) -> object:
         """An attribute or a child of the module at a place; None if there is none."""
         module = None if self.module is None else self.module.find(place)
         return None if module is None else module.values.get(name, module.children.get(name))
-
-    def _positive(self, place: str, name: str) -> float | None:
-        found = self.value(place, name)
-        return float(found) if isinstance(found, (int, float)) and not isinstance(found, bool) and found > 0 else None
 
 
 def activation_of(value: object) -> str | None:
@@ -170,15 +161,13 @@ def activation_of(value: object) -> str | None:
         library, _, name = (value.class_name if isinstance(value, Module) else value.name).rpartition(".")
         if not library.startswith("torch.nn." if isinstance(value, Module) else "torch"):
             return None
-    if isinstance(value, Module):
-        if name == "GELU" and value.values.get("approximate") == "tanh":
-            return "gelu_tanh"
-        known, parameter = CLASSES.get(name), value.values.get(PARAMETERS.get(name, ""))
-        if known is None or not isinstance(parameter, (int, float)) or parameter == ACTIVATIONS[known].parameter:
-            return known
+    known = "leaky_relu" if name == "LeakyReLU" else name.lower().replace("-", "_")
+    if known not in ACTIVATIONS or not isinstance(value, Module):
+        return known if known in ACTIVATIONS else None
+    parameter = value.values.get(PARAMETERS.get(known, ""))
+    if isinstance(parameter, (int, float)) and parameter != ACTIVATIONS[known].parameter:
         return f"{known}({parameter:g})"
-    lower = name.lower().replace("-", "_") if isinstance(value, str) else name
-    return CLASSES.get(name, lower if lower in ACTIVATIONS else None)
+    return "gelu_tanh" if known == "gelu" and value.values.get("approximate") == "tanh" else known
 
 
 def start_of(place: str) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
+from math import inf, isfinite, prod
 from reprlib import repr
 from typing import Any
 
@@ -15,45 +15,44 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kanmodel.arrays import Array, take_windows
-from kanmodel.errors import CheckpointError, ConfigError, DataError, check_count
+from kanmodel.errors import CheckpointError, ConfigError, DataError
 from kanmodel.importers.assembly import assemble
 from kanmodel.importers.documents import TableReader, is_table, read_array
-from kanmodel.importers.manifest import DEFAULT_TOLERANCE, LACKS, Manifest, Statement, make_columns, unnamed_targets
-from kanmodel.importers.structure import INPUTS, PREDICTIONS, Reading
+from kanmodel.importers.manifest import (
+    DEFAULT_TOLERANCE,
+    LACKS,
+    Check,
+    Manifest,
+    ModelSpec,
+    parse_call,
+    unnamed_targets,
+)
+from kanmodel.importers.structure import INPUTS, PREDICTIONS, UNIT_WORDS, Candidate
 from kanmodel.network.bases import Line
-from kanmodel.network.chain import Network
 from kanmodel.network.config import Groups, ModelConfig, plain_layers
 from kanmodel.tables.columns import Feature, Scaling
+from kanmodel.tables.windows import read_numbers
 
 WHOLE = 1e-3, 1e-6  # by which a whole number may be missed: absolute, and of its magnitude
 MAX_TOLERANCE = 0.01  # in standard deviations of an output: a check with a larger tolerance proves nothing
 N_REFERENCE = 512  # most reference windows of a checkpoint, evenly chosen
 ROUNDING = 8 * float(np.finfo(np.float32).eps)  # allowed for float32, relative to the output's largest magnitude
+FAR = 5.0  # distance, in standard deviations, of windows that are certainly not in the same units
+TINY = float(np.finfo(float).tiny)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The largest difference of two sets of predictions, relative to the allowed difference.
+    """The largest difference of two sets of predictions, relative to the allowed difference."""
 
-    Attributes:
-        absolute: the difference, in the unit of the predictions; inf if the computed one is not finite.
-        relative: the same in standard deviations of that output over the check's windows, or as `Bounds.unit`.
-        window: index of the window.
-        output: index of the output.
-        expected: the known prediction.
-        computed: the network's.
-        varies: whether that output varies by more than float32's rounding.
-        matches: whether this difference, and so every other, is allowed.
-    """
-
-    absolute: float
-    relative: float
-    window: int
-    output: int
+    absolute: float  # in the unit of the predictions; inf if the computed one is not finite
+    relative: float  # in standard deviations of that output over the check's windows, or as `Bounds.unit`
+    window: int  # its index
+    output: int  # its index
     expected: float
     computed: float
-    varies: bool
-    matches: bool
+    varies: bool  # whether that output varies by more than float32's rounding
+    matches: bool  # whether this difference, and so every other, is allowed
 
     def describe_relative(self) -> str:
         """The relative difference, in words."""
@@ -85,35 +84,30 @@ class Bounds:
         unit = np.where(varies, std, magnitude)
         return cls(unit, varies, relative * unit + rounding)
 
+    def excess(self, one: Array, other: Array) -> Array:
+        """Differences of outputs relative to the allowed ones, (n, n_outputs); inf where one alone is not finite."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            excess: Array = np.nan_to_num(
+                np.abs(one - other) / np.maximum(self.allowed, TINY), nan=np.inf, posinf=np.inf
+            )
+        excess[~np.isfinite(one) & ~np.isfinite(other)] = 0.0
+        return excess
+
     def compare(self, expected: Array, computed: Array) -> Comparison:
         """The largest difference relative to the allowed one; both arguments (n, n_outputs)."""
-        differences = np.where(np.isfinite(computed), np.abs(computed - expected), np.inf)
-        excess = _ratio(differences, self.allowed)
+        excess = self.excess(expected, computed)
         at = np.unravel_index(int(excess.argmax()), excess.shape)
         window, output = map(int, at)
-        of_unit, matches = _ratio(differences, self.unit)[at], bool(excess[at] <= 1)
-        return Comparison(
-            float(differences[at]),
-            float(of_unit),
-            window,
-            output,
-            float(expected[at]),
-            float(computed[at]),
-            bool(self.varies[output]),
-            matches,
-        )
-
-
-def _ratio(differences: Array, units: Array) -> Array:
-    """Differences (n, n_outputs) in units (n_outputs,); infinite for a unit of 0."""
-    ratios = np.where(differences > 0, np.inf, 0.0)
-    np.divide(differences, units, out=ratios, where=np.broadcast_to(units > 0, differences.shape))
-    return ratios
+        known, found = float(expected[at]), float(computed[at])
+        absolute = abs(found - known) if isfinite(found) else inf
+        relative = absolute / float(np.maximum(self.unit[output], TINY))
+        matches = bool(excess[at] <= 1)
+        return Comparison(absolute, relative, window, output, known, found, bool(self.varies[output]), matches)
 
 
 @dataclass(frozen=True)
 class Samples:
-    """The arrays of an import, as they were given; a reading must give the known predictions."""
+    """The arrays of an import, as they were given; a candidate must give the known predictions."""
 
     shapes: ModelConfig  # features and targets with their scaling, lookback and horizon; layers are placeholders
     reference: Array  # windows, (n, lookback, n_features)
@@ -148,22 +142,18 @@ class Samples:
     def from_model(self, outputs: Tensor, units: str) -> Array:
         """Converts outputs from model units."""
         found: Array = outputs.double().numpy()
-        return found * self.scaling.output_scale + self.scaling.output_mean if units == "original" else found
+        return self.scaling.outputs_to_original(outputs) if units == "original" else found
 
-    def build(self, reading: Reading, dtype: torch.dtype | None = None) -> Network:
-        """Builds the network of a reading, in the dtype of its weights or another."""
-        return assemble(reading.chain(), self.shapes, dtype)
-
-    def predict(self, reading: Reading, windows: Array, dtype: torch.dtype | None = None) -> Array:
-        """Predictions of a reading, in the units of the known predictions."""
-        chosen, network = reading.chosen, self.build(reading, dtype)
+    def predict(self, candidate: Candidate, windows: Array, dtype: torch.dtype | None = None) -> Array:
+        """Predictions of a candidate, in the units of the known predictions."""
+        chosen, network = candidate.chosen, assemble(candidate.chain(), self.shapes, dtype)
         x = self.to_model(windows, chosen[INPUTS]).to(getattr(torch, network.config.dtype))
         with torch.inference_mode():
             return self.from_model(network(x), chosen[PREDICTIONS])
 
-    def compare(self, reading: Reading) -> Comparison:
-        """The largest difference between the known predictions and those of a reading."""
-        return self.bounds.compare(self.predictions, self.predict(reading, self.inputs))
+    def compare(self, candidate: Candidate) -> Comparison:
+        """The largest difference between the known predictions and those of a candidate."""
+        return self.bounds.compare(self.predictions, self.predict(candidate, self.inputs))
 
 
 def state_call(
@@ -175,92 +165,78 @@ def state_call(
     integer: Sequence[str],
     fixed: Sequence[str],
     ahead: int = 0,
-) -> Statement:
+) -> ModelSpec:
     """What the arguments of `from_file` or `from_torch` state."""
-    names = None if outputs is None else list(outputs)
-    try:
-        if horizon is not None:
-            check_count(horizon, "horizon")
-        check_count(ahead, "ahead", lowest=0)
-        columns = make_columns(list(features), names, _plain_scaling(scaling), list(integer), list(fixed))
-    except (CheckpointError, ConfigError) as error:
-        raise CheckpointError(f"{Statement.place}: {error}") from error
-    return Statement(*columns, horizon=horizon, ahead=ahead, groups=dict(groups or {}))
+    given = {"horizon": horizon, "ahead": ahead, "scaling": _plain_scaling(scaling), "groups": groups and dict(groups)}
+    lists = {"features": features, "targets": outputs, "integer": integer, "fixed": fixed}
+    return parse_call(given | {key: list(names) for key, names in lists.items() if names is not None})
 
 
 def _plain_scaling(scaling: Any) -> dict[str, Any] | None:
     """Converts a scaling, a mapping or a StandardScaler fitted to the features, to lists of numbers."""
-    if scaling is None:
-        return None
-    if not isinstance(scaling, Mapping):
-        if not hasattr(scaling, "mean_") or not hasattr(scaling, "scale_"):
-            raise DataError.at("scaling", f"must be a mapping or a fitted StandardScaler, but is {repr(scaling)}")
+    if hasattr(scaling, "mean_") and hasattr(scaling, "scale_"):
         scaling = {"mean": scaling.mean_, "std": scaling.scale_}
+    if scaling is not None and not isinstance(scaling, Mapping):
+        raise DataError.at("scaling", f"must be a mapping or a fitted StandardScaler, but is {repr(scaling)}")
     plain: dict[str, Any] = {}
-    for name, values in ((str(name), values) for name, values in scaling.items() if values is not None):
-        if not name.endswith("names"):
-            values = np.atleast_1d(as_array(values, f"scaling.{name}")).tolist()
-        plain[name] = list(values) if isinstance(values, Collection) else values
-    return plain
+    for name, values in (scaling or {}).items():
+        if values is not None and not str(name).endswith("names"):
+            values = np.atleast_1d(read_numbers(values, f"scaling.{name}")).tolist()
+        plain[str(name)] = list(values) if isinstance(values, Collection) else values
+    return {name: values for name, values in plain.items() if values is not None} or None
 
 
-def as_array(values: Any, name: str) -> np.ndarray:
-    """Converts a tensor, an array, or nested lists to float64; raises `DataError` if they are no array of numbers."""
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu().numpy()
-    try:
-        return np.asarray(values, dtype=np.float64)
-    except (OverflowError, TypeError, ValueError) as error:
-        raise DataError.at(name, f"must be an array of numbers: {error}") from error
-
-
-def make_samples(stated: Statement, windows: Any, targets: Any, predictions: Any, tolerance: float) -> Samples:
-    """The samples of a call, with the same windows as check and reference; arrays as `as_array` takes them.
+def make_samples(stated: ModelSpec, windows: Any, targets: Any, predictions: Any, tolerance: float) -> Samples:
+    """The samples of a call, with the same windows as check and reference; arrays as `read_numbers` takes them.
 
     Raises `CheckpointError` if a value is not finite, or the arrays do not fit each other.
     """
-    windows, predictions = as_array(windows, "windows"), as_array(predictions, "predictions")
-    targets = None if targets is None else as_array(targets, "targets")
-    lookback = windows.shape[1] if windows.ndim == 3 else 1
-    found = shape_windows(windows, lookback, len(stated.features), "windows")
-    shapes = make_shapes(stated, lookback, predictions, "predictions")
-    outputs = shape_outputs(predictions, len(found), shapes.outputs, "predictions", shapes.horizon)
-    known = None if targets is None else shape_outputs(targets, len(found), shapes.outputs, "targets", shapes.horizon)
-    for name, array in (("windows", found), ("predictions", outputs), ("targets", known)):
-        if array is not None and not np.isfinite(array).all():
+    given = {"windows": windows, "predictions": predictions, "targets": targets}
+
+    def read(name: str, columns: Sequence[str] = ()) -> Array:
+        array = read_numbers(given[name], name)
+        if not np.isfinite(array).all():
             raise CheckpointError(f"{name} must be finite, but some values are not")
-    return Samples(shapes, found, known, found, outputs, tolerance)
+        return array
+
+    check = Check("windows", "predictions", tolerance)
+    return _collect(stated, "windows", None if targets is None else "targets", check, read)
 
 
 def read_samples(manifest: Manifest, read_table: TableReader | None) -> Samples:
     """Reads the arrays of a manifest; raises `CheckpointError` if one cannot be read, or does not fit the others."""
-    names, check = tuple(feature.name for feature in manifest.features), manifest.check
 
-    def read(name: str, columns: tuple[str, ...] = ()) -> Array:
+    def read(name: str, columns: Sequence[str] = ()) -> Array:
         return read_array(manifest.folder, name, columns, read_table)
 
-    raw = read(manifest.reference, names)
-    lookback = manifest.lookback or (raw.shape[1] if raw.ndim == 3 else 1)
-    reference = inputs = shape_windows(raw, lookback, len(names), manifest.reference)
-    predictions = None
-    if check is not None:
+    return _collect(manifest, manifest.reference, manifest.reference_targets, manifest.check, read)
+
+
+def _collect(
+    stated: ModelSpec, reference: str, targets: str | None, check: Check | None, read: Callable[..., Array]
+) -> Samples:
+    """The samples whose arrays have these names, by which `read` gives them; of a table, columns by their names."""
+    names = tuple(feature.name for feature in stated.features)
+    raw = read(reference, names)
+    lookback = stated.lookback or (raw.shape[1] if raw.ndim == 3 else 1)
+    windows = inputs = shape_windows(raw, lookback, len(names), reference)
+    if check is not None and check.inputs != reference:
         inputs = shape_windows(read(check.inputs, names), lookback, len(names), check.inputs)
-        predictions = None if is_table(check.outputs) else read(check.outputs)
-    shapes = make_shapes(manifest, lookback, predictions, check.outputs if check else "")
+    predictions = None if check is None or is_table(check.outputs) else read(check.outputs)
+    shapes = make_shapes(stated, lookback, predictions, check.outputs if check else "")
     columns = shapes.outputs if shapes.horizon > 1 else tuple(target.name for target in shapes.targets)
 
     def outputs(name: str, n_windows: int) -> Array:
         return shape_outputs(read(name, columns), n_windows, columns, name, shapes.horizon)
 
-    targets = outputs(manifest.reference_targets, len(reference)) if manifest.reference_targets else None
+    known = outputs(targets, len(windows)) if targets else None
     if check is None:
-        none = np.zeros((0, len(shapes.outputs)))
-        return Samples(shapes, reference, targets, reference[:0], none, 0.0, manifest.reference)
+        return Samples(shapes, windows, known, windows[:0], np.zeros((0, len(shapes.outputs))), 0.0, reference)
     predictions = outputs(check.outputs, len(inputs))
-    return Samples(shapes, reference, targets, inputs, predictions, check.tolerance, manifest.reference, check.outputs)
+    return Samples(shapes, windows, known, inputs, predictions, check.tolerance, reference, check.outputs)
 
 
-def make_shapes(stated: Statement, lookback: int, predictions: Array | None, name: str = "predictions") -> ModelConfig:
+def make_shapes(stated: ModelSpec, lookback: int, predictions: Array | None, name: str = "predictions") -> ModelConfig:
     """A config of features, targets, lookback and horizon, with a placeholder for the layers.
 
     Predictions, (n, ...), determine the targets and the horizon as far as these are not stated; the default names are
@@ -344,4 +320,22 @@ def refuse_weak(samples: Samples, place: str) -> None:
             f"{place}: {samples.shapes.outputs[weak]} has a standard deviation of {bounds.unit[weak]:.3g} in "
             f"{samples.predictions_name}, too little at its magnitude for float32 to prove anything by a tolerance of "
             f"{samples.tolerance:g}: subtract its mean"
+        )
+
+
+def refuse_mixed_units(samples: Samples, units: str) -> None:
+    """Raises `CheckpointError` if the reference windows seem not to be in the units of the check's windows.
+
+    Their mean is then far from that of the check's in the same units, and near it in the other ones.
+    """
+    if not samples.has_check or samples.inputs is samples.reference:
+        return
+    checked, other = samples.to_model(samples.inputs, units), "scaled" if units == "original" else "original"
+    spread = checked.std(dim=(0, 1), correction=0).clamp(min=1e-3)
+    means = [samples.to_model(samples.reference, each).mean(dim=(0, 1)) for each in (units, other)]
+    same, swapped = (float(((mean - checked.mean(dim=(0, 1))).abs() / spread).max()) for mean in means)
+    if same > FAR and swapped < same / FAR:
+        raise CheckpointError(
+            f"was found by windows of the check that are {UNIT_WORDS[units]}, but {samples.reference_name} seems to be "
+            f"{UNIT_WORDS[other]}: give both in the same units"
         )

@@ -1,71 +1,72 @@
-"""The search for the readings of a file that give the known predictions, and which of them are the same function.
+"""The search for the candidates of a file that give the known predictions, and which of them are the same function.
 
-Readings are screened on a few windows in float32, which rules out nearly all. The options of a choice are stacked along
-a leading axis of variants, so that common prefixes are computed once; a stack above a memory limit is split.
+Candidates are screened on a few windows in float32, which rules out nearly all. The options of a choice are stacked
+along a leading axis, so that common prefixes are computed once; a stack above a memory limit is split.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise, product
 from time import monotonic
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from kanmodel.arrays import Array
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.assembly import READ_OUT, Function, activation, items_function, recurrent_function
-from kanmodel.importers.parts import AnyPart, Item, RecurrentPart, activation_slot, number_between
-from kanmodel.importers.samples import Comparison, Samples
-from kanmodel.importers.structure import INPUTS, OUTPUT, PREDICTIONS, RARE, READOUT, Reading, Space, Structure
+from kanmodel.importers.assembly import READ_OUT, Function, activation, part_function
+from kanmodel.importers.parts import AnySubmodule, activation_slot, number_between
+from kanmodel.importers.samples import TINY, Comparison, Samples
+from kanmodel.importers.structure import INPUTS, OUTPUT, PREDICTIONS, READOUT, Candidate, SearchSpace, Structure
 
+ACTIVATIONS = ("relu", "tanh", "silu", "gelu", "elu", "sigmoid", "leaky_relu", "softplus")
+RARE = ("selu", "mish", "hardswish", "relu6", "softsign", "leaky_relu(0.1)", "leaky_relu(0.2)", "gelu_tanh")
 MAX_VALUES = 1 << 20  # values of one stack
 N_SCREENED = 8  # windows of the screening pass
 SCREEN_SLACK = 1e-3  # standard deviations, or relative to a constant output: more than the error of float32
-MAX_READINGS = 1 << 22  # evaluated in one search
-N_CLOSE = 64  # nearest readings compared although the screen rejects them: float32 fails for ill-conditioned chains
+MAX_CANDIDATES = 1 << 22  # of more than these, only those with one activation between parts are tried
+N_CLOSE = 64  # nearest candidates compared although the screen rejects them: float32 fails for ill-conditioned chains
 MAX_SECONDS = 20.0
 MAX_SURVIVORS = 1000  # survivors of the screen that are compared on all windows, simplest first
 N_NEAREST = 5
-FIRST_ROUND = 3  # most departures of the first round, if the space is too large to evaluate at once
-SAME = 1e-10  # of the spread: readings that differ less on all probes are the same function
 STRETCHES = (1.0, 3.0, 10.0)  # how far from the mean two functions are compared
 N_MIXED = 256  # mixed probes for each stretch
-TINY = float(np.finfo(float).tiny)
-NEEDED = {
-    READOUT: "the weights do not determine what the head reads of the steps: give readout, last or mean",
-    "base": "its base function is not known: give base_activation, silu by default, or pykan_config",
-    "library": "its keys fit fast-kan and FasterKAN: give library in the manifest",
-    "denominator": "FasterKAN up to 14 May 2024 divides by a denominator that is not in the file: give it (0.33 by "
-    "default)",
-    "mult_arity": "the number of factors of its product nodes is not known: give mult_arity (pykan's default is 2)",
-    "function": "its functions are not known: give a check",
-    "parameter": "the parameter of its polynomials is not known: give a check",
-    INPUTS: "{} lacks space: whether reference and check are scaled or original",
-}  # choices that must be stated where there is no check
+OPEN = {  # choices that a file leaves open, mostly by the key of a manifest that states them
+    READOUT: "readout: what the head reads of the steps, the last or their mean",
+    "base": "base_activation: the activation added to the basis, silu by default, or pykan_config",
+    "library": "library: the keys fit fast-kan and FasterKAN",
+    "denominator": "denominator: the divisor of FasterKAN up to 14 May 2024, 0.33 by default",
+    "mult_arity": "mult_arity: the number of factors of its product nodes, 2 by pykan's default",
+    "function": "a check, which determines the function of its edges",
+    "parameter": "a check, which determines the parameter of its polynomials",
+    INPUTS: "space: whether reference and check are scaled or original",
+    "inv_denominator": "what its inv_denominator does",
+    "waves": "whether cosines or sines come first",
+    "hats": "the sign of its wavelets",
+    "weight1": "whether its weight1 is used",
+}
+NEEDED = (READOUT, "base", "library", "denominator", "mult_arity", "function", "parameter", INPUTS)  # without a check
+INSTEAD = (
+    "give the scaling if the model has one, and if more than a chain of its layers is computed, such as a residual "
+    "connection or windows across the batch (batch_first), give the module to from_torch or a file of torch.export.save"
+)
 
-Numbers = NDArray[np.intp]  # of windows
-Progress = Callable[[int, int], None]  # of readings tried, and of all
+Progress = Callable[[int, int], None]  # of candidates tried, and of all
 
 
 @dataclass(frozen=True)
 class Match:
-    """A function that gives the predictions, all readings that compute it, and how it differs from the first match.
+    """A function that gives the predictions, and how it differs from the simplest that does, as far as it does."""
 
-    The difference is given where it is largest on a reference window without a prediction.
-    """
-
-    reading: Reading  # the simplest
+    candidate: Candidate  # the simplest that computes it
     comparison: Comparison | None  # its largest difference from the predictions; None without a check
-    probed: Array  # its outputs for the probes, (n_probes, n_outputs)
-    same: tuple[Reading, ...] = ()  # other readings of the same function
-    window: int = 0  # index of that window
-    difference: float = 0.0  # in standard deviations of the output
-    is_material: bool = False  # whether it is more than the check allows
+    same: tuple[Candidate, ...] = ()  # other candidates that compute it
+    window: int | None = None  # index of the reference window where they differ most, if by more than is allowed
+    difference: float = 0.0  # there, in standard deviations of the output
     stretch: float | None = None  # the first of `STRETCHES` at which the two differ by more than the check allows
 
 
@@ -74,15 +75,15 @@ class Result:
     """The result of a search."""
 
     matches: tuple[Match, ...]  # functions that give the predictions, the simplest first
-    nearest: tuple[Reading, ...] = ()  # the readings nearest to the predictions on a few windows
-    tried: int = 0  # number of readings evaluated, of `total`
+    nearest: tuple[Candidate, ...] = ()  # the candidates nearest to the predictions on a few windows
+    tried: int = 0  # number of candidates evaluated, of `total`
     total: int = 1
-    left_out: int = 0  # readings that may give the predictions too, but were not compared on all windows
+    left_out: int = 0  # candidates that may give the predictions too, but were not compared on all windows
 
     @property
-    def found(self) -> Reading:
-        """The simplest reading that gives the predictions."""
-        return self.matches[0].reading
+    def found(self) -> Candidate:
+        """The simplest candidate that gives the predictions."""
+        return self.matches[0].candidate
 
     @property
     def comparison(self) -> Comparison | None:
@@ -90,119 +91,184 @@ class Result:
         return self.matches[0].comparison
 
     @property
-    def undecided(self) -> list[Match]:
+    def undecided(self) -> tuple[Match, ...]:
         """Other functions that fit as well as the first, and that windows exist to distinguish from it."""
-        return [match for match in self.matches if match.stretch is not None]
+        return self.matches[1:]
 
     def describe_undecided(self) -> tuple[str, ...]:
         """The undecided functions, and the windows that would distinguish them from the first."""
         return tuple(map(self._describe_apart, self.undecided))
 
     def _describe_apart(self, match: Match) -> str:
-        described, spread = match.reading.describe(), f"{match.stretch:g} times as far from their mean"
-        if set(match.reading.differs_from(self.found)) == {OUTPUT}:
+        described, spread = match.candidate.describe(), f"{match.stretch:g} times as far from their mean"
+        if match.candidate.differs_from(self.found) == [OUTPUT]:
             return f"{described}, which only predictions of another sign or size would tell, as for values {spread}"
         return f"{described}, which windows with values {'mixed anew' if match.stretch == 1 else spread} would tell"
 
 
-def find_reading(structure: Structure, samples: Samples, progress: Progress | None = None) -> Result:
-    """Searches the readings that give the predictions, in growing spaces; without a check, takes the usual one.
+def find_candidate(structure: Structure, samples: Samples, progress: Progress | None = None) -> Result:
+    """Searches the candidates that give the predictions, with more and more activations; else takes the usual one.
 
-    If the user states how the model is put together, readings without further activations are tried first. Raises
+    If the user states how the model is put together, candidates without further activations are tried first. Raises
     `CheckpointError` if the parts fit together in no order, or there is no check and the file leaves something open.
     """
-    known = structure.constraints
+    stated, shapes, usual = structure.stated, samples.shapes, (*ACTIVATIONS, *structure.mentioned)
     if not samples.has_check:
-        return _assume(structure, samples)
-    stated = structure.stated
+        return _assume(structure, structure.spaces(shapes, usual))
     says_how = stated.readout is not None or stated.base_activation is not None or stated.pykan_config is not None
-    usual = [replace(known, plain=True), known] if says_how else [known]
     results: list[Result] = []
-    for constraints in (*usual, replace(known, more=(*known.more, *RARE))):
-        if results and results[-1].tried < results[-1].total:
-            break  # this space was not searched completely, so a larger one would not be either
-        results.append(search(replace(structure, constraints=constraints).spaces(samples.shapes), samples, progress))
+    for activations in ([()] if says_how else []) + [usual, (*usual, *RARE)]:
+        results.append(search(structure.spaces(shapes, activations), samples, progress))
         if results[-1].matches:
             return results[-1]
-    every = results[len(usual) - 1]
-    return replace(results[0], tried=every.tried, total=every.total)
+        if results[-1].tried < results[-1].total:
+            break  # more activations would be tried still less completely
+    return replace(results[0], tried=results[-1].tried, total=results[-1].total)
 
 
-def _assume(structure: Structure, samples: Samples) -> Result:
-    """The usual reading, for an import without a check."""
-    space, *others = structure.spaces(samples.shapes)
+def _assume(structure: Structure, spaces: Sequence[SearchSpace]) -> Result:
+    """The usual candidate, for an import without a check."""
+    space, *others = spaces
     if structure.doubt:
         raise CheckpointError(structure.doubt)
     if others:
-        problem = "has parts that fit together in several orders, and only a check can determine which: give one"
-        raise CheckpointError(problem)
-    left_open = {name for name, options in space.choices.items() if len(options) > 1}
-    for name in space.choices:
-        if name in left_open and name in NEEDED and (name != READOUT or space.order.per_step):
-            needed = NEEDED[name].format(structure.stated.place)
-            raise CheckpointError(f"has no check to be compared with, and {needed}")
-    for before, part in pairwise(space.order.head):
+        raise CheckpointError(
+            "has parts that fit together in several orders, and only a check can determine which: give one"
+        )
+    left_open = [name for name, options in space.choices.items() if len(options) > 1]
+    needed = [name for name in left_open if name in NEEDED and (name != READOUT or space.per_step)]
+    if needed:
+        raise CheckpointError(f"has no check to be compared with, so give {OPEN[needed[0]]}")
+    for before, part in pairwise(space.head):
         left_out, is_open = number_between(before.place, part.place), activation_slot(part.place) in left_open
         if left_out is not None and is_open and part.place not in structure.stated.activations:
             problem = "so what stands there between its layers is unknown: give a check, or activations"
             raise CheckpointError(f"has no {left_out}, {problem}")
-    return Result((Match(space.read({}), None, samples.predictions),))
+    return Result((Match(space.candidate({}), None),))
 
 
-def search(spaces: Sequence[Space], samples: Samples, progress: Progress | None = None) -> Result:
-    """Evaluates every reading of some spaces, or the simplest ones up to a limit, and compares those that fit."""
-    total = sum(space.n_readings for space in spaces)
-    screen, deepest = Screen(samples, monotonic() + MAX_SECONDS), max(len(space.choices) for space in spaces)
-    rounds, likely = [deepest], list[Reading]()
-    if total > MAX_READINGS:
-        rounds = [*range(FIRST_ROUND, deepest + 1)]
-        for space in spaces:  # readings with the same activation nearly everywhere, for any number of layers
-            for reordered in space.with_one_activation():
-                partial = replace(screen, survivors=[], nearest=[], tried=0)
-                partial.evaluate([reordered], 0, FIRST_ROUND)
-                likely += [space.read(reading.chosen) for reading in partial.simplest(20)]
-    least = 0
-    for most in rounds:
-        if not screen.evaluate(spaces, least, most, progress and (lambda tried: progress(tried, total))):
-            break
-        least = most + 1
-    survivors, closest = screen.simplest(MAX_SURVIVORS), [reading for _, reading in screen.nearest]
-    likely = list(dict.fromkeys([*survivors, *likely, *closest]))
-    found = sorted((r for r in likely if samples.compare(r).matches), key=lambda reading: reading.departures)
-    if screen.tried < total:
-        close = dict.fromkeys(near for reading in found[:N_NEAREST] for near in reading.changed_once())
-        found += [reading for reading in close if reading not in likely and samples.compare(reading).matches]
-    nearest = dict.fromkeys([*likely[:N_NEAREST], *closest[:N_NEAREST]])
-    left_out = len(screen.survivors) - len(survivors)
-    return Result(_group(found, samples), tuple(nearest), screen.tried, total, left_out)
-
-
-def _group(found: Sequence[Reading], samples: Samples) -> tuple[Match, ...]:
-    """Groups readings by function, the simplest first."""
-    probes = _make_probes(np.concatenate([samples.inputs, samples.reference]))
-    matches: list[Match] = []
-    for reading in sorted(found, key=lambda reading: reading.departures):
-        outputs = samples.predict(reading, probes, torch.float64)
-        for number, match in enumerate(matches):
-            if _are_same(match.probed, outputs, samples.bounds.unit):
-                matches[number] = replace(match, same=(*match.same, reading))
+def search(spaces: Sequence[SearchSpace], samples: Samples, progress: Progress | None = None) -> Result:
+    """Screens every candidate of some spaces, and compares those that fit on all windows."""
+    total, deadline = sum(space.n_candidates for space in spaces), monotonic() + MAX_SECONDS
+    if total > MAX_CANDIDATES:
+        spaces = [smaller for space in spaces for smaller in space.with_one_activation()]
+    windows, tried, screened = _choose_windows(samples), 0, list[tuple[float, Candidate]]()
+    pieces = ((space, *piece) for space in spaces for piece in _screen(space, samples, windows))
+    with torch.inference_mode():
+        for space, distances, numbers in pieces:
+            tried += len(distances)
+            kept = distances.argsort(stable=True)[: max(N_CLOSE, int((distances <= 1).sum()))]
+            every = zip(distances[kept].tolist(), numbers[kept].tolist(), strict=True)
+            screened = _sort([*screened, *((distance, _candidate(space, each)) for distance, each in every)])
+            if progress:
+                progress(tried, total)
+            if monotonic() > deadline:
                 break
+    survivors = sorted((c for distance, c in screened if distance <= 1), key=lambda candidate: candidate.departures)
+    nearest = [candidate for _, candidate in screened[:N_CLOSE]]
+    compared = {c: samples.compare(c) for c in dict.fromkeys([*survivors[:MAX_SURVIVORS], *nearest])}
+    matches = _group({c: comparison for c, comparison in compared.items() if comparison.matches}, samples)
+    return Result(matches, tuple(nearest[:N_NEAREST]), tried, total, len(survivors[MAX_SURVIVORS:]))
+
+
+def _sort(screened: Iterable[tuple[float, Candidate]]) -> list[tuple[float, Candidate]]:
+    """The nearest candidates, with their distances: all within the slack of the screen, or some more."""
+    ordered = sorted(screened, key=lambda each: each[0])
+    return ordered[: max(N_CLOSE, sum(distance <= 1 for distance, _ in ordered))]
+
+
+def _candidate(space: SearchSpace, numbers: Sequence[int]) -> Candidate:
+    return Candidate(space, tuple(options[n] for options, n in zip(space.choices.values(), numbers, strict=True)))
+
+
+def _choose_windows(samples: Samples) -> Array:
+    """Indices of a few informative windows: with the smallest, the largest and evenly ranked predictions."""
+    order = np.argsort(samples.predictions[:, 0], kind="stable")
+    ranks = np.linspace(0, len(order) - 1, min(N_SCREENED, len(order))).round().astype(int)
+    return np.take(order, np.unique(ranks))
+
+
+def _screen(space: SearchSpace, samples: Samples, windows: Array) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields the distances of all candidates, (n,), and the numbers of their options, (n, n_choices), in pieces.
+
+    A distance is the largest difference from the predictions for some windows, relative to what the screen lets pass.
+    """
+    bounds, wanted = samples.bounds, torch.from_numpy(samples.predictions[windows])
+    slack = torch.from_numpy(np.maximum(bounds.allowed + SCREEN_SLACK * bounds.unit, TINY))
+    for kinds in product(*(range(len(options)) for options in space.kinds.values())):
+        stages = _stages(space, _candidate(space, [*kinds, *[0] * (len(space.choices) - len(kinds))]), samples, windows)
+        for outputs, numbers in _walk(stages, torch.zeros(1), torch.tensor([kinds], dtype=torch.int16)):
+            distances = ((outputs - wanted).abs() / slack).amax(dim=(1, 2))
+            yield distances.nan_to_num(torch.inf, torch.inf), numbers
+
+
+def _stages(space: SearchSpace, kind: Candidate, samples: Samples, windows: Array) -> list[list[Function]]:
+    """For each choice but those of libraries, the function of each option: all that is computed up to the next choice.
+
+    The first gives inputs in place of its argument; all but the last, which converts outputs, compute in float32.
+    """
+    choices = space.choices
+    x = [samples.to_model(samples.inputs[windows], units).float()[None] for units in choices[INPUTS]]
+    stages: list[list[Function]] = [[partial(lambda inputs, _: inputs, inputs) for inputs in x]]
+
+    def add(parts: Sequence[AnySubmodule]) -> None:
+        for part in parts:
+            function, slot = part_function(part, kind.chosen, torch.float32), activation_slot(part.place)
+            if slot in choices:
+                stages.append([_then(activation(option), function) for option in choices[slot]])
+            else:
+                stages[-1] = [_then(before, function) for before in stages[-1]]
+
+    add(space.per_step)
+    stages.append([READ_OUT[readout] for readout in choices[READOUT]])
+    add(space.head)
+    stages.append([activation(option) for option in choices[OUTPUT]])
+    scale, mean = (torch.from_numpy(x) for x in (samples.scaling.output_scale, samples.scaling.output_mean))
+    convert: dict[str, Function] = {"scaled": Tensor.double, "original": lambda values: values.double() * scale + mean}
+    return [*stages, [convert[units] for units in choices[PREDICTIONS]]]
+
+
+def _then(first: Function, second: Function) -> Function:
+    return lambda values: second(first(values))
+
+
+def _walk(stages: Sequence[Sequence[Function]], values: Tensor, numbers: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields what follows from the values of candidates, (n, ...), with the numbers of their options, in pieces."""
+    if not stages:
+        yield values, numbers
+    elif len(values) > 1 and values.numel() * len(stages[0]) > MAX_VALUES:
+        half = len(values) // 2
+        yield from _walk(stages, values[:half], numbers[:half])
+        yield from _walk(stages, values[half:], numbers[half:])
+    else:
+        options = torch.arange(len(stages[0]), dtype=torch.int16).repeat_interleave(len(numbers))
+        chosen = torch.cat([numbers.repeat(len(stages[0]), 1), options[:, None]], dim=1)
+        yield from _walk(stages[1:], torch.cat([function(values) for function in stages[0]]), chosen)
+
+
+def _group(fitting: dict[Candidate, Comparison], samples: Samples) -> tuple[Match, ...]:
+    """Groups candidates that are the same function on all probes, within what the check allows, the simplest first."""
+    probes, bounds = _make_probes(np.concatenate([samples.inputs, samples.reference])), samples.bounds
+    functions: list[tuple[Array, list[Candidate]]] = []  # the outputs of each for the probes, and who computes it
+    for candidate in sorted(fitting, key=lambda candidate: candidate.departures):
+        outputs = samples.predict(candidate, probes, torch.float64)
+        same = next((same for known, same in functions if (bounds.excess(outputs, known) <= 1).all()), None)
+        if same is None:
+            functions.append((outputs, [candidate]))
         else:
-            matches.append(Match(reading, samples.compare(reading), outputs))
-    return tuple([*matches[:1], *(_compare(match, matches[0], samples) for match in matches[1:])])
+            same.append(candidate)
+    return tuple(_match(same, fitting[same[0]], outputs, functions[0][0], samples) for outputs, same in functions)
 
 
-def _compare(match: Match, first: Match, samples: Samples) -> Match:
-    """A match with its difference from the first one on the probes."""
-    differences = np.abs(first.probed - match.probed)
-    excess = np.nan_to_num(differences / np.maximum(samples.bounds.allowed, TINY), nan=np.inf).max(axis=1)
+def _match(same: list[Candidate], comparison: Comparison, outputs: Array, first: Array, samples: Samples) -> Match:
+    excess, n_checked = samples.bounds.excess(outputs, first).max(axis=1), len(samples.inputs)
     far = (excess > 1).reshape(len(STRETCHES), -1).any(axis=1)
-    n_checked = len(samples.inputs)
-    window = int(excess[n_checked : n_checked + len(samples.reference)].argmax())
-    place = n_checked + window
-    difference = float((differences[place] / np.maximum(samples.bounds.unit, TINY)).max())
-    stretch, is_material = STRETCHES[int(far.argmax())] if far.any() else None, bool(excess[place] > 1)
-    return replace(match, window=window, difference=difference, is_material=is_material, stretch=stretch)
+    if not far.any():
+        return Match(same[0], comparison, tuple(same[1:]))
+    place = n_checked + int(excess[n_checked : n_checked + len(samples.reference)].argmax())
+    window, stretch = place - n_checked if excess[place] > 1 else None, STRETCHES[int(far.argmax())]
+    difference = float((np.abs(outputs - first)[place] / np.maximum(samples.bounds.unit, TINY)).max())
+    return Match(same[0], comparison, tuple(same[1:]), window, difference, stretch)
 
 
 def _make_probes(windows: Array) -> Array:
@@ -218,156 +284,37 @@ def _make_probes(windows: Array) -> Array:
     return np.concatenate([mean + stretch * around for stretch in STRETCHES])
 
 
-def _are_same(one: Array, other: Array, unit: Array) -> bool:
-    with np.errstate(invalid="ignore"):
-        equal = np.abs(one - other) <= SAME * np.maximum(np.maximum(unit, np.abs(one)), TINY)
-    return bool((equal | (~np.isfinite(one) & ~np.isfinite(other))).all())
+def refuse_ambiguous(samples: Samples, result: Result, strict: bool) -> None:
+    """Raises `CheckpointError` if several functions fit that differ on a known window, or, if strict, anywhere."""
+    first = result.found.describe()
+    they = f"functions that all give {samples.predictions_name}: "
+    ask = "to the check, or say in the manifest which it is"
+    if strict and (result.undecided or result.left_out):
+        others = "; ".join(result.describe_undecided()[:5]) or "and more"
+        n_functions = len(result.undecided) + 1 + result.left_out
+        raise CheckpointError(f"can be read as {n_functions} {they}{first}; {others}: add such windows {ask}")
+    match = next((match for match in result.matches if match.window is not None), None)
+    if match is not None:
+        fitting, other = "; ".join(m.candidate.describe() for m in result.matches[:5]), match.candidate.describe()
+        known = f"window {match.window} of {samples.reference_name}"
+        raise CheckpointError(
+            f"can be read as {len(result.matches)} {they}{fitting}; the first and [{other}] differ by "
+            f"{match.difference:.2g} standard deviations at {known}: add the model's prediction for it {ask}"
+        )
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A step of the evaluation: the functions of a choice's options, or one that computes a part with its items."""
-
-    choice: int | None
-    functions: tuple[Function, ...]
-    part: AnyPart | None = None
-    items: tuple[Item, ...] = ()
-
-
-@dataclass(frozen=True)
-class Variants:
-    """Intermediate values of several readings."""
-
-    values: Tensor  # (n_variants, n_windows, ...)
-    numbers: Tensor  # (n_variants, n_choices), indices of the options chosen so far; 0 for later choices
-    departures: Tensor  # (n_variants,), how many of them are not 0
-
-    def __getitem__(self, part: slice | Tensor) -> Variants:
-        return Variants(self.values[part], self.numbers[part], self.departures[part])
-
-    def choose(self, choice: int | None, option: int, function: Function, most: int) -> Variants:
-        """Those with an option of the next choice that have at most `most` departures; the values by `function`."""
-        kept = self[self.departures < most] if option else self
-        numbers = kept.numbers.clone()
-        if choice is not None:
-            numbers[:, choice] = option
-        values = function(kept.values) if len(numbers) else kept.values
-        return Variants(values, numbers, kept.departures + (option > 0))
-
-
-def walk(stages: Sequence[Stage], variants: Variants, most: int) -> Iterator[Variants]:
-    """Yields the values of all readings with at most `most` departures, in pieces."""
-    for number, stage in enumerate(stages):
-        n_variants = len(variants.numbers)
-        if n_variants > 1 and variants.values.numel() * len(stage.functions) > MAX_VALUES:
-            for half in (slice(0, n_variants // 2), slice(n_variants // 2, None)):
-                yield from walk(stages[number:], variants[half], most)
-            return
-        chosen = (variants.choose(stage.choice, n, function, most) for n, function in enumerate(stage.functions))
-        found = [some for some in chosen if len(some.numbers)]
-        variants = Variants(*(torch.cat([getattr(v, name) for v in found]) for name in vars(variants)))
-    yield variants
-
-
-def stages_of(space: Space, kinds: Sequence[int], samples: Samples, windows: Numbers) -> tuple[list[Stage], Variants]:
-    """The stages that evaluate a space's readings with given options of its kinds, up to the choice of `PREDICTIONS`.
-
-    They start with some of the windows, in float32.
-    """
-    chosen = {name: options[number] for (name, options), number in zip(space.kinds.items(), kinds, strict=True)}
-    start = torch.zeros(1, len(space.choices), dtype=torch.int16)
-    start[0, : len(kinds)] = torch.tensor(kinds, dtype=torch.int16)
-    x, units = samples.inputs[windows], space.choices[INPUTS]
-    inputs = {unit: samples.to_model(x, unit).float().unsqueeze(0) for unit in units}
-    first = Variants(inputs[units[0]], start, torch.tensor([sum(map(bool, kinds))]))
-
-    def at(name: str, function: Callable[[str], Function]) -> Stage:
-        return Stage(space.index[name], tuple(map(function, space.choices[name])))
-
-    def through(part: AnyPart) -> Iterator[Stage]:
-        if (slot := activation_slot(part.place)) in space.index:
-            yield at(slot, activation)
-        if isinstance(part, RecurrentPart):
-            yield Stage(None, (recurrent_function(part, torch.float32),), part)
-        else:
-            items = part.items(chosen)
-            yield Stage(None, (items_function(items, torch.float32),), part, items)
-
-    both = space.order.per_step, space.order.head
-    front, head = ([stage for part in parts for stage in through(part)] for parts in both)
-    start_at, read_out = at(INPUTS, lambda units: lambda values: inputs[units]), at(READOUT, READ_OUT.__getitem__)
-    return [start_at, *front, read_out, *head, at(OUTPUT, activation)], first
-
-
-def choose_windows(samples: Samples) -> Numbers:
-    """Indices of a few informative windows: with the smallest, the largest and evenly ranked predictions."""
-    order = np.argsort(samples.predictions[:, 0], kind="stable")
-    ranks = np.linspace(0, len(order) - 1, min(N_SCREENED, len(order))).round().astype(int)
-    return np.take(order, np.unique(ranks))
-
-
-@dataclass
-class Screen:
-    """The screening pass: readings on a few windows in float32."""
-
-    samples: Samples
-    deadline: float  # time at which it stops
-    survivors: list[tuple[int, float, Reading]] = field(default_factory=list)  # that may be right: departures, distance
-    nearest: list[tuple[float, Reading]] = field(default_factory=list)  # right or not; distance in the allowed one
-    tried: int = 0  # number of readings evaluated
-
-    def simplest(self, most: int) -> list[Reading]:
-        """The survivors with the fewest departures, the nearest of them first."""
-        return [reading for *_, reading in sorted(self.survivors, key=lambda survivor: survivor[:2])[:most]]
-
-    def evaluate(
-        self, spaces: Sequence[Space], least: int, most: int, progress: Callable[[int], None] | None = None
-    ) -> bool:
-        """Evaluates all readings with `least` to `most` departures; False if it stopped at the limit."""
-        windows = choose_windows(self.samples)
-        with torch.inference_mode():
-            for space in spaces:
-                expected = [self._expect(units, windows) for units in space.choices[PREDICTIONS]]
-                for kinds in space.each_kind():
-                    if sum(map(bool, kinds)) > most:
-                        continue
-                    stages, first = stages_of(space, kinds, self.samples, windows)
-                    for variants in walk(stages, first, most):
-                        for number, (wanted, allowed, slack) in enumerate(expected):
-                            last = variants.choose(space.index[PREDICTIONS], number, lambda values: values, most)
-                            if len(last.numbers):
-                                differences = (last.values - wanted).abs().nan_to_num(torch.inf, torch.inf)
-                                may_be = (differences <= slack).all(dim=2).all(dim=1)
-                                self._take(space, last, (differences / allowed).amax(dim=(1, 2)), may_be, least)
-                        if progress:
-                            progress(self.tried)
-                        if self.tried > MAX_READINGS or monotonic() > self.deadline:
-                            return False
-        return True
-
-    def _take(self, space: Space, variants: Variants, distances: Tensor, may_be: Tensor, least: int) -> None:
-        """Adds those variants that may be right and have `least` departures or more; simpler ones were added before.
-
-        The distances are in units of the allowed one, (n_variants,); inf if not finite.
-        """
-        new = variants.departures >= least
-        self.tried += int(new.sum())
-        for place in (may_be & new).nonzero().flatten().tolist():
-            reading = Reading(space, tuple(variants.numbers[place].tolist()))
-            self.survivors.append((reading.departures, float(distances[place]), reading))
-        best = torch.where(new, distances, torch.inf).topk(min(N_CLOSE, len(distances)), largest=False)
-        worst = self.nearest[-1][0] if len(self.nearest) == N_CLOSE else torch.inf
-        for distance, place in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-            if distance < worst:
-                self.nearest.append((distance, Reading(space, tuple(variants.numbers[place].tolist()))))
-        self.nearest = sorted(self.nearest, key=lambda entry: entry[0])[:N_CLOSE]
-
-    def _expect(self, units: str, windows: Numbers) -> tuple[Tensor, Tensor, Tensor]:
-        """Predictions in given units, allowed differences and those of the screen, all in model units."""
-        bounds, scaling, tiny = self.samples.bounds, self.samples.scaling, np.finfo(np.float32).tiny
-        wanted, scale = self.samples.predictions[windows], np.ones_like(scaling.output_scale)
-        if units == "original":
-            wanted, scale = (wanted - scaling.output_mean) / scaling.output_scale, scaling.output_scale
-        slack = bounds.allowed + SCREEN_SLACK * bounds.unit
-        allowed, most = (torch.from_numpy(np.maximum(x / scale, tiny)).float() for x in (bounds.allowed, slack))
-        return torch.from_numpy(wanted).float(), allowed, most
+def describe_mismatch(samples: Samples, result: Result) -> str:
+    """Why no candidate gives the predictions, starting with a verb, and what to give instead."""
+    name = samples.predictions_name
+    if np.isin(samples.predictions, (0.0, 1.0)).all():
+        computed = "as labels do: give what the model computes, such as probabilities"
+        return f"does not compute {name}, which holds only 0 and 1, {computed}"
+    off, nearest = min(((samples.compare(c), c) for c in result.nearest), key=lambda pair: pair[0].relative)
+    return (
+        f"does not compute {name}: the largest difference is {off.absolute:.3g}, at window {off.window}, output "
+        f"{samples.shapes.outputs[off.output]} ({off.computed:.7g} in place of {off.expected:.7g}), which is "
+        f"{off.describe_relative()}, and "
+        f"{samples.bounds.allowed[off.output] / (samples.bounds.unit[off.output] or 1):.2g} is allowed "
+        f"({result.tried:,} of {result.total:,} candidates tried, the nearest: "
+        f"{nearest.describe() or 'the only one'}): {INSTEAD}"
+    )

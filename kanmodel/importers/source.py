@@ -53,14 +53,10 @@ Value = object  # None, a bool, number, text, bytes, GlobalName, Placeholder, Te
 
 @dataclass(frozen=True)
 class Module:
-    """A module of a pickled model.
-
-    In its values, such as ``hidden_size`` of an LSTM, lists are tuples, functions are `GlobalName`, and other objects
-    are `Placeholder`. Parameters that are None, and buffers outside the state_dict, are left out.
-    """
+    """A module of a pickled or live model, without parameters that are None and buffers that are not saved."""
 
     class_name: str  # qualified, such as ``torch.nn.modules.rnn.LSTM``
-    values: Mapping[str, Value]
+    values: Mapping[str, Value]  # such as ``hidden_size``; lists are tuples
     parameters: Mapping[str, Tensor]
     buffers: Mapping[str, Tensor]
     children: Mapping[str, Module]  # in order of definition
@@ -108,12 +104,13 @@ class Source:
     @property
     def adapter(self) -> str:
         """What may read a checkpoint that a forecasting library wrote, to end a refusal with; else empty."""
+        library = reader = ""
         if self.hyper_parameters.keys() >= {"input_chunk_length", "output_chunk_length"}:
-            return f"; with darts, kanmodel.from_darts({self.name.removesuffix('.ckpt')!r}) may read it"
-        if self.hyper_parameters.keys() >= {"output_transformer", "dataset_parameters"}:
+            library, reader = "darts", f"from_darts({self.name.removesuffix('.ckpt')!r})"
+        elif self.hyper_parameters.keys() >= {"output_transformer", "dataset_parameters"}:
             load = f"load_from_checkpoint({self.name!r}, weights_only=False)"
-            return f"; with pytorch-forecasting, kanmodel.from_pytorch_forecasting(<class>.{load}, dataset) may read it"
-        return ""
+            library, reader = "pytorch-forecasting", f"from_pytorch_forecasting(<class>.{load}, dataset)"
+        return f"; with {library}, kanmodel.{reader} may read it" if library else ""
 
 
 def open_source(path: Path) -> Source:
@@ -159,19 +156,19 @@ def _find_weights(name: str, found: object) -> Source:
         raise CheckpointError("holds one tensor and no state_dict (pykan's cache_data is one: import its state)")
     entries = {} if is_module(found) else _entries_of(found)
     if entries is None:
-        darts = isinstance(found, Placeholder) and found.name.startswith("darts.")
-        where = f": the weights of a model of darts are in the readable file {name}.ckpt beside it; with darts, "
-        where += f"kanmodel.from_darts({name!r}) reads both"
-        raise CheckpointError(f"holds {_describe_foreign(found)} and no state_dict{where if darts else ''}")
+        problem = f"holds {_describe_foreign(found)} and no state_dict"
+        if isinstance(found, Placeholder) and found.name.startswith("darts."):
+            problem += f": the weights of a model of darts are in the readable file {name}.ckpt beside it; with darts, "
+            problem += f"kanmodel.from_darts({name!r}) reads both"
+        raise CheckpointError(problem)
     nested = [key for key, value in entries.items() if isinstance(key, str) and _has_weights(value)]
     if len(nested) > 1:
         listed = ", ".join(key[:MAX_KEY] for key in nested[:5])
         raise CheckpointError(f"holds more than one state_dict: {listed}: save the one of the model alone")
-    container = nested[0] if nested else None
     hyper_parameters = (_entries_of(entries.get("hyper_parameters")) if nested else None) or {}
     budget = iter(range(MAX_VALUES))
     simple = {key: _simplify(value, budget) for key, value in hyper_parameters.items() if isinstance(key, str)}
-    weights = entries[container] if nested else found
+    weights = entries[nested[0]] if nested else found
     module = read_module(weights) if is_module(weights) else None
     tensors, dtypes = read_tensors((_entries_of(weights) or {}) if module is None else module.state_dict())
     prefix = ""
@@ -179,7 +176,7 @@ def _find_weights(name: str, found: object) -> Source:
         prefix += common[0]
     keys = sorted(tensors, key=lambda key: not tensors[key].is_floating_point())
     tensors = _from_keras({key.removeprefix(prefix): tensors[key] for key in keys})
-    return Source(name, tensors, module and module.find(prefix), simple, container, prefix, dtypes)
+    return Source(name, tensors, module and module.find(prefix), simple, (*nested, None)[0], prefix, dtypes)
 
 
 def _from_keras(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -258,10 +255,8 @@ def read_tensors(entries: Mapping[Any, object]) -> tuple[dict[str, Tensor], tupl
         alone = tensor.is_contiguous() and tensor.nbytes == tensor.untyped_storage().nbytes()
         if not alone or tensor.dtype != widened[key]:
             tensors[key] = torch.empty(tensor.shape, dtype=widened[key]).copy_(tensor)
-        is_mask = bool(
-            ((tensors[key] == 0) | (tensors[key] == -inf)).all()
-        )  # of attention, and of no part that is read
-        if not is_mask and not bool(torch.isfinite(tensors[key]).all()):
+        is_mask = ((tensors[key] == 0) | (tensors[key] == -inf)).all()  # of attention, which no layer reads
+        if not is_mask and not torch.isfinite(tensors[key]).all():
             raise CheckpointError(f"has a value that is not finite in tensor {key}")
     return tensors, tuple(sorted(set(dtypes.values())))
 
@@ -292,9 +287,7 @@ def read_module(found: object) -> Module:
         for name in chain(state, *(state[members] for members in MEMBERS)):
             if not isinstance(name, str) or "." in name:
                 raise CheckpointError(f"has {describe(name)} as a name in the module at {path[-80:]!r}")
-        tensors, buffers, children = (
-            {name: value for name, value in state[members].items() if value is not None} for members in MEMBERS
-        )
+        tensors, buffers, children = ({n: v for n, v in state[at].items() if v is not None} for at in MEMBERS)
         for name, value in chain(tensors.items(), buffers.items()):
             if not isinstance(value, Tensor):
                 place = _join(path, name)[-80:]

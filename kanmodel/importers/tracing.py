@@ -9,11 +9,10 @@ movements of data need no rules. What computes becomes a node, and what does not
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import product
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import zip_longest
 from math import prod
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,25 +23,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.utils.rnn import PackedSequence
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from kanmodel.errors import CheckpointError, KanscopeError, UnreadableModelError
-from kanmodel.importers import assembly
+from kanmodel.errors import KanscopeError, UnreadableModelError
 from kanmodel.importers.drawing import Drawing
 from kanmodel.importers.exported import Step
-from kanmodel.importers.layers import find_parts, find_recurrent
-from kanmodel.importers.parts import Item, Layer, Metadata, Norm, Part, RecurrentPart, keys_under
-from kanmodel.importers.rules import RULES, UNKNOWN
-from kanmodel.importers.source import Module
-from kanmodel.importers.structure import TORCH
-from kanmodel.network.config import RecurrentConfig, Transform
+from kanmodel.importers.parts import Layer, Norm, RecurrentSubmodule
+from kanmodel.importers.rules import COMPOSITES, RULES, UNKNOWN, NoOperationError
+from kanmodel.network.config import RecurrentConfig
 from kanmodel.network.operations import MAX_NODES, Node, Shape, runs_of
 
-BETWEEN = 1e-4  # of the spread of the values that leave a part, in the type of the module
 MAX_DRAWN = 8 * MAX_NODES  # nodes that are drawn; many are constants of others, or lead nowhere
-N_PROBES = 32  # inputs of a part, around those of the window, on which it is compared with the function of its weights
 CELL = -2  # number of the elements of cell states, which no node holds; those of loops are below
 VIRTUAL, LONGEST = 1 << 40, 1 << 24  # the first number of a loop's outputs, and how many of these each loop may have
 # What reads no values of its arguments, or changes their shape in place.
@@ -51,19 +43,19 @@ UNREAD |= {"isnan", "isinf"}  # which finite values are not
 UNREAD |= {"transpose_", "t_", "squeeze_", "unsqueeze_", "as_strided_", "swapaxes_"}
 
 
-class Numbers(Tensor):
+class ElementNumbers(Tensor):
     """Numbers of elements, in the shape of a tensor that holds these."""
 
 
 def _count(shape: Shape, first: int) -> Tensor:
-    return torch.arange(first, first + prod(shape)).reshape(shape).as_subclass(Numbers)
+    return torch.arange(first, first + prod(shape)).reshape(shape).as_subclass(ElementNumbers)
 
 
 @dataclass
 class Loop:
     """A loop over a recurrent cell, whose outputs have numbers from `VIRTUAL` on until they are read."""
 
-    part: RecurrentPart
+    part: RecurrentSubmodule
     inputs: list[Tensor] = field(default_factory=list)  # numbers of each step's, (rows, n_in)
     outputs: Tensor | None = None  # numbers of all outputs by step and row, once they were read
 
@@ -74,36 +66,35 @@ class Loop:
 
 
 class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Draws the graph of a module, whose parts it calls but does not enter; the caller restores the module.
+    """Draws the graph of a module, whose forward pass it follows; the caller restores the module.
 
-    An LSTM whose cell states are read elsewhere must be entered, which `needs_cells` says after a refusal.
+    Args:
+        net: the module, the calls of whose known parts are leaves, see `leaves`.
+        integer: names of the features that are whole numbers.
+        output: see `pick_output`.
+
+    Attributes:
+        drawing: the graph, so far.
+        needs_cells: after a refusal, whether LSTMs must be entered because their cell states are read.
+        keys: those of the tensors of the leaves.
+        libraries: those of the layers that are leaves, in order.
+        loops: over cells.
+        paused: whether nothing is followed.
     """
 
-    def __init__(
-        self,
-        net: nn.Module,
-        tree: Module,
-        norms: bool = False,
-        enter_lstm: bool = False,
-        integer: Sequence[str] = (),
-        output: str | int | None = None,
-    ) -> None:
+    def __init__(self, net: nn.Module, integer: Sequence[str] = (), output: str | int | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.needs_cells, self._norms, self._enter_lstm = False, norms, enter_lstm
-        self.integer, self._output = integer, output
-        self._loops: list[Loop] = []
-        self._keys: set[str] = set()  # of the tensors of the leaves
-        self.drawing = Drawing()
-        self._libraries: dict[str, None] = {}  # of the layers that are leaves
-        self._touched: set[int] = set()  # where the tensors are that the pass reads
-        self._net, self._names = net, {module: name for name, module in net.named_modules()}
+        self.net, self.integer, self._output, self.paused = net, integer, output, False
+        self.needs_cells, self.loops = False, list[Loop]()
+        self.keys, self.libraries = set[str](), dict[str, None]()
+        self.drawing, self._total = Drawing(), 0
+        self._names = {module: name for name, module in net.named_modules()}
         self._starts: list[int] = []  # the number of the first element of each node
         self._shapes: list[Shape] = []
-        self._total, self._paused = 0, False
         self._fixed: set[int] = set()  # nodes that do not depend on the window
-        self._storages: dict[int, tuple[Any, Tensor]] = {}  # numbers by storage, which stays alive
         self._known: dict[tuple[Any, ...], int] = {}  # nodes by what they hold
-        self._watch_parts(tree)
+        self._storages: dict[int, tuple[Any, Tensor]] = {}  # numbers by storage, which stays alive
+        self._touched: set[int] = set()  # where the tensors are that the pass reads
 
     def trace(self, window: Tensor) -> Drawing:
         """The graph for windows of the shape of one, (1, lookback, n_features), or for rows.
@@ -111,25 +102,23 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         Raises `UnreadableModelError`, which names the operation, the module and the line that is not understood.
         """
         shape = window.shape[1:] if window.ndim == 3 else (1, *window.shape[1:])
-        self._mark(window, self._add("window", (), tuple(shape)))
+        self.mark(window, self._add("window", (), tuple(shape)))
         fast = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)  # it computes an attention in one operation
         try:
             plain = sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=False)
             with torch.no_grad(), catch_warnings(action="ignore"), plain[0], plain[1], self:
-                out = self._net.eval()(window)
+                out = self.net.eval()(window)
         except KanscopeError:
             raise
         except Exception as error:  # whatever the user's code raises
             reason = (str(error).strip() or repr(error)).splitlines()[0]
-            problem = (
-                f"the module does not take one window alone, as where squeeze() drops the axis of windows: {reason}"
-            )
-            raise UnreadableModelError(problem) from error
+            alone = "one window alone, as where squeeze() drops the axis of windows"
+            raise UnreadableModelError(f"the module does not take {alone}: {reason}") from error
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
         out = pick_output(out, self._output)
-        numbers = self._numbers(out) if isinstance(out, Tensor) else None
+        numbers = self.numbers_of(out) if isinstance(out, Tensor) else None
         if numbers is None:
             raise UnreadableModelError("the forecasts of the module do not depend on the windows")
         return self.drawing.keep(self._read(numbers.flatten()))
@@ -142,11 +131,12 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
         self._touched.update(value.untyped_storage().data_ptr() for value in given)
         name = func._schema.name.removeprefix("aten::")
-        if self._paused or name in UNREAD or not any(map(self._is_tracked, given)):
+        if self.paused or name in UNREAD or not any(map(self.depends, given)):
             return func(*args, **kwargs)
         mutates = func._schema.is_mutable
-        rule = RULES.get(name.removesuffix("_") if mutates else name)
-        if rule is None:
+        plain = name.removesuffix("_") if mutates else name
+        rule, composite = RULES.get(plain), COMPOSITES.get(plain)
+        if rule is None and composite is None:
             with self:  # where torch has not decomposed an operation yet, as in inference mode
                 out = func.decompose(*args, **kwargs)
             if out is not NotImplemented:
@@ -154,61 +144,64 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         before = self._of_target(args[0]) if mutates else None
         out = func(*args, **kwargs)
         outputs = [value for value in tree_flatten(out)[0] if isinstance(value, Tensor)]
-        if not mutates and outputs and all(map(self._is_tracked, outputs)):
+        if not mutates and outputs and all(map(self.depends, outputs)):
             return out  # views
-        if rule is None:
-            decides = any(self._is_tracked(value) and not value.is_floating_point() for value in given)
+        if rule is None and composite is None:
+            decides = any(self.depends(value) and not value.is_floating_point() for value in given)
             self.refuse(name, *(["which decides by values of the window"] if decides else []))
-        with self._pausing():
-            try:
-                numbers = rule(self, out, *args, **kwargs)
-            except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
-                self.refuse(name, f"with arguments that are not understood ({type(error).__name__})")
-            if before is not None:
-                before.copy_(numbers)
+        try:
+            if composite is not None:
+                with self:
+                    traced = composite(*args, **kwargs)
+                numbers: Any = self.of(traced)
             else:
-                for value, found in zip(outputs, numbers if isinstance(numbers, tuple) else (numbers,), strict=False):
-                    self._mark(value, found.reshape(value.shape))
+                assert rule is not None
+                with self.pausing():
+                    numbers = rule(self, *args, **kwargs)
+        except NoOperationError as error:
+            self.refuse(*error.args)
+        except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
+            self.refuse(name, f"with arguments that are not understood ({type(error).__name__})")
+        if before is not None:
+            before.copy_(numbers)
+            return out
+        for value, found in zip_longest(outputs, numbers if isinstance(numbers, tuple) else (numbers,)):
+            self.mark(value, torch.full(value.shape, UNKNOWN) if found is None else found)
         return out
 
     @property
     def library(self) -> str:
         """The libraries that the layers belong to."""
-        return " and ".join(self._libraries) or "torch"
+        return " and ".join(self.libraries) or "torch"
 
     @property
     def unused(self) -> tuple[str, ...]:
         """The keys of the tensors that the pass does not read, and that belong to no leaf."""
-        state = self._net.state_dict().items()
-        return tuple(
-            key
-            for key, tensor in state
-            if key not in self._keys and tensor.untyped_storage().data_ptr() not in self._touched
-        )
-
-    def depends(self, value: Any) -> bool:
-        """Whether a value depends on the window."""
-        return isinstance(value, Tensor) and self._is_tracked(value)
+        left = {key: tensor for key, tensor in self.net.state_dict().items() if key not in self.keys}
+        return tuple(key for key, tensor in left.items() if tensor.untyped_storage().data_ptr() not in self._touched)
 
     # Numbers of elements
 
-    def _is_tracked(self, value: Tensor) -> bool:
-        return value.untyped_storage()._cdata in self._storages
+    def depends(self, value: Any) -> bool:
+        """Whether a value depends on the window, or a part of its storage does."""
+        return isinstance(value, Tensor) and value.untyped_storage()._cdata in self._storages
 
-    def _is_fixed(self, value: Tensor) -> bool:
+    def is_fixed(self, value: Tensor) -> bool:
         """Whether no element depends on the window, as in a part of a tensor of which others do."""
         flat = self.of(value).flatten().numpy()
         inside = ((flat >= 0) & (flat < VIRTUAL)).all()
         return bool(inside) and self._fixed.issuperset((np.searchsorted(self._starts, flat, side="right") - 1).tolist())
 
-    def _numbers(self, value: Tensor) -> Tensor | None:
+    def numbers_of(self, value: Tensor) -> Tensor | None:
         """The numbers of the elements of a tensor; None if it does not depend on the window."""
         found = self._storages.get(value.untyped_storage()._cdata)
         if found is None:
             return None
-        return found[1].as_strided(value.shape, value.stride(), value.storage_offset()).as_subclass(Numbers)  # a view
+        view = found[1].as_strided(value.shape, value.stride(), value.storage_offset())
+        return view.as_subclass(ElementNumbers)
 
-    def _mark(self, value: Tensor, numbers: Tensor) -> None:
+    def mark(self, value: Tensor, numbers: Tensor) -> None:
+        """Gives the elements of a tensor their numbers, of as many elements in any shape."""
         storage = value.untyped_storage()
         every = torch.full((storage.nbytes() // value.itemsize,), UNKNOWN)
         every.as_strided(value.shape, value.stride(), value.storage_offset()).copy_(numbers.reshape(value.shape))
@@ -216,21 +209,21 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _of_target(self, target: Tensor) -> Tensor:
         """The numbers of a tensor that is written to, which are those of a constant until then."""
-        if not self._is_tracked(target):
+        if not self.depends(target):
             n = target.untyped_storage().nbytes() // target.itemsize
-            with self._pausing():
+            with self.pausing():
                 whole = target.as_strided((n,), (1,), 0)
-                self._mark(whole, self.constant(whole))
-        found = self._numbers(target)
+                self.mark(whole, self.constant(whole))
+        found = self.numbers_of(target)
         assert found is not None
         return found
 
     def of(self, value: Any) -> Tensor:
         """The numbers of a tensor, or of a number."""
-        if isinstance(value, Numbers):
+        if isinstance(value, ElementNumbers):
             return value
         if isinstance(value, Tensor):
-            found = self._numbers(value)
+            found = self.numbers_of(value)
             return self.constant(value) if found is None else found
         key = ("number", float(value))
         if key not in self._known:
@@ -251,12 +244,7 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return _count(tuple(values.shape), self._known[key])
 
     def _add(
-        self,
-        op: str,
-        inputs: tuple[int, ...],
-        shape: Shape,
-        parameter: float | None = None,
-        runs: tuple[tuple[int, int, int], ...] = (),
+        self, op: str, inputs: tuple[int, ...], shape: Shape, parameter: float | None = None, runs: Any = ()
     ) -> Tensor:
         """Adds a node, and returns the numbers of its elements, (*shape)."""
         if len(self.drawing.nodes) > MAX_DRAWN:
@@ -285,7 +273,7 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _resolve(self, index: int, numbers: Tensor) -> Tensor:
         """The numbers, those of a loop's outputs replaced by those of a recurrent leaf over the steps so far."""
-        loop, first = self._loops[index], VIRTUAL + index * LONGEST
+        loop, first = self.loops[index], VIRTUAL + index * LONGEST
         own = (numbers >= first) & (numbers < first + LONGEST)
         places = numbers[own] - first
         if loop.outputs is None or int(places.max()) >= len(loop.outputs):
@@ -297,11 +285,8 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         starts = np.array(self._starts)
         holders = np.searchsorted(starts, flat, side="right") - 1
         sources, constants = np.unique(holders).tolist(), self.drawing.constants
-        if (
-            len(sources) == 1
-            and self._shapes[sources[0]] == shape
-            and np.array_equal(flat - flat[0], np.arange(flat.size))
-        ):
+        in_order = np.array_equal(flat - flat[:1], np.arange(flat.size))
+        if len(sources) == 1 and self._shapes[sources[0]] == shape and in_order:
             return int(sources[0])
         fixed = np.isin(holders, [node for node in sources if node in constants])
         if fixed.any() and (fixed.all() or any(self.drawing.nodes[node].op == "constant" for node in sources)):
@@ -354,11 +339,8 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """The softmax over an axis."""
         numbers = self.of(value).movedim(axis, -1)
         shape = _stripped(numbers.shape)
-        return (
-            self._compute("softmax", (self._read(numbers.reshape(shape)),), shape)
-            .reshape(numbers.shape)
-            .movedim(-1, axis)
-        )
+        found = self._compute("softmax", (self._read(numbers.reshape(shape)),), shape)
+        return found.reshape(numbers.shape).movedim(-1, axis)
 
     def matmul(self, one: Any, other: Any) -> Tensor:
         """The product of matrices, or of stacks of as many."""
@@ -391,156 +373,27 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._known[key] = int(self._add(op, inputs, shape, parameter).flatten()[0])
         return _count(shape, self._known[key])
 
-    # Parts
-
-    def _watch_parts(self, tree: Module) -> None:
-        """Replaces the forward of every known part by one that adds it as a leaf."""
-        state = tree.state_dict()
-        kinds = (nn.RNNBase, nn.RNNCellBase)
-        recurrents = {name: module for name, module in self._net.named_modules() if isinstance(module, kinds)}
-        others = {key: tensor for key, tensor in state.items() if key.rpartition(".")[0] not in recurrents}
-        found: list[Part] = []
-        with suppress(CheckpointError):  # what no reader knows may still be glue
-            found, _ = find_parts(others, Metadata(module=tree))
-        for name, rnn in recurrents.items():
-            with suppress(CheckpointError):
-                (recurrent,) = find_recurrent(keys_under(state, name))
-                if getattr(rnn, "nonlinearity", "tanh") == "tanh":
-                    call: Callable[..., Any] = self._call_recurrent if isinstance(rnn, nn.RNNBase) else self._call_cell
-                    rnn.forward = partial(call, recurrent, rnn, rnn.forward)
-        for part in found:
-            with suppress(AttributeError):
-                module = self._net.get_submodule(part.place)
-                if part.problem is None:
-                    module.forward = partial(self._call_layers, part, module.forward)
-
-    def _call_layers(self, part: Part, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """The call of a part, a leaf if it computes what its library does of its weights; else it is entered."""
-        read = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
-        numbers = None if self._paused or read is None else self._numbers(read)
-        if numbers is None or read is None or not read.is_floating_point() or read.shape[-1] != part.n_in:
-            return forward(*args, **kwargs)
-        with self._pausing():
-            if self._is_fixed(read):
-                return forward(*args, **kwargs)  # a constant
-            spread = max(float(read.std()) if read.numel() > 1 else 0.0, 1.0)
-            generator = torch.Generator().manual_seed(0)
-            noise = torch.randn(N_PROBES, *read.shape, generator=generator).to(read) * spread
-            probes = torch.cat([read[None], read + noise]).flatten(0, 1) if read.ndim > 1 else read[None] + noise
-            items = None
-            with suppress(Exception):  # of the user's code, which is entered instead
-                items = _matching_items(part, probes, forward(probes))
-            self._keys |= frozenset() if items is None else part.keys
-            if items is not None and (self._norms or not any(isinstance(item, Norm) for item in items)):
-                out = forward(*args, **kwargs)
-                self._libraries |= {} if part.library in TORCH else {part.library: None}
-                for item in items:
-                    if not isinstance(item, Transform):
-                        numbers = self.layer(item, numbers)
-                    elif item.kind != "identity":
-                        numbers = self.apply(item.kind, numbers, parameter=item.parameter)
-                (left, *_) = tree_flatten(out)[0]
-                self._mark(left, numbers.reshape(left.shape))
-                return out
-        return forward(*args, **kwargs)
-
-    def _recurrent_arguments(
-        self, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> tuple[Tensor | None, list[Tensor]]:
-        """What the call of a recurrent module or cell reads, None if nothing is traced in it, and its first states."""
-        read, states = args[0] if args else kwargs.get("input"), tree_flatten((args[1:], kwargs.get("hx")))[0]
-        read = read.data if isinstance(read, PackedSequence) else read  # the steps of one window, one after another
-        is_traced = isinstance(read, Tensor) and not self._paused and self._is_tracked(read)
-        return (read if is_traced else None), [state for state in states if isinstance(state, Tensor)]
-
-    def _call_cell(
-        self, known_as: RecurrentPart, module: nn.RNNCellBase, forward: Callable[..., Any], *args: Any, **kwargs: Any
-    ) -> Any:
-        """The call of a cell, one step of a leaf if its states are those of the step before, or zeros."""
-        read, given = self._recurrent_arguments(args, kwargs)
-        if read is None or (self._enter_lstm and isinstance(module, nn.LSTMCell)):
-            return forward(*args, **kwargs)
-        rows, index = len(read) if read.ndim == 2 else 1, len(self._loops)
-        loop = Loop(known_as)
-        if any(map(self.depends, given)):
-            index = (int(self.of(given[0]).flatten()[0]) - VIRTUAL) // LONGEST
-            loop = self._loops[index] if 0 <= index < len(self._loops) else loop
-            step = loop.numbers(index, rows).flatten()
-            own = torch.equal(self.of(given[0]).flatten(), step)
-            own = own and all(torch.equal(self.of(cell).flatten(), CELL - step) for cell in given[1:])
-            if loop.part is not known_as or not own:
-                return forward(*args, **kwargs)
-        elif any(bool(state.any()) for state in given):
-            return forward(*args, **kwargs)
-        else:
-            self._loops.append(loop)
-        with self._pausing():
-            out = forward(*args, **kwargs)
-            self._keys |= known_as.keys
-            loop.inputs.append(self.of(read).reshape(rows, -1))
-            step = loop.numbers(index, rows)
-            hidden, *cells = out if isinstance(out, tuple) else (out,)
-            self._mark(hidden, step.reshape(hidden.shape))
-            for cell in cells:
-                self._mark(cell, (CELL - step).reshape(cell.shape))
-        return out
-
-    def _call_recurrent(
-        self, known_as: RecurrentPart, module: nn.RNNBase, forward: Callable[..., Any], *args: Any, **kwargs: Any
-    ) -> Any:
-        """The call of a recurrent part, whose layers are leaves if they start from a state of zeros."""
-        read, given = self._recurrent_arguments(args, kwargs)
-        if read is None or (self._enter_lstm and isinstance(module, nn.LSTM)):
-            return forward(*args, **kwargs)
-        if any(self._is_tracked(state) or bool(state.any()) for state in given):
-            return forward(*args, **kwargs)
-        with self._pausing():
-            out, states = forward(*args, **kwargs)
-            if self._is_fixed(read):
-                return out, states  # constants
-            steps = self.of(read)
-            steps = steps[None] if steps.ndim == 2 else steps if module.batch_first else steps.transpose(0, 1)
-            self._keys |= known_as.keys
-            part, last = replace(known_as.config, num_layers=1), []
-            for number in range(known_as.config.num_layers):
-                weights = {
-                    name.replace(f"_l{number}", "_l0"): weight
-                    for name, weight in known_as.tensors.items()
-                    if name.removesuffix("_reverse").endswith(f"_l{number}")
-                }
-                steps = self.recurrent(part, weights, steps)
-                last.append(steps[:, -1, : part.hidden_size])
-                if part.bidirectional:
-                    last.append(steps[:, 0, part.hidden_size :])
-            marked = out.data if isinstance(out, PackedSequence) else out
-            numbers = steps if module.batch_first or marked.ndim == 2 else steps.transpose(0, 1)
-            self._mark(marked, numbers.reshape(marked.shape))
-            hidden = states[0] if isinstance(states, tuple) else states
-            self._mark(hidden, torch.stack(last).reshape(hidden.shape))
-            if isinstance(states, tuple):
-                self._mark(states[1], torch.full(states[1].shape, CELL))
-        return out, states
-
     @contextmanager
-    def _pausing(self) -> Iterator[None]:
-        before, self._paused = self._paused, True
+    def pausing(self) -> Iterator[None]:
+        """Operations within are not followed."""
+        before, self.paused = self.paused, True
         try:
             yield
         finally:
-            self._paused = before
+            self.paused = before
 
     def refuse(self, name: str, reason: str = "which is no operation of a graph") -> NoReturn:
         """Raises `UnreadableModelError`, which names the innermost module that is running, and its line."""
-        frame = sys._getframe()
+        frame: Any = sys._getframe()
         place = ""
         while frame is not None and not place:
-            module = frame.f_locals.get("self")
-            if isinstance(module, Step):
-                place = f"{module.place!r} of the program"
-            if isinstance(module, nn.Module) and module in self._names and not place:
+            owner = frame.f_locals.get("self")
+            if isinstance(owner, Step):
+                place = f"{owner.place!r} of the program"
+            elif isinstance(owner, nn.Module) and owner in self._names:
                 file = Path(frame.f_code.co_filename).name
-                place = f"{self._names[module] or type(module).__name__!r} ({file}, line {frame.f_lineno})"
-            frame = frame.f_back  # type: ignore[assignment]
+                place = f"{(self._names[owner] or type(owner).__name__)!r} ({file}, line {frame.f_lineno})"
+            frame = frame.f_back
         raise UnreadableModelError(f"the module computes {name} at {place or 'an unknown place'}, {reason}")
 
 
@@ -580,23 +433,3 @@ def _stripped(shape: Sequence[int], kept: int = 1) -> Shape:
     """A shape without the ones that it begins with, such as that of the batch, but with its last `kept` axes."""
     first = next((axis for axis, n in enumerate(shape[: len(shape) - kept]) if n != 1), max(len(shape) - kept, 0))
     return tuple(shape[first:])
-
-
-def _matching_items(part: Part, entered: Tensor, left: Any) -> tuple[Item, ...] | None:
-    """The items of a part, of the kind whose function of the weights gives what left it; None if there is none."""
-    while isinstance(left, (tuple, list)) and left:
-        left = left[0]
-    for kinds in product(*part.open.values()):
-        items = part.items(dict(zip(part.open, kinds, strict=True)))
-        computed = assembly.items_function(items, torch.float64)(entered.cpu().double())
-        if computed.numel() == left.numel() and is_close(computed, left.cpu().double().reshape(computed.shape)):
-            return items
-    return None
-
-
-def is_close(one: Tensor, other: Tensor) -> bool:
-    """Whether values are equal up to rounding in the module's dtype."""
-    if one.shape != other.shape:
-        return False
-    spread = max(float(other.std()) if other.numel() > 1 else 0.0, 1e-3 * float(other.abs().max()), 1e-12)
-    return bool(((one - other).abs() <= BETWEEN * spread).all())

@@ -9,7 +9,7 @@ import numpy as np
 
 from kanmodel.arrays import Array
 from kanmodel.attribution.baseline import Baseline
-from kanmodel.attribution.explanation import LedgerOptions, explain_windows, sum_groups
+from kanmodel.attribution.ledger import LedgerOptions, explain_windows, find_incomplete, sum_groups
 from kanmodel.computing import slices
 from kanmodel.forecaster import Forecaster
 from kanmodel.network.config import resolve_groups
@@ -111,8 +111,7 @@ def explain_stretch(
         windows = model.to_model_units(side.take(rows))
         found = explain_windows(model, windows, output, baseline, LedgerOptions(TOLERANCE), "features")
         contributions[rows] = sum_groups(found.contributions, members)
-        change = np.abs(found.predictions - found.baseline_prediction)
-        contributions[rows[found.residual > np.maximum(change, model.output_std[output])]] = np.nan
+        contributions[rows[find_incomplete(found, float(model.output_std[output]))]] = np.nan
         unconverged += int((~found.converged).sum())
     return contributions, unconverged
 

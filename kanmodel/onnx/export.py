@@ -52,9 +52,16 @@ def export_onnx(model: Forecaster, path: Path) -> OnnxExport:
     """
     if path.suffix != ".onnx":
         raise ExportError(f"{path} must end in .onnx")
-    graph = write_forward(model)
+    graph, config = write_forward(model), model.config
     difference, relative = _verify(model, Session(graph))
-    helper.set_model_props(graph, _describe(model))
+    described = {
+        "features": [{"name": feature.name, "unit": feature.unit} for feature in config.features],
+        "outputs": [{"name": name, "unit": config.target_of(at).unit} for at, name in enumerate(config.outputs)],
+        "lookback": config.lookback,
+        "horizon": config.horizon,
+    }
+    texts = {name: json.dumps(value, ensure_ascii=False) for name, value in described.items()}
+    helper.set_model_props(graph, ({"checkpoint": f"sha256:{model.sha256}"} if model.sha256 else {}) | texts)
     onnx.checker.check_model(graph, full_check=True)
     try:
         with replacing(path, prefix=f".{path.name}.") as file:
@@ -70,14 +77,13 @@ def _verify(model: Forecaster, session: Session) -> tuple[float, float]:
     Raises:
         ExportError: it is larger than `TOLERANCE` and the model's rounding errors allow.
     """
-    largest = np.zeros((2, len(model.config.outputs)))  # NaN, which no tolerance allows, if a difference is NaN
+    rounding, difference = np.zeros((2, len(model.config.outputs)))  # NaN, which nothing allows, if a difference is
     for batch in torch.split(model.reference.scaled, BATCH):
         windows = model.scaling.features_to_original(batch)
         expected = model.predict(windows)
-        exact = model.frozen_float64.forward(model.to_model_units(windows).double())
-        differences = [expected - model.scaling.outputs_to_original(exact), session.predict(windows) - expected]
-        largest = np.maximum(largest, np.abs(differences).max(axis=1))
-    rounding, difference = largest
+        exact = model.scaling.outputs_to_original(model.frozen_float64.forward(model.to_model_units(windows).double()))
+        rounding = np.maximum(rounding, np.abs(expected - exact).max(axis=0))
+        difference = np.maximum(difference, np.abs(session.predict(windows) - expected).max(axis=0))
     allowed = np.maximum(TOLERANCE[model.config.dtype] * model.output_std, ROUNDING * rounding)
     relative = difference / model.output_std
     worst = int(np.argmax(difference / allowed))
@@ -86,15 +92,3 @@ def _verify(model: Forecaster, session: Session) -> tuple[float, float]:
         where = f"on a reference window, where {allowed[worst]:.2g} is allowed"
         raise ExportError(f"the graph predicts {model.config.outputs[worst]} with a difference of {far} {where}")
     return float(difference[np.argmax(relative)]), float(relative.max())
-
-
-def _describe(model: Forecaster) -> dict[str, str]:
-    config = model.config
-    described = {
-        "features": [{"name": feature.name, "unit": feature.unit} for feature in config.features],
-        "outputs": [{"name": name, "unit": config.target_of(at).unit} for at, name in enumerate(config.outputs)],
-        "lookback": config.lookback,
-        "horizon": config.horizon,
-    }
-    texts = {name: json.dumps(value, ensure_ascii=False) for name, value in described.items()}
-    return {"checkpoint": f"sha256:{model.sha256}"} | texts if model.sha256 else texts

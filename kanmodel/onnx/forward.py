@@ -25,8 +25,7 @@ from kanmodel.network.recurrent import FrozenRecurrent, GateWeights
 from kanmodel.network.splines import PiecewisePolynomial
 from kanmodel.onnx.values import OPERATIONS, Graph, Operand, Traced, Value, concatenate, write, write_many
 
-INPUT = "instances"
-PREDICTIONS, LOGITS = "predictions", "logits"
+INPUT, PREDICTIONS, LOGITS = "instances", "predictions", "logits"
 OPSET, IR_VERSION = 17, 8  # from 2022, the oldest with LayerNormalization
 GATES: dict[Cell, tuple[int, ...]] = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}
 """Torch's number of each of ONNX's gates: input, output, forget, cell; update, reset, hidden."""
@@ -59,9 +58,6 @@ def sum_splines(splines: PiecewisePolynomial, x: Value) -> Value:
     return write("Squeeze", write("MatMul", row, matrix), np.array([1]))
 
 
-OPERATIONS[PiecewisePolynomial.sums] = sum_splines
-
-
 def run_recurrent(recurrent: FrozenRecurrent, steps: Value) -> Traced:
     """`FrozenRecurrent` on (batch, lookback, n_in); NaN is added to the states of windows that are not finite.
 
@@ -71,19 +67,25 @@ def run_recurrent(recurrent: FrozenRecurrent, steps: Value) -> Traced:
     nothing = 0.0 * write("ReduceSum", steps, np.array([1, 2]), keepdims=1)
     for directions in recurrent.gate_weights:
         with x.graph.scope("recurrent"):
-            if x.graph.dtype == torch.float64:
-                x = _scan(recurrent.config.cell, x, directions)
-            else:
-                x = _operator(recurrent.config.cell, x, directions)
+            run = _scan if x.graph.dtype == torch.float64 else _operator
+            x = run(recurrent.config.cell, x, directions)
     return write("Transpose", x, perm=[1, 0, 2]) + nothing
 
 
 def _operator(cell: Cell, x: Value, directions: Sequence[GateWeights]) -> Value:
     """One layer with ONNX's operator, (lookback, batch, n_in) -> (lookback, batch, n_units)."""
+
+    def in_order(weight: Tensor) -> Tensor:  # (..., n_gates * hidden) -> (n_gates * hidden, ...), gates as in ONNX
+        gates = weight.movedim(-1, 0).chunk(len(GATES[cell]))
+        return torch.cat([gates[number] for number in GATES[cell]])
+
     hidden = len(directions[0].from_state)
+    from_inputs = torch.stack([in_order(of.from_inputs) for of in directions])
+    from_state = torch.stack([in_order(of.from_state) for of in directions])
+    bias = torch.stack([torch.cat([in_order(of.bias), in_order(of.state_bias)]) for of in directions])
     states, *_ = write_many(
         cell.upper(),
-        [x, *(_stack(cell, part, directions) for part in ("from_inputs", "from_state", "bias"))],
+        [x, from_inputs, from_state, bias],
         3 if cell == "lstm" else 2,
         hidden_size=hidden,
         direction="bidirectional" if len(directions) == 2 else "forward",
@@ -91,20 +93,7 @@ def _operator(cell: Cell, x: Value, directions: Sequence[GateWeights]) -> Value:
     )  # (lookback, directions, batch, hidden)
     if len(directions) == 1:
         return write("Squeeze", states, np.array([1]))
-    in_a_row = write("Transpose", states, perm=[0, 2, 1, 3])
-    return write("Reshape", in_a_row, np.array([0, 0, 2 * hidden]))
-
-
-def _stack(cell: Cell, part: str, directions: Sequence[GateWeights]) -> Tensor:
-    """A weight in ONNX's layout: directions outermost, gates in its order."""
-
-    def ordered(weight: Tensor) -> Tensor:  # (..., n_gates * hidden) -> (n_gates * hidden, ...)
-        gates = weight.movedim(-1, 0).chunk(len(GATES[cell]))
-        return torch.cat([gates[number] for number in GATES[cell]])
-
-    if part == "bias":
-        return torch.stack([torch.cat([ordered(of.bias), ordered(of.state_bias)]) for of in directions])
-    return torch.stack([ordered(getattr(of, part)) for of in directions])
+    return write("Reshape", write("Transpose", states, perm=[0, 2, 1, 3]), np.array([0, 0, 2 * hidden]))
 
 
 def _scan(cell: Cell, x: Value, directions: Sequence[GateWeights]) -> Value:
@@ -130,23 +119,19 @@ def _scan(cell: Cell, x: Value, directions: Sequence[GateWeights]) -> Value:
 
 
 def _lstm_step(weights: GateWeights, x: Value, h: Value, c: Value) -> tuple[Value, ...]:
-    hidden = len(weights.from_state)
     moved = x @ weights.from_inputs + h @ weights.from_state + (weights.bias + weights.state_bias)
-    i, f, g, o = moved.split([hidden] * 4, 1)
+    i, f, g, o = moved.split([len(weights.from_state)] * 4, 1)
     c = f.sigmoid() * c + i.sigmoid() * g.tanh()
     return o.sigmoid() * c.tanh(), c
 
 
 def _gru_step(weights: GateWeights, x: Value, h: Value) -> tuple[Value, ...]:
-    hidden = len(weights.from_state)
-    of_inputs = (x @ weights.from_inputs + weights.bias).split([hidden] * 3, 1)
-    of_state = (h @ weights.from_state + weights.state_bias).split([hidden] * 3, 1)
+    sizes = [len(weights.from_state)] * 3
+    of_inputs = (x @ weights.from_inputs + weights.bias).split(sizes, 1)
+    of_state = (h @ weights.from_state + weights.state_bias).split(sizes, 1)
     r, z = ((inputs + state).sigmoid() for inputs, state in zip(of_inputs[:2], of_state[:2], strict=True))
     n = (of_inputs[2] + r * of_state[2]).tanh()
     return ((1 - z) * n + z * h,)
-
-
-OPERATIONS[FrozenRecurrent.__call__] = run_recurrent
 
 
 def arrange(arrangement: Arrangement, *values: Operand) -> Value:
@@ -164,6 +149,8 @@ def arrange(arrangement: Arrangement, *values: Operand) -> Value:
     return write("Gather", every, arrangement.indices, axis=1)
 
 
+OPERATIONS[PiecewisePolynomial.sums] = sum_splines
+OPERATIONS[FrozenRecurrent.__call__] = run_recurrent
 OPERATIONS[Arrangement.__call__] = arrange
 
 
@@ -179,23 +166,21 @@ def write_forward(model: Forecaster) -> onnx.ModelProto:
     frozen, scaling, config = model.frozen, model.scaling, model.config
     graph = Graph(scaling.dtype)
     steps: Traced
-    windows = Value(graph, INPUT)
     with graph.scope("scaling"):
-        scaled = (windows - scaling.feature_mean) / scaling.feature_scale
+        scaled = (Value(graph, INPUT) - scaling.feature_mean) / scaling.feature_scale
         steps = write("Cast", scaled, to=helper.np_dtype_to_tensor_dtype(np.dtype(config.dtype)))
     logits = frozen.run_rows(steps, [partial(_pass, row, *key) for key, row in frozen.rows.items()])
     with graph.scope("output"):
-        outputs = [_as_double(apply_output_function(config, logits)) * scaling.output_scale + scaling.output_mean]
-        names = [PREDICTIONS]
+        scaled = write("Cast", apply_output_function(config, logits), to=TensorProto.DOUBLE)
+        outputs = {PREDICTIONS: scaled * scaling.output_scale + scaling.output_mean}
         if config.output_function is not None:
-            outputs.append(_as_double(logits))
-            names.append(LOGITS)
-    for value, name in zip(outputs, names, strict=True):
+            outputs[LOGITS] = write("Cast", logits, to=TensorProto.DOUBLE)
+    for name, value in outputs.items():
         graph.nodes.append(helper.make_node("Identity", [value.name], [name], f"output/{name}"))
-    graph.prune(names)
+    graph.prune(outputs)
     shape: list[str | int] = ["n", len(config.outputs)]
     read = [helper.make_tensor_value_info(INPUT, TensorProto.DOUBLE, ["n", *config.window_shape])]
-    written = [helper.make_tensor_value_info(name, TensorProto.DOUBLE, shape) for name in names]
+    written = [helper.make_tensor_value_info(name, TensorProto.DOUBLE, shape) for name in outputs]
     whole = helper.make_graph(graph.nodes, "forward", read, written, graph.constants)
     opsets = [helper.make_opsetid("", OPSET)]
     return helper.make_model(whole, opset_imports=opsets, ir_version=IR_VERSION, producer_name="kanscope")
@@ -209,7 +194,3 @@ def _pass(layers: FrozenLayers, stage: str, first: int, x: Traced) -> Traced:
         with x.graph.scope(f"{stage}.{number}"):
             x = layer.forward(x)
     return x
-
-
-def _as_double(x: Traced) -> Value:
-    return write("Cast", x, to=TensorProto.DOUBLE)

@@ -14,7 +14,7 @@ import onnxruntime
 from kanmodel.arrays import Array
 from kanmodel.errors import ExportError
 from kanmodel.forecaster import Forecaster
-from kanmodel.onnx.forward import INPUT, LOGITS, PREDICTIONS, write_forward
+from kanmodel.onnx.forward import INPUT, PREDICTIONS, write_forward
 
 Predict = Callable[[Array], Array]
 FATAL = 4  # log level of ONNX Runtime; other errors are raised anyway
@@ -51,10 +51,6 @@ class Session:
         n must not be 0: ONNX Runtime 1.32 aborts the process if an LSTM gets no window.
         """
         return cast(Array, self._session.run([PREDICTIONS], {INPUT: windows})[0])
-
-    def logits(self, windows: Array) -> Array:
-        """Inputs of the output function, (n, n_outputs), if the graph has them."""
-        return cast(Array, self._session.run([LOGITS], {INPUT: windows})[0])
 
 
 def find_fast_predict(model: Forecaster) -> Callable[[Array], Array | None] | None:
@@ -98,12 +94,11 @@ def find_fast_predict(model: Forecaster) -> Callable[[Array], Array | None] | No
 
 def _time_in_turn(ways: list[Predict], batch: Array) -> list[float]:
     """The least processor time that each took on this thread, in seconds."""
-    seconds: list[list[float]] = [[] for _ in ways]
-    for _ in range(N_TIMINGS):
-        if sum(map(sum, seconds)) > LONG:
-            break
-        for way, taken in zip(ways, seconds, strict=True):
+    seconds: list[list[float]] = []
+    while len(seconds) < N_TIMINGS and sum(map(sum, seconds)) <= LONG:
+        seconds.append([])
+        for way in ways:
             start = thread_time()
             way(batch)
-            taken.append(thread_time() - start)
-    return [min(taken) for taken in seconds]
+            seconds[-1].append(thread_time() - start)
+    return [min(taken) for taken in zip(*seconds, strict=True)]

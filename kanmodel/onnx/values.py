@@ -16,7 +16,6 @@ import numpy as np
 import onnx
 import torch
 from numpy.lib.mixins import NDArrayOperatorsMixin
-from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from torch import Tensor
 
@@ -38,7 +37,7 @@ class Graph:
     """Nodes and constants, in the order in which they are computed; subgraphs need a prefix of all names."""
 
     def __init__(self, dtype: torch.dtype, prefix: str = "") -> None:
-        self.dtype, self._prefix, self._scope, self._count = dtype, prefix, "", 0
+        self.dtype, self._scope, self._count = dtype, prefix, 0
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
@@ -52,15 +51,17 @@ class Graph:
     def name(self, of: str) -> str:
         """A unique name."""
         self._count += 1
-        return f"{self._prefix}{self._scope}{of}_{self._count}"
+        return f"{self._scope}{of}_{self._count}"
 
-    def node(self, kind: str, inputs: Iterable[Operand], n_outputs: int = 1, **attributes: Any) -> list[Value]:
-        """Adds a node; an input that is None is left out."""
-        names = ["" if x is None else self._operand(x) for x in inputs]
-        name = self.name(kind)
-        outputs = [name] if n_outputs == 1 else [f"{name}.{number}" for number in range(n_outputs)]
-        self.nodes.append(helper.make_node(kind, names, outputs, name, **attributes))
-        return [Value(self, output) for output in outputs]
+    def operand(self, x: Operand) -> str:
+        """The name of an input of a node, which is a constant unless it is a `Value`; empty for None."""
+        if x is None or isinstance(x, Value):
+            return "" if x is None else x.name
+        x = torch.tensor(x, dtype=self.dtype) if isinstance(x, int | float) else x
+        array = x.numpy(force=True) if isinstance(x, Tensor) else np.asarray(x)
+        name = self.name("constant")
+        self.constants.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
+        return name
 
     def prune(self, outputs: Iterable[str]) -> None:
         """Removes nodes, and outputs of recurrent nodes, that these values do not depend on."""
@@ -70,25 +71,10 @@ class Graph:
                 continue
             read.update(node.input)
             if node.op_type in ("LSTM", "GRU"):  # their unused outputs would take time
-                named = [name if name in read else "" for name in node.output]
-                del node.output[:]
-                node.output.extend(named)
+                node.output[:] = [name if name in read else "" for name in node.output]
             kept.append(node)
         self.nodes = kept[::-1]
         self.constants = [constant for constant in self.constants if constant.name in read]
-
-    def _operand(self, x: Operand) -> str:
-        if isinstance(x, Value):
-            return x.name
-        if isinstance(x, torch.Tensor):
-            array: NDArray[Any] = x.numpy(force=True)
-        elif isinstance(x, int | float):
-            array = torch.tensor(x, dtype=self.dtype).numpy()
-        else:
-            array = np.asarray(x)
-        name = self.name("constant")
-        self.constants.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
-        return name
 
 
 class Value(NDArrayOperatorsMixin):
@@ -127,7 +113,10 @@ def write(kind: str, *inputs: Operand, **attributes: Any) -> Value:
 def write_many(kind: str, inputs: Sequence[Operand], n_outputs: int, **attributes: Any) -> list[Value]:
     """Adds a node with several outputs to the graph of its inputs."""
     graph = next(x.graph for x in inputs if isinstance(x, Value))
-    return graph.node(kind, inputs, n_outputs, **attributes)
+    names, name = [graph.operand(x) for x in inputs], graph.name(kind)
+    outputs = [name] if n_outputs == 1 else [f"{name}.{number}" for number in range(n_outputs)]
+    graph.nodes.append(helper.make_node(kind, names, outputs, name, **attributes))
+    return [Value(graph, output) for output in outputs]
 
 
 def concatenate(values: Sequence[Operand], dim: int = 0) -> Value:
@@ -141,12 +130,22 @@ def _operation(key: object) -> Operation:
     return OPERATIONS[key]
 
 
+def _node(kind: str) -> Operation:
+    """An operation that is a single node with the same arguments."""
+    return lambda *inputs, **_: write(kind, *inputs)
+
+
+def _reduce(kind: str) -> Operation:
+    """A reduction of one axis."""
+    return lambda x, dim: write(kind, x, axes=[dim], keepdims=0)
+
+
 def _clamp(x: Value, low: float, high: float) -> Value:
     """Limits x to an interval; without Clip, which ONNX Runtime 1.32 cannot fuse with a Relu in float64."""
     return write("Min", write("Max", x, low), high)
 
 
-def _relu(x: Value, **_: Any) -> Value:
+def _relu(x: Value) -> Value:
     return write("Relu", x)
 
 
@@ -173,19 +172,23 @@ def _std(x: Value, dim: int, correction: int) -> Traced:
     return write("Sqrt", write("ReduceMean", away * away, axes=[dim], keepdims=0))
 
 
-def _extreme(kind: str, x: Value, dim: int) -> Traced:
-    """The largest or smallest value; NaN beside a NaN, over which ONNX Runtime's kernels may pass."""
+def _beside_missing(x: Value, dim: int, find: Callable[[], Traced]) -> Traced:
+    """What is found along an axis; NaN beside a NaN, over which ONNX Runtime's kernels may pass."""
     missing = write("Where", write("IsNaN", x), x, 0.0)
-    return write(kind, x, axes=[dim], keepdims=0) + write("ReduceSum", missing, np.array([dim]), keepdims=0)
+    return find() + write("ReduceSum", missing, np.array([dim]), keepdims=0)
+
+
+def _extreme(kind: str, x: Value, dim: int) -> Traced:
+    """The largest or smallest value."""
+    return _beside_missing(x, dim, lambda: _reduce(kind)(x, dim))
 
 
 def _median(x: Value, dim: int) -> tuple[Traced]:
-    """The lower median of the last axis, as torch's first result; NaN beside a NaN."""
+    """The lower median of the last axis, as torch's first result."""
     assert dim == -1
     half = write("Div", write("Add", write("Shape", x, start=-1), np.array([1])), np.array([2]))
     lower, _ = write_many("TopK", [x, half], 2, axis=-1, largest=0)
-    missing = write("Where", write("IsNaN", x), x, 0.0)
-    return (write("Gather", lower, np.array(-1), axis=-1) + write("ReduceSum", missing, np.array([-1]), keepdims=0),)
+    return (_beside_missing(x, -1, lambda: write("Gather", lower, np.array(-1), axis=-1)),)
 
 
 def _zeros_like(x: Value) -> Value:
@@ -212,25 +215,11 @@ def _index_add(x: Value, dim: int, index: Tensor, values: Value) -> Value:
     return write("Transpose", summed, perm=[1, 0])
 
 
-def _node(kind: str) -> Operation:
-    """An operation that is a single node with the same arguments."""
-    return lambda *inputs, **_: write(kind, *inputs)
-
-
-SAME_NAME = ("add", "sub", "mul", "div", "pow", "sqrt", "exp", "log", "abs", "sin", "cos", "atan", "erf", "sign")
-OTHER_NAME = {"subtract": "Sub", "multiply": "Mul", "divide": "Div", "power": "Pow", "negative": "Neg"}
-OTHER_NAME |= {
-    "where": "Where",
-    "greater": "Greater",
-    "matmul": "MatMul",
-    "maximum": "Max",
-    "minimum": "Min",
-    "arcsin": "Asin",
-    "arccos": "Acos",
-    "arctan": "Atan",
-}
-OPERATIONS.update({name: _node(kind) for name, kind in OTHER_NAME.items()})
-OPERATIONS.update({name: _node(name.capitalize()) for name in (*SAME_NAME, "sinh", "asinh", "tanh", "sigmoid", "relu")})
+SAME: tuple[str, ...] = ("add", "sub", "mul", "div", "pow", "sqrt", "exp", "log", "abs", "sign", "where", "greater")
+SAME += ("sin", "cos", "atan", "sinh", "asinh", "tanh", "erf", "sigmoid", "relu")
+OTHER = {"subtract": "Sub", "multiply": "Mul", "divide": "Div", "power": "Pow", "negative": "Neg", "matmul": "MatMul"}
+OTHER |= {"maximum": "Max", "minimum": "Min", "arcsin": "Asin", "arccos": "Acos", "arctan": "Atan"}
+OPERATIONS.update({name: _node(kind) for name, kind in ({name: name.capitalize() for name in SAME} | OTHER).items()})
 OPERATIONS.update(
     {
         "tan": lambda x: write("Sin", x) / write("Cos", x),
@@ -249,7 +238,7 @@ OPERATIONS.update(
         "hardsigmoid": lambda x, **_: _clamp(x + 3, 0, 6) / 6,
         "hardswish": lambda x, **_: x * (_clamp(x + 3, 0, 6) / 6),
         "softmax": lambda x, dim: write("Softmax", x, axis=dim),
-        "layer_norm": lambda x, _shape, weight, bias, eps: write(
+        "layer_norm": lambda x, _, weight, bias, eps: write(
             "LayerNormalization", x, weight, bias, axis=-1, epsilon=eps
         ),
         "addmm": lambda added, left, right: added + write("MatMul", left, right),
@@ -260,8 +249,8 @@ OPERATIONS.update(
         "stack": lambda values, dim=0: concatenate([_unsqueeze(value, dim) for value in values], dim),
         "split": lambda x, sizes, dim=0: write_many("Split", [x, np.array(sizes)], len(sizes), axis=dim),
         "sum": lambda x, dim: write("ReduceSum", x, np.array([dim]), keepdims=0),
-        "prod": lambda x, dim: write("ReduceProd", x, axes=[dim], keepdims=0),
-        "mean": lambda x, dim: write("ReduceMean", x, axes=[dim], keepdims=0),
+        "prod": _reduce("ReduceProd"),
+        "mean": _reduce("ReduceMean"),
         "amax": partial(_extreme, "ReduceMax"),
         "amin": partial(_extreme, "ReduceMin"),
         "median": _median,

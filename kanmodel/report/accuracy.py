@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from kanmodel.arrays import Array
 from kanmodel.attribution.baseline import spread_windows
-from kanmodel.attribution.explanation import explain_windows
+from kanmodel.attribution.ledger import explain_windows, sum_groups
 from kanmodel.forecaster import Forecaster
+from kanmodel.network.config import resolve_groups
 from kanmodel.network.intervals import BOUNDS, forecasts_of
 from kanmodel.report.finding import Amounts, Band, Bars, Finding, Panel, Part, Times, write_percent
 from kanmodel.tables.columns import QUANTILE, column_of
@@ -177,10 +178,11 @@ def _split_widths(widths: Array, when: Times, title: str, unit: str | None) -> I
 def _share_width(model: Forecaster, forecast: int) -> dict[str, float]:
     """The share of each group or feature without one in all movement of a forecast's first width, largest first."""
     bounds, width = model.bound(forecast), 1 + BOUNDS.index("width")
-    explained = explain_windows(bounds, spread_windows(bounds, N_WIDTHS), width, detail="features")
-    grouped = replace(explained, groups=model.config.groups)
-    sizes = np.abs(grouped.contributions_by_part).mean(axis=0)
-    shares = zip(grouped.parts, (sizes / (sizes.sum() or 1.0)).tolist(), strict=True)
+    ledger = explain_windows(bounds, spread_windows(bounds, N_WIDTHS), width, detail="features")
+    grouping = resolve_groups(model.config.groups, model.config.feature_names)
+    members = [grouping.members[number] for number in grouping.whole]
+    sizes = np.abs(sum_groups(ledger.contributions, members)).mean(axis=0)
+    shares = zip(grouping.parts, (sizes / (sizes.sum() or 1.0)).tolist(), strict=True)
     return dict(sorted(shares, key=lambda pair: -pair[1]))
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from kanmodel.arrays import Array
 from kanmodel.attribution.baseline import Baseline, ReferenceBaselines, scaled_baselines, spread_windows
 from kanmodel.attribution.effects import forecast_without
-from kanmodel.attribution.explanation import explain_windows
+from kanmodel.attribution.ledger import explain_windows
 from kanmodel.computing import part, slices
 from kanmodel.forecaster import Forecaster
 from kanmodel.structure.importance import Importance, rank_correlation, score_features

@@ -14,7 +14,7 @@ import numpy as np
 
 from kanmodel.alternatives.what_if import WhatIf
 from kanmodel.attribution.baseline import spread_windows
-from kanmodel.attribution.explanation import sum_groups
+from kanmodel.attribution.ledger import sum_groups
 from kanmodel.forecaster import Forecaster
 from kanmodel.network.config import resolve_groups
 from kanmodel.report.accuracy import measure_accuracy, measure_intervals, predict_reference

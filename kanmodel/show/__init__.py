@@ -1,29 +1,3 @@
 """Pictures of results as SVG. Importing this package registers one with `draw` for each type of result that has one."""
 
-from kanmodel.show import (
-    backtest,
-    counterfactual,
-    differences,
-    drift,
-    edge,
-    explanation,
-    importance,
-    network,
-    report,
-    series,
-    what_if,
-)
-
-__all__ = [
-    "backtest",
-    "counterfactual",
-    "differences",
-    "drift",
-    "edge",
-    "explanation",
-    "importance",
-    "network",
-    "report",
-    "series",
-    "what_if",
-]
+from kanmodel.show import alternatives, backtest, bars, drift, edge, explanation, network, report  # noqa: F401

@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from math import ceil
 from textwrap import wrap
 
 import numpy as np
 
-from kanmodel.arrays import Array, rows_of_steps, steps_of_rows
-from kanmodel.attribution.explanation import Explanation, describe_intervals, sum_groups
+from kanmodel.arrays import rows_of_steps, steps_of_rows
+from kanmodel.attribution.explanation import Explanation, describe_intervals
+from kanmodel.attribution.ledger import sum_groups
 from kanmodel.result import Theme, draw
 from kanmodel.show.series import draw_series
 from kanmodel.show.style import VEIL
-from kanmodel.show.svg import (
-    MARGIN,
-    Part,
-    Scale,
-    new_picture,
-    require_finite,
-    scale_over,
-    write_amount,
-    write_change,
-)
-from kanmodel.text import abbreviate, abbreviate_words
+from kanmodel.show.svg import MARGIN, WIDTH, Element, fold_rest, look_of, new_canvas, require_finite, scale_over
+from kanmodel.text import abbreviate, abbreviate_words, write_amount, write_change
 
-WIDTH = 760.0
 N_UNIT = 6  # most letters of a unit beside a feature's value
 LEFT, RIGHT = 250.0, 640.0  # ends of a plot; names are left and amounts right of it
 VALUES = 78.0  # width of the features' values, between their names and the plot
@@ -36,8 +27,7 @@ ROW, BAR, AXIS = 22.0, 14.0, 34.0  # heights in the waterfall; AXIS is that of t
 N_CAPTION = 116  # most letters of one of two lines
 N_BARS = 15  # features with a bar of their own; the rest are one
 CELL, STEP_AXIS = 15.0, 38.0  # heights in the heat map
-N_ROWS = 24  # features with a row of their own; the rest are summed
-N_COLUMNS = 48  # most columns; of more steps, neighbouring ones are summed
+N_ROWS, N_COLUMNS = 24, 48  # features and steps with cells of their own; of more, the least or neighbours are summed
 N_TICKS = 6
 KEY, N_KEYS = 12.0, 13  # width and number of the legend's patches
 MIN_OPACITY = 0.004  # of a cell; fainter ones are invisible
@@ -51,71 +41,73 @@ def draw_explanation(result: Explanation, theme: Theme = "auto") -> bytes:
     """
     if len(result) > 1:
         return draw_series(result, theme)
-    whole, members = list(result.grouping.whole), result.grouping.members
-    names = [result.group_names[number] for number in whole]
-    steps = sum_groups(result.steps[0], members)[:, whole]
-    prediction, unit = float(result.predictions[0]), result.unit
-    heading = f"{result.output}: {write_amount(prediction, unit)}"
+    names, unit = [result.group_names[number] for number in result.grouping.whole], result.unit
+    heading = f"{result.output}: {write_amount(float(result.predictions[0]), unit)}"
     caption = f"{write_amount(result.baseline_prediction, unit)} for the baseline, and what each feature adds to it"
     first = describe_intervals(result.intervals) if result.intervals else result.width_summary
     lines = [*(wrap(first, N_CAPTION) if first else ()), caption][:2]
-    body = Part("g")
+    body = Element("g")
     bottom = _add_waterfall(body, result, names)
-    if len(steps) > 1:
-        bottom = _add_heat_map(body, bottom + GAP, names, steps, result.segments, unit, _find_times(result))
-    root = new_picture(WIDTH, bottom, heading, "; ".join(filter(None, (first, caption))), result.source)
+    if result.steps.shape[1] > 1:
+        bottom = _add_heat_map(body, result, names, bottom + GAP)
+    whole = "; ".join(filter(None, (first, caption)))
+    root = new_canvas(WIDTH, bottom, heading, whole, result.source)
     root.add_heading(heading, lines[0])
     if lines[1:]:
-        root.add("text", abbreviate_words(lines[1], N_CAPTION), x=MARGIN, y=TOP - 6, class_="muted")
+        root.add_text(abbreviate_words(lines[1], N_CAPTION), MARGIN, TOP - 6, "muted")
     root.append(body)
     return root.serialise(theme)
 
 
-def _add_waterfall(root: Part, result: Explanation, names: Sequence[str]) -> float:
+def _add_waterfall(root: Element, result: Explanation, names: Sequence[str]) -> float:
     """Draws a bar for each feature, largest first, from baseline to forecast; returns the y coordinate of its end."""
-    whole, members, unit = list(result.grouping.whole), result.grouping.members, result.unit
-    contributions = sum_groups(result.contributions[0], members)[whole]
+    whole, unit = list(result.grouping.whole), result.unit
+    contributions = sum_groups(result.contributions[0], result.grouping.members)[whole]
     effects = result.effects if not result.is_grouped else None if result.segments else result.effects_by_group
     notes = [""] * len(whole)
     if effects is not None:
         pairs = zip(effects.removed[0][whole].tolist(), effects.alone[0][whole].tolist(), strict=True)
         notes = [f"; removed {write_change(r, unit)}, alone {write_change(a, unit)}" for r, a in pairs]
     values = _write_values(result)
-    named, rest = _split_features(np.abs(contributions), N_BARS)
-    bars = [(names[number], float(contributions[number]), notes[number], *values[number]) for number in named]
-    if rest:
-        bars.append((f"{len(rest)} more features", float(contributions[rest].sum()), "", "", ""))
-
+    bars = [
+        (name, float(contributions[of].sum()), *(("", "", "") if len(of) > 1 else (notes[of[0]], *values[of[0]])))
+        for name, of in fold_rest(names, np.abs(contributions), N_BARS)
+    ]
     start, prediction = result.baseline_prediction, float(result.predictions[0])
     ends = list(accumulate((amount for _, amount, *_ in bars), initial=start))
     bounds = [(level, float(low[0]), float(high[0])) for level, (low, high) in reversed([*result.intervals.items()])]
     known = [prediction, *ends, *(end for _, *interval in bounds for end in interval)]
     x, bottom = scale_over(known, LEFT, RIGHT, 0.04), TOP + ROW * (len(bars) + 2)
     root.add_rules(x, TOP, bottom, unit)
-    left = LEFT - 12 - (VALUES if any(value for value, _ in values) else 0.0)
-    if left < LEFT - 12:
-        root.add(
-            "text", "value" if result.steps.shape[1] == 1 else "newest", x=LEFT - 12, y=TOP + 15, class_="end muted"
-        )
-    _add_forecast(root, x, TOP, "baseline", start, unit, left)
+    left = LEFT - 12
+    if any(value for value, _ in values):
+        root.add_text("value" if result.steps.shape[1] == 1 else "newest", left, TOP + 15, "end muted")
+        left -= VALUES
+
+    def add_forecast(y: float, name: str, value: float) -> None:
+        """A mark for the forecast at one end of the waterfall."""
+        group = root.add_group(f"{name}: {write_amount(value, unit)}", class_=name)
+        group.add_circle("dot", x.at(value), y + ROW / 2, 4)
+        group.add_text(name, left, y + 15, "end muted")
+        group.add_text(write_amount(value), RIGHT + 12, y + 15, "muted")
+
+    add_forecast(TOP, "baseline", start)
     for number, ((name, _, note, value, of_window), (before, after)) in enumerate(
         zip(bars, pairwise(ends), strict=True), start=1
     ):
         y, amount = TOP + ROW * number, after - before
         label = f"{name}: {write_change(amount, unit)}{note}{of_window}"
         group = root.add_group(label, class_="step", data_feature=name)
-        low, high = sorted((x.at(before), x.at(after)))
-        group.add("rect", class_=_color(amount), x=low, y=y + 4, width=max(high - low, 0.5), height=BAR)
-        group.add("path", class_="axis", d=f"M{x.at(after):.2f} {y + 4 + BAR}v{ROW - BAR}")
-        group.add("text", abbreviate(name), x=left, y=y + 15, class_="end")
+        group.add_step(x, before, after, y, ROW, BAR)
+        group.add_text(abbreviate(name), left, y + 15, "end")
         if value:
-            group.add("text", value, x=LEFT - 12, y=y + 15, class_="end muted")
-        group.add("text", write_change(amount, None), x=RIGHT + 12, y=y + 15)
+            group.add_text(value, LEFT - 12, y + 15, "end muted")
+        group.add_text(write_change(amount), RIGHT + 12, y + 15)
     for level, low, high in bounds:
         label = f"{100 * level:g} % interval: {write_amount(low, unit)} to {write_amount(high, unit)}"
-        place = {"x": x.at(low), "y": bottom - ROW + 4, "width": x.at(high) - x.at(low), "height": BAR}
-        root.add_group(label, class_="interval").add("rect", class_="rise", **place, fill_opacity=VEIL)
-    _add_forecast(root, x, bottom - ROW, "forecast", prediction, unit, left)
+        group, y = root.add_group(label, class_="interval"), bottom - ROW + 4
+        group.add_rect("rise", x.at(low), y, x.at(high) - x.at(low), BAR, fill_opacity=VEIL)
+    add_forecast(bottom - ROW, "forecast", prediction)
     return bottom + AXIS
 
 
@@ -129,43 +121,25 @@ def _write_values(result: Explanation) -> list[tuple[str, str]]:
             continue
         values, unit = result.windows[0, :, members[0]], result.feature_units[members[0]]
         size = np.abs([values, result.baseline[:, members[0]]]).mean()
-        rounded = np.where(np.abs(values) > ROUNDED * size, values, 0.0)
-        newest, mean = float(rounded[-1]), float(values.mean())
+        newest, mean = float(values[-1]), float(values.mean())
+        newest = newest if abs(newest) > ROUNDED * size else 0.0
         over = "" if len(values) == 1 else f", mean {write_amount(mean, unit)} over {len(values)} steps"
         short = unit if unit is not None and len(unit) <= N_UNIT else None
         found.append((write_amount(newest, short), f"; newest value {write_amount(newest, unit)}{over}"))
     return found
 
 
-def _add_forecast(root: Part, x: Scale, y: float, name: str, value: float, unit: str | None, left: float) -> None:
-    """A mark for the forecast at one end of the waterfall."""
-    group = root.add_group(f"{name}: {write_amount(value, unit)}", class_=name)
-    group.add("circle", class_="dot", cx=x.at(value), cy=y + 4 + BAR / 2, r=4)
-    group.add("text", name, x=left, y=y + 15, class_="end muted")
-    group.add("text", write_amount(value, None), x=RIGHT + 12, y=y + 15, class_="muted")
-
-
-def _add_heat_map(
-    root: Part,
-    top: float,
-    names: Sequence[str],
-    steps: Array,
-    segments: Mapping[str, tuple[int, int]],
-    unit: str | None,
-    times: Sequence[Sequence[str]],
-) -> float:
+def _add_heat_map(root: Element, result: Explanation, names: Sequence[str], top: float) -> float:
     """Draws a cell for each feature and step, or segment; returns the y coordinate of its end.
 
-    The contributions `steps` are (lookback, n_features), oldest step first; `segments` have their first and last step,
-    0 the newest; `times` are those of the values, by step and feature, or empty. Rows are ordered by total magnitude.
-    Beyond the limits features and steps are summed, so that none is lost.
+    Rows are ordered by total magnitude. Beyond the limits features and steps are summed, so that none is lost.
     """
-    named, rest = _split_features(np.abs(steps).sum(axis=0), N_ROWS)
-    rows = np.array([*(steps[:, number] for number in named), *([steps[:, rest].sum(axis=1)] if rest else [])])
-    names = [*(names[number] for number in named), *([f"{len(rest)} more features"] if rest else [])]
-    lookback, title = len(steps), "Feature by segment"
-    if segments:
-        ordered = sorted(segments.items(), key=lambda segment: segment[1])
+    steps, unit = sum_groups(result.steps[0], result.grouping.members)[:, list(result.grouping.whole)], result.unit
+    drawn = fold_rest(names, np.abs(steps).sum(axis=0), N_ROWS)
+    rows = np.array([steps[:, of].sum(axis=1) for _, of in drawn])
+    lookback, times, title = len(steps), _find_times(result), "Feature by segment"
+    if result.segments:
+        ordered = sorted(result.segments.items(), key=lambda segment: segment[1])
         columns, labels = [ends for _, ends in ordered], [abbreviate(name) for name, _ in ordered]
         values = np.stack([rows[:, rows_of_steps(*ends, lookback)].sum(axis=1) for ends in columns], axis=1)
     else:
@@ -176,55 +150,43 @@ def _add_heat_map(
         title = "Feature by step" + (f"; a column is {width} steps together" if width > 1 else "")
     largest = float(np.abs(values).max())
     require_finite(largest)
-    root.add("text", title, x=MARGIN, y=top + 12, class_="strong")
+    root.add_text(title, MARGIN, top + 12, "strong")
     left = RIGHT - KEY * N_KEYS  # of the legend: the most negative to the most positive contribution
-    root.add("text", write_change(-largest, None), x=left - 6, y=top + 11, class_="end muted")
+    root.add_text(write_change(-largest), left - 6, top + 11, "end muted")
     right = abbreviate_words(write_change(largest, unit), int((WIDTH - RIGHT - 6) / 6.3))
-    root.add("text", right, x=RIGHT + 6, y=top + 11, class_="muted")
-    root.add("rect", class_="band", x=left, y=top + 2, width=RIGHT - left, height=KEY)
+    root.add_text(right, RIGHT + 6, top + 11, "muted")
+    root.add_rect("band", left, top + 2, RIGHT - left, KEY)
     for number, share in enumerate(np.linspace(-1, 1, N_KEYS).tolist()):
-        patch = {"x": left + KEY * number, "y": top + 2, "width": KEY, "height": KEY}
-        root.add("rect", class_=_color(share), **patch, fill_opacity=f"{abs(share):.3f}")
+        root.add_rect(look_of(share), left + KEY * number, top + 2, KEY, KEY, fill_opacity=f"{abs(share):.3f}")
 
     top += 28
     pitch, bottom = (RIGHT - LEFT) / len(columns), top + CELL * len(rows)
-    gap = 0.5 if pitch > 4 else 0.0
-    root.add("rect", class_="band", x=LEFT, y=top, width=RIGHT - LEFT, height=bottom - top)
-    for row, (name, of_row) in enumerate(zip(names, values.tolist(), strict=True)):
+    cell_width = pitch - (0.5 if pitch > 4 else 0.0)
+    root.add_rect("band", LEFT, top, RIGHT - LEFT, bottom - top)
+    for row, ((name, of), of_row) in enumerate(zip(drawn, values.tolist(), strict=True)):
         y = top + CELL * row
         group = root.add_group(f"{name}: {write_change(sum(of_row), unit)}", class_="row", data_feature=name)
-        group.add("text", abbreviate(name), x=LEFT - 12, y=y + 11, class_="end")
+        group.add_text(abbreviate(name), LEFT - 12, y + 11, "end")
         for column, ((first, last), value) in enumerate(zip(columns, of_row, strict=True)):
             opacity = abs(value) / largest if largest else 0.0
             if opacity >= MIN_OPACITY:
-                place = {"x": LEFT + pitch * column, "y": y, "width": pitch - gap, "height": CELL - 0.5}
-                cell = group.add("rect", class_=_color(value), **place, fill_opacity=f"{opacity:.3f}")
+                at, veil = LEFT + pitch * column, f"{opacity:.3f}"
+                cell = group.add_rect(look_of(value), at, y, cell_width, CELL - 0.5, fill_opacity=veil)
                 step = f"{first}" if first == last else f"{first} to {last}"
-                when = times[lookback - 1 + first][named[row]] if times and first == last and row < len(named) else ""
+                when = times[lookback - 1 + first][of[0]] if times and first == last and len(of) == 1 else ""
                 cell.add("title", f"step {step}{when and f', {when}'}: {write_change(value, unit)}")
     for column in range(len(columns) - 1, -1, -max(1, ceil(len(columns) / N_TICKS))):
-        root.add("text", labels[column], x=LEFT + pitch * (column + 0.5), y=bottom + 14, class_="middle muted")
-    if not segments:
-        root.add("text", "step; 0 is the newest", x=RIGHT, y=bottom + 28, class_="end muted")
+        root.add_text(labels[column], LEFT + pitch * (column + 0.5), bottom + 14, "middle muted")
+    if not result.segments:
+        root.add_text("step; 0 is the newest", RIGHT, bottom + 28, "end muted")
     return bottom + STEP_AXIS
 
 
 def _find_times(result: Explanation) -> list[list[str]]:
-    """The times of the values of one window, by step and part; of a part whose features are of several times none."""
-    parts = [result.grouping.members[part] for part in result.grouping.whole]
-    is_one = [len({result.newest[member] for member in part}) == 1 for part in parts] if result.newest else []
+    """The times of the values of one window, by step and outermost group; none of a group of several times."""
+    groups = [result.grouping.members[number] for number in result.grouping.whole]
+    is_one = [len({result.newest[member] for member in group}) == 1 for group in groups] if result.newest else []
     return [
-        [of_step[part[0]] if one else "" for part, one in zip(parts, is_one, strict=True)]
+        [of_step[group[0]] if one else "" for group, one in zip(groups, is_one, strict=True)]
         for of_step in result.value_times(0)
     ]
-
-
-def _color(amount: float) -> str:
-    return "rise" if amount > 0 else "fall"
-
-
-def _split_features(magnitudes: Array, most: int) -> tuple[list[int], list[int]]:
-    """The features (n_features,) to draw individually, `most` and largest first, and those, if several, to sum."""
-    order = np.argsort(-magnitudes, kind="stable").tolist()
-    n_named = most if len(order) > most + 1 else len(order)
-    return order[:n_named], order[n_named:]

@@ -39,20 +39,21 @@ LEAST_FEATURE, LEAST_NODE, LEAST_ACROSS, MOST_LINES = 17.0, 48.0, 300.0, 3
 FEATURE_LINE, NODE_LINE, MOST_LINE, MOST_NODE, EDGE, ABOVE, BELOW = 18.0, 34.0, 40.0, 90.0, 8.0, 34.0, 44.0
 # The least room for the names of features and the output; beside the name of a node, and a feature; of a node
 LEAST_NAME, LEAST_OUTPUT, CHIP_ROOM, DOT_ROOM, LEAST_CHIP = 70.0, 48.0, 14.0, 20.0, 34.0
-NAMED_OUTPUT = 64.0  # of the output, before names of features have more
-NAME_SHARE = 0.36  # of the width, that names of features have at most
+# Room of the output before names of features have more; the share of the width that these have at most
+NAMED_OUTPUT, NAME_SHARE = 64.0, 0.36
 BENDS, MOST_BENDS = 18.0, 140.0  # least and most length of the links of a gap with boxes, both sides together
 LINKS, MOST_LINKS = 30.0, 200.0  # of one without boxes
 TIGHT_NAME, TIGHT_LINKS = 44.0, 12.0  # the least room for names, and of links, where the width has none to spare
 
 Point = tuple[float, float]
+Command = tuple[str, *tuple[float, ...]]  # of a path: M, L, C, H or V with absolute coordinates
 
 
 @dataclass
 class Row:
     """A layer of nodes of one kind; of a graph the nodes that are equally far from the features."""
 
-    parts: Sequence[tuple[str, int]]  # kind and layer of its nodes, one except in a graph
+    kinds: Sequence[tuple[str, int]]  # kind and layer of its nodes, one except in a graph
     kept: Sequence[TopologyNode]  # in the order of the data
     pruned: Sequence[TopologyNode]
     edges: Sequence[TopologyEdge]  # that enter the nodes of the next row and have a box
@@ -62,11 +63,12 @@ class Row:
     pitch: float = 0.0  # from one kept node to the next
     chip: float = CHIP  # height of its nodes; of a column their width
     lead: float = 0.0  # distance between nodes and boxes
+    whole: float = 0.0  # of a column the width in which all names have room
 
     @property
     def kind(self) -> str:
         """The kind of its nodes, of several the first."""
-        return self.parts[0][0]
+        return self.kinds[0][0]
 
     @property
     def side(self) -> float:
@@ -81,6 +83,10 @@ class Row:
     def lines(self, width: float) -> int:
         """Number of lines of boxes."""
         return ceil(self.boxes_width / width)
+
+    def width(self, pitch: float) -> float:
+        """Width of its nodes, the kept ones at a distance."""
+        return len(self.kept) * pitch + self.pruned_width
 
 
 @dataclass(frozen=True)
@@ -116,18 +122,19 @@ class Layout:
         """A place in the picture."""
         return (self.width - y, x) if self.columns else (x, y)
 
-    def path(self, *commands: tuple[str, float] | tuple[str, float, float] | tuple[str, *tuple[float, ...]]) -> str:
-        """A path in the picture of commands with absolute coordinates: M, L and C, H and V."""
+    def path(self, *commands: Command) -> str:
+        """A path in the picture."""
         turned = {"H": "V", "V": "H"} if self.columns else {}
-        parts = []
+        path = ""
         for name, *at in commands:
             if len(at) == 1:
                 x, y = self.turn(*((at[0], 0.0) if name == "H" else (0.0, at[0])))
-                parts.append(f"{turned.get(name, name)}{x if turned.get(name, name) == 'H' else y:.1f}")
+                name = turned.get(name, name)
+                path += f"{name}{x if name == 'H' else y:.1f}"
             else:
                 points = [self.turn(x, y) for x, y in zip(at[::2], at[1::2], strict=True)]
-                parts.append(name + " ".join(f"{x:.1f} {y:.1f}" for x, y in points))
-        return "".join(parts)
+                path += name + " ".join(f"{x:.1f} {y:.1f}" for x, y in points)
+        return path
 
 
 def lay_out(topology: Topology, fold: bool, with_curves: bool = True, width: float | None = None) -> Layout:
@@ -137,19 +144,18 @@ def lay_out(topology: Topology, fold: bool, with_curves: bool = True, width: flo
     counted beside their layer. In a given width layers are rows if names and nodes have room in these, and columns, as
     high as it takes, otherwise; a network of many layers may need more width.
     """
-    rows, links = _group_by_layer(topology, fold, with_curves), any(edge.kind == "link" for edge in topology.edges)
+    rows, passing = _group_by_layer(topology, fold, with_curves)
+    has_links = any(edge.kind == "link" for edge in topology.edges)
     beside = FOLDED if fold and any(row.pruned for row in rows) else 0.0
+    footer = FOOTER + (LINE if has_links else 0.0)
     if width is None:
-        wanted = [MIN_WIDTH]
-        for row in rows:
-            pitch = FEATURE_PITCH if row.kind == "feature" else NODE_PITCH
-            wanted.append(max(len(row.kept) * pitch + row.pruned_width, row.boxes_width))
-        across = min(MAX_WIDTH, max(wanted))
+        pitches = (FEATURE_PITCH if row.kind == "feature" else NODE_PITCH for row in rows)
+        wanted = (max(row.width(pitch), row.boxes_width) for row, pitch in zip(rows, pitches, strict=True))
+        across = min(MAX_WIDTH, max(MIN_WIDTH, *wanted))
     else:
-        lanes = LANES if _list_passing(topology, rows, fold) else 0.0
-        across = min(MAX_WIDTH, width - 2 * MARGIN - CAPTIONS - beside - lanes)
+        across = min(MAX_WIDTH, width - 2 * MARGIN - CAPTIONS - beside - (LANES if passing else 0.0))
         if not _fit_rows(rows, across):
-            return _lay_out_columns(topology, rows, fold, links, width)
+            return _lay_out_columns(topology, rows, passing, fold, footer, width)
     left, right = MARGIN + CAPTIONS, MARGIN + CAPTIONS + across
     for row in rows:
         row.pitch = min(MAX_PITCH, (across - row.pruned_width) / max(1, len(row.kept)))
@@ -157,17 +163,28 @@ def lay_out(topology: Topology, fold: bool, with_curves: bool = True, width: flo
     first = rows[0]
     labels = [node.label for node in first.kept]
     tilted = max(map(len, labels), default=0) * CHARACTER > first.pitch
-    room = left + (across - first.pruned_width - first.pitch * (len(first.kept) - 1)) / 2 - CHIP
+    room = left + (across - first.pruned_width - first.pitch * (len(labels) - 1)) / 2 - CHIP
     names = shorten_names(labels, int(room / (CHARACTER * SLOPE))) if tilted else {name: name for name in labels}
     below = CHIP + (max(map(len, names.values()), default=0) * CHARACTER * TILT if tilted else 0.0)
-    gaps = [_gap(below, above, across, with_curves, links) for below, above in pairwise(rows)]
-    footer = FOOTER + (LINE if links else 0.0)
+
+    def gap(below: Row, above: Row) -> float:
+        """Distance from the centre of one layer to that of the next."""
+        if above.kind in READOUT_KINDS and not below.edges:
+            return STEP_GAP if below.kind == "front" else INPUT_GAP
+        if not with_curves:
+            return BUNDLE_GAP
+        if not below.edges and has_links:
+            return INPUT_GAP
+        boxes = below.lines(across) * (below.side + BOX_GAP)
+        return CHIP + 2 * below.lead + boxes + (FACTORS if above.has_factors else 0.0)
+
+    gaps = [gap(*pair) for pair in pairwise(rows)]
     height = HEADER + sum(gaps) + below + footer
     for row, y in zip(rows, accumulate(gaps, sub, initial=height - footer - below), strict=True):
         row.y = y
-    places, boxes, lanes_of = _place_all(topology, rows, left, right, fold)
-    right += LANES if lanes_of else 0.0
-    return Layout(right + beside + MARGIN, height, left, right, rows, places, boxes, lanes_of, tilted, names)
+    places, boxes, lanes = _place_all(topology, rows, passing, left, right, fold)
+    right += LANES if passing else 0.0
+    return Layout(right + beside + MARGIN, height, left, right, rows, places, boxes, lanes, tilted, names)
 
 
 def _fit_rows(rows: Sequence[Row], across: float) -> bool:
@@ -176,28 +193,29 @@ def _fit_rows(rows: Sequence[Row], across: float) -> bool:
     longest = max((len(node.label) for node in first.kept), default=0)
     return (
         across >= LEAST_ACROSS
-        and len(first.kept) * LEAST_FEATURE + first.pruned_width <= across
+        and first.width(LEAST_FEATURE) <= across
         and longest * CHARACTER * SLOPE <= CAPTIONS
-        and all(len(row.kept) * LEAST_NODE + row.pruned_width <= across for row in others)
+        and all(row.width(LEAST_NODE) <= across for row in others)
         and all(row.lines(across) <= MOST_LINES for row in rows)
     )
 
 
-def _lay_out_columns(topology: Topology, rows: Sequence[Row], fold: bool, links: bool, width: float) -> Layout:
+def _lay_out_columns(
+    topology: Topology, rows: Sequence[Row], passing: Sequence[TopologyEdge], fold: bool, footer: float, width: float
+) -> Layout:
     """The layers from left to right, in a width if that is possible, as high as their nodes and curves take."""
-    first, *others = rows
-    first.pitch, first.chip, whole = FEATURE_LINE, DOT_ROOM, {}
+    (first, *others), last = rows, rows[-1]
+    first.pitch, first.chip = FEATURE_LINE, DOT_ROOM
     for row in others:
         row.pitch, written = NODE_LINE, [node.label for node in row.kept] or [""]
-        whole[id(row)] = max(map(len, written)) * (CHARACTER + 0.6) + CHIP_ROOM
-        row.chip = max(
-            LEAST_CHIP, max(len(name.rsplit(" ", 1)[-1]) for name in written) * (CHARACTER + 0.6) + CHIP_ROOM
-        )
-    others[-1].chip = min(whole[id(others[-1])], LEAST_OUTPUT)
+        row.whole = max(map(len, written)) * (CHARACTER + 0.6) + CHIP_ROOM
+        numbers = max(len(name.rsplit(" ", 1)[-1]) for name in written)
+        row.chip = max(LEAST_CHIP, numbers * (CHARACTER + 0.6) + CHIP_ROOM)
+    last.chip = min(last.whole, LEAST_OUTPUT)
     labels = [node.label for node in first.kept]
     longest = CHARACTER * max(map(len, labels), default=0)
-    named, across = min(longest, LEAST_NAME), max(len(row.kept) * row.pitch + row.pruned_width for row in rows)
-    across, least = max(LEAST_ACROSS, across), LINKS
+    named, least = min(longest, LEAST_NAME), LINKS
+    across = max(LEAST_ACROSS, *(row.width(row.pitch) for row in rows))
 
     def measure() -> list[float]:
         """The least distance of each layer to the next."""
@@ -208,7 +226,7 @@ def _lay_out_columns(topology: Topology, rows: Sequence[Row], fold: bool, links:
         return gaps
 
     def find_spare() -> float:
-        return width - 2 * EDGE - named - (first.chip + others[-1].chip) / 2 - sum(measure())
+        return width - 2 * EDGE - named - (first.chip + last.chip) / 2 - sum(measure())
 
     while find_spare() < 0 and any(row.edges and row.lines(across) > 1 for row in rows):
         across += BOX + BOX_GAP  # higher columns, so that fewer are side by side
@@ -216,14 +234,13 @@ def _lay_out_columns(topology: Topology, rows: Sequence[Row], fold: bool, links:
         named = max(min(named, TIGHT_NAME), named + spare)
         bundles = sum(not below.edges for below in rows[:-1])
         least = max(TIGHT_LINKS, LINKS + min(0.0, find_spare()) / bundles) if bundles else LINKS
-    others[-1].chip += max(0.0, min(find_spare(), min(whole[id(others[-1])], NAMED_OUTPUT) - others[-1].chip))
-    named += max(
-        0.0, min(find_spare(), longest - named, NAME_SHARE * width - named)
-    )  # first room for the names of features, then of nodes
+    last.chip += max(0.0, min(find_spare(), min(last.whole, NAMED_OUTPUT) - last.chip))
+    # First the names of features have more room, then those of nodes.
+    named += max(0.0, min(find_spare(), longest - named, NAME_SHARE * width - named))
     names = shorten_names(labels, int(named / CHARACTER) - (named < longest))
     named = min(named, CHARACTER * (1 + max(map(len, names.values()), default=0)))  # an ellipsis is wider than a letter
     for row in reversed(others):
-        more = whole[id(row)] - row.chip
+        more = row.whole - row.chip
         row.chip += more if 0 < more <= find_spare() else 0.0
     most = [MOST_BENDS - BENDS if below.edges else MOST_LINKS - least for below in rows[:-1]]
     share, gaps = min(1.0, max(0.0, find_spare()) / sum(most)), measure()
@@ -231,45 +248,21 @@ def _lay_out_columns(topology: Topology, rows: Sequence[Row], fold: bool, links:
         row.lead = (BENDS + more * share) / 2
     gaps = [gap + more * share for gap, more in zip(gaps, most, strict=True)]
     start = EDGE + named + first.chip / 2
-    breadth = max(width, start + sum(gaps) + others[-1].chip / 2 + EDGE)
-    start += (breadth - EDGE - others[-1].chip / 2 - sum(gaps) - start) / 2  # in the middle
+    breadth = max(width, start + sum(gaps) + last.chip / 2 + EDGE)
+    start += (breadth - EDGE - last.chip / 2 - sum(gaps) - start) / 2  # in the middle
     for row, x in zip(rows, accumulate(gaps, initial=start), strict=True):
         row.y = breadth - x
-    for row in rows:
         most_pitch = MOST_LINE if row.kind == "feature" else MOST_NODE
         row.pitch = min(most_pitch, (across - row.pruned_width) / max(1, len(row.kept)))
     left = HEADER + ABOVE
-    places, boxes, lanes = _place_all(topology, rows, left, left + across, fold)
-    right = left + across + (LANES if lanes else 0.0)
-    height = right + (BELOW if any(row.pruned for row in rows) else 0.0) + FOOTER + (LINE if links else 0.0)
+    places, boxes, lanes = _place_all(topology, rows, passing, left, left + across, fold)
+    right = left + across + (LANES if passing else 0.0)
+    height = right + (BELOW if any(row.pruned for row in rows) else 0.0) + footer
     return Layout(breadth, height, left, right, rows, places, boxes, lanes, False, names, columns=True)
 
 
-def _list_passing(topology: Topology, rows: Sequence[Row], fold: bool) -> list[TopologyEdge]:
-    """The edges that pass some layers."""
-    level = {node.id: number for number, row in enumerate(rows) for node in (*row.kept, *row.pruned)}
-    level |= {edge.source: level[edge.target] for edge in topology.edges if edge.kind == "product"}
-    drawn = (edge for edge in topology.edges if edge.kept or not fold)
-    return [edge for edge in drawn if level[edge.target] > level[edge.source] + 1]
-
-
-def _place_all(
-    topology: Topology, rows: Sequence[Row], left: float, right: float, fold: bool
-) -> tuple[dict[str, Point], dict[EdgeKey, Box], dict[tuple[str, str], float]]:
-    """The places of nodes, boxes and lanes, of rows that know where they are."""
-    places: dict[str, Point] = {}
-    for row in rows:
-        places |= _place_row(row, left, right, fold)
-    places |= _place_factors(topology, places, {node.id: row.chip for row in rows for node in row.kept})
-    boxes = {key: box for row in rows for key, box in _place_boxes(row, places, left, right)}
-    passing = _list_passing(topology, rows, fold)
-    sources = list(dict.fromkeys(edge.source for edge in passing))
-    beside_of = {node: right + LANES * (number + 1) / (len(sources) + 1) for number, node in enumerate(sources)}
-    return places, boxes, {(edge.source, edge.target): beside_of[edge.source] for edge in passing}
-
-
-def _group_by_layer(topology: Topology, fold: bool, with_curves: bool) -> list[Row]:
-    """Layers from the features to the output; sub-nodes belong to the layer of their node."""
+def _group_by_layer(topology: Topology, fold: bool, with_curves: bool) -> tuple[list[Row], list[TopologyEdge]]:
+    """Layers from the features to the output, with sub-nodes in that of their node; and the edges that pass some."""
     nodes = [node for node in topology.nodes if node.kind != "subnode"]
     levels = topology.loaded.config.wiring.levels if topology.loaded.config.graph else None
     by_level: dict[Any, list[TopologyNode]] = {}
@@ -280,53 +273,50 @@ def _group_by_layer(topology: Topology, fold: bool, with_curves: bool) -> list[R
         by_level = dict(sorted(by_level.items()))
     level = {node.id: number for number, members in enumerate(by_level.values()) for node in members}
     level |= {edge.source: level[edge.target] for edge in topology.edges if edge.kind == "product"}
-    entering: dict[str, dict[int, list[TopologyEdge]]] = {}  # by source and row below the target
+    entering: dict[tuple[str, int], list[TopologyEdge]] = {}  # by source and row below the target
     for edge in topology.kan_edges:
         if edge.kept and with_curves:
-            entering.setdefault(edge.source, {}).setdefault(level[edge.target] - 1, []).append(edge)
+            entering.setdefault((edge.source, level[edge.target] - 1), []).append(edge)
     products = {edge.target for edge in topology.edges if edge.kind == "product"}
     rows = []
     for number, members in enumerate(by_level.values()):
         kept, pruned = ([node for node in members if node.kept == is_kept] for is_kept in (True, False))
-        edges = [edge for node in nodes for edge in entering.get(node.id, {}).get(number, ())]
+        edges = [edge for node in nodes for edge in entering.get((node.id, number), ())]
         has_factors = any(node.id in products for node in members)
-        parts = list(dict.fromkeys((node.kind, node.layer) for node in members))
-        rows.append(Row(parts, kept, pruned, edges, has_factors, 0.0 if fold else len(pruned) * PRUNED_PITCH))
-    return rows
+        kinds = list(dict.fromkeys((node.kind, node.layer) for node in members))
+        rows.append(Row(kinds, kept, pruned, edges, has_factors, 0.0 if fold else len(pruned) * PRUNED_PITCH))
+    drawn = (edge for edge in topology.edges if edge.kept or not fold)
+    return rows, [edge for edge in drawn if level[edge.target] > level[edge.source] + 1]
 
 
-def _gap(below: Row, above: Row, width: float, with_curves: bool, links: bool) -> float:
-    """Distance from the centre of one layer to that of the next."""
-    if above.kind in READOUT_KINDS and not below.edges:
-        return STEP_GAP if below.kind == "front" else INPUT_GAP
-    if not with_curves:
-        return BUNDLE_GAP
-    if not below.edges and links:
-        return INPUT_GAP
-    boxes = below.lines(width) * (below.side + BOX_GAP)
-    return CHIP + 2 * below.lead + boxes + (FACTORS if above.has_factors else 0.0)
+def _place_all(
+    topology: Topology, rows: Sequence[Row], passing: Sequence[TopologyEdge], left: float, right: float, fold: bool
+) -> tuple[dict[str, Point], dict[EdgeKey, Box], dict[tuple[str, str], float]]:
+    """The places of nodes, boxes and lanes, of rows that know where they are.
 
-
-def _place_row(row: Row, left: float, right: float, fold: bool) -> dict[str, Point]:
-    """Positions of the kept nodes, centred, then of the pruned ones, close together."""
-    room = right - left - row.pruned_width
-    first = left + (room - row.pitch * len(row.kept)) / 2 + row.pitch / 2
-    places = {node.id: (first + index * row.pitch, row.y) for index, node in enumerate(row.kept)}
-    pruned = () if fold else row.pruned
-    return places | {node.id: (left + room + (n + 0.5) * PRUNED_PITCH, row.y) for n, node in enumerate(pruned)}
-
-
-def _place_factors(topology: Topology, places: Mapping[str, Point], chips: Mapping[str, float]) -> dict[str, Point]:
-    """Positions of sub-nodes, side by side below their product node."""
+    Kept nodes are centred, pruned ones close together after them, sub-nodes side by side below their product node.
+    """
+    places: dict[str, Point] = {}
+    for row in rows:
+        room = right - left - row.pruned_width
+        first = left + (room - row.pitch * len(row.kept)) / 2 + row.pitch / 2
+        places |= {node.id: (first + index * row.pitch, row.y) for index, node in enumerate(row.kept)}
+        pruned = () if fold else row.pruned
+        places |= {node.id: (left + room + (n + 0.5) * PRUNED_PITCH, row.y) for n, node in enumerate(pruned)}
+    chips = {node.id: row.chip for row in rows for node in row.kept}
     factors: dict[str, list[str]] = {}
     for edge in topology.edges:
         if edge.kind == "product" and edge.target in places:
             factors.setdefault(edge.target, []).append(edge.source)
-    return {
-        member: (x + (index - (len(members) - 1) / 2) * FACTOR_PITCH, y + chip / 2 + FACTORS - 6)
-        for (x, y), chip, members in ((places[of], chips.get(of, CHIP), members) for of, members in factors.items())
-        for index, member in enumerate(members)
-    }
+    for product, members in factors.items():
+        (x, y), chip = places[product], chips.get(product, CHIP)
+        for index, member in enumerate(members):
+            away = (index - (len(members) - 1) / 2) * FACTOR_PITCH
+            places[member] = x + away, y + chip / 2 + FACTORS - 6
+    boxes = {key: box for row in rows for key, box in _place_boxes(row, places, left, right)}
+    sources = list(dict.fromkeys(edge.source for edge in passing))
+    lanes = {node: right + LANES * (number + 1) / (len(sources) + 1) for number, node in enumerate(sources)}
+    return places, boxes, {(edge.source, edge.target): lanes[edge.source] for edge in passing}
 
 
 def _place_boxes(row: Row, places: Mapping[str, Point], left: float, right: float) -> Iterator[tuple[EdgeKey, Box]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import sqrt
 from textwrap import wrap
 from typing import Literal
@@ -12,15 +12,15 @@ from typing import Literal
 import numpy as np
 
 from kanmodel.arrays import Array
-from kanmodel.network.connections import READOUT_KINDS, EdgeKey
+from kanmodel.network.connections import READOUT_KINDS
 from kanmodel.result import Theme, draw
 from kanmodel.show.edge import describe_shape, list_worth, name_edge
-from kanmodel.show.layout import BOX_GAP, CHARACTER, CHIP, EDGE, FOLDED, LINE, STEP_GAP, Box, Layout, Point, lay_out
+from kanmodel.show.layout import BOX_GAP, CHARACTER, CHIP, EDGE, FOLDED, LINE, STEP_GAP, Box, Command, Point, lay_out
 from kanmodel.show.style import N_COLORS
-from kanmodel.show.svg import MARGIN, Part, new_picture, write_amount, write_points
+from kanmodel.show.svg import MARGIN, Element, new_canvas
 from kanmodel.structure.curves import Edge, sample_edges
 from kanmodel.structure.topology import Topology, TopologyEdge, TopologyNode
-from kanmodel.text import abbreviate
+from kanmodel.text import abbreviate, write_amount
 
 Color = Literal["score", "contribution"]
 
@@ -28,11 +28,10 @@ N_POINTS = 25  # points of a curve, enough for its box
 N_CURVES = 300  # most curves of a picture
 N_LINKS = 1300  # most links of each kind, so that a notebook stays small; of more, only the strongest are drawn
 N_SHARES = 3  # features of a profile in a title
-HEADING = 8.6  # width of a character of the heading
+HEADING, LETTER = 8.6, 5.7  # width of a character of the heading, and of a line of text, roughly
 UNITS, SHORT = ("lstm", "gru"), {"cell": "steps", "glue": "computed", "output": "output"}  # in a row of several kinds
 N_CAPTION = 16  # characters of a caption
 CAPTION = 4.0  # from the captions of columns to these
-LETTER = 5.7  # width of a character of a line of text, roughly
 BEND = 46.0  # height of the curve to a lane
 BAND = 8.0  # margin of the background of units
 PADDING = 4.0  # between a curve and its box
@@ -42,8 +41,7 @@ INPUT_THICK, INPUT_OPACITY = 9.0, 0.45  # width and opacity of a link from a fea
 BEHIND_OPACITY = 0.12  # opacity of such links if there is a front in between
 FAINT, FAINT_OPACITY, FAINT_INPUT_OPACITY = 0.6, 0.3, 0.07  # of pruned links
 BUNDLED, WEAKEST = 3.0, 0.1  # width of the strongest of many links without curves, and opacity of the weakest
-FLOOR = 0.25  # opacity of a kept link with a low score
-MIN_CURVE = 0.4  # and of its curve, so that it stays legible
+FLOOR, MIN_CURVE = 0.25, 0.4  # opacity of a kept link with a low score, and of its curve, so that it stays legible
 DOT, MIN_DOT = 8.0, 2.0  # radius of the feature that contributes most, and the smallest radius
 FOLDED_COLUMN = 58.0  # width of the count of folded nodes below a column
 SMALL_DOT = 3.0  # radius of sub-nodes and pruned nodes
@@ -51,22 +49,15 @@ BAR = 5.0  # height of a profile
 MIN_CHIP, CHIP_GAP = 46.0, 6.0  # usual width of a chip, and distance to the next
 CHIP_PADDING, CHIP_CHARACTER = 14.0, CHARACTER + 0.6  # padding of both sides together, and width of a character
 EDGE_DATA = ("source", "target", "kind", "stage", "layer", "i", "j", "kept")  # attributes of a link
-CAPTIONS = {  # of a layer, and what its nodes are called
-    "feature": ("features", "feature"),
-    "front": ("front layer {}", "node"),
-    "lstm": ("LSTM units", "unit"),
-    "gru": ("GRU units", "unit"),
-    "cell": ("all steps", "cell"),
-    "glue": ("computed inputs", "input"),
-    "head": ("hidden layer {}", "node"),
-    "output": ("output", "output"),
-}
-NARROW = CAPTIONS | {  # of a column
-    "front": ("front {}", "node"),
-    "lstm": ("LSTM", "unit"),
-    "gru": ("GRU", "unit"),
-    "glue": ("computed", "input"),
-    "head": ("hidden {}", "node"),
+CAPTIONS = {  # of a layer, of a column, and what its nodes are called
+    "feature": ("features", "features", "feature"),
+    "front": ("front layer {}", "front {}", "node"),
+    "lstm": ("LSTM units", "LSTM", "unit"),
+    "gru": ("GRU units", "GRU", "unit"),
+    "cell": ("all steps", "all steps", "cell"),
+    "glue": ("computed inputs", "computed", "input"),
+    "head": ("hidden layer {}", "hidden {}", "node"),
+    "output": ("output", "output", "output"),
 }
 
 
@@ -78,7 +69,8 @@ def curved_edges(part: Topology) -> list[TopologyEdge]:
 
 def count_links(part: Topology, pruned: bool, n_links: int) -> int:
     """How many edges of a part are drawn, of which `limit_links` chooses the strongest."""
-    return sum(min(count, n_links) for count in _drawn_by_kind(part, pruned).values())
+    counts = Counter(edge.kind for edge in part.edges if edge.kept or not pruned)
+    return sum(min(count, n_links) for count in counts.values())
 
 
 def limit_links(part: Topology, pruned: bool, n_links: int) -> Topology:
@@ -86,17 +78,13 @@ def limit_links(part: Topology, pruned: bool, n_links: int) -> Topology:
 
     If it is `pruned`, only kept edges are drawn, and counted.
     """
-    counts = _drawn_by_kind(part, pruned)
+    drawn = [edge for edge in part.edges if edge.kept or not pruned]
+    counts = Counter(edge.kind for edge in drawn)
     if all(count <= n_links for count in counts.values()):
         return part
-    drawn = [edge for edge in part.edges if edge.kept or not pruned]
     drawn.sort(key=lambda edge: (edge.kept, edge.contribution or edge.share or 0.0), reverse=True)
     strongest = {id(edge) for kind in counts for edge in [edge for edge in drawn if edge.kind == kind][:n_links]}
     return replace(part, edges=tuple(edge for edge in part.edges if id(edge) in strongest))
-
-
-def _drawn_by_kind(part: Topology, pruned: bool) -> Counter[str]:
-    return Counter(edge.kind for edge in part.edges if edge.kept or not pruned)
 
 
 @draw.register
@@ -131,207 +119,274 @@ def draw_topology(
     upstream = topology.upstream()
     whole = upstream if through is None else upstream.through(through, only_kept=pruned)
     part = limit_links(whole, pruned, n_links)
-    scene = _Scene.of(part, curves, pruned, color, width)
-    layout, heading, cost = scene.layout, f"{topology.name}: {topology.output}", describe_cost(upstream)
+    picture = _Picture(part, curves, pruned, color, width)
+    layout, heading, cost = picture.layout, f"{topology.name}: {topology.output}", describe_cost(upstream)
     if through is not None:
-        heading += f", the paths through {scene.nodes[through].label}"
+        heading += f", the paths through {picture.nodes[through].label}"
     n_letters = int((layout.width - 2 * MARGIN) / LETTER)
-    legend = [
-        line for text in _write_legend(scene, None if part is whole else n_links) for line in wrap(text, n_letters)
-    ]
+    texts = picture.write_legend(None if part is whole else n_links)
+    legend = [line for text in texts for line in wrap(text, n_letters)]
     height = layout.height + LINE * (len(legend) - 2)
-    root = new_picture(layout.width, height, heading, cost, topology.source)
     first, *more = wrap(cost, n_letters)
-    root.add_heading(heading, first, int(layout.width / HEADING)).set("class", "cost muted")
-    for index, line in enumerate(more[:1]):
-        root.add("text", line, x=MARGIN, y=71.0 + LINE * index, class_="cost muted")
-    _add_captions(root, scene, of_all=through is None)
-    _add_links(root, scene)
-    _add_nodes(root, scene)
+    root = picture.root = new_canvas(layout.width, height, heading, cost, topology.source)
+    root.add_heading(heading, first, int(layout.width / HEADING), look="cost muted")
+    if more:
+        root.add_text(more[0], MARGIN, 71.0, "cost muted")
+    picture.add_captions(of_all=through is None)
+    picture.add_links()
+    picture.add_nodes()
     if pruned:
-        _add_folded(root, layout)
+        picture.add_folded()
     for index, line in enumerate(legend):
-        y = height - MARGIN - LINE * (len(legend) - 1 - index)
-        root.add("text", line, x=MARGIN, y=y, class_="legend muted")
+        root.add_text(line, MARGIN, height - MARGIN - LINE * (len(legend) - 1 - index), "legend muted")
     return root.serialise(theme)
 
 
-@dataclass(frozen=True)
-class _Scene:
-    """A network, ready to be drawn."""
+class _Picture:
+    """A network with its layout and colours, and what is drawn of it; with `fold` pruned parts are only counted."""
 
-    topology: Topology
-    layout: Layout
-    nodes: Mapping[str, TopologyNode]  # by id
-    curves: Mapping[EdgeKey, Edge]  # its kept edges, sampled
-    colors: Mapping[str, int]  # indices for the features that contribute most; the others share colour 0
-    by_score: bool  # whether a link's opacity shows its score; otherwise its width shows its contribution
-    fold: bool  # whether pruned parts are left out and counted
-    chips: Mapping[str, float]  # heights of the nodes as in rows, by id
-    bundled: bool  # whether kept edges are drawn as links without curves, because there are too many
+    root: Element
 
-    @classmethod
-    def of(cls, topology: Topology, curves: Sequence[Edge], fold: bool, color: Color, width: float | None) -> _Scene:
-        """Computes the layout and assigns colours."""
-        bundled = not curves and any(edge.kept for edge in topology.kan_edges)
-        layout = lay_out(topology, fold, not bundled, width)
+    def __init__(
+        self, topology: Topology, curves: Sequence[Edge], fold: bool, color: Color, width: float | None
+    ) -> None:
+        self.topology, self.fold = topology, fold
+        self.kept = [edge for edge in topology.kan_edges if edge.kept]
+        self.bundled = bool(self.kept) and not curves  # kept edges are links without curves, because they are too many
+        self.layout = lay_out(topology, fold, not self.bundled, width)
+        self.nodes = {node.id: node for node in topology.nodes}
+        self.curves = {curve.edge.key: curve for curve in curves}
+        self.chips = {node.id: row.chip for row in self.layout.rows for node in (*row.kept, *row.pruned)}  # heights
+        self.products = {edge.target for edge in topology.edges if edge.kind == "product"}
+        # A link's opacity shows its score, or its width its contribution.
+        self.by_score = color == "score" and any(edge.opacity is not None for edge in topology.kan_edges)
         features = [node for node in topology.nodes if node.kind == "feature" and node.kept]
         features.sort(key=lambda node: -(node.contribution or 0.0))
-        return cls(
-            topology=topology,
-            layout=layout,
-            nodes={node.id: node for node in topology.nodes},
-            curves={curve.edge.key: curve for curve in curves},
-            colors={node.label: number for number, node in enumerate(features[:N_COLORS], start=1)},
-            by_score=color == "score" and any(edge.opacity is not None for edge in topology.kan_edges),
-            fold=fold,
-            chips={node.id: row.chip for row in layout.rows for node in (*row.kept, *row.pruned)},
-            bundled=bundled,
-        )
-
-    def chip(self, node: TopologyNode) -> float:
-        """The height of a node as in rows: 0 of a dot."""
-        return self.chips[node.id] if self.is_chip(node) else 0.0
+        self.colors = {node.label: number for number, node in enumerate(features[:N_COLORS], start=1)}  # others have 0
 
     def is_chip(self, node: TopologyNode) -> bool:
         """Whether a node is a chip with name and profile; otherwise it is a dot."""
         return node.kept and node.kind not in ("feature", "subnode")
 
-    def ends(self, edge: TopologyEdge) -> tuple[Point, Point]:
-        """The ends of an edge: the top of its source, and the bottom of its target."""
-        (x, y), (x_target, y_target) = self.layout.places[edge.source], self.layout.places[edge.target]
-        above, below = (self.chip(self.nodes[end]) / 2 for end in (edge.source, edge.target))
-        return (x, y - above), (x_target, y_target + below)
+    def add_captions(self, of_all: bool) -> None:
+        """The name of each layer, its number of kept nodes, and the background of the head's inputs."""
+        root, layout, rows = self.root, self.layout, self.layout.rows
+        for number, row in enumerate(rows):
+            if row.kind in READOUT_KINDS:
+                start, away = layout.left - CAPTION if layout.columns else MARGIN, row.chip / 2 + BAND
+                (x, y), (x_end, y_end) = layout.turn(start, row.y - away), layout.turn(layout.right, row.y + away)
+                root.add_rect("band", min(x, x_end), min(y, y_end), abs(x_end - x), abs(y_end - y), rx=8)
+            caption = CAPTIONS[row.kind][layout.columns].format(row.kinds[0][1])
+            if len(row.kinds) > 1:
+                names = (kind.upper() if kind in UNITS else SHORT.get(kind, f"layer {at}") for kind, at in row.kinds)
+                caption = abbreviate(", ".join(dict.fromkeys(names)), N_CAPTION)
+            count = f"{len(row.kept)} of {len(row.kept) + len(row.pruned)}" if of_all else f"{len(row.kept)}"
+            if not layout.columns:
+                root.add_text(caption, MARGIN + 8, row.y - 2)
+                root.add_text(f"{count} kept", MARGIN + 8, row.y + 12, "muted")
+                continue
+            x, y = layout.turn(layout.left - CAPTION, row.y)
+            x, anchor = (EDGE, "") if number == 0 else (x, "middle ")
+            x, anchor = (x + row.chip / 2, "end ") if row is rows[-1] else (x, anchor)
+            near = min(abs(row.y - other.y) for other in rows[max(0, number - 1) : number + 2] if other is not row)
+            most = max(6, int(near / CHARACTER))
+            root.add_text(abbreviate(caption, most), x, y - 18, anchor.strip() or None)
+            root.add_text(abbreviate(count, most), x, y - 5, f"{anchor}muted")
+        fronts = [number for number, row in enumerate(rows) if row.kind == "front"]
+        if fronts and any(row.kind in READOUT_KINDS for row in rows):
+            front, after = rows[fronts[-1]], rows[fronts[-1] + 1]
+            end = after.y + after.chip / 2 + BAND
+            for node in front.kept:  # the front is applied at every step: arrows to the head's inputs
+                x, y = layout.places[node.id]
+                arrow = ("M", x - 3, end + 4), ("L", x, end), ("L", x + 3, end + 4)
+                root.add_path("axis", layout.path(("M", x, y - front.chip / 2), ("V", end), *arrow))
+            if not layout.columns:
+                root.add_text("at every step", MARGIN + 8, front.y - STEP_GAP / 2 + 4, "muted")
 
-    def worth(self, edge: TopologyEdge) -> float:
-        """The value shown by the strength of a link without a curve."""
-        if self.by_score:
-            return edge.scores["backward"] if edge.scores else 0.0
-        return edge.contribution or 0.0
+    def add_links(self) -> None:
+        """All edges except folded ones: kept above pruned ones, and of many links the strong above the weak."""
 
+        def find_largest(value: Callable[[TopologyEdge], float]) -> dict[tuple[str, int], float]:
+            """The largest value of the kept edges of each layer, by stage and layer; 1 if all are 0."""
+            largest: dict[tuple[str, int], float] = {}
+            for edge in self.kept:
+                key = edge.stage, edge.layer
+                largest[key] = max(largest.get(key, 0.0), value(edge))
+            return {key: value or 1.0 for key, value in largest.items()}
 
-def _add_captions(root: Part, scene: _Scene, of_all: bool) -> None:
-    """The name of each layer, its number of kept nodes, and the background of the head's inputs."""
-    layout = scene.layout
-    for number, row in enumerate(layout.rows):
-        low, high = row.y + row.chip / 2 + BAND, row.y - row.chip / 2 - BAND
-        if row.kind in READOUT_KINDS:
-            start = layout.left - CAPTION if layout.columns else MARGIN
-            (x, y), (x_end, y_end) = layout.turn(start, high), layout.turn(layout.right, low)
-            corner = {"x": min(x, x_end), "y": min(y, y_end), "width": abs(x_end - x), "height": abs(y_end - y)}
-            root.add("rect", class_="band", **corner, rx=8)
-        caption = (NARROW if layout.columns else CAPTIONS)[row.kind][0].format(row.parts[0][1])
-        if len(row.parts) > 1:
-            names = [kind.upper() if kind in UNITS else SHORT.get(kind, f"layer {layer}") for kind, layer in row.parts]
-            caption = abbreviate(", ".join(dict.fromkeys(names)), N_CAPTION)
-        kept = f"{len(row.kept)} of {len(row.kept) + len(row.pruned)} kept" if of_all else f"{len(row.kept)} kept"
-        if not layout.columns:
-            root.add("text", caption, x=MARGIN + 8, y=row.y - 2)
-            root.add("text", kept, x=MARGIN + 8, y=row.y + 12, class_="muted")
-            continue
-        x, y = layout.turn(layout.left - CAPTION, row.y)
-        first, last = number == 0, number == len(layout.rows) - 1
-        anchor = "end " if last else "" if first else "middle "
-        x = x + row.chip / 2 if last else EDGE if first else x
-        near = [abs(row.y - other.y) for other in layout.rows[max(0, number - 1) : number + 2] if other is not row]
-        caption, kept = (
-            abbreviate(text, max(6, int(min(near) / CHARACTER))) for text in (caption, kept[: -len(" kept")])
-        )
-        root.add("text", caption, x=x, y=y - 18, class_=anchor.strip() or None)
-        root.add("text", kept, x=x, y=y - 5, class_=f"{anchor}muted")
-    fronts = [row for row in layout.rows if row.kind == "front"]
-    if fronts and any(row.kind in READOUT_KINDS for row in layout.rows):
-        front, after = fronts[-1], layout.rows[layout.rows.index(fronts[-1]) + 1]
-        for node in front.kept:  # the front is applied at every step: arrows to the head's inputs
-            x, y = layout.places[node.id]
-            start, end = y - front.chip / 2, after.y + after.chip / 2 + BAND
-            arrow = ("M", x - 3, end + 4), ("L", x, end), ("L", x + 3, end + 4)
-            root.add("path", class_="axis", d=layout.path(("M", x, start), ("V", end), *arrow))
-        if not layout.columns:
-            root.add("text", "at every step", x=MARGIN + 8, y=front.y - STEP_GAP / 2 + 4, class_="muted")
+        def worth(edge: TopologyEdge) -> float:
+            """What the strength of a link without a curve shows."""
+            if self.by_score:
+                return edge.scores["backward"] if edge.scores else 0.0
+            return edge.contribution or 0.0
 
+        def share_of(edge: TopologyEdge) -> float:
+            """The worth of a bundled edge relative to the strongest of its layer, as scores differ by layer."""
+            is_bundled = self.bundled and edge.kind == "edge" and edge.kept
+            return worth(edge) / strongest[edge.stage, edge.layer] if is_bundled else 0.0
 
-def _add_links(root: Part, scene: _Scene) -> None:
-    """All edges except folded ones: kept above pruned ones, and of many links the strong above the weak."""
+        has_front = any(row.kind == "front" for row in self.layout.rows)
+        weighed = [*self.kept, *(edge for edge in self.topology.edges if edge.kind == "link")]
+        largest = max((edge.contribution or 0.0 for edge in weighed), default=0.0) or 1.0
+        strongest, clearest = find_largest(worth), find_largest(lambda edge: edge.opacity or 0.0)
+        drawn = [edge for edge in self.topology.edges if edge.kept or not self.fold]
+        for edge in sorted(drawn, key=lambda edge: (edge.kept, edge.kind != "input", share_of(edge))):
+            curve = self.curves.get(edge.key) if edge.kind == "edge" else None
+            has_box = edge.kept and curve is not None
+            by_contribution = THIN + (THICK - THIN) * ((edge.contribution or 0.0) / largest)
+            width, opacity, look = LINK, 1.0, "link"
+            if not edge.kept:
+                width, look = FAINT, "link pale-link"
+                opacity = FAINT_INPUT_OPACITY if edge.kind == "input" else FAINT_OPACITY
+            elif edge.kind == "link":
+                width = by_contribution
+            elif edge.kind == "input":
+                width, opacity = INPUT_THICK * (edge.share or 0.0), BEHIND_OPACITY if has_front else INPUT_OPACITY
+            elif self.bundled and edge.kind == "edge":
+                share = share_of(edge)
+                width, opacity = THIN + (BUNDLED - THIN) * share, WEAKEST + (1 - WEAKEST) * share**2
+            elif has_box and self.by_score:
+                opacity = max(FLOOR, (edge.opacity or 0.0) / clearest[edge.stage, edge.layer])
+            elif has_box:
+                width = by_contribution
+            if edge.kept and (edge.kind == "input" or (edge.kind == "link" and edge.share is not None)):
+                look = f"link s{self.colors.get(self.nodes[edge.source].label, 0)}"
+            self._add_link(edge, curve, look, width, opacity)
 
-    def depth(edge: TopologyEdge) -> tuple[bool, bool, float]:
-        of_layer = scene.bundled and edge.kind == "edge" and edge.kept
-        share = scene.worth(edge) / (strongest[edge.stage, edge.layer] or 1.0) if of_layer else 0.0
-        return edge.kept, edge.kind != "input", share
-
-    kept, unit = [edge for edge in scene.topology.kan_edges if edge.kept], scene.topology.unit
-    has_front = any(row.kind == "front" for row in scene.layout.rows)
-    weighed = [*kept, *(edge for edge in scene.topology.edges if edge.kind == "link")]
-    largest = max((edge.contribution or 0.0 for edge in weighed), default=0.0)
-    strongest = _largest(kept, scene.worth)  # of each layer, as scores are of other sizes in each
-    clearest = _largest(kept, lambda edge: edge.opacity or 0.0)
-    for edge in sorted(scene.topology.edges, key=depth):
-        if scene.fold and not edge.kept:
-            continue
-        curve = scene.curves.get(edge.key) if edge.kind == "edge" else None
-        box = scene.layout.boxes[edge.key] if edge.kept and curve is not None else None
-        width, opacity, class_ = LINK, 1.0, "link"
-        if not edge.kept:
-            width, class_ = FAINT, "link pale-link"
-            opacity = FAINT_INPUT_OPACITY if edge.kind == "input" else FAINT_OPACITY
-        elif edge.kind == "link":
-            width = THIN + (THICK - THIN) * ((edge.contribution or 0.0) / largest if largest else 0.0)
-            class_ = (
-                f"link s{scene.colors.get(scene.nodes[edge.source].label, 0)}" if edge.share is not None else class_
-            )
-        elif edge.kind == "input":
-            width, opacity = INPUT_THICK * (edge.share or 0.0), BEHIND_OPACITY if has_front else INPUT_OPACITY
-            class_ = f"link s{scene.colors.get(scene.nodes[edge.source].label, 0)}"
-        elif scene.bundled and edge.kind == "edge":
-            part = scene.worth(edge) / (strongest[edge.stage, edge.layer] or 1.0)
-            width, opacity = THIN + (BUNDLED - THIN) * part, WEAKEST + (1 - WEAKEST) * part**2
-        elif box is not None and scene.by_score:
-            opacity = max(FLOOR, (edge.opacity or 0.0) / (clearest[edge.stage, edge.layer] or 1.0))
-        elif box is not None:
-            width = THIN + (THICK - THIN) * ((edge.contribution or 0.0) / largest if largest else 0.0)
+    def _add_link(self, edge: TopologyEdge, curve: Edge | None, look: str, width: float, opacity: float) -> None:
+        """An edge with its function, if that is drawn."""
+        layout, lane = self.layout, self.layout.lanes.get((edge.source, edge.target))
+        box = layout.boxes[edge.key] if edge.kept and curve is not None else None
         share = "" if edge.share is None else f"{edge.share:.1%} of the target's profile"
         reads = f"reads {edge.reads}" if edge.reads else ""
-        lines = (name_edge(edge), share, reads, *list_worth(edge, unit), describe_shape(curve) if curve else "")
-        group = root.add_group(
+        worth = list_worth(edge, self.topology.unit)
+        lines = (name_edge(edge), share, reads, *worth, describe_shape(curve) if curve else "")
+        group = self.root.add_group(
             "\n".join(filter(None, lines)),
             class_=f"edge {edge.kind}" if edge.kept else f"edge {edge.kind} pruned",
             **{f"data_{name}": getattr(edge, name) for name in EDGE_DATA},
             tabindex=0 if edge.kind == "edge" else -1,  # a feature has a link to every unit
         )
-        lane = scene.layout.lanes.get((edge.source, edge.target))
-        commands = _join(*scene.ends(edge), lane) if box is None else _join_through(*scene.ends(edge), box, lane)
-        path = scene.layout.path(*commands)
+        (x, y), (x_end, y_end) = layout.places[edge.source], layout.places[edge.target]
+        above, below = (
+            self.chips[end] / 2 if self.is_chip(self.nodes[end]) else 0 for end in (edge.source, edge.target)
+        )
+        ends = (x, y - above), (x_end, y_end + below)
+        path = layout.path(*(_join(*ends, lane) if box is None else _join_through(*ends, box, lane)))
         dashes = {"stroke_dasharray": "5 4"} if edge.kind == "link" else {}
-        group.add("path", class_=class_, d=path, stroke_width=width, opacity=opacity, **dashes)
-        if box is not None and curve is not None:
-            x, y = scene.layout.turn(box.x, box.y)
-            _add_curve(group, replace(box, x=x, y=y), curve, opacity)
+        group.add_path(look, path, stroke_width=width, opacity=opacity, **dashes)
+        if box is None or curve is None:
+            return
+        (x, y), side, inner = layout.turn(box.x, box.y), box.side, box.side - 2 * PADDING
+        x, y, clear = x - side / 2, y - side / 2, max(opacity, MIN_CURVE)
+        group.add_rect("box", x, y, side, side, rx=4, stroke_opacity=clear)
+        xs, ys = x + PADDING + _fit(curve.x) * inner, y + side - PADDING - _fit(curve.y) * inner
+        group.add_line("curve", xs.tolist(), ys.tolist(), opacity=MIN_CURVE + (1 - MIN_CURVE) * opacity)
 
+    def add_nodes(self) -> None:
+        """All nodes except folded ones: features as named dots, others as chips, sub-nodes and pruned ones small."""
+        layout, nodes = self.layout, self.topology.nodes
+        rooms: dict[str, float] = {}
+        for row in layout.rows:
+            room = (layout.right - layout.left) / len(row.kept) if row.kind == "output" and row.kept else row.pitch
+            rooms |= dict.fromkeys((node.id for node in row.kept), row.chip + CHIP_GAP if layout.columns else room)
+        largest = max((node.contribution or 0.0 for node in nodes if node.kind == "feature"), default=0.0)
+        for node in nodes:
+            if self.fold and not node.kept:
+                continue
+            x, y = layout.turn(*layout.places[node.id])
+            at = {name: f" at {lags}" for name, lags in node.lags.items()}
+            shares = [f"{share:.0%} {name}{at.get(name, '')}" for name, share in node.profile.items()]
+            lines = (node.label, *list_worth(node, self.topology.unit), ", ".join(shares[:N_SHARES]))
+            class_ = f"node {node.kind}" if node.kept else f"node {node.kind} pruned"
+            data = {"data_node": node.id, "data_kept": node.kept, "tabindex": 0}
+            group = self.root.add_group("\n".join(filter(None, lines)), class_=class_, **data)
+            if self.is_chip(node):
+                self._add_chip(group, node, x, y, rooms[node.id])
+                continue
+            group.add_circle("hit", x, y, DOT + 2)  # larger, for pointers
+            if not node.kept or node.kind != "feature":
+                group.add_circle("dot" if node.kept else "dot pale", x, y, SMALL_DOT)
+                continue
+            radius = max(MIN_DOT, DOT * sqrt((node.contribution or 0.0) / largest)) if largest else SMALL_DOT
+            group.add_circle(f"f{self.colors.get(node.label, 0)}", x, y, radius)
+            place: dict[str, object] = {"class_": "middle", "x": x, "y": y + 24}
+            if layout.columns:
+                place = {"class_": "end", "x": x - DOT - 4, "y": y + 4}
+            elif layout.tilted:
+                place = {"class_": "end", "transform": f"translate({x + 4:.1f} {y + 18:.1f}) rotate(-42)"}
+            group.add("text", layout.names[node.label], **place)
 
-def _largest(edges: Sequence[TopologyEdge], value: Callable[[TopologyEdge], float]) -> dict[tuple[str, int], float]:
-    """The largest value of the edges of each layer, by stage and layer."""
-    largest: dict[tuple[str, int], float] = {}
-    for edge in edges:
-        key = edge.stage, edge.layer
-        largest[key] = max(largest.get(key, 0.0), value(edge))
-    return largest
+    def _add_chip(self, group: Element, node: TopologyNode, x: float, y: float, room: float) -> None:
+        """A node with its name, and a stacked bar of its profile: the coloured features, then all others."""
+        is_output = node.kind == "output"
+        name = f"× {node.label}" if node.id in self.products else node.label
+        if is_output:
+            name = abbreviate(name, int((room - CHIP_GAP - CHIP_PADDING) / CHIP_CHARACTER))
+        elif len(name) * CHARACTER > room - CHIP_GAP:
+            name = abbreviate(node.label.rsplit(" ", 1)[-1])  # its numbers
+        width = min(max(MIN_CHIP, len(name) * CHIP_CHARACTER + CHIP_PADDING), room - CHIP_GAP)
+        shares = [(number, node.profile.get(name, 0.0)) for name, number in self.colors.items()]
+        shares = [*shares, (0, 1 - sum(share for _, share in shares))] if node.profile and not is_output else []
+        left, top = x - width / 2, y - CHIP / 2
+        group.add_rect("chip solid" if is_output else "chip", left, top, width, CHIP, rx=6)
+        look = "middle on-solid" if is_output else "middle"
+        group.add("text", name, class_=look, x=x, y=y + (1 if shares else 4))
+        left, top = left + 5, y + CHIP / 2 - BAR - 3
+        for number, share in shares:
+            group.add_rect(f"f{number}", left, top, max(0.0, share * (width - 10)), BAR)
+            left += share * (width - 10)
 
+    def add_folded(self) -> None:
+        """The pruned nodes of each layer as one group that counts them."""
+        layout, height = self.layout, CHIP + 6
+        for row in layout.rows:
+            if not row.pruned:
+                continue
+            text = f"{len(row.pruned)} more {CAPTIONS[row.kind][2]}{'s' * (len(row.pruned) > 1)}"
+            label = f"{text}, pruned: {', '.join(node.label for node in row.pruned)}"
+            group = self.root.add_group(label, class_="folded", data_folded=len(row.pruned))
+            width = FOLDED - 12
+            x, y = layout.right + 12 + width / 2, row.y
+            if layout.columns:
+                text, width = f"{len(row.pruned)} more", FOLDED_COLUMN
+                x, y = layout.turn(layout.right + 12 + CHIP / 2, row.y)
+                x = min(max(x, EDGE + width / 2), layout.width - EDGE - width / 2)
+            group.add_rect("dashed", x - width / 2, y - height / 2, width, height, rx=8)
+            group.add_text(f"{text},", x, y - 2, "middle muted")
+            group.add_text("pruned", x, y + 11, "middle muted")
 
-Command = tuple[str, *tuple[float, ...]]
+    def write_legend(self, n_links: int | None) -> list[str]:
+        """What the style of a link shows, and where its function is drawn; `n_links` is the limit if there are more."""
+        value = "Width is an edge's mean |contribution|."
+        if self.by_score:
+            value = "Opacity is pykan's score of an edge, relative to the strongest of its layer."
+        text = f"A box is the function on an edge, over the 1st to 99th percentile of the data. {value}"
+        if self.bundled:
+            value = "pykan's score" if self.by_score else "the mean |contribution|"
+            text = f"Width and opacity are {value} of an edge, relative to the strongest of its layer."
+            text += f" Of more than {N_CURVES} edges no functions are drawn." if len(self.kept) > N_CURVES else ""
+        text += "" if n_links is None else f" Of more than {n_links} links only the strongest are drawn."
+        lines = [text]
+        if any(edge.kind == "link" for edge in self.topology.edges):
+            lines += ["A dashed line is what operations between layers lead on; its width is its mean |contribution|."]
+        if any(node.profile for node in self.topology.nodes):
+            lines += ["A bar is what a node is made of, in the colours of the features; a larger dot contributes more."]
+        return lines
 
 
 def _join(source: Point, target: Point, lane: float | None = None) -> list[Command]:
     """A path from one place to the other that is upright at its ends, along a lane beside the layers that it passes."""
-    (x, y), (x_target, y_target) = source, target
+    (x, y), (x_end, y_end) = source, target
     if lane is not None:
-        up, down = y - BEND, y_target + BEND
-        begin, end = ("C", x, up, lane, y, lane, up), ("C", lane, y_target, x_target, down, x_target, y_target)
-        return [("M", x, y), begin, ("V", down), end]
-    middle = (y + y_target) / 2
-    return [("M", x, y), ("C", x, middle, x_target, middle, x_target, y_target)]
+        up, down = y - BEND, y_end + BEND
+        end: Command = ("C", lane, y_end, x_end, down, x_end, y_end)
+        return [("M", x, y), ("C", x, up, lane, y, lane, up), ("V", down), end]
+    middle = (y + y_end) / 2
+    return [("M", x, y), ("C", x, middle, x_end, middle, x_end, y_end)]
 
 
-def _join_through(source: Point, target: Point, box: Box, lane: float | None = None) -> list[Command]:
+def _join_through(source: Point, target: Point, box: Box, lane: float | None) -> list[Command]:
     """A path through a box; in a column it passes the boxes below and above on the side, and enters from the left."""
     if box.lines == 1:
         return _join(source, (box.x, box.low), lane) + _join((box.x, box.high), target)
@@ -341,128 +396,19 @@ def _join_through(source: Point, target: Point, box: Box, lane: float | None = N
     return _join(source, (left, box.low), lane) + through + _join((right, box.high), target)
 
 
-def _add_curve(group: Part, box: Box, curve: Edge, opacity: float) -> None:
-    """The function of an edge, fitted into its box."""
-
-    def fit(values: Array) -> Array:
-        """Values scaled to 0 to 1; 0.5 if they are all equal."""
-        span = float(np.ptp(values))
-        return (values - values.min()) / span if span > 0 else np.full_like(values, 0.5)
-
-    side, inner = box.side, box.side - 2 * PADDING
-    x, y = box.x - side / 2, box.y - side / 2
-    group.add("rect", class_="box", x=x, y=y, width=side, height=side, rx=4, stroke_opacity=max(opacity, MIN_CURVE))
-    xs, ys = x + PADDING + fit(curve.x) * inner, y + side - PADDING - fit(curve.y) * inner
-    opacity = MIN_CURVE + (1 - MIN_CURVE) * opacity
-    group.add("polyline", class_="curve", points=write_points(xs.tolist(), ys.tolist()), opacity=opacity)
-
-
-def _add_nodes(root: Part, scene: _Scene) -> None:
-    """All nodes except folded ones: features as dots with a name, others as chips, sub-nodes and pruned ones small."""
-    layout = scene.layout
-    rooms = {
-        node.id: row.chip + CHIP_GAP
-        if layout.columns
-        else (layout.right - layout.left) / len(row.kept)
-        if row.kind == "output"
-        else row.pitch
-        for row in layout.rows
-        for node in row.kept
-    }
-    products = {edge.target for edge in scene.topology.edges if edge.kind == "product"}
-    largest = max((node.contribution or 0.0 for node in scene.topology.nodes if node.kind == "feature"), default=0.0)
-    for node in scene.topology.nodes:
-        if scene.fold and not node.kept:
-            continue
-        x, y = layout.turn(*layout.places[node.id])
-        shares = list(node.profile.items())[:N_SHARES]
-        at = {name: f" at {lags}" for name, lags in node.lags.items()}
-        profile = ", ".join(f"{share:.0%} {name}{at.get(name, '')}" for name, share in shares)
-        label = "\n".join(filter(None, (node.label, *list_worth(node, scene.topology.unit), profile)))
-        class_ = f"node {node.kind}" if node.kept else f"node {node.kind} pruned"
-        group = root.add_group(label, class_=class_, data_node=node.id, data_kept=node.kept, tabindex=0)
-        if scene.is_chip(node):
-            _add_chip(group, node, (x, y), rooms[node.id], node.id in products, scene.colors)
-            continue
-        group.add("circle", class_="hit", cx=x, cy=y, r=DOT + 2)  # larger, for pointers
-        if not node.kept or node.kind != "feature":
-            group.add("circle", class_="dot" if node.kept else "dot pale", cx=x, cy=y, r=SMALL_DOT)
-            continue
-        radius = max(MIN_DOT, DOT * sqrt((node.contribution or 0.0) / largest)) if largest else SMALL_DOT
-        group.add("circle", class_=f"f{scene.colors.get(node.label, 0)}", cx=x, cy=y, r=radius)
-        place: dict[str, object] = {"class_": "middle", "x": x, "y": y + 24}
-        if layout.columns:
-            place = {"class_": "end", "x": x - DOT - 4, "y": y + 4}
-        elif layout.tilted:
-            place = {"class_": "end", "transform": f"translate({x + 4:.1f} {y + 18:.1f}) rotate(-42)"}
-        group.add("text", layout.names[node.label], **place)
-
-
-def _add_chip(
-    group: Part, node: TopologyNode, place: Point, room: float, product: bool, colors: Mapping[str, int]
-) -> None:
-    """A node with its name, and a stacked bar of its profile: the coloured features, then all others."""
-    (x, y), is_output = place, node.kind == "output"
-    name = f"× {node.label}" if product else node.label
-    if is_output:
-        name = abbreviate(name, int((room - CHIP_GAP - CHIP_PADDING) / CHIP_CHARACTER))
-    elif len(name) * CHARACTER > room - CHIP_GAP:
-        name = abbreviate(node.label.rsplit(" ", 1)[-1])  # its numbers
-    width = min(max(MIN_CHIP, len(name) * CHIP_CHARACTER + CHIP_PADDING), room - CHIP_GAP)
-    chip, text = ("chip solid", "middle on-solid") if is_output else ("chip", "middle")
-    shares = [(number, node.profile.get(name, 0.0)) for name, number in colors.items()]
-    shares = [*shares, (0, 1 - sum(share for _, share in shares))] if node.profile and not is_output else []
-    group.add("rect", class_=chip, x=x - width / 2, y=y - CHIP / 2, width=width, height=CHIP, rx=6)
-    group.add("text", name, class_=text, x=x, y=y + (1 if shares else 4))
-    left, top, length = x - width / 2 + 5, y + CHIP / 2 - BAR - 3, width - 10
-    for number, share in shares:
-        group.add("rect", class_=f"f{number}", x=left, y=top, width=max(0.0, share * length), height=BAR)
-        left += share * length
-
-
-def _add_folded(root: Part, layout: Layout) -> None:
-    """The pruned nodes of each layer as one group that counts them."""
-    for row in layout.rows:
-        if row.pruned:
-            text = f"{len(row.pruned)} more {CAPTIONS[row.kind][1]}{'s' * (len(row.pruned) > 1)}"
-            label = f"{text}, pruned: {', '.join(node.label for node in row.pruned)}"
-            group = root.add_group(label, class_="folded", data_folded=len(row.pruned))
-            width = FOLDED - 12
-            x, y = layout.right + 12 + width / 2, row.y
-            if layout.columns:
-                text, width = f"{len(row.pruned)} more", FOLDED_COLUMN
-                x, y = layout.turn(layout.right + 12 + CHIP / 2, row.y)
-                x = min(max(x, EDGE + width / 2), layout.width - EDGE - width / 2)
-            height = CHIP + 6
-            group.add("rect", class_="dashed", x=x - width / 2, y=y - height / 2, width=width, height=height, rx=8)
-            group.add("text", f"{text},", x=x, y=y - 2, class_="middle muted")
-            group.add("text", "pruned", x=x, y=y + 11, class_="middle muted")
-
-
-def _write_legend(scene: _Scene, n_links: int | None) -> list[str]:
-    """What the style of a link shows, and where its function is drawn; `n_links` is the limit if there are more."""
-    value = "Width is an edge's mean |contribution|."
-    if scene.by_score:
-        value = "Opacity is pykan's score of an edge, relative to the strongest of its layer."
-    text = f"A box is the function on an edge, over the 1st to 99th percentile of the data. {value}"
-    if scene.bundled:
-        value = "pykan's score" if scene.by_score else "the mean |contribution|"
-        text = f"Width and opacity are {value} of an edge, relative to the strongest of its layer."
-        if sum(edge.kept for edge in scene.topology.kan_edges) > N_CURVES:
-            text += f" Of more than {N_CURVES} edges no functions are drawn."
-    lines = [text + (f" Of more than {n_links} links only the strongest are drawn." if n_links is not None else "")]
-    if any(edge.kind == "link" for edge in scene.topology.edges):
-        lines.append("A dashed line is what operations between layers lead on; its width is its mean |contribution|.")
-    if any(node.profile for node in scene.topology.nodes):
-        lines.append("A bar is what a node is made of, in the colours of the features; a larger dot contributes more.")
-    return lines
+def _fit(values: Array) -> Array:
+    """Values scaled to 0 to 1; 0.5 if they are all equal."""
+    span = float(np.ptp(values))
+    return (values - values.min()) / span if span > 0 else np.full_like(values, 0.5)
 
 
 def describe_cost(topology: Topology) -> str:
     """The number of kept edges, and the fidelity with these."""
     edges, cost = topology.kan_edges, topology.fidelity
-    kept = f"{sum(edge.kept for edge in edges)} of {len(edges)} edges keep an R2 of {cost.r2:.3f}"
+    kept = (
+        f"{sum(edge.kept for edge in edges)} of {len(edges)} edges keep an R2 of {cost.r2:.3f} against the full model"
+    )
     if cost.mae is None or cost.mae_full is None:
-        return f"{kept} against the full model."
-    errors = f"the mean absolute error goes from {cost.mae_full:.3g} to {write_amount(cost.mae, topology.unit)}"
-    return f"{kept} against the full model; {errors}."
+        return f"{kept}."
+    change = f"from {cost.mae_full:.3g} to {write_amount(cost.mae, topology.unit)}"
+    return f"{kept}; the mean absolute error goes {change}."

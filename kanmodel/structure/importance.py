@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kanmodel.arrays import Array
-from kanmodel.attribution.explanation import LedgerOptions, explain_windows, sum_groups
+from kanmodel.attribution.ledger import LedgerOptions, explain_windows, sum_groups
 from kanmodel.attribution.links import measure_links
 from kanmodel.attribution.paths.path import LedgerLayer, sum_subnodes, take
 from kanmodel.attribution.profiles import Profiles, profile_nodes

@@ -16,7 +16,7 @@ import torch
 from kanmodel.arrays import Array
 from kanmodel.attribution.baseline import Baseline
 from kanmodel.attribution.comparison import match_outputs
-from kanmodel.attribution.explanation import Explanation, explain_windows
+from kanmodel.attribution.ledger import Ledger, explain_windows
 from kanmodel.computing import part
 from kanmodel.network.chain import LayerKey
 from kanmodel.network.connections import ledger_key, read_place
@@ -205,7 +205,7 @@ class ModelComparison(GlobalResult, Pictured):
 
 
 def _compare_features(
-    names: Sequence[str], bootstrap: Bootstrap, ledger: Explanation, other: Explanation
+    names: Sequence[str], bootstrap: Bootstrap, ledger: Ledger, other: Ledger
 ) -> tuple[FeatureChange, ...]:
     sizes, others = np.abs(ledger.contributions), np.abs(other.contributions)
     share, against_share = share_of(sizes), share_of(others)
@@ -219,7 +219,7 @@ def _compare_features(
 class _Side:
     """One of the two models: its KAN edges, and their |contribution|, (n, n_subnodes, n_in) by (stage, layer)."""
 
-    def __init__(self, topology: Topology, ledger: Explanation, windows: Array) -> None:
+    def __init__(self, topology: Topology, ledger: Ledger, windows: Array) -> None:
         self.edges = {edge.key: edge for edge in topology.kan_edges}
         self.contributions = {
             (layer.stage, layer.layer): np.abs(layer.edges) for layer in ledger.layers if layer.edges is not None

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from kanmodel.attribution.comparison import Comparisons, match_outputs
-from kanmodel.attribution.explanation import LedgerOptions
+from kanmodel.attribution.ledger import LedgerOptions
 from kanmodel.attribution.questions import choose_groups
 from kanmodel.computing import part
 from kanmodel.errors import DataError, check_lowest

@@ -15,7 +15,8 @@ import polars as pl
 
 from kanmodel.arrays import Array
 from kanmodel.attribution.baseline import Baseline
-from kanmodel.attribution.explanation import LedgerOptions, Method
+from kanmodel.attribution.explanation import Method
+from kanmodel.attribution.ledger import LedgerOptions
 from kanmodel.errors import DataError, quote
 from kanmodel.model import Model
 from kanmodel.tables.encoding import Rows

@@ -73,7 +73,7 @@ def import_(
     with make_console(stderr=True, quiet=as_json).status("reading") as status:
 
         def report(tried: int, total: int) -> None:
-            status.update(f"{tried:,} of {total:,} readings tried")
+            status.update(f"{tried:,} of {total:,} candidates tried")
 
         imported = import_checkpoint(file, known, read_columns, report, strict)
     if describe:
@@ -110,7 +110,7 @@ def _describe(imported: Imported) -> dict[str, Any]:
         "largest_difference": compared and compared.absolute,
         "relative_difference": compared and compared.relative,
         "reading": imported.found or None,
-        "also_matching": [match.reading.describe() for match in result.matches[1:]],
+        "also_matching": [match.candidate.describe() for match in result.matches[1:]],
         "not_told_apart": result.describe_undecided(),
         "readings_left_out": result.left_out,
         "readings_tried": result.tried,
@@ -131,13 +131,13 @@ def _write_lines(imported: Imported) -> Iterator[str]:
         difference = f"{imported.comparison.absolute:.2g}, {imported.comparison.describe_relative()}"
         yield f"verified: the largest difference from the check is {difference}"
         if reading:
-            tried = f" ({result.tried:,} of {result.total:,} readings tried)" if result.matches else ""
+            tried = f" ({result.tried:,} of {result.total:,} candidates tried)" if result.matches else ""
             yield f"found: {reading}{tried}"
     yield from (f"warning: these windows fit as well: {other}" for other in others[:N_SHOWN])
     if len(others) > N_SHOWN:
         yield f"warning: and {len(others) - N_SHOWN} more"
     if result.left_out:
-        yield f"warning: {result.left_out} more readings may fit, too many to compare"
+        yield f"warning: {result.left_out} more candidates may fit, too many to compare"
     if others or result.left_out:
         yield "the simplest was chosen: state the right one in the manifest, or use --strict to refuse such files"
     if n_reference < MIN_INPUTS:

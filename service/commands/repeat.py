@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from typer import Exit, echo
 
 from kanmodel import Model, load
-from kanmodel.attribution.explanation import LedgerOptions
+from kanmodel.attribution.ledger import LedgerOptions
 from kanmodel.errors import CheckpointError, DataError, KanscopeError
 from service.commands.options import print_json
 from service.models.registry import Served

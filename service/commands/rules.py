@@ -18,7 +18,7 @@ import numpy as np
 import yaml
 
 from kanmodel.attribution.baseline import Baseline
-from kanmodel.attribution.explanation import sum_groups
+from kanmodel.attribution.ledger import sum_groups
 from kanmodel.errors import DataError
 from kanmodel.model import Model
 from kanmodel.monitoring.watched import Watched, block_size, count_stretch, explain_stretch, forecast_stretch

@@ -6,7 +6,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from kanmodel.attribution.comparison import Comparison
-from kanmodel.attribution.explanation import USUAL_NODES
+from kanmodel.attribution.ledger import USUAL_NODES
 from kanmodel.model import Model
 from service.operations.alternative import Plan, Reading, WindowsAnswer, WindowsRequest, question
 from service.operations.members import Answer, about, describe, head_of

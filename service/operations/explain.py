@@ -18,7 +18,7 @@ from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.arrays import Array, refuse_non_finite
 from kanmodel.attribution.baseline import DEFAULT_COUNT, Baseline, ReferenceBaselines, baseline_windows
-from kanmodel.attribution.explanation import LedgerOptions
+from kanmodel.attribution.ledger import LedgerOptions
 from kanmodel.attribution.shapley import Orders
 from kanmodel.errors import quote
 from kanmodel.model import Model

@@ -15,6 +15,7 @@ from kanmodel.arrays import Array
 from kanmodel.attribution import explanation as attribution
 from kanmodel.attribution.baseline import Baseline, ReferenceBaselines
 from kanmodel.attribution.effects import Effects
+from kanmodel.attribution.ledger import USUAL_NODES, LedgerOptions
 from kanmodel.attribution.paths.path import LedgerLayer
 from kanmodel.attribution.shapley import Orders, count_forecasts
 from kanmodel.computing import pause, pausing
@@ -233,7 +234,7 @@ class ExplainQuestion:
     baseline: Baseline | ReferenceBaselines
     groups: Groups  # empty where none are summed
     segments: attribution.Segments  # likewise
-    options: attribution.LedgerOptions = field(default_factory=attribution.LedgerOptions)  # accuracy of the ledgers
+    options: LedgerOptions = field(default_factory=LedgerOptions)  # accuracy of the ledgers
     effects: bool = False
     shapley: Orders | None = None  # random orders for Shapley values; None where they are not asked for
     as_list: bool = True  # whether the request has a list of outputs, and so the answer
@@ -276,7 +277,7 @@ class ExplainQuestion:
     def refuse_costly(self, max_path_nodes: int) -> None:
         """Raises `DataError` if it takes more path nodes without bisection, plus those forecasts."""
         n_baselines = self.baseline.count if isinstance(self.baseline, ReferenceBaselines) else 1
-        n_nodes = self.total * n_baselines * (attribution.USUAL_NODES + self.n_forecasts)
+        n_nodes = self.total * n_baselines * (USUAL_NODES + self.n_forecasts)
         if n_nodes > max_path_nodes:
             reason = f"would take {n_nodes} path nodes to explain, of at most {max_path_nodes} (max_path_nodes)"
             others = ", or leave out effects" if self.effects else ""

@@ -12,7 +12,7 @@ import logging
 import math
 import os
 import re
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time_ns
 from typing import Literal, cast, get_args
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -36,6 +36,7 @@ KeyScope = Literal["metrics", "read", "explain", "admin"]
 SCOPES: tuple[KeyScope, ...] = get_args(KeyScope)  # each includes those before it
 REFRESH_SECONDS = 1.0  # between two looks at the file of keys
 MAX_PER_MINUTE = 1_000_000  # bounds the timestamps that are kept per key
+SETTLED_NS = 3_000_000_000  # after a change of the file of keys, within which it is read again at each look
 DELETED = ()  # the stamp of a file that does not exist
 FORM = "name scope[,scope] key [requests/minute]"
 Claims = Callable[[Literal["request", "probe"]], AbstractContextManager[object]]
@@ -109,8 +110,8 @@ class KeyFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._stamp = _stamp(path)
-        self.keys = self._read()
+        self._stamp: tuple[int, ...] | None
+        self._stamp, self.keys = self._read()
 
     async def follow(self) -> None:
         """Looks at the file every second, in a thread, because a slow disk must not delay requests."""
@@ -121,37 +122,51 @@ class KeyFile:
     def refresh(self) -> None:
         """Reads the file if it has changed: a deleted one has no keys, an unreadable one leaves them unchanged."""
         stamp = _stamp(self._path)
-        if stamp == self._stamp:
+        if stamp == self._stamp and not (stamp and self._is_fresh):
             return
-        self._stamp = stamp
         if stamp == DELETED:
-            self.keys = ()
+            self._stamp, self.keys = stamp, ()
             logger.error("%s is deleted: its keys are revoked", self._path.name)
             return
+        before, known = self._stamp, self.keys
+        self._stamp = stamp
         try:
-            self.keys = self._read()
-            logger.info("read %d keys from %s", len(self.keys), self._path.name)
+            self._stamp, self.keys = self._read()
+            if (self._stamp, self.keys) != (before, known):
+                logger.info("read %d keys from %s", len(self.keys), self._path.name)
         except ConfigError as error:
-            logger.error("the keys are unchanged: %s", error)
+            if stamp != before:
+                logger.error("the keys are unchanged: %s", error)
 
-    def _read(self) -> tuple[Key, ...]:
+    @property
+    def _is_fresh(self) -> bool:
+        """Whether the file was changed so shortly ago that a change while it was read may have left no other stamp."""
+        return self._stamp is not None and time_ns() - max(self._stamp[:2]) < SETTLED_NS
+
+    def _read(self) -> tuple[tuple[int, ...], tuple[Key, ...]]:
+        """The stamp of the file that is read, as of the end of reading, and its keys."""
         try:
-            lines = self._path.read_text(encoding="utf-8").splitlines()
+            with self._path.open(encoding="utf-8") as file:
+                lines = file.read().splitlines()
+                stamp = _describe(os.fstat(file.fileno()))
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
             raise ConfigError(f"cannot read the keys of {self._path}: {reason}") from None
-        return parse_keys(lines, self._path.name)
+        return stamp, parse_keys(lines, self._path.name)
 
 
 def _stamp(path: Path) -> tuple[int, ...] | None:
     """What differs after a change of the file; None if that cannot be known."""
     try:
-        status = os.stat(path)
+        return _describe(os.stat(path))
     except FileNotFoundError:
         return DELETED
     except OSError:
         return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _describe(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
 
 @dataclass(frozen=True)
@@ -216,7 +231,7 @@ class RateLimits:
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
-        self._times: dict[str | bytes, deque[float]] = {}  # times of the last admitted requests, by client
+        self._times: OrderedDict[str | bytes, deque[float]] = OrderedDict()  # of the last admitted requests, by client
 
     def admit(self, client: str | bytes, per_minute: int, message: str, headers: Mapping[str, str] = {}) -> None:
         """Counts a request of a client.
@@ -226,9 +241,10 @@ class RateLimits:
         """
         times = self._times.get(client)
         if times is None or times.maxlen != per_minute:  # a new client, or a changed limit
-            if len(self._times) >= MAX_CLIENTS:
-                self._times.clear()
             times = self._times[client] = deque(times or (), maxlen=per_minute)
+            if len(self._times) > MAX_CLIENTS:
+                self._times.popitem(last=False)  # whose last request is the longest ago
+        self._times.move_to_end(client)
         now = self._clock()
         if len(times) == per_minute and now - times[0] < MINUTE:
             seconds = max(1, math.ceil(MINUTE - (now - times[0])))
@@ -268,7 +284,7 @@ class Access:
             message = "the Host header must name this machine, or a host of the setting allowed_hosts"
             await send_error(RequestError(message, code="host_not_allowed"), scope, receive, send)
             return
-        caller = Caller(self._keys, self._limits, headers, self._origins)
+        caller = Caller(self._keys, self._limits, headers, self._origins, scope["method"])
         scope["state"]["caller"] = caller
         if caller.key is not None:
             scope["state"]["client"] = caller.key.name
@@ -278,7 +294,7 @@ class Access:
             # Known keys are not counted by address: all clients of a proxy have the same.
             if caller.offers_unknown_key and path not in HEALTH:
                 message = f"more than {UNKNOWN_PER_MINUTE} unknown API keys came from this address within a minute"
-                self._unknown.admit(address_of(scope), UNKNOWN_PER_MINUTE, message, {"Connection": "close"})
+                self._unknown.admit(owner_of(address_of(scope)), UNKNOWN_PER_MINUTE, message, {"Connection": "close"})
             place = self._claim("probe" if path in HEALTH or path == METRICS_PATH else "request")
         except RequestError as error:
             await send_error(error, scope, receive, send)
@@ -291,12 +307,17 @@ class Caller:
     """The caller of a request, with its `key`: None without one, or if none is needed. Arguments are as of `Access`."""
 
     def __init__(
-        self, keys: Keys | None, limits: RateLimits, headers: Mapping[bytes, bytes], origins: tuple[str, ...]
+        self,
+        keys: Keys | None,
+        limits: RateLimits,
+        headers: Mapping[bytes, bytes],
+        origins: tuple[str, ...],
+        method: str,
     ) -> None:
         scheme, _, offered = headers.get(b"authorization", b"").partition(b" ")
         self._headers, self._origins, self._limits = headers, origins, limits
         self._needs_key, self._offers_key = keys is not None, scheme.lower() == b"bearer"
-        self._counted = False
+        self._changes, self._counted = method not in ("GET", "HEAD"), False
         self.key: Key | None = keys.find(offered.strip()) if keys is not None and self._offers_key else None
         self.offers_unknown_key = self._needs_key and self._offers_key and self.key is None
 
@@ -304,10 +325,10 @@ class Caller:
         """Refuses a request whose key lacks a scope; allows everything if no key is needed. Counts the request once.
 
         Raises:
-            RequestError: it would change what is served and comes from a page of another site; or the key is missing,
-                unknown, lacks the scope, or is over its rate limit.
+            RequestError: it is no GET and comes from a page of another site; or the key is missing, unknown, lacks the
+                scope, or is over its rate limit.
         """
-        if needed == "admin" and not _is_own_page(self._headers, self._origins):
+        if self._changes and not _is_own_page(self._headers, self._origins):
             raise RequestError("pages of other sites may not do this", code="cross_site")
         if not self._needs_key:
             return

@@ -10,7 +10,7 @@ from typing import cast
 import numpy as np
 
 from kanmodel.arrays import Array
-from kanmodel.attribution.explanation import sum_groups
+from kanmodel.attribution.ledger import sum_groups
 from kanmodel.errors import KanscopeError
 from kanmodel.model import Model
 from kanmodel.structure.importance import Importance

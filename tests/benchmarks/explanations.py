@@ -22,8 +22,8 @@ from table import Row, print_table
 from torch import Tensor
 
 from kanmodel.attribution.baseline import Baseline, baseline_windows, spread_windows
-from kanmodel.attribution.effects import Part, each_cell, each_feature, measure_effects
-from kanmodel.attribution.explanation import LedgerOptions, explain_windows
+from kanmodel.attribution.effects import each_cell, each_feature, measure_effects, select_cells
+from kanmodel.attribution.ledger import LedgerOptions, explain_windows
 from kanmodel.attribution.paths.path import Detail
 from kanmodel.attribution.shapley import Orders, measure_shapley
 from kanmodel.checkpoint import load_checkpoint
@@ -86,7 +86,7 @@ def ablations(model: Forecaster, name: str, windows: Tensor, start: Tensor, roun
 def shapley(model: Forecaster, name: str, windows: Tensor, start: Tensor) -> Iterator[Row]:
     """Shapley values of ten groups of features, from all coalitions, beside Captum's sampling of 25 permutations."""
     groups = np.array_split(np.arange(windows.shape[2]), 10)
-    parts = [Part(tuple(members.tolist())) for members in groups]
+    parts = select_cells(model.config, [members.tolist() for members in groups])
     mask = torch.from_numpy(np.repeat(np.arange(10), [len(members) for members in groups]))
     captum, mask = (
         ShapleyValueSampling(lambda x: model.network(x)[:, 0]),

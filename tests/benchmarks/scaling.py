@@ -24,7 +24,7 @@ import torch
 from models import SPREAD
 from table import machine
 
-from kanmodel.attribution.explanation import explain_windows
+from kanmodel.attribution.ledger import explain_windows
 from kanmodel.forecaster import Forecaster, Provenance, Reference
 from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers

@@ -13,7 +13,7 @@ from thorough import examples
 from torch import nn
 
 from kanmodel.attribution.baseline import Baseline
-from kanmodel.attribution.explanation import explain_windows
+from kanmodel.attribution.ledger import explain_windows
 from kanmodel.forecaster import Forecaster, Provenance, Reference
 from kanmodel.network.bases import BSpline, Line
 from kanmodel.network.chain import Network

@@ -18,7 +18,7 @@ from strategies import model_configs
 from thorough import examples
 
 import kanmodel.checkpoint
-from kanmodel.attribution.explanation import explain_windows
+from kanmodel.attribution.ledger import explain_windows
 from kanmodel.checkpoint import load_checkpoint, parse_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError, DataError, NonFiniteError
 from kanmodel.forecaster import Forecaster

@@ -13,7 +13,7 @@ from torch import nn
 from wired import EVERY, FEATURES, LOOKBACK, PLANS, Random, forecast, make_wired, random_walks, read
 
 import kanmodel
-from kanmodel.attribution.explanation import explain_windows
+from kanmodel.attribution.ledger import explain_windows
 from kanmodel.errors import UnreadableModelError
 
 

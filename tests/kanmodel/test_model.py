@@ -23,7 +23,7 @@ from torch import nn
 import kanmodel
 from kanmodel import CheckpointError, DataError, Model, UnknownNameError
 from kanmodel.attribution.baseline import Baseline, ReferenceBaselines
-from kanmodel.attribution.explanation import explain_windows
+from kanmodel.attribution.ledger import explain_windows
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.computing import Once
 from kanmodel.formula.formula import Formulas

@@ -8,13 +8,13 @@ import torch
 from goldens import FOLDER, PROVENANCE, load_arrays
 from thorough import few_of
 
-from kanmodel.attribution.explanation import explain_windows
+from kanmodel.attribution.ledger import explain_windows
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.forecaster import Forecaster, Reference
 from kanmodel.formula.symbolic import suggest_edge_formulas
 from kanmodel.importers.assembly import Chain, assemble
 from kanmodel.importers.layers import find_parts
-from kanmodel.importers.manifest import Statement
+from kanmodel.importers.manifest import ModelSpec
 from kanmodel.importers.parts import Metadata
 from kanmodel.network.bases import BSpline
 from kanmodel.network.chain import FrozenNetwork, Network
@@ -29,7 +29,7 @@ from kanmodel.tables.columns import Feature, Target
 def fast_kan_model(file, library):
     """An imported LSTM with a head of fast-kan or FasterKAN, on the library's own windows."""
     tensors = torch.load(FOLDER / "import" / "fast_head" / file, weights_only=True)
-    parts, (recurrent,) = find_parts(tensors, Metadata(Statement(library=library)))
+    parts, (recurrent,) = find_parts(tensors, Metadata(ModelSpec(library=library)))
     features = tuple(Feature(f"f{i}") for i in range(20))
     shapes = ModelConfig(features, (Target("y"),), 24, 1, plain_layers([20, 1]))
     head = tuple(item for part in parts for item in part.items({}))

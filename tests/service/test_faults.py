@@ -18,7 +18,7 @@ from sockets import converse, head, is_at_rest
 from waiting import poll
 
 from kanmodel.arrays import Array
-from kanmodel.attribution.explanation import LedgerOptions, explain_windows
+from kanmodel.attribution.ledger import LedgerOptions, explain_windows
 from kanmodel.forecaster import Forecaster
 
 pytestmark = pytest.mark.thorough("keeps both cores busy, and measures memory", alone=True)

@@ -17,8 +17,8 @@ from waiting import poll
 
 from kanmodel import computing
 from kanmodel.arrays import Array
-from kanmodel.attribution import questions as attribution
-from kanmodel.attribution.explanation import explain_windows
+from kanmodel.attribution import explanation as attribution
+from kanmodel.attribution.ledger import explain_windows
 from kanmodel.computing import pause, pausing
 from kanmodel.forecaster import Forecaster
 

@@ -13,7 +13,7 @@ from factories import make_model
 
 from kanmodel.attribution.baseline import Baseline, ReferenceBaselines
 from kanmodel.attribution.effects import measure_interactions
-from kanmodel.attribution.explanation import explain_windows
+from kanmodel.attribution.ledger import explain_windows
 from kanmodel.attribution.profiles import profile_nodes
 from kanmodel.forecaster import Forecaster
 from kanmodel.formula.symbolic import suggest_edge_formulas

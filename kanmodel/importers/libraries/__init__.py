@@ -1,15 +1,113 @@
-"""Adapters of forecasting libraries: from their fitted objects, and what they save, to checked models."""
+"""Readers of forecasting libraries: from their fitted objects, and what they save, to checked models.
+
+What holds for each of them:
+
+- What is traced is all that the library's `predict` does with a window, with its scalers and its module in it.
+- Up to 512 windows of the data, evenly chosen, become the reference. On them the library's forecasts and those of the
+  network must be the same to 1e-5 of their spread.
+- A window has the rows that the library reads before a forecast, oldest first, and the rows of the forecast too if
+  there are columns that are known ahead: only these are read there. Of a static column the newest row before the
+  forecast is read.
+- Outputs are ``{target}+{step}``, or ``{target}+{step}@{quantile}`` of a model of quantiles.
+- The first forecast is one step after a window's end, so that tables can be backtested (`ahead` is 1), unless windows
+  have rows of the forecast, whose `ahead` is 0.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import version
 from types import ModuleType
+from typing import TypedDict
 
-from kanmodel.errors import CheckpointError, UnknownNameError
+from torch import nn
+
+from kanmodel.arrays import Array
+from kanmodel.errors import CheckpointError, KanscopeError, UnknownNameError
 from kanmodel.forecaster import Forecaster
+from kanmodel.importers.from_torch import from_torch
+from kanmodel.network.config import Groups
+
+
+class Options(TypedDict, total=False):
+    """What the readers of all libraries take.
+
+    Attributes:
+        units: of features and targets, by name.
+        groups: as in `from_torch`.
+        integer: likewise.
+        fixed: likewise.
+    """
+
+    units: Mapping[str, str] | None
+    groups: Groups | None
+    integer: Sequence[str]
+    fixed: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The windows of a library's data, and its forecasts for them, original units.
+
+    Attributes:
+        features: names of their columns.
+        outputs: names of what is forecast at each step.
+        horizon: steps of the forecast.
+        values: (n, lookback, n_features).
+        targets: what came, (n, n_outputs); None if the outputs are no values of the targets.
+        predictions: of the library, (n, n_outputs); None if they are drawn at random.
+        has_future: whether windows have rows of the forecast.
+        scaling: as in `from_torch`.
+        times: of each window's last row before the forecast.
+    """
+
+    features: Sequence[str]
+    outputs: Sequence[str]
+    horizon: int
+    values: Array
+    targets: Array | None
+    predictions: Array | None
+    has_future: bool
+    scaling: Mapping[str, Array] | None = None
+    times: tuple[str, ...] | None = None
+
+
+def read_fitted(package: str, model: object, predict: nn.Module, windows: Windows, options: Options) -> Forecaster:
+    """Traces what a package's `predict` does with windows, for a model of its; raises as `from_torch`."""
+    units = options.get("units") or {}
+    found = from_torch(
+        predict,
+        windows=windows.values,
+        features=windows.features,
+        outputs=windows.outputs,
+        targets=windows.targets,
+        predictions=windows.predictions,
+        scaling=windows.scaling,
+        horizon=windows.horizon,
+        ahead=0 if windows.has_future else 1,
+        groups=options.get("groups"),
+        integer=options.get("integer", ()),
+        fixed=options.get("fixed", ()),
+    )
+    config = found.config
+    targets = [each.name.partition("@")[0] for each in config.targets]
+    for name in units:
+        if name not in (*config.feature_names, *targets):
+            raise UnknownNameError(f"units has no column {name!r}; there are {', '.join(config.feature_names)}")
+    config = replace(
+        config,
+        features=tuple(replace(each, unit=units.get(each.name)) for each in config.features),
+        targets=tuple(replace(each, unit=units.get(n)) for each, n in zip(config.targets, targets, strict=True)),
+    )
+    library = f"{package} {version(package)} {type(model).__name__}, {found.provenance.library}"
+    return replace(
+        found.with_config(config),
+        reference=replace(found.reference, times=windows.times),
+        provenance=replace(found.provenance, source=f"from_{package.replace('-', '_')}", library=library),
+    )
 
 
 def import_library(name: str) -> ModuleType:
@@ -22,24 +120,18 @@ def import_library(name: str) -> ModuleType:
         raise CheckpointError(problem) from error
 
 
-def describe(
-    found: Forecaster,
-    package: str,
-    kind: str,
-    units: Mapping[str, str] | None = None,
-    times: tuple[str, ...] | None = None,
-) -> Forecaster:
-    """A model with the units of its columns, the times of its windows, and the kind of model of a package it was."""
-    config, units = found.config, units or {}
-    features = tuple(replace(each, unit=units.get(each.name)) for each in config.features)
-    targets = tuple(replace(each, unit=units.get(each.name.partition("@")[0])) for each in config.targets)
-    names = {*config.feature_names, *(each.name.partition("@")[0] for each in targets)}
-    for name in units:
-        if name not in names:
-            raise UnknownNameError(f"units has no column {name!r}; there are {', '.join(config.feature_names)}")
-    library = f"{package} {version(package)} {kind}, {found.provenance.library}"
-    return replace(
-        found.with_config(replace(config, features=features, targets=targets)),
-        reference=replace(found.reference, times=times),
-        provenance=replace(found.provenance, source=f"from_{package.replace('-', '_')}", library=library),
-    )
+@contextmanager
+def refusing(problem: str) -> Iterator[None]:
+    """Raises `CheckpointError` with the first line of whatever a library raises."""
+    try:
+        yield
+    except KanscopeError:
+        raise
+    except Exception as error:
+        raise CheckpointError(f"{problem}: {(str(error).strip() or repr(error)).splitlines()[0]}") from error
+
+
+def with_quantiles(names: Iterable[str], quantiles: Iterable[float]) -> list[str]:
+    """Names of the outputs of quantiles, those of each target together."""
+    quantiles = list(quantiles)
+    return [f"{name}@{quantile:.4g}" for name in names for quantile in quantiles]

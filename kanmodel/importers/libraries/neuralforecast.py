@@ -1,16 +1,16 @@
 """Import of what neuralforecast has fitted: ``from_neuralforecast``.
 
 Around its module neuralforecast scales each series (`local_scaler_type`) and each window (`scaler_type`), and some
-models forecast step by step. All of that is traced with the module, so that what is explained is what `predict`
-returns. The library's own methods make the batch, normalise it and forecast; only the statistics of a window, which
-they compute around missing values, are computed here for windows without any, in operations of a graph.
+models forecast step by step. The library's own methods make the batch, normalise it and forecast; only the statistics
+of a window, which they compute around missing values, are computed here for windows without any, in operations of a
+graph.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -19,13 +19,12 @@ from torch import Tensor, nn
 from kanmodel.arrays import Array, count_before
 from kanmodel.errors import CheckpointError, UnknownNameError, UnreadableModelError, checked, quote
 from kanmodel.forecaster import Forecaster
-from kanmodel.importers.from_torch import TOLERANCE, from_torch, unchanged
-from kanmodel.importers.libraries import describe, import_library
+from kanmodel.importers.from_torch import TOLERANCE, unchanged
+from kanmodel.importers.libraries import Options, Windows, import_library, read_fitted, refusing, with_quantiles
 from kanmodel.importers.samples import N_REFERENCE
 from kanmodel.tables.statistics.choose import choose_evenly
 
 MASK = "available_mask"  # the library's column that says whether a row is there
-AFFINE = ("standard", "robust", "robust-iqr", "minmax")  # the local scalers that are an offset and a scale
 MAD_OF_STD = 0.6744897501960817  # as the library has it, of a normal distribution
 
 
@@ -38,25 +37,15 @@ def from_neuralforecast(
     frame: Any = None,
     static: Any = None,
     series: Any = None,
-    units: Mapping[str, str] | None = None,
-    groups: Mapping[str, Sequence[str]] | None = None,
-    integer: Sequence[str] = (),
-    fixed: Sequence[str] = (),
+    **options: Unpack[Options],
 ) -> Forecaster:
     """Converts a model of a fitted `NeuralForecast`, with its scalers, to one that forecasts what `predict` returns.
 
-    Up to 512 windows of the stored dataset, evenly chosen over all series, become the reference. On them the library's
-    forecasts and the network's must be the same to 1e-5 of their spread.
-
-    A window has the rows that `predict` reads, oldest first: `input_size` of them, one more if the model is recurrent,
-    and the `h` rows of the future if it has `futr_exog_list`. Its features are the target and the columns of
-    `hist_exog_list`, `futr_exog_list` and `stat_exog_list`. In rows of the future only the columns of `futr_exog_list`
-    are read, and of a static one only the newest known row. The features of a multivariate model are the targets of all
-    series, by `unique_id`, then each other column as ``column[unique_id]``. Outputs are ``{target}+{step}``, those of a
-    quantile ``{target}+{step}@{quantile}``. Of a distribution the mean is explained.
-
-    The first forecast is one step after a window's end, so that tables can be backtested (`ahead` is 1), unless windows
-    have rows of the future, whose `ahead` is 0.
+    See `kanmodel.importers.libraries` for what holds for all libraries. A window has `input_size` rows, one more if
+    the model is recurrent, and the `h` rows of the forecast if it has `futr_exog_list`. Its features are the target
+    and the columns of `hist_exog_list`, `futr_exog_list` and `stat_exog_list`. Those of a multivariate model are the
+    targets of all series, by `unique_id`, then each other column as ``column[unique_id]``. Of a distribution the mean
+    is explained.
 
     A window whose target is constant has no scale: with a `scaler_type` the library takes 1 for it, by which its
     forecast jumps. The network forecasts what it does for windows that hardly vary, and such windows are no reference.
@@ -69,10 +58,7 @@ def from_neuralforecast(
         static: the `static_df` of `frame`.
         series: the `unique_id` whose windows are the reference. It must be given where `local_scaler_type` scales each
             of several series in its own way.
-        units: of features and targets, by name.
-        groups: as in `from_torch`.
-        integer: likewise.
-        fixed: likewise.
+        **options: see `Options`.
 
     Raises:
         UnreadableModelError: the library does what no graph has, such as embedding categories; the message names it.
@@ -86,26 +72,15 @@ def from_neuralforecast(
     with unchanged(module):
         predictions = data.predict()
         again = data.predict(seed=2) if is_sampled else predictions
-    whole = _Whole(module, data)
-    with unchanged(whole):
-        whole.prepare()
-        found = from_torch(
-            whole,
-            windows=data.windows(),
-            features=data.features,
-            outputs=data.targets,
-            targets=data.truth(),
-            predictions=None if is_sampled else predictions,
-            scaling=data.scaling(),
-            horizon=module.h,
-            ahead=0 if module.futr_exog_list else 1,
-            groups=groups,
-            integer=integer,
-            fixed=fixed,
+    predict = _Predict(module, data)
+    with unchanged(predict):
+        predict.prepare()
+        found = read_fitted(
+            "neuralforecast", module, predict, data.windows(None if is_sampled else predictions), options
         )
     if is_sampled:
         _compare_samples(found, predictions, again)
-    return describe(found, "neuralforecast", type(module).__name__, units, data.times)
+    return found
 
 
 def _load(folder: Path) -> Any:
@@ -118,10 +93,8 @@ def _load(folder: Path) -> Any:
             )
         raise CheckpointError(f"{folder} is no folder that NeuralForecast.save wrote: it has no configuration.json")
     library = import_library("neuralforecast")
-    try:
+    with refusing(f"neuralforecast cannot load {folder}"):
         return library.NeuralForecast.load(str(folder))
-    except Exception as error:  # whatever the library raises
-        raise CheckpointError(f"neuralforecast cannot load {folder}: {error}") from error
 
 
 def _choose_model(nf: Any, name: str | None) -> Any:
@@ -141,9 +114,7 @@ def _compare_samples(model: Forecaster, one: Array, other: Array) -> None:
     """Refuses means of distributions that differ from two forecasts by samples more than these from each other."""
     means = model.predict(model.scaling.features_to_original(model.reference.scaled))
     noise = np.sqrt(np.square(one - other).mean(axis=0))
-    difference = np.sqrt(
-        np.square((one + other) / 2 - means).mean(axis=0)
-    )  # half of the noise if it is none of its own
+    difference = np.sqrt(np.square((one + other) / 2 - means).mean(axis=0))  # half of the noise if it is that alone
     if (difference > noise + TOLERANCE * means.std(axis=0)).any():
         output = int((difference - noise).argmax())
         raise UnreadableModelError(
@@ -160,129 +131,114 @@ class _Data:
         static: of each series, (series of the dataset, columns).
         groups: the series of each window, (n,).
         times: of each window's last known row.
+        scaling: the local scalers, as `from_torch` takes them.
+        names: of the target in each series of a window.
+        targets: names of the outputs of one step.
     """
 
     def __init__(self, nf: Any, module: Any, series: Any, frame: Any, static: Any) -> None:
         data: Any = getattr(nf, "dataset", None)
-        self.nf, self.scalers, self.static_scalers = nf, nf.scalers_, nf.static_scalers_
+        scalers, static_scalers = nf.scalers_, nf.static_scalers_
         if frame is not None:
             names = {name: getattr(nf, name) for name in ("id_col", "time_col", "target_col")}
-            data, uids, _, self.instants = nf._prepare_fit(df=frame, static_df=static, **names)
-            self.scalers, nf.scalers_ = nf.scalers_, self.scalers
-            self.static_scalers, nf.static_scalers_ = nf.static_scalers_, self.static_scalers
+            data, uids, _, instants = nf._prepare_fit(df=frame, static_df=static, **names)
+            scalers, nf.scalers_ = nf.scalers_, scalers
+            static_scalers, nf.static_scalers_ = nf.static_scalers_, static_scalers
         elif isinstance(getattr(data, "temporal", None), Tensor):
-            uids, self.instants = nf.uids, nf.ds
+            uids, instants = nf.uids, nf.ds
         else:
             raise CheckpointError("nf has no dataset in memory: give frame, the data frame whose windows are taken")
+        loss = module.loss
         if module.cat_exog_list:
             named = ", ".join(module.cat_exog_list)
             raise UnreadableModelError(f"{module!r} embeds the categories of {named}, which no graph does")
-        if module.loss.is_distribution_output and _distribution_of(module.loss) not in MEANS:
+        if loss.is_distribution_output and _distribution_of(loss) not in MEANS:
             known = f"is not known, only of {', '.join(MEANS)}"
-            raise UnreadableModelError(f"the mean of the distribution {_distribution_of(module.loss)} {known}")
+            raise UnreadableModelError(f"the mean of the distribution {_distribution_of(loss)} {known}")
         self.module, self.dataset, self.series = module, data, [*uids]
         self.lookback = module.inference_input_size if module.RECURRENT else module.input_size
         self.columns = [*dict.fromkeys([nf.target_col, *module.hist_exog_list, *module.futr_exog_list])]
         self.statics = [*module.stat_exog_list]
-        chosen = [*range(len(self.series))]
-        if series is not None:
-            if module.MULTIVARIATE:
-                raise CheckpointError(f"{module!r} forecasts all series together, of which none can be chosen")
-            if series not in self.series:
-                raise UnknownNameError(f"there is no series {series!r}; those of the dataset are {quote(self.series)}")
-            chosen = [self.series.index(series)]
-        elif self.scalers and len(self.series) > 1 and not module.MULTIVARIATE:
-            raise UnknownNameError(
-                f"series must be one of {quote(self.series)}, because local_scaler_type={nf.local_scaler_type!r} "
-                "scales each in its own way"
-            )
+        self.names = [str(name) for name in self.series] if module.MULTIVARIATE else self.columns[:1]
+        has_quantiles = not (loss.is_distribution_output or len(loss.output_names) == 1 or module.RECURRENT)
+        self.targets = with_quantiles(self.names, loss.quantiles.tolist()) if has_quantiles else self.names
         at = [data.static_cols.get_loc(column) for column in self.statics]
         self.static = data.static[:, at] if at else torch.zeros(len(self.series), 0)
-        self._take_rows(chosen)
+        self._take_rows(self._choose_series(series, nf.local_scaler_type if scalers else None), instants)
+        groups = range(len(self.series)) if module.MULTIVARIATE else self.groups[:1]
+        scales = [_scale(scalers, column, group) for column in self.columns for group in groups]
+        scales += [] if module.MULTIVARIATE else [_scale(static_scalers, column, 0) for column in self.statics]
+        mean, std = np.array(scales).T
+        of_targets = np.repeat(np.arange(len(self.names)), len(self.targets) // len(self.names))
+        self.scaling = {"mean": mean, "std": std, "target_mean": mean[of_targets], "target_std": std[of_targets]}
+        self.is_scaled = bool(scalers or static_scalers)
 
-    def _take_rows(self, chosen: Sequence[int]) -> None:
+    def _choose_series(self, series: Any, scaler_type: str | None) -> list[int]:
+        """The numbers of the series whose windows are taken; with a local scaler it is one."""
+        if series is not None:
+            if self.module.MULTIVARIATE:
+                raise CheckpointError(f"{self.module!r} forecasts all series together, of which none can be chosen")
+            if series not in self.series:
+                raise UnknownNameError(f"there is no series {series!r}; those of the dataset are {quote(self.series)}")
+            return [self.series.index(series)]
+        if scaler_type is not None and len(self.series) > 1 and not self.module.MULTIVARIATE:
+            raise UnknownNameError(
+                f"series must be one of {quote(self.series)}, because local_scaler_type={scaler_type!r} "
+                "scales each in its own way"
+            )
+        return [*range(len(self.series))]
+
+    def _take_rows(self, chosen: Sequence[int], instants: Any) -> None:
+        """Windows without a gap whose target varies, if it is scaled by window."""
         data, length = self.dataset, self.lookback + self.module.h
-        starts, sizes, shifts = data.indptr[:-1], np.diff(data.indptr), np.zeros(1, int)
+        starts, sizes, offsets = data.indptr[:-1], np.diff(data.indptr), np.zeros(1, int)
         if self.module.MULTIVARIATE:
-            chosen, shifts = [0], starts
+            chosen, offsets = [0], starts  # those of all series from the first
             if len({*sizes}) > 1:
                 raise CheckpointError(f"{self.module!r} reads all series together, which must be of one length")
-        there = data.temporal[:, data.temporal_cols.get_loc(MASK)].numpy() > 0
         firsts = np.concatenate([starts[group] + np.arange(max(sizes[group] - length + 1, 0)) for group in chosen])
-        seen = count_before(there)
+        n_there = count_before(data.temporal[:, data.temporal_cols.get_loc(MASK)].numpy() > 0)
         target = data.temporal[:, data.y_idx].numpy()
-        changes = count_before(target[1:] != target[:-1])
-        for shift in shifts:
-            firsts = firsts[seen[firsts + shift + length] - seen[firsts + shift] == length]
+        n_changes = count_before(target[1:] != target[:-1])
+        for offset in offsets:
+            firsts = firsts[n_there[firsts + offset + length] - n_there[firsts + offset] == length]
             if self.module.scaler.scaler_type in STATISTICS:
-                firsts = firsts[changes[firsts + shift + self.lookback - 1] > changes[firsts + shift]]
+                firsts = firsts[n_changes[firsts + offset + self.lookback - 1] > n_changes[firsts + offset]]
         if not len(firsts):
             raise CheckpointError(f"no series has input_size + h = {length} rows without a gap whose target varies")
         lasts = firsts[choose_evenly(len(firsts), N_REFERENCE)] + self.lookback - 1
-        lasts = np.array(sorted(lasts, key=lambda row: self.instants[row]))
+        lasts = np.array(sorted(lasts, key=lambda row: instants[row]))
         self.groups = np.asarray(data.indptr).searchsorted(lasts, side="right") - 1
-        self.times = tuple(str(self.instants[row]) for row in lasts)
-        numbers = lasts[:, None, None] + np.arange(1 - self.lookback, self.module.h + 1)[:, None] + shifts
+        self.times = tuple(str(instants[row]) for row in lasts)
+        numbers = lasts[:, None, None] + np.arange(1 - self.lookback, self.module.h + 1)[:, None] + offsets
         at = [data.temporal_cols.get_loc(column) for column in self.columns]
         self.rows = data.temporal[:, at][torch.from_numpy(numbers)].movedim(3, 2)
 
-    @property
-    def names(self) -> list[str]:
-        """Of the target in each series of a window."""
-        return [str(name) for name in self.series] if self.module.MULTIVARIATE else self.columns[:1]
-
-    @property
-    def features(self) -> list[str]:
-        """Names of a window's columns."""
-        if not self.module.MULTIVARIATE:
-            return [*self.columns, *self.statics]
-        return [*self.names, *(f"{column}[{name}]" for column in self.columns[1:] for name in self.names)]
-
-    @property
-    def targets(self) -> list[str]:
-        """Names of the outputs of one step."""
-        loss = self.module.loss
-        if loss.is_distribution_output or len(loss.output_names) == 1 or self.module.RECURRENT:
-            return self.names
-        return [f"{name}@{quantile:.4g}" for name in self.names for quantile in loss.quantiles.tolist()]
-
-    def windows(self) -> Array:
-        """(n, rows of a window, n_features), original units."""
-        n = self.lookback + (self.module.h if self.module.futr_exog_list else 0)
-        rows = self.rows[:, :n].flatten(2)
-        if not self.module.MULTIVARIATE:
+    def windows(self, predictions: Array | None) -> Windows:
+        """The windows in original units, with the library's predictions for them."""
+        has_future = bool(self.module.futr_exog_list)
+        n = self.lookback + (self.module.h if has_future else 0)
+        rows, names = self.rows[:, :n].flatten(2), [*self.columns, *self.statics]
+        if self.module.MULTIVARIATE:
+            names = [*self.names, *(f"{column}[{name}]" for column in self.columns[1:] for name in self.names)]
+        else:
             rows = torch.cat([rows, self.static[self.groups][:, None].expand(-1, n, -1)], dim=2)
-        mean, std = self._scales()
-        found: Array = rows.double().numpy() * std + mean
-        return found
-
-    def truth(self) -> Array:
-        """What came, (n, n_outputs), original units."""
-        target = self.rows[:, self.lookback :, 0].double().numpy()
-        return self._to_original(target.repeat(len(self.targets) // len(self.names), axis=2))
-
-    def scaling(self) -> dict[str, Array] | None:
-        """The local scalers as `from_torch` takes them."""
-        if not self.scalers and not self.static_scalers:
-            return None
-        (mean, std), (target_mean, target_std) = self._scales(), self._target_scales()
-        return {"mean": mean, "std": std, "target_mean": target_mean, "target_std": target_std}
-
-    def _scales(self) -> Array:
-        """Offset and scale of each feature, (2, n_features)."""
-        groups = range(len(self.series)) if self.module.MULTIVARIATE else self.groups[:1]
-        scales = [_scale(self.scalers, column, group) for column in self.columns for group in groups]
-        if not self.module.MULTIVARIATE:
-            scales += [_scale(self.static_scalers, column, 0) for column in self.statics]
-        return np.array(scales).T
-
-    def _target_scales(self) -> Array:
-        return self._scales()[:, : len(self.names)].repeat(len(self.targets) // len(self.names), axis=1)
+        true = self.rows[:, self.lookback :, 0].double().numpy().repeat(len(self.targets) // len(self.names), axis=2)
+        return Windows(
+            features=names,
+            outputs=self.targets,
+            horizon=self.module.h,
+            values=rows.double().numpy() * self.scaling["std"] + self.scaling["mean"],
+            targets=self._to_original(true),
+            predictions=predictions,
+            has_future=has_future,
+            scaling=self.scaling if self.is_scaled else None,
+            times=self.times,
+        )
 
     def _to_original(self, outputs: Array) -> Array:
         """(n, h, n_targets) -> (n, n_outputs)."""
-        mean, std = self._target_scales()
-        found: Array = (outputs * std + mean).reshape(len(outputs), -1)
+        found: Array = (outputs * self.scaling["target_std"] + self.scaling["target_mean"]).reshape(len(outputs), -1)
         return found
 
     def predict(self, seed: int = 1) -> Array:
@@ -331,7 +287,7 @@ def _index(names: Sequence[str]) -> Any:
     return Index(names)
 
 
-class _Whole(nn.Module):
+class _Predict(nn.Module):
     """What `predict` does with a window: the batch, its normalisation, the model, and the inverse."""
 
     def __init__(self, model: Any, data: _Data) -> None:

@@ -1,15 +1,15 @@
 """Import of what pytorch-forecasting has fitted: ``from_pytorch_forecasting``.
 
 Its datasets scale and encode before a model reads them, by group or by window. That is traced with the model, so that
-windows are in original units and what is explained is what `predict` returns.
+windows are in original units.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
-from functools import cached_property, partial
-from typing import Any
+from functools import partial
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -18,46 +18,27 @@ from torch import Tensor, nn
 from kanmodel.arrays import Array
 from kanmodel.errors import CheckpointError, UnreadableModelError, checked
 from kanmodel.forecaster import Forecaster
-from kanmodel.importers.from_torch import from_torch, unchanged
-from kanmodel.importers.libraries import describe, import_library
+from kanmodel.importers.from_torch import unchanged
+from kanmodel.importers.libraries import Options, Windows, import_library, read_fitted, refusing, with_quantiles
 from kanmodel.importers.samples import N_REFERENCE
-from kanmodel.network.config import Groups
 from kanmodel.tables.statistics.choose import choose_evenly
 
 
 @checked
-def from_pytorch_forecasting(
-    model: Any,
-    dataset: Any,
-    *,
-    units: Mapping[str, str] | None = None,
-    groups: Groups | None = None,
-    integer: Sequence[str] = (),
-    fixed: Sequence[str] = (),
-) -> Forecaster:
+def from_pytorch_forecasting(model: Any, dataset: Any, **options: Unpack[Options]) -> Forecaster:
     """Converts a fitted model of pytorch-forecasting to one that forecasts what its `predict` returns.
 
-    The windows are those of the dataset that have `max_encoder_length` rows before a forecast of
-    `max_prediction_length`, without a gap, up to 512 evenly chosen. On them the forecasts of `predict` and those of the
-    network must be the same to 1e-5 of their spread.
-
-    A window has these rows, oldest first, and those of the forecast too if the dataset has known variables. Its
-    features are the target and the reals in original units, and a column ``variable=category`` for each category,
-    which is 1 where the variable has it and else 0; those of a variable are a group. In rows of the forecast only known
-    variables are read, and of a static one the newest row before it. Center and scale of a `GroupNormalizer` that
-    differ by series are static features, ``{target}_center`` and ``{target}_scale``. Outputs are ``{target}+{step}``,
-    or ``{target}+{step}@{quantile}`` of a `QuantileLoss`.
-
-    The first forecast is one step after a window's end, so that tables can be backtested (`ahead` is 1), unless windows
-    have rows of the forecast, whose `ahead` is 0.
+    See `kanmodel.importers.libraries` for what holds for all libraries. The windows are those of the dataset that have
+    `max_encoder_length` rows before a forecast of `max_prediction_length`, without a gap; they have rows of the
+    forecast if the dataset has known variables. Their features are the target and the reals, and a column
+    ``variable=category`` for each category, which is 1 where the variable has it and else 0; those of a variable are a
+    group. Center and scale of a `GroupNormalizer` that differ by series are static features, ``{target}_center`` and
+    ``{target}_scale``.
 
     Args:
         model: fitted, such as a `NHiTS`, or loaded by its class's `load_from_checkpoint`.
         dataset: the `TimeSeriesDataSet` that it was fitted to, or one made from it, as for validation.
-        units: of target and reals, by name.
-        groups: further groups of features, as in `from_torch`.
-        integer: as in `from_torch`.
-        fixed: likewise.
+        **options: see `Options`.
 
     Raises:
         UnreadableModelError: the model does what no graph has, such as sampling; the message names it.
@@ -73,23 +54,19 @@ def from_pytorch_forecasting(
     if not np.array_equal(data.predict(model, mode, 1), data.predict(model, mode, 1)):
         problem = f"two forecasts of one window by {type(model).__name__} with {type(model.loss).__name__} differ"
         raise UnreadableModelError(f"{problem}, because predict draws samples")
-    forecasts = data.predict(model, mode)
+    windows = Windows(
+        features=data.features,
+        outputs=[data.target] if quantiles is None else with_quantiles([data.target], quantiles),
+        horizon=data.n_out,
+        values=data.windows(),
+        targets=data.truth().repeat(len(quantiles or [1]), axis=1),
+        predictions=data.predict(model, mode),
+        has_future=bool(data.known),
+    )
+    options["groups"] = {**data.categories, **(options.get("groups") or {})}
     with unchanged(predict):
         predict.prepare()
-        found = from_torch(
-            predict,
-            windows=data.windows,
-            features=data.features,
-            outputs=[data.target] if quantiles is None else [f"{data.target}@{quantile:.4g}" for quantile in quantiles],
-            targets=data.truth.repeat(len(quantiles or [1]), axis=1),
-            predictions=forecasts,
-            horizon=data.n_out,
-            ahead=0 if data.known else 1,
-            groups={**data.categories, **(groups or {})},
-            integer=integer,
-            fixed=fixed,
-        )
-    return describe(found, "pytorch-forecasting", type(model).__name__, units)
+        return read_fitted("pytorch-forecasting", model, predict, windows, options)
 
 
 class _Scaler:
@@ -149,7 +126,17 @@ class _Scaler:
 
 
 class _Data:
-    """The windows of a dataset, and what it makes of their columns for a model."""
+    """The windows of a dataset, and what it makes of their columns for a model.
+
+    Attributes:
+        rows: numbers of the rows of each window, (n, n_in + n_out).
+        made: variables that the dataset makes.
+        reals: the other real variables but the target.
+        categories: names of the columns of each categorical variable.
+        features: names of a window's columns.
+        known: variables that are read in rows of the forecast.
+        static: variables that are read in the newest row before the forecast alone.
+    """
 
     def __init__(self, dataset: Any) -> None:
         if dataset.multi_target:
@@ -179,39 +166,21 @@ class _Data:
             if scaler.varies and name not in (self.target, *self.lagged):
                 raise UnreadableModelError(f"{name} is scaled by series, which is only understood of the target")
         self.reals = [name for name in dataset.reals if name not in self.made and name != self.target]
-
-    @cached_property
-    def categories(self) -> dict[str, list[str]]:
-        """Names of the columns of each categorical variable."""
-        found = {}
-        for name in self.dataset.flat_categoricals:
-            classes = self.dataset.get_transformer(name).classes_
-            found[name] = [f"{name}={category}" for category in sorted(classes, key=lambda each: classes[each])]
-        return found
-
-    @property
-    def features(self) -> list[str]:
-        """Names of a window's columns."""
+        self.categories: dict[str, list[str]] = {}
+        for name in dataset.flat_categoricals:
+            classes = dataset.get_transformer(name).classes_
+            self.categories[name] = [f"{name}={category}" for category in sorted(classes, key=classes.__getitem__)]
         scale = [f"{self.target}_center", f"{self.target}_scale"] if self.scalers[self.target].varies else []
-        return [self.target, *self.reals, *(name for names in self.categories.values() for name in names), *scale]
+        of_categories = [name for names in self.categories.values() for name in names]
+        self.features = [self.target, *self.reals, *of_categories, *scale]
+        self.known = self._flat(*dataset._time_varying_known_reals, *dataset._time_varying_known_categoricals)
+        self.static = self._flat(*dataset._static_reals, *dataset._static_categoricals)
 
     def _flat(self, *names: str) -> set[str]:
         """Variables, those of a group of categorical ones each by its own name."""
         groups = self.dataset._variable_groups
         return {each for name in names for each in groups.get(name, [name])} - self.made
 
-    @cached_property
-    def known(self) -> set[str]:
-        """Variables that are read in rows of the forecast."""
-        dataset = self.dataset
-        return self._flat(*dataset._time_varying_known_reals, *dataset._time_varying_known_categoricals)
-
-    @cached_property
-    def static(self) -> set[str]:
-        """Variables that are read in the newest row before the forecast alone."""
-        return self._flat(*self.dataset._static_reals, *self.dataset._static_categoricals)
-
-    @cached_property
     def windows(self) -> Array:
         """(n, rows, n_features); columns that are not known are in rows of the forecast as in the newest before it."""
         data, numbers = self.dataset.data, np.arange(self.n_in + self.n_out)
@@ -222,10 +191,10 @@ class _Data:
             rows: Array = values.numpy()[self.rows[:, taken]].astype(np.float64)
             return rows
 
-        at, columns = {name: number for number, name in enumerate(self.dataset.reals)}, []
-        columns.append(take(data["target"][0], self.target))
+        columns = [take(data["target"][0], self.target)]
         for name in self.reals:
-            columns.append(self.scalers[name].inverse(take(data["reals"][:, at[name]], name)))
+            stored = data["reals"][:, self.dataset.reals.index(name)]
+            columns.append(self.scalers[name].inverse(take(stored, name)))
         for number, (name, names) in enumerate(self.categories.items()):
             codes = take(data["categoricals"][:, number], name)
             columns += [(codes == code).astype(np.float64) for code in range(len(names))]
@@ -234,7 +203,6 @@ class _Data:
             columns += [part[:, None].repeat(len(numbers), axis=1) for part in scaler.parameters.T]
         return np.stack(columns, axis=2)
 
-    @property
     def truth(self) -> Array:
         """What came, (n, n_out)."""
         found: Array = self.dataset.data["target"][0].numpy()[self.rows[:, self.n_in :]].astype(np.float64)
@@ -245,11 +213,8 @@ class _Data:
         chosen = copy(self.dataset)
         chosen.index = self.dataset.index.iloc[self.places[:n]]
         quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_checkpointing", "enable_model_summary"), False)
-        try:
+        with refusing(f"{type(model).__name__} cannot forecast the dataset"):
             found = model.predict(chosen, mode=mode, trainer_kwargs={"accelerator": "cpu", **quiet})
-        except Exception as error:  # whatever the library raises
-            reason = (str(error).strip() or repr(error)).splitlines()[0]
-            raise CheckpointError(f"{type(model).__name__} cannot forecast the dataset: {reason}") from error
         forecasts: Array = np.asarray(found.cpu(), dtype=np.float64)
         return forecasts
 

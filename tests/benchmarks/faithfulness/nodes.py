@@ -23,7 +23,7 @@ from data import BUNDLED, make_processes
 from statsmodels.datasets import co2
 
 import kanmodel
-from kanmodel.attribution.explanation import Explanation, LedgerOptions, explain_windows
+from kanmodel.attribution.ledger import Ledger, LedgerOptions, explain_windows
 from kanmodel.attribution.paths.path import Detail
 from kanmodel.forecaster import Forecaster
 from kanmodel.model import Model
@@ -109,7 +109,7 @@ def steepen(model: Forecaster, factor: float) -> Forecaster:
     return Forecaster(network, model.reference, {}, model.provenance)
 
 
-def list_entries(explained: Explanation, detail: Detail) -> Array:
+def list_entries(explained: Ledger, detail: Detail) -> Array:
     """All contributions that a detail lists, in tolerances, (n, n_entries)."""
     arrays = [explained.contributions, *([explained.steps] if detail != "features" else [])]
     if detail == "flow":

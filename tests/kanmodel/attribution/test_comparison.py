@@ -13,7 +13,7 @@ from thorough import examples
 
 from kanmodel.attribution.baseline import Baseline
 from kanmodel.attribution.comparison import Comparisons
-from kanmodel.attribution.explanation import explain_windows
+from kanmodel.attribution.ledger import explain_windows
 from kanmodel.computing import pausing
 from kanmodel.errors import DataError
 

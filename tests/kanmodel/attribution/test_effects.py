@@ -15,11 +15,11 @@ from kanmodel import DataError, Model, UnknownNameError
 from kanmodel.attribution.baseline import Baseline, ReferenceBaselines, scaled_baselines
 from kanmodel.attribution.effects import (
     BATCH_WINDOWS,
-    Part,
     each_cell,
     each_feature,
     measure_effects,
     measure_interactions,
+    select_cells,
 )
 from kanmodel.computing import pausing
 from kanmodel.forecaster import Forecaster, Reference
@@ -96,7 +96,7 @@ def test_a_part_of_all_cells_is_the_whole_change():
     """With every cell in one part, both effects are F(x) - F(x0)."""
     windows = make_windows(MODEL, 4)
     scaled = MODEL.to_model_units(windows)
-    found = measure_effects(MODEL, scaled, 1, Baseline(), [Part(tuple(range(N_FEATURES)))])
+    found = measure_effects(MODEL, scaled, 1, Baseline(), select_cells(MODEL.config, [range(N_FEATURES)]))
     change = MODEL.predict(windows)[:, 1] - MODEL.predict(MODEL.baseline())[0, 1]
     np.testing.assert_allclose(found.removed[:, 0], change, rtol=1e-9)
     np.testing.assert_allclose(found.alone[:, 0], change, rtol=1e-9)
@@ -173,8 +173,11 @@ def test_sharing_steps_changes_nothing(data, network):
     n_features, seed = len(config.features), data.draw(st.integers(0, 99))
     output = data.draw(st.integers(0, len(config.outputs) - 1))
     ends = st.lists(st.integers(0, config.lookback), min_size=2, max_size=2, unique=True).map(sorted)
-    of_features = st.lists(st.integers(0, n_features - 1), min_size=1, unique=True).map(tuple)
-    parts = data.draw(st.lists(st.builds(Part, of_features, ends.map(lambda pair: slice(*pair))), max_size=6))
+    of_features = st.lists(st.integers(0, n_features - 1), min_size=1, unique=True)
+    of_parts = st.tuples(of_features, ends.map(lambda pair: slice(*pair)))
+    parts = [
+        select_cells(config, [features], [rows])[0] for features, rows in data.draw(st.lists(of_parts, max_size=6))
+    ]
     windows = torch.randn(n + 20, *config.window_shape, generator=torch.Generator().manual_seed(seed)).double()
     model = Forecaster(network, Reference(windows[n:], network.config), {}, PROVENANCE)
     windows, start = windows[:n], scaled_baselines(model)[0]
@@ -185,15 +188,17 @@ def test_sharing_steps_changes_nothing(data, network):
     expected = np.zeros((2, n, len(parts)))
     for number, part in enumerate(parts):
         without, only = windows.clone(), start.repeat(n, 1, 1)
-        without[:, part.steps, part.features] = start[part.steps, part.features]
-        only[:, part.steps, part.features] = windows[:, part.steps, part.features]
+        without[:, part] = start[part]
+        only[:, part] = windows[:, part]
         expected[:, :, number] = forecast(windows) - forecast(without), forecast(only) - forecast(start[None])
     assume(np.isfinite(expected).all())
     scale = float(model.scaling.output_scale[output])
     largest = max(1.0, np.abs(forecast(windows)).max(), np.abs(forecast(start[None])).max())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kanmodel.attribution.effects.BATCH_WINDOWS", data.draw(st.sampled_from([1, 4 * n, 1000])))
-        found = measure_effects(model, windows, output, Baseline(), parts)
+        found = measure_effects(
+            model, windows, output, Baseline(), torch.stack(parts) if parts else each_feature(config)[:0]
+        )
     np.testing.assert_allclose(np.stack(found), expected * scale, rtol=1e-9, atol=1e-9 * scale * largest)
 
 

@@ -14,7 +14,7 @@ from thorough import examples, few_of
 
 from kanmodel import DataError, Model, UnknownNameError
 from kanmodel.attribution.baseline import Baseline
-from kanmodel.attribution.effects import Part, each_feature
+from kanmodel.attribution.effects import each_feature, select_cells
 from kanmodel.attribution.shapley import MAX_EXACT, Orders, measure_shapley
 from kanmodel.network.bases import Line
 from kanmodel.network.config import LayerConfig, ModelConfig
@@ -133,9 +133,10 @@ def test_the_same_seed_gives_the_same_values_in_any_batch():
 def test_a_part_that_reaches_nothing_is_zero_and_takes_no_forecast():
     """Cells in no part stay at the baseline; parts that are not connected have exactly 0."""
     windows = MODEL.to_model_units(make_windows(MODEL, 2))
-    found = measure_shapley(MODEL, windows, 0, Baseline(), [Part((0,)), Part((2,), slice(3, 5))], Orders())
+    parts = torch.cat([select_cells(MODEL.config, [[0]]), select_cells(MODEL.config, [[2]], [slice(3, 5)])])
+    found = measure_shapley(MODEL, windows, 0, Baseline(), parts, Orders())
     assert found.values.shape == (2, 2) and found.values.all()
-    nothing = measure_shapley(MODEL, windows, 0, Baseline(), [Part(())], Orders())
+    nothing = measure_shapley(MODEL, windows, 0, Baseline(), select_cells(MODEL.config, [[]]), Orders())
     assert not nothing.values.any()
 
 

@@ -149,7 +149,7 @@ REFUSED = {
     "no_reference": (File("pykan_head/lightning_like.ckpt", manifest={"reference": None}), "lacks reference"),
     "no_readout": (
         File("pykan_head/lightning_like.ckpt", manifest={"readout": None, "check": None}),
-        "give readout, last",
+        "give readout: what the head reads",
     ),
     "no_base": (
         File("pykan_head/lightning_like.ckpt", manifest={"base_activation": None, "check": None}),
@@ -370,7 +370,7 @@ def test_not_finite(tmp_path):
 def test_two_libraries(tmp_path):
     """Keys that fit both fast-kan and FasterKAN are refused as ambiguous."""
     file = File("fast_head/state_dict_no_base.pt", manifest={"check": None})
-    with pytest.raises(CheckpointError, match="its keys fit fast-kan and FasterKAN: give library in the manifest"):
+    with pytest.raises(CheckpointError, match="give library: the keys fit fast-kan and FasterKAN"):
         weights, manifest = write_case(tmp_path, file)
         import_checkpoint(weights, read_manifest(manifest))
 

@@ -13,7 +13,7 @@ import kanmodel
 from kanmodel import CheckpointError, UnreadableModelError
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.importers.from_file import from_file
-from kanmodel.importers.from_torch import forecast, from_torch
+from kanmodel.importers.from_torch import Asked, from_torch
 
 CASE = load_glue("lstm_mlp")
 UNUSED = ["loss.quantiles", "metric.total", "metric.count", "auxiliary.weight", "auxiliary.bias"]
@@ -163,7 +163,7 @@ def test_the_forecast_is_the_named_entry_of_what_a_module_returns(kind):
     module, windows = Returning(RETURNED[kind]), np.random.default_rng(0).normal(size=(40, 5, 2))
     given = {"windows": windows, "features": ["a", "b"]}
     scale = from_torch(module, output="scale", **given)
-    np.testing.assert_allclose(scale.predict(windows), forecast(module, windows, "scale"), rtol=1e-5)
+    np.testing.assert_allclose(scale.predict(windows), Asked(module, "scale").forecast(windows), rtol=1e-5)
     if kind == "named tuple":
         assert (from_torch(module, **given).predict(windows) != scale.predict(windows)).any()
     else:
@@ -225,11 +225,20 @@ class LogOfQuartiles(nn.Module):
         return self.head(window.log().flatten(1).quantile(torch.tensor([0.1, 0.5, 0.75]), dim=1).T)
 
 
-@pytest.mark.parametrize("kind", [ReadsTime, LogOfQuartiles])
-def test_constants_and_quantiles_are_in_the_graph(kind):
+class PowerOfTwo(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(2, 1)
+
+    def forward(self, window):
+        return self.head(2 ** window[:, -1])
+
+
+@pytest.mark.parametrize("kind", [ReadsTime, LogOfQuartiles, PowerOfTwo])
+def test_constants_quantiles_and_powers_of_a_number_are_in_the_graph(kind):
     """A part whose input does not depend on the window is a constant; positive windows are compared with such alone."""
     torch.manual_seed(0)
     module, windows = kind().eval(), np.random.default_rng(0).gamma(2, 1, size=(80, 4, 2))
     model = from_torch(module, windows=windows, features=["a", "b"])
-    np.testing.assert_allclose(model.predict(windows)[:, 0], forecast(module, windows)[:, 0], atol=1e-5)
+    np.testing.assert_allclose(model.predict(windows)[:, 0], Asked(module).forecast(windows)[:, 0], atol=1e-5)
     assert len(model.config.head) == 1 and not model.config.recurrents

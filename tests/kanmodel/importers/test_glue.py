@@ -8,8 +8,7 @@ import torch
 from glue import CASES, DOCUMENT, FEATURES, FILES, GLUE, load_glue
 from thorough import few_of
 
-from kanmodel.attribution.explanation import explain_windows
-from kanmodel.errors import CheckpointError
+from kanmodel.attribution.ledger import explain_windows
 from kanmodel.importers.from_file import from_file, import_weights
 from kanmodel.importers.from_torch import from_torch
 from kanmodel.importers.manifest import NONE
@@ -124,10 +123,10 @@ def test_wrong_readings_are_right_only_for_their_own_predictions(name):
                 choice = activation_slot(order[at + 1]) if at + 1 < len(order) else "output"
             if choice != "difference":
                 changed[choice] = option
-        if any(choice not in space.index for choice in changed):
+        if any(choice not in space.choices for choice in changed):
             continue  # applying Chebyshev polynomials without tanh, which Kanscope does not support
-        reading = space.read(changed)
-        predictions = samples.predict(reading, samples.inputs)
+        candidate = space.candidate(changed)
+        predictions = samples.predict(candidate, samples.inputs)
         apart = np.abs(predictions - samples.predictions) / samples.predictions.std(axis=0)
         assert 1e-3 < apart.max() < 1.5 * wrong["difference"] + 1e-3
         found = read_file(case, predictions=predictions)[0]
@@ -145,14 +144,3 @@ def test_the_order_of_a_flattened_window_is_found(tmp_path):
     model = from_file(GLUE / "flat_kan" / "state_dict.pt", windows=case.windows, predictions=turned, features=FEATURES)
     assert "features outermost" in model.provenance.library
     np.testing.assert_allclose(model.predict(case.windows.astype(float)), turned, rtol=0, atol=1e-5)
-
-
-def test_time_across_windows_is_named():
-    """A module with the wrong batch_first, which mixes windows, is refused with that reason."""
-    case = load_glue("gru_kan")
-    module = case.module().eval()
-    with torch.no_grad():
-        out, _ = module.gru(torch.from_numpy(case.windows).transpose(0, 1))
-        wrong = module.kan(out.transpose(0, 1)[:, -1]).numpy()
-    with pytest.raises(CheckpointError, match=r"runs across the windows of a batch .*batch_first"):
-        from_file(GLUE / "gru_kan" / "state_dict.pt", windows=case.windows, predictions=wrong, features=FEATURES)

@@ -9,7 +9,7 @@ from goldens import FOLDER, load_arrays
 
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.assembly import make_layer
-from kanmodel.importers.manifest import Statement
+from kanmodel.importers.manifest import ModelSpec
 from kanmodel.importers.source import Source
 from kanmodel.importers.structure import find_structure
 from kanmodel.network.bases import Gaussian
@@ -61,7 +61,7 @@ def windows(name, dtype):
 
 def read_kan(tensors, library="fast_kan", denominator=None, base_activation="silu"):
     """The configs of the layers and their tensors, by number and name."""
-    stated = Statement(library=library, denominator=denominator, base_activation=base_activation)
+    stated = ModelSpec(library=library, denominator=denominator, base_activation=base_activation)
     parts = [part for part in find_structure(Source("m", tensors), stated).parts if part.library != "LayerNorm"]
     layers = [item for part in parts for item in part.items({})]
     modules = [make_layer(layer, torch.float64).state_dict() for layer in layers]

@@ -14,12 +14,12 @@ from goldens import FOLDER
 from thorough import few_of
 from torch import nn
 
-from kanmodel.attribution.explanation import explain_windows
+from kanmodel.attribution.ledger import explain_windows
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.from_file import describe_file, from_file
 from kanmodel.importers.from_torch import from_torch, read_live
-from kanmodel.importers.manifest import Statement
+from kanmodel.importers.manifest import ModelSpec
 from kanmodel.importers.samples import state_call
 from kanmodel.importers.source import Source, open_source
 from kanmodel.importers.structure import find_structure
@@ -437,5 +437,5 @@ def test_damaged_files_of_further_libraries(name, tmp_path):
             )
         torch.save(tensors, tmp_path / "m.pt")
         with suppress(CheckpointError):
-            for part in find_structure(open_source(tmp_path / "m.pt"), Statement()).parts:
+            for part in find_structure(open_source(tmp_path / "m.pt"), ModelSpec()).parts:
                 assert part.items({})

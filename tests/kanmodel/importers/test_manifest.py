@@ -47,7 +47,7 @@ def test_values(tmp_path):
         ("ahead: 1.0\n", "ahead must be a whole number from 0 to 65536, but is 1.0"),
         (
             "check: {inputs: a.npy, outputs: b.npy, tolerance: 0}\n",
-            "check.tolerance must be a positive number, but is 0",
+            "check: tolerance must be a positive number, but is 0",
         ),
         (
             "scaling: s.joblib\nspace: scaled\n",

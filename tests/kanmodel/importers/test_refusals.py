@@ -79,14 +79,15 @@ def single(**more):
     return {"lstm": lstm(), "fc": nn.Linear(6, 1)} | more
 
 
+INSTEAD = r"does not compute predictions: .* give the module to from_torch or a file of torch\.export\.save"
 CASES = {
     "residual": (
         lambda: Module(residual, lstm=lstm(), fc1=nn.Linear(6, 6), fc2=nn.Linear(6, 1)),
-        "a residual connection adds the input of fc1 to its output",
+        INSTEAD,
     ),
     "residual_of_two": (
         lambda: Module(residual_of_two, lstm=lstm(), fc1=nn.Linear(6, 8), fc2=nn.Linear(8, 6), fc3=nn.Linear(6, 1)),
-        "does not compute predictions",
+        INSTEAD,
     ),
     "attention": (
         lambda: Module(attention, query=nn.Linear(6, 1), **single()),
@@ -98,27 +99,27 @@ CASES = {
     ),
     "constant_behind": (
         lambda: Module(lambda m, x: m.fc(last(m, x)) * 2 + 0.5, **single()),
-        "its outputs are multiplied by 2 and 0.5 is added",
+        INSTEAD,
     ),
     "constant_inside": (
         lambda: Module(lambda m, x: m.fc(last(m, x) + 0.3), **single()),
-        "its outputs are multiplied by 1 and",  # what a Linear layer makes of it
+        INSTEAD,
     ),
     "reversed": (
         lambda: Module(lambda m, x: m.fc(last(m, x.flip(1))), **single()),
-        "the steps of its windows are read newest first",
+        INSTEAD,
     ),
     "across_windows": (
         lambda: Module(lambda m, x: m.fc(last(m, x)), **single(lstm=lstm(batch_first=False))),
-        "runs across the windows of a batch",
+        INSTEAD,
     ),
     "final_states": (
         lambda: Module(final_states, lstm=lstm(bidirectional=True), fc=nn.Linear(12, 1)),
-        "its head reads the final states of both directions",
+        INSTEAD,
     ),
     "cell": (
         lambda: Module(lambda m, x: loop(m, x.flip(1)), cell=nn.LSTMCell(3, 6), fc=nn.Linear(6, 1)),
-        "the steps of its windows are read newest first",
+        INSTEAD,
     ),
     "convolution": (
         lambda: Module(
@@ -129,30 +130,30 @@ CASES = {
     ),
     "initial_state": (
         lambda: Module(initial_state, **single()),
-        "does not compute predictions",
+        INSTEAD,
     ),
     "called_twice": (
         lambda: Module(lambda m, x: m.fc(m.hidden(m.hidden(last(m, x)))), **single(hidden=nn.Linear(6, 6))),
-        "does not compute predictions",
+        INSTEAD,
     ),
     "two_recurrent": (
         lambda: Module(
             lambda m, x: m.fc(m.second(m.lstm(x)[0])[0][:, -1]), **single(second=nn.GRU(6, 6, batch_first=True))
         ),
-        "has recurrent parts at 'lstm', 'second'",
+        "has recurrent parts at 'lstm', 'second', .* give the module to from_torch",
     ),
     "sine": (
         lambda: Module(
             lambda m, x: m.fc2(torch.sin(3 * m.fc(last(m, x)))), **single(fc=nn.Linear(6, 5), fc2=nn.Linear(5, 1))
         ),
-        "does not compute predictions",
+        INSTEAD,
     ),
     "training_mode": (
         lambda: Module(
             lambda m, x: m.fc(functional.batch_norm(last(m, x), None, None, m.norm.weight, m.norm.bias, training=True)),
             **single(norm=nn.BatchNorm1d(6)),
         ),
-        "its batch norms use the statistics of the batch",
+        INSTEAD,
     ),
 }
 
@@ -185,7 +186,7 @@ def test_a_live_module_that_mixes_windows_is_refused(name):
 
 @pytest.mark.parametrize("name", few_of(CASES, ("residual", "convolution"), "the same search for further modules"))
 def test_a_file_that_is_no_chain_is_refused(name, tmp_path):
-    """If no reading gives the predictions, but a known unsupported computation does, it is the reason."""
+    """The reason is a part that is in no chain, or how far the nearest candidate is, with what to give instead."""
     module = make(name)
     with torch.no_grad():
         predictions = module(torch.from_numpy(WINDOWS).float())

@@ -19,12 +19,12 @@ from kanmodel.importers import search as searching
 from kanmodel.importers.assembly import fold
 from kanmodel.importers.from_file import from_file, import_checkpoint
 from kanmodel.importers.layers import find_parts
-from kanmodel.importers.manifest import NONE, Statement, parse_manifest, read_manifest
+from kanmodel.importers.manifest import NONE, ModelSpec, parse_manifest, read_manifest
 from kanmodel.importers.parts import Layer, Metadata, Norm, activation_slot
 from kanmodel.importers.samples import Samples, make_shapes
-from kanmodel.importers.search import search
+from kanmodel.importers.search import ACTIVATIONS, search
 from kanmodel.importers.source import Source
-from kanmodel.importers.structure import OUTPUT, READOUT, Constraints, Reading, Structure, find_structure
+from kanmodel.importers.structure import OUTPUT, READOUT, Candidate, Structure, find_structure
 from kanmodel.network.bases import Line
 from kanmodel.network.config import LayerConfig, ModelConfig, Transform, plain_layers
 from kanmodel.tables.columns import Feature, Target
@@ -54,7 +54,7 @@ KINDS = {"linear": linear, "efficient": efficient, "norm": layer_norm}
 
 
 @st.composite
-def planted(draw):
+def planted_chains(draw):
     """The tensors of a random chain of up to three parts downstream of an LSTM, and its true reading."""
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
     kinds = draw(st.lists(st.sampled_from(sorted(KINDS)), min_size=1, max_size=3))
@@ -84,7 +84,7 @@ def make_space(tensors, n_outputs, scaling=None):
         document |= {"scaling": scaling, "targets": [f"y{number}" for number in range(n_outputs)]}
     manifest = parse_manifest(document, Path("m.yaml"))
     shapes = make_shapes(manifest, 5, np.zeros((3, n_outputs)))
-    return find_structure(Source("m", tensors), manifest).spaces(shapes), shapes
+    return find_structure(Source("m", tensors), manifest).spaces(shapes, ACTIVATIONS), shapes
 
 
 def windows_of(seed, n=24):
@@ -92,26 +92,26 @@ def windows_of(seed, n=24):
 
 
 def pick(spaces, seed):
-    """A random reading by seed."""
+    """A random candidate by seed."""
     random = np.random.default_rng(seed)
     space = spaces[random.integers(len(spaces))]
-    return Reading(space, tuple(int(random.integers(len(options))) for options in space.choices.values()))
+    return Candidate(space, tuple(options[random.integers(len(options))] for options in space.choices.values()))
 
 
-def predict(reading, shapes, windows):
+def predict(candidate, shapes, windows):
     samples = Samples(shapes, windows, None, windows, np.ones((len(windows), len(shapes.outputs))), 1e-4)
-    return samples.predict(reading, windows)
+    return samples.predict(candidate, windows)
 
 
 @settings(max_examples=N_EXAMPLES, deadline=None)
-@given(planted())
+@given(planted_chains())
 def test_a_planted_chain_is_found(case):
     """The planted reading, or an equivalent one, is among the matches; no other is nearer."""
     tensors, n_outputs, seed = case
     spaces, shapes = make_space(tensors, n_outputs)
-    planted_reading = pick(spaces, seed)
+    planted = pick(spaces, seed)
     windows, reference = windows_of(seed), windows_of(seed + 1)
-    predictions = predict(planted_reading, shapes, windows)
+    predictions = predict(planted, shapes, windows)
     if (
         not np.isfinite(predictions).all()
         or not Samples(shapes, windows, None, windows, predictions, 1e-4).bounds.varies.all()
@@ -119,36 +119,33 @@ def test_a_planted_chain_is_found(case):
         return
     result = search(spaces, Samples(shapes, reference, None, windows, predictions, 1e-4))
     assert result.tried == result.total
-    every = [reading for match in result.matches for reading in (match.reading, *match.same)]
     assert not result.left_out
-    found = next(r for r in every if r.space is planted_reading.space and r.numbers == planted_reading.numbers)
-    match = next(match for match in result.matches if found in (match.reading, *match.same))
-    assert match.reading.departures <= planted_reading.departures
+    match = next(match for match in result.matches if planted in (match.candidate, *match.same))
+    assert match.candidate.departures <= planted.departures
     far = 2 * windows_of(seed + 2)
-    one, other = predict(match.reading, shapes, far), predict(planted_reading, shapes, far)
+    one, other = predict(match.candidate, shapes, far), predict(planted, shapes, far)
     np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3 * np.nanstd(predictions))
 
 
 @pytest.mark.thorough("compares every reading on all windows")
 @settings(max_examples=max(N_EXAMPLES // 4, 5), deadline=None)
-@given(planted())
+@given(planted_chains())
 def test_the_screen_loses_nothing(case):
     """Screening on few windows in float32 finds exactly what comparing every reading on all windows finds."""
     tensors, n_outputs, seed = case
     spaces, shapes = make_space(tensors, n_outputs)
     spaces = spaces[:1]
-    if spaces[0].n_readings > 2000:
+    if spaces[0].n_candidates > 2000:
         return
     windows = windows_of(seed)
     predictions = predict(pick(spaces, seed), shapes, windows)
     samples = Samples(shapes, windows, None, windows, predictions, 1e-4)
     result = search(spaces, samples)
-    found = {reading.numbers for match in result.matches for reading in (match.reading, *match.same)}
+    found = {candidate.options for match in result.matches for candidate in (match.candidate, *match.same)}
     exhaustive = set()
-    for numbers in product(*map(range, map(len, spaces[0].choices.values()))):
-        reading = Reading(spaces[0], numbers)
-        if samples.bounds.compare(predictions, predict(reading, shapes, windows)).matches:
-            exhaustive.add(numbers)
+    for options in product(*spaces[0].choices.values()):
+        if samples.bounds.compare(predictions, predict(Candidate(spaces[0], options), shapes, windows)).matches:
+            exhaustive.add(options)
     assert not result.left_out
     assert found == exhaustive
 
@@ -163,10 +160,12 @@ def test_the_unit_of_the_targets_changes_nothing(factor):
     tensors |= {f"out.{name}": factor * t for name, t in linear(3, 1, generator).items()}
     spaces, shapes = make_space(tensors, 1)
     windows = windows_of(1)
-    predictions = predict(spaces[0].read({activation_slot("out"): "relu"}), shapes, windows)
+    predictions = predict(spaces[0].candidate({activation_slot("out"): "relu"}), shapes, windows)
     result = search(spaces, Samples(shapes, windows_of(2), None, windows, predictions, 1e-4))
-    assert result.matches[0].reading.describe() == "relu before out, readout last, base silu"
-    assert all(set(match.reading.differs_from(result.matches[0].reading)) == {OUTPUT} for match in result.matches[1:])
+    assert result.matches[0].candidate.describe() == "relu before out, readout last, base silu"
+    assert all(
+        set(match.candidate.differs_from(result.matches[0].candidate)) == {OUTPUT} for match in result.matches[1:]
+    )
     assert result.matches[0].comparison.relative < 1e-6
 
 
@@ -178,7 +177,7 @@ def test_readings_that_are_not_compared_are_counted(monkeypatch, cap):
     tensors |= {f"out.{name}": t.detach() + 2 for name, t in nn.Linear(4, 1).named_parameters()}
     spaces, shapes = make_space(tensors, 1)
     windows = windows_of(1)
-    predictions = predict(spaces[0].read({}), shapes, windows)
+    predictions = predict(spaces[0].candidate({}), shapes, windows)
     assert predictions.min() > 0
     monkeypatch.setattr(searching, "N_CLOSE", 1)
     every = search(spaces, Samples(shapes, windows, None, windows, predictions, 1e-4))
@@ -186,7 +185,7 @@ def test_readings_that_are_not_compared_are_counted(monkeypatch, cap):
     monkeypatch.setattr(searching, "MAX_SURVIVORS", cap)
     some = search(spaces, Samples(shapes, windows, None, windows, predictions, 1e-4))
     assert not every.left_out and n_fitting - cap <= some.left_out
-    assert some.matches[0].reading.numbers == every.matches[0].reading.numbers
+    assert some.matches[0].candidate.options == every.matches[0].candidate.options
 
 
 def test_near_readings_are_compared_despite_the_screen(monkeypatch):
@@ -195,12 +194,12 @@ def test_near_readings_are_compared_despite_the_screen(monkeypatch):
     tensors = {f"lstm.{name}": t.detach() * 2 for name, t in nn.LSTM(2, 4).named_parameters()}
     tensors |= {f"out.{name}": t.detach() for name, t in nn.Linear(4, 1).named_parameters()}
     spaces, shapes = make_space(tensors, 1)
-    planted_reading = spaces[0].read({OUTPUT: "gelu"})
+    planted = spaces[0].candidate({OUTPUT: "gelu"})
     windows = windows_of(1)
-    predictions = predict(planted_reading, shapes, windows)
+    predictions = predict(planted, shapes, windows)
     monkeypatch.setattr(searching, "SCREEN_SLACK", -1.0)  # refuses all
     result = search(spaces, Samples(shapes, windows_of(2), None, windows, predictions, 1e-4))
-    assert [match.reading for match in result.matches] == [planted_reading]
+    assert [match.candidate for match in result.matches] == [planted]
 
 
 def test_an_activation_without_effect_is_left_out():
@@ -212,10 +211,10 @@ def test_an_activation_without_effect_is_left_out():
     tensors |= {f"out.{name}": t.detach() for name, t in positive.named_parameters()}
     tensors["out.bias"] += 5
     spaces, shapes = make_space(tensors, 1)
-    reading = spaces[0].read({activation_slot("out"): "sigmoid", OUTPUT: "relu"})
+    candidate = spaces[0].candidate({activation_slot("out"): "sigmoid", OUTPUT: "relu"})
     windows = windows_of(1)
-    result = search(spaces, Samples(shapes, windows, None, windows, predict(reading, shapes, windows), 1e-4))
-    assert result.matches[0].reading.chosen[OUTPUT] == NONE
+    result = search(spaces, Samples(shapes, windows, None, windows, predict(candidate, shapes, windows), 1e-4))
+    assert result.matches[0].candidate.chosen[OUTPUT] == NONE
     assert any(same.chosen[OUTPUT] == "relu" for same in result.matches[0].same)
 
 
@@ -243,7 +242,7 @@ def test_ambiguous_functions_are_named(tmp_path):
     (tmp_path / "m.json").write_text(json.dumps(document))
     imported = import_checkpoint(tmp_path / "m.pt", read_manifest(tmp_path / "m.json"))
     assert imported.model.config.output_function is None
-    assert any("relu at the output" in match.reading.describe() for match in imported.result.matches[1:])
+    assert any("relu at the output" in match.candidate.describe() for match in imported.result.matches[1:])
     assert any("relu at the output" in other for other in imported.model.provenance.not_told_apart)
     assert any(re.search(r"relu at the output.* would tell", other) for other in imported.result.describe_undecided())
     save_checkpoint(imported.model, tmp_path / "m.safetensors")
@@ -257,29 +256,8 @@ def test_ambiguous_functions_are_named(tmp_path):
     assert model.config.output_function is None
 
 
-@pytest.mark.thorough("compares thousands of readings")
-def test_a_space_that_is_too_large_is_tried_from_the_simplest_on(monkeypatch):
-    """With a limit on readings, those with the fewest departures are compared, and a match among them is found."""
-    torch.manual_seed(2)
-    generator = torch.Generator().manual_seed(2)
-    tensors = {f"lstm.{name}": t.detach() for name, t in nn.LSTM(2, 4).named_parameters()}
-    for number in range(4):
-        tensors |= {f"fc.{number}.{name}": t for name, t in efficient(4, 4 if number < 3 else 1, generator).items()}
-    spaces, shapes = make_space(tensors, 1)
-    planted_reading = spaces[0].read({activation_slot("fc.2"): "tanh"})
-    windows = windows_of(3)
-    predictions = predict(planted_reading, shapes, windows)
-    monkeypatch.setattr(searching, "MAX_READINGS", 10_000)
-    seen = []
-    result = search(
-        spaces, Samples(shapes, windows, None, windows, predictions, 1e-4), lambda tried, total: seen.append(tried)
-    )
-    assert 2_000 < result.tried < result.total and seen == sorted(seen)
-    assert result.found == planted_reading
-
-
 def test_many_layers_with_one_activation_are_found(monkeypatch):
-    """If the readings are too many, those with the same activation nearly everywhere are compared."""
+    """If the candidates are too many, those with one activation between the parts, or none, are compared."""
     torch.manual_seed(4)
     tensors = {f"lstm.{name}": t.detach() for name, t in nn.LSTM(2, 4).named_parameters()}
     for number in range(7):
@@ -287,12 +265,15 @@ def test_many_layers_with_one_activation_are_found(monkeypatch):
         tensors |= {f"fc.{number}.{name}": 2 * t.detach() for name, t in layer.named_parameters()}
     spaces, shapes = make_space(tensors, 1)
     chosen = {activation_slot(f"fc.{number}"): "tanh" for number in range(2, 7)} | {READOUT: "mean"}
-    planted_reading = spaces[0].read(chosen)
+    planted = spaces[0].candidate(chosen)
     windows = windows_of(3)
-    predictions = predict(planted_reading, shapes, windows)
-    monkeypatch.setattr(searching, "MAX_READINGS", 100_000)
-    result = search(spaces[:1], Samples(shapes, windows, None, windows, predictions, 1e-4))
-    assert result.tried < result.total and result.found == planted_reading
+    predictions = predict(planted, shapes, windows)
+    monkeypatch.setattr(searching, "MAX_CANDIDATES", 100_000)
+    seen = []
+    samples = Samples(shapes, windows, None, windows, predictions, 1e-4)
+    result = search(spaces[:1], samples, lambda tried, total: seen.append(tried))
+    assert seen[-1] == result.tried < result.total and seen == sorted(seen)
+    assert result.found.chosen == planted.chosen
 
 
 def test_orders():
@@ -308,17 +289,17 @@ def test_orders():
         columns = tuple(map(Feature, "abcd")), tuple(map(Target, "wxyz"[:n_outputs]))
         return ModelConfig(*columns, 6, 1, plain_layers([4, n_outputs], Line(), base="zero"))
 
-    structure = Structure(tuple(parts), recurrent, Constraints(), Statement())
-    orders = [space.order for space in structure.spaces(shapes(4))]
-    assert [part.place for part in orders[0].head] == ["b", "fc.0", "fc.1"] and not orders[0].front
-    for order in orders:
-        places = [part.place for part in (*order.front, *order.head)]
-        assert places.index("fc.0") < places.index("fc.1") and len(places) == 3
-    assert len({(tuple(p.place for p in o.front), tuple(p.place for p in o.head), o.flat) for o in orders}) == len(
-        orders
-    )
+    structure = Structure(tuple(parts), recurrent, ModelSpec())
+    spaces = structure.spaces(shapes(4), ACTIVATIONS)
+    assert [part.place for part in spaces[0].head] == ["b", "fc.0", "fc.1"] and len(spaces[0].per_step) == 1
+    orders = [([part.place for part in space.per_step], [part.place for part in space.head]) for space in spaces]
+    for before, after in orders:
+        places = [*before, *after]
+        assert places.index("fc.0") < places.index("fc.1") and len(places) == 4
+    readouts = [space.choices[READOUT] for space in spaces]
+    assert len(set(map(str, zip(orders, readouts, strict=True)))) == len(spaces)
     with pytest.raises(CheckpointError, match=r"from 4 features at 6 steps to 3 outputs: lstm \(LSTM\) from 4 to 4, b"):
-        structure.spaces(shapes(3))
+        structure.spaces(shapes(3), ACTIVATIONS)
 
 
 def test_folding_keeps_the_function():

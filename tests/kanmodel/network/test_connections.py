@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from thorough import examples
 
-from kanmodel.attribution.explanation import explain_windows
+from kanmodel.attribution.ledger import explain_windows
 from kanmodel.network.chain import Network
 from kanmodel.network.config import LayerConfig, ModelConfig, SymbolicEdge
 from kanmodel.network.connections import connected_features

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from thorough import examples
 
 from kanmodel.attribution.baseline import Baseline, ReferenceBaselines
-from kanmodel.attribution.explanation import explain_windows
+from kanmodel.attribution.ledger import explain_windows
 from kanmodel.checkpoint import load_checkpoint
 from kanmodel.forecaster import Forecaster, Reference
 from kanmodel.network.chain import Network

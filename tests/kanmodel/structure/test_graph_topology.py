@@ -18,7 +18,7 @@ from wired import EVERY, FEATURES, WIRED, random_walks, read
 
 import kanmodel
 from kanmodel.attribution.baseline import spread_windows
-from kanmodel.attribution.explanation import explain_windows
+from kanmodel.attribution.ledger import explain_windows
 from kanmodel.attribution.links import MAX_WINDOWS, TOLERANCE, measure_links
 from kanmodel.attribution.paths.path import sum_subnodes
 from kanmodel.errors import UnknownNameError

@@ -13,7 +13,7 @@ from wired import read
 
 from kanmodel import DataError, Model
 from kanmodel.attribution.baseline import Baseline
-from kanmodel.attribution.explanation import LedgerOptions, explain_windows
+from kanmodel.attribution.ledger import LedgerOptions, explain_windows
 from kanmodel.computing import pausing
 from kanmodel.forecaster import Forecaster, Reference
 from kanmodel.network.chain import Network

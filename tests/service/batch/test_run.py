@@ -31,7 +31,7 @@ from waiting import poll
 import kanmodel
 from kanmodel import Model
 from kanmodel.arrays import take_windows
-from kanmodel.attribution.explanation import explain_windows
+from kanmodel.attribution.ledger import explain_windows
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.forecaster import Forecaster
 from kanmodel.tables.rhythm import TimeColumn

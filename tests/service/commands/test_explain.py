@@ -8,7 +8,7 @@ import pytest
 from factories import make_model
 
 from kanmodel import Model
-from kanmodel.attribution.explanation import explain_windows
+from kanmodel.attribution.ledger import explain_windows
 from kanmodel.checkpoint import load_checkpoint
 from kanmodel.report.faithfulness import Faithfulness, measure_faithfulness
 from service.commands.explain import describe_losses, find_losses

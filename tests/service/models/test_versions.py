@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from factories import make_model, make_tensors, make_windows
 
-from kanmodel.attribution.explanation import explain_windows
+from kanmodel.attribution.ledger import explain_windows
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 
 MODEL = make_model("head")

@@ -8,7 +8,7 @@ import pytest
 from factories import make_model, make_windows
 
 from kanmodel import Model
-from kanmodel.attribution import questions as attribution
+from kanmodel.attribution import explanation as attribution
 from kanmodel.attribution.baseline import Baseline, ReferenceBaselines, baseline_windows
 from kanmodel.attribution.explanation import LedgerOptions, explain_windows
 from kanmodel.checkpoint import save_checkpoint

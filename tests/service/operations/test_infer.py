@@ -14,7 +14,7 @@ from waiting import poll
 
 from kanmodel import Model
 from kanmodel.attribution.baseline import Baseline
-from kanmodel.attribution.explanation import explain_windows
+from kanmodel.attribution.ledger import explain_windows
 from kanmodel.checkpoint import save_checkpoint
 from service.operations.infer import estimate_inference
 from service.work.jobs import COPIED_BYTE, PARSED_BYTE

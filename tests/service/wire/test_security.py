@@ -214,6 +214,17 @@ def test_keys_change_while_the_service_runs(serve, folder, tmp_path, caplog):
         poll(lambda: ask(client) == [401, 200])
 
 
+def test_keys_that_are_replaced_while_they_are_read_are_read_again(tmp_path, monkeypatch):
+    """A file that changes within the tick of the clock in which it was read, at the same size, is not missed."""
+    file = tmp_path / "keys"
+    file.write_text(f"old read {READ}\n")
+    known = KeyFile(file)
+    file.write_text(f"new read {OTHER}\n")
+    monkeypatch.setattr(security, "_describe", lambda _: known._stamp)
+    known.refresh()
+    assert [key.name for key in known.keys] == ["new"]
+
+
 def test_an_unreadable_key_file_changes_nothing(tmp_path, monkeypatch, caplog):
     """Where its disk fails, the keys stay as they are, and the log says so once."""
     file = tmp_path / "keys"
@@ -224,7 +235,7 @@ def test_an_unreadable_key_file_changes_nothing(tmp_path, monkeypatch, caplog):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(security.os, "stat", fail)
-    monkeypatch.setattr(type(file), "read_text", lambda path, **options: fail(path))
+    monkeypatch.setattr(type(file), "open", lambda path, **options: fail(path))
     for _ in range(3):
         known.refresh()
     assert [key.name for key in known.keys] == ["old"]
@@ -287,6 +298,18 @@ def test_the_limit_on_unknown_keys_is_by_address_and_bounded():
     for number in range(3 * security.MAX_CLIENTS):
         limits.admit(f"address {number}", 2, "too many")
     assert len(limits._times) <= security.MAX_CLIENTS
+
+
+def test_other_addresses_do_not_clear_a_count():
+    """A guesser at its limit stays there while others come, as long as it goes on guessing."""
+    limits = RateLimits(lambda: 0.0)
+    for address in ("192.0.2.1", "192.0.2.1"):
+        limits.admit(address, 2, "too many")
+    for number in range(3 * security.MAX_CLIENTS):
+        limits.admit(f"address {number}", 2, "too many")
+        if number % 100 == 0:
+            with pytest.raises(RequestError, match="too many"):
+                limits.admit("192.0.2.1", 2, "too many")
 
 
 def test_no_key_is_in_an_answer_or_the_log(serve, folder, tmp_path, capfd, caplog):
@@ -511,6 +534,8 @@ def test_cross_origin_requests_change_nothing(serve, folder, host, headers, stat
         if status == 403:
             assert answer.json()["code"] == "cross_site"
             assert client.get("/v1/models/two", headers=sent).status_code == 200  # reading changes nothing
+            for path in ("/v2/models/two/infer", "/v1/models/two:predict"):  # which a form may post without a preflight
+                assert client.post(path, headers=sent, content=b"{}").json()["code"] == "cross_site"
 
 
 def test_cors_is_off_unless_origins_are_listed(serve, folder):

@@ -12,8 +12,8 @@ from sockets import connect, head
 from waiting import poll
 
 from kanmodel import computing
-from kanmodel.attribution import questions as attribution
-from kanmodel.attribution.explanation import explain_windows
+from kanmodel.attribution import explanation as attribution
+from kanmodel.attribution.ledger import explain_windows
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.computing import pause
 from kanmodel.errors import NonFiniteError

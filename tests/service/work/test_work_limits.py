@@ -17,8 +17,8 @@ from sockets import connect, head, is_at_rest, read_answer
 from waiting import poll
 
 from kanmodel import Model, computing
-from kanmodel.attribution import questions as attribution
-from kanmodel.attribution.explanation import explain_windows
+from kanmodel.attribution import explanation as attribution
+from kanmodel.attribution.ledger import explain_windows
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.computing import pause
 from kanmodel.forecaster import Provenance, Reference

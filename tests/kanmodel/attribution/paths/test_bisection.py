@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from thorough import examples, few_of
 
 from kanmodel.attribution.baseline import Baseline, ReferenceBaselines, baseline_windows
-from kanmodel.attribution.explanation import LedgerOptions, explain_windows
+from kanmodel.attribution.ledger import LedgerOptions, explain_windows
 from kanmodel.checkpoint import load_checkpoint
 from kanmodel.errors import DataError
 from kanmodel.forecaster import Forecaster, Reference

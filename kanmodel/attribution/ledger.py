@@ -1,0 +1,247 @@
+"""The ledger of forecasts: the contribution of each feature, step, node and edge, complete at every layer.
+
+For a window x, a baseline x0 and one output F, walk the straight path x(a) = x0 + a (x - x0) at the nodes a_k of a
+Clenshaw-Curtis rule with weights w_k. One batched forward and one backward pass give, at every node of the path, the
+values h of all nodes and edges of the network, and the gradients of F.
+
+    feature f at step t     C = (x - x0) sum_k w_k dF/dx(a_k)                Integrated Gradients,
+                                                                            Sundararajan 2017, arXiv 1703.01365, eq. 1
+    node i of a layer       C_i = sum_k w_k dF/dh_i(a_k) h_i'(a_k)           conductance, Dhamdhere 2018,
+                                                                            arXiv 1805.12233, eq. 3
+    edge into sub-node j    C_ji = sum_k w_k dF/ds_j(a_k) edge_ji'(a_k)      the same, since s_j = sum_i edge_ji
+
+Derivatives along the path come from the rule's differentiation matrix. Each layer sums to F(x) - F(x0) (completeness).
+Errors of opposite sign cancel in sums, so each contribution also has an error of its own, from the coarser rules inside
+the one. Averaged over reference windows as baselines, these are expected gradients (Erion 2019, arXiv 1906.10670).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kanmodel.arrays import Array
+from kanmodel.attribution.baseline import (
+    Baseline,
+    Baselines,
+    ReferenceBaselines,
+    baseline_windows,
+    scaled_baselines,
+    spread_windows,
+)
+from kanmodel.attribution.paths import path
+from kanmodel.attribution.paths.bisection import BATCH, Integrals, Walk
+from kanmodel.attribution.paths.path import Contributions, Detail, LedgerLayer, concatenate, map_arrays, take
+from kanmodel.computing import part, slices
+from kanmodel.errors import DataError, check_lowest, quote, refuse_unknown
+from kanmodel.forecaster import Forecaster, refuse_non_finite_outputs
+from kanmodel.network.chain import FrozenNetwork
+
+PATH_NODES, USUAL_NODES, MORE_NODES = 9, 17, 33  # with which a path starts: the first that is enough for most,
+MOST, N_TRIED = 1 / 2, 16  # of so many reference windows: of one window a second pass costs more than nodes do
+FLOAT32_TOLERANCE = 2e-4  # tighter ones are taken to float64 at once: rounding alone may be a third of this
+FLOAT32_HALVINGS = 10  # points of a shorter part are too close to each other for float32
+FLOAT32_REACH = 8  # times a feature's largest magnitude in the reference windows: beyond it float32 rounds too coarsely
+
+
+@dataclass(frozen=True)
+class LedgerOptions:
+    """How exact a ledger must be.
+
+    A path, and each part of it, starts with `path_nodes`, a multiple of 4, and one; with 17 or 33 at least where fewer
+    are not enough for half of the reference windows. Where more nodes do not reach the tolerance, a part is halved.
+    """
+
+    tolerance: float = 1e-3  # largest residual and error, in standard deviations of the output on the reference windows
+    path_nodes: int = PATH_NODES
+    halvings: int = 20  # most of a part; with 0, every path has just `path_nodes`
+
+    def __post_init__(self) -> None:
+        if self.tolerance <= 0:
+            raise DataError.at("tolerance", f"must be above 0, but is {quote(self.tolerance)}")
+        check_lowest("halvings", self.halvings, 0)
+        if self.path_nodes < 5 or self.path_nodes % 4 != 1:
+            message = f"must be a multiple of 4 and one, such as 17, but is {self.path_nodes}"
+            raise DataError.at("path_nodes", message)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Ledger:
+    """Contributions to the forecasts of one output for n windows, in the target's unit.
+
+    Completeness: the contributions of a window sum to its prediction minus the baseline's, up to its residual.
+
+    Attributes:
+        output, features: their names.
+        unit: of predictions and contributions; None if unknown.
+        predictions: F(x), (n,).
+        baseline_prediction: F(x0); for ``reference`` the mean over the baselines.
+        baseline: x0, (lookback, n_features), original units; for ``reference`` the mean of the baselines.
+        contributions: (n, n_features), the signed sum over the steps.
+        steps: (n, lookback, n_features), oldest step first.
+        layers: contributions of all nodes and edges, in the order input, front, lstm (or gru, or cell), head, output; a
+            front edge is summed over the steps. Without the flow only input and output.
+        error: largest estimated error of any contribution of `detail`, (n,), not below the residual.
+        residual: largest of |layer sum - (F(x) - F(x0))| and of |in - out| at a KAN node (convergence delta), (n,).
+        tolerance: accepted error and residual.
+        converged: whether both are within the tolerance, and no node jumps along the path, (n,).
+        path_nodes: points at which the network was evaluated along the path, (n,).
+        detail: what `error` is of: ``features``; their ``steps`` too; or all nodes and edges as well, ``flow``.
+        standard_error: of each contribution, (n, n_features), for the baseline ``reference``; else None.
+    """
+
+    output: str
+    unit: str | None
+    features: tuple[str, ...]
+    predictions: Array
+    baseline_prediction: float
+    baseline: Array
+    contributions: Array
+    steps: Array
+    layers: tuple[LedgerLayer, ...]
+    error: Array
+    residual: Array
+    tolerance: float
+    converged: NDArray[np.bool_]
+    path_nodes: NDArray[np.int64]
+    detail: Detail
+    standard_error: Array | None = None
+
+    def __len__(self) -> int:
+        return len(self.predictions)
+
+
+def explain_windows(
+    model: Forecaster,
+    windows: Tensor,
+    output: int,
+    baseline: Baselines | None = None,
+    options: LedgerOptions | None = None,
+    detail: Detail = "flow",
+) -> Ledger:
+    """The ledger of one output, by its number, for windows (n, lookback, n_features) in model units.
+
+    The baseline is ``mean`` by default. Of `ReferenceBaselines`, the contributions are means over the baselines,
+    `residual`, `error` and `path_nodes` are the largest, and `converged` holds if all do.
+
+    Raises:
+        DataError: there is no window, or the baseline cannot be used.
+        UnknownNameError: a detail, or a feature in the baseline, that does not exist.
+        NonFiniteError: a prediction, a residual or an error is not finite.
+    """
+    if not len(windows):
+        raise DataError("windows is empty")
+    refuse_unknown("detail", detail, get_args(Detail))
+    starts, options = baseline_windows(model, baseline or Baseline()), options or LedgerOptions()
+    ledgers = [_explain_from(model, windows, output, start, options, detail) for start in slices(starts)]
+    return _average(ledgers) if isinstance(baseline, ReferenceBaselines) else ledgers[0]
+
+
+def find_incomplete(ledger: Ledger, output_std: float) -> NDArray[np.bool_]:
+    """Whether a window's residual is above both F(x) - F(x0) and the output's deviation on the reference, (n,)."""
+    return ledger.residual > np.maximum(np.abs(ledger.predictions - ledger.baseline_prediction), output_std)
+
+
+def sum_groups(contributions: Array, groups: Iterable[Sequence[int]]) -> Array:
+    """The contribution of each group of features, which are given by numbers, (..., n_features) -> (..., n_groups)."""
+    return np.stack([contributions[..., list(members)].sum(axis=-1) for members in groups], axis=-1)
+
+
+def _average(ledgers: Sequence[Ledger]) -> Ledger:
+    """Expected gradients, with the standard error of each feature's mean contribution."""
+
+    def of(name: str) -> Array:
+        return np.array([getattr(each, name) for each in ledgers])  # (n_baselines, ...)
+
+    steps: Array = of("steps").mean(axis=0)
+    return replace(
+        ledgers[0],
+        baseline=of("baseline").mean(axis=0),
+        baseline_prediction=float(of("baseline_prediction").mean()),
+        contributions=steps.sum(axis=1),
+        steps=steps,
+        layers=map_arrays(lambda *arrays: np.mean(arrays, axis=0), *(each.layers for each in ledgers)),
+        **{name: of(name).max(axis=0) for name in ("residual", "error", "path_nodes")},
+        converged=np.asarray(of("converged").all(axis=0)),
+        standard_error=of("contributions").std(axis=0, ddof=1) / np.sqrt(len(ledgers)),
+    )
+
+
+def _explain_from(
+    model: Forecaster, windows: Tensor, output: int, start: Array, options: LedgerOptions, detail: Detail
+) -> Ledger:
+    """The ledger from one baseline (lookback, n_features), original units."""
+    scaled_start = model.to_model_units(start[None], "baseline")[0]
+    scale, mean = float(model.scaling.output_scale[output]), float(model.scaling.output_mean[output])
+    batches = slices(torch.split(windows, BATCH))
+    integrals = concatenate([_integrate(model, batch, scaled_start, output, options, detail) for batch in batches])
+    residual, error = integrals.residual * scale, integrals.error * scale
+    contributions = map_arrays(lambda values: values * scale, integrals.values)
+    predictions = (integrals.values.start + integrals.values.change) * scale + mean
+    for values in (predictions, residual, error):
+        refuse_non_finite_outputs(values)
+    output_std = float(model.output_std[output])
+    return Ledger(
+        output=model.config.outputs[output],
+        unit=model.config.target_of(output).unit,
+        features=model.config.feature_names,
+        predictions=predictions,
+        baseline_prediction=float(integrals.values.start[0]) * scale + mean,
+        baseline=start,
+        contributions=contributions.steps.sum(axis=1),
+        steps=contributions.steps,
+        layers=path.list_layers(model.network, output, contributions),
+        error=error,
+        residual=residual,
+        tolerance=options.tolerance * output_std,
+        converged=integrals.within(options.tolerance * (output_std / scale)),
+        path_nodes=integrals.n_nodes,
+        detail=detail,
+    )
+
+
+def _integrate(
+    model: Forecaster, windows: Tensor, start: Tensor, output: int, options: LedgerOptions, detail: Detail
+) -> Integrals[Contributions]:
+    """Contributions in model units, computed in the model's type, and in float64 what float32 cannot hold."""
+    spread = float(model.output_std[output]) / float(model.scaling.output_scale[output])
+
+    def integrate(network: FrozenNetwork, windows: Tensor, halvings: int) -> Integrals[Contributions]:
+        n_nodes = options.path_nodes
+        if halvings:
+            n_nodes = max(n_nodes, model.facts.get(("nodes", output, detail), find_usual_nodes))
+        asked = (output, spread, detail, n_nodes, halvings)
+        walk = Walk(network, model.node_ranges, windows, start.to(windows.dtype), *asked)
+        return walk.explain(options.tolerance * spread)
+
+    def find_usual_nodes() -> int:
+        few, mean = spread_windows(model, N_TRIED), scaled_baselines(model)[0]
+        walk = Walk(model.frozen, model.node_ranges, few, mean, output, spread, detail, PATH_NODES, 0)
+        accepted = LedgerOptions.tolerance * spread
+        for n_nodes in (PATH_NODES, USUAL_NODES):
+            tried = walk._replace(n_nodes=n_nodes).explain(accepted)
+            if np.mean(tried.error > accepted) <= MOST:
+                return n_nodes
+        return MORE_NODES
+
+    # A path far from the data: rounding its points to float32 moves gates and nodes. No estimate sees this error, since
+    # the rules agree on the rounded points, and sums hold there too.
+    largest = torch.maximum(windows.abs(), start.abs())
+    again = (largest > FLOAT32_REACH * model.reference.magnitude).flatten(1).any(dim=1).numpy()  # (n,)
+    if windows.dtype == torch.float64 or options.tolerance < FLOAT32_TOLERANCE or again.all():
+        return integrate(model.frozen_float64, windows.double(), options.halvings)
+    with part(0.6):  # the rest may be windows that need float64
+        near = integrate(model.frozen, take(windows, ~again), min(options.halvings, FLOAT32_HALVINGS))
+    converged, tried = near.within(options.tolerance * spread), np.zeros(len(windows), dtype=np.int64)
+    tried[~again], again[~again] = near.n_nodes, ~converged
+    if not again.any():
+        return near
+    far = integrate(model.frozen_float64, take(windows, again).double(), options.halvings)
+    far = far._replace(n_nodes=far.n_nodes + tried[again])
+    return path.merge_rows(again, far, take(near, converged))
