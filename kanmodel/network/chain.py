@@ -259,7 +259,7 @@ class Network(nn.Module):
             elif node.op == "arrange":
                 value = self._arrangements[number](*(values[source] for source in inputs))
             elif node.op in READOUTS:
-                value = READOUTS[node.op](values[inputs[0]])
+                value = reduce_steps(self.config, values[inputs[0]])
                 if record is not None:
                     value = record.cut(number, value, values)
                     record.watched["head"].append(value)
@@ -309,7 +309,9 @@ def flat(values: Tensor) -> Tensor:
 
 def reduce_steps(config: ModelConfig, steps: Tensor) -> Tensor:
     """The readout of a chain, (batch, lookback, n), oldest step first -> (batch, n_readout)."""
-    return READOUTS[f"readout_{config.readout}"](steps)
+    function = READOUTS[f"readout_{config.readout}"].function
+    assert function is not None
+    return function(steps)
 
 
 def spread_steps(config: ModelConfig, gradient: Tensor) -> Tensor:

@@ -57,10 +57,10 @@ KINKS = {**dict.fromkeys(("relu", "leaky_relu", "elu", "selu", "abs", "step"), (
 KINKS |= {"relu6": (0.0, 6.0), **dict.fromkeys(("hardsigmoid", "hardswish"), (-3.0, 3.0))}
 
 # From the steps of a chain, (batch, lookback, n), to the inputs of its head; not for the graph of a document.
-READOUTS: dict[str, Callable[[Tensor], Tensor]] = {
-    "readout_last": lambda steps: steps[:, -1],
-    "readout_mean": lambda steps: steps.mean(dim=1),
-    "readout_flatten": lambda steps: steps.flatten(1),
+READOUTS: dict[str, Operation] = {
+    "readout_last": Operation(1, lambda steps: steps[:, -1], lambda shape: shape[1:]),
+    "readout_mean": Operation(1, lambda steps: steps.mean(dim=1), lambda shape: shape[1:]),
+    "readout_flatten": Operation(1, lambda steps: steps.flatten(1), lambda shape: (prod(shape),)),
 }
 
 OPERATIONS: dict[str, Operation] = {
@@ -92,11 +92,6 @@ OPERATIONS: dict[str, Operation] = {
     "matmul": Operation(2, torch.matmul, _product),
 }
 OPERATIONS |= {name: OPERATIONS[name]._replace(kinks=kinks) for name, kinks in KINKS.items()}
-OPERATIONS |= {
-    name: Operation(1, function, lambda shape: shape[1:], watched=False) for name, function in READOUTS.items()
-}
-OPERATIONS["readout_flatten"] = OPERATIONS["readout_flatten"]._replace(shape=lambda shape: (prod(shape),))
-
 _Size = Annotated[int, partial(check_count, lowest=0)]
 _Whole = Annotated[int, partial(check_count, lowest=-MAX_VALUES, highest=MAX_VALUES)]
 
@@ -114,7 +109,7 @@ class Node:
         runs: indices of an ``arrange`` as runs of (first, stride, count); empty for all values in their order.
     """
 
-    op: Annotated[str, partial(check_choice, choices=OPERATIONS)]
+    op: Annotated[str, partial(check_choice, choices=OPERATIONS | READOUTS)]
     inputs: tuple[Index, ...] = ()
     parameter: float | None = None
     shape: tuple[_Size, ...] | None = None
@@ -122,7 +117,7 @@ class Node:
 
     def __post_init__(self) -> None:
         check_config(self)
-        operation = OPERATIONS[self.op]
+        operation = OPERATIONS.get(self.op) or READOUTS[self.op]
         if operation.n_inputs not in (None, len(self.inputs)) or (self.op == "arrange" and not self.inputs):
             raise ConfigError(f"{self.op} has {len(self.inputs)} inputs")
         if (self.shape is not None) != (self.op in ("constant", "arrange")) or len(self.shape or ()) > MAX_AXES:
@@ -200,7 +195,7 @@ def _check_ways(nodes: Sequence[Node]) -> None:
 
 
 def _shape(node: Node, read: Sequence[Shape], window: Shape, left: dict[str, Any]) -> Shape:
-    operation = OPERATIONS[node.op]
+    operation = OPERATIONS.get(node.op) or READOUTS[node.op]
     if operation.shape is not None:
         return operation.shape(*read)
     match node.op:
