@@ -8,6 +8,7 @@ the steps.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import cast
 
@@ -169,7 +170,8 @@ def write_forward(model: Forecaster) -> onnx.ModelProto:
     with graph.scope("scaling"):
         scaled = (Value(graph, INPUT) - scaling.feature_mean) / scaling.feature_scale
         steps = write("Cast", scaled, to=helper.np_dtype_to_tensor_dtype(np.dtype(config.dtype)))
-    logits = frozen.run_rows(steps, [partial(_pass, row, *key) for key, row in frozen.rows.items()])
+    with nullcontext() if frozen.is_path else graph.scope("graph"):
+        logits = frozen.run_rows(steps, [partial(_pass, row, *key) for key, row in frozen.rows.items()])
     with graph.scope("output"):
         scaled = write("Cast", apply_output_function(config, logits), to=TensorProto.DOUBLE)
         outputs = {PREDICTIONS: scaled * scaling.output_scale + scaling.output_mean}
