@@ -34,7 +34,7 @@ from kanmodel.structure.curves import Edge, Span
 from kanmodel.structure.pruning import Fidelity, Fill, Metric, Thresholds
 from kanmodel.structure.questions import EdgeName, PruningParameters, find_edges, measure, sample
 from kanmodel.structure.topology import TopologyEdge
-from kanmodel.tables.table import Gaps, Places, Selection
+from kanmodel.tables.table import CellNames, Gaps, Selection
 from kanmodel.text import list_some, with_unit
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ class Model(Forecaster, Questions, Result):
         last: int | str | None = None,
         gaps: Gaps = "skip",
         series: SeriesNames = None,
-        places: Places | None = None,
+        places: CellNames | None = None,
         progress: Progress = False,
     ) -> Model:
         """A new model with prediction intervals that are calibrated on windows that the model was not fitted on.

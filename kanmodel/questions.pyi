@@ -25,7 +25,7 @@ from kanmodel.structure.model_comparison import ModelComparison
 from kanmodel.structure.pruning import FidelityPoint, Fill, Metric, Thresholds
 from kanmodel.structure.questions import EdgeName
 from kanmodel.structure.topology import Topology
-from kanmodel.tables.table import Gaps, Places
+from kanmodel.tables.table import CellNames, Gaps
 
 QUESTIONS: dict[str, type[Question[Any]]]
 
@@ -357,7 +357,7 @@ class Questions:
         last: int | str | None = ...,
         gaps: Gaps = ...,
         series: SeriesNames = ...,
-        places: Places | None = ...,
+        places: CellNames | None = ...,
         progress: Progress = ...,
     ) -> Backtest:
         """Forecasts over a table beside what came: errors, bias and skill, overall and by horizon, series and time.

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache, cached_property, singledispatch
 from inspect import isfunction
+from operator import is_
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,10 +40,15 @@ def make_read_only(value: Any) -> Any:
             value = value.view()
             value.setflags(write=False)
     elif isinstance(value, list | tuple):
-        members = value if _FIXED.issuperset(map(type, value)) else map(make_read_only, value)
+        members = value if _FIXED.issuperset(map(type, value)) else tuple(map(make_read_only, value))
+        if isinstance(value, tuple) and all(map(is_, members, value)):
+            return value
         return kind(*members) if hasattr(kind, "_fields") else tuple(members)
     elif names := _members_of(kind):
-        value.__dict__.update({name: make_read_only(value.__dict__[name]) for name in names})
+        members = value.__dict__
+        for name in names:  # only what changes is set, since threads share what is read-only already
+            if (frozen := make_read_only(members[name])) is not members[name]:
+                members[name] = frozen
     elif isinstance(value, Mapping):
         return ReadOnlyDict(zip(value, map(make_read_only, value.values()), strict=True))
     elif isinstance(value, set):

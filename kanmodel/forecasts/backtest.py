@@ -26,11 +26,11 @@ from kanmodel.tables.statistics.errors import (
     COLUMNS,
     SIMPLE_FORECASTS,
     Errors,
+    find_season,
     group_times,
     measure_errors,
     measure_intervals,
 )
-from kanmodel.tables.statistics.season import find_season
 from kanmodel.tables.windows import CHUNK, Missing, Windows
 from kanmodel.text import list_some, with_unit
 
@@ -367,7 +367,7 @@ def _adapt(
     values[:, 0, :n_known] = np.nan
     delays = config.ahead + np.arange(config.horizon)
     before = np.array([[start.below, start.above], [start.average_below, start.average_above]])
-    rows = windows.table.place[windows.ends]
+    rows = windows.table.position[windows.ends]
     tracked, (factors, averages) = track(model.levels, rows, delays, values, before)
     if n_known:
         tracked[rows < rows[n_known - 1] + delays[-1]] = np.nan

@@ -37,7 +37,7 @@ from kanmodel.network.intervals import (
     is_level,
     quantile_levels,
 )
-from kanmodel.tables.table import Gaps, Places, Selection
+from kanmodel.tables.table import CellNames, Gaps, Selection
 from kanmodel.tables.windows import actual_outputs, read_numbers, read_table, read_windows
 
 LEVELS = (0.8, 0.95)  # where neither the caller nor the model has others
@@ -101,7 +101,7 @@ def _read_levels(levels: Sequence[float] | float) -> tuple[float, ...]:
 
 
 def read_pairs(
-    model: Forecaster, windows: Any, targets: Any, chosen: Selection, gaps: Gaps, places: Places | None = None
+    model: Forecaster, windows: Any, targets: Any, chosen: Selection, gaps: Gaps, cell_names: CellNames | None = None
 ) -> tuple[Iterable[Array], Array, tuple[str, ...] | None]:
     """Windows with the actual values of the forecasts that have intervals, as `Model.calibrate` takes them.
 
@@ -115,8 +115,8 @@ def read_pairs(
     config, kept, path = model.config, list(forecasts_of(model.config)), "targets"
     if windows is not None and targets is None:
         first = config.target_of(kept[0]).name
-        places = places or Places("windows", config.time.name if config.time else "time")
-        read = read_table(config.table, windows, places, chosen, gaps, first)
+        cell_names = cell_names or CellNames.of("windows", config.table)
+        read = read_table(config.table, windows, cell_names, chosen, gaps, first)
         return read.parts(), actual_outputs(read)[:, kept], read.times
     for name, wanted in (("last", chosen.last), ("series", chosen.series)):
         if wanted is not None:

@@ -10,7 +10,7 @@ from kanmodel.errors import refuse_unknown
 from kanmodel.forecaster import Forecaster
 from kanmodel.forecasts.backtest import Backtest
 from kanmodel.question import Question, SeriesNames
-from kanmodel.tables.table import Gaps, Places, Selection
+from kanmodel.tables.table import CellNames, Gaps, Selection
 from kanmodel.tables.windows import Windows, read_table
 
 
@@ -47,7 +47,7 @@ class BacktestQuestion(Question[Backtest]):
     last: int | str | None = None
     gaps: Gaps = "skip"
     series: SeriesNames = None
-    places: Places | None = None
+    places: CellNames | None = None
 
     def answer(self, model: Forecaster) -> Backtest:
         """The forecasts and their errors."""
@@ -55,7 +55,7 @@ class BacktestQuestion(Question[Backtest]):
         target = spec.targets[0] if self.target is None else self.target
         refuse_unknown("target", target, spec.targets)
         if not isinstance(read, Windows):
-            places = self.places or Places("frame", model.config.time.name if model.config.time else "time")
+            places = self.places or CellNames.of("frame", spec)
             read = read_table(spec, read, places, Selection(self.last, series=self.series), self.gaps, target)
             model.warn_of_new_series(read)
         return replace(Backtest.of(model, read, target, self.adapt), origin=model.origin)

@@ -17,14 +17,23 @@ import torch
 
 from kanmodel.errors import CheckpointError, ConfigError, checked
 from kanmodel.forecaster import Forecaster, Provenance, Reference
-from kanmodel.importers.assembly import assemble
-from kanmodel.importers.documents import TOLERANCE, TableReader, naming
-from kanmodel.importers.exported import Program, open_file
+from kanmodel.importers.files.documents import TOLERANCE, TableReader, naming
+from kanmodel.importers.files.exported import Program, open_file
+from kanmodel.importers.files.manifest import LIBRARIES, NONE, Manifest, ModelSpec
+from kanmodel.importers.files.source import Source
 from kanmodel.importers.from_torch import Asked, read_network, unchanged
-from kanmodel.importers.layers import find_parts
-from kanmodel.importers.manifest import LIBRARIES, NONE, Manifest, ModelSpec
-from kanmodel.importers.parts import AnySubmodule, Metadata
-from kanmodel.importers.samples import (
+from kanmodel.importers.layers.known import find_parts
+from kanmodel.importers.layers.submodules import AnySubmodule, Metadata
+from kanmodel.importers.search.assembly import assemble
+from kanmodel.importers.search.candidates import (
+    OPEN,
+    Progress,
+    Result,
+    describe_mismatch,
+    find_candidate,
+    refuse_ambiguous,
+)
+from kanmodel.importers.search.samples import (
     N_REFERENCE,
     Comparison,
     Samples,
@@ -35,9 +44,7 @@ from kanmodel.importers.samples import (
     refuse_weak,
     state_call,
 )
-from kanmodel.importers.search import OPEN, Progress, Result, describe_mismatch, find_candidate, refuse_ambiguous
-from kanmodel.importers.source import Source
-from kanmodel.importers.structure import INPUTS, OUTPUT, PREDICTIONS, READOUT, UNIT_WORDS, find_structure
+from kanmodel.importers.search.structure import INPUTS, OUTPUT, PREDICTIONS, READOUT, UNIT_WORDS, find_structure
 from kanmodel.network.chain import Network
 from kanmodel.network.config import Groups
 from kanmodel.tables.columns import Column

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from kanmodel.arrays import Array
 from kanmodel.errors import CheckpointError, ConfigError, UnreadableModelError, checked
 from kanmodel.forecaster import Forecaster, Provenance, Reference
-from kanmodel.importers import assembly, samples
-from kanmodel.importers.leaves import replace_calls
-from kanmodel.importers.pickles import GlobalName
-from kanmodel.importers.source import BOOKKEEPING, MAX_DEPTH, N_ENTERING, Module
-from kanmodel.importers.tracing import GraphTracer, pick_output
+from kanmodel.importers.files.pickles import GlobalName
+from kanmodel.importers.files.source import BOOKKEEPING, MAX_DEPTH, N_ENTERING, Module
+from kanmodel.importers.search import assembly, samples
+from kanmodel.importers.tracing.leaves import replace_calls
+from kanmodel.importers.tracing.tracer import GraphTracer, pick_output
 from kanmodel.network.chain import Network
 from kanmodel.network.config import Groups, ModelConfig
 from kanmodel.tables.columns import Scaling

@@ -35,7 +35,7 @@ from kanmodel.result import Pictured, Table
 from kanmodel.tables.statistics.differences import (
     Bootstraps,
     Change,
-    Part,
+    EffectPart,
     average,
     combine,
     known_or_none,
@@ -45,10 +45,10 @@ from kanmodel.tables.statistics.differences import (
 from kanmodel.tables.statistics.p_values import (
     MIN_SPANS,
     QUESTIONS,
-    Chance,
+    NullDistribution,
     Question,
-    find_chance,
     measure,
+    null_distributions,
     warn_of_rate,
 )
 from kanmodel.tables.statistics.tally import Bins, Tally, population_stability, wasserstein
@@ -120,8 +120,8 @@ class UseDrift(Moved):
     name: str
     share: Change
     contribution: Change
-    data: Part | None = None
-    model: Part | None = None
+    data: EffectPart | None = None
+    model: EffectPart | None = None
 
     @property
     def effect(self) -> float | None:
@@ -189,7 +189,7 @@ class ErrorDrift:
 
     @property
     def changes(self) -> dict[str, Change]:
-        """All of them by name, in the order of the statistics of `find_chance`."""
+        """All of them by name, in the order of the statistics of `null_distributions`."""
         levels = {f"coverage@{level:g}": change for level, change in self.coverage.items()}
         return {"mae": self.mae, "bias": self.bias, **levels}
 
@@ -286,7 +286,7 @@ class Drift(Pictured):
         totals = _Sides(current.total(), reference.total())
         (now, then), sides = (totals.current, totals.reference), _Sides(current, reference)
         length = length or max(1, len(current))
-        chance = find_chance(reference, min(len(reference), length))
+        chance = null_distributions(reference, min(len(reference), length))
         warn_of_rate(chance.values(), false_alarms)
         # PSI depends on the number of forecasts, so that of more than a span has is measured on as many.
         few = min(1.0, then.forecasts.sum() / len(reference) * length / max(now.forecasts.sum(), 1))
@@ -564,7 +564,7 @@ def rank_gain(reference: Array, current: Array) -> float | None:
 
 
 def _decide(
-    chance: Chance, p_values: Array, false_alarms: float | None, question: Question, totals: _Sides, length: int
+    null: NullDistribution, p_values: Array, false_alarms: float | None, question: Question, totals: _Sides, length: int
 ) -> Verdict:
     """The answer to a question, from its p-values; `totals` are the sums of both sides."""
     counted = {"inputs": "forecasts", "use": "explained", "errors": "known"}[question]
@@ -572,12 +572,12 @@ def _decide(
     for tally, side in ((totals.current, "current side"), (totals.reference, "reference")):
         if not getattr(tally, counted).any():
             return Verdict(question, None, None, None, 0, f"the {side} has no {words}")
-    n_spans = min(chance.n_spans, chance.n_blocks // length)
+    n_spans = min(null.n_spans, null.n_blocks // length)
     if n_spans < MIN_SPANS:
         spans = f"{n_spans} span{'s' * (n_spans != 1)} as long as the current side"
         missing = f"the reference has {spans}, and a verdict needs {MIN_SPANS}"
         return Verdict(question, None, None, None, n_spans, missing)
-    p_value, rate = float(np.nanmin(p_values)), chance.rate(false_alarms)
+    p_value, rate = float(np.nanmin(p_values)), null.rate(false_alarms)
     return Verdict(question, _is_moved(p_value, rate), p_value, rate, n_spans)
 
 
@@ -608,7 +608,7 @@ def _list_use(
 ) -> list[UseDrift]:
     shares = sides.compare(lambda side: (side.sizes, side.sizes.sum(axis=1)))
     means = sides.compare(lambda side: (side.contributions, side.explained))
-    parts: list[tuple[Part | None, Part | None]] = [(None, None)] * len(means)
+    parts: list[tuple[EffectPart | None, EffectPart | None]] = [(None, None)] * len(means)
     if crossed is not None:
         pairs = (sides.current, crossed[1]), (crossed[0], sides.reference)  # this model and the other, on either table
         data, model = (
@@ -641,7 +641,7 @@ def _find_errors(sides: _Sides, watched: Watched, p_values: Array, verdict: Verd
         return None
     mae, bias = sides.compare(lambda side: (np.column_stack([side.sizes_of_errors, side.errors]), side.known))
     coverage = {
-        level: sides.compare(lambda side, at=number: (side.covered[:, [at]], side.bounded[:, at]))[0]  # type: ignore[misc]
+        level: sides.compare(lambda side, at=number: (side.covered[:, [at]], side.intervals[:, at]))[0]  # type: ignore[misc]
         for number, level in enumerate(watched.levels)
     }
     found = ErrorDrift(known, then, mae, bias, coverage)

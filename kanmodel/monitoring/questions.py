@@ -13,7 +13,7 @@ from kanmodel.monitoring.trust import Trust
 from kanmodel.monitoring.watched import EXPLAINED
 from kanmodel.question import Question, SeriesNames, Windows
 from kanmodel.tables.table import Gaps
-from kanmodel.tables.windows import read_stretch
+from kanmodel.tables.windows import read_all_windows
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class DriftQuestion(Question[Drift]):
             served = other, match_outputs(holder, other, number)
             origin = origin if self.against is model else f"{origin}, against {self.against.origin}"
         before, now = (
-            read_stretch(model.config.table, given, path, self.gaps, self.series)
+            read_all_windows(model.config.table, given, path, self.gaps, self.series)
             for path, given in (("reference", self.reference), ("current", self.current))
         )
         model.warn_of_new_series(now)

@@ -86,23 +86,14 @@ class Feature(Column):
 
 @dataclass(frozen=True)
 class Scaling:
-    """The affine maps between model units and original units, float64.
+    """The affine maps between model units and original units, float64."""
 
-    Attributes:
-        feature_mean: (n_features,).
-        feature_scale: (n_features,), not 0.
-        output_mean: (n_outputs,).
-        output_scale: (n_outputs,), not 0.
-        dtype: type of values in model units.
-        feature_limit: magnitude up to which values are finite in model units, (n_features,).
-    """
-
-    feature_mean: Array
-    feature_scale: Array
-    output_mean: Array
-    output_scale: Array
-    dtype: torch.dtype
-    feature_limit: Array = field(init=False)
+    feature_mean: Array  # (n_features,)
+    feature_scale: Array  # (n_features,), not 0
+    output_mean: Array  # (n_outputs,)
+    output_scale: Array  # (n_outputs,), not 0
+    dtype: torch.dtype  # type of values in model units
+    feature_limit: Array = field(init=False)  # magnitude up to which values are finite in model units, (n_features,)
 
     def __post_init__(self) -> None:
         largest = torch.finfo(self.dtype).max / 2

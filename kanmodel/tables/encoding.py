@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
 from importlib import import_module
-from itertools import chain
 from math import cos, pi, sin
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -31,24 +30,21 @@ CALENDAR = (*CYCLES, "weekend")
 DAYS_OF = {"hour": 1, "weekday": 7, "weekend": 7, "day_of_year": 365}  # the length of each; longer steps lack it
 HOLIDAY = "holiday"
 Rows = NDArray[np.int64]
+BadCells = dict[int, tuple[str, str]]
+"""By row, the first column with a cell that cannot be used, and what is wrong with it."""
 
 
 @dataclass(frozen=True)
 class SourceColumn:
-    """One column of a table, which becomes one feature, or one for each of its levels.
+    """One column of a table, which becomes one feature, or one for each of its levels."""
 
-    Attributes:
-        name: the column's name.
-        levels: the texts that it may hold, each a feature that is 1 where it is the text and 0 elsewhere; empty for a
-            column of numbers.
-        later: steps after a window's step from which its value is taken; 0 unless its future is known at the forecast.
-        static: whether it has one value for each series.
-    """
-
-    name: str
+    name: str  # the column's name
+    # the texts that it may hold, each a feature that is 1 where it is the text and 0 elsewhere; empty for a column of
+    # numbers
     levels: tuple[str, ...] = ()
+    # steps after a window's step from which its value is taken; 0 unless its future is known at the forecast
     later: Index = 0
-    static: bool = field(default=False, kw_only=True)
+    static: bool = field(default=False, kw_only=True)  # whether it has one value for each series
 
     def __post_init__(self) -> None:
         check_config(self)
@@ -75,17 +71,13 @@ class AsOf(NamedTuple):
 
 @dataclass(frozen=True)
 class Fill:
-    """How missing values are filled: of levels always forward.
+    """How missing values are filled: of levels always forward."""
 
-    Attributes:
-        how: ``forward``, the last value; ``linear``, on a line to the next, which must be known at the window's end, or
-            else the last value; or ``value``.
-        value: the one of ``value``.
-        longest: rows without a value, one after another and up to the window's end, that are filled; more stay missing.
-    """
-
+    # ``forward``, the last value; ``linear``, on a line to the next, which must be known at the window's end, or else
+    # the last value; or ``value``
     how: Literal["forward", "linear", "value"]
-    value: float = 0.0
+    value: float = 0.0  # the one of ``value``
+    # rows without a value, one after another and up to the window's end, that are filled; more stay missing
     longest: int = MAX_FILL
 
     def __post_init__(self) -> None:
@@ -95,13 +87,11 @@ class Fill:
     def of(cls, fill: str | float | None, longest: int | None = None) -> Fill | None:
         """That of the arguments of `kanmodel.train`."""
         longest = MAX_FILL if longest is None else longest
-        if fill is None:
-            return None
-        if isinstance(fill, str):
-            if fill not in ("forward", "linear"):
-                raise ConfigError(f"fill must be forward, linear or a number, but is {quote(fill)}")
-            return cls(fill, longest=longest)  # type: ignore[arg-type]
-        return cls("value", float(fill), longest)
+        if fill is None or not isinstance(fill, str):
+            return None if fill is None else cls("value", float(fill), longest)
+        if fill not in ("forward", "linear"):
+            raise ConfigError(f"fill must be forward, linear or a number, but is {quote(fill)}")
+        return cls(fill, longest=longest)  # type: ignore[arg-type]
 
     def apply(self, values: Array, run: Rows, has_cell: NDArray[np.bool_], forward: bool = False) -> AsOf:
         """A column (n_rows,) with its missing values, NaN, filled within each `run` of rows without a gap in time.
@@ -132,24 +122,14 @@ class Fill:
         return AsOf(closed, seen, np.where(missing & fits, opened, np.nan), missing)
 
 
-def leave_missing(values: Array) -> AsOf:
-    """A column (n_rows,) of which nothing is filled."""
-    rows, missing = np.arange(len(values)), np.isnan(values)
-    return AsOf(values, rows, np.full(len(values), np.nan), missing)
-
-
 @dataclass(frozen=True)
 class Calendar:
-    """Features of times up to that of the last step that is forecast, which are known whatever happens.
+    """Features of times up to that of the last step that is forecast, which are known whatever happens."""
 
-    Attributes:
-        parts: ``hour``, ``weekday`` and ``day_of_year``, as a sine and a cosine each, and ``weekend``, 0 or 1.
-        later: steps after a window's step whose time it is, so that the window's last step has the last forecast's.
-        holidays: the country, such as ``DE`` or ``DE-BY``, whose public holidays are a feature, 0 or 1; or None.
-    """
-
+    # ``hour``, ``weekday`` and ``day_of_year``, as a sine and a cosine each, and ``weekend``, 0 or 1
     parts: tuple[Annotated[str, partial(check_choice, choices=CALENDAR)], ...]
-    later: Index
+    later: Index  # steps after a window's step whose time it is, so that the window's last step has the last forecast's
+    # the country, such as ``DE`` or ``DE-BY``, whose public holidays are a feature, 0 or 1; or None
     holidays: str | None = None
 
     def __post_init__(self) -> None:
@@ -174,30 +154,23 @@ class Calendar:
             elif part == "weekday":
                 phase = (day + 3) % 7 / 7
             else:
-                days = day.astype("datetime64[D]")
-                first = days.astype("datetime64[Y]")
-                length = (first + 1).astype("datetime64[D]") - first.astype("datetime64[D]")
-                phase = (days - first.astype("datetime64[D]")) / length
+                days, year = day.astype("datetime64[D]"), day.astype("datetime64[D]").astype("datetime64[Y]")
+                first, last = (each.astype("datetime64[D]") for each in (year, year + 1))
+                phase = (days - first) / (last - first)
             # Scalar functions, once for each phase: NumPy's may differ in a bit with the length of an array
             phases, inverse = np.unique(phase, return_inverse=True)
             columns += [np.array([f(2 * pi * each) for each in phases.tolist()])[inverse] for f in (sin, cos)]
         if self.holidays:
-            columns.append(_find_holidays(day, self.holidays))
+            of, (numbers, inverse) = public_holidays(self.holidays), np.unique(day, return_inverse=True)
+            dates = (date.fromordinal(719_163 + int(number)) for number in numbers.tolist())  # that of day 0
+            columns.append(np.array([float(each in of) for each in dates])[inverse])
         return np.stack(columns, axis=1)
-
-
-def _find_holidays(day: Array, country: str) -> Array:
-    """Whether each local day, numbered from 1970, is a public holiday of a country, (n_rows,)."""
-    of = public_holidays(country)
-    days, places = np.unique(day, return_inverse=True)
-    return np.array([float(date.fromordinal(719_163 + int(each)) in of) for each in days.tolist()])[places]
 
 
 def public_holidays(country: str) -> Any:
     """The calendar of a country, ``DE``, or of a part of it, ``DE-BY``; it holds dates.
 
-    Raises:
-        ConfigError: the package `holidays` is missing, or knows no such country.
+    Raises ConfigError if the package `holidays` is missing, or knows no such country.
     """
     try:
         package = import_module("holidays")
@@ -212,17 +185,11 @@ def public_holidays(country: str) -> Any:
 
 @dataclass(frozen=True)
 class Encoding:
-    """The columns of a table, and how they become a forecaster's features, in this order, the calendar last.
+    """The columns of a table, and how they become a forecaster's features, in this order, the calendar last."""
 
-    Attributes:
-        columns: those of the table that are read.
-        calendar: features of the time; None without.
-        fill: how missing values are filled; None if they are not.
-    """
-
-    columns: tuple[SourceColumn, ...]
-    calendar: Calendar | None = None
-    fill: Fill | None = None
+    columns: tuple[SourceColumn, ...]  # those of the table that are read
+    calendar: Calendar | None = None  # features of the time; None without
+    fill: Fill | None = None  # how missing values are filled; None if they are not
 
     def __post_init__(self) -> None:
         check_config(self)
@@ -241,14 +208,19 @@ class Encoding:
     @property
     def sources(self) -> dict[str, tuple[str, ...]]:
         """The features of each column, and of each part of the calendar."""
-        sources = {column.name: column.features for column in self.columns}
-        return sources | (self.calendar.groups if self.calendar else {})
+        return {column.name: column.features for column in self.columns} | self._of_calendar
+
+    @property
+    def feature_numbers(self) -> dict[str, range]:
+        """Their numbers, likewise."""
+        sizes, n = {name: len(features) for name, features in self.sources.items()}, 0
+        return {name: range(n, n := n + size) for name, size in sizes.items()}
 
     @property
     def features(self) -> tuple[str, ...]:
         """Names of the features."""
-        parts = self.calendar.groups.values() if self.calendar else ()
-        return tuple(chain(*(column.features for column in self.columns), *parts))
+        columns = (column.features for column in self.columns)
+        return tuple(name for features in (*columns, *self._of_calendar.values()) for name in features)
 
     @property
     def groups(self) -> dict[str, tuple[str, ...]]:
@@ -258,16 +230,18 @@ class Encoding:
     @property
     def fixed(self) -> tuple[str, ...]:
         """The features that a counterfactual leaves unchanged: the calendar, levels, and what a series always has."""
-        of_columns = chain(*(column.features for column in self.columns if column.levels or column.static))
-        return (*of_columns, *chain(*(self.calendar.groups.values() if self.calendar else ())))
+        columns = (column.features for column in self.columns if column.levels or column.static)
+        return tuple(name for features in (*columns, *self._of_calendar.values()) for name in features)
+
+    @property
+    def _of_calendar(self) -> dict[str, tuple[str, ...]]:
+        return self.calendar.groups if self.calendar else {}
 
     @property
     def steps_later(self) -> tuple[int, ...]:
         """Of each feature, the steps after a window's step at which its value is taken."""
-        of_columns = chain(*((column.later,) * len(column.features) for column in self.columns))
-        of_calendar = (
-            [self.calendar.later for part in self.calendar.groups.values() for _ in part] if self.calendar else []
-        )
+        of_columns = [column.later for column in self.columns for _ in column.features]
+        of_calendar = [self.calendar.later] * (len(self.features) - len(of_columns)) if self.calendar else []
         return (*of_columns, *of_calendar)
 
     @property
@@ -282,62 +256,52 @@ class Encoding:
 
     def describe(self) -> dict[str, Any]:
         """What is read, for people: the columns with their levels, the calendar and the filling."""
-        fill = self.fill and (f"{self.fill.value:g}" if self.fill.how == "value" else self.fill.how)
+        fill = self.fill
         return {
             "columns": [
                 {"name": one.name, "levels": list(one.levels), "later": one.later, "features": list(one.features)}
                 for one in self.columns
             ],
-            "calendar": [*self.calendar.groups] if self.calendar else [],
+            "calendar": [*self._of_calendar],
             "holidays": self.calendar.holidays if self.calendar else None,
-            "fill": fill,
-            "max_fill": self.fill.longest if self.fill else None,
+            "fill": fill and (f"{fill.value:g}" if fill.how == "value" else fill.how),
+            "max_fill": fill.longest if fill else None,
         }
 
-    def read(self, cells: Mapping[str, Cells], new: NDArray[np.bool_]) -> tuple[Array, dict[int, tuple[str, str]]]:
-        """The cells of a table's rows as numbers, and which are bad.
+    def read(self, cells: Mapping[str, Cells], new: NDArray[np.bool_]) -> tuple[Array, BadCells]:
+        """The cells of columns by name, (n_rows,) each, as numbers (n_rows, n_columns), and those that are bad.
 
-        Args:
-            cells: the columns by name, (n_rows,) each, numbers or any objects.
-            new: whether a row is of a series that training did not have, (n_rows,): it may have levels of its own in
-                columns that are static, and has none of the known ones then.
-
-        Returns:
-            (n_rows, n_columns): the value, or the number of the level, -1 for that of a new series; NaN where there is
-            none, inf of a bad cell. By row, the first column with a bad cell and what is wrong with it.
+        A number is the value, or that of the level; NaN where there is none, inf of a bad cell. Rows of a `new` series,
+        (n_rows,), which training did not have, may have other levels in columns that are static, of number -1.
         """
-        numbers, bad = np.empty((len(new), len(self.columns))), dict[int, tuple[str, str]]()
+        numbers, bad = np.empty((len(new), len(self.columns))), BadCells()
         for place, column in enumerate(self.columns):
             found = cells[column.name]
             values = read_levels(found, column.levels) if column.levels else read_numbers(found)
             if column.static and column.levels:
                 values = np.where(np.isinf(values) & new, -1.0, values)
             numbers[:, place] = values
-            for row in np.flatnonzero(np.isinf(values)).tolist():
-                bad.setdefault(row, (column.name, describe_bad(found[[row]].tolist()[0], column.levels)))
-        return numbers, dict(sorted(bad.items()))
+            note_bad(bad, column.name, found, values, column.levels)
+        return numbers, bad
 
     def fill_column(self, place: int, values: Array, run: Rows, has_cell: NDArray[np.bool_]) -> AsOf:
         """A column by its place, (n_rows,) numbers as of `read`, taken later already, with missing values filled."""
         column = self.columns[place]
-        if column.static:
-            fill: Fill | None = Fill("forward", longest=len(values) or 1)
-        else:
-            fill = self.fill
+        fill = Fill("forward", longest=len(values) or 1) if column.static else self.fill
         if fill is None or np.isfinite(values).all():
-            return leave_missing(np.where(np.isinf(values), np.nan, values))
+            values = np.where(np.isinf(values), np.nan, values)
+            return AsOf(values, np.arange(len(values)), np.full(len(values), np.nan), np.isnan(values))
         return fill.apply(values, run, has_cell, bool(column.levels) or column.static)
 
     def expand(self, columns: Array, calendar: Array | None) -> Array:
         """The features, (n_rows, n_features), of filled columns (n_rows, n_columns) and those of the calendar."""
-        parts = list[Array]()
+        found = list[Array]()
         for column, values in zip(self.columns, columns.T, strict=True):
+            values = values[:, None]
             if column.levels:
-                is_level = (values[:, None] == np.arange(len(column.levels))).astype(np.float64)
-                parts.append(np.where(np.isnan(values)[:, None], np.nan, is_level))
-            else:
-                parts.append(values[:, None])
-        return np.concatenate([*parts, *([] if calendar is None else [calendar])], axis=1)
+                values = np.where(np.isnan(values), np.nan, values == np.arange(len(column.levels)))
+            found.append(values)
+        return np.concatenate([*found, *([] if calendar is None else [calendar])], axis=1)
 
     def describe_missing(self, column: SourceColumn, has_row: bool) -> str:
         """Why a column has no value in a row of a window, or in the row later of which it is taken, if there is one."""
@@ -346,10 +310,14 @@ class Encoding:
         place = f"is empty {column.later} rows later" if column.later else "is empty"
         if self.fill is None:
             return f"{place}, and the model was trained without fill"
-        return (
-            f"{place} and cannot be filled: there are more than {self.fill.longest} rows without a value (max_fill), "
-            "or none before that has one"
-        )
+        longest = f"there are more than {self.fill.longest} rows without a value (max_fill)"
+        return f"{place} and cannot be filled: {longest}, or none before that has one"
+
+
+def note_bad(bad: BadCells, name: str, cells: Cells, values: Array, levels: Sequence[str] = ()) -> None:
+    """Adds the cells of a column, of numbers or of levels, whose values are infinite."""
+    for row in np.flatnonzero(np.isinf(values)).tolist():
+        bad.setdefault(row, (name, describe_bad(cells[[row]].tolist()[0], levels)))
 
 
 def plain_encoding(names: Sequence[str]) -> Encoding:

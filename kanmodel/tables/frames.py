@@ -19,6 +19,7 @@ from kanmodel.errors import DataError, quote
 Cells = np.ndarray[Any, Any]
 """A column: numbers, dates (datetime64), or objects: numbers, texts, `Category`, dates with a zone, and None."""
 MISSING = ("", "na", "n/a", "#n/a", "nan", "<na>", "nat", "none", "null")  # for a missing number, case-insensitive
+NO_VALUE = "no value"
 
 
 class Category(str):
@@ -27,10 +28,8 @@ class Category(str):
 
 def is_frame(windows: Any) -> bool:
     """Whether windows are given as a data frame, and not as an array or a mapping."""
-    known = (
-        type(windows) if hasattr(type(windows), "columns") else windows
-    )  # a lazy frame of polars warns if it is asked
-    return hasattr(known, "columns") and not isinstance(windows, Mapping)
+    is_lazy = hasattr(type(windows), "columns")  # of polars, which warns if it is asked itself
+    return (is_lazy or hasattr(windows, "columns")) and not isinstance(windows, Mapping)
 
 
 def names_of(frame: Any) -> list[str]:
@@ -41,33 +40,29 @@ def names_of(frame: Any) -> list[str]:
 
 
 def read_columns(frame: Any, wanted: Container[str] | None = None) -> dict[str, Cells]:
-    """The columns of a data frame, or of a mapping of name to column, by name, one-dimensional and of equal length.
-
-    Only those that are wanted, if some are named.
+    """The columns of a data frame, or of a mapping of name to column, by name; of some names, only those.
 
     A frame is of any library that narwhals knows (pandas, polars, pyarrow, …), collected if it is lazy, or anything
-    with ``.columns`` whose columns have ``.to_numpy()``.
-
-    Raises:
-        DataError: it is neither, a name is repeated, or columns differ in length.
+    with ``.columns`` whose columns have ``.to_numpy()``. Raises DataError if it is neither, a name is repeated, or
+    columns differ in length.
     """
     if not isinstance(frame, Mapping):
         with suppress(nw.exceptions.DuplicateError):  # of which the names are found below
             known = nw.from_native(frame, pass_through=True)
             frame = known.collect() if isinstance(known, nw.LazyFrame) else known
         if not hasattr(frame, "columns"):
-            raise DataError(
-                f"the table must be a data frame or a mapping of name to array, but is a {type(frame).__name__}"
-            )
-    names = list(frame) if isinstance(frame, Mapping) else list(frame.columns)
-    for name, count in Counter(names).items():
-        if count > 1 and (wanted is None or name in wanted):
-            raise DataError.at(str(name), f"is the name of {count} columns")
+            kind = type(frame).__name__
+            raise DataError(f"the table must be a data frame or a mapping of name to array, but is a {kind}")
+    names = list(frame if isinstance(frame, Mapping) else frame.columns)
     names = [name for name in names if wanted is None or name in wanted]
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise DataError.at(str(name), f"is the name of {count} columns")
     data = {name: as_cells(frame[name]) for name in names}
     for name, cells in data.items():
-        if cells.ndim != 1 or cells.shape != data[names[0]].shape:
-            expected = data[names[0]].shape if data[names[0]].ndim == 1 else "(n,)"
+        first = data[names[0]]
+        if cells.ndim != 1 or cells.shape != first.shape:
+            expected = first.shape if first.ndim == 1 else "(n,)"
             raise DataError(f"column {name} must have the shape {expected}, but has {cells.shape}")
     return data
 
@@ -81,8 +76,7 @@ def as_cells(values: Any) -> Cells:
     if dtype.is_numeric() or dtype == nw.Boolean:
         return (column.cast(nw.Float64) if column.null_count() or dtype.is_decimal() else column).to_numpy()
     if isinstance(dtype, nw.Categorical | nw.Enum):
-        cells = [None if is_blank(cell) else Category(level_of(cell)) for cell in column.to_list()]
-        return _objects(cells)
+        return _objects([None if is_blank(cell) else Category(level_of(cell)) for cell in column.to_list()])
     if isinstance(dtype, nw.Date) or (isinstance(dtype, nw.Datetime) and dtype.time_zone is None):
         dates = column.to_numpy()
         return dates if dates.dtype.kind == "M" else _as_array(dates)
@@ -102,25 +96,21 @@ def _as_array(values: Any) -> Cells:
         array = np.asarray(values)
     except ValueError:  # lists of different lengths
         return _objects(list(values))
-    if array.dtype.kind in "US" and array.ndim != 1:
-        return array.astype(object)
     if array.dtype.kind in "US":  # numbers among the texts of a list stay numbers
+        if array.ndim != 1:
+            return array.astype(object)
         return _objects(list(values) if isinstance(values, list | tuple) else [str(cell) for cell in array])
-    if array.dtype.kind == "O" and array.ndim == 1 and (cells := array.tolist()):
-        is_plain = all(cell is None or type(cell) in (int, float, bool) for cell in cells)
-        if is_plain and any(cell is not None for cell in cells):
+    if array.dtype.kind == "O" and array.ndim == 1:
+        kinds = {*map(type, cells := array.tolist())} - {type(None)}
+        if kinds and kinds <= {int, float, bool}:
             return np.array([np.nan if cell is None else cell for cell in cells], dtype=np.float64)
     return array
 
 
 def melt(data: Mapping[str, Cells], columns: Sequence[str], series: str, target: str) -> dict[str, Cells]:
-    """A long table from a wide one: the rows of each of some columns, one after another, as `target`.
-
-    The other columns are repeated, and `series` has the names of the columns.
-    """
-    n_rows, n = len(data[columns[0]]), len(columns)
-    long = {name: np.tile(cells, n) for name, cells in data.items() if name not in columns}
-    long[series] = np.repeat(_objects(list(columns)), n_rows)
+    """A long table from a wide one: some columns one after another as `target`, their names as `series`."""
+    long = {name: np.tile(cells, len(columns)) for name, cells in data.items() if name not in columns}
+    long[series] = np.repeat(_objects(list(columns)), len(data[columns[0]]))
     long[target] = np.concatenate([data[name] for name in columns])
     return long
 
@@ -142,10 +132,7 @@ def read_numbers(cells: Cells) -> Array:
 
 
 def read_levels(cells: Cells, levels: Sequence[str]) -> Array:
-    """The number of each cell's level: NaN where it is missing, inf where it is unknown.
-
-    A word for a missing value, such as ``none``, is a level if it is one of them.
-    """
+    """The number of each cell's level: NaN where it is missing, or a word for that and no level; inf if unknown."""
     numbers = {level: float(number) for number, level in enumerate(levels)}
 
     def read(cell: Any) -> float:
@@ -175,20 +162,18 @@ def plan_levels(cells: Cells, most: int) -> tuple[tuple[str, ...], str | None]:
     known = [cell for cell in cells.tolist() if not is_blank(cell)]
     if not known:
         return (), NO_VALUE
-    if not all(isinstance(cell, str) or is_number(cell) for cell in known):
-        return (), type(next(cell for cell in known if not (isinstance(cell, str) or is_number(cell)))).__name__
+    for cell in known:
+        if not (isinstance(cell, str) or is_number(cell)):
+            return (), type(cell).__name__
     if any(map(is_number, known)):
         return (), None
     numbers = read_numbers(_objects(known))
     if not np.isinf(numbers).any() and not any(isinstance(cell, Category) for cell in known):
-        return ((), None) if not np.isnan(numbers).all() else ((), NO_VALUE)
+        return (), NO_VALUE if np.isnan(numbers).all() else None
     levels = tuple(sorted({level_of(cell) for cell in known}))
     if len(levels) == 1:
         return (), "the same text in every row"
     return (levels, None) if len(levels) <= most else ((), f"{len(levels)} different texts, more than {most}")
-
-
-NO_VALUE = "no value"
 
 
 def describe_bad(cell: Any, levels: Sequence[str] = ()) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cache, lru_cache
 from numbers import Real
@@ -29,52 +30,71 @@ N_QUARTERS = 1 << 16  # of an hour whose offsets are held, so that a long table 
 _COMPACT = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(min|h|d|w)", re.IGNORECASE)
 _SECONDS = {"min": 60, "h": 3600, "d": 86400, "w": 604800}
+_READERS: tuple[Callable[[str], Any], ...] = (
+    float,
+    datetime.fromisoformat,
+    *(lambda text, form=form: datetime.strptime(text, form) for form in DOTTED),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Times:
+    """A column of times as it is written."""
+
+    seconds: Array  # since 1970, of local times as if they were UTC, (n_rows,); or numbers in a unit of their own
+    is_local: NDArray[np.bool_]  # which have no offset, (n_rows,)
+    dated: bool  # whether they are dates
+
+    @classmethod
+    def parse(cls, values: Any, place: Callable[[int], str]) -> Times:
+        """Of cells that are numbers, dates, or strings of either: ISO 8601, 31.12.2023 23:00, or 20231231.
+
+        Raises DataError for one that is not a time; `place` names its row.
+        """
+        array = np.asarray(values)
+        if array.dtype.kind in "iuO" and (compact := _read_compact(array)) is not None:
+            array = compact
+        if array.dtype.kind == "M":
+            seconds, dated = array.astype("datetime64[us]").astype(np.int64) / 1e6, True
+            seconds[np.isnat(array)] = np.nan
+            is_local = np.ones(len(array), dtype=bool)
+        elif array.dtype.kind in "biuf":
+            seconds, dated, is_local = array.astype(np.float64), False, np.zeros(len(array), dtype=bool)
+        else:
+            cells = _read_cells(array.tolist(), place)
+            dated = bool(cells) and cells[0].is_date
+            for row, cell in enumerate(cells):
+                if cell.is_date != dated:
+                    message = f"must be {'a date' if dated else 'a number'} as above, but is {array[row]}"
+                    raise DataError.at(place(row), message)
+            seconds = np.array([cell.seconds for cell in cells], dtype=np.float64)
+            is_local = np.array([cell.is_local for cell in cells], dtype=bool)
+        for row in np.flatnonzero(~np.isfinite(seconds)).tolist():
+            raise DataError.at(place(row), f"{NO_TIME} {array[row]}")
+        return cls(seconds, is_local, dated)
+
+    def instants(
+        self, place: Callable[[int], str], zone: str | None, series: Any = None, step: float | None = None
+    ) -> Array:
+        """Seconds since 1970, (n_rows,); local times are those of `zone`, by default UTC.
+
+        A day without a time is its first instant, also where there is no midnight. A time that is there twice, as the
+        clocks are put back, is the first that is later than the row before it of its series, by the label in `series`,
+        or, if the usual `step` in seconds is known, the one that is nearer to it.
+
+        Raises DataError for a local time that does not exist; `place` names its row.
+        """
+        if zone is None or not self.is_local.any():
+            return self.seconds
+        return self.seconds - _local_offsets(self.seconds, np.flatnonzero(self.is_local), zone, place, series, step)
 
 
 def read_instants(
-    values: Any, place: Callable[[int], str], zone: str | None = None, series: Any = None, step: float | None = None
+    values: Any, place: Callable[[int], str], zone: str | None = None, series: Any = None
 ) -> tuple[Array, bool]:
-    """The instants of a time column in seconds since 1970, (n_rows,), and whether its values are dates.
-
-    A cell is a number, a date, or a string of either: ISO 8601, a day with dots, as 31.12.2023 23:00, or as 20231231.
-    Dates without an offset are local times of `zone`, by default UTC. A day without a time is its first instant, also
-    where there is no midnight, as the clocks are put forward. A time that is there twice, as they are put back, is the
-    first of them that is later than the row before it of the same of the `series`, or, if the usual `step` in seconds
-    is known, the one that is nearer to it.
-
-    Raises:
-        DataError: a cell is not a time, or a local time that does not exist; `place` names its row.
-    """
-    array = np.asarray(values)
-    if array.dtype.kind in "iuO" and (compact := _read_compact(array)) is not None:
-        array = compact
-    if array.dtype.kind == "M":
-        instants, dated = array.astype("datetime64[us]").astype(np.int64) / 1e6, True
-        instants[np.isnat(array)] = np.nan
-        is_local = np.ones(len(array), dtype=bool)
-    elif array.dtype.kind in "biuf":
-        instants, dated, is_local = array.astype(np.float64), False, np.zeros(len(array), dtype=bool)
-    else:
-        known, cells = dict[str, _Instant](), list[_Instant]()  # a long table has each text many times
-        for row, cell in enumerate(array.tolist()):
-            if not isinstance(cell, str):  # dates of an hour that is there twice are equal
-                cells.append(_read_cell(cell, place, row))
-                continue
-            if cell not in known:
-                known[cell] = _read_cell(cell, place, row)
-            cells.append(known[cell])
-        dated = bool(cells) and cells[0].is_date
-        for row, cell in enumerate(cells):
-            if cell.is_date != dated:
-                message = f"must be {'a date' if dated else 'a number'} as above, but is {array[row]}"
-                raise DataError.at(place(row), message)
-        instants = np.array([cell.seconds for cell in cells], dtype=np.float64)
-        is_local = np.array([cell.is_local for cell in cells], dtype=bool)
-    for row in np.flatnonzero(~np.isfinite(instants)).tolist():
-        raise DataError.at(place(row), f"{NO_TIME} {array[row]}")
-    if zone is not None and is_local.any():
-        instants -= _local_offsets(instants, np.flatnonzero(is_local), zone, place, series, step)
-    return instants, dated
+    """The instants of a time column, see `Times`, and whether its values are dates."""
+    times = Times.parse(values, place)
+    return times.instants(place, zone, series), times.dated
 
 
 def holds_times(cells: Cells) -> bool:
@@ -102,10 +122,19 @@ class _Instant(NamedTuple):
     is_local: bool  # whether it has no offset
 
 
+def _read_cells(cells: Sequence[Any], place: Callable[[int], str]) -> list[_Instant]:
+    known, found = dict[str, _Instant](), list[_Instant]()  # a long table has each text many times
+    for row, cell in enumerate(cells):
+        is_text = isinstance(cell, str)  # dates of an hour that is there twice are equal
+        found.append(known[cell] if is_text and cell in known else _read_cell(cell, place, row))
+        if is_text:
+            known[cell] = found[-1]
+    return found
+
+
 def _read_cell(cell: Any, place: Callable[[int], str], row: int) -> _Instant:
     instant = cell
-    reads: tuple[Callable[[str], Any], ...] = (float, datetime.fromisoformat, *map(_dotted, DOTTED))
-    for read in reads if isinstance(cell, str) else ():
+    for read in _READERS if isinstance(cell, str) else ():
         with suppress(ValueError):
             instant = read(cell.strip())
             break
@@ -117,11 +146,6 @@ def _read_cell(cell: Any, place: Callable[[int], str], row: int) -> _Instant:
     if isinstance(instant, Real):
         return _Instant(float(instant), False, False)
     raise DataError.at(place(row), f"{NO_TIME} {quote(cell)}")
-
-
-@cache
-def _dotted(form: str) -> Callable[[str], datetime]:
-    return lambda text: datetime.strptime(text, form)
 
 
 @cache
@@ -142,10 +166,9 @@ def find_zone_of(frame: Any, time: str) -> str | None:
         column = frame[time] if time in list(getattr(frame, "columns", frame)) else getattr(frame, "index", None)
         dtype = getattr(column, "dtype", None)
     zone = getattr(dtype, "tz", None) or getattr(dtype, "time_zone", None)
-    try:
+    with suppress(ConfigError):  # of an offset
         return None if zone is None else find_zone(str(zone)).key
-    except ConfigError:  # of an offset
-        return None
+    return None
 
 
 def _local_offsets(
@@ -158,13 +181,13 @@ def _local_offsets(
     ranks = np.where((first > last)[codes[rows]], -rows, rows)
     rows = rows[np.lexsort((ranks, codes[rows]))]  # by series, oldest first, as far as one can say
     offsets, local = np.zeros(len(seconds)), seconds[rows]
-    quarters, places = np.unique(np.floor(local / 900), return_inverse=True)  # no zone changes within one
-    known = np.array([_folds(quarter, zone) for quarter in quarters.tolist()])[places]
+    known = _by_quarter(_folds, local, zone)
     offsets[rows] = known[:, 0]
     if not (local % DAY).any():  # of days the first instant
         return offsets
     for number in np.flatnonzero(known[:, 0] < known[:, 1]).tolist():
-        message = f"is {_as_text(local[number])}, which does not exist in {zone}, where the clocks are put forward"
+        written = f"{EPOCH + timedelta(seconds=local[number]):%Y-%m-%d %H:%M}"
+        message = f"is {written}, which does not exist in {zone}, where the clocks are put forward"
         raise DataError.at(place(int(rows[number])), message)
     for number in np.flatnonzero(known[:, 0] > known[:, 1]).tolist():
         row, before = rows[number], rows[number - 1]
@@ -175,9 +198,15 @@ def _local_offsets(
     return offsets
 
 
+def _by_quarter(find: Callable[[float, str], Any], seconds: Array, zone: str) -> Array:
+    """What is found for the quarter of an hour of each time, in which no zone changes, (seconds.size, ...)."""
+    quarters, places = np.unique(np.floor(seconds / 900), return_inverse=True)
+    return np.array([find(quarter, zone) for quarter in quarters.tolist()])[places.ravel()]
+
+
 @lru_cache(N_QUARTERS)
 def _folds(quarter: float, zone: str) -> tuple[float, float]:
-    """Seconds that a local time is ahead of UTC, before and after the clocks change, in quarters of an hour."""
+    """Seconds that a local time is ahead of UTC, before and after the clocks change."""
     at = (EPOCH + timedelta(seconds=900 * quarter)).replace(tzinfo=find_zone(zone))
     first, second = ((at.replace(fold=fold).utcoffset() or timedelta()).total_seconds() for fold in (0, 1))
     return first, second
@@ -193,9 +222,7 @@ def to_local(instants: Array, zone: str | None) -> Array:
     """Instants in seconds of the local clock of a zone, as if that were UTC; any shape."""
     if zone is None:
         return instants
-    quarters, places = np.unique(np.floor(instants / 900), return_inverse=True)
-    offsets = np.array([_offset(quarter, zone) for quarter in quarters.tolist()])
-    local: Array = instants + offsets[places].reshape(instants.shape)
+    local: Array = instants + _by_quarter(_offset, instants, zone).reshape(instants.shape)
     return local
 
 
@@ -203,9 +230,7 @@ def from_local(local: Array, zone: str | None) -> Array:
     """The inverse of `to_local`: of a time that is there twice the first; of one that is not, as much later."""
     if zone is None:
         return local
-    quarters, places = np.unique(np.floor(local / 900), return_inverse=True)
-    offsets = np.array([_folds(quarter, zone)[0] for quarter in quarters.tolist()])
-    instants: Array = local - offsets[places].reshape(local.shape)
+    instants: Array = local - _by_quarter(lambda *of: _folds(*of)[0], local, zone).reshape(local.shape)
     return instants
 
 
@@ -215,17 +240,13 @@ def read_duration(text: str) -> float | None:
     return float(found[1]) * _SECONDS[found[2].lower()] or None if found else None
 
 
-def _as_text(seconds: float) -> str:
-    return f"{EPOCH + timedelta(seconds=seconds):%Y-%m-%d %H:%M}"
-
-
-def describe_repeated_hour(seconds: Array, row: int) -> str | None:
-    """The hint for a row that repeats an earlier time in a Sunday night, as daylight saving ends; None for others."""
-    earlier, at = np.flatnonzero(seconds[:row] == seconds[row]), EPOCH + timedelta(seconds=float(seconds[row]))
-    if not len(earlier) or seconds[row - 1] - seconds[row] > 3600 or at.weekday() != 6 or at.hour > 3:
-        return None
+def describe_repeated_hour(seconds: Array, row: int) -> str:
+    """The hint for a row that repeats an earlier time in a Sunday night, as daylight saving ends; empty for others."""
+    at = EPOCH + timedelta(seconds=float(seconds[row]))
+    if seconds[row] not in seconds[:row] or seconds[row - 1] - seconds[row] > 3600 or at.weekday() != 6 or at.hour > 3:
+        return ""
     return (
-        "if these are local times, it is the hour that is there twice as daylight saving ends: name their time zone "
+        "; if these are local times, it is the hour that is there twice as daylight saving ends: name their time zone "
         "(zone, such as Europe/Berlin), or give times with their offset"
     )
 

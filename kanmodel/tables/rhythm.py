@@ -1,14 +1,12 @@
 """`TimeColumn`: the rhythm of a table's rows, in which `ahead` is counted: a fixed time, days, open days, or months.
 
-Steps of days and months are those of the local calendar: a day lasts 23 or 25 hours where the clocks change, a month
-28 to 31 days. Where some weekdays never have rows, as of exchanges, the next row of the table is one step. Of many
-series of days, up to three days without a row are days on which a shop was closed, and no gap; `ahead` counts all days.
+Days and months are those of the local calendar. Where some weekdays never have rows, as of exchanges, the next row is
+one step. Of many series of days, up to three days without a row are no gap, since a shop may be closed.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -36,26 +34,18 @@ def _check_weekdays(value: object, place: str) -> None:
 
 @dataclass(frozen=True)
 class TimeColumn:
-    """The time stamps of the rows that a forecaster was trained on, and their rhythm.
+    """The time stamps of the rows that a forecaster was trained on, and their rhythm."""
 
-    Attributes:
-        name: the column's name.
-        step: usual time from row to row, in `unit`, or in that of a column of numbers.
-        max_step: longest step that is not a gap, in usual steps; of open days in weeks.
-        dated: whether the column has dates.
-        unit: of `step`: ``second``, or ``day``, ``month`` or ``month end`` of the local calendar.
-        weekdays: of days, which have rows, from Monday: ``1111100`` for business days.
-        at: of days and months, the time of day, seconds after midnight of the local clock.
-        zone: name of the time zone of local times and of the calendar; None for UTC, or times as they stand.
-    """
-
-    name: str
-    step: Positive
-    max_step: Positive
-    dated: bool
-    unit: Unit = "second"
+    name: str  # the column's name
+    step: Positive  # usual time from row to row, in `unit`, or in that of a column of numbers
+    max_step: Positive  # longest step that is not a gap, in usual steps; of open days in weeks
+    dated: bool  # whether the column has dates
+    unit: Unit = "second"  # of `step`: ``second``, or ``day``, ``month`` or ``month end`` of the local calendar
+    # of days, which have rows, from Monday: ``1111100`` for business days
     weekdays: Annotated[str, _check_weekdays] = EVERY_DAY
+    # of days and months, the time of day, seconds after midnight of the local clock
     at: Annotated[float, check_number] = 0.0
+    # name of the time zone of local times and of the calendar; None for UTC, or times as they stand
     zone: str | None = None
 
     def __post_init__(self) -> None:
@@ -67,25 +57,15 @@ class TimeColumn:
 
     @classmethod
     def of(
-        cls,
-        name: str,
-        instants: Array,
-        is_first: NDArray[np.bool_],
-        dated: bool,
-        max_step: float = MAX_STEP,
-        zone: str | None = None,
+        cls, name: str, instants: Array, series: Any, dated: bool, max_step: float = MAX_STEP, zone: str | None = None
     ) -> TimeColumn | None:
-        """The rhythm of rows in order; None if no row follows another.
+        """The rhythm of rows at instants in seconds, (n_rows,), by the label of each row's series, or of one for None.
 
-        Args:
-            name: the column's name.
-            instants: seconds, (n_rows,), ascending within each series.
-            is_first: whether a row is the first of its series, (n_rows,).
-            dated: whether they are dates.
-            max_step: see above.
-            zone: see above.
+        `dated` says whether they are dates. None if no row follows another.
         """
-        follows = ~is_first[1:]
+        codes = np.zeros(len(instants)) if series is None else np.unique(series, return_inverse=True)[1]
+        order = np.lexsort((instants, codes))  # rows that are not in order of time are refused elsewhere
+        instants, follows = instants[order], np.diff(codes[order]) == 0
         steps = np.diff(instants)[follows]
         if not len(steps):
             return None
@@ -108,7 +88,7 @@ class TimeColumn:
         is_open = counts > RARE * np.median(counts[counts > 0])
         if np.median(between) == 1 and len(days) >= MIN_ROWS and 2 <= is_open.sum() < 7 and between.max() > 1:
             weekdays = "".join(np.where(is_open, "1", "0"))
-        if is_first.sum() > 1 and np.median(between) == 1 and weekdays == EVERY_DAY:
+        if not follows.all() and np.median(between) == 1 and weekdays == EVERY_DAY:
             max_step = max(max_step, CLOSED)
         return cls(name, float(np.median(between)), max_step, True, "day", weekdays, at, zone)
 
@@ -136,23 +116,25 @@ class TimeColumn:
         return steps < (0 if self.is_open_days else 1 / self.max_step)
 
     def number(self, instants: Array, is_first: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The place of each row in the rhythm, and its run, two numbers that never fall from row to row.
+        """The position of each row in the rhythm, and its run, two numbers that never fall from row to row.
 
-        Places of rows of one series differ by the steps between them, those of two series by more than any window. A
-        run ends where a gap begins, or a series.
+        Positions of rows of one series differ by the steps between them, those of two series by more than any window.
+        A run ends where a gap begins, or a series.
         """
-        places, run = np.zeros(len(instants), dtype=np.int64), np.zeros(len(instants), dtype=np.int64)
+        position, run = np.zeros((2, len(instants)), dtype=np.int64)
         if len(instants) < 2:
-            return places, run
+            return position, run
         steps = self.count_steps(instants)
         is_gap = self.is_gap(steps) | is_first[1:]
         whole = np.maximum(np.ceil(steps - 0.5), 1.0)
         if self.is_open_days:
-            whole = np.where(is_gap, self._count_open(instants), 1.0)
+            days = self._days(instants).astype("datetime64[D]")
+            n_open = np.maximum(np.busday_count(days[:-1], days[1:], weekmask=self.weekdays), 1)
+            whole = np.where(is_gap, n_open.astype(np.float64), 1.0)
         away = is_first[1:] | (is_gap & (np.abs(steps - np.rint(steps)) > ALIGNED) & (self.unit == "second"))
-        np.cumsum(np.where(away, FAR, np.minimum(whole, FAR)), out=places[1:])
+        np.cumsum(np.where(away, FAR, np.minimum(whole, FAR)), out=position[1:])
         np.cumsum(is_gap, out=run[1:])
-        return places, run
+        return position, run
 
     def later(self, instants: Array, steps: Any) -> Array:
         """The instants so many steps later, (n,); `steps` is a number, or one of each."""
@@ -191,9 +173,8 @@ class TimeColumn:
             steps = (1.0 if self.unit == "second" else DAY) * self.step
             found = {"day": DAY / steps, "week": 7 * DAY / steps}
             found |= {"year": float(round(365.25 * DAY / steps))} if steps >= DAY * (1 - ROUNDING) else {}
-        return {
-            name: round(of) for name, of in found.items() if round(of) >= 2 and abs(of - round(of)) <= ROUNDING * of
-        }
+        whole = {name: round(of) for name, of in found.items() if abs(of - round(of)) <= ROUNDING * of}
+        return {name: steps for name, steps in whole.items() if steps >= 2}
 
     def describe_steps(self, steps: int) -> str:
         """So many steps in words: ``36 hours``, ``3 business days``, or ``12 steps`` of a column of numbers."""
@@ -210,27 +191,18 @@ class TimeColumn:
         return f"{count:g} {name}{'' if count == 1 else 's'}"
 
     @property
+    def usual_step(self) -> str:
+        """`step` in words; of a column of numbers the number."""
+        return self.describe_steps(1) if self.dated else f"{self.step:g}"
+
+    @property
     def within_day(self) -> bool:
         """Whether rows are less than a day apart, so that they have an hour of the day."""
         return self.dated and self.unit == "second" and self.step < 0.8 * DAY
 
-    @property
-    def usual_step(self) -> str:
-        """`step` in words."""
-        if self.unit == "second":
-            return str(timedelta(seconds=self.step)) if self.dated else f"{self.step:g}"
-        if self.is_open_days:
-            return "business day" if self.weekdays == "1111100" else "open day"
-        name = {"day": "day", "month": "month", "month end": "month"}[self.unit]
-        return f"{self.step:g} {name}s" if self.step > 1 else name
-
     def _days(self, instants: Array) -> Array:
         """Numbers of local days since 1970 that rows are of."""
         return np.floor((self.local(instants) - self.at) / DAY + 0.5)
-
-    def _count_open(self, instants: Array) -> Array:
-        dates = self._days(instants).astype("datetime64[D]")
-        return np.maximum(np.busday_count(dates[:-1], dates[1:], weekmask=self.weekdays), 1).astype(np.float64)
 
 
 def _months(days: Array) -> tuple[Array, Array]:

@@ -18,7 +18,7 @@ from kanmodel.errors import DataError
 from kanmodel.tables.columns import Scaling
 from kanmodel.tables.encoding import Rows
 from kanmodel.tables.roles import PARTS, TrainingTable
-from kanmodel.tables.windows import CHUNK, Missing, Windows, actual_outputs
+from kanmodel.tables.windows import CHUNK, Windows, actual_outputs
 
 TEST_SHARE = 0.15  # of the rows, the newest, if no split is given
 MIN_SAMPLES = 8  # of each part
@@ -34,11 +34,6 @@ class Parts:
     calibration: Rows  # of intervals; empty without
     test: Rows
     left_out: str = ""  # how many windows and rows are left out, and why; empty if none are
-
-    @property
-    def missing(self) -> Missing:
-        """Those left out for missing values."""
-        return self.windows.missing
 
 
 @dataclass(frozen=True)
@@ -84,9 +79,7 @@ def split_samples(
     is trained on stays the same, unless there was one block alone, which is then two; if the split has validation rows,
     half as many blocks of training samples are.
 
-    Raises:
-        DataError: a part has too few samples; with its longest run of rows, and the windows left out for missing
-            values.
+    Raises DataError if a part has too few samples.
     """
     rows = replace(table.table, spec=replace(table.spec, lookback=lookback, horizon=horizon))
     time = rows.instants if rows.instants is not None else np.arange(len(rows), dtype=np.float64)
@@ -100,24 +93,22 @@ def split_samples(
         first = np.sort(time)[min(round((1 - TEST_SHARE) * len(rows)), len(rows) - 1)]
         labels = np.where(time >= first, "test", "train").astype(object)
     windows = Windows.cut(rows, targets=True)
-    reached = windows.find_rows(horizon - 1)
+    oldest, reached = windows.ends - lookback + 1, windows.find_rows(horizon - 1)
     changes = count_before((labels[1:] != labels[:-1]) | (rows.codes[1:] != rows.codes[:-1]))
-    alone = changes[windows.ends - lookback + 1] == changes[reached]
-    chosen = np.flatnonzero(alone)[np.argsort(time[windows.ends[alone]], kind="stable")]
-    begins, ends = time[windows.ends - lookback + 1], time[reached]
+    alone = np.flatnonzero(changes[oldest] == changes[reached])
     times, of_part = time[windows.ends], labels[windows.ends]
-    parts = {part: chosen[of_part[chosen] == part] for part in PARTS} | {"calibration": chosen[:0]}
+    alone = alone[np.argsort(times[alone], kind="stable")]
+    parts = {part: alone[of_part[alone] == part] for part in PARTS} | {"calibration": alone[:0]}
+    begins, ends = time[oldest], time[reached]
 
     def leave_apart(numbers: Rows, blocks: list[Rows]) -> Rows:
         """The samples that do not reach into the time of a block."""
-        kept = np.ones(len(numbers), dtype=bool)
-        for block in blocks:
-            if len(block):
-                kept &= (ends[numbers] < begins[block].min()) | (begins[numbers] > ends[block].max())
-        return numbers[kept]
+        for block in filter(len, blocks):
+            is_apart = (ends[numbers] < begins[block].min()) | (begins[numbers] > ends[block].max())
+            numbers = numbers[is_apart]
+        return numbers
 
-    has_validation = "validation" in labels
-    held = list[Rows]()
+    has_validation, held = "validation" in labels, list[Rows]()
     if not has_validation:
         held = _hold_out(parts["train"], times, span, validation_share, validation_blocks, 2 if n_calibration else 1)
         parts["validation"] = np.concatenate(held[::2] if n_calibration else held)
@@ -128,21 +119,32 @@ def split_samples(
         held = _hold_out(parts["train"], times, span, validation_share / 2, max(1, validation_blocks // 2))
         parts["calibration"] = np.concatenate(held)
     parts["train"] = leave_apart(parts["train"], held)
-    needed = dict.fromkeys(PARTS, MIN_SAMPLES) | ({"calibration": n_calibration} if n_calibration else {})
-    for part, least in needed.items():
+    for part, least in {**dict.fromkeys(PARTS, MIN_SAMPLES), "calibration": n_calibration}.items():
         if len(parts[part]) < least:
             is_held_out = part == "calibration" or (part == "validation" and not has_validation)
-            own = labels == ("train" if is_held_out else part)
-            found_of = f"the {part} part has {len(parts[part])} windows of {span} rows, but needs {least}"
-            found_of += " for the intervals" if part == "calibration" else ""
-            raise DataError("; ".join([found_of, *_explain_few(table, windows, own)]))
-    left_out = _describe_left_out(table, windows, sum(map(len, parts.values())), len(chosen), span)
+            why = _explain_few(windows, labels == ("train" if is_held_out else part))
+            found = f"the {part} part has {len(parts[part])} windows of {span} rows, but needs {least}"
+            raise DataError("; ".join([found + (" for the intervals" if part == "calibration" else ""), *why]))
+    left_out = _describe_left_out(windows, sum(map(len, parts.values())), span)
     return Parts(windows, **parts, left_out=left_out)
 
 
-def _explain_few(table: TrainingTable, windows: Windows, own: NDArray[np.bool_]) -> list[str]:
+def _hold_out(
+    numbers: Rows, times: Array, span: int, share: float, most_blocks: int, least_blocks: int = 1
+) -> list[Rows]:
+    """Blocks of training samples, each of all series in a stretch of time, evenly spread over their times."""
+    steps, at = np.unique(times[numbers], return_inverse=True)
+    n_held = round(share * len(steps))
+    n_blocks = max(least_blocks, min(n_held // span, most_blocks))
+    length = n_held // n_blocks
+    centres = (np.arange(n_blocks) + 0.5) * len(steps) / n_blocks
+    starts = np.floor(centres - (length - 1) / 2).astype(int)
+    return [numbers[(at >= start) & (at < start + length)] for start in starts]
+
+
+def _explain_few(windows: Windows, own: NDArray[np.bool_]) -> list[str]:
     """Why a part has few samples; `own` are its rows, (n_rows,)."""
-    rows, time = table.table, table.spec.time
+    rows, time = windows.table, windows.table.spec.time
     reasons = [f"its longest run of rows without a gap is {np.bincount(rows.run[own]).max(initial=0)}"]
     n_gaps = int(rows.run[-1]) - int(rows.codes[-1])
     if time is not None and n_gaps:
@@ -151,12 +153,12 @@ def _explain_few(table: TrainingTable, windows: Windows, own: NDArray[np.bool_])
     return reasons + [str(windows.missing)] * bool(windows.missing.windows)
 
 
-def _describe_left_out(table: TrainingTable, windows: Windows, n_used: int, n_alone: int, span: int) -> str:
+def _describe_left_out(windows: Windows, n_used: int, span: int) -> str:
     """The windows that are left out, with their reasons; empty if gaps and missing values are none of them."""
-    n_all = int(np.maximum(np.bincount(table.table.codes) - span + 1, 0).sum())
     n_gaps, missing = windows.across_gaps, windows.missing
     if not n_gaps and not missing.windows:
         return ""
+    n_all = int(np.maximum(np.bincount(windows.table.codes) - span + 1, 0).sum())
     worst = ", ".join(f"{name} ({count:,})" for name, count in missing.worst.items())
     reasons = {
         "that would cross a gap in time": n_gaps,
@@ -173,16 +175,3 @@ def covered_rows(windows: Windows, numbers: Rows) -> NDArray[np.bool_]:
     for start in range(0, len(numbers), CHUNK):
         found[windows.index(numbers[start : start + CHUNK])] = True
     return found
-
-
-def _hold_out(
-    numbers: Rows, times: Array, span: int, share: float, most_blocks: int, least_blocks: int = 1
-) -> list[Rows]:
-    """Blocks of training samples, each of all series in a stretch of time, evenly spread over their times."""
-    steps, at = np.unique(times[numbers], return_inverse=True)
-    n_held = round(share * len(steps))
-    n_blocks = max(least_blocks, min(n_held // span, most_blocks))
-    length = n_held // n_blocks
-    centres = (np.arange(n_blocks) + 0.5) * len(steps) / n_blocks
-    starts = np.floor(centres - (length - 1) / 2).astype(int)
-    return [numbers[(at >= start) & (at < start + length)] for start in starts]

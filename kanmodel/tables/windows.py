@@ -1,8 +1,7 @@
 """`Windows`: the windows of a table, what each reads, when it is due, which rows it forecasts, and what came.
 
 A window is a function of the rows up to its end, of known columns up to what it forecasts, and of nothing else: the
-rest of the table may be cut off, and no bit of the window changes. What it forecasts is found by its place in time, and
-is never filled.
+rest of the table may be cut off, and no bit of the window changes. What it forecasts is never filled.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from kanmodel.tables.columns import column_of
 from kanmodel.tables.encoding import Rows
 from kanmodel.tables.frames import is_frame, is_number, names_of
 from kanmodel.tables.rhythm import FAR
-from kanmodel.tables.table import Gaps, Places, Selection, Table, TableSpec, refuse_missing
+from kanmodel.tables.table import CellNames, Gaps, Selection, Table, TableSpec, refuse_missing
 
 CHUNK = 1024  # windows that are taken at a time
 N_NAMED = 5  # columns that a message names
@@ -33,14 +32,10 @@ N_NAMED = 5  # columns that a message names
 
 @dataclass(frozen=True)
 class Missing:
-    """Windows left out for a missing value or target.
+    """Windows left out for a missing value or target."""
 
-    Attributes:
-        windows: their number.
-        by_column: number of those with a missing value in each such column, the most first.
-    """
-
-    windows: int = 0
+    windows: int = 0  # their number
+    # number of those with a missing value in each such column, the most first
     by_column: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -55,27 +50,18 @@ class Missing:
 
 @dataclass(frozen=True, eq=False)
 class Windows:
-    """Windows that end at some rows of a table.
+    """Windows that end at some rows of a table."""
 
-    Attributes:
-        table: the table.
-        ends: row of the newest step of each window, (n,), by series and then by time, unless they are put in order.
-        across_gaps: number of windows that are left out for a gap in time in them, or before their known future.
-        missing: those that are left out for a missing value.
-        rows: features, (n_rows + n_further, n_features), original units: those of the table's rows as they are once all
-            gaps are closed, and further ones, of the rows in gaps that are not closed at the end of a window.
-        tail: number of such rows at the end of each window, (n,).
-        first: the first of these among all rows, (n,).
-        filled: by column, how many cells that each window reads were filled, (n,); without columns of which none were.
-    """
-
-    table: Table
-    ends: Rows
-    across_gaps: int
-    missing: Missing
+    table: Table  # the table
+    ends: Rows  # row of the newest step of each window, (n,), by series and then by time, unless they are put in order
+    across_gaps: int  # number of windows that are left out for a gap in time in them, or before their known future
+    missing: Missing  # those that are left out for a missing value
+    # features, (n_rows + n_further, n_features), original units: of the table's rows as they are once all gaps are
+    # closed, and further ones, of the rows in gaps that are open at the end of a window
     rows: Array = field(repr=False)
-    tail: Rows = field(repr=False)
-    first: Rows = field(repr=False)
+    tail: Rows = field(repr=False)  # number of such further rows at the end of each window, (n,)
+    first: Rows = field(repr=False)  # the first of these among all rows, (n,)
+    # by column, how many cells that each window reads were filled, (n,); without columns of which none were
     filled: Mapping[str, Rows] = field(default_factory=dict)
 
     @classmethod
@@ -84,17 +70,11 @@ class Windows:
     ) -> Windows:
         """The windows that end at the rows of a table at which one may.
 
-        Args:
-            table: the table.
-            gaps: whether a gap in time is an error, or windows across it are left out, as those are whose known columns
-                are read there.
-            skip: whether windows with a missing value are left out, or the value is an error.
-            targets: whether windows without the values of all targets are left out too, without those that end where
-                the table does not have the whole horizon yet.
-            strict: whether a bad cell is an error, and having no window, or windows with one are left out.
+        A gap in time is an error, or windows across it, or whose known columns are, are left out (`gaps`); so are those
+        with a missing value, or it is an error (`skip`), and with `targets` those without the values of all targets,
+        of which those beyond the table's end do not count. Unless `strict`, windows with a bad cell are left out too.
 
-        Raises:
-            DataError: there is no window, a value is missing or bad, or times are repeated or have a gap.
+        Raises DataError if there is no window, a value is missing or bad, or times are repeated or have a gap.
         """
         table.check_times(gaps)
         if strict:
@@ -104,22 +84,21 @@ class Windows:
         asked = asked[asked + oldest >= np.searchsorted(table.codes, table.codes[asked])]
         if targets:
             newest = np.searchsorted(table.codes, table.codes[asked], "right") - 1
-            asked = asked[table.place[asked] + table.spec.reach <= table.place[newest]]
+            asked = asked[table.position[asked] + table.spec.reach <= table.position[newest]]
         is_whole = (table.run[asked] == table.run[asked + oldest]) & ~table.lacks_future(asked)
         ends = asked[is_whole]
         found = cls._make(table, ends)
         lacks, counts = found._find_missing(targets)
-        if lacks.any() and not skip:
-            found._refuse_missing(int(np.flatnonzero(lacks)[0]))
+        if not skip:
+            found._refuse_missing(lacks)
         missing = Missing(int(lacks.sum()), dict((+counts).most_common()))
         found = replace(found.choose(np.flatnonzero(~lacks)), across_gaps=len(asked) - len(ends), missing=missing)
         if not len(found) and strict and not targets:
-            reasons = [f"{found.across_gaps} cross a gap"] * bool(found.across_gaps)
-            reasons += [f"{missing.windows} have a missing value, of {', '.join(missing.worst)}"] * bool(
-                missing.windows
-            )
+            reasons = [f"{found.across_gaps} cross a gap"] if found.across_gaps else []
+            if missing.windows:
+                reasons.append(f"{missing.windows} have a missing value, of {', '.join(missing.worst)}")
             message = f"has no window to forecast: of {len(asked)}, {' and '.join(reasons)}"
-            raise DataError.at(table.places.rows, message if reasons else "has no window without a gap")
+            raise DataError.at(table.cell_names.table, message if reasons else "has no window without a gap")
         return found
 
     @classmethod
@@ -174,12 +153,15 @@ class Windows:
                 lacks |= lacking
         return lacks, counts
 
-    def _refuse_missing(self, window: int) -> None:
-        values = self.take(np.array([window]))[0]
-        step, feature = np.argwhere(np.isnan(values))[0].tolist()
-        row, encoding = int(self.ends[window]) + step - self.lookback + 1, self.table.spec.encoding
+    def _refuse_missing(self, lacks: NDArray[np.bool_]) -> None:
+        """Raises `DataError` for the first value that a window lacks."""
+        if not lacks.any():
+            return
+        window, encoding = int(lacks.argmax()), self.table.spec.encoding
+        step, feature = np.argwhere(np.isnan(self.take([window])[0]))[0].tolist()
+        row = int(self.ends[window]) + step - self.lookback + 1
         column = next(one for one in encoding.columns if encoding.features[feature] in one.features)
-        has_row = bool(self.table.find(self.table.place[row] + column.later) >= 0)
+        has_row = bool(self.table.find(self.table.position[row] + column.later) >= 0)
         raise DataError.at(self.table.cell(column.name, row), encoding.describe_missing(column, has_row))
 
     def __len__(self) -> int:
@@ -219,19 +201,15 @@ class Windows:
     def with_earlier(self, steps: int) -> tuple[Windows, Rows, Rows]:
         """The windows with those that end so many rows before each, and the numbers of both.
 
-        Raises:
-            DataError: there is none, or a value of it is missing.
+        Raises DataError if there is none, or a value of it is missing.
         """
-        ends = self.ends - steps
-        oldest = np.maximum(ends - self.lookback + 1, 0)
-        for number in np.flatnonzero(
-            (ends < self.lookback - 1) | (self.table.run[ends] != self.table.run[oldest])
-        ).tolist():
+        ends, run = self.ends - steps, self.table.run
+        oldest = ends - self.lookback + 1
+        for number in np.flatnonzero((oldest < 0) | (run[ends] != run[np.maximum(oldest, 0)])).tolist():
             when = f" of {self.times[number]}" if self.times else ""
-            raise DataError.at(self.table.places.rows, f"has no window {steps} rows before that{when}")
+            raise DataError.at(self.table.cell_names.table, f"has no window {steps} rows before that{when}")
         found = Windows._make(self.table, np.unique(np.concatenate([self.ends, ends])))
-        if (lacks := found._find_missing(False)[0]).any():
-            found._refuse_missing(int(np.flatnonzero(lacks)[0]))
+        found._refuse_missing(found._find_missing(targets=False)[0])
         return found, np.searchsorted(found.ends, self.ends), np.searchsorted(found.ends, ends)
 
     def index(self, numbers: Any = slice(None)) -> Rows:
@@ -284,7 +262,7 @@ class Windows:
 
     def find_rows(self, step: int) -> Rows:
         """The rows that are forecast at a step from 0, (n,); -1 where the table has none."""
-        return self.table.find(self.table.place[self.ends] + self.table.spec.ahead + step)
+        return self.table.find(self.table.position[self.ends] + self.table.spec.ahead + step)
 
     def actual(self, target: int) -> Array:
         """What came, of a target by its number, (n, horizon), original units; NaN where it is missing."""
@@ -295,10 +273,7 @@ class Windows:
         return found
 
     def instants(self, step: int) -> Array | None:
-        """The instants that are forecast at a step from 0, (n,); None if the rows have no times.
-
-        Those of rows that the table does not have are so many steps later.
-        """
+        """The instants that are forecast at a step from 0, (n,), also after the table; None if rows have no times."""
         table, rows = self.table, self.find_rows(step)
         if table.instants is None or table.spec.time is None:
             return None
@@ -320,13 +295,12 @@ class Windows:
         ``actual``, (n,), if the table has the target's column; if rows have times, ``instants``, ``zone``, ``rhythm``,
         ``newest``, and unless the target is shifted, ``target_times``.
         """
+        spec, time = self.table.spec, self.table.spec.time
         found: dict[str, Any] = {"actual": self.actual(target)[:, step]} if self.table.has[target] else {}
-        if (instants := self.instants(step)) is not None and self.table.spec.time is not None:
-            found |= {"instants": instants, "zone": self.table.spec.time.zone}
-            lead = self.table.spec.ahead + step
-            newest = tuple(later - lead for later in self.table.spec.encoding.steps_later)
-            found |= {"rhythm": self.table.spec.time, "newest": newest}
-            found |= {"target_times": self.target_times(step)} if self.table.spec.ahead else {}
+        if (instants := self.instants(step)) is not None and time is not None:
+            newest = tuple(later - spec.ahead - step for later in spec.encoding.steps_later)
+            found |= {"instants": instants, "zone": time.zone, "rhythm": time, "newest": newest}
+            found |= {"target_times": self.target_times(step)} if spec.ahead else {}
         return found
 
     def local(self) -> Array | None:
@@ -337,17 +311,12 @@ class Windows:
         return np.stack([time.local(self.instants(step)) for step in range(self.horizon)], axis=1)  # type: ignore[arg-type]
 
     def persistence(self, target: int) -> Array:
-        """The last value of a target that was known at each window's last row, (n,); NaN where there is none.
-
-        None is known of a target that was shifted before training (`ahead` 0).
-        """
-        table, rows = self.table, np.arange(len(self.table))
-        if not table.spec.ahead:
+        """The last value of a target known at each window's last row, (n,); NaN for none, as of one shifted by hand."""
+        values, codes = self.table.targets[:, target], self.table.codes
+        if not self.table.spec.ahead:
             return np.full(len(self), np.nan)
-        known = np.maximum.accumulate(np.where(np.isnan(table.targets[:, target]), -1, rows))
-        is_own = (known >= 0) & (table.codes[known] == table.codes)
-        found: Array = np.where(is_own, table.targets[known, target], np.nan)[self.ends]
-        return found
+        known = np.maximum.accumulate(np.where(np.isnan(values), -1, np.arange(len(values))))
+        return np.where((known >= 0) & (codes[known] == codes), values[known], np.nan)[self.ends]
 
     def seasonal_naive(self, target: int, season: int) -> Array:
         """The latest known value a whole number of seasons before each step that is forecast, (n, horizon).
@@ -356,21 +325,21 @@ class Windows:
         5.2). NaN where there is no such value.
         """
         table, found = self.table, np.full((len(self), self.horizon), np.nan)
-        place, values = table.place, table.targets[:, target]
-        if not table.spec.ahead:
+        position, values = table.position, table.targets[:, target]
+        known = np.flatnonzero(~np.isnan(values))
+        if not table.spec.ahead or not len(known):
             return found
-        start = np.maximum.accumulate(np.where(np.diff(place, prepend=-FAR) >= FAR, place, 0))  # of rows in step
-        n_places, known = int(place[-1]) + 1, np.flatnonzero(~np.isnan(values))
-        keys = place[known] % season * n_places + place[known]
+        is_first = np.diff(position, prepend=-FAR) >= FAR  # of rows that are in step
+        start, n_positions = np.maximum.accumulate(np.where(is_first, position, 0))[self.ends], int(position[-1]) + 1
+        keys = position[known] % season * n_positions + position[known]
         order = np.argsort(keys)
         keys, known = keys[order], known[order]
-        for step in range(self.horizon if len(known) else 0):
+        for step in range(self.horizon):
             lead = table.spec.ahead + step
-            wanted = place[self.ends] + lead - ceil(lead / season) * season
-            rows = known[np.searchsorted(keys, wanted % season * n_places + wanted, "right") - 1]
-            is_one = (
-                (start[self.ends] <= place[rows]) & (place[rows] <= wanted) & ((wanted - place[rows]) % season == 0)
-            )
+            wanted = position[self.ends] + lead - ceil(lead / season) * season
+            rows = known[np.searchsorted(keys, wanted % season * n_positions + wanted, "right") - 1]
+            at = position[rows]
+            is_one = (start <= at) & (at <= wanted) & ((wanted - at) % season == 0)
             found[:, step] = np.where(is_one, values[rows], np.nan)
         return found
 
@@ -393,25 +362,15 @@ def read_windows(
 ) -> tuple[Array, Windows | None]:
     """Windows in any form that `kanmodel.model.Model` takes, and those of a table if they are given as a data frame.
 
-    Args:
-        spec: what the columns of the table in training were.
-        windows: an array or a mapping, as of `read_arrays`; or a data frame, of which the newest windows of each series
-            are taken, without a gap. Rows are in order of time if it has the time column of the training or an index
-            of dates, else as they stand.
-        path: name of the argument in an error.
-        last: how many, see `Selection`; 1 by default.
-        gaps: as of `Windows.cut`.
-        series: as of `Selection`.
-        before: likewise.
-
-    Raises:
-        DataError: as `Table.read`, `Windows.cut` or `read_arrays`.
-        UnknownNameError: a mapping names a feature that does not exist, or there is no such series or rule of gaps.
+    They are an array or a mapping, as of `read_arrays`; or a data frame, of which the newest windows of each series are
+    taken, by default one, without a gap. Its rows are in order of time if it has the time column of the training or an
+    index of dates, else as they stand. `path` is the argument's name in errors; others are as of `Selection` and
+    `Windows.cut`, and raise as these.
     """
     refuse_unknown("gaps", gaps, get_args(Gaps))
     if is_frame(windows):
         chosen = Selection(1 if last is None else last, before, spec.encoding.later, series)
-        table = Table.read(spec, windows, Places(path, spec.time.name if spec.time else "time"), chosen)
+        table = Table.read(spec, windows, CellNames.of(path, spec), chosen)
         found = Windows.cut(table, gaps=gaps, skip=False)
         return found.take(), found
     for name, given in (("last", last), ("series", series)):
@@ -421,61 +380,44 @@ def read_windows(
 
 
 def read_table(
-    spec: TableSpec, frame: Any, places: Places, chosen: Selection, gaps: Gaps = "skip", target: str | None = None
+    spec: TableSpec,
+    frame: Any,
+    cell_names: CellNames,
+    chosen: Selection,
+    gaps: Gaps = "skip",
+    target: str | None = None,
 ) -> Windows:
     """The windows of a table whose actual values are rows of it too; those with a missing value are left out.
 
-    Args:
-        spec: what the columns of the table in training were.
-        frame: a data frame, or a mapping of name to column.
-        places: names in errors.
-        chosen: which rows.
-        gaps: as of `Windows.cut`.
-        target: the one whose actual values must be there, for windows of which the table has the whole horizon; None
-            for windows up to the newest row, with the actual values that are known.
-
-    Raises:
-        DataError: as `Table.read` and `Windows.cut`; or there is no actual value, or none is known to be one.
+    Of a `target` actual values must be there, and windows have their whole horizon in the table; for None they go up to
+    the newest row. Raises as `Table.read` and `Windows.cut`, and DataError if there is no actual value.
     """
     reach = spec.encoding.later
     if target is not None:
         column = column_of(target, names_of(frame))
         if not spec.knows(column):
             message = f"cannot be compared: the checkpoint does not have how many rows ahead {column} is"
-            raise DataError.at(places.rows, message)
+            raise DataError.at(cell_names.table, message)
         chosen, reach = replace(chosen, needs=(column,), needs_time=True), max(reach, spec.reach)
-    found = Windows.cut(Table.read(spec, frame, places, replace(chosen, reach=reach)), gaps=gaps)
+    found = Windows.cut(Table.read(spec, frame, cell_names, replace(chosen, reach=reach)), gaps=gaps)
     if target is not None and np.isnan(found.actual(spec.targets.index(target))).all():
         message = f"has no value of {column} that one of its {len(found)} windows forecasts"
-        raise DataError.at(places.rows, message)
+        raise DataError.at(cell_names.table, message)
     return found
 
 
-def read_stretch(
-    spec: TableSpec,
-    windows: Any,
-    path: str = "windows",
-    gaps: Gaps = "skip",
-    series: Sequence[str] | str | None = None,
+def read_all_windows(
+    spec: TableSpec, windows: Any, path: str = "windows", gaps: Gaps = "skip", series: Sequence[str] | str | None = None
 ) -> Windows:
-    """Windows in order of time, in any form of `read_windows` or as a table, with the actual values that are known.
-
-    Of a data frame, or of a mapping of name to column, there is a window for each row at which one ends, as of
-    `read_table`. Other windows have no actual values.
-    """
+    """Windows in order of time: all of a table, with known actual values, or those in any form of `read_windows`."""
     is_table = isinstance(windows, Mapping) and all(np.ndim(column) == 1 for column in windows.values())
     if is_table or is_frame(windows):
-        places = Places(path, spec.time.name if spec.time else "time")
-        return read_table(spec, windows, places, Selection(series=series), gaps)
+        return read_table(spec, windows, CellNames.of(path, spec), Selection(series=series), gaps)
     return Windows.of(spec, read_windows(spec, windows, path, series=series)[0])
 
 
 def read_numbers(values: Any, path: str) -> Array:
-    """Converts an array, tensor, column or nested lists to float64; masked values and None become NaN.
-
-    Raises:
-        DataError: a value is not a number, or nested lists differ in length.
-    """
+    """Converts an array, tensor, column or nested lists to float64; masked values and None become NaN."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu().double().numpy()
     values = without_mask(values)
@@ -499,35 +441,24 @@ def read_numbers(values: Any, path: str) -> Array:
 
 
 def read_arrays(windows: Any, features: tuple[str, ...], lookback: int, path: str = "windows") -> Array:
-    """Windows that are given as an array, or as a mapping of feature name to array.
+    """Windows (n, lookback, n_features), original units, oldest step first, of an array, or of one for each feature.
 
-    Args:
-        windows: (n, lookback, n_features) or (lookback, n_features), at a lookback of 1 also (n, n_features) or
-            (n_features,); or for each feature (n, lookback) or (lookback,).
-        features: their names.
-        lookback: steps of a window.
-        path: name of the argument in an error.
-
-    Returns:
-        (n, lookback, n_features), original units, oldest step first, every value finite.
-
-    Raises:
-        DataError: another shape, no window, or a value that is not a finite number.
-        UnknownNameError: a mapping names a feature that does not exist.
+    An array is (n, lookback, n_features) or (lookback, n_features), at a lookback of 1 also (n, n_features) or
+    (n_features,); in a mapping by feature (n, lookback) or (lookback,). Raises DataError for another shape, no window,
+    or a value that is not a finite number, and UnknownNameError for a feature that does not exist.
     """
     if isinstance(windows, Mapping):
         read = _read_mapping(windows, features, lookback, path)
     else:
         read = read_numbers(windows, path)
         refuse_non_finite(read, path)
-    n_features, given = len(features), read.shape
-    if lookback == 1 and given[-1:] == (n_features,) and read.ndim <= 2:
-        read = read.reshape(-1, 1, n_features)
+    f, given = len(features), read.shape
+    if lookback == 1 and given[-1:] == (f,) and read.ndim <= 2:
+        read = read.reshape(-1, 1, f)
     elif read.ndim == 2:
         read = read[None]
-    if read.shape[1:] != (lookback, n_features):
-        many, f = f"(n, {lookback}, {n_features})", n_features
-        expected = f"{many}, (n, {f}) or ({f},)" if lookback == 1 else f"{many} or {(lookback, f)}"
+    if read.shape[1:] != (lookback, f):
+        expected = f"(n, {lookback}, {f})" + (f", (n, {f}) or ({f},)" if lookback == 1 else f" or {(lookback, f)}")
         raise DataError.at(path, f"must have shape {expected}, but has {given}")
     if not len(read):
         raise DataError.at(path, "is empty")

@@ -18,10 +18,10 @@ PROVED = 1e-4  # of an output's standard deviation: models that differ by less f
 
 
 def refine_model(model: Forecaster, grid_size: int) -> Forecaster:
-    """The same model on finer grids, as `refine_grids`, whose errors it raises.
+    """The same model on finer grids; raises as `refine_grids`.
 
     Its provenance states the largest difference between the predictions of both for the reference windows. The metrics
-    and intervals are kept if that is below 1e-4 of the output's standard deviation; otherwise there are none.
+    and intervals are kept if that is below 1e-4 of the output's standard deviation.
     """
     network = refine_grids(model.network, grid_size)
     with torch.no_grad():
@@ -33,21 +33,18 @@ def refine_model(model: Forecaster, grid_size: int) -> Forecaster:
         difference=float(of_output.max()),
         relative_difference=relative,
     )
-    if not provenance.verified:
-        return Forecaster(network, model.reference, {}, provenance)
-    return Forecaster(network, model.reference, model.metrics, provenance, intervals=model.intervals)
+    metrics, intervals = (model.metrics, model.intervals) if provenance.verified else ({}, None)
+    return Forecaster(network, model.reference, metrics, provenance, intervals=intervals)
 
 
 def refine_grids(network: Network, grid_size: int) -> Network:
     """Grid extension: a new network whose B-splines have `grid_size` intervals and are nearest to the old ones.
 
     The new knots are between the old ones, evenly by index as in pykan; those beyond the core interval do not move. If
-    the new number of intervals is a multiple of the old one, all old knots are among the new ones, so that no function
-    changes anywhere, up to rounding (Boehm 1980, knot insertion). Otherwise each spline is fitted by least squares.
-    Source: Liu et al. 2024, arXiv 2404.19756, section 2.4, eq. 2.16.
+    the new number of intervals is a multiple of the old one, no function changes anywhere, up to rounding (Boehm 1980,
+    knot insertion). Otherwise each spline is fitted by least squares (Liu et al. 2024, arXiv 2404.19756, eq. 2.16).
 
-    Raises:
-        ConfigError: there is no B-spline, or one already has as many intervals.
+    Raises ConfigError if there is no B-spline, or one already has as many intervals.
     """
     refined = Network(refine_config(network.config, grid_size))
     tensors = network.state_dict()

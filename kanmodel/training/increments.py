@@ -21,7 +21,7 @@ from kanmodel.network.config import LayerConfig, ModelConfig
 from kanmodel.network.intervals import forecasts_of, increment_targets
 from kanmodel.network.layer import KANLayer, LayerTrace
 from kanmodel.tables.samples import Parts, Samples
-from kanmodel.training.optimization import Progress, Stage, TrainingOptions, descend, sparsity_penalty
+from kanmodel.training.optimization import Objective, Progress, Stage, TrainingOptions, descend, sparsity_penalty
 
 LEAST = 1e-3  # initial increment, model units, where errors are smaller
 PENALTY = 0.01  # of the forecasts' sparsity penalty; with more of it, increments often stay constant
@@ -39,7 +39,7 @@ def fit_increments(
 
     Its forecasts, and every tensor of the trained network in it, are the same. The increments start constant, such that
     the bounds are quantiles of the errors on the validation part, and stay so if no epoch has a lower pinball loss
-    there. Raises ConfigError for outputs that are product nodes or quantiles, NonFiniteError if the training diverges.
+    there. Raises as `refuse_increments`, and NonFiniteError if the training diverges.
     """
     refuse_increments(network.config)
     nodes = _Nodes(network, len(levels), torch.Generator().manual_seed(options.seed))
@@ -131,13 +131,12 @@ class _Nodes(nn.Module):
 def _update_grids(layer: KANLayer, x: Tensor, kept: Tensor) -> None:
     """Moves the knots of a layer's inputs to their values x (n, n_in), but not of those `kept`, (n_in,), bool."""
     basis = layer.config.basis
-    before = {name: getattr(layer, name).detach().clone() for name in (*basis.per_edge(), *basis.per_input())}
+    places = {name: (slice(None), kept) for name in basis.per_edge()} | dict.fromkeys(basis.per_input(), (kept,))
+    before = {name: getattr(layer, name).detach()[at].clone() for name, at in places.items()}
     layer.update_grid(x)
     with torch.no_grad():
-        for name in basis.per_edge():
-            getattr(layer, name)[:, kept] = before[name][:, kept]
-        for name in basis.per_input():
-            getattr(layer, name)[kept] = before[name][kept]
+        for name, at in places.items():
+            getattr(layer, name)[at] = before[name]
 
 
 def _join_layer(joined: KANLayer, old: KANLayer, new: KANLayer, new_nodes: Tensor, new_inputs: Tensor) -> None:
@@ -147,19 +146,16 @@ def _join_layer(joined: KANLayer, old: KANLayer, new: KANLayer, new_nodes: Tenso
         if name in joined.config.basis.per_input():
             tensor.copy_(of_new[name])
             continue
-        is_new = torch.zeros(len(tensor), dtype=torch.bool)
-        is_new[new_nodes] = True
-        tensor.zero_()
-        rows = tensor[~is_new]
-        if tensor.ndim == 1:
-            rows = of_old[name]
-        else:
-            rows[:, ~new_inputs] = of_old[name]
-        tensor[~is_new], tensor[new_nodes] = rows, of_new[name]
+        is_old = torch.ones(len(tensor), dtype=torch.bool)
+        is_old[new_nodes] = False
+        old_nodes, old_inputs = is_old.nonzero(), (~new_inputs).nonzero()[:, 0]
+        tensor[old_nodes[:, 0]] = 0
+        tensor[old_nodes[:, 0] if tensor.ndim == 1 else (old_nodes, old_inputs)] = of_old[name]
+        tensor[new_nodes] = of_new[name]
 
 
 @dataclass(frozen=True)
-class _PinballLoss:
+class _PinballLoss(Objective):
     """The pinball loss of the bounds, in standard deviations of the target: mean over outputs, sum over bounds."""
 
     module: _Nodes

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
@@ -48,7 +49,7 @@ class TrainingOptions:
         num_layers: recurrent layers.
         bidirectional: whether a second direction reads the window backwards.
         width: the head's width in pykan's notation, such as ``(12, 5, 1)``, with product nodes ``(12, (5, 2), 1)``;
-            None for one hidden layer of 5 nodes, or of half as many as the outputs, up to one for each unit.
+            None for one hidden layer of half as many nodes as outputs, at least 5 and at most one for each unit.
         front: width of a KAN on the features of each step before the recurrent part; None for none.
         grid: intervals of every edge.
         order: of the splines.
@@ -58,9 +59,9 @@ class TrainingOptions:
         screen: whether columns without which a first network is as good are left out before the training, see
             `kanmodel.training.screening`; by default of tables with more than 24 columns.
         linear: whether a linear path is added beside a network that is worse than a ridge regression on the validation
-            part, see `kanmodel.training.linear`; the better of the two is kept.
+            part, see `kanmodel.training.baselines`; the better of the two is kept.
         grid_updates: how often knots are moved to the data: before the first epoch, then evenly over the first two
-            thirds. Radial bases have no knots.
+            thirds.
         learning_rate: initial rate of AdamW, decaying to 0 along a cosine.
         weight_decay: of AdamW.
         noise: standard deviation of the noise added to training windows, model units.
@@ -71,10 +72,10 @@ class TrainingOptions:
         validation_share: of the training windows, held out if the split has no validation rows.
         validation_blocks: most blocks in which they are held out, evenly spread over the rows of training.
         reference_windows: of the validation part, stored in the model, evenly chosen.
-        intervals: levels of prediction intervals, such as ``(0.8, 0.95)``, which are sorted; none if it is empty. With
-            them, every second held-out block is for their calibration instead.
-        seed: of the training's own generators. The same seed gives the same model, in any thread; another number of
-            torch's threads, or another processor, may round differently.
+        intervals: levels of prediction intervals, such as ``(0.8, 0.95)``, which are sorted. With them, every second
+            held-out block is for their calibration instead.
+        seed: the same seed gives the same model, in any thread; another number of torch's threads, or another
+            processor, may round differently.
     """
 
     lookback: int = 24
@@ -125,21 +126,8 @@ class TrainingOptions:
 
 
 DEFAULTS = TrainingOptions()
-ARCHITECTURE = (
-    "scaling",
-    "screen",
-    "linear",
-    "hidden",
-    "cell",
-    "num_layers",
-    "bidirectional",
-    "width",
-    "front",
-    "grid",
-    "order",
-    "intervals",
-)
-
+ARCHITECTURE: tuple[str, ...] = ("scaling", "screen", "linear", "hidden", "cell", "num_layers", "bidirectional")
+ARCHITECTURE += ("width", "front", "grid", "order", "intervals")
 
 Stage = Literal["columns", "forecasts", "path", "intervals"]
 
@@ -157,8 +145,8 @@ class Progress:
         train_error: on the epoch's training batches, noise included.
         validation_error: on the validation part.
         best_error: validation error of the best epoch so far.
-        stage: what is trained: networks that tell which ``columns`` matter, the ``forecasts``, a network beside a
-            linear ``path``, and the ``intervals``; each but the forecasts only where it is needed.
+        stage: what is trained: networks that show which ``columns`` matter, the ``forecasts``, a network beside a
+            linear ``path``, or the ``intervals``.
     """
 
     epoch: int
@@ -174,9 +162,9 @@ MEASURED = {"test_r2": "test R2"} | {f"{name}_r2": called for name, called in SI
 
 
 class ProgressLine:
-    """Reports each epoch to a function, or as a line of text on stdout that ends with the metrics.
+    """Reports each epoch to the function `progress`, or as a line of text on stdout that ends with the metrics.
 
-    `progress` is the function, or whether to write; None to write only in a terminal or a notebook.
+    True to write, False not to; None to write only in a terminal or a notebook.
     """
 
     def __init__(self, progress: Report = None) -> None:
@@ -205,30 +193,23 @@ class ProgressLine:
             print(f"\n{', '.join(figures)}{note}")
 
 
-class Objective(Protocol):
+class Objective(ABC):
     """What `descend` minimizes by the parameters of a module."""
 
-    @property
-    def stage(self) -> Stage:
-        """What is trained."""
-        ...
+    module: nn.Module
+    stage: Stage
 
-    @property
-    def module(self) -> nn.Module:
-        """The module."""
-        ...
-
+    @abstractmethod
     def evaluate(self, windows: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The error on windows with targets (n, n_outputs), and the sparsity penalty; differentiable."""
-        ...
 
+    @abstractmethod
     def update_grids(self, windows: Tensor) -> None:
         """Moves the knots of the module to windows, in place."""
-        ...
 
 
 @dataclass(frozen=True)
-class SquaredError:
+class SquaredError(Objective):
     """The mean squared error of a network's forecasts."""
 
     module: Network
@@ -236,10 +217,9 @@ class SquaredError:
 
     def evaluate(self, windows: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """See `Objective`."""
-        trace = self.module.trace(windows)
-        n_outputs = targets.shape[1]
-        of_stages = trace.stages.items()
-        penalties = [sparsity_penalty(layers, n_outputs if stage == "head" else 1) for stage, layers in of_stages]
+        trace, n_outputs = self.module.trace(windows), targets.shape[1]
+        stages = trace.stages.items()
+        penalties = [sparsity_penalty(layers, n_outputs if stage == "head" else 1) for stage, layers in stages]
         return mse_loss(trace.outputs, targets), torch.stack(penalties).sum()
 
     def update_grids(self, windows: Tensor) -> None:
@@ -258,14 +238,13 @@ def descend(
     """Trains a module in place, and restores the weights of the epoch with the lowest validation error.
 
     The initial weights are left, or `compared` like an epoch; `penalised` if the penalty is also added to the errors
-    that are compared, as of a module that is trained already. `report` is called after each epoch. Raises
-    NonFiniteError if the training diverges.
+    that are compared, as of a module that is trained already. Raises NonFiniteError if the training diverges.
     """
     module = objective.module
     rng, noise_source = np.random.default_rng(options.seed), torch.Generator().manual_seed(options.seed)
     n_batches = max(1, len(parts.train) // options.batch)
     epochs = min(options.epochs, max(MIN_EPOCHS, options.max_steps // n_batches))
-    held = _hold_zeros(module)
+    hooks = _keep_zeros(module)
     optimizer = torch.optim.AdamW(module.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, epochs) * n_batches)
     spacing = GRID_UPDATES_UNTIL * epochs / max(1, options.grid_updates)
@@ -305,8 +284,8 @@ def descend(
         if epoch - best_epoch >= options.patience:
             break
     module.load_state_dict(best)
-    for handle in held:
-        handle.remove()
+    for hook in hooks:
+        hook.remove()
 
 
 def leave_out(network: Network, columns: Sequence[int]) -> None:
@@ -326,26 +305,23 @@ def _input_weights(network: nn.Module) -> list[nn.Parameter]:
     return [] if part is None else [p for name, p in part.named_parameters() if name.startswith("weight_ih_l0")]
 
 
-def _hold_zeros(network: nn.Module) -> list[RemovableHandle]:
-    """Keeps inputs out that have no weight other than 0, until the handles are removed."""
-    handles = []
+def _keep_zeros(network: nn.Module) -> list[RemovableHandle]:
+    """Keeps inputs out that have no weight other than 0, until the hooks are removed."""
+    hooks = []
     for weight in _input_weights(network):
         acts = (weight.detach() != 0).any(dim=0)
         if weight.requires_grad and not acts.all():
-            hook = weight.register_hook(partial(torch.mul, acts))  # type: ignore[no-untyped-call]
-            handles.append(hook)
-    return handles
+            hooks.append(weight.register_hook(partial(torch.mul, acts)))  # type: ignore[no-untyped-call]
+    return hooks
 
 
 def sparsity_penalty(traces: tuple[LayerTrace, ...], n_outputs: int = 1) -> Tensor:
     """L1 norm and entropy of the edges' scales, as pykan's ``edge_forward_spline_n``: the sum over a KAN's layers.
 
-    The L1 norm of the last layer is divided by the number of outputs, over which errors are averaged too: else a
-    penalty that suits one output holds 24 of them at a constant.
-
     An edge's scale is the standard deviation of its output, divided by that of its input plus 0.1, in one batch of at
     least 2. The entropy, over the edges into each sub-node and over those out of each input, is low if few of them
-    matter. Source: Liu et al. 2024, arXiv 2404.19756, eq. 2.17 to 2.20, with the offsets of pykan 0.2.8.
+    matter (Liu et al. 2024, arXiv 2404.19756, eq. 2.17 to 2.20, with the offsets of pykan 0.2.8). The L1 norm of the
+    last layer is divided by the number of outputs, over which errors are averaged too.
     """
     total = traces[0].edges.new_zeros(())
     for trace in traces:
@@ -359,10 +335,7 @@ def sparsity_penalty(traces: tuple[LayerTrace, ...], n_outputs: int = 1) -> Tens
 
 
 def update_grids(network: Network, windows: Tensor) -> None:
-    """Moves knots in place to the inputs of each layer, as `KANLayer.update_grid`.
-
-    The inputs are those of windows (n, lookback, n_features), model units.
-    """
+    """Moves knots in place to the inputs of each layer for windows (n, lookback, n_features), model units."""
     with torch.no_grad():
         if network.config.graph:
             for number, layer in enumerate(network.stages["head"]):

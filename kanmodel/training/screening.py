@@ -61,11 +61,11 @@ def _measure_rises(
     orders = [torch.from_numpy(random.permutation(len(windows))) for _ in range(SHUFFLES)]
     with torch.no_grad():
         errors = (network(windows) - targets).square().mean(dim=1)
-        for number, features in enumerate(columns):
+        for number, features in enumerate(map(list, columns)):
             changes = torch.zeros_like(errors)
             for order in orders:
                 shuffled = windows.clone()
-                shuffled[..., list(features)] = windows[order][..., list(features)]
+                shuffled[..., features] = windows[order][..., features]
                 changes += (network(shuffled) - targets).square().mean(dim=1) - errors
             means = np.array([stretch.mean() for stretch in np.array_split(changes.numpy(), STRETCHES) if len(stretch)])
             spread = means.std(ddof=1) / np.sqrt(len(means))

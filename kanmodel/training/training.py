@@ -1,4 +1,4 @@
-"""`fit` and `fine_tune`: train a model on a table, with test metrics of the model and of baselines."""
+"""`fit` and `fine_tune`: train a model on a table, with test metrics of the model and of simple forecasts."""
 
 from __future__ import annotations
 
@@ -23,15 +23,14 @@ from kanmodel.tables.columns import Feature, Target
 from kanmodel.tables.roles import PARTS, TrainingTable
 from kanmodel.tables.samples import Parts, Samples, covered_rows, split_samples
 from kanmodel.tables.statistics.choose import choose_evenly
-from kanmodel.tables.statistics.errors import measure_intervals, r2_scores
-from kanmodel.tables.statistics.season import find_period, find_season
+from kanmodel.tables.statistics.errors import find_period, find_season, measure_intervals, r2_scores
 from kanmodel.tables.windows import actual_outputs
 from kanmodel.text import list_some
-from kanmodel.training.assembly import assemble
-from kanmodel.training.baselines import Forecast, Moments, boosted_trees, persistence, ridge, seasonal_naive
+from kanmodel.training import baselines
+from kanmodel.training.assembly import LinearSamples, RelativeSamples, assemble, find_without_level
+from kanmodel.training.baselines import Forecast, LinearPath, Moments
 from kanmodel.training.grids import refine_grids, refuse_without_knots
 from kanmodel.training.increments import fit_increments, refuse_increments
-from kanmodel.training.linear import LinearPath, LinearSamples
 from kanmodel.training.optimization import (
     DEFAULTS,
     GRID_ROWS,
@@ -42,36 +41,36 @@ from kanmodel.training.optimization import (
     leave_out,
     update_grids,
 )
-from kanmodel.training.relative import RelativeSamples, find_without_level
 from kanmodel.training.screening import MOST_COLUMNS, screen
-from kanmodel.training.weaknesses import find_weaknesses
 
 LIGHT = 0.1  # of the sparsity penalty, beside a linear path: what is left to learn is small beside it
+
+Report = Callable[[Progress], None]
+Announce = Callable[[str], None]
 
 
 def fit(
     table: TrainingTable,
     options: TrainingOptions = DEFAULTS,
-    report: Callable[[Progress], None] = lambda progress: None,
-    announce: Callable[[str], None] = lambda sentence: None,
+    report: Report = lambda progress: None,
+    announce: Announce = lambda sentence: None,
 ) -> Forecaster:
     """Trains a forecaster, measures it on the test part, and stores reference windows of the validation part.
 
     The weights are those of the epoch with the lowest validation error. Columns that a wide table can do without are
     left out first (`screening`), and a network that is worse than a ridge regression on the validation part is trained
-    once more beside a linear path (`linear`); the better of the two is kept. The metrics are ``test_r2``, ``test_mae``
-    (original units; means over the outputs), and on the same windows those of simple forecasts, ``…_r2`` and ``…_mae``:
-    ``ridge`` unless windows have more than 2,048 values, ``lightgbm`` where it is installed and quick, and, if the
-    table has the values that they repeat, ``persistence`` and ``seasonal_naive``, with the steps of its ``season``.
-    ``left_out_windows`` counts windows left out for missing values, in total and by column. `announce` is called with
-    sentences about rows, windows and columns that are left out, and where the model is constant or not better than a
-    simple forecast.
+    once more beside a linear path (`baselines`); the better of the two is kept. `announce` is called with sentences
+    about what is left out, and where the model is constant or not better than a simple forecast.
 
-    Intervals, if there are levels of them, are trained after the forecasts, which they do not change, and calibrated on
-    the calibration part, on which no weight, scale or reference window depends. Their metrics are, of each level p,
-    ``test_coverage p``, the share of actual values inside, and ``test_winkler p``, the mean interval score (Gneiting
-    and Raftery 2007, eq. 43): the width, plus 2 / (1 - p) times the distance of an actual value outside; original
-    units, means over the outputs.
+    The metrics are ``test_r2`` and ``test_mae`` (original units; means over the outputs), and on the same windows
+    ``…_r2`` and ``…_mae`` of ``ridge``, unless windows have more than 2,048 values, of ``lightgbm`` where it is
+    installed and quick, and, if the table has the values that they repeat, of ``persistence`` and ``seasonal_naive``,
+    with the steps of its ``season``. ``left_out_windows`` counts windows left out for missing values.
+
+    Intervals are trained after the forecasts, which they do not change, and calibrated on the calibration part, on
+    which no weight, scale or reference window depends. Their metrics are, of each level p, ``test_coverage p``, the
+    share of actual values inside, and ``test_winkler p``, the mean interval score (Gneiting and Raftery 2007, eq. 43),
+    original units; means over the outputs.
 
     Raises:
         DataError: too few rows, a target constant in training or an output constant in the test part, or no epochs.
@@ -82,43 +81,36 @@ def fit(
     if options.epochs < 1:
         raise DataError(f"epochs must be at least 1 for a new model, but is {options.epochs}")
     if table.spec.encoding.later and options.lookback < options.horizon:
-        message = "as a window has what is known at each step that is forecast"
-        raise DataError(
-            f"lookback must be at least the horizon, {options.horizon}, {message}, but is {options.lookback}"
-        )
-    data = _Data(table, options, options.intervals)
+        message = f"{options.horizon}, as a window has what is known at each step that is forecast"
+        raise DataError(f"lookback must be at least the horizon, {message}, but is {options.lookback}")
+    data = TrainingData(table, options, options.intervals)
     if data.parts.left_out:
         announce(data.parts.left_out)
     if options.intervals:
         refuse_increments(data.config)
     samples = data.samples
-    if options.scaling == "series" or (options.scaling is None and data.is_relative):
-        samples = RelativeSamples.of_samples(data.samples, data.config, data.parts.train)
-    left_out = data.screen(samples, options, report, announce)
-    network = data.make_network(options, left_out)
-    descend(SquaredError(network), samples, data.parts, options, report)
+    has_levels = data.config.series is not None and find_without_level(data.config) is None
+    if options.scaling == "series" or (options.scaling is None and has_levels):
+        samples = RelativeSamples.of_samples(samples, data.config, data.parts.train)
+    left_out = _screen(data, samples, options, report, announce)
+    trained = _Trained(data.make_network(options, left_out), samples)
+    descend(SquaredError(trained.network), samples, data.parts, options, report)
     if options.linear:
-        network, samples = data.add_path(network, samples, options, left_out, report, announce)
-    model = Forecaster(
-        assemble(network, samples), data.reference, {}, Provenance.now("train", True, fitted=data.fitted)
-    )
+        trained = _add_path(trained, data, options, left_out, report, announce)
+    provenance = Provenance.now("train", True, fitted=data.fitted)
+    model = Forecaster(trained.assembled, data.reference, {}, provenance)
     if options.intervals:
-        nodes = fit_increments(network, options.intervals, samples, data.parts, options, report)
-        model = data.calibrate(model, options.intervals, "nodes", assemble(nodes, samples))
+        nodes = fit_increments(trained.network, options.intervals, trained.samples, data.parts, options, report)
+        model = data.calibrate(model, options.intervals, "nodes", assemble(nodes, trained.samples))
     model = data.measure(model)
-    for sentence in find_weaknesses(model.metrics, table):
+    for sentence in baselines.find_weaknesses(model.metrics, table):
         announce(sentence)
     return model
 
 
 @dataclass(frozen=True)
 class FineTuning:
-    """A model before and after fine-tuning, with reference windows and metrics of the same table.
-
-    Attributes:
-        before: the model with the old weights.
-        after: the model with the new weights.
-    """
+    """A model before and after fine-tuning, with reference windows and metrics of the same table."""
 
     before: Forecaster
     after: Forecaster
@@ -128,7 +120,7 @@ def fine_tune(
     model: Forecaster,
     table: TrainingTable,
     options: TrainingOptions = DEFAULTS,
-    report: Callable[[Progress], None] = lambda progress: None,
+    report: Report = lambda progress: None,
     move_grids: bool = False,
     grid_size: int | None = None,
 ) -> FineTuning:
@@ -154,14 +146,13 @@ def fine_tune(
     if move_grids:
         refuse_without_knots(config)
     options = replace(options, lookback=config.lookback, horizon=config.horizon)
-    data = _Data(table, options, model.levels, config)
+    data = TrainingData(table, options, model.levels, config)
 
     def copy(network: Network) -> Network:
         return deepcopy(network) if grid_size is None else refine_grids(network, grid_size)
 
-    network = copy(model.network)
+    network, train = copy(model.network), data.parts.train
     before = data.measure(replace(model, reference=data.reference))
-    train = data.parts.train
     windows = data.samples.windows(train[choose_evenly(len(train), GRID_ROWS)])
     if move_grids:
         update_grids(network, windows)
@@ -171,8 +162,7 @@ def fine_tune(
         update_grids(network, windows)
     tuned = Forecaster(network, data.reference, {}, Provenance.now("train", True, model, data.fitted))
     if model.intervals is not None:
-        nodes = model.intervals.network
-        how: Kind = model.intervals.kind
+        how, nodes = model.intervals.kind, model.intervals.network
         if nodes is not None and options.epochs and config.graph:  # their nodes were trained beside a chain
             how, nodes = "constant", None
         elif nodes is not None and options.epochs:
@@ -185,12 +175,196 @@ def fine_tune(
     return FineTuning(before, data.measure(tuned))
 
 
+class TrainingData:
+    """A table that is split into parts, in the units of a model: a trained one's config, or a new one by the options.
+
+    `levels` are those of its intervals. Raises DataError for too few rows, or an output that is constant in the test
+    part, so that its R2 is not defined.
+    """
+
+    def __init__(
+        self, table: TrainingTable, options: TrainingOptions, levels: Sequence[float], config: ModelConfig | None = None
+    ) -> None:
+        share, blocks, self.table = options.validation_share, options.validation_blocks, table
+        n_calibration = count_needed(levels[-1]) if levels else 0
+        self.parts = split_samples(table, options.lookback, options.horizon, share, blocks, n_calibration)
+        self.windows, self.config = self.parts.windows, config or _configure(table, options, self.parts)
+        self.samples, self.actual = Samples.of(self.windows, self.config.scaling), actual_outputs(self.windows)
+        for name, column in zip(self.config.outputs, self.actual[self.parts.test].T, strict=True):
+            if np.ptp(column) == 0:
+                raise DataError(f"output {name} is {column[0]} in every test window, so its R2 is not defined")
+        validation = self.parts.validation
+        chosen = validation[choose_evenly(len(validation), options.reference_windows)]  # in order of time
+        of, windows = self.windows.choose(chosen), self.samples.windows(chosen)
+        self.reference = Reference(windows, self.config, self.actual[chosen], of.times, of.series)
+        self.fitted = self.windows.span(self.parts.train)
+
+    @cached_property
+    def moments(self) -> Moments | None:
+        """Those of the training windows, model units."""
+        return Moments.of(self.samples, self.parts.train)
+
+    @cached_property
+    def ridge(self) -> Forecast | None:
+        """The ridge regression, model units."""
+        return baselines.ridge(self.moments, self.samples, self.parts.validation)
+
+    def make_network(self, options: TrainingOptions, left_out: Sequence[int] = ()) -> Network:
+        """A new network, without an effect of the features that are left out, by their numbers."""
+        network = Network(self.config, torch.Generator().manual_seed(options.seed))
+        leave_out(network, left_out)
+        return network
+
+    def calibrate(self, model: Forecaster, levels: Sequence[float], kind: Kind, nodes: Network | None) -> Forecaster:
+        """The model with intervals of these nodes, calibrated on the calibration part; raises as `calibrate`."""
+        numbers, chosen, scaling = self.parts.calibration, list(forecasts_of(self.config)), self.config.scaling
+        windows, ones = self.samples.windows(numbers), np.ones((len(levels), len(chosen)))
+        outputs = model.frozen.forward(windows).double()
+        targets = (self.actual[numbers] - scaling.output_mean) / scaling.output_scale
+        first, last = self.windows.choose(numbers[[0, -1]]).times or (None, None)
+        plain = Intervals(tuple(levels), kind, ones, ones, Calibration(len(numbers), first, last), nodes)
+        increments = plain.increments(self.config, outputs, windows)
+        below, above = calibrate(levels, (targets - outputs.numpy())[:, chosen], *increments)
+        return replace(model, intervals=replace(plain, below=below, above=above))
+
+    def measure(self, model: Forecaster) -> Forecaster:
+        """The model with its errors on the test part, and those of the baselines."""
+        outputs, targets = self.config.outputs, self.actual[self.parts.test]
+        windows = self.samples.windows(self.parts.test)
+        with torch.no_grad():
+            nodes = model.network(windows)
+        forecasts = model.scaling.outputs_to_original(nodes)
+        r2, mae = r2_scores(targets, forecasts), np.abs(targets - forecasts).mean(axis=0)
+        metrics = {"test_r2": float(r2.mean()), "test_mae": float(mae.mean())}
+        metrics["test_spread"] = float((forecasts.std(axis=0) / targets.std(axis=0)).mean())
+        for number, name in enumerate(outputs if len(outputs) > 1 else ()):
+            metrics |= {f"test_r2 {name}": float(r2[number]), f"test_mae {name}": float(mae[number])}
+        if model.intervals is not None:
+            chosen = list(forecasts_of(self.config))
+            distances = model.intervals.distances(*model.intervals.increments(self.config, nodes, windows))
+            below, above = (each * model.scaling.output_scale[chosen] for each in distances)
+            names = [outputs[output] for output in chosen]
+            metrics |= _measure_intervals(names, model.levels, (targets - forecasts)[:, chosen], below, above)
+        return replace(model, metrics=metrics | self._of_baselines)
+
+    @cached_property
+    def _of_baselines(self) -> dict[str, float]:
+        """Errors of the baselines on the test part, the number of windows of each part, and of those left out."""
+        parts, scaling, test = self.parts, self.config.scaling, self.windows.choose(self.parts.test)
+        targets, metrics, season = self.actual[parts.test], dict[str, float](), self._find_season()
+        forecasts: dict[str, Array | None] = {"persistence": baselines.persistence(self.table, test)}
+        if season:
+            forecasts["seasonal_naive"] = baselines.seasonal_naive(test, season)
+        trees = baselines.boosted_trees(self.samples, parts.train, parts.validation)
+        for name, fitted in (("ridge", self.ridge), ("lightgbm", trees)):
+            if fitted is not None:
+                forecasts[name] = fitted(parts.test) * scaling.output_scale + scaling.output_mean
+        for name, forecast in forecasts.items():
+            if forecast is not None and not np.isnan(forecast).any():
+                metrics[f"{name}_r2"] = float(r2_scores(targets, forecast).mean())
+                metrics[f"{name}_mae"] = float(np.abs(forecast - targets).mean())
+        if season and "seasonal_naive_r2" in metrics:
+            metrics["season"] = float(season)
+        names = (*PARTS, "calibration") if len(parts.calibration) else PARTS
+        metrics |= {f"{part}_windows": float(len(getattr(parts, part))) for part in names}
+        if parts.windows.missing.windows:
+            metrics["left_out_windows"] = float(parts.windows.missing.windows)
+            metrics |= {f"left_out_windows {name}": float(count) for name, count in parts.windows.missing.worst.items()}
+        return metrics
+
+    def _find_season(self) -> int | None:
+        """Steps of the season that has the lowest error before the test part; None if there is none."""
+        time, targets = self.table.spec.time, self.table.table.targets
+        seasons = time.seasons if time is not None else {}
+        if not seasons and (period := find_period(targets[self.table.table.codes == 0, 0])):
+            seasons = {"period": period}
+        held = self.windows.choose(self.parts.validation)
+        actual, scale = self.actual[self.parts.validation], self.config.scaling.output_scale
+        found = find_season(
+            seasons, lambda steps: float(np.abs((baselines.seasonal_naive(held, steps) - actual) / scale).mean())
+        )
+        return None if found is None else found[1]
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A chain and the samples that it is trained on."""
+
+    network: Network
+    samples: Samples
+
+    @cached_property
+    def assembled(self) -> Network:
+        """The network of model units, once the chain is trained."""
+        return assemble(self.network, self.samples)
+
+
+def _screen(
+    data: TrainingData, samples: Samples, options: TrainingOptions, report: Report, announce: Announce
+) -> list[int]:
+    """The features of columns that the forecaster can do without, by their numbers."""
+    ranges = data.table.spec.encoding.feature_numbers
+    names, columns = list(ranges), list(map(list, ranges.values()))
+    if not (len(columns) > MOST_COLUMNS if options.screen is None else options.screen):
+        return []
+    chosen = screen(data.config, columns, samples, data.parts, options, report)
+    if isinstance(samples, RelativeSamples):  # which reads the target's past anyway
+        chosen = [column for column in chosen if not set(columns[column]) & set(samples.own)]
+    if chosen:
+        announce(
+            f"{len(chosen)} of {len(columns)} columns have no effect on the model, since on windows held out for "
+            f"validation a first network is as good with their values shuffled: {list_some([names[c] for c in chosen])}"
+        )
+    return [feature for column in chosen for feature in columns[column]]
+
+
+def _add_path(
+    alone: _Trained,
+    data: TrainingData,
+    options: TrainingOptions,
+    left_out: Sequence[int],
+    report: Report,
+    announce: Announce,
+) -> _Trained:
+    """The network alone, or one beside a linear path, if that is better, and the network alone worse than the ridge."""
+    parts, samples = data.parts, alone.samples
+    windows, actual = data.samples.windows(parts.validation), data.samples.outputs(parts.validation)
+
+    def measure(forecasts: Tensor) -> float:
+        return float((forecasts - actual).square().mean())
+
+    def measure_network(trained: _Trained) -> float:
+        with torch.no_grad():
+            return measure(trained.assembled(windows))
+
+    if data.ridge is None or data.config.head[-1].mult_arity:
+        return alone
+    error = measure_network(alone)
+    if error <= measure(torch.from_numpy(data.ridge(parts.validation))):
+        return alone
+    moments = data.moments if samples is data.samples else Moments.of(samples, parts.train)
+    may_read = np.tile(~np.isin(np.arange(len(data.config.features)), left_out), data.config.lookback)
+    path = None if moments is None else LinearPath.fit(moments, may_read, samples.targets.dtype)
+    if path is None or not len(path.places):
+        return alone
+    beside = _Trained(data.make_network(options, left_out), LinearSamples.of(samples, path))
+    beside.network.stages["head"][-1].silence()  # so that the forecasts start as those of the path
+    light = replace(options, lamb=LIGHT * options.lamb)
+    descend(SquaredError(beside.network, "path"), beside.samples, parts, light, report, "compared")
+    found = measure_network(beside)
+    if found >= error:
+        return alone
+    announce(
+        "a linear path is beside the network, which alone is worse than a ridge regression: its mean squared error on "
+        f"the validation part is {error:.3g} of the variance, with the path {found:.3g}"
+    )
+    return beside
+
+
 def _configure(table: TrainingTable, options: TrainingOptions, parts: Parts) -> ModelConfig:
     """The architecture, with units, and with the scaling of the rows in training windows."""
-    resolve_groups(table.groups, table.feature_names)
     windows, spec = parts.windows, table.spec
-    rows = windows.rows[covered_rows(windows, parts.train)]
-    reached = np.zeros(table.n_rows, dtype=bool)
+    rows, reached = windows.rows[covered_rows(windows, parts.train)], np.zeros(len(table.table), dtype=bool)
     for step in range(options.horizon):
         reached[windows.find_rows(step)[parts.train]] = True
     targets = table.table.targets[reached]
@@ -228,6 +402,11 @@ def _configure(table: TrainingTable, options: TrainingOptions, parts: Parts) -> 
     )
 
 
+def _std(column: Array) -> float:
+    """Standard deviation; exactly 0 for a constant column, whose mean may have a rounding error."""
+    return float(np.std(column)) if np.ptp(column) else 0.0
+
+
 def _measure_intervals(
     outputs: Sequence[str], levels: Sequence[float], errors: Array, below: Array, above: Array
 ) -> dict[str, float]:
@@ -241,194 +420,3 @@ def _measure_intervals(
             named = zip(outputs, values, strict=True) if len(outputs) > 1 else ()
             metrics |= {f"test_{metric} {level:g} {name}": value for name, value in named}
     return metrics
-
-
-def _std(column: Array) -> float:
-    """Standard deviation; exactly 0 for a constant column, whose mean may have a rounding error."""
-    return float(np.std(column)) if np.ptp(column) else 0.0
-
-
-class _Data:
-    """A table that is split into parts, in the units of a model: a trained one's config, or a new one by the options.
-
-    `levels` are those of its intervals. Raises DataError for too few rows, or an output that is constant in the test
-    part, so that its R2 is not defined.
-    """
-
-    def __init__(
-        self,
-        table: TrainingTable,
-        options: TrainingOptions,
-        levels: Sequence[float],
-        config: ModelConfig | None = None,
-    ) -> None:
-        share, blocks, self.table = options.validation_share, options.validation_blocks, table
-        n_calibration = count_needed(levels[-1]) if levels else 0
-        self.parts = split_samples(table, options.lookback, options.horizon, share, blocks, n_calibration)
-        self.windows, self.config = self.parts.windows, config or _configure(table, options, self.parts)
-        self.samples, self.actual = Samples.of(self.windows, self.config.scaling), actual_outputs(self.windows)
-        for name, column in zip(self.config.outputs, self.actual[self.parts.test].T, strict=True):
-            if np.ptp(column) == 0:
-                raise DataError(f"output {name} is {column[0]} in every test window, so its R2 is not defined")
-        validation = self.parts.validation
-        chosen = validation[choose_evenly(len(validation), options.reference_windows)]  # in order of time
-        of, windows = self.windows.choose(chosen), self.samples.windows(chosen)
-        self.reference = Reference(windows, self.config, self.actual[chosen], of.times, of.series)
-        self.fitted = self.windows.span(self.parts.train)
-
-    @property
-    def is_relative(self) -> bool:
-        """Whether there are many series, whose level is in their windows."""
-        return self.config.series is not None and find_without_level(self.config) is None
-
-    @cached_property
-    def ridge(self) -> Forecast | None:
-        """The ridge regression, model units."""
-        return ridge(self.samples, self.parts.train, self.parts.validation)
-
-    def make_network(self, options: TrainingOptions, left_out: Sequence[int] = ()) -> Network:
-        """A new network, without an effect of the features that are left out, by their numbers."""
-        network = Network(self.config, torch.Generator().manual_seed(options.seed))
-        leave_out(network, left_out)
-        return network
-
-    def screen(
-        self,
-        samples: Samples,
-        options: TrainingOptions,
-        report: Callable[[Progress], None],
-        announce: Callable[[str], None],
-    ) -> list[int]:
-        """The features of columns that the forecaster can do without, by their numbers."""
-        sources, names = self.table.spec.encoding.sources, self.config.feature_names
-        if not (len(sources) > MOST_COLUMNS if options.screen is None else options.screen):
-            return []
-        columns = [[names.index(feature) for feature in features] for features in sources.values()]
-        chosen = screen(self.config, columns, samples, self.parts, options, report)
-        if isinstance(samples, RelativeSamples):  # which reads the target's past anyway
-            chosen = [column for column in chosen if not set(columns[column]) & set(samples.own)]
-        if chosen:
-            listed = list_some([list(sources)[column] for column in chosen])
-            announce(
-                f"{len(chosen)} of {len(columns)} columns have no effect on the model, since on windows held out for "
-                f"validation a first network is as good with their values shuffled: {listed}"
-            )
-        return [feature for column in chosen for feature in columns[column]]
-
-    def add_path(
-        self,
-        network: Network,
-        samples: Samples,
-        options: TrainingOptions,
-        left_out: Sequence[int],
-        report: Callable[[Progress], None],
-        announce: Callable[[str], None],
-    ) -> tuple[Network, Samples]:
-        """The network and its samples, or those with a linear path, if the network alone is worse than the ridge."""
-        parts, actual = self.parts, self.samples.outputs(self.parts.validation)
-
-        def measure(forecasts: Tensor) -> float:
-            return float((forecasts - actual).square().mean())
-
-        def measure_network(network: Network, samples: Samples) -> float:
-            with torch.no_grad():
-                return measure(assemble(network, samples)(self.samples.windows(parts.validation)))
-
-        if self.ridge is None or self.config.head[-1].mult_arity:
-            return network, samples
-        alone = measure_network(network, samples)
-        is_good = alone <= measure(torch.from_numpy(self.ridge(parts.validation)))
-        moments = None if is_good else Moments.of(samples, parts.train)
-        if moments is None:
-            return network, samples
-        may_read = np.tile(~np.isin(np.arange(len(self.config.features)), left_out), self.config.lookback)
-        path = LinearPath.fit(moments, may_read, samples.targets.dtype)
-        if not len(path.places):
-            return network, samples
-        linear = LinearSamples.of(samples, path)
-        beside = self.make_network(options, left_out)
-        beside.stages["head"][-1].silence()  # so that the forecasts start as those of the path
-        descend(
-            SquaredError(beside, "path"), linear, parts, replace(options, lamb=LIGHT * options.lamb), report, "compared"
-        )
-        found = measure_network(beside, linear)
-        if found >= alone:
-            return network, samples
-        announce(
-            "a linear path is beside the network, which alone is worse than a ridge regression: its mean squared error "
-            f"on the validation part is {alone:.3g} of the variance, with the path {found:.3g}"
-        )
-        return beside, linear
-
-    def calibrate(self, model: Forecaster, levels: Sequence[float], kind: Kind, nodes: Network | None) -> Forecaster:
-        """The model with intervals of these nodes, calibrated on the calibration part; raises as `calibrate`."""
-        numbers, chosen, scaling = self.parts.calibration, list(forecasts_of(self.config)), self.config.scaling
-        windows, ones = self.samples.windows(numbers), np.ones((len(levels), len(chosen)))
-        outputs = model.frozen.forward(windows).double()
-        targets = (self.actual[numbers] - scaling.output_mean) / scaling.output_scale
-        first, last = self.windows.choose(numbers[[0, -1]]).times or (None, None)
-        plain = Intervals(tuple(levels), kind, ones, ones, Calibration(len(numbers), first, last), nodes)
-        increments = plain.increments(self.config, outputs, windows)
-        below, above = calibrate(levels, (targets - outputs.numpy())[:, chosen], *increments)
-        return replace(model, intervals=replace(plain, below=below, above=above))
-
-    def measure(self, model: Forecaster) -> Forecaster:
-        """The model with its errors on the test part, and those of the baselines."""
-        outputs, targets = self.config.outputs, self.actual[self.parts.test]
-        windows = self.samples.windows(self.parts.test)
-        with torch.no_grad():
-            nodes = model.network(windows)
-        forecasts = model.scaling.outputs_to_original(nodes)
-        r2, mae = r2_scores(targets, forecasts), np.abs(targets - forecasts).mean(axis=0)
-        metrics = {"test_r2": float(r2.mean()), "test_mae": float(mae.mean())}
-        metrics["test_spread"] = float((forecasts.std(axis=0) / targets.std(axis=0)).mean())
-        for number, name in enumerate(outputs if len(outputs) > 1 else ()):
-            metrics |= {f"test_r2 {name}": float(r2[number]), f"test_mae {name}": float(mae[number])}
-        if model.intervals is not None:
-            chosen = list(forecasts_of(self.config))
-            distances = model.intervals.distances(*model.intervals.increments(self.config, nodes, windows))
-            below, above = (each * model.scaling.output_scale[chosen] for each in distances)
-            names = [outputs[output] for output in chosen]
-            metrics |= _measure_intervals(names, model.levels, (targets - forecasts)[:, chosen], below, above)
-        return replace(model, metrics=metrics | self._baseline_metrics)
-
-    @cached_property
-    def _baseline_metrics(self) -> dict[str, float]:
-        """Errors of the baselines on the test part, the number of windows of each part, and of those left out."""
-        parts, scaling, test = self.parts, self.config.scaling, self.windows.choose(self.parts.test)
-        targets = self.actual[parts.test]
-        forecasts: dict[str, Array | None] = {"persistence": persistence(self.table, test)}
-        metrics = dict[str, float]()
-        if season := self._find_season():
-            forecasts["seasonal_naive"] = seasonal_naive(test, season)
-        trees = boosted_trees(self.samples, parts.train, parts.validation)
-        for name, fitted in (("ridge", self.ridge), ("lightgbm", trees)):
-            if fitted is not None:
-                forecasts[name] = fitted(parts.test) * scaling.output_scale + scaling.output_mean
-        for name, forecast in forecasts.items():
-            if forecast is not None and not np.isnan(forecast).any():
-                metrics[f"{name}_r2"] = float(r2_scores(targets, forecast).mean())
-                metrics[f"{name}_mae"] = float(np.abs(forecast - targets).mean())
-        if season and "seasonal_naive_r2" in metrics:
-            metrics["season"] = float(season)
-        names = (*PARTS, "calibration") if len(parts.calibration) else PARTS
-        metrics |= {f"{part}_windows": float(len(getattr(parts, part))) for part in names}
-        if parts.missing.windows:
-            metrics["left_out_windows"] = float(parts.missing.windows)
-            metrics |= {f"left_out_windows {name}": float(count) for name, count in parts.missing.worst.items()}
-        return metrics
-
-    def _find_season(self) -> int | None:
-        """Steps of the season that has the lowest error before the test part; None if there is none."""
-        time, targets = self.table.spec.time, self.table.table.targets
-        seasons = time.seasons if time is not None else {}
-        if not seasons and (period := find_period(targets[self.table.table.codes == 0, 0])):
-            seasons = {"period": period}
-        held = self.windows.choose(self.parts.validation)
-        actual, scale = self.actual[self.parts.validation], self.config.scaling.output_scale
-
-        def measure(steps: int) -> float:
-            return float(np.abs((seasonal_naive(held, steps) - actual) / scale).mean())
-
-        found = find_season(seasons, measure)
-        return None if found is None else found[1]

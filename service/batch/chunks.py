@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from math import ceil
 from pathlib import Path
@@ -22,8 +22,8 @@ from kanmodel.model import Model
 from kanmodel.tables.encoding import Rows
 from kanmodel.tables.frames import Cells, as_cells, is_blank
 from kanmodel.tables.instants import read_instants
-from kanmodel.tables.rhythm import MAX_STEP, TimeColumn
-from kanmodel.tables.table import Places, Selection, Table, TableSpec, find_rhythm
+from kanmodel.tables.rhythm import TimeColumn
+from kanmodel.tables.table import CellNames, Selection, Table, TableSpec
 from kanmodel.tables.windows import Windows
 from service.batch import PART_WINDOWS, PLAIN, Csv, tables
 
@@ -45,7 +45,7 @@ class Plan:
     effects: bool = False  # whether to add the effects of removing each feature, and of each alone
     method: Method = "path"  # `shapley` adds Shapley values
     csv: Csv = PLAIN  # how its files are written that are csv
-    rhythm: TimeColumn | None = None  # of the times, if the model was trained without; see `find_rhythm`
+    rhythm: TimeColumn | None = None  # of the times, if the model was trained without
 
     @cached_property
     def spec(self) -> TableSpec:
@@ -69,8 +69,12 @@ class Plan:
                     parts.append(frame.cells)
         with suppress(DataError):
             cells = {column.name: as_cells(column) for column in pl.concat(parts)} if parts else {}
-            places = Places(self.table.name, self.time)
-            return replace(self, rhythm=find_rhythm(cells, places, label, MAX_STEP, None) if cells else None)
+            if not cells:
+                return self
+            codes = None if label is None else cells[label].astype(str)
+            name_cell = partial(CellNames(self.table.name, self.time).cell, self.time)
+            instants, dated = read_instants(cells[self.time], name_cell)
+            return replace(self, rhythm=TimeColumn.of(self.time, instants, codes, dated))
         return self
 
     def find_columns(self, schema: Mapping[str, Any]) -> list[str]:
@@ -259,9 +263,9 @@ def _walk(
 
 def _cut(plan: Plan, rows: Stretch) -> Windows:
     """The windows of a stretch; cells that cannot be used are missing."""
-    places = Places(plan.table.name, plan.time or "time", kind="file", name_row=rows.name)
+    cell_names = CellNames(plan.table.name, plan.time or "time", kind="file", name_row=rows.name)
     chosen = Selection(reach=plan.spec.encoding.later, series=plan.series or None, is_ordered=True)
-    table = Table.read(plan.spec, rows.cells, places, chosen)
+    table = Table.read(plan.spec, rows.cells, cell_names, chosen)
     return Windows.cut(table, strict=False)
 
 
@@ -298,7 +302,7 @@ def _find_bad(table: Table, own: Rows) -> list[str | None]:
     """Why rows have no value for windows that hold them; of a gap that is too long, the first that is not filled."""
     encoding, reasons = table.spec.encoding, dict(table.bad)
     for of, column in zip(encoding.columns, table.columns, strict=True):
-        source = table.find(table.place + of.later)
+        source = table.find(table.position + of.later)
         for row in own[column.missing[own] & np.isnan(column.open[own])].tolist():
             if int(source[row]) not in table.bad:
                 problem = encoding.describe_missing(of, bool(source[row] >= 0))
@@ -308,7 +312,7 @@ def _find_bad(table: Table, own: Rows) -> list[str | None]:
         if row not in reasons:
             return None
         name, problem = reasons[row]
-        return f"column {table.places.find(name, int(table.order[row]))[0]} {problem}"
+        return f"column {table.cell_names.find(name, int(table.order[row]))[0]} {problem}"
 
     return [describe(row) for row in own.tolist()]
 

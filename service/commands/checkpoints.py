@@ -13,7 +13,7 @@ from kanmodel.errors import DataError
 from kanmodel.network.config import LayerConfig, Layers, ModelConfig, width_of
 from kanmodel.structure.pruning import Fill, Metric
 from kanmodel.structure.topology import Topology
-from kanmodel.tables.table import Places
+from kanmodel.tables.table import CellNames
 from kanmodel.text import write_value
 from service.batch import Csv
 from service.commands import options
@@ -239,7 +239,7 @@ def calibrate(
 def _choose(model: Model, table: Path, last: str | None, series: list[str]) -> dict[str, Any]:
     """The windows of a table, and its names in errors, as arguments of the library."""
     time = model.config.time
-    places = Places(table.name, time.name if time else "time")
+    places = CellNames(table.name, time.name if time else "time")
     return {"last": int(last) if last and last.isdecimal() else last, "series": series or None, "places": places}
 
 

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 from typer import Argument, BadParameter, Option, echo
 
 from kanmodel import Model, from_neuralforecast
-from kanmodel.importers.documents import read_names, read_windows_file
+from kanmodel.importers.files.documents import read_names, read_windows_file
+from kanmodel.importers.files.manifest import parse_manifest, read_manifest
 from kanmodel.importers.from_file import Description, Imported, describe_file, import_checkpoint
-from kanmodel.importers.manifest import parse_manifest, read_manifest
 from kanmodel.structure.scores import MIN_INPUTS
 from service.commands.options import (
     AsJson,

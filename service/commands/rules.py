@@ -2,8 +2,8 @@
 
 The history is counted in the bins of the checkpoint's reference windows, as the service counts what it forecasts. Each
 span of it then says what the expressions of the rules are without a change, and the thresholds are quantiles of that:
-see `Chance`. Inputs and use are compared with the reference windows, which the service states as gauges; errors with
-those of the history, which are numbers in the rules.
+see `NullDistribution`. Inputs and use are compared with the reference windows, which the service states as gauges;
+errors with those of the history, which are numbers in the rules.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from kanmodel.errors import DataError
 from kanmodel.model import Model
 from kanmodel.monitoring.watched import Watched, block_size, count_stretch, explain_stretch, forecast_stretch
 from kanmodel.tables.instants import read_duration
-from kanmodel.tables.statistics.p_values import MIN_SPANS, Chance, Question, find_chance, warn_of_rate
+from kanmodel.tables.statistics.p_values import MIN_SPANS, NullDistribution, Question, null_distributions, warn_of_rate
 from kanmodel.tables.statistics.tally import PRIOR, Bins, Tally
-from kanmodel.tables.windows import Windows, read_stretch
+from kanmodel.tables.windows import Windows, read_all_windows
 from service.telemetry.monitor import HOUR, N_NAMES, reference_values, watched_output
 
 ENOUGH = 0.8  # of the forecasts of a span of the history, for an alert
@@ -95,7 +95,7 @@ def write_rules(
     if seconds is None or seconds < 1:
         raise DataError(f"--span must be a duration such as 24h or 7d, but is {span!r}")
     loaded, watched = model, Watched.of(model, output)
-    side = read_stretch(model.config.table, history, place, series=series or None)
+    side = read_all_windows(model.config.table, history, place, series=series or None)
     n, n_span = len(side), count_windows(side, seconds, place)
     if n_span * MIN_SPANS > n:
         raise DataError(
@@ -152,8 +152,8 @@ class Rules:
         self.span = f"{int(seconds)}s" if rest else f"{int(hours)}h"
         self.name, self.watched, self.rate = name, watched, false_alarms
         self.total, self._share_of_span = history.total(), length / len(history)
-        of_reference, of_history = find_chance(history, length, reference), find_chance(history, length)
-        self.chances: dict[Question, Chance] = {
+        of_reference, of_history = null_distributions(history, length, reference), null_distributions(history, length)
+        self.chances: dict[Question, NullDistribution] = {
             "inputs": of_reference["inputs"],
             "use": of_reference["use"],
             "errors": of_history["errors"],
@@ -302,7 +302,7 @@ class Rules:
             self._state("errors", biased, known, total.known, name="bias"),
         ]
         for number, level in enumerate(self.watched.levels):
-            bounded, covered = total.bounded[:, number], total.covered[:, number]
+            bounded, covered = total.intervals[:, number], total.covered[:, number]
             if not bounded.any():
                 continue
             held, of_level = (self._of(f'level="{level:g}"{more}') for more in (', holds="yes"', ""))

@@ -241,7 +241,7 @@ class Monitor:
                 tally.errors[0] += forecast - actual
                 tally.sizes_of_errors[0] += abs(forecast - actual)
                 for level, (low, high) in enumerate(zip(*np.array_split(bounds, 2), strict=True)):
-                    tally.bounded[0, level] += 1
+                    tally.intervals[0, level] += 1
                     tally.covered[0, level] += low <= actual <= high
                 errors.append((found, actual))
             return tallies

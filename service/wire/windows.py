@@ -18,7 +18,7 @@ from kanmodel.network.config import Groups, ModelConfig
 from kanmodel.network.intervals import BOUNDS
 from kanmodel.tables.frames import Cells
 from kanmodel.tables.samples import covered_rows
-from kanmodel.tables.table import Gaps, Places, Selection, Table
+from kanmodel.tables.table import CellNames, Gaps, Selection, Table
 from kanmodel.tables.windows import Windows
 from kanmodel.text import list_some
 from service.wire.bodies import Limits, may_hold, parse_json
@@ -117,7 +117,7 @@ def refuse_other_names(
 
 def read_cells(
     value: Any, config: ModelConfig, limits: Limits, path: str, last: Any, beside: str = ""
-) -> tuple[dict[str, Cells], Places]:
+) -> tuple[dict[str, Cells], CellNames]:
     """A table's columns, of which each is a list of cells, and their names; sizes are checked before the cells.
 
     They are those of the training, that of the times, and a column `beside` them. `last`, what else is said of the
@@ -125,7 +125,7 @@ def read_cells(
     """
     if not isinstance(value, dict):
         raise invalid_value(path, "must be an object with a list of cells for each column")
-    places = Places(path, "time", f"{path.removesuffix('series')}last", kind="json")
+    places = CellNames(path, "time", f"{path.removesuffix('series')}last", kind="json")
     if not (last is None or type(last) in (int, str)):
         raise invalid_value(places.last, f"must be a number of windows, or a duration, but is {_KINDS[type(last)]}")
     encoding, series, most = config.table.encoding, config.series, limits.rows

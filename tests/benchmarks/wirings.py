@@ -21,8 +21,8 @@ from papers import PAPERS, C, H, L
 from torch import nn
 
 import kanmodel
-from kanmodel.importers.samples import Bounds
-from kanmodel.importers.tracing import pick_output
+from kanmodel.importers.search.samples import Bounds
+from kanmodel.importers.tracing.tracer import pick_output
 
 TOLERANCE = 1e-5  # of the spread of the forecasts
 OPTIONS: dict[str, dict[str, Any]] = {

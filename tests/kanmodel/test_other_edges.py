@@ -12,10 +12,10 @@ from kanmodel.attribution.ledger import explain_windows
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.forecaster import Forecaster, Reference
 from kanmodel.formula.symbolic import suggest_edge_formulas
-from kanmodel.importers.assembly import Chain, assemble
-from kanmodel.importers.layers import find_parts
-from kanmodel.importers.manifest import ModelSpec
-from kanmodel.importers.parts import Metadata
+from kanmodel.importers.files.manifest import ModelSpec
+from kanmodel.importers.layers.known import find_parts
+from kanmodel.importers.layers.submodules import Metadata
+from kanmodel.importers.search.assembly import Chain, assemble
 from kanmodel.network.bases import BSpline
 from kanmodel.network.chain import FrozenNetwork, Network
 from kanmodel.network.config import LayerConfig, ModelConfig, SymbolicEdge, plain_layers

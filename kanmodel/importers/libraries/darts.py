@@ -17,7 +17,7 @@ from kanmodel.arrays import Array
 from kanmodel.errors import CheckpointError, UnreadableModelError, check_count, checked
 from kanmodel.forecaster import Forecaster
 from kanmodel.importers.libraries import Options, Windows, import_library, read_fitted, refusing, with_quantiles
-from kanmodel.importers.samples import N_REFERENCE
+from kanmodel.importers.search.samples import N_REFERENCE
 from kanmodel.tables.statistics.choose import choose_evenly
 
 COVARIATES = ("past_covariates", "future_covariates")  # arguments of darts

@@ -21,7 +21,7 @@ from kanmodel.errors import CheckpointError, UnknownNameError, UnreadableModelEr
 from kanmodel.forecaster import Forecaster
 from kanmodel.importers.from_torch import TOLERANCE, unchanged
 from kanmodel.importers.libraries import Options, Windows, import_library, read_fitted, refusing, with_quantiles
-from kanmodel.importers.samples import N_REFERENCE
+from kanmodel.importers.search.samples import N_REFERENCE
 from kanmodel.tables.statistics.choose import choose_evenly
 
 MASK = "available_mask"  # the library's column that says whether a row is there

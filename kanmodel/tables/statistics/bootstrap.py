@@ -39,7 +39,7 @@ LENGTHS = np.array([1, 2, *(m << k for k in range(20) for m in (3, 4))])  # 1, 2
 
 @dataclass(frozen=True)
 class Estimate:
-    """Means over the reference windows, of any shape, with the bounds of their intervals."""
+    """Means over windows, of any shape, with the bounds of their intervals."""
 
     value: Array
     low: Array
@@ -51,7 +51,7 @@ class Estimate:
 
 
 class Bootstrap:
-    """Resamples of n windows in time order; the same seed of the draws gives the same intervals."""
+    """Resamples of n windows in time order; the same seed gives the same intervals."""
 
     def __init__(self, n: int, resamples: int = N_RESAMPLES, seed: int = SEED) -> None:
         self._n, self._resamples, self._seed = n, resamples, seed
@@ -75,16 +75,16 @@ class Bootstrap:
         return Estimate(values.mean(axis=0), low.reshape(shape), high.reshape(shape))
 
     def share(self, sizes: Array, of: Array | None = None) -> Estimate:
-        """The mean of each column of sizes (n, n_columns), none negative, as a share of all; 0 where all are 0.
+        """The mean of each column of sizes (n, n_columns), none negative, as a share of all, 0 where all are 0.
 
-        `of` is what is all, (n, any number of columns), if not the sizes. Blocks are as long as the share's own
-        linearisation needs: size - share * total, window by window.
+        `of` is what is all, (n, any number of columns), if not the sizes. The block length is that of the linearised
+        share: size - share * total, window by window.
         """
         total = (sizes if of is None else of).sum(axis=1, keepdims=True)  # (n, 1)
-        value = _ratio(sizes.mean(axis=0), total.mean(axis=0))
+        value = divide(sizes.mean(axis=0), total.mean(axis=0))
 
         def resample(weights: Array, columns: NDArray[np.intp]) -> Array:
-            return _ratio(weights @ sizes[:, columns], weights @ total)
+            return divide(weights @ sizes[:, columns], weights @ total)
 
         return Estimate(value, *self._bounds(sizes - value * total, resample))
 
@@ -93,28 +93,27 @@ class Bootstrap:
         totals = [one.sum(axis=1, keepdims=True) for one in (sizes, others)]
         shares = [share_of(one) for one in (sizes, others)]
         series = [
-            _ratio(one, total.mean(axis=0)) - share * _ratio(total, total.mean(axis=0))
+            divide(one, total.mean(axis=0)) - share * divide(total, total.mean(axis=0))
             for one, total, share in zip((sizes, others), totals, shares, strict=True)
         ]
 
         def resample(weights: Array, columns: NDArray[np.intp]) -> Array:
-            share = _ratio(weights @ sizes[:, columns], weights @ totals[0])
-            return share - _ratio(weights @ others[:, columns], weights @ totals[1])
+            share = divide(weights @ sizes[:, columns], weights @ totals[0])
+            return share - divide(weights @ others[:, columns], weights @ totals[1])
 
         return Estimate(shares[0] - shares[1], *self._bounds(series[0] - series[1], resample))
 
     def _bounds(self, series: Array, resample: Callable[[Array, NDArray[np.intp]], Array]) -> tuple[Array, Array]:
         """Bounds of a statistic of each column, to first order the mean of series (n, n_columns).
 
-        The dependence of the series sets the block lengths; `resample` gives the statistics (resamples, chosen) of
-        chosen columns under weights (resamples, n).
+        `resample` gives the statistics (resamples, chosen) of chosen columns under weights (resamples, n).
         """
         low, high = np.empty(series.shape[1]), np.empty(series.shape[1])
         for start in range(0, series.shape[1], COLUMNS):
             lengths = LENGTHS[np.searchsorted(LENGTHS, block_lengths(series[:, start : start + COLUMNS]))]
             for length in np.unique(lengths).tolist():
                 columns = start + np.flatnonzero(lengths == length)
-                b, normal = length / self._n, NormalDist()  # the fixed-b critical value of the module's docstring
+                b, normal = length / self._n, NormalDist()
                 critical = normal.inv_cdf((1 + CONFIDENCE) / 2) + 2.9694 * b + 0.4160 * b**2 - 0.5324 * b**3
                 tail, resampled = normal.cdf(-critical), resample(self.weights(length), columns)
                 low[columns], high[columns] = np.quantile(resampled, (tail, 1 - tail), axis=0)
@@ -153,11 +152,11 @@ def block_lengths(series: Array) -> Array:
 
 def share_of(sizes: Array) -> Array:
     """The value of `Bootstrap.share` of sizes (n, n_columns), without its interval."""
-    return _ratio(sizes.mean(axis=0), sizes.sum(axis=1, keepdims=True).mean(axis=0))
+    return divide(sizes.mean(axis=0), sizes.sum(axis=1, keepdims=True).mean(axis=0))
 
 
-def _ratio(numerator: Array, denominator: Array) -> Array:
-    """0 where the denominator is 0."""
-    shape = np.broadcast_shapes(numerator.shape, denominator.shape)
-    ratio: Array = np.divide(numerator, denominator, out=np.zeros(shape), where=denominator > 0)
+def divide(sums: Array, weights: Array, unknown: float = 0.0) -> Array:
+    """The ratio, or `unknown` where the weight is 0."""
+    shape = np.broadcast_shapes(sums.shape, weights.shape)
+    ratio: Array = np.divide(sums, weights, out=np.full(shape, unknown), where=weights > 0)
     return ratio

@@ -1,9 +1,9 @@
 """Choosing some of n items in order of time, evenly, so that no season is missed.
 
 A constant stride that shares a factor with a season sees few of its phases: every eighth of hourly rows are only three
-hours of the day. So one item is taken from each of equal strata (systematic sampling with random starts: Cochran 1977,
-"Sampling Techniques", section 8), at a place inside it that follows the golden-ratio sequence, whose discrepancy is the
-lowest of all sequences of multiples (Niederreiter 1992, "Random Number Generation and Quasi-Monte Carlo Methods").
+hours of the day. So one item is taken from each of equal strata (Cochran 1977, "Sampling Techniques", section 8), at a
+place that follows the golden-ratio sequence (Niederreiter 1992, "Random Number Generation and Quasi-Monte Carlo
+Methods").
 """
 
 from __future__ import annotations

@@ -46,15 +46,15 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A part of an effect, in the target's unit, with its interval as of `Change`."""
+class EffectPart:
+    """The part of an effect that the data or the model has, in the target's unit, with its interval as of `Change`."""
 
     value: float | None
     interval: tuple[float, float] | None
 
 
 class Bootstraps(dict[int, Bootstrap]):
-    """By number of blocks, since their resamples take longer than what is estimated from them."""
+    """By number of blocks, since resampling takes longer than what is estimated from it."""
 
     def __missing__(self, n: int) -> Bootstrap:
         self[n] = Bootstrap(n)
@@ -63,8 +63,7 @@ class Bootstraps(dict[int, Bootstrap]):
 
 def average(bootstraps: Bootstraps, sums: Array, weights: Array) -> Estimate:
     """Sums (n_blocks, n_columns) over the sum of the weights (n_blocks,), with bounds; NaN where they are unknown."""
-    kept = np.flatnonzero(weights > 0)
-    unknown = np.full(sums.shape[1], np.nan)
+    kept, unknown = np.flatnonzero(weights > 0), np.full(sums.shape[1], np.nan)
     if not len(kept):
         return Estimate(unknown, unknown, unknown)
     value = sums[kept].sum(axis=0) / weights[kept].sum()
@@ -86,18 +85,17 @@ def combine(sign: int, one: Estimate, other: Estimate) -> Estimate:
 
 
 def list_changes(now: Estimate, then: Estimate) -> list[Change]:
-    """The changes of each column."""
-    parts = list_parts(combine(-1, now, then))
-    columns = zip(now.value.tolist(), then.value.tolist(), parts, strict=True)
-    return [Change(known_or_none(value), known_or_none(before), part.interval) for value, before, part in columns]
+    """The change of each column."""
+    figures = (map(known_or_none, each.value.tolist()) for each in (now, then))
+    intervals = (part.interval for part in list_parts(combine(-1, now, then)))
+    return list(map(Change, *figures, intervals))
 
 
-def list_parts(found: Estimate) -> list[Part]:
+def list_parts(found: Estimate) -> list[EffectPart]:
     """The estimate of each column."""
-    columns = zip(found.value.tolist(), found.low.tolist(), found.high.tolist(), strict=True)
-    return [
-        Part(known_or_none(value), (low, high) if low == low and high == high else None) for value, low, high in columns
-    ]
+    bounds = zip(found.low.tolist(), found.high.tolist(), strict=True)
+    intervals = (pair if pair[0] == pair[0] and pair[1] == pair[1] else None for pair in bounds)
+    return list(map(EffectPart, map(known_or_none, found.value.tolist()), intervals))
 
 
 def known_or_none(value: float) -> float | None:

@@ -1,20 +1,19 @@
-"""Errors of forecasts, and of their intervals, by groups of them.
+"""Errors of forecasts, of simple forecasts beside them, and of their intervals, by groups.
 
 Of n forecasts p with the actual values y: MAE = mean |p - y|, RMSE = sqrt(mean (p - y)^2), bias = mean (p - y). Skill
-is 1 - MAE / MAE of persistence (Hyndman and Athanasopoulos 2021, "Forecasting: Principles and Practice", section 5.8):
-1 for perfect forecasts, 0 for those as good as persistence, the last value that was known, and below 0 for worse.
+is 1 - MAE / MAE of persistence, the last value that was known (Hyndman and Athanasopoulos 2021, "Forecasting:
+Principles and Practice", section 5.8): 1 for perfect forecasts, 0 for those as good as persistence, below 0 for worse.
 
 Of intervals [l, u] at level p, the coverage is the share of actual values within, and the Winkler score the mean of
 
     (u - l) + 2 / (1 - p) (l - y)  if y < l,   + 2 / (1 - p) (y - u)  if y > u
 
-(interval score: Gneiting and Raftery 2007, eq. 43), which is lowest for the true quantiles: it rewards narrow intervals
-and punishes what lies outside. Coverage by week or month says whether it lasts.
+(interval score: Gneiting and Raftery 2007, eq. 43), which is lowest for the true quantiles.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +27,12 @@ COLUMNS = ("mae", "rmse", "bias", "persistence_mae", "seasonal_naive_mae", "skil
 # Forecasts that a model is measured beside: what they are called, by their name in metrics
 SIMPLE_FORECASTS = {"persistence": "persistence", "seasonal_naive": "seasonal naive"}
 SIMPLE_FORECASTS |= {"ridge": "ridge", "lightgbm": "LightGBM"}
+MIN_CORRELATION = 0.3  # autocorrelation at the period of a season that no calendar names
+NEAR = 0.9  # of the highest peak: the first that is as high is the period, and others its multiples
+MOST_ROWS = 20_000  # of which autocorrelations are computed, the newest
+
+Groups = NDArray[np.int64]
+"""The number of the group of each forecast."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +82,8 @@ class Errors:
     def row(self) -> dict[str, Any]:
         """For a table: those of intervals as ``covered@0.8``, ``width@0.8``, ``winkler@0.8``."""
         of_points = {name: getattr(self, name) for name in ("count", *COLUMNS[:-1])}
-        return of_points | {
-            f"{name}@{each.level:g}": getattr(each, name)
-            for each in self.intervals
-            for name in ("covered", "width", "winkler")
-        }
+        names = ("covered", "width", "winkler")
+        return of_points | {f"{name}@{each.level:g}": getattr(each, name) for each in self.intervals for name in names}
 
 
 def r2_scores(targets: Array, forecasts: Array) -> Array:
@@ -95,44 +97,27 @@ def r2_scores(targets: Array, forecasts: Array) -> Array:
 
 
 def measure_errors(
-    error: Array,
-    of_persistence: Array,
-    of_season: Array | None = None,
-    groups: NDArray[np.int64] | None = None,
-    n_groups: int = 1,
+    error: Array, of_persistence: Array, of_season: Array | None = None, groups: Groups | None = None, n_groups: int = 1
 ) -> list[Errors]:
-    """The errors of the forecasts in each group.
+    """The errors of the forecasts in each of `n_groups` groups, by default one.
 
-    Args:
-        error: forecast minus actual value, of any shape, in the target's unit; NaN where it is unknown.
-        of_persistence: the same of persistence.
-        of_season: the same of the seasonal naive forecast; None if there is none.
-        groups: the number of the group of each forecast, of the same shape; all in one by default.
-        n_groups: their number.
+    `error` is forecast minus actual value, of any shape, in the target's unit, NaN where it is unknown;
+    `of_persistence` and `of_season` are the same of persistence and the seasonal naive forecast.
     """
     numbers = np.zeros(error.shape, dtype=np.int64) if groups is None else groups
-    known = ~np.isnan(error)
-    both = known & ~np.isnan(of_persistence)
     of_season = np.full(error.shape, np.nan) if of_season is None else of_season
-    seasonal = known & ~np.isnan(of_season)
+    known = ~np.isnan(error)
+    both, seasonal = known & ~np.isnan(of_persistence), known & ~np.isnan(of_season)
 
-    def sum_over(which: NDArray[np.bool_], values: Array | None = None) -> list[float]:
+    def add(which: NDArray[np.bool_], values: Array | None = None) -> list[float]:
         weights = None if values is None else values[which]
         return list(map(float, np.bincount(numbers[which], weights, n_groups)))
 
-    sums = (
-        sum_over(known),
-        sum_over(known, np.abs(error)),
-        sum_over(known, error**2),
-        sum_over(known, error),
-        sum_over(both),
-        sum_over(both, np.abs(error)),
-        sum_over(both, np.abs(of_persistence)),
-        sum_over(seasonal),
-        sum_over(seasonal, np.abs(of_season)),
-    )
+    of_model = add(known), add(known, np.abs(error)), add(known, error**2), add(known, error)
+    of_both = add(both), add(both, np.abs(error)), add(both, np.abs(of_persistence))
+    sums = zip(*of_model, *of_both, add(seasonal), add(seasonal, np.abs(of_season)), strict=True)
     measured = []
-    for n, absolute, squared, signed, n_both, ours, theirs, n_seasonal, of_naive in zip(*sums, strict=True):
+    for n, absolute, squared, signed, n_both, ours, theirs, n_seasonal, of_naive in sums:
         mae, rmse, bias = (absolute / n, (squared / n) ** 0.5, signed / n) if n else (None, None, None)
         skill = 1 - ours / theirs if theirs else None
         naive = of_naive / n_seasonal if n_seasonal else None
@@ -148,22 +133,11 @@ def covered(lower: Array, upper: Array, actual: Array) -> Array:
 
 
 def measure_intervals(
-    levels: Sequence[float],
-    lower: Array,
-    upper: Array,
-    actual: Array,
-    groups: NDArray[np.int64] | None = None,
-    n_groups: int = 1,
+    levels: Sequence[float], lower: Array, upper: Array, actual: Array, groups: Groups | None = None, n_groups: int = 1
 ) -> list[tuple[IntervalErrors, ...]]:
-    """How the intervals of the forecasts in each group fit.
+    """How the intervals of the forecasts in each group fit; groups as of `measure_errors`.
 
-    Args:
-        levels: nominal coverages, (n_levels,).
-        lower: the lower bounds, (n_levels, ...), in the target's unit; NaN where there is none.
-        upper: the upper bounds, likewise.
-        actual: the actual values, (...), of any shape; NaN where one is unknown.
-        groups: as of `measure_errors`.
-        n_groups: their number.
+    Bounds are (n_levels, ...), in the target's unit, NaN where there is none; actual values (...), of any shape.
     """
     numbers = np.zeros(actual.shape, dtype=np.int64) if groups is None else groups
     measured = []
@@ -172,25 +146,21 @@ def measure_intervals(
         y, low, high, of = actual[known], low[known], high[known], numbers[known]
         beyond = np.maximum(np.maximum(low - y, y - high), 0)
         columns = (None, y < low, y > high, high - low, high - low + 2 / (1 - level) * beyond)
-        sums = zip(*(np.bincount(of, column, n_groups).tolist() for column in columns), strict=True)
-        measured.append([_of_sums(level, *of_group) for of_group in sums])
+        found = []
+        for n, below, above, *sums in zip(*(np.bincount(of, each, n_groups).tolist() for each in columns), strict=True):
+            means = (each / n if n else None for each in (n - below - above, below, above, *sums))
+            found.append(IntervalErrors(level, n, *means))
+        measured.append(found)
     return list(zip(*measured, strict=True))
 
 
-def _of_sums(level: float, count: int, below: float, above: float, *sums: float) -> IntervalErrors:
-    means = (each / count if count else None for each in (count - below - above, below, above, *sums))
-    return IntervalErrors(level, count, *means)
-
-
-def group_times(local: Array, within_day: bool) -> dict[str, tuple[list[int | str], NDArray[np.int64]]]:
+def group_times(local: Array, within_day: bool) -> dict[str, tuple[list[int | str], Groups]]:
     """By ``month`` (``2024-03``), and within a day by ``hour`` (0 to 23) and ``week`` (its Monday, ``2024-03-04``).
 
-    Returns the groups of each, and the number of that of each time.
-
-    `local` are seconds of the local clock, of any shape, as the numbers are.
+    Returns the groups of each, and the number of that of each time; `local` are seconds of the local clock, any shape.
     """
     months, numbers = np.unique(local.astype("datetime64[s]").astype("datetime64[M]"), return_inverse=True)
-    found: dict[str, tuple[list[int | str], NDArray[np.int64]]] = {}
+    found: dict[str, tuple[list[int | str], Groups]] = {}
     found["month"] = months.astype(str).tolist(), numbers.reshape(local.shape)
     if within_day:
         hours, numbers = np.unique((local % DAY // 3600).astype(np.int64), return_inverse=True)
@@ -198,3 +168,30 @@ def group_times(local: Array, within_day: bool) -> dict[str, tuple[list[int | st
         mondays, numbers = np.unique((local // DAY + 3) // 7 * 7 - 3, return_inverse=True)  # day 0 was a Thursday
         found["week"] = mondays.astype("datetime64[D]").astype(str).tolist(), numbers.reshape(local.shape)
     return found
+
+
+def find_season(seasons: Mapping[str, int], measure: Callable[[int], float]) -> tuple[str, int] | None:
+    """The name and the steps of the season whose seasonal naive forecast has the lowest error; None without seasons.
+
+    `measure` gives the mean absolute error of a season of so many steps, NaN where there is none.
+    """
+    errors = {season: measure(season[1]) for season in seasons.items()}
+    known = {season: error for season, error in errors.items() if error == error}
+    return min(known, key=lambda season: known[season]) if known else None
+
+
+def find_period(values: Array) -> int | None:
+    """The lag from 2 of the first of the highest peaks of the autocorrelation of a series (n,); None below 0.3."""
+    series = values[np.isfinite(values)][-MOST_ROWS:]
+    n, most = len(series), len(series) // 3
+    if most < 3 or np.ptp(series) == 0:
+        return None
+    spectrum = np.abs(np.fft.rfft(series - series.mean(), 2 * n)) ** 2
+    correlations = np.fft.irfft(spectrum)[: most + 2]
+    correlations = correlations / correlations[0]
+    inner = correlations[1:-1]
+    peaks = np.flatnonzero((inner > correlations[:-2]) & (inner >= correlations[2:])) + 1
+    peaks = peaks[peaks >= 2]
+    if not len(peaks) or correlations[peaks].max() < MIN_CORRELATION:
+        return None
+    return int(peaks[correlations[peaks] >= NEAR * correlations[peaks].max()][0])

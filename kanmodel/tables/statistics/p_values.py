@@ -1,4 +1,4 @@
-"""`Chance`: what the statistics of drift are without a cause, from a reference alone, and p-values beside it.
+"""`NullDistribution`: the statistics of drift where nothing changed, from a reference alone, and p-values.
 
 The statistics of the current side are computed for each span of the reference that is as long, against the rest of it
 (subsampling: Politis and Romano 1994, "Large sample confidence regions based on subsamples"), so a week in July is
@@ -7,8 +7,7 @@ the current side, and the largest is compared with the largest of each span (max
 "Resampling-based multiple testing"). So a question as a whole has a false alarm at the stated rate, if the current side
 is exchangeable with the spans; a p-value is at least 1 / (spans + 1), of spans that do not overlap.
 
-The current side is part of the scale since it is exchangeable with the spans only then: with scales from the spans
-alone, of few of them, most series without a change had an alarm.
+The current side is part of the scale, since it is exchangeable with the spans only then.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kanmodel.arrays import Array
+from kanmodel.tables.statistics.bootstrap import divide
 from kanmodel.tables.statistics.tally import Tally, population_stability
 
 Question = Literal["inputs", "use", "errors"]
@@ -37,19 +37,14 @@ FLOOR_COVERAGE = 0.005
 
 
 @dataclass(frozen=True, eq=False)
-class Chance:
-    """The statistics of one question in the reference alone: what changes without a cause.
+class NullDistribution:
+    """The statistics of one question in the reference alone."""
 
-    Attributes:
-        spans: of each span of the reference against the rest of it, (n_sliding, n_items), each span a block after the
-            one before; larger is more drift. NaN where there is none.
-        floors: smallest scale of each, (n_items,).
-        length: blocks of a span.
-    """
-
+    # of each span of the reference, a block after the one before, against the rest of it, (n_sliding, n_items); larger
+    # is more drift. NaN where there is none
     spans: Array
-    floors: Array
-    length: int
+    floors: Array  # smallest scale of each, (n_items,)
+    length: int  # blocks of a span
 
     @property
     def n_blocks(self) -> int:
@@ -65,8 +60,7 @@ class Chance:
     def _is_known(self) -> NDArray[np.bool_]:
         """Whether a span has all statistics that any span has, (n_sliding,)."""
         unknown = np.isnan(self.spans)
-        missing = unknown[:, ~unknown.all(axis=0)].any(axis=1) | unknown.all(axis=1)
-        return np.logical_not(missing)
+        return np.logical_not(unknown[:, ~unknown.all(axis=0)].any(axis=1) | unknown.all(axis=1))
 
     def rate(self, false_alarms: float | None = None) -> float:
         """The rate that the spans can hold: `false_alarms`, by default 0.01, or 1 / (spans + 1) if that is larger."""
@@ -105,9 +99,8 @@ class Chance:
     def _rank(self, now: Array, items: NDArray[np.bool_]) -> tuple[Array, Array]:
         """Of some items, the largest of each span in units of their scales, sorted, (n_known,), and the scales.
 
-        Statistics differ in how far their tails reach, so the scale is in the tail: the quantile that two of n spans
-        exceed, of the spans and the current side as one more of them. That is a quantile of the spans alone, at a level
-        that depends on which side of it the current one is.
+        The scale is in the tail: the quantile that two of n spans exceed, of the spans and the current side as one
+        more. That is a quantile of the spans alone, at a level that depends on which side of it the current one is.
         """
         (spans, ordered), n_spans = (each[:, items] for each in self._known), self.n_spans
         low, high = ordered[[round((n_spans - which) / n_spans * (len(ordered) - 1)) for which in (2, 1)]]
@@ -115,12 +108,9 @@ class Chance:
         return np.sort((spans / scale).max(axis=1)), scale
 
 
-def warn_of_rate(chances: Iterable[Chance], false_alarms: float | None) -> None:
-    """Warns if a rate of false alarms is asked for that the spans of a question, for which they are enough, can't hold.
-
-    The rate is between 0 and 1; None for the lowest that they can hold, and at least 0.01.
-    """
-    few = min((chance.n_spans for chance in chances if chance.n_spans >= MIN_SPANS), default=None)
+def warn_of_rate(nulls: Iterable[NullDistribution], false_alarms: float | None) -> None:
+    """Warns if the spans of a question, where they are enough for a verdict, cannot hold a rate of false alarms."""
+    few = min((null.n_spans for null in nulls if null.n_spans >= MIN_SPANS), default=None)
     if false_alarms and few and false_alarms < 1 / (few + 1):
         message = f"{few:,} spans of the reference can hold a rate of false alarms of {100 / (few + 1):.2g} %"
         needed = f"{ceil(1 / false_alarms) - 1:,}" if false_alarms > 1e-9 else "more than a billion"
@@ -128,7 +118,7 @@ def warn_of_rate(chances: Iterable[Chance], false_alarms: float | None) -> None:
         warnings.warn(message, stacklevel=4)
 
 
-def find_chance(reference: Tally, length: int, beside: Tally | None = None) -> dict[Question, Chance]:
+def null_distributions(reference: Tally, length: int, beside: Tally | None = None) -> dict[Question, NullDistribution]:
     """The statistics of spans of `length` blocks of a reference against `beside`, by default the rest of it.
 
     Their order is: of ``inputs`` PSI by feature; of ``use`` the magnitudes of the changes of the share, and then of the
@@ -137,41 +127,31 @@ def find_chance(reference: Tally, length: int, beside: Tally | None = None) -> d
     """
     spans = reference.spans(length)
     found = measure(spans, reference.without(spans) if beside is None else beside.total())
-    total = (reference if beside is None else beside).total()
-    n_names, n_levels = reference.sizes.shape[1], reference.bounded.shape[1]
-    size = _divide(total.sizes.sum(axis=1), total.explained).item()
-    error = FLOOR_ERROR * _divide(total.sizes_of_errors, total.known).item()
-    tiny = np.finfo(float).tiny
+    total, tiny = (reference if beside is None else beside).total(), np.finfo(float).tiny
+    n_names, n_levels = reference.sizes.shape[1], reference.intervals.shape[1]
+    size = divide(total.sizes.sum(axis=1), total.explained, np.nan).item()
+    error = FLOOR_ERROR * divide(total.sizes_of_errors, total.known, np.nan).item()
     floors: dict[Question, list[float]] = {
         "inputs": [FLOOR_PSI] * reference.inputs.shape[1],
         "use": [FLOOR_SHARE] * n_names + [FLOOR_SHARE * size] * n_names,
         "errors": [error, error] + [FLOOR_COVERAGE] * n_levels,
     }
-    return {
-        question: Chance(found[question], np.fmax(np.array(floors[question]), tiny), length) for question in QUESTIONS
-    }
+    return {of: NullDistribution(found[of], np.fmax(np.array(floors[of]), tiny), length) for of in QUESTIONS}
 
 
 def measure(current: Tally, reference: Tally) -> dict[Question, Array]:
     """The statistics of each block of one tally against that of another, or its only one, (n_blocks, n_items) each."""
 
     def change(of: Callable[[Tally], tuple[Array, Array]]) -> Array:
-        return _divide(*of(current)) - _divide(*of(reference))
+        return divide(*of(current), np.nan) - divide(*of(reference), np.nan)
 
     shares = change(lambda tally: (tally.sizes, tally.sizes.sum(axis=1, keepdims=True)))
     means = change(lambda tally: (tally.contributions, tally.explained[:, None]))
     errors = change(lambda tally: (tally.sizes_of_errors, tally.known))
     biases = change(lambda tally: (tally.errors, tally.known))
-    covered = change(lambda tally: (tally.covered, tally.bounded))
+    covered = change(lambda tally: (tally.covered, tally.intervals))
     return {
         "inputs": population_stability(current.inputs, reference.inputs),
         "use": np.abs(np.hstack([shares, means])),
         "errors": np.column_stack([errors, np.abs(biases), -covered]),
     }
-
-
-def _divide(sums: Array, weights: Array) -> Array:
-    """NaN where the weight is 0."""
-    shape = np.broadcast_shapes(sums.shape, weights.shape)
-    found: Array = np.divide(sums, weights, out=np.full(shape, np.nan), where=weights > 0)
-    return found

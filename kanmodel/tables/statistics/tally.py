@@ -1,11 +1,9 @@
 """`Tally`: what forecasts of a model read, used and missed, as counts and sums that add up.
 
 A histogram has fixed bins, between the deciles of the reference windows and beyond their range on either side, so the
-counts of several processes, replicas and hours add up, and those of any span of time are a difference. The mean of
-the values in each bin is kept too: with it a shift is exact even where all values are beyond the range.
-
-A tally has blocks in order of time, an hour of a service or some consecutive windows of a table. Intervals come from
-a bootstrap over blocks, so they respect that windows overlap.
+counts of several processes, replicas and hours add up. The sum of the values in each bin is kept too: with it a shift
+is exact even where all values are beyond the range. Blocks are in order of time, an hour of a service or some
+consecutive windows of a table.
 """
 
 from __future__ import annotations
@@ -25,19 +23,15 @@ BELOW, ABOVE = 0, N_BINS - 1
 ROUNDING = 1e-6  # of the range, or of the largest magnitude: of a value that was a float32
 PRIOR = N_BINS / 2  # forecasts by which shares are smoothed
 
-
 Blocks = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
 class Bins:
-    """The bins of some columns.
+    """The bins of some columns."""
 
-    Attributes:
-        edges: (n_columns, N_BINS - 1), ascending: a value is in the bin of the number of edges that are below it. An
-            edge is between two neighbouring values of the reference, so that rounding moves none of them over it.
-    """
-
+    # (n_columns, N_BINS - 1), ascending: the number of edges below a value is that of its bin. Each is between two
+    # neighbouring values of the reference, so that rounding moves none of them over it
     edges: Array
 
     @classmethod
@@ -54,10 +48,7 @@ class Bins:
         return cls(np.vstack([low - margin, inner, high + margin]).T)
 
     def count(self, values: Array, blocks: Blocks | None = None, n_blocks: int = 1) -> tuple[Array, Array]:
-        """Counts and sums of values (n, n_columns) by block and bin, (n_blocks, n_columns, N_BINS) each.
-
-        `blocks` are the numbers of the values' blocks, (n,); by default all are in one.
-        """
+        """Counts and sums of values (n, n_columns) by block and bin, (n_blocks, n_columns, N_BINS); see `Tally.of`."""
         shape = n_blocks, len(self.edges), N_BINS
         places = np.stack([np.searchsorted(*pair) for pair in zip(self.edges, values.T, strict=True)])
         columns = np.arange(shape[1])[:, None] + shape[1] * (0 if blocks is None else blocks)
@@ -75,59 +66,34 @@ class Tally:
 
     Names are those of what a forecast is divided among: the outermost groups, and the features in none. Errors are
     forecast minus actual value, in the target's unit.
-
-    Attributes:
-        inputs: values of the features at the newest step by bin, (n_blocks, n_features, N_BINS).
-        input_sums: their sums by bin, likewise.
-        forecasts: forecasts by bin, (n_blocks, 1, N_BINS).
-        forecast_sums: their sums by bin, likewise.
-        explained: number of forecasts that are explained, (n_blocks,).
-        contributions: sums of contributions, signed, (n_blocks, n_names).
-        sizes: sums of |contribution|, (n_blocks, n_names).
-        known: number of forecasts whose actual value is known, (n_blocks,).
-        errors: sum of errors, (n_blocks,).
-        sizes_of_errors: sum of |error|, (n_blocks,).
-        bounded: number of intervals whose actual value is known, by level, (n_blocks, n_levels).
-        covered: number of these that hold it, likewise.
     """
 
-    inputs: Array
-    input_sums: Array
-    forecasts: Array
-    forecast_sums: Array
-    explained: Array
-    contributions: Array
-    sizes: Array
-    known: Array
-    errors: Array
-    sizes_of_errors: Array
-    bounded: Array
-    covered: Array
+    inputs: Array  # values of the features at the newest step by bin, (n_blocks, n_features, N_BINS)
+    input_sums: Array  # their sums by bin, likewise
+    forecasts: Array  # forecasts by bin, (n_blocks, 1, N_BINS)
+    forecast_sums: Array  # their sums by bin, likewise
+    explained: Array  # number of forecasts that are explained, (n_blocks,)
+    contributions: Array  # sums of contributions, signed, (n_blocks, n_names)
+    sizes: Array  # sums of |contribution|, (n_blocks, n_names)
+    known: Array  # number of forecasts whose actual value is known, (n_blocks,)
+    errors: Array  # sum of errors, (n_blocks,)
+    sizes_of_errors: Array  # sum of |error|, (n_blocks,)
+    intervals: Array  # number of intervals whose actual value is known, by level, (n_blocks, n_levels)
+    covered: Array  # number of these that hold it, likewise
 
     @classmethod
     def of(
         cls,
-        bins: Bins,
-        newest: Array,
-        forecasts: Array,
-        contributions: Array,
-        errors: Array,
-        inside: Array,
-        blocks: Blocks | None = None,
+        bins: Bins,  # of the features, and then of the forecasts
+        newest: Array,  # values of the features at the newest step, (n, n_features)
+        forecasts: Array,  # (n,)
+        contributions: Array,  # (n, n_names)
+        errors: Array,  # forecast minus actual value, (n,)
+        inside: Array,  # 1 where an interval holds the actual value, or else 0, (n, n_levels)
+        blocks: Blocks | None = None,  # the number of the block of each, (n,); by default all are in one
         n_blocks: int = 1,
     ) -> Tally:
-        """Of n forecasts, in original units.
-
-        Args:
-            bins: of the features, and then of the forecasts, (n_features + 1, ...).
-            newest: values of the features at the newest step, (n, n_features).
-            forecasts: (n,).
-            contributions: (n, n_names); NaN where a forecast is not explained.
-            errors: forecast minus actual value, (n,); NaN where that is unknown.
-            inside: 1 where an interval holds the actual value, or else 0, (n, n_levels); NaN where that is unknown.
-            blocks: number of the block of each, (n,); by default all are in one.
-            n_blocks: number of blocks.
-        """
+        """Of n forecasts, in original units; NaN where a value is unknown."""
         counts, sums = bins.count(np.column_stack([newest, forecasts]), blocks, n_blocks)
         numbers = np.zeros(len(forecasts), dtype=np.int64) if blocks is None else blocks
 
@@ -150,7 +116,7 @@ class Tally:
             known=add(np.isfinite(errors).astype(np.float64)),
             errors=add(errors),
             sizes_of_errors=add(np.asarray(np.abs(errors))),
-            bounded=add(np.isfinite(inside).astype(np.float64)),
+            intervals=add(np.isfinite(inside).astype(np.float64)),
             covered=add(inside),
         )
 
@@ -179,7 +145,7 @@ class Tally:
         return cls(*(np.concatenate(each) for each in zip(*(tally.arrays for tally in tallies), strict=True)))
 
     def merged(self, n_blocks: int) -> Tally:
-        """With neighbouring blocks as one, so that there are at most `n_blocks`, of as many blocks each as can be."""
+        """With neighbouring blocks as one, so that there are at most `n_blocks`, of about as many blocks each."""
         starts = np.arange(min(n_blocks, len(self))) * len(self) // max(min(n_blocks, len(self)), 1)
         return Tally(*(np.add.reduceat(each, starts, axis=0) for each in self.arrays))
 
@@ -206,31 +172,21 @@ def population_stability(counts: Array, others: Array) -> Array:
     """Population stability index of counts (..., n_bins) from those of a reference, sum of (p - q) ln(p / q), (...).
 
     p and q are the shares of the counts, both smoothed by `PRIOR` forecasts that are distributed as those of both
-    together, so that a bin that one of them lacks has a share, and few forecasts are no drift for being few. It is the
-    symmetric Kullback-Leibler divergence (Jeffreys 1946): exchanging the two changes nothing, and it is 0 for equal
-    shares. Of no forecasts it is 0.
+    together, so that few forecasts are no drift for being few. It is the symmetric Kullback-Leibler divergence
+    (Jeffreys 1946), 0 for equal shares and of no forecasts.
     """
     both = counts + others
     together = both / np.maximum(both.sum(axis=-1, keepdims=True), 1)
     p, q = ((each + PRIOR * together) / (each.sum(axis=-1, keepdims=True) + PRIOR) for each in (counts, others))
-    ratio = np.divide(p, q, out=np.ones_like(p), where=both > 0)
-    index: Array = ((p - q) * np.log(ratio)).sum(axis=-1)
+    index: Array = ((p - q) * np.log(np.divide(p, q, out=np.ones_like(p), where=both > 0))).sum(axis=-1)
     return index
-
-
-def mean_of(counts: Array, sums: Array) -> Array:
-    """The mean of binned values, (...); NaN of none."""
-    n, total = counts.sum(axis=-1), sums.sum(axis=-1)
-    mean: Array = np.divide(total, n, out=np.full(n.shape, np.nan), where=n > 0)
-    return mean
 
 
 def wasserstein(counts: Array, sums: Array, others: Array, other_sums: Array) -> float:
     """Wasserstein distance of order 1 of two binned distributions, in their unit, each bin's values at their mean.
 
-    Each is (n_bins,). It is the integral of the difference of the two distribution functions, at most the mean
-    absolute deviation of values within their bins, of both together, from that of the values themselves, and at least
-    the shift of the mean.
+    Each is (n_bins,). It is at least the shift of the mean, and differs from that of the values themselves by at most
+    their mean absolute deviation within bins, of both together.
     """
     if not counts.any() or not others.any():
         return float("nan")

@@ -1,7 +1,7 @@
 """Monitors: statistics of spans of time, and the thresholds above which each has an alarm.
 
 A monitor has statistics for each span, larger for more drift. Its threshold is that of Kanscope for all of them
-(`kanmodel.tables.statistics.p_values.Chance`): it comes from the spans of the reference, each beside the rest of it.
+(`kanmodel.tables.statistics.p_values.NullDistribution`), from the spans of the reference, each beside the rest of it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from faults import Stream
 
 from kanmodel.monitoring.drift import Drift, rank_gain
 from kanmodel.monitoring.watched import Watched
-from kanmodel.tables.statistics.p_values import Chance, find_chance, measure
+from kanmodel.tables.statistics.p_values import NullDistribution, measure, null_distributions
 from kanmodel.tables.statistics.tally import Bins, Tally
 
 Array = np.ndarray
@@ -99,14 +99,14 @@ class Monitors:
         return tally(self.bins, self.reference)
 
     @cached_property
-    def chances(self) -> Mapping[str, Chance]:
+    def chances(self) -> Mapping[str, NullDistribution]:
         """What changes without a cause, of all monitors but evidently's."""
         spans = self.tally.spans(self.length)
         others = self.tally.without(spans)
         tiny = np.full(1, np.finfo(float).tiny)
-        return {**find_chance(self.tally, self.length)} | {
-            "nDCG": Chance(gains(spans, others), tiny, self.length),
-            "MAE": Chance(error_rises(spans, others), tiny, self.length),
+        return {**null_distributions(self.tally, self.length)} | {
+            "nDCG": NullDistribution(gains(spans, others), tiny, self.length),
+            "MAE": NullDistribution(error_rises(spans, others), tiny, self.length),
         }
 
     def statistics(self, stream: Stream, begins: Array) -> dict[str, Array]:
@@ -120,7 +120,7 @@ class Monitors:
         return Drift.of(self.watched, self.tally, tally(self.bins, stream), false_alarms=RATE)
 
 
-def alarms(chance: Chance, statistics: Array) -> Array:
+def alarms(chance: NullDistribution, statistics: Array) -> Array:
     """Whether each span has an alarm, (n_spans,)."""
     rate = chance.rate(RATE) * (1 + 1e-9)
     return np.array([np.nanmin([*chance.judge(of), 1.0]) <= rate for of in statistics])

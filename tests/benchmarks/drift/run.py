@@ -23,7 +23,7 @@ from faults import BEFORE, FAULTS, LEAST_USED, NO_FAULT, UNTIL, Series, Stream, 
 from monitors import CALIBRATED, QUESTIONS, RATE, SHIPPED, Array, Monitors, alarms, evidently, shipped_alarms
 
 from kanmodel.monitoring.watched import Watched
-from kanmodel.tables.statistics.p_values import Chance
+from kanmodel.tables.statistics.p_values import NullDistribution
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
@@ -91,7 +91,7 @@ def compare(observed: Observed, length: int, python: Path) -> Findings:
     inputs = [(of.newest, begins) for of, begins in checked]
     of_reference, *of_peer = evidently(python, observed.reference.newest, length, inputs)
     tiny = np.full(of_reference.shape[1], np.finfo(float).tiny)
-    chances = {**monitors.chances, "evidently": Chance(of_reference, tiny, length)}
+    chances = {**monitors.chances, "evidently": NullDistribution(of_reference, tiny, length)}
     raised = []
     for each, index in zip(statistics, of_peer, strict=True):
         each["evidently"] = index
@@ -119,7 +119,7 @@ def measure(series: Series, lengths: Sequence[int], python: Path, seed: int) -> 
 
 
 def name_items(
-    chance: Chance,
+    chance: NullDistribution,
     statistics: Sequence[Mapping[str, Array]],
     raised: Sequence[Mapping[str, Array]],
     question: str,

@@ -18,7 +18,7 @@ from kanmodel.forecasts.calibration import RATE, track
 from kanmodel.network.intervals import forecasts_of
 from kanmodel.tables.roles import Columns
 from kanmodel.tables.statistics.errors import measure_intervals
-from kanmodel.tables.table import Places, Selection
+from kanmodel.tables.table import CellNames, Selection
 from kanmodel.tables.windows import read_table
 
 
@@ -198,7 +198,7 @@ def test_an_actual_value_that_is_not_known_yet_changes_nothing():
     frame, model = make_table(300)
     calibrated = model.calibrate(frame[:100], intervals=(0.8,))
     row = 200
-    places = Places("frame", "time")
+    places = CellNames("frame", "time")
     windows = read_table(calibrated.config.table, frame, places, Selection(), target="load")
     targets = windows.table.targets.copy()
     targets[row:] += 100.0  # features stay, as those of a window are known

@@ -9,8 +9,8 @@ from torch import nn
 
 import kanmodel
 from kanmodel import DataError, KanscopeError
+from kanmodel.importers.files.manifest import read_manifest
 from kanmodel.importers.from_file import describe_file, import_checkpoint
-from kanmodel.importers.manifest import read_manifest
 
 LOOKBACK, ROWS, FEATURES = 5, 160, ["load", "temp"]
 TABLE = np.array([50, 10]) + np.cumsum(np.random.default_rng(0).normal(size=(ROWS, 2)), axis=0)

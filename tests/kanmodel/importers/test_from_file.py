@@ -15,9 +15,9 @@ from thorough import few_of
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError
+from kanmodel.importers.files.manifest import read_manifest
+from kanmodel.importers.files.source import open_source
 from kanmodel.importers.from_file import describe_file, import_checkpoint
-from kanmodel.importers.manifest import read_manifest
-from kanmodel.importers.source import open_source
 from kanmodel.network.bases import BSpline as SplineBasis
 from kanmodel.network.layer import pass_layers
 from kanmodel.structure.scores import score_layers

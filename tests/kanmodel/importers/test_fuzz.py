@@ -26,9 +26,9 @@ from thorough import examples
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError, ConfigError, DataError
 from kanmodel.forecaster import Forecaster
+from kanmodel.importers.files.manifest import read_manifest
+from kanmodel.importers.files.source import Source, open_source
 from kanmodel.importers.from_file import Imported, describe_file, import_checkpoint
-from kanmodel.importers.manifest import read_manifest
-from kanmodel.importers.source import Source, open_source
 
 CONTAINERS = ("zip", "legacy", "safetensors", "training")
 
@@ -552,8 +552,8 @@ CHILD = """
     from kanmodel.checkpoint import load_checkpoint
     from kanmodel.errors import CheckpointError, ConfigError, DataError
     from kanmodel.importers.from_file import import_checkpoint
-    from kanmodel.importers.manifest import read_manifest
-    from kanmodel.importers.source import open_source
+    from kanmodel.importers.files.manifest import read_manifest
+    from kanmodel.importers.files.source import open_source
 
     torch.set_num_threads(1)
     folder, headroom = Path(sys.argv[1]), int(sys.argv[2])

@@ -9,12 +9,12 @@ from glue import CASES, DOCUMENT, FEATURES, FILES, GLUE, load_glue
 from thorough import few_of
 
 from kanmodel.attribution.ledger import explain_windows
+from kanmodel.importers.files.manifest import NONE
+from kanmodel.importers.files.source import open_source
 from kanmodel.importers.from_file import from_file, import_weights
 from kanmodel.importers.from_torch import from_torch
-from kanmodel.importers.manifest import NONE
-from kanmodel.importers.parts import activation_slot
-from kanmodel.importers.samples import make_samples, state_call
-from kanmodel.importers.source import open_source
+from kanmodel.importers.layers.submodules import activation_slot
+from kanmodel.importers.search.samples import make_samples, state_call
 
 RECURRENT = ("lstm", "gru", "bilstm")
 FEW = ("gru_kan", "bilstm_kan_linear", "lstm_cheby", "multi_step")

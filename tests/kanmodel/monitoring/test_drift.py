@@ -18,7 +18,7 @@ from kanmodel.model import Model
 from kanmodel.monitoring.drift import Drift, rank_gain
 from kanmodel.monitoring.watched import TOLERANCE, Watched
 from kanmodel.tables.statistics import differences
-from kanmodel.tables.statistics.p_values import MIN_SPANS, QUESTIONS, Chance, find_chance, measure
+from kanmodel.tables.statistics.p_values import MIN_SPANS, QUESTIONS, NullDistribution, measure, null_distributions
 from kanmodel.tables.statistics.tally import Bins, Tally
 
 seeds = st.integers(0, 2**32 - 1)
@@ -138,7 +138,7 @@ def test_each_week_of_the_bundled_year_is_above_the_usual_threshold_of_psi():
     blocks = np.arange(len(values)) // 24
     bins, first = Bins.of(np.column_stack([values, values[:, 0]])), values[:, 0]
     year = Tally.of(bins, values, first, unknown, unknown[:, 0], unknown[:, :0], blocks, days)
-    psi = find_chance(year, 7)["inputs"].spans
+    psi = null_distributions(year, 7)["inputs"].spans
     assert psi.shape == (355, 20) and (psi > 0.2).sum(axis=1).min() == 7
 
 
@@ -297,7 +297,7 @@ def test_false_alarms_are_at_most_the_stated_rate(n_spans):
     alarms = dict.fromkeys(QUESTIONS, 0)
     for _ in range(n_series):
         reference, current = make_sides(n_spans, rng)
-        chance = find_chance(reference, len(current))
+        chance = null_distributions(reference, len(current))
         for question, of in measure(current.total(), reference.total()).items():
             assert chance[question].rate(0.01) == pytest.approx(stated)
             alarms[question] += np.nanmin(chance[question].judge(of[0])) <= stated * (1 + 1e-9)
@@ -320,7 +320,7 @@ def test_an_unused_feature_that_moves_is_named():
 def test_a_statistic_above_its_threshold_has_an_alarm():
     """If the others are as usual; half of it has none."""
     reference, _ = make_sides(30, np.random.default_rng(7))
-    for question, chance in find_chance(reference, 24).items():
+    for question, chance in null_distributions(reference, 24).items():
         limits, usual = chance.thresholds(0.05), np.abs(chance.spans).mean(axis=0)
         for item in range(len(usual)):
             for factor, is_alarm in ((1.001, True), (0.5, False)):
@@ -332,12 +332,12 @@ def test_a_statistic_above_its_threshold_has_an_alarm():
 def test_spans_without_explanations_do_not_count():
     """A span in which nothing is explained says nothing of use, and leaves fewer spans for its verdict."""
     spans = np.random.default_rng(0).random((97, 3))
-    whole = Chance(spans, np.full(3, 1e-9), 4)
+    whole = NullDistribution(spans, np.full(3, 1e-9), 4)
     assert whole.n_spans == 25 and whole.rate(0.01) == 1 / 26
     spans[:60] = np.nan
-    assert Chance(spans, whole.floors, 4).n_spans == 9
-    assert np.isnan(Chance(spans * np.nan, whole.floors, 4).judge(spans[-1])).all()
-    assert np.isnan(Chance(spans[-3:], whole.floors, 1).judge(spans[-1])).all() and MIN_SPANS == 4
+    assert NullDistribution(spans, whole.floors, 4).n_spans == 9
+    assert np.isnan(NullDistribution(spans * np.nan, whole.floors, 4).judge(spans[-1])).all()
+    assert np.isnan(NullDistribution(spans[-3:], whole.floors, 1).judge(spans[-1])).all() and MIN_SPANS == 4
 
 
 def cover(correlation, n_current, n_series=10, n_columns=40):

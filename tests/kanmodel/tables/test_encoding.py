@@ -19,7 +19,7 @@ from kanmodel.network.config import config_from_dict, config_to_dict
 from kanmodel.tables.encoding import CALENDAR, Calendar, Encoding, Fill, SourceColumn, public_holidays
 from kanmodel.tables.instants import to_local
 from kanmodel.tables.roles import Columns, make_table
-from kanmodel.tables.table import Places, Selection, Table, TableSpec
+from kanmodel.tables.table import CellNames, Selection, Table, TableSpec
 from kanmodel.tables.windows import Windows, read_windows
 
 N_ROWS = 24 * 30
@@ -45,7 +45,7 @@ def model():
 def cut(frame, columns, spec=None, last=None):
     """The windows of four steps that a frame with these columns has, by a spec or as training reads it."""
     spec = replace(spec or make_table(frame, columns).spec, lookback=4)
-    return Windows.cut(Table.read(spec, frame, Places("frame"), Selection(last)))
+    return Windows.cut(Table.read(spec, frame, CellNames("frame"), Selection(last)))
 
 
 @st.composite
@@ -266,7 +266,7 @@ def test_levels_are_filled_forward_and_counted():
     frame = {"c": [None, "y", None, "x"], "a": [1, None, 2, "NA"], "y": np.arange(4.0)}
     encoding = Encoding((SourceColumn("c", ("x", "y")), SourceColumn("a")), fill=Fill("value", 0.5))
     spec = TableSpec(encoding, ("y",), 1)
-    windows = Windows.cut(Table.read(spec, frame, Places("frame")))
+    windows = Windows.cut(Table.read(spec, frame, CellNames("frame")))
     np.testing.assert_array_equal(windows.take()[:, 0], [[0, 1, 0.5], [0, 1, 2], [1, 0, 0.5]])
     assert windows.missing.by_column == {"c": 1}
     assert {name: counts.tolist() for name, counts in windows.filled.items()} == {"c": [0, 1, 0], "a": [1, 0, 1]}

@@ -14,11 +14,11 @@ from kanmodel.tables.encoding import Encoding, Fill, SourceColumn, plain_encodin
 from kanmodel.tables.instants import read_instants, write_instants
 from kanmodel.tables.rhythm import TimeColumn
 from kanmodel.tables.samples import covered_rows
-from kanmodel.tables.table import Places, Selection, SeriesColumn, Table, TableSpec
+from kanmodel.tables.table import CellNames, Selection, SeriesColumn, Table, TableSpec
 from kanmodel.tables.windows import Windows, read_windows
 
 WIDE = TableSpec(plain_encoding(["load"]), ("load",), 1, None, SeriesColumn("series", ("a", "b"), ("a", "b")), 2)
-JSON = Places("series", kind="json")
+JSON = CellNames("series", kind="json")
 ORDERED = Selection(is_ordered=True)
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from kanmodel.errors import ConfigError
-from kanmodel.tables.instants import DAY, read_instants
+from kanmodel.tables.instants import DAY, Times, read_instants
 from kanmodel.tables.rhythm import TimeColumn
 from kanmodel.tables.roles import Columns, make_table
 
@@ -38,7 +38,7 @@ def rhythm_of(values, codes=None, max_step=1.5, zone=None):
     instants, dated = read_instants(np.asarray(values), str, zone, codes)
     is_first = np.ones(len(instants), dtype=bool)
     is_first[1:] = False if codes is None else np.asarray(codes)[1:] != np.asarray(codes)[:-1]
-    return TimeColumn.of("time", instants, is_first, dated, max_step, zone), instants, is_first
+    return TimeColumn.of("time", instants, codes, dated, max_step, zone), instants, is_first
 
 
 def find_gaps(values, max_step=1.5):
@@ -59,7 +59,7 @@ def test_steps_are_those_of_pandas_over_every_change_of_clocks(step, zone):
         times = times.tz_localize(zone, nonexistent="shift_forward", ambiguous=True)
     seconds = times.tz_convert("UTC").tz_localize(None).as_unit("s").asi8.astype(float)
     is_first = np.arange(n_rows) == 0
-    time = TimeColumn.of("time", seconds, is_first, True, zone=zone)
+    time = TimeColumn.of("time", seconds, None, True, zone=zone)
     assert (time.unit, time.step, time.seasons) == (unit, count, seasons)
     places, run = time.number(seconds, is_first)
     assert (np.diff(places) == 1).all() and not run.any()
@@ -68,7 +68,7 @@ def test_steps_are_those_of_pandas_over_every_change_of_clocks(step, zone):
     known = (
         time.step if unit == "second" else None
     )  # as of a model; where an hour returns half an hour later, it decides
-    naive, _ = read_instants(times.tz_localize(None).to_numpy(), str, zone, None, known)
+    naive = Times.parse(times.tz_localize(None).to_numpy(), str).instants(str, zone, None, known)
     assert naive.tolist() == seconds.tolist()
 
 
@@ -87,7 +87,7 @@ def test_business_days_count_neither_weekends_nor_holidays():
     """The row after Friday is Monday's, and three steps later is Wednesday's, whatever the calendar of the days."""
     weekdays = pd.bdate_range("2026-01-05", periods=40)
     time, instants, _ = rhythm_of(weekdays.to_numpy())
-    assert time.weekdays == "1111100" and time.usual_step == "business day"
+    assert time.weekdays == "1111100" and time.usual_step == "1 business day"
     friday = instants[4:5]
     assert (time.later(friday, 1) - friday) / DAY == 3 and (time.later(friday, 3) - friday) / DAY == 5
     assert time.describe_steps(3) == "3 business days"
@@ -97,7 +97,7 @@ def test_days_later_are_at_the_same_local_hour():
     """A day before the clocks change lasts 23 or 25 hours."""
     days = pd.date_range("2024-03-20 06:30", periods=300, freq="D", tz="Europe/Berlin")
     seconds = days.tz_convert("UTC").tz_localize(None).as_unit("s").asi8.astype(float)
-    time = TimeColumn.of("time", seconds, np.arange(300) == 0, True, zone="Europe/Berlin")
+    time = TimeColumn.of("time", seconds, None, True, zone="Europe/Berlin")
     later = pd.to_datetime(time.later(seconds, 5), unit="s", utc=True).tz_convert("Europe/Berlin")
     assert (later == days + pd.DateOffset(days=5)).all()
 

@@ -178,7 +178,7 @@ def find_rows(rows, end, lookback, horizon):
     """The rows of the window that ends at a row, and of the targets, None where the table has none: row by row."""
     time, codes = rows.table.instants, rows.table.codes
     step, row, found = 0, end, {0: end}
-    while row + 1 < rows.n_rows and codes[row + 1] == codes[end] and step < rows.spec.ahead + horizon:
+    while row + 1 < len(rows.table) and codes[row + 1] == codes[end] and step < rows.spec.ahead + horizon:
         row += 1
         step += max(1, round(time[row] - time[row - 1] - 0.1))  # a step of 1.4 is one, and one of 30 is 30
         found[step] = row
@@ -204,7 +204,7 @@ def is_sample(rows, end, lookback, horizon):
 @given(holed_tables(), st.integers(1, 6), st.integers(1, 3))
 def test_samples_are_exactly_those_without_a_gap_and_a_missing_value(rows, lookback, horizon):
     """Each part has exactly the windows of the definition, and excluded windows are counted by column."""
-    found = [is_sample(rows, end, lookback, horizon) for end in range(rows.n_rows)]
+    found = [is_sample(rows, end, lookback, horizon) for end in range(len(rows.table))]
     expected = {
         part: [end for end, (_, whole) in enumerate(found) if whole and rows.split[end] == part] for part in PARTS
     }
@@ -218,16 +218,17 @@ def test_samples_are_exactly_those_without_a_gap_and_a_missing_value(rows, lookb
     n_windows, codes, reach = 0, rows.table.codes, rows.spec.ahead + horizon - 1
     for end, (unbroken, _) in enumerate(found):
         last = np.flatnonzero(codes == codes[end])[-1]
-        if not unbroken or rows.table.place[end] + reach > rows.table.place[last]:
+        if not unbroken or rows.table.position[end] + reach > rows.table.position[last]:
             continue  # of which the targets may come yet
         window, targets = find_rows(rows, end, lookback, horizon)
         lacks = dict(zip(("up", "down"), np.isnan(rows.table.numbers[window]).any(axis=0), strict=True))
         lacks["y (target)"] = any(row is None or np.isnan(rows.table.targets[row, 0]) for row in targets)
         lacking = {name: count + lacks[name] for name, count in lacking.items()}
         n_windows += any(lacks.values())
-    assert parts.missing.windows == n_windows
-    assert parts.missing.by_column == {name: count for name, count in lacking.items() if count}
-    assert list(parts.missing.by_column.values()) == sorted(parts.missing.by_column.values(), reverse=True)
+    assert parts.windows.missing.windows == n_windows
+    assert parts.windows.missing.by_column == {name: count for name, count in lacking.items() if count}
+    counts = list(parts.windows.missing.by_column.values())
+    assert counts == sorted(counts, reverse=True)
 
 
 @given(st.integers(1, 7), st.integers(1, 4), st.integers(1, 3))
@@ -245,7 +246,7 @@ def test_ahead_is_the_column_shifted_by_hand(ahead, lookback, horizon):
         numbers, same = (np.searchsorted(each.windows.ends, ends[part]) for each in (parts, others))
         assert torch.equal(of_table.windows(numbers), of_shifted.windows(same))
         assert torch.equal(of_table.outputs(numbers), of_shifted.outputs(same))
-    assert not parts.missing.windows and others.missing.by_column == {"y (target)": ahead}
+    assert not parts.windows.missing.windows and others.windows.missing.by_column == {"y (target)": ahead}
     assert set(wider["test"]) == set(ends["test"])
 
 

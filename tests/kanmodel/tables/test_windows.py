@@ -17,11 +17,11 @@ from kanmodel.forecaster import Forecaster
 from kanmodel.network.chain import Network
 from kanmodel.tables.rhythm import TimeColumn
 from kanmodel.tables.roles import Columns, make_table
-from kanmodel.tables.table import Places, Table
-from kanmodel.tables.windows import Windows, read_stretch, read_windows
+from kanmodel.tables.table import CellNames, Table
+from kanmodel.tables.windows import Windows, read_all_windows, read_windows
 
 HOUR = 3600
-PLACES = Places("frame")
+PLACES = CellNames("frame")
 
 
 @st.composite
@@ -129,7 +129,7 @@ def test_no_later_row_changes_a_forecast_or_what_is_said_of_it(given_table, data
         return
     names = backtest.series or ("",) * len(backtest)
     at = dict(zip(zip(names, backtest.times, strict=True), backtest.predictions[:, 0], strict=True))
-    stretch = read_stretch(model.config.table, table)  # of drift
+    stretch = read_all_windows(model.config.table, table)  # of drift
     numbers = {key: number for number, key in enumerate(zip(stretch.series or names, stretch.times, strict=False))}
     name, time = key = data.draw(st.sampled_from(sorted(at)))
     window, origin = stretch.take([numbers[key]]), pd.Timestamp(time).tz_convert("UTC")
@@ -149,7 +149,7 @@ def test_no_later_row_changes_a_forecast_or_what_is_said_of_it(given_table, data
         assert before not in at or changes.earlier_predictions[0] == pytest.approx(at[before], abs=1e-9)
     spoiled = forget(frame, roles, origin, how).drop(columns="utc")
     if how != "cut":
-        again = read_stretch(model.config.table, spoiled)
+        again = read_all_windows(model.config.table, spoiled)
         keys = [*zip(again.series or ("",) * len(again), again.times, strict=True)]
         assert again.take([keys.index(key)]).tobytes() == window.tobytes()
 
@@ -214,7 +214,7 @@ def test_what_is_forecast_is_found_by_the_clock():
     model = Model.of(
         make_encoded(frame, Columns(("load",), time="time", ahead=1, calendar=["weekend", "weekday"]), lookback=2)
     )
-    windows = read_stretch(model.config.table, frame)
+    windows = read_all_windows(model.config.table, frame)
     weekend = windows.take()[:, -1, list(model.config.feature_names).index("weekend")]
     forecast = days[1:] + pd.DateOffset(days=1)
     assert weekend.tolist() == (forecast.dayofweek >= 5).astype(float).tolist()
@@ -228,7 +228,7 @@ def test_the_day_after_friday_is_monday_where_weekends_have_no_rows():
     frame = pd.DataFrame({"time": days, "price": np.arange(79.0)})
     columns = Columns(("price",), time="time", ahead=1, calendar=["weekend", "weekday"])
     model = Model.of(make_encoded(frame, columns, lookback=3))
-    windows = read_stretch(model.config.table, frame)
+    windows = read_all_windows(model.config.table, frame)
     assert len(windows) == 77 and not windows.across_gaps
     weekend, sine = (
         windows.take()[:, -1, model.config.feature_names.index(name)] for name in ("weekend", "weekday_sin")

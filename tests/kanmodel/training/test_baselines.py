@@ -76,7 +76,8 @@ def test_ridge_is_the_solution_of_its_normal_equations(n_train):
 
     errors = {p: ((solve(p, validation) - targets[validation]) ** 2).mean() for p in baselines.PENALTIES}
     expected = solve(min(errors, key=errors.get), test)
-    np.testing.assert_allclose(baselines.ridge(samples, train, validation)(test), expected, atol=1e-8)
+    forecast = baselines.ridge(baselines.Moments.of(samples, train), samples, validation)
+    np.testing.assert_allclose(forecast(test), expected, atol=1e-8)
 
 
 def test_ridge_works_with_more_inputs_than_windows():
@@ -84,7 +85,7 @@ def test_ridge_works_with_more_inputs_than_windows():
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(60, 20))
     samples, numbers = sample(rows, rows[:, :1] * 2, lookback=4), np.arange(57)
-    forecasts = baselines.ridge(samples, numbers[:30], numbers[30:45])(numbers[45:])
+    forecasts = baselines.ridge(baselines.Moments.of(samples, numbers[:30]), samples, numbers[30:45])(numbers[45:])
     assert forecasts.shape == (12, 1) and np.isfinite(forecasts).all()
 
 
@@ -92,7 +93,7 @@ def test_ridge_is_left_out_for_large_windows():
     """The matrix of more than 2,048 values would take minutes."""
     rows = np.random.default_rng(0).normal(size=(60, 103))
     samples, numbers = sample(rows, rows[:, :1], lookback=20), np.arange(41)
-    assert baselines.ridge(samples, numbers[:20], numbers[20:30]) is None
+    assert baselines.ridge(baselines.Moments.of(samples, numbers[:20]), samples, numbers[20:30]) is None
 
 
 def test_persistence_is_the_last_value_that_is_known():

@@ -16,12 +16,10 @@ from kanmodel import Model
 from kanmodel.network.chain import Network
 from kanmodel.tables import roles
 from kanmodel.tables.roles import Columns
-from kanmodel.training.assembly import assemble
-from kanmodel.training.baselines import Moments
-from kanmodel.training.linear import MOST_READ, LinearPath, LinearSamples
+from kanmodel.training.assembly import LinearSamples, RelativeSamples, assemble
+from kanmodel.training.baselines import MOST_READ, LinearPath, Moments
 from kanmodel.training.optimization import TrainingOptions
-from kanmodel.training.relative import RelativeSamples
-from kanmodel.training.training import _Data, fine_tune, fit
+from kanmodel.training.training import TrainingData, fine_tune, fit
 
 OPTIONS = TrainingOptions(lookback=6, horizon=4, hidden=2, width=(2, 2, 4), epochs=4, batch=64, noise=0.0)
 
@@ -36,8 +34,8 @@ def make_table(n_rows=900, seed=0, features=("x",)):
 
 
 def fit_path(table, options):
-    data = _Data(table, options, ())
-    moments = Moments.of(data.samples, data.parts.train)
+    data = TrainingData(table, options, ())
+    moments = data.moments
     may_read = np.ones(options.lookback * len(table.feature_names), dtype=bool)
     return data, moments, LinearPath.fit(moments, may_read, torch.float64)
 
@@ -150,7 +148,7 @@ def test_intervals_and_series_go_with_a_path(seed):
 def test_every_architecture_is_assembled(changes, scaled):
     """With a path, or relative to a level, the network forecasts the same, and can be explained and pruned."""
     options, table = replace(OPTIONS, **changes), make_table(features=("x", "y"))
-    data = _Data(table, options, ())
+    data = TrainingData(table, options, ())
     samples = data.samples
     if scaled and options.lookback > 1:
         samples = RelativeSamples.of_samples(samples, data.config, data.parts.train)

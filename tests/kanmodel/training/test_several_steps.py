@@ -16,8 +16,8 @@ from kanmodel.network.config import plain_layers
 from kanmodel.network.layer import KANLayer
 from kanmodel.tables.roles import Columns, make_table
 from kanmodel.tables.windows import Windows
+from kanmodel.training.baselines import find_weaknesses
 from kanmodel.training.optimization import sparsity_penalty
-from kanmodel.training.weaknesses import find_weaknesses
 
 OPTIONS = {"time": "time", "known": ["wind"], "ahead": 1, "progress": False}
 

@@ -15,12 +15,12 @@ from thorough import examples
 from kanmodel import Model
 from kanmodel.errors import DataError
 from kanmodel.tables.roles import Columns
-from kanmodel.tables.table import Places, Selection, Table
+from kanmodel.tables.table import CellNames, Selection, Table
 from kanmodel.tables.windows import Windows, read_table
 from service.batch.chunks import Plan, read_chunks
 
 N_ROWS, AHEAD, LOOKBACK = 70, 2, 4
-PLACES = Places("rows")
+PLACES = CellNames("rows")
 
 
 def make_rows(seed, minutes=30, n=N_ROWS, shops=("",)):

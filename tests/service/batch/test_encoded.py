@@ -13,7 +13,7 @@ from polars.testing import assert_frame_equal
 from kanmodel import Model
 from kanmodel.errors import DataError, UnknownNameError
 from kanmodel.tables.roles import Columns
-from kanmodel.tables.table import Places, Selection
+from kanmodel.tables.table import CellNames, Selection
 from kanmodel.tables.windows import read_table
 from service.batch import Csv, tables
 from service.batch.chunks import Plan
@@ -53,7 +53,7 @@ def test_every_window_is_explained_as_the_library_forecasts_it(tmp_path):
     """The features are those of the training; rows that have none are listed with what is missing."""
     ROWS.write_csv(tmp_path / "rows.csv")
     found, rejected = explain(tmp_path / "rows.csv", tmp_path / "out")
-    windows = read_table(MODEL.config.table, ROWS, Places("rows"), Selection())
+    windows = read_table(MODEL.config.table, ROWS, CellNames("rows"), Selection())
     assert found["window"].to_list() == windows.table.order[windows.ends].tolist()
     assert len(windows) + windows.missing.windows + windows.across_gaps == N_ROWS - AHEAD - LOOKBACK + 1
     np.testing.assert_allclose(found["prediction"], MODEL.predict(windows.take())[:, 0], atol=1e-9)

@@ -18,7 +18,7 @@ from thorough import few_of
 import kanmodel
 import kanmodel.importers
 from kanmodel.checkpoint import load_checkpoint
-from kanmodel.importers.manifest import KEYS
+from kanmodel.importers.files.manifest import KEYS
 from service.cli import app
 from service.commands.import_ import import_
 

@@ -79,7 +79,7 @@ def plant(version, current, reference, n_instances=2):
     for sign, value in signs(current.sizes_of_errors[0], current.errors[0]).items():
         if value > 0:  # a sign that no error had has no counter
             add("errors_total", value, sign=sign)
-    for holds, value in (("yes", current.covered[0, 0]), ("no", current.bounded[0, 0] - current.covered[0, 0])):
+    for holds, value in (("yes", current.covered[0, 0]), ("no", current.intervals[0, 0] - current.covered[0, 0])):
         add("intervals_total", value, level="0.8", holds=holds)
     return series
 

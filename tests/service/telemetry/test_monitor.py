@@ -120,7 +120,7 @@ def test_errors_and_coverage_are_those_of_the_forecasts(watch, metrics, served):
     held = ((lower <= actual[:, None]) & (actual[:, None] <= upper))[:, :40, 0].sum(axis=1)
     assert found.known == 60 and found.errors[0] == pytest.approx(errors.sum())
     assert found.sizes_of_errors[0] == pytest.approx(np.abs(errors).sum())
-    assert found.bounded[0].tolist() == [40, 40] and found.covered[0].tolist() == held.tolist()
+    assert found.intervals[0].tolist() == [40, 40] and found.covered[0].tolist() == held.tolist()
     sums = samples(metrics, "watched_errors_total")
     assert sums["load", "positive", "1"] - sums["load", "negative", "1"] == pytest.approx(errors.sum())
     assert sum(sums.values()) == pytest.approx(np.abs(errors).sum())

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kanmodel.tables.statistics.errors import covered, measure_intervals, r2_scores
+from kanmodel.tables.statistics.errors import covered, find_period, find_season, measure_intervals, r2_scores
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,19 @@ def test_r2_is_one_for_the_truth_and_zero_for_the_mean():
     targets = np.array([[0.0, 5.0], [2.0, 9.0]])
     assert r2_scores(targets, targets).tolist() == [1.0, 1.0]
     assert r2_scores(targets, np.array([[1.0, 7.0], [1.0, 7.0]])).tolist() == [0.0, 0.0]
+
+
+def test_the_season_with_the_lowest_error_is_found():
+    """One without known values is none."""
+    errors = {24: 2.0, 168: 1.0, 8760: np.nan}
+    assert find_season({"day": 24, "week": 168, "year": 8760}, errors.__getitem__) == ("week", 168)
+    assert find_season({"year": 8760}, errors.__getitem__) is None and find_season({}, errors.__getitem__) is None
+
+
+@pytest.mark.parametrize("period", [2, 5, 7, 12, 37])
+def test_a_period_that_no_calendar_names_is_found(period):
+    """Of a cycle in noise; noise, a constant and a few values have none."""
+    rng, row = np.random.default_rng(0), np.arange(900)
+    assert find_period(np.sin(2 * np.pi * row / period + 0.3) + 0.3 * rng.normal(size=900)) == period
+    for values in (rng.normal(size=900), np.ones(900), np.arange(5.0), np.full(20, np.nan)):
+        assert find_period(values) is None

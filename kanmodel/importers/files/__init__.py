@@ -1,0 +1,1 @@
+"""Files of trained models, read without running what they name: archives, pickles, programs, manifests."""

@@ -1,0 +1,1 @@
+"""The graph of a module, from one pass that is followed operation by operation."""

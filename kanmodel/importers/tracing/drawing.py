@@ -1,0 +1,138 @@
+"""What is drawn of a live module: a graph in the making, or the chain that it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kanmodel.importers.layers.submodules import Item, Layer, Norm, RecurrentSubmodule
+from kanmodel.importers.search import assembly
+from kanmodel.network.chain import Network
+from kanmodel.network.config import ModelConfig, RecurrentConfig, Transform
+from kanmodel.network.functions import ACTIVATIONS
+from kanmodel.network.operations import Node
+
+
+@dataclass
+class Drawing:
+    """A graph in the making."""
+
+    nodes: list[Node] = field(default_factory=list)
+    constants: dict[int, Tensor] = field(default_factory=dict)  # values of the nodes that do not depend on the window
+    layers: dict[int, Layer | Norm] = field(default_factory=dict)  # by node
+    recurrents: dict[int, tuple[RecurrentConfig, Mapping[str, Tensor]]] = field(default_factory=dict)
+
+    def keep(self, output: int) -> Drawing:
+        """What leads to one node, which becomes the last."""
+        kept = {output}
+        for number in range(output, -1, -1):
+            if number in kept:
+                kept.update(self.nodes[number].inputs)
+        place = {old: new for new, old in enumerate(sorted(kept))}
+        nodes = [self.nodes[old] for old in place]
+        return Drawing(
+            [replace(node, inputs=tuple(place[source] for source in node.inputs)) for node in nodes],
+            {place[old]: values for old, values in self.constants.items() if old in place},
+            {place[old]: layer for old, layer in self.layers.items() if old in place},
+            {place[old]: part for old, part in self.recurrents.items() if old in place},
+        )
+
+    def fold_activations(self) -> Drawing:
+        """The graph with each activation that one layer alone reads as a part of that layer's edges."""
+        reads = [source for node in self.nodes for source in node.inputs]
+        nodes, layers = list(self.nodes), dict(self.layers)
+        for number, layer in self.layers.items():
+            assert isinstance(layer, Layer)
+            (source,) = nodes[number].inputs
+            while nodes[source].op in ACTIVATIONS and reads.count(source) == 1:
+                step = Transform(nodes[source].op, nodes[source].parameter)
+                layers[number] = layer = assembly.with_steps([step], layer)
+                (source,) = nodes[source].inputs
+                nodes[number] = replace(nodes[number], inputs=(source,))
+        return replace(self, nodes=nodes, layers=layers).keep(len(nodes) - 1)
+
+    def split_output(self) -> tuple[Drawing, str | None]:
+        """The graph before its output function, and that function."""
+        last, usual = self.nodes[-1], ACTIVATIONS.get(self.nodes[-1].op)
+        if last.op == "softmax" or (usual is not None and last.parameter == usual.parameter):
+            return self.keep(last.inputs[0]), last.op
+        return self, None
+
+    def chain(self, lookback: int, n: int) -> assembly.Chain | None:
+        """The same as a chain of `n` features; None if it is none."""
+        drawn, function = self.split_output()
+        front, head, parts = list[Item](), list[Item](), list[tuple[RecurrentConfig, Mapping[str, Tensor]]]()
+        readout, n_in, number = "", n, 0
+        while (number := number + 1) < len(drawn.nodes):
+            node, item = drawn.nodes[number], drawn.item(number)
+            if node.inputs != (number - 1,):
+                return None
+            if item is not None:
+                (head if readout or parts else front).append(item)
+                n = item.config.n_out if isinstance(item, Layer) else n
+            elif node.op == "recurrent" and not head and not readout:
+                n_in, n = n if not parts else n_in, drawn.recurrents[number][0].n_units
+                parts.append(drawn.recurrents[number])
+            elif not readout and (readout := drawn.readout(number, lookback, n)):
+                if head and readout != "last":
+                    return None  # layers on every step may be on the last one alone where that is read
+                number += readout == "mean"
+                n *= lookback if readout.startswith("flatten") else 1
+            elif node.op != "arrange" or node.runs or number < len(drawn.nodes) - 1:
+                return None  # the last one may give the outputs another shape
+        if len({part for part, _ in parts}) > 1 or not readout:
+            return None
+        recurrent = None
+        if parts:
+            layers = enumerate(weights for _, weights in parts)
+            tensors = {name.replace("_l0", f"_l{at}"): weight for at, of in layers for name, weight in of.items()}
+            config = replace(parts[0][0], num_layers=len(parts))
+            recurrent = RecurrentSubmodule("", "torch", n_in, config.n_units, frozenset(), config, tensors, "")
+        return assembly.Chain(tuple(front), recurrent, readout, tuple(head), function)
+
+    def item(self, number: int) -> Item | None:
+        """The layer, norm or activation of a node; None if it is none."""
+        node = self.nodes[number]
+        return Transform(node.op, node.parameter) if node.op in ACTIVATIONS else self.layers.get(number)
+
+    def readout(self, number: int, lookback: int, n: int) -> str:
+        """The readout that a node begins, of `n` values of each step; empty if it does not."""
+        node, after = self.nodes[number], self.nodes[number + 1 : number + 2]
+        if node.op != "arrange":
+            return ""
+        steps = np.arange(lookback * n).reshape(lookback, n)
+        taken = node.indices() if node.runs else steps.ravel()
+        if node.shape == (n, lookback) and after and after[0].op == "mean":
+            return "mean" if np.array_equal(taken, steps.T.ravel()) else ""
+        ways = {"last": steps[-1], "flatten": steps.ravel(), "flatten_features": steps.T.ravel()}
+        names = [name for name, way in ways.items() if node.shape == way.shape and np.array_equal(way, taken)]
+        return names[0] if names else ""
+
+    def network(self, shapes: ModelConfig, dtype: torch.dtype) -> Network:
+        """The network of the graph; raises `ConfigError` if it cannot be."""
+        drawn, function = self.fold_activations().split_output()
+        layers = [layer for layer in drawn.layers.values() if isinstance(layer, Layer)]
+        config = replace(
+            shapes,
+            head=tuple(layer.config for layer in layers),
+            graph=tuple(drawn.nodes),
+            recurrents=tuple(part for part, _ in drawn.recurrents.values()),
+            output_function=function,
+            dtype="float64" if dtype == torch.float64 else "float32",
+        )
+        network = Network(config).requires_grad_(False).eval()
+        tensors = {
+            f"constants.{number}": values
+            for number, values in drawn.constants.items()
+            if drawn.nodes[number].op == "constant"
+        }
+        for number, layer in enumerate(layers):
+            tensors |= {f"head.{number}.{name}": tensor for name, tensor in layer.tensors.items()}
+        for number, (_, weights) in enumerate(drawn.recurrents.values()):
+            tensors |= {f"recurrents.{number}.{name}": tensor for name, tensor in weights.items()}
+        network.load_state_dict(tensors, strict=False)
+        return network

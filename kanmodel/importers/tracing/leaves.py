@@ -1,0 +1,180 @@
+"""Leaves of tracing: the layers, norms and recurrent parts of a module that are known, whose calls are not entered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils._pytree import tree_leaves
+
+from kanmodel.errors import CheckpointError
+from kanmodel.importers.files.source import Module
+from kanmodel.importers.layers.known import find_parts, find_recurrent
+from kanmodel.importers.layers.submodules import Item, Metadata, Norm, RecurrentSubmodule, Submodule, keys_under
+from kanmodel.importers.search import assembly
+from kanmodel.importers.search.structure import TORCH
+from kanmodel.importers.tracing.tracer import CELL, LONGEST, VIRTUAL, GraphTracer, Loop
+from kanmodel.network.config import Transform
+
+BETWEEN = 1e-4  # of the spread of the values that leave a part, in the type of the module
+N_PROBES = 32  # inputs of a part, around those of the window, on which it is compared with the function of its weights
+Forward = Callable[..., Any]
+
+
+def replace_calls(tracer: GraphTracer, tree: Module, norms: bool, enter_lstm: bool) -> None:
+    """Replaces the forward of every known part of a tracer's module by one that adds it as a leaf.
+
+    Args:
+        tracer: its module is restored by the caller.
+        tree: see `read_live`.
+        norms: whether norms are leaves, as in a chain, or operations.
+        enter_lstm: whether LSTMs are entered, as where cell states are read.
+    """
+    state = tree.state_dict()
+    kinds = (nn.RNNBase, nn.RNNCellBase)
+    recurrents = {name: module for name, module in tracer.net.named_modules() if isinstance(module, kinds)}
+    others = {key: tensor for key, tensor in state.items() if key.rpartition(".")[0] not in recurrents}
+    found: list[Submodule] = []
+    with suppress(CheckpointError):  # what no reader knows may still be glue
+        found, _ = find_parts(others, Metadata(module=tree))
+    for name, rnn in recurrents.items():
+        if getattr(rnn, "nonlinearity", "tanh") != "tanh" or (enter_lstm and isinstance(rnn, (nn.LSTM, nn.LSTMCell))):
+            continue
+        with suppress(CheckpointError):
+            (recurrent,) = find_recurrent(keys_under(state, name))
+            call: Forward = _call_recurrent if isinstance(rnn, nn.RNNBase) else _call_cell
+            rnn.forward = partial(call, tracer, recurrent, rnn, rnn.forward)
+    for part in found:
+        with suppress(AttributeError):
+            module = tracer.net.get_submodule(part.place)
+            if part.problem is None:
+                module.forward = partial(_call_layers, tracer, part, norms, module.forward)
+
+
+def _call_layers(tracer: GraphTracer, part: Submodule, norms: bool, forward: Forward, *args: Any, **kwargs: Any) -> Any:
+    """The call of a part, a leaf if it computes what its library does of its weights; else it is entered."""
+    read = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
+    numbers = None if tracer.paused or read is None else tracer.numbers_of(read)
+    if numbers is None or read is None or not read.is_floating_point() or read.shape[-1] != part.n_in:
+        return forward(*args, **kwargs)
+    with tracer.pausing():
+        if tracer.is_fixed(read):
+            return forward(*args, **kwargs)  # a constant
+        spread = max(float(read.std()) if read.numel() > 1 else 0.0, 1.0)
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(N_PROBES, *read.shape, generator=generator).to(read) * spread
+        probes = torch.cat([read[None], read + noise]).flatten(0, 1) if read.ndim > 1 else read[None] + noise
+        items = None
+        with suppress(Exception):  # of the user's code, which is entered instead
+            items = _matching_items(part, probes, forward(probes))
+        tracer.keys |= frozenset() if items is None else part.keys
+        if items is not None and (norms or not any(isinstance(item, Norm) for item in items)):
+            out = forward(*args, **kwargs)
+            tracer.libraries |= {} if part.library in TORCH else {part.library: None}
+            for item in items:
+                if not isinstance(item, Transform):
+                    numbers = tracer.layer(item, numbers)
+                elif item.kind != "identity":
+                    numbers = tracer.apply(item.kind, numbers, parameter=item.parameter)
+            tracer.mark(tree_leaves(out)[0], numbers)
+            return out
+    return forward(*args, **kwargs)
+
+
+def _matching_items(part: Submodule, entered: Tensor, left: Any) -> tuple[Item, ...] | None:
+    """The items of a part, of the kind whose function of the weights gives what left it; None if there is none."""
+    while isinstance(left, (tuple, list)) and left:
+        left = left[0]
+    for kinds in product(*part.open.values()):
+        items = part.items(dict(zip(part.open, kinds, strict=True)))
+        computed = assembly.items_function(items, torch.float64)(entered.cpu().double())
+        if computed.numel() == left.numel() and _is_close(computed, left.cpu().double().reshape(computed.shape)):
+            return items
+    return None
+
+
+def _is_close(one: Tensor, other: Tensor) -> bool:
+    """Whether values are equal up to rounding in the module's dtype."""
+    spread = max(float(other.std()) if other.numel() > 1 else 0.0, 1e-3 * float(other.abs().max()), 1e-12)
+    return bool(((one - other).abs() <= BETWEEN * spread).all())
+
+
+def _recurrent_arguments(
+    tracer: GraphTracer, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[Any, list[Tensor]]:
+    """What the call of a recurrent module or cell reads, None if nothing is traced in it, and its first states."""
+    read, states = args[0] if args else kwargs.get("input"), tree_leaves((args[1:], kwargs.get("hx")))
+    read = read.data if isinstance(read, PackedSequence) else read  # the steps of one window, one after another
+    is_traced = not tracer.paused and tracer.depends(read)
+    return (read if is_traced else None), [state for state in states if isinstance(state, Tensor)]
+
+
+def _call_cell(
+    tracer: GraphTracer, known_as: RecurrentSubmodule, module: nn.Module, forward: Forward, *args: Any, **kwargs: Any
+) -> Any:
+    """The call of a cell, one step of a leaf if its states are those of the step before, or zeros."""
+    read, given = _recurrent_arguments(tracer, args, kwargs)
+    if read is None:
+        return forward(*args, **kwargs)
+    rows, index = len(read) if read.ndim == 2 else 1, len(tracer.loops)
+    loop = Loop(known_as)
+    if any(map(tracer.depends, given)):
+        index = (int(tracer.of(given[0]).flatten()[0]) - VIRTUAL) // LONGEST
+        loop = tracer.loops[index] if 0 <= index < len(tracer.loops) else loop
+        step = loop.numbers(index, rows).flatten()
+        own = torch.equal(tracer.of(given[0]).flatten(), step)
+        own = own and all(torch.equal(tracer.of(cell).flatten(), CELL - step) for cell in given[1:])
+        if loop.part is not known_as or not own:
+            return forward(*args, **kwargs)
+    elif any(bool(state.any()) for state in given):
+        return forward(*args, **kwargs)
+    else:
+        tracer.loops.append(loop)
+    with tracer.pausing():
+        out = forward(*args, **kwargs)
+        tracer.keys |= known_as.keys
+        loop.inputs.append(tracer.of(read).reshape(rows, -1))
+        step = loop.numbers(index, rows)
+        hidden, *cells = out if isinstance(out, tuple) else (out,)
+        tracer.mark(hidden, step)
+        for cell in cells:
+            tracer.mark(cell, CELL - step)
+    return out
+
+
+def _call_recurrent(
+    tracer: GraphTracer, known_as: RecurrentSubmodule, module: nn.RNNBase, forward: Forward, *args: Any, **kwargs: Any
+) -> Any:
+    """The call of a recurrent part, whose layers are leaves if they start from a state of zeros."""
+    read, given = _recurrent_arguments(tracer, args, kwargs)
+    if read is None or any(tracer.depends(state) or bool(state.any()) for state in given):
+        return forward(*args, **kwargs)
+    with tracer.pausing():
+        out, states = forward(*args, **kwargs)
+        if tracer.is_fixed(read):
+            return out, states  # constants
+        steps = tracer.of(read)
+        steps = steps[None] if steps.ndim == 2 else steps if module.batch_first else steps.transpose(0, 1)
+        tracer.keys |= known_as.keys
+        config, last = replace(known_as.config, num_layers=1), []
+        for number in range(known_as.config.num_layers):
+            every, at = known_as.tensors.items(), f"_l{number}"
+            own = {name: weight for name, weight in every if name.removesuffix("_reverse").endswith(at)}
+            steps = tracer.recurrent(config, {name.replace(at, "_l0"): own[name] for name in own}, steps)
+            last.append(steps[:, -1, : config.hidden_size])
+            if config.bidirectional:
+                last.append(steps[:, 0, config.hidden_size :])
+        marked = out.data if isinstance(out, PackedSequence) else out
+        tracer.mark(marked, steps if module.batch_first or marked.ndim == 2 else steps.transpose(0, 1))
+        hidden, *cells = states if isinstance(states, tuple) else (states,)
+        tracer.mark(hidden, torch.stack(last))
+        for cell in cells:
+            tracer.mark(cell, torch.full(cell.shape, CELL))
+    return out, states

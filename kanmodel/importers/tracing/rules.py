@@ -1,0 +1,462 @@
+"""Rules of tracing: what the operations of torch are in a graph.
+
+Operations are named as torch dispatches them, without an overload, and without the ``_`` of those in place. A rule of
+`RULES`, given the tracer and the arguments, returns the numbers of the elements of the result, which it moves or adds
+nodes for. A function of `COMPOSITES` is the operation in terms of others, which are traced in turn. What is in neither
+is no operation of a graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from math import log, prod, sqrt
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+from torch.utils._pytree import tree_flatten, tree_map_only
+
+from kanmodel.importers.layers.submodules import Layer
+from kanmodel.network.bases import BSpline, Line
+from kanmodel.network.config import LayerConfig
+
+if TYPE_CHECKING:
+    from kanmodel.importers.tracing.tracer import GraphTracer
+
+MAX_MATRIX = 1 << 20  # values of the matrix of a linear function
+MAX_SORTED = 64  # values of a sort, which takes as many turns
+UNKNOWN = -1  # number of an element that no node holds, such as the place of a maximum
+Rule = Callable[..., Any]
+Sizes = Sequence[int]  # one for each axis
+
+
+class NoOperationError(Exception):
+    """Raised by a composite for arguments with which it is in no graph: what it computes and, optionally, why."""
+
+
+def _moves(name: str, of_floats: bool = False) -> Rule:
+    """The rule of an operation that only moves elements; some take floats alone, which hold any number here."""
+    operation = getattr(torch.ops.aten, name)
+
+    def rule(tracer: GraphTracer, *args: Any, **kwargs: Any) -> Any:
+        moved = [value for value in tree_flatten(args[:1])[0] if isinstance(value, Tensor)]
+
+        def of(value: Tensor) -> Tensor:
+            is_moved = value.is_floating_point() or any(value is each for each in moved)
+            if not is_moved and tracer.depends(value):
+                tracer.refuse(name, "which decides by values of the window")
+            numbers = tracer.of(value) if is_moved else value
+            return numbers.as_subclass(Tensor).double() if of_floats and is_moved else numbers
+
+        found = operation(*tree_map_only(Tensor, of, args), **tree_map_only(Tensor, of, kwargs))
+        return tree_map_only(Tensor, Tensor.long, found) if of_floats else found
+
+    return rule
+
+
+def _elementwise(op: str) -> Rule:
+    return lambda tracer, *operands: tracer.apply(op, *operands)
+
+
+# Arithmetic
+
+
+def _add(tracer: GraphTracer, one: Any, other: Any, alpha: float = 1, op: str = "add") -> Tensor:
+    return tracer.apply(op, one, other if alpha == 1 else tracer.apply("mul", other, alpha))
+
+
+def _mul(tracer: GraphTracer, one: Any, other: Any) -> Tensor:
+    """The product, or silu where it is written as x sigmoid(x)."""
+    left, right = tracer.of(one), tracer.of(other)
+    for x, factor in ((left, right), (right, left)):
+        if tracer.is_known("sigmoid", x, factor):
+            return tracer.apply("silu", x)
+    return tracer.apply("mul", left, right)
+
+
+def _div(tracer: GraphTracer, one: Any, other: Any, rounding_mode: str | None = None) -> Tensor:
+    if rounding_mode is not None:
+        tracer.refuse(f"a division that rounds ({rounding_mode})")
+    return tracer.apply("div", one, other)
+
+
+def _pow(tracer: GraphTracer, base: Any, exponent: Any) -> Tensor:
+    if not isinstance(base, Tensor):
+        return tracer.apply("exp", tracer.apply("mul", exponent, log(base)))
+    if isinstance(exponent, Tensor):
+        tracer.refuse("a power whose exponent is a tensor")
+    return tracer.apply("mul", base, base) if exponent == 2 else tracer.apply("power", base, parameter=float(exponent))
+
+
+def _power(exponent: float) -> Rule:
+    return lambda tracer, x: tracer.apply("power", x, parameter=exponent)
+
+
+def _elu(tracer: GraphTracer, x: Tensor, alpha: float = 1, scale: float = 1, of_input: float = 1) -> Tensor:
+    numbers = tracer.apply("elu", x if of_input == 1 else tracer.apply("mul", x, of_input), parameter=float(alpha))
+    return numbers if scale == 1 else tracer.apply("mul", numbers, scale)
+
+
+def _softplus(tracer: GraphTracer, x: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:
+    if threshold != 20:
+        tracer.refuse(f"a softplus with threshold {threshold}")
+    return tracer.apply("softplus", x, parameter=float(beta))
+
+
+def _clamp(tracer: GraphTracer, x: Any, min: Any = None, max: Any = None) -> Tensor:
+    numbers = tracer.of(x) if min is None else tracer.apply("maximum", x, min)
+    return numbers if max is None else tracer.apply("minimum", numbers, max)
+
+
+def _round(tracer: GraphTracer, x: Tensor, **_: Any) -> Tensor:
+    """The values themselves, which are whole where a feature of whole numbers is scaled back."""
+    if not tracer.integer:
+        tracer.refuse("round", "of features that are not named in integer=[...]")
+    return tracer.of(x).clone()
+
+
+# Comparisons: masks are 1 and 0
+
+
+def _above(tracer: GraphTracer, one: Any, other: Any) -> Tensor:
+    return tracer.apply("step", tracer.apply("sub", one, other))
+
+
+def _not(tracer: GraphTracer, mask: Any) -> Tensor:
+    return tracer.apply("sub", 1.0, mask)
+
+
+def _or(tracer: GraphTracer, one: Any, other: Any) -> Tensor:
+    return _not(tracer, tracer.apply("mul", _not(tracer, one), _not(tracer, other)))
+
+
+def _where(tracer: GraphTracer, mask: Tensor, one: Any, other: Any) -> Tensor:
+    """A choice of numbers by a constant mask; by one of the window, an operation."""
+    if not tracer.depends(mask):
+        return torch.where(mask, tracer.of(one), tracer.of(other))
+    return tracer.apply("where", mask, one, other)
+
+
+# Reductions
+
+
+def _reduction(op: str) -> Rule:
+    def rule(tracer: GraphTracer, x: Tensor, axes: Any = None, keepdim: bool = False, **_: Any) -> Tensor:
+        return tracer.reduce(op, x, axes, keepdim)
+
+    return rule
+
+
+def _spread(root: bool, with_mean: bool = False) -> Rule:
+    """A standard deviation or variance, with Bessel's correction by default."""
+
+    def rule(tracer: GraphTracer, x: Tensor, axes: Any = None, *, correction: Any = None, keepdim: bool = False) -> Any:
+        numbers = tracer.reduce("std", x, axes, keepdim)
+        n = x.numel() / max(numbers.numel(), 1)
+        freedom = n - (1 if correction is None else correction)
+        if freedom <= 0:
+            tracer.refuse("the deviation of a single value")
+        numbers = numbers if freedom == n else tracer.apply("mul", numbers, sqrt(n / freedom))
+        numbers = numbers if root else tracer.apply("mul", numbers, numbers)
+        return (numbers, tracer.reduce("mean", x, axes, keepdim)) if with_mean else numbers
+
+    return rule
+
+
+def _sort(tracer: GraphTracer, x: Tensor, axis: int = -1, descending: bool = False, **_: Any) -> Tensor:
+    """A sorting network of neighbours, whose values are minima and maxima; the places are in no graph."""
+    n = x.shape[axis] if x.ndim else 1
+    if n > MAX_SORTED:
+        tracer.refuse(f"a sort of {n} values", f"and a graph sorts at most {MAX_SORTED}")
+    numbers = tracer.of(x).movedim(axis, -1) if x.ndim else tracer.of(x)[None]
+    for turn in range(n if n > 2 else n - 1):
+        first = turn % 2
+        last = first + (n - first) // 2 * 2
+        pairs = numbers[..., first:last].reshape(*numbers.shape[:-1], -1, 2)
+        ends = [tracer.apply(op, pairs[..., 0], pairs[..., 1]) for op in ("minimum", "maximum")]
+        inner = torch.stack(ends, dim=-1).flatten(-2)
+        numbers = torch.cat([numbers[..., :first], inner, numbers[..., last:]], dim=-1)
+    numbers = numbers.flip(-1) if descending else numbers
+    return numbers.movedim(-1, axis) if x.ndim else numbers[0]
+
+
+def _topk(tracer: GraphTracer, x: Tensor, k: int, axis: int = -1, largest: bool = True, *_: Any) -> Tensor:
+    return _sort(tracer, x, axis, largest).narrow(axis, 0, k)
+
+
+# Layers: patches of values, and linear functions
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> Layer:
+    config = LayerConfig(weight.shape[1], weight.shape[0], Line(), base="zero")
+    return Layer(config, {"coef": weight.unsqueeze(-1), **({} if bias is None else {"subnode_bias": bias})})
+
+
+def _matrix(tracer: GraphTracer, function: Callable[[Tensor], Tensor], shape: Sizes) -> Tensor:
+    """The matrix of a linear function of values (n, *shape), by its images of the unit vectors, (n_in, n_out)."""
+    size = prod(shape)
+    if size * function(torch.zeros(1, *shape, dtype=torch.float64)).numel() > MAX_MATRIX:
+        tracer.refuse("a linear function of too many values")
+    return function(torch.eye(size, dtype=torch.float64).reshape(size, *shape)).flatten(1)
+
+
+def _linear_function(name: str, axes: int) -> Rule:
+    """The rule of an operation that is linear in its first argument, alike for all of the first axes."""
+
+    def rule(tracer: GraphTracer, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        operation, shape = getattr(torch.ops.aten, name), x.shape[-axes:]
+        matrix = _matrix(tracer, lambda values: operation(values[:, None], *args, **kwargs), shape)
+        return tracer.matmul(tracer.of(x).reshape(-1, prod(shape)), matrix.to(x.dtype))
+
+    return rule
+
+
+def _patches(numbers: Tensor, sizes: Sizes, strides: Sizes, pads: Sizes, dilations: Sizes, fill: int) -> Tensor:
+    """(..., *axes) -> (..., *places, values of the patch)."""
+    first = numbers.ndim - len(sizes)
+    numbers = torch.constant_pad_nd(numbers, [pad for pad in reversed(pads) for _ in range(2)], fill)
+    for axis, (size, stride, dilation) in enumerate(zip(sizes, strides, dilations, strict=True)):
+        numbers = numbers.unfold(first + axis, (size - 1) * dilation + 1, stride)[..., ::dilation]
+    return numbers.flatten(-len(sizes))
+
+
+def _convolution(
+    tracer: GraphTracer, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sizes, padding: Sizes, *rest: Any
+) -> Tensor:
+    """A layer of lines that is applied at each place; a transposed one is one layer of all values."""
+    dilation, transposed, _, groups = rest
+    if tracer.depends(weight):
+        tracer.refuse("a convolution by values of the window")
+    filters, shift = weight.detach().cpu(), None if bias is None else bias.detach().cpu()
+    if transposed:
+
+        def convolve(values: Tensor) -> Tensor:
+            images: Tensor = torch.ops.aten.convolution(values, filters.double(), None, stride, padding, *rest)
+            return images
+
+        matrix, n_out = _matrix(tracer, convolve, x.shape[1:]), filters.shape[1] * groups
+        shift = filters.new_zeros(n_out) if shift is None else shift
+        layer = _linear(matrix.T.to(weight.dtype), shift.repeat_interleave(matrix.shape[1] // n_out))
+        return tracer.layer(layer, tracer.of(x).flatten(1))
+    patches = _patches(tracer.of(x), weight.shape[2:], stride, padding, dilation, int(tracer.of(0.0)))
+    patches = patches.reshape(len(patches), groups, -1, *patches.shape[2:])
+    patches = patches.movedim(2, -2).flatten(-2)  # (n, groups, *places, values)
+    biases = [None] * groups if shift is None else shift.chunk(groups)
+    of_groups = [
+        tracer.layer(_linear(each, own), patches[:, group]).movedim(-1, 1)
+        for group, (each, own) in enumerate(zip(filters.flatten(1).chunk(groups), biases, strict=True))
+    ]
+    return torch.cat(of_groups, dim=1)
+
+
+def _max_pool(
+    tracer: GraphTracer,
+    x: Tensor,
+    size: Sizes,
+    stride: Sizes = (),
+    padding: Sizes = (0, 0),
+    dilation: Sizes = (1, 1),
+    ceil_mode: bool = False,
+) -> Tensor:
+    numbers, stride, padding = tracer.of(x), stride or size, padding[: len(size)]
+    if ceil_mode:  # the last places reach beyond the values
+        pool = torch.ops.aten.max_pool2d_with_indices
+        shape = pool(x.to("meta"), size, stride, padding, dilation, ceil_mode)[0].shape
+        places = zip(shape[-len(size) :], x.shape[-len(size) :], size, stride, padding, dilation, strict=False)
+        beyond = [(m - 1) * step + (k - 1) * d + 1 - n - 2 * pad for m, n, k, step, pad, d in places]
+        after = [max(n, 0) for n in reversed(beyond)]
+        numbers = torch.constant_pad_nd(numbers, [n for each in after for n in (0, each)], UNKNOWN)
+    patches = _patches(numbers, size, stride, padding, dilation, UNKNOWN)
+    patches = torch.where(patches == UNKNOWN, patches.amax(dim=-1, keepdim=True), patches)  # a value of the same patch
+    return tracer.reduce("max", patches, -1)
+
+
+def _avg_pool(
+    tracer: GraphTracer,
+    x: Tensor,
+    size: Sizes,
+    stride: Sizes = (),
+    padding: Sizes = (0, 0),
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor: int | None = None,
+) -> Tensor:
+    if ceil_mode or divisor is not None or (any(padding) and not count_include_pad):
+        rule = _linear_function("avg_pool2d", 2)
+        found: Tensor = rule(tracer, x, size, stride, padding, ceil_mode, count_include_pad, divisor)
+        return found
+    padding, fill = padding[: len(size)], int(tracer.of(0.0))
+    return tracer.reduce("mean", _patches(tracer.of(x), size, stride or size, padding, (1,) * len(size), fill), -1)
+
+
+def _embedding(tracer: GraphTracer, weight: Tensor, indices: Tensor, *_: Any) -> Tensor:
+    """Linear splines of a whole number, whose knots are the rows: at each it is that row, between two on their line."""
+    if tracer.depends(weight) or len(weight) < 2:
+        tracer.refuse("an embedding of values of the window, or of a single row")
+    if not tracer.integer:
+        tracer.refuse("an embedding", "of features that are not named in integer=[...]")
+    tensors = {
+        "coef": weight.detach().cpu().T[:, None],
+        "grid": torch.arange(-1.0, len(weight) + 1, dtype=weight.dtype)[None],
+        "scale_spline": weight.new_ones(weight.shape[1], 1),
+    }
+    config = LayerConfig(1, weight.shape[1], BSpline(len(weight) - 1, 1), base="zero")
+    return tracer.layer(Layer(config, tensors), tracer.of(indices)[..., None])
+
+
+RULES: dict[str, Rule] = {
+    **{name: _moves(name) for name in ("clone", "cat", "stack", "flip", "roll", "index", "index_select", "gather")},
+    **{name: _moves(name) for name in ("repeat", "slice_scatter", "select_scatter", "index_put", "scatter")},
+    **{name: _moves(name) for name in ("_unsafe_index", "_pack_padded_sequence", "_pad_packed_sequence")},
+    **{f"{way}_pad{n}d": _moves(f"{way}_pad{n}d", True) for way in ("replication", "reflection") for n in (1, 2, 3)},
+    **dict.fromkeys(("_to_copy", "nan_to_num"), lambda tracer, x, *args, **kwargs: tracer.of(x).clone()),
+    "copy": lambda tracer, target, source, *args: tracer.of(source).expand(target.shape),
+    "fill": lambda tracer, target, value: tracer.of(value).expand(target.shape),
+    "zero": lambda tracer, target: tracer.of(0.0).expand(target.shape),
+    "constant_pad_nd": lambda tracer, x, pad, fill=0.0: torch.constant_pad_nd(tracer.of(x), pad, int(tracer.of(fill))),
+    "where": _where,
+    "masked_fill": lambda tracer, x, mask, value: _where(tracer, mask, value, x),
+    "gt": _above,
+    "lt": lambda tracer, one, other: _above(tracer, other, one),
+    "ge": lambda tracer, one, other: _not(tracer, _above(tracer, other, one)),
+    "le": lambda tracer, one, other: _not(tracer, _above(tracer, one, other)),
+    **dict.fromkeys(("logical_not", "bitwise_not"), _not),
+    **dict.fromkeys(("logical_and", "bitwise_and", "__and__"), _elementwise("mul")),
+    **dict.fromkeys(("logical_or", "bitwise_or", "__or__"), _or),
+    "sign": lambda tracer, x: tracer.apply("sub", _above(tracer, x, 0.0), _above(tracer, 0.0, x)),
+    **{name: _elementwise(name) for name in ("relu", "silu", "mish", "tanh", "sigmoid", "hardsigmoid", "hardswish")},
+    **{name: _elementwise(name) for name in ("exp", "log", "sqrt", "abs", "sin", "cos", "atan", "erf", "sinh")},
+    **{name: _elementwise(name) for name in ("asinh", "maximum", "minimum")},
+    "gelu": lambda tracer, x, approximate="none": tracer.apply("gelu" if approximate == "none" else "gelu_tanh", x),
+    "leaky_relu": lambda tracer, x, slope=0.01: tracer.apply("leaky_relu", x, parameter=float(slope)),
+    **{"elu": _elu, "softplus": _softplus, "clamp": _clamp, "clamp_min": _clamp, "round": _round},
+    "clamp_max": lambda tracer, x, high: _clamp(tracer, x, None, high),
+    "hardtanh": lambda tracer, x, low=-1.0, high=1.0: _clamp(tracer, x, low, high),
+    "neg": lambda tracer, x: tracer.apply("mul", x, -1.0),
+    **{"add": _add, "mul": _mul, "div": _div, "pow": _pow, "reciprocal": _power(-1.0), "rsqrt": _power(-0.5)},
+    "sub": lambda tracer, one, other, alpha=1: _add(tracer, one, other, alpha, "sub"),
+    "rsub": lambda tracer, one, other, alpha=1: _add(tracer, other, one, alpha, "sub"),
+    **{"mean": _reduction("mean"), "sum": _reduction("sum"), "median": _reduction("median")},
+    **{"max": _reduction("max"), "min": _reduction("min"), "amax": _reduction("max"), "amin": _reduction("min")},
+    **{"std": _spread(True), "var": _spread(False), "std_mean": _spread(True, True), "var_mean": _spread(False, True)},
+    **{"sort": _sort, "topk": _topk, "embedding": _embedding},
+    **dict.fromkeys(("_softmax", "_safe_softmax"), lambda tracer, x, axis, *_: tracer.softmax(x, axis)),
+    **dict.fromkeys(("mm", "bmm"), lambda tracer, one, other: tracer.matmul(one, other)),
+    **{"convolution": _convolution, "max_pool2d_with_indices": _max_pool, "avg_pool2d": _avg_pool},
+    "upsample_linear1d": _linear_function("upsample_linear1d", 1),
+    **{f"upsample_{name}2d": _linear_function(f"upsample_{name}2d", 2) for name in ("bilinear", "bicubic")},
+    "_upsample_bicubic2d_aa": _linear_function("_upsample_bicubic2d_aa", 2),
+}
+
+
+# Composites
+
+
+def _addmm(bias: Tensor, one: Tensor, other: Tensor, beta: float = 1, alpha: float = 1) -> Tensor:
+    product = one @ other if alpha == 1 else (one @ other) * alpha
+    return product + (bias if beta == 1 else bias * beta)
+
+
+def _prelu(x: Tensor, weight: Tensor) -> Tensor:
+    below = x.clamp(max=0.0) * weight
+    return x.relu() + below
+
+
+def _glu(x: Tensor, axis: int = -1) -> Tensor:
+    value, gate = x.chunk(2, dim=axis)
+    return value * gate.sigmoid()
+
+
+def _norm(x: Tensor, order: float = 2, axes: Any = None, keepdim: bool = False, **_: Any) -> Tensor:
+    if order == 1:
+        return x.abs().sum(axes, keepdim=keepdim)
+    if order != 2:
+        raise NoOperationError(f"a norm of order {order}")
+    return (x * x).sum(axes, keepdim=keepdim).sqrt()
+
+
+def _standardise(x: Tensor, axes: list[int], eps: float) -> Tensor:
+    centred = x - x.mean(axes, keepdim=True)
+    return centred / ((centred * centred).mean(axes, keepdim=True) + eps).sqrt()
+
+
+def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    x = x if weight is None else x * weight
+    return x if bias is None else x + bias
+
+
+def _layer_norm(x: Tensor, shape: Sizes, weight: Any, bias: Any, eps: float) -> Tensor:
+    return _affine(_standardise(x, [*range(-len(shape), 0)], eps), weight, bias)
+
+
+def _by_channel(x: Tensor, values: Tensor | None) -> Tensor | None:
+    return None if values is None else values.reshape(-1, *(1,) * (x.ndim - 2))
+
+
+def _group_norm(x: Tensor, weight: Any, bias: Any, n: int, channels: int, rest: int, groups: int, eps: float) -> Tensor:
+    standard = _standardise(x.reshape(n, groups, -1), [-1], eps).reshape(x.shape)
+    return _affine(standard, _by_channel(x, weight), _by_channel(x, bias))
+
+
+def _batch_norm(x: Tensor, weight: Any, bias: Any, mean: Any, variance: Any, *args: Any) -> Tensor:
+    """By the statistics of training; an instance norm without these, as there is one window."""
+    if mean is None or (len(args) > 2 and args[0]):
+        standard = _standardise(x, [axis for axis in range(x.ndim) if axis != 1], args[-1])
+        return _affine(standard, _by_channel(x, weight), _by_channel(x, bias))
+    scale = (variance + args[-1]).rsqrt()
+    scale = scale if weight is None else scale * weight
+    shift = -mean * scale if bias is None else bias - mean * scale
+    return _affine(x, _by_channel(x, scale), _by_channel(x, shift))
+
+
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    dropout: float = 0.0,
+    is_causal: bool = False,
+    *,
+    attn_mask: Tensor | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """softmax(Q K^T scale + mask) V of each head, where torch is told to compute it as a whole."""
+    scores = query @ key.mT * (query.shape[-1] ** -0.5 if scale is None else scale)
+    if is_causal:
+        attn_mask = torch.full(scores.shape[-2:], -torch.inf, dtype=query.dtype).triu(1)
+    scores = scores if attn_mask is None else scores + attn_mask
+    return scores.softmax(-1) @ value
+
+
+def _cumsum(x: Tensor, axis: int, **_: Any) -> Tensor:
+    rows = x.movedim(axis, -1)
+    n = rows.shape[-1]
+    return (rows.reshape(-1, n) @ x.new_ones(n, n).triu()).reshape(rows.shape).movedim(-1, axis)
+
+
+def _threshold(x: Tensor, threshold: float, value: float) -> Tensor:
+    if threshold != value:
+        raise NoOperationError(f"a threshold at {threshold} that gives {value}", "which jumps there")
+    return x.clamp(min=threshold)
+
+
+COMPOSITES: dict[str, Callable[..., Tensor]] = {
+    "square": lambda x: x * x,
+    "log1p": lambda x: (x + 1.0).log(),
+    "expm1": lambda x: x.exp() - 1.0,
+    "addcmul": lambda x, one, other, value=1: torch.add(x, one * other, alpha=value),
+    "lerp": lambda x, end, weight: x + (end - x) * weight,
+    "mv": lambda one, other: one @ other[:, None],
+    "dot": lambda one, other: one[None] @ other[:, None],
+    **{"addmm": _addmm, "baddbmm": _addmm, "linalg_vector_norm": _norm},
+    "_cdist_forward": lambda one, other, order=2, *_: _norm(one.unsqueeze(-2) - other.unsqueeze(-3), order, [-1]),
+    **{"_prelu_kernel": _prelu, "glu": _glu, "threshold": _threshold},
+    "log_sigmoid_forward": lambda x: -softplus(-x),
+    "_log_softmax": lambda x, axis, _: x.softmax(axis).log(),
+    **{"native_layer_norm": _layer_norm, "native_group_norm": _group_norm, "native_batch_norm": _batch_norm},
+    "_native_batch_norm_legit_no_training": _batch_norm,
+    "_scaled_dot_product_flash_attention_for_cpu": _attention,
+    "cumsum": _cumsum,
+    "cumprod": lambda x, axis, **_: torch.stack([*accumulate(x.unbind(axis), torch.mul)], dim=axis),
+}

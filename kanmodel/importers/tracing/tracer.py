@@ -1,0 +1,435 @@
+"""The graph of a live module, from one pass of one window: its known parts, and the glue between them.
+
+Every operation that torch dispatches is seen, after its own decompositions, and every element of every tensor has a
+number: that of the element of a node that it holds. Views share these numbers as they share memory, also where they are
+written to, and a copy, a slice or a concatenation is done once more with the numbers in place of the values; so the
+movements of data need no rules. What computes becomes a node, and what does not depend on the window a constant.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from math import prod
+from pathlib import Path
+from typing import Any, NoReturn
+from warnings import catch_warnings
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+
+from kanmodel.errors import KanscopeError, UnreadableModelError
+from kanmodel.importers.files.exported import Step
+from kanmodel.importers.layers.submodules import Layer, Norm, RecurrentSubmodule
+from kanmodel.importers.tracing.drawing import Drawing
+from kanmodel.importers.tracing.rules import COMPOSITES, RULES, UNKNOWN, NoOperationError
+from kanmodel.network.config import RecurrentConfig
+from kanmodel.network.operations import MAX_NODES, Node, Shape, runs_of
+
+MAX_DRAWN = 8 * MAX_NODES  # nodes that are drawn; many are constants of others, or lead nowhere
+CELL = -2  # number of the elements of cell states, which no node holds; those of loops are below
+VIRTUAL, LONGEST = 1 << 40, 1 << 24  # the first number of a loop's outputs, and how many of these each loop may have
+# What reads no values of its arguments, or changes their shape in place.
+UNREAD = {"new_zeros", "new_ones", "new_empty", "new_full", "zeros_like", "ones_like", "empty_like", "full_like"}
+UNREAD |= {"isnan", "isinf"}  # which finite values are not
+UNREAD |= {"transpose_", "t_", "squeeze_", "unsqueeze_", "as_strided_", "swapaxes_"}
+
+
+class ElementNumbers(Tensor):
+    """Numbers of elements, in the shape of a tensor that holds these."""
+
+
+def _count(shape: Shape, first: int) -> Tensor:
+    return torch.arange(first, first + prod(shape)).reshape(shape).as_subclass(ElementNumbers)
+
+
+@dataclass
+class Loop:
+    """A loop over a recurrent cell, whose outputs have numbers from `VIRTUAL` on until they are read."""
+
+    part: RecurrentSubmodule
+    inputs: list[Tensor] = field(default_factory=list)  # numbers of each step's, (rows, n_in)
+    outputs: Tensor | None = None  # numbers of all outputs by step and row, once they were read
+
+    def numbers(self, index: int, rows: int) -> Tensor:
+        """The numbers of the outputs of the last step, (rows, n_units)."""
+        size = rows * self.part.n_out
+        return _count((rows, self.part.n_out), VIRTUAL + index * LONGEST + (len(self.inputs) - 1) * size)
+
+
+class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Draws the graph of a module, whose forward pass it follows; the caller restores the module.
+
+    Args:
+        net: the module, the calls of whose known parts are leaves, see `leaves`.
+        integer: names of the features that are whole numbers.
+        output: see `pick_output`.
+
+    Attributes:
+        drawing: the graph, so far.
+        needs_cells: after a refusal, whether LSTMs must be entered because their cell states are read.
+        keys: those of the tensors of the leaves.
+        libraries: those of the layers that are leaves, in order.
+        loops: over cells.
+        paused: whether nothing is followed.
+    """
+
+    def __init__(self, net: nn.Module, integer: Sequence[str] = (), output: str | int | None = None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.net, self.integer, self._output, self.paused = net, integer, output, False
+        self.needs_cells, self.loops = False, list[Loop]()
+        self.keys, self.libraries = set[str](), dict[str, None]()
+        self.drawing, self._total = Drawing(), 0
+        self._names = {module: name for name, module in net.named_modules()}
+        self._starts: list[int] = []  # the number of the first element of each node
+        self._shapes: list[Shape] = []
+        self._fixed: set[int] = set()  # nodes that do not depend on the window
+        self._known: dict[tuple[Any, ...], int] = {}  # nodes by what they hold
+        self._storages: dict[int, tuple[Any, Tensor]] = {}  # numbers by storage, which stays alive
+        self._touched: set[int] = set()  # where the tensors are that the pass reads
+
+    def trace(self, window: Tensor) -> Drawing:
+        """The graph for windows of the shape of one, (1, lookback, n_features), or for rows.
+
+        Raises `UnreadableModelError`, which names the operation, the module and the line that is not understood.
+        """
+        shape = window.shape[1:] if window.ndim == 3 else (1, *window.shape[1:])
+        self.mark(window, self._add("window", (), tuple(shape)))
+        fast = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)  # it computes an attention in one operation
+        try:
+            plain = sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=False)
+            with torch.no_grad(), catch_warnings(action="ignore"), plain[0], plain[1], self:
+                out = self.net.eval()(window)
+        except KanscopeError:
+            raise
+        except Exception as error:  # whatever the user's code raises
+            reason = (str(error).strip() or repr(error)).splitlines()[0]
+            alone = "one window alone, as where squeeze() drops the axis of windows"
+            raise UnreadableModelError(f"the module does not take {alone}: {reason}") from error
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
+        out = pick_output(out, self._output)
+        numbers = self.numbers_of(out) if isinstance(out, Tensor) else None
+        if numbers is None:
+            raise UnreadableModelError("the forecasts of the module do not depend on the windows")
+        return self.drawing.keep(self._read(numbers.flatten()))
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Runs an operation, and does the same with the numbers of what it reads."""
+        kwargs = kwargs or {}
+        given = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
+        self._touched.update(value.untyped_storage().data_ptr() for value in given)
+        name = func._schema.name.removeprefix("aten::")
+        if self.paused or name in UNREAD or not any(map(self.depends, given)):
+            return func(*args, **kwargs)
+        mutates = func._schema.is_mutable
+        plain = name.removesuffix("_") if mutates else name
+        rule, composite = RULES.get(plain), COMPOSITES.get(plain)
+        if rule is None and composite is None:
+            with self:  # where torch has not decomposed an operation yet, as in inference mode
+                out = func.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
+        before = self._of_target(args[0]) if mutates else None
+        out = func(*args, **kwargs)
+        outputs = [value for value in tree_flatten(out)[0] if isinstance(value, Tensor)]
+        if not mutates and outputs and all(map(self.depends, outputs)):
+            return out  # views
+        if rule is None and composite is None:
+            decides = any(self.depends(value) and not value.is_floating_point() for value in given)
+            self.refuse(name, *(["which decides by values of the window"] if decides else []))
+        try:
+            if composite is not None:
+                with self:
+                    traced = composite(*args, **kwargs)
+                numbers: Any = self.of(traced)
+            else:
+                assert rule is not None
+                with self.pausing():
+                    numbers = rule(self, *args, **kwargs)
+        except NoOperationError as error:
+            self.refuse(*error.args)
+        except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
+            self.refuse(name, f"with arguments that are not understood ({type(error).__name__})")
+        if before is not None:
+            before.copy_(numbers)
+            return out
+        for value, found in zip_longest(outputs, numbers if isinstance(numbers, tuple) else (numbers,)):
+            self.mark(value, torch.full(value.shape, UNKNOWN) if found is None else found)
+        return out
+
+    @property
+    def library(self) -> str:
+        """The libraries that the layers belong to."""
+        return " and ".join(self.libraries) or "torch"
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """The keys of the tensors that the pass does not read, and that belong to no leaf."""
+        left = {key: tensor for key, tensor in self.net.state_dict().items() if key not in self.keys}
+        return tuple(key for key, tensor in left.items() if tensor.untyped_storage().data_ptr() not in self._touched)
+
+    # Numbers of elements
+
+    def depends(self, value: Any) -> bool:
+        """Whether a value depends on the window, or a part of its storage does."""
+        return isinstance(value, Tensor) and value.untyped_storage()._cdata in self._storages
+
+    def is_fixed(self, value: Tensor) -> bool:
+        """Whether no element depends on the window, as in a part of a tensor of which others do."""
+        flat = self.of(value).flatten().numpy()
+        inside = ((flat >= 0) & (flat < VIRTUAL)).all()
+        return bool(inside) and self._fixed.issuperset((np.searchsorted(self._starts, flat, side="right") - 1).tolist())
+
+    def numbers_of(self, value: Tensor) -> Tensor | None:
+        """The numbers of the elements of a tensor; None if it does not depend on the window."""
+        found = self._storages.get(value.untyped_storage()._cdata)
+        if found is None:
+            return None
+        view = found[1].as_strided(value.shape, value.stride(), value.storage_offset())
+        return view.as_subclass(ElementNumbers)
+
+    def mark(self, value: Tensor, numbers: Tensor) -> None:
+        """Gives the elements of a tensor their numbers, of as many elements in any shape."""
+        storage = value.untyped_storage()
+        every = torch.full((storage.nbytes() // value.itemsize,), UNKNOWN)
+        every.as_strided(value.shape, value.stride(), value.storage_offset()).copy_(numbers.reshape(value.shape))
+        self._storages[storage._cdata] = storage, every
+
+    def _of_target(self, target: Tensor) -> Tensor:
+        """The numbers of a tensor that is written to, which are those of a constant until then."""
+        if not self.depends(target):
+            n = target.untyped_storage().nbytes() // target.itemsize
+            with self.pausing():
+                whole = target.as_strided((n,), (1,), 0)
+                self.mark(whole, self.constant(whole))
+        found = self.numbers_of(target)
+        assert found is not None
+        return found
+
+    def of(self, value: Any) -> Tensor:
+        """The numbers of a tensor, or of a number."""
+        if isinstance(value, ElementNumbers):
+            return value
+        if isinstance(value, Tensor):
+            found = self.numbers_of(value)
+            return self.constant(value) if found is None else found
+        key = ("number", float(value))
+        if key not in self._known:
+            numbers = self._add("number", (), (), float(value))
+            self._known[key] = int(numbers)
+            self.drawing.constants[len(self.drawing.nodes) - 1] = torch.tensor(float(value), dtype=torch.float64)
+        return _count((), self._known[key])
+
+    def constant(self, values: Tensor) -> Tensor:
+        """The numbers of constant values."""
+        values = values.detach().cpu().clone()
+        if not values.numel():
+            return _count(tuple(values.shape), 0)
+        key = ("constant", *values.shape, values.double().numpy().tobytes())
+        if key not in self._known:
+            self._known[key] = int(self._add("constant", (), tuple(values.shape)).flatten()[0])
+            self.drawing.constants[len(self.drawing.nodes) - 1] = values
+        return _count(tuple(values.shape), self._known[key])
+
+    def _add(
+        self, op: str, inputs: tuple[int, ...], shape: Shape, parameter: float | None = None, runs: Any = ()
+    ) -> Tensor:
+        """Adds a node, and returns the numbers of its elements, (*shape)."""
+        if len(self.drawing.nodes) > MAX_DRAWN:
+            self.refuse("more operations than a graph may have", "which an unrolled loop over many steps would be")
+        own = shape if op in ("constant", "arrange") else None
+        if op != "window" and self._fixed.issuperset(inputs):
+            self._fixed.add(len(self.drawing.nodes))
+        self.drawing.nodes.append(Node(op, inputs, parameter, own, runs))
+        self._starts.append(self._total)
+        self._total += prod(shape)
+        self._shapes.append(shape)
+        return _count(shape, self._starts[-1])
+
+    def _read(self, numbers: Tensor) -> int:
+        """The node that holds elements in the shape of their numbers; they are gathered first if there is none."""
+        for index in sorted({(number - VIRTUAL) // LONGEST for number in numbers[numbers >= VIRTUAL].tolist()}):
+            numbers = self._resolve(index, numbers)
+        if bool((numbers < 0).any()):
+            self.needs_cells = bool((numbers <= CELL).any())
+            self.refuse("a value that no node of a graph has", "such as the place of a maximum")
+        shape, flat = tuple(numbers.shape), numbers.flatten().numpy()
+        key = ("read", shape, flat.tobytes())
+        if key not in self._known:
+            self._known[key] = self._gather(shape, flat)
+        return self._known[key]
+
+    def _resolve(self, index: int, numbers: Tensor) -> Tensor:
+        """The numbers, those of a loop's outputs replaced by those of a recurrent leaf over the steps so far."""
+        loop, first = self.loops[index], VIRTUAL + index * LONGEST
+        own = (numbers >= first) & (numbers < first + LONGEST)
+        places = numbers[own] - first
+        if loop.outputs is None or int(places.max()) >= len(loop.outputs):
+            steps = torch.stack(loop.inputs, dim=1)
+            loop.outputs = self.recurrent(loop.part.config, loop.part.tensors, steps).transpose(0, 1).flatten()
+        return numbers.masked_scatter(own, loop.outputs[places])
+
+    def _gather(self, shape: Shape, flat: NDArray[np.int64]) -> int:
+        starts = np.array(self._starts)
+        holders = np.searchsorted(starts, flat, side="right") - 1
+        sources, constants = np.unique(holders).tolist(), self.drawing.constants
+        in_order = np.array_equal(flat - flat[:1], np.arange(flat.size))
+        if len(sources) == 1 and self._shapes[sources[0]] == shape and in_order:
+            return int(sources[0])
+        fixed = np.isin(holders, [node for node in sources if node in constants])
+        if fixed.any() and (fixed.all() or any(self.drawing.nodes[node].op == "constant" for node in sources)):
+            used, places = np.unique(flat[fixed], return_inverse=True)
+            of = np.searchsorted(starts, used, side="right") - 1
+            values = [constants[node].flatten()[number - starts[node]] for node, number in zip(of, used, strict=True)]
+            found = torch.stack([value.double() for value in values])
+            if fixed.all():
+                return self._read(self.constant(found[places.ravel()].reshape(shape)))
+            whole = self.constant(found).numpy()
+            if not np.array_equal(whole, used):
+                renumbered = flat.copy()
+                renumbered[fixed] = whole[places.ravel()]
+                return self._gather(shape, renumbered)
+        sizes = [prod(self._shapes[node]) for node in sources]
+        shifts = dict(zip(sources, np.cumsum([0, *sizes[:-1]]), strict=True))
+        local = flat - starts[holders] + np.array([shifts[node] for node in holders.tolist()], dtype=np.int64)
+        runs = () if np.array_equal(local, np.arange(sum(sizes))) else runs_of(local)
+        self._add("arrange", tuple(sources), shape, runs=runs)
+        return len(self.drawing.nodes) - 1
+
+    # What rules are made of: numbers of operands -> numbers of the result
+
+    def apply(self, op: str, *operands: Any, parameter: float | None = None) -> Tensor:
+        """An elementwise operation of tensors, numbers of elements, or plain numbers, which are broadcast."""
+        numbers = [self.of(each) for each in operands]
+        shape = np.broadcast_shapes(*(tuple(each.shape) for each in numbers))
+        inputs = tuple(self._read(each.reshape(_stripped(each.shape))) for each in numbers)
+        return self._compute(op, inputs, _stripped(shape), parameter).reshape(shape)
+
+    def is_known(self, op: str, of: Tensor, numbers: Tensor) -> bool:
+        """Whether some numbers are those of an elementwise operation of others."""
+        if of.shape != numbers.shape or bool((of < 0).any()):
+            return False
+        first = self._known.get((op, (self._read(of.reshape(_stripped(of.shape))),), None))
+        return first is not None and torch.equal(numbers, _count(tuple(numbers.shape), first))
+
+    def reduce(self, op: str, value: Any, axes: int | Sequence[int] | None = None, keep: bool = False) -> Tensor:
+        """A reduction over some axes, all by default."""
+        numbers = self.of(value)
+        given = range(numbers.ndim) if axes is None or axes == [] else [axes] if isinstance(axes, int) else axes
+        last = sorted(axis % numbers.ndim for axis in given) if numbers.ndim else []
+        kept = [axis for axis in range(numbers.ndim) if axis not in last]
+        shape = tuple(numbers.shape[axis] for axis in kept)
+        rows = numbers.permute(*kept, *last).reshape(*shape, -1)
+        found = self._compute(op, (self._read(rows.reshape(*_stripped(shape), -1)),), _stripped(shape))
+        return found.reshape([1 if axis in last else n for axis, n in enumerate(numbers.shape)] if keep else shape)
+
+    def softmax(self, value: Any, axis: int) -> Tensor:
+        """The softmax over an axis."""
+        numbers = self.of(value).movedim(axis, -1)
+        shape = _stripped(numbers.shape)
+        found = self._compute("softmax", (self._read(numbers.reshape(shape)),), shape)
+        return found.reshape(numbers.shape).movedim(-1, axis)
+
+    def matmul(self, one: Any, other: Any) -> Tensor:
+        """The product of matrices, or of stacks of as many."""
+        left, right = self.of(one), self.of(other)
+        shape = (*left.shape[:-1], right.shape[-1])
+        if left.ndim == 3 and len(left) == 1:
+            left, right = left[0], right[0]
+        inner = (*left.shape[:-1], right.shape[-1])
+        return self._compute("matmul", (self._read(left), self._read(right)), tuple(inner)).reshape(shape)
+
+    def layer(self, layer: Layer | Norm, value: Any) -> Tensor:
+        """A layer, or a norm, on the last axis."""
+        numbers = self.of(value)
+        rows = _stripped(numbers.shape)
+        n_out = layer.config.n_out if isinstance(layer, Layer) else rows[-1]
+        found = self._add("layer", (self._read(numbers.reshape(rows)),), (*rows[:-1], n_out))
+        self.drawing.layers[len(self.drawing.nodes) - 1] = layer
+        return found.reshape(*numbers.shape[:-1], -1)
+
+    def recurrent(self, part: RecurrentConfig, weights: Mapping[str, Tensor], steps: Tensor) -> Tensor:
+        """One recurrent layer, (rows, steps, n_in) -> (rows, steps, n_units)."""
+        rows = _stripped(steps.shape, 2)
+        found = self._add("recurrent", (self._read(steps.reshape(rows)),), (*rows[:-1], part.n_units))
+        self.drawing.recurrents[len(self.drawing.nodes) - 1] = part, weights
+        return found.reshape(*steps.shape[:-1], -1)
+
+    def _compute(self, op: str, inputs: tuple[int, ...], shape: Shape, parameter: float | None = None) -> Tensor:
+        key = (op, inputs, parameter)
+        if key not in self._known:
+            self._known[key] = int(self._add(op, inputs, shape, parameter).flatten()[0])
+        return _count(shape, self._known[key])
+
+    @contextmanager
+    def pausing(self) -> Iterator[None]:
+        """Operations within are not followed."""
+        before, self.paused = self.paused, True
+        try:
+            yield
+        finally:
+            self.paused = before
+
+    def refuse(self, name: str, reason: str = "which is no operation of a graph") -> NoReturn:
+        """Raises `UnreadableModelError`, which names the innermost module that is running, and its line."""
+        frame: Any = sys._getframe()
+        place = ""
+        while frame is not None and not place:
+            owner = frame.f_locals.get("self")
+            if isinstance(owner, Step):
+                place = f"{owner.place!r} of the program"
+            elif isinstance(owner, nn.Module) and owner in self._names:
+                file = Path(frame.f_code.co_filename).name
+                place = f"{(self._names[owner] or type(owner).__name__)!r} ({file}, line {frame.f_lineno})"
+            frame = frame.f_back
+        raise UnreadableModelError(f"the module computes {name} at {place or 'an unknown place'}, {reason}")
+
+
+def pick_output(out: Any, output: str | int | None) -> Any:
+    """The forecast in what a module returns: its entry `output`, or by default the first of a tuple or the only one.
+
+    Raises `UnreadableModelError`, which lists the entries, if it is not named or there is no such entry.
+    """
+    entries = _entries(out)
+    if output is not None:
+        if entries is None or output not in entries:
+            has = "a single tensor" if entries is None else f"the entries {', '.join(map(repr, entries))}"
+            raise UnreadableModelError(f"output is {output!r}, but the module returns {has}")
+        out, entries = entries[output], _entries(entries[output])
+    while entries:
+        if not isinstance(out, (tuple, list)) and len(entries) > 1:
+            listed = ", ".join(map(repr, entries))
+            raise UnreadableModelError(
+                f"the module returns {listed}: name the forecast, such as output={next(iter(entries))!r}"
+            )
+        out = next(iter(entries.values()))
+        entries = _entries(out)
+    return out
+
+
+def _entries(out: Any) -> dict[Any, Any] | None:
+    """The entries of a dictionary, a tuple, a dataclass or a similar object by key; None if it is a tensor."""
+    if isinstance(out, (tuple, list)):
+        named = dict(zip(getattr(out, "_fields", ()), out, strict=False))
+        return named or dict(enumerate(out))
+    if isinstance(out, Mapping):
+        return dict(out)
+    return None if isinstance(out, Tensor) or not hasattr(out, "__dict__") else dict(vars(out))
+
+
+def _stripped(shape: Sequence[int], kept: int = 1) -> Shape:
+    """A shape without the ones that it begins with, such as that of the batch, but with its last `kept` axes."""
+    first = next((axis for axis, n in enumerate(shape[: len(shape) - kept]) if n != 1), max(len(shape) - kept, 0))
+    return tuple(shape[first:])

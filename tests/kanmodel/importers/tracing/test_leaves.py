@@ -1,0 +1,441 @@
+"""Layers of further libraries, RNNs and loops over cells, from files that the libraries wrote."""
+
+import importlib
+import sys
+from contextlib import suppress
+from functools import cache
+from types import ModuleType
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+from goldens import FOLDER
+from thorough import few_of
+from torch import nn
+
+from kanmodel.attribution.ledger import explain_windows
+from kanmodel.checkpoint import load_checkpoint, save_checkpoint
+from kanmodel.errors import CheckpointError
+from kanmodel.importers.files.manifest import ModelSpec
+from kanmodel.importers.files.source import Source, open_source
+from kanmodel.importers.from_file import describe_file, from_file
+from kanmodel.importers.from_torch import from_torch, read_live
+from kanmodel.importers.search.samples import state_call
+from kanmodel.importers.search.structure import find_structure
+from kanmodel.network.chain import Network
+from kanmodel.onnx.export import export_onnx
+
+LEAVES = FOLDER / "import" / "leaves"
+ARRAYS = np.load(LEAVES / "windows.npz")
+WINDOWS, FEATURES = ARRAYS["windows"], ["a", "b", "c"]
+LIBRARIES = {
+    "pykan_layer": "pykan, readout last, base silu",
+    "flashkan": "flashkan, readout last, base silu",
+    "flashkan_order2": "flashkan, readout last, base silu",
+    "inkan": "inkan, readout last, base silu",
+    "kanx": "kanx, readout last, base tanh",
+    "torchkan": "torchkan, readout last, base gelu",
+    "jacobikan": "JacobiKAN, readout last, parameter 1",
+    "legendrekan": "LegendreKAN, readout last",
+    "hermitekan": "HermiteKAN, readout last",
+    "besselkan": "BesselKAN, readout last",
+    "cheby2kan": "Cheby2KAN, readout last",
+    "fibonaccikan": "FibonacciKAN, readout last",
+    "lucaskan": "LucasKAN, readout last",
+    "laguerrekan": "LaguerreKAN, readout last, parameter 2",
+    "gegenbauerkan": "GegenbauerKAN, readout last, parameter 3",
+    "unikan_shifted_softplus": "unikan, readout last, lshifted_softplus",
+    "unikan_arctan": "unikan, readout last, larctan",
+    "unikan_sin": "unikan, readout last, lsin",
+    "keras_lstm": "torch, readout last",
+    "keras_gru": "torch, readout last",
+    "keras_rnn": "torch, relu before sequential_3.dense_4, readout last",
+    "lstm_cell": "torch, readout last",
+    "gru_cell": "torch, readout last",
+    "rnn": "torch, readout last",
+    "rnn_2_bi": "torch, readout last",
+    "rnn_cell": "torch, readout last",
+}
+FEW = (
+    "keras_gru",
+    "pykan_layer",
+    "inkan",
+    "kanx",
+    "torchkan",
+    "jacobikan",
+    "unikan_shifted_softplus",
+    "lstm_cell",
+    "rnn_2_bi",
+)
+EVERY = pytest.mark.parametrize("name", few_of(LIBRARIES, FEW, "the same with the layers of further libraries"))
+
+
+@cache
+def read(name):
+    return from_file(LEAVES / f"{name}.pt", windows=WINDOWS, predictions=ARRAYS[name], features=FEATURES)
+
+
+def load(name):
+    return torch.load(LEAVES / f"{name}.pt", weights_only=True)
+
+
+def find_parts_of(module):
+    """The parts of a live module, as those of a file that keeps its modules."""
+    tree = read_live(module, {})
+    return find_structure(Source("m.pt", tree.state_dict(), tree), state_call(FEATURES, None, None, None, None, (), ()))
+
+
+class Forecaster(nn.Module):
+    """An LSTM and a head that reads its last step."""
+
+    def __init__(self, head):
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(3, 5, batch_first=True), head
+
+    def forward(self, x):
+        return self.head(self.lstm(x)[0][:, -1])
+
+
+@EVERY
+def test_files_of_further_libraries(name, tmp_path):
+    """A file is read as its library computes it, to 1e-4 of the spread, and a saved checkpoint predicts the same."""
+    model = read(name)
+    assert model.provenance.library.startswith(f"{LIBRARIES[name]}, read by")
+    assert model.provenance.verified and model.provenance.relative_difference < 1e-4
+    save_checkpoint(model, tmp_path / "m.safetensors")
+    np.testing.assert_array_equal(load_checkpoint(tmp_path / "m.safetensors").predict(WINDOWS), model.predict(WINDOWS))
+    assert describe_file(LEAVES / f"{name}.pt").unknown == ()
+
+
+@EVERY
+def test_their_ledgers_are_complete(name):
+    """Contributions sum to F(x) - F(x0) at the input, and their ledgers converge."""
+    model = read(name)
+    for output in range(2):
+        ledger = explain_windows(model, model.reference.scaled[:3], output)
+        assert ledger.converged.all()
+        change = ledger.predictions - ledger.baseline_prediction
+        assert (np.abs(ledger.steps.sum(axis=(1, 2)) - change) <= ledger.tolerance).all()
+
+
+@EVERY
+def test_their_onnx_graphs(name, tmp_path):
+    """An exported graph gives the model's predictions."""
+    assert export_onnx(read(name), tmp_path / "m.onnx").relative_difference < 1e-4
+
+
+@EVERY
+def test_their_outputs_lie_in_bounds(name):
+    """Edges lie within the bounds of their variation between two values, for every layer of the head."""
+    network, random = read(name).network, torch.Generator().manual_seed(0)
+    assert isinstance(network, Network)
+    for layer in network.head:
+        one, other = (2 * torch.randn(50, layer.config.n_in, generator=random) for _ in range(2))
+        low, high = torch.minimum(one, other), torch.maximum(one, other)
+        between = low + (high - low) * torch.rand(low.shape, generator=random)
+        (v, u), (v0, u0), (v1, u1) = (layer.read(x) for x in (between, low, high))
+        if layer.config.mixes:
+            continue  # between two inputs, normalised values are not between theirs
+        ends = [(torch.minimum(a, b), torch.maximum(a, b)) for a, b in ((v0, v1), (u0, u1))]
+        least, most = layer.functions().bound_sums(*ends)
+        sums = layer.functions().sums(v, u)
+        assert (sums >= least - 1e-4).all() and (sums <= most + 1e-4).all()
+
+
+def heads():
+    """Heads of the libraries that the tests install, with the dtype in which their own rounding is small."""
+    flashkan, inkan, kan = (importlib.import_module(name) for name in ("flashkan", "inkan", "kan"))
+
+    class Bare(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = kan.KANLayer(5, 4, num=4), kan.KANLayer(4, 2, num=3)
+
+        def forward(self, x):
+            return self.two(self.one(x)[0])[0]
+
+    return {
+        "pykan_layer": (Bare(), torch.float32),
+        "flashkan": (flashkan.KANNetwork([5, 4, 2], grid_size=4), torch.float64),
+        "inkan": (inkan.KANNetwork([5, 4, 2], grid_size=4, compile_basis=False), torch.float32),
+    }
+
+
+@pytest.mark.parametrize("name", few_of(["pykan_layer", "flashkan", "inkan"], {"pykan_layer"}, "with other libraries"))
+def test_live_modules_of_further_libraries(name, monkeypatch):
+    """A live module gives the model of its file, whose base function it states."""
+    flashkan = importlib.import_module("flashkan")
+    monkeypatch.setattr(flashkan.layer, "bspline_basis", flashkan.basis.bspline_basis_eager)  # else it is compiled
+    head, dtype = heads()[name]
+    module = Forecaster(head)
+    module.load_state_dict(load(name))
+    model = from_torch(module.to(dtype), windows=WINDOWS, features=FEATURES)
+    assert {layer.base for layer in model.config.head} == {"silu"}
+    np.testing.assert_allclose(model.predict(WINDOWS), read(name).predict(WINDOWS), rtol=0, atol=1e-5)
+
+
+class Loop(nn.Module):
+    """A loop over a cell, from a state of zeros or another."""
+
+    def __init__(self, cell, start=0.0):
+        super().__init__()
+        self.cell, self.fc, self.start = cell, nn.Linear(5, 2), start
+
+    def forward(self, x):
+        state = x.new_full((len(x), 5), self.start)
+        both = isinstance(self.cell, nn.LSTMCell)
+        state = (state, state) if both else state
+        for step in range(x.shape[1]):
+            state = self.cell(x[:, step], state)
+        return self.fc(state[0] if both else state)
+
+
+@pytest.mark.parametrize(("name", "cell"), [("lstm_cell", nn.LSTMCell), ("gru_cell", nn.GRUCell)])
+def test_loops_over_a_cell(name, cell):
+    """A loop over a cell is read as an LSTM or a GRU; one that starts elsewhere is a graph."""
+    module = Loop(cell(3, 5))
+    module.load_state_dict(load(name))
+    model = from_torch(module, windows=WINDOWS, features=FEATURES)
+    np.testing.assert_array_equal(model.predict(WINDOWS), read(name).predict(WINDOWS))
+    assert model.config.recurrent == read(name).config.recurrent
+    module.start = 0.5
+    assert from_torch(module, windows=WINDOWS, features=FEATURES).config.graph
+
+
+def test_gates_of_an_rnn_are_open():
+    """An RNN with tanh is a GRU whose gates no input acts on, in value and gradient; one with relu is a graph."""
+    module = Forecaster(nn.Sequential(nn.Linear(5, 2)))
+    module.lstm = nn.RNN(3, 5, batch_first=True)
+    module.load_state_dict(load("rnn"))
+    module, x = module.double(), torch.from_numpy(WINDOWS[:8]).double()
+    model = from_torch(module, windows=WINDOWS, features=FEATURES)
+    gradients = []
+    for network in (module, model.network):
+        of = x.clone().requires_grad_()
+        gradients.append(torch.autograd.grad(network(of)[:, 0].sum(), of)[0])
+    torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-12)
+    module.lstm = nn.RNN(3, 5, batch_first=True, nonlinearity="relu").double()
+    assert from_torch(module, windows=WINDOWS, features=FEATURES).config.graph
+    with pytest.raises(CheckpointError, match="has an RNN with relu at 'lstm'"):
+        find_parts_of(module)
+
+
+def skan(function=None, **attributes):
+    """A module with the keys of a unikan layer."""
+    module, nodes = nn.Module(), nn.Module()
+    nodes.weight = nn.ParameterList([nn.Parameter(torch.randn(2, 6))])
+    vars(nodes).update({"function": function} if function else {}, **attributes)
+    module.nodes = nn.ModuleList([nodes])
+    module.forward = lambda x: (nodes.weight[0] * torch.cat([x, torch.ones_like(x[:, :1])], 1)[:, None]).sum(2)
+    return module
+
+
+def put(**shapes):
+    def change(tensors):
+        for name, shape in shapes.items():
+            key = f"head.{name.replace('__', '.')}"
+            tensors[key] = torch.ones(shape)
+
+    return change
+
+
+REFUSALS = {
+    "a surface of inkan": ("inkan", put(layers__0__weight=(4, 51)), "inkan with a function of two inputs on each edge"),
+    "KAL_Net": ("torchkan", put(**{"0__poly_weights__0": (4, 20)}), "KAL_Net of torchkan, which scales its inputs by"),
+    "pykan 0.0": ("pykan_layer", put(one__scale_sp=(20,)), "a bare KANLayer of pykan 0.0, whose flat tensors do not"),
+    "too few splines": (
+        "flashkan",
+        put(layers__0__grid_starts=(2,), layers__0__spline_weight=(4, 5, 2)),
+        "has 2 coefficients on 6 knots",
+    ),
+    "unikan's k": ("unikan_sin", put(layers__0__nodes__0__weight__1=(4, 6)), "functions of several parameters of unik"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_variants_that_are_refused(case, tmp_path):
+    """A variant that is no sum of functions of one input is refused by its name."""
+    name, change, message = REFUSALS[case]
+    tensors = load(name)
+    change(tensors)
+    torch.save(tensors, tmp_path / "m.pt")
+    with pytest.raises(CheckpointError, match=message):
+        from_file(tmp_path / "m.pt", windows=WINDOWS, predictions=ARRAYS[name], features=FEATURES)
+
+
+def lelu(x, k):
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"function": lelu}, "has the function lelu of unikan"),
+        ({"node_type": "mul"}, "has products of edges or functions of several"),
+    ],
+)
+def test_functions_of_unikan_that_are_refused(options, message):
+    """A function or a product that is not read is named."""
+    with pytest.raises(CheckpointError, match=message):
+        find_parts_of(Forecaster(skan(**options)))
+
+
+@pytest.mark.parametrize("change", ["degree", "parameter", "edges", "scalar"])
+def test_sizes_that_would_cost_too_much_are_refused(change):
+    """Polynomials of a huge degree or parameter, millions of fixed edges, and tensors without axes are refused."""
+    module = nn.Module()
+    name, shape = {"edges": ("nodes", ()), "scalar": ("grid_starts", ())}.get(change, ("jacobi_coeffs", (2, 2, 100)))
+    module.register_parameter(name, nn.Parameter(torch.zeros(shape if change != "parameter" else (2, 2, 3))))
+    if change == "parameter":
+        module.a = float("nan")
+    if change == "edges":
+        module = skan()
+        module.nodes[0].weight[0] = nn.Parameter(torch.zeros(200, 300))
+    module.forward = lambda x: x + sum(parameter.sum() for parameter in module.parameters())
+    with pytest.raises(CheckpointError, match=r"polynomials of degree|59800 edges of unikan|which should have 1 axes"):
+        find_parts_of(Forecaster(module))
+
+
+@pytest.mark.parametrize("tensors", [{"weight_ih_l0": (5, 3), "weight_hh_l0": (5, 5), "bias_ih_l0": ()}, {}])
+def test_rnns_of_unequal_tensors_are_refused(tensors, tmp_path):
+    """An RNN whose tensors do not fit is refused like an LSTM."""
+    found = load("rnn") | {f"lstm.{name}": torch.zeros(shape) for name, shape in tensors.items()}
+    del found["lstm.bias_hh_l0"]
+    torch.save(found, tmp_path / "m.pt")
+    with pytest.raises(CheckpointError, match=r"lstm.bias_ih_l0 of shape \[\]|lacks lstm.bias_hh_l0"):
+        from_file(tmp_path / "m.pt", windows=WINDOWS, predictions=ARRAYS["rnn"], features=FEATURES)
+
+
+def test_rnns_without_biases(tmp_path):
+    """An RNN without biases is read as a GRU, which has some."""
+    torch.manual_seed(0)
+    module = Forecaster(nn.Linear(5, 2))
+    module.lstm = nn.RNN(3, 5, bias=False, num_layers=2, batch_first=True)
+    assert from_torch(module, windows=WINDOWS, features=FEATURES).provenance.relative_difference < 1e-5
+
+
+@pytest.mark.parametrize("key", ["net", "ema", "anything"])
+def test_a_training_dictionary_has_its_weights_under_any_key(key, tmp_path):
+    """The entry with the weights is found beside an optimizer and a scaler; of two, the refusal lists both."""
+    weights, stated = load("lstm_cell"), {"windows": WINDOWS, "predictions": ARRAYS["lstm_cell"], "features": FEATURES}
+    optimizer = {"state": {0: {"exp_avg": torch.zeros(3, 2)}}, "param_groups": [{"lr": 0.1}]}
+    rest = {
+        "optimizer": optimizer,
+        "loss_fn": nn.MSELoss(),
+        "scaler": {"mean": torch.zeros(3), "std": torch.ones(3)},
+        "epoch": 3,
+    }
+    torch.save(rest | {key: weights}, tmp_path / "m.pt")
+    assert describe_file(tmp_path / "m.pt").container == key
+    assert from_file(tmp_path / "m.pt", **stated).provenance.verified
+    torch.save(rest | {"model": weights, key: weights}, tmp_path / "m.pt")
+    with pytest.raises(CheckpointError, match=f"m.pt holds more than one state_dict: model, {key}: save the one of"):
+        from_file(tmp_path / "m.pt", **stated)
+
+
+def test_a_mask_is_not_the_reason_of_a_refusal(tmp_path):
+    """A mask of 0 and -inf is dropped where the rest gives the predictions; other infinities are refused."""
+    stated = {"windows": WINDOWS, "predictions": ARRAYS["lstm_cell"], "features": FEATURES}
+    mask = torch.full((6, 6), -torch.inf).triu(1)
+    torch.save(load("lstm_cell") | {"mask": mask}, tmp_path / "m.pt")
+    assert from_file(tmp_path / "m.pt", **stated).provenance.unused == ("mask",)
+    torch.save(load("lstm_cell") | {"mask": -mask}, tmp_path / "m.pt")
+    with pytest.raises(CheckpointError, match="a value that is not finite in tensor mask"):
+        from_file(tmp_path / "m.pt", **stated)
+
+
+FOREIGN = {
+    "an Embedding": (
+        lambda: nn.Embedding(24, 3),
+        "it is of a torch.nn.modules.sparse.Embedding",
+        "emb .Linear without",
+    ),
+    "a convolution": (
+        lambda: nn.Conv1d(3, 3, 1),
+        "it is of a torch.nn.modules.conv.Conv1d",
+        "a convolution or another",
+    ),
+    "attention": (lambda: nn.MultiheadAttention(3, 1), "it is of attention, in which every", "it is of attention, in"),
+}
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_modules_that_are_no_layer_are_named(case, tmp_path):
+    """A module is named by its class where that is known, else by what may have such tensors."""
+    make, of_module, of_file = FOREIGN[case]
+
+    class Foreign(Loop):
+        def forward(self, x):
+            if case == "an Embedding":
+                return super().forward(x + self.emb((x[..., 0] > 0).long()))
+            if case == "a convolution":
+                return super().forward(self.emb(x.transpose(1, 2)).transpose(1, 2))
+            return super().forward(self.emb(x, x, x)[0])
+
+    torch.manual_seed(0)
+    module = Foreign(nn.LSTMCell(3, 5))
+    module.emb = make()
+    assert of_module in find_parts_of(module).doubt
+    module.register_buffer("mask", torch.full((6, 6), -torch.inf).triu(1))
+    predictions = module(torch.from_numpy(WINDOWS)).detach().numpy()
+    torch.save(module.state_dict(), tmp_path / "m.pt")
+    with pytest.raises(CheckpointError, match=of_file):
+        from_file(tmp_path / "m.pt", windows=WINDOWS, predictions=predictions, features=FEATURES)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "message"),
+    [
+        ("batch_normalization/beta", (5,), "a layer of Keras that is not read"),
+        ("tkan/tkan_cell/sub_tkan_kernel", (1, 6), "it is of a TKAN cell"),
+        ("lstm_9/lstm_cell/kernel", (), "a layer of Keras that is not read"),
+        ("gru_9/gru_cell/recurrent_kernel", (2, 2, 2), "a layer of Keras that is not read"),
+    ],
+)
+def test_other_layers_of_keras_are_named(layer, shape, message, tmp_path):
+    """A layer of Keras that is not read, or whose tensors are none of its own, is named."""
+    torch.save(load("keras_lstm") | {f"_torch_params.x/{layer}": torch.ones(shape)}, tmp_path / "m.pt")
+    with pytest.raises(CheckpointError, match=message):
+        from_file(tmp_path / "m.pt", windows=WINDOWS, predictions=ARRAYS["keras_lstm"] + 1, features=FEATURES)
+
+
+@pytest.mark.parametrize("start", [b"PK\x03\x04" + 30 * b"x" + b"model.weights.h5", b"\x89HDF\r\n\x1a\n"])
+def test_files_of_keras_are_refused(start, tmp_path):
+    """A file of Keras is refused with what to save in its place."""
+    (tmp_path / "m.keras").write_bytes(start)
+    with pytest.raises(CheckpointError, match=r"is a file of Keras: with Keras on torch, torch.save\(model.state_dict"):
+        describe_file(tmp_path / "m.keras")
+
+
+def test_a_model_of_darts_is_refused_with_the_file_that_has_its_weights(tmp_path):
+    """The pickle that darts writes beside its weights is refused with the name of the file of the weights."""
+    name = "darts.models.forecasting.block_rnn_model"
+    model = type("BlockRNNModel", (), {"__module__": name})
+    modules = {".".join(name.split(".")[:depth]): ModuleType(name) for depth in range(1, 5)}
+    modules[name].BlockRNNModel = model
+    with patch.dict(sys.modules, modules):
+        torch.save(model(), tmp_path / "m.pt")
+    with pytest.raises(
+        CheckpointError, match=r"readable file m.pt.ckpt beside it; with darts, kanmodel.from_darts\(.m.pt.\)"
+    ):
+        describe_file(tmp_path / "m.pt")
+
+
+@pytest.mark.parametrize("name", few_of(LIBRARIES, FEW[:3], "the same with the layers of further libraries"))
+def test_damaged_files_of_further_libraries(name, tmp_path):
+    """With tensors of other shapes or types, a file is read or refused, and nothing else happens."""
+    random = np.random.default_rng(0)
+    changes = (torch.flatten, lambda t: t[None], lambda t: t.long(), lambda t: t[:1], lambda t: t.transpose(0, -1))
+    for _ in range(40):
+        tensors = load(name)
+        for key in random.choice(list(tensors), 2):
+            change = changes[random.integers(len(changes))]
+            shape = [int(n) for n in random.choice([0, 1, 2, 3, 8], random.integers(4))]
+            tensors[key] = (
+                torch.zeros(shape) if random.random() < 0.5 or not tensors[key].ndim else change(tensors[key])
+            )
+        torch.save(tensors, tmp_path / "m.pt")
+        with suppress(CheckpointError):
+            for part in find_structure(open_source(tmp_path / "m.pt"), ModelSpec()).parts:
+                assert part.items({})
