@@ -124,7 +124,7 @@ def parse_checkpoint(data: bytes) -> Forecaster:
     windows = tensors.pop("reference.windows")
     targets = tensors.pop("reference.targets").numpy() if "reference.targets" in tensors else None
     of_intervals = {name: tensors.pop(name) for name in list(tensors) if name.startswith("intervals.")}
-    network = Network.of(config)
+    network = Network(config)
     network.load_state_dict(tensors)
     with _describing():
         reference = Reference(windows, config, targets, times, series)
@@ -167,7 +167,7 @@ class _IntervalsRecord(NamedTuple):
     def make(self, tensors: dict[str, Tensor]) -> Intervals:
         network = None
         if self.config is not None:
-            network, place = Network.of(self.config), "intervals.network."
+            network, place = Network(self.config), "intervals.network."
             network.load_state_dict(
                 {name.removeprefix(place): of for name, of in tensors.items() if name.startswith(place)}
             )

@@ -19,10 +19,10 @@ from torch import Tensor
 from kanmodel.arrays import Array, ReadOnlyDict, read_only, refuse_non_finite
 from kanmodel.computing import Once
 from kanmodel.errors import DataError, NonFiniteError, Problem, check_config, check_text, refuse_unknown
-from kanmodel.network.bounds import NodeRanges, measure_ranges
 from kanmodel.network.chain import FrozenNetwork, Network
 from kanmodel.network.config import BOUND, ModelConfig
 from kanmodel.network.intervals import BOUNDS, Intervals, forecasts_of, name_bounds
+from kanmodel.network.ranges import NodeRanges, measure_ranges
 from kanmodel.tables.columns import Feature, Scaling
 from kanmodel.tables.table import Gaps
 from kanmodel.tables.windows import Windows, read_windows
@@ -310,7 +310,7 @@ class Forecaster:
     def with_config(self, config: ModelConfig) -> Self:
         """The same weights with another config of the same architecture, such as other groups; not saved yet."""
         with torch.inference_mode(False):
-            network = Network.of(config)
+            network = Network(config)
             network.load_state_dict(self.network.state_dict())
         return replace(self, network=network, sha256="")
 

@@ -178,13 +178,12 @@ def _resume(network: FrozenNetwork, kept: Tensor, given: Tensor, batches: Sequen
     Until its first changed step, a window has the states of the one that is kept. So only the steps from there on are
     computed, in a batch that grows from step to step: n columns for the first part, n for the second, and so on.
     """
-    config, recurrent, n = network.config, network.recurrent, len(kept)
-    assert recurrent is not None
+    config, recurrent, n = network.config, network.recurrents[0], len(kept)
 
     def add_inputs(steps: Array, gates: Array) -> None:
         """Sets gates of the first layer to what steps add to them, (n_features, n) -> (n_gates, n)."""
-        if "front" in network.stages:
-            steps = network.stages["front"].forward(torch.from_numpy(steps).T).T.numpy()
+        if config.front:
+            steps = network.rows["front", 0].forward(torch.from_numpy(steps).T).T.numpy()
         recurrent.add_inputs(steps, gates)
 
     of_kept, of_given = (windows.permute(1, 2, 0).contiguous().numpy() for windows in (kept, given))
@@ -222,7 +221,7 @@ def _resume(network: FrozenNetwork, kept: Tensor, given: Tensor, batches: Sequen
             if len(outputs) > 1 or step == lookback - 1:
                 outputs[step - lookback, :, : joined * n] = states[-1, 0, :, : joined * n]
         readout = reduce_steps(config, torch.from_numpy(outputs.transpose(2, 0, 1))).contiguous()
-        yield apply_output_function(config, network.stages["head"].forward(readout))
+        yield apply_output_function(config, network.rows["head", 0].forward(readout))
 
 
 @dataclass(frozen=True)

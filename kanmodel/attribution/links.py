@@ -25,9 +25,8 @@ from kanmodel.attribution.paths.path import paths_per_pass, points_along
 from kanmodel.attribution.paths.quadrature import Quadrature, nested_clenshaw_curtis
 from kanmodel.attribution.profiles import N_NODES, to_integrals
 from kanmodel.forecaster import Forecaster
-from kanmodel.network.chain import apply_output_function
+from kanmodel.network.chain import FrozenNetwork, Trace, apply_output_function
 from kanmodel.network.config import ModelConfig
-from kanmodel.network.graph import FrozenGraph, GraphTrace
 from kanmodel.network.wiring import Place
 
 Target = tuple[Place, int]  # place and index of a node that operations compute
@@ -53,10 +52,12 @@ def find_targets(config: ModelConfig, output: int) -> list[Target]:
 
 def list_links(config: ModelConfig, output: int) -> dict[Link, int]:
     """The number of nodes of each of the links that `measure_links` measures, in its order."""
-    if not config.graph or len(targets := find_targets(config, output)) > MAX_TARGETS:
+    if len(targets := find_targets(config, output)) > MAX_TARGETS:
         return {}
     links = config.wiring.links
-    return {(place, j, source): reads.shape[1] for place, j in targets for source, reads in links[place].items()}
+    return {
+        (place, j, source): reads.shape[1] for place, j in targets for source, reads in links.get(place, {}).items()
+    }
 
 
 def measure_links(model: Forecaster, output: int) -> Mapping[Link, Array]:
@@ -85,7 +86,7 @@ def _integrate(model: Forecaster, ends: PartEnds, output: int, targets: list[Tar
     """Contributions of all links, (n_parts, n_links), of one target after the other; errors in units of the scale."""
     rule, n = nested_clenshaw_curtis(N_NODES), len(ends.ends)
     points = points_along(ends.starts, ends.ends, rule.nodes).flatten(0, 1).requires_grad_()
-    network: FrozenGraph = model.frozen  # type: ignore[assignment]
+    network = model.frozen
     with torch.enable_grad():
         trace = network.trace(points)
         inputs = [layer.inputs for layer in trace.layers]
@@ -115,16 +116,18 @@ def _integrate(model: Forecaster, ends: PartEnds, output: int, targets: list[Tar
                 entries.append((steep * moved[source]).sum(axis=(2, 3)).swapaxes(0, 1))
             gaps.append(np.abs(sum(part.sum(axis=2) for part in entries[first:]) - whole) / scale)
     links = np.concatenate(entries, axis=2)  # (3, n, n_links)
-    return to_integrals(model, points, trace, links, links / scale, np.max(gaps, axis=0))  # type: ignore[arg-type]
+    return to_integrals(model, points, trace, links, links / scale, np.max(gaps, axis=0))
 
 
 def _run_apart(
-    network: FrozenGraph, points: Tensor, trace: GraphTrace
+    network: FrozenNetwork, points: Tensor, trace: Trace
 ) -> tuple[dict[Place, Tensor], list[Tensor], Tensor]:
     """The operations alone: what they read, the inputs of each layer and the outputs, without a way through a part."""
     config = network.config
     sources: dict[Place, Tensor] = {("input", 0): points}
-    sources |= {(part.cell, number): trace.steps[number][1] for number, part in enumerate(config.recurrents)}
+    sources |= {
+        (part.cell, number): trace.recurrents[number].states[-1] for number, part in enumerate(config.recurrents)
+    }
     sources |= {("head", number + 1): layer.nodes for number, layer in enumerate(trace.layers)}
     sources = {place: values.detach().requires_grad_() for place, values in sources.items()}
     computed: list[Tensor] = []
@@ -134,10 +137,7 @@ def _run_apart(
         return sources["head", number + 1]
 
     layers = [lambda x, number=number: through(number, x) for number in range(len(config.head))]
-    recurrents = [
-        lambda _, place=(part.cell, number): sources[place].flatten(0, 1)
-        for number, part in enumerate(config.recurrents)
-    ]
+    recurrents = [lambda _, place=(part.cell, number): sources[place] for number, part in enumerate(config.recurrents)]
     logits = network.network.run(sources["input", 0], layers, recurrents)
     return sources, computed, apply_output_function(config, logits)
 

@@ -8,10 +8,9 @@ among the steps, by lag: lag 0 is the newest step, lag 1 the one before.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from threading import Lock
-from typing import cast
 
 import numpy as np
 import torch
@@ -28,7 +27,6 @@ from kanmodel.computing import part, slices
 from kanmodel.forecaster import Forecaster
 from kanmodel.network.chain import FrozenNetwork, Trace
 from kanmodel.network.config import ModelConfig
-from kanmodel.network.graph import FrozenGraph, GraphTrace
 from kanmodel.network.recurrent import count_weights
 from kanmodel.network.wiring import Place
 from kanmodel.tables.statistics.choose import choose_evenly
@@ -257,7 +255,7 @@ def _slopes_along(
         return (gradient * change).sum(dim=1)  # (n_points, n_features)
 
     slopes_of = []
-    if isinstance(network, FrozenGraph):
+    if not network.is_path:
         if change.shape[2] < sum(nodes.shape[1] for nodes in values.values()):
             return _push_forward(network, [*values], points, change)
         return torch.stack([slopes(node) for nodes in values.values() for node in nodes.unbind(1)], dim=1)
@@ -276,13 +274,13 @@ def _slopes_along(
 
 
 @torch.no_grad()
-def _push_forward(network: FrozenGraph, places: Collection[Place], points: Tensor, change: Tensor) -> Tensor:
+def _push_forward(network: FrozenNetwork, places: Collection[Place], points: Tensor, change: Tensor) -> Tensor:
     """The same of a graph by forward mode: one pass for each feature serves all nodes."""
     slopes: list[Tensor] = []
     with _FORWARD_MODE, dual_level():
         of_feature = torch.diag_embed(change).unbind(dim=-1)
         for trace in network.push_forward(points, of_feature):
-            nodes = node_values(network.config, cast(Trace, trace), places)
+            nodes = node_values(network.config, trace, places)
             values, moved = unpack_dual(torch.cat([*nodes.values()], dim=1))  # type: ignore[no-untyped-call]
             slopes.append(torch.zeros_like(values) if moved is None else moved)
     return torch.stack(slopes, dim=2)
@@ -292,27 +290,22 @@ def node_values(
     config: ModelConfig, trace: Trace, places: Collection[tuple[str, int]] | None = None
 ) -> dict[tuple[str, int], Tensor]:
     """Values of the nodes, (batch, n_nodes) by (stage, layer); of a graph those at some places, if they are given."""
-    if isinstance(trace, GraphTrace):
-        return {at: of for at, of in _graph_values(config, trace) if places is None or at in places}
-    values = {
-        ("front", number + 1): layer.nodes.view(-1, config.lookback, layer.nodes.shape[1]).sum(dim=1)
-        for number, layer in enumerate(trace.front)
-    }
-    if config.readout_stage is not None:
-        values[config.readout_stage, 0] = trace.readout
-    values |= {("head", number + 1): layer.nodes for number, layer in enumerate(trace.head)}
-    if config.output_function is not None:
-        values["output", len(config.head)] = trace.outputs
-    return values
+    n, wiring, values = len(trace.outputs), config.wiring, dict[tuple[str, int], Tensor]()
 
+    def add(place: tuple[str, int], rows: Tensor) -> None:
+        values[place] = rows.reshape(n, -1, rows.shape[-1]).sum(dim=1)
 
-def _graph_values(config: ModelConfig, trace: GraphTrace) -> Iterator[tuple[tuple[str, int], Tensor]]:
-    """The same of a graph, by place."""
-    n = len(trace.outputs)
-    for key, read in config.wiring.read.items():
-        states = trace.steps[key[1]][1].reshape(n, -1, read.shape[-1])
-        yield key, (states * torch.from_numpy(read.reshape(states.shape[1:]))).sum(dim=1)
-    for number, layer in enumerate(trace.layers):
-        for place, values in ((("glue", number), layer.inputs), (("head", number + 1), layer.nodes)):
-            yield place, values.reshape(n, -1, values.shape[1]).sum(dim=1)
-    yield ("output", len(config.head)), trace.outputs
+    for place, read in wiring.read.items():
+        states = trace.recurrents[place[1]].states[-1].reshape(n, -1, read.shape[-1])
+        add(place, states * torch.from_numpy(read.reshape(states.shape[1:])))
+    for stage, layers in trace.stages.items():
+        if stage == "head" and config.readout_stage is not None:
+            values[config.readout_stage, 0] = trace.readout
+        for number, layer in enumerate(layers):
+            if (place := wiring.reads[stage, number]) != (stage, number):  # inputs that operations compute
+                add(place, layer.inputs)
+            add((stage, number + 1), layer.nodes)
+    output = ("output", len(config.head))
+    if config.output_function is not None or output in wiring.ids:
+        values[output] = trace.outputs
+    return {place: of for place, of in values.items() if places is None or not wiring.links or place in places}

@@ -23,7 +23,6 @@ from kanmodel.errors import ConfigError
 from kanmodel.forecaster import Forecaster
 from kanmodel.network.chain import LayerKey, Trace
 from kanmodel.network.connections import ledger_key, node_id
-from kanmodel.network.graph import GraphTrace
 from kanmodel.network.layer import KANLayer, LayerTrace
 from kanmodel.network.operations import OPERATIONS
 
@@ -32,6 +31,7 @@ Subnode = tuple[int, int]  # layer, j
 MAX_CALLS = 300  # edges in a formula that is written out; a larger network has none as a whole
 MAX_TERMS = 300  # operations between layers
 MAX_VALUES = 20_000  # that one output may be computed of
+READOUT = -1  # the source of the inputs of a chain
 REFUSED = {"softmax": "softmax mixes {} values", "std": "a deviation, as of a norm, mixes {} values"}
 REFUSED["median"] = "a median, as of a sort, mixes {} values"
 FOLDED = {"sum": "add", "mean": "add", "max": "maximum", "min": "minimum"}  # the operation that folds their values
@@ -114,7 +114,7 @@ class Input:
         name: of the symbol, if that can be one.
         key: (stage, layer) under which the node has a profile.
         unit: its number there.
-        source: number of the recurrent part of a graph that it is read of; None for its window, or a chain's readout.
+        source: number of the recurrent part of a graph that it is read of; None for its window, `READOUT` of a chain.
         places: where, in its values, flattened.
         statistic: over these places; None for the value of one.
         mean: in original units it is value * scale + mean.
@@ -200,18 +200,20 @@ class Composition:
             seen.update(step.reads)
         return found
 
-    def read(self, windows: Tensor, trace: Trace | GraphTrace) -> Array:
+    def read(self, windows: Tensor, trace: Trace) -> Array:
         """The inputs, (n, n_inputs), in model units, of windows and their trace."""
-        plain, states = (trace.readout, ()) if isinstance(trace, Trace) else (windows, trace.steps)
         columns = []
         for one in self.inputs:
-            values = plain if one.source is None else states[one.source][1]
-            values = values.flatten(1).double()[:, list(one.places)]
+            if one.source is None:
+                values = windows
+            else:
+                values = trace.readout if one.source == READOUT else trace.recurrents[one.source].states[-1]
+            values = values.reshape(len(windows), -1).double()[:, list(one.places)]
             reduce = OPERATIONS[one.statistic].function if one.statistic else None
             columns.append(values[:, 0] if reduce is None else reduce(values))
         return torch.stack(columns, dim=1).numpy() if columns else np.zeros((len(windows), 0))
 
-    def traces(self, trace: Trace | GraphTrace, n_windows: int) -> dict[int, LayerTrace]:
+    def traces(self, trace: Trace, n_windows: int) -> dict[int, LayerTrace]:
         """The activations of each layer at its `rows`, those of a window together."""
         chosen = {}
         for number, rows in self.rows.items():
@@ -262,7 +264,7 @@ def _of_chain(model: Forecaster, output: int) -> tuple[tuple[Input, ...], tuple[
     inputs = []
     for index in range(config.head[0].n_in):
         node, feature = node_id(config, "head", 0, index), index % len(config.features)
-        found = Input(node, _name_of(node), key, index, None, (index,))
+        found = Input(node, _name_of(node), key, index, READOUT, (index,))
         if config.has_plain_steps and config.readout != "mean":  # they are features
             mean, scale = float(scaling.feature_mean[feature]), float(scaling.feature_scale[feature])
             found = replace(found, mean=mean, scale=scale)

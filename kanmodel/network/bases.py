@@ -13,15 +13,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf, pi, sqrt
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from kanmodel.errors import Index, Positive, check_config
 from kanmodel.network import splines
-from kanmodel.network.functions import vary
 
 Shape = tuple[int, ...]
 Tensors = Mapping[str, Tensor]
@@ -62,8 +60,21 @@ class Basis(ABC):
         """Their first derivatives, of the same shape."""
         raise NotImplementedError
 
+    def edges(self, u: Tensor, tensors: Tensors) -> Tensor:
+        """Values of all edges, (batch, n_sub, n_in); differentiable with respect to `u`."""
+        return torch.einsum("big,oig->boi", self.values(u, tensors), tensors["coef"])
+
+    def sums(self, u: Tensor, tensors: Tensors) -> Tensor:
+        """Sums over the inputs, (batch, n_sub), without materializing the edges."""
+        return self.values(u, tensors).flatten(1) @ tensors["coef"].flatten(1).T
+
+    def edges_and_slopes(self, u: Tensor, tensors: Tensors) -> tuple[Tensor, Tensor]:
+        """Values and first derivatives of all edges, both (batch, n_sub, n_in)."""
+        slopes = torch.einsum("big,oig->boi", self.slopes(u, tensors), tensors["coef"])
+        return self.edges(u, tensors), slopes
+
     def functions(self, tensors: Tensors) -> EdgeFunctions:
-        """The functions with the given tensors: weighted sums of the basis functions, unless each edge has its own."""
+        """The functions with the given tensors."""
         return EdgeFunctions(self, tensors)
 
     def freeze(self, tensors: Tensors) -> EdgeFunctions | splines.PiecewisePolynomial:
@@ -73,10 +84,6 @@ class Basis(ABC):
     def varies(self, coef: Tensor) -> Tensor:
         """Whether edges with coefficients (n_sub, n_in, n_basis) are not constant, (n_sub, n_in)."""
         return (coef != 0).any(dim=2)
-
-    @abstractmethod
-    def vary(self, low: Tensor, high: Tensor, tensors: Tensors) -> Tensor:
-        """Upper bounds of the edges' total variation between two values, (batch, n_in) -> (batch, n_sub, n_in)."""
 
     def in_bumps(self, u: Tensor, tensors: Tensors) -> Tensor | None:
         """Values u, (..., n_in), as positions: the narrowest bump that the functions can have is 1 long everywhere.
@@ -102,24 +109,20 @@ class Basis(ABC):
         return {}
 
 
-class EdgeFunctions:
-    """The functions of the edges between n_in inputs and n_sub sub-nodes, of values u, (batch, n_in)."""
+class EdgeFunctions(NamedTuple):
+    """The functions of the edges between n_in inputs and n_sub sub-nodes: a basis with its tensors; see there."""
 
-    def __init__(self, basis: Basis, tensors: Tensors) -> None:
-        self._basis, self._tensors, self._coef = basis, tensors, tensors["coef"]
+    basis: Basis
+    tensors: Tensors
 
     def edges(self, u: Tensor) -> Tensor:
-        """Values of all edges, (batch, n_sub, n_in); differentiable with respect to `u`."""
-        return torch.einsum("big,oig->boi", self._basis.values(u, self._tensors), self._coef)
+        return self.basis.edges(u, self.tensors)
 
     def sums(self, u: Tensor) -> Tensor:
-        """Sums over the inputs, (batch, n_sub), without materializing the edges."""
-        return self._basis.values(u, self._tensors).flatten(1) @ self._coef.flatten(1).T
+        return self.basis.sums(u, self.tensors)
 
     def edges_and_slopes(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Values and first derivatives of all edges, both (batch, n_sub, n_in)."""
-        slopes = torch.einsum("big,oig->boi", self._basis.slopes(u, self._tensors), self._coef)
-        return self.edges(u), slopes
+        return self.basis.edges_and_slopes(u, self.tensors)
 
 
 @dataclass(frozen=True)
@@ -135,26 +138,15 @@ class Line(Basis):
     def initial(self, n_sub: int, n_in: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         return {"coef": (torch.rand(n_sub, n_in, 1, generator=generator) * 2 - 1) / sqrt(n_in)}
 
-    def functions(self, tensors: Tensors) -> EdgeFunctions:
-        return _Lines(tensors["coef"].squeeze(-1))
+    def edges(self, u: Tensor, tensors: Tensors) -> Tensor:
+        return tensors["coef"].squeeze(-1) * u.unsqueeze(1)
 
-    def vary(self, low: Tensor, high: Tensor, tensors: Tensors) -> Tensor:
-        return tensors["coef"].squeeze(-1).abs() * (high - low).unsqueeze(1)
+    def sums(self, u: Tensor, tensors: Tensors) -> Tensor:
+        return u @ tensors["coef"].squeeze(-1).T
 
-
-class _Lines(EdgeFunctions):
-    def __init__(self, weight: Tensor) -> None:
-        self._weight = weight  # (n_sub, n_in)
-
-    def edges(self, u: Tensor) -> Tensor:
-        return self._weight * u.unsqueeze(1)
-
-    def sums(self, u: Tensor) -> Tensor:
-        return u @ self._weight.T
-
-    def edges_and_slopes(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        edges = self.edges(u)
-        return edges, self._weight.expand_as(edges)
+    def edges_and_slopes(self, u: Tensor, tensors: Tensors) -> tuple[Tensor, Tensor]:
+        edges = self.edges(u, tensors)
+        return edges, tensors["coef"].squeeze(-1).expand_as(edges)
 
 
 @dataclass(frozen=True)
@@ -182,49 +174,26 @@ class MexicanHat(Basis):
     def half_bump(self, tensors: Tensors) -> Tensor:
         return tensors["scale"].abs().amin(dim=0)  # half of the middle, between two zeros
 
-    def functions(self, tensors: Tensors) -> EdgeFunctions:
-        return _Hats(tensors)
+    def edges(self, u: Tensor, tensors: Tensors) -> Tensor:
+        t = (u.unsqueeze(1) - tensors["translation"]) / tensors["scale"]  # (batch, n_sub, n_in)
+        hat: Tensor = HAT_HEIGHT * (t**2 - 1) * torch.exp(-(t**2) / 2)
+        return tensors["coef"].squeeze(-1) * hat
 
-    def vary(self, low: Tensor, high: Tensor, tensors: Tensors) -> Tensor:
-        ends = [(u.unsqueeze(1) - tensors["translation"]) / tensors["scale"] for u in (low, high)]
-        below, above = torch.minimum(*ends), torch.maximum(*ends)  # a negative scale turns them around
-        varied: Tensor = tensors["coef"].squeeze(-1).abs() * vary(_hat, below, above, (-sqrt(3), 0, sqrt(3)))
-        return varied
+    def sums(self, u: Tensor, tensors: Tensors) -> Tensor:
+        return self.edges(u, tensors).sum(dim=2)
 
-
-class _Hats(EdgeFunctions):
-    def __init__(self, tensors: Tensors) -> None:
-        self._coef = tensors["coef"].squeeze(-1)
-        self._translation, self._scale = tensors["translation"], tensors["scale"]
-
-    def edges(self, u: Tensor) -> Tensor:
-        return self._coef * _hat((u.unsqueeze(1) - self._translation) / self._scale)
-
-    def sums(self, u: Tensor) -> Tensor:
-        return self.edges(u).sum(dim=2)
-
-    def edges_and_slopes(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        t = (u.unsqueeze(1) - self._translation) / self._scale  # (batch, n_sub, n_in)
-        bell = HAT_HEIGHT * self._coef * torch.exp(-(t**2) / 2)
-        return bell * (t**2 - 1), bell * t * (3 - t**2) / self._scale
-
-
-def _hat(t: Tensor) -> Tensor:
-    hat: Tensor = HAT_HEIGHT * (t**2 - 1) * torch.exp(-(t**2) / 2)
-    return hat
+    def edges_and_slopes(self, u: Tensor, tensors: Tensors) -> tuple[Tensor, Tensor]:
+        t = (u.unsqueeze(1) - tensors["translation"]) / tensors["scale"]
+        bell = HAT_HEIGHT * tensors["coef"].squeeze(-1) * torch.exp(-(t**2) / 2)
+        return bell * (t**2 - 1), bell * t * (3 - t**2) / tensors["scale"]
 
 
 @dataclass(frozen=True)
 class BSpline(Basis):
-    """Splines on knots ``grid``, (n_in, G+2k+1), as in pykan and efficient-kan (Liu et al. 2024, arXiv 2404.19756).
+    """Splines on knots ``grid``, (n_in, G+2k+1), as in pykan and efficient-kan (Liu et al. 2024, arXiv 2404.19756)."""
 
-    Attributes:
-        grid_size: intervals G of the core.
-        order: order k; 3: cubic.
-    """
-
-    grid_size: int = 5
-    order: Index = 3
+    grid_size: int = 5  # intervals G of the core
+    order: Index = 3  # k; 3: cubic
     kind: ClassVar[str] = "bspline"
     scaled: ClassVar[bool] = True
     has_knots: ClassVar[bool] = True
@@ -247,19 +216,6 @@ class BSpline(Basis):
 
     def slopes(self, u: Tensor, tensors: Tensors) -> Tensor:
         return splines.basis_slopes(u, tensors["grid"], self.order)
-
-    def vary(self, low: Tensor, high: Tensor, tensors: Tensors) -> Tensor:
-        """Differences of a spline that rises: its coefficients sum the magnitudes of the curve's differences.
-
-        A slope sums differences of neighbouring coefficients by functions that are not negative (de Boor 1978, X.12).
-        """
-        grid, k = tensors["grid"], self.order
-        # more knots, and coefficients as large as the last, let it go on beyond the curve's end
-        more = grid[:, -1:] + torch.arange(1, k + 2, dtype=grid.dtype)
-        sums = pad(tensors["coef"], (1, 1)).diff().abs().cumsum(dim=2)
-        sums = torch.cat([sums, sums[:, :, -1:].expand(-1, -1, k)], dim=2)
-        ends = [splines.curve(x.minimum(grid[:, -1]), torch.cat([grid, more], dim=1), sums, k) for x in (low, high)]
-        return ends[1] - ends[0]
 
     def freeze(self, tensors: Tensors) -> splines.PiecewisePolynomial:
         return splines.PiecewisePolynomial(tensors["grid"], tensors["coef"], self.order)
@@ -300,10 +256,10 @@ class BSpline(Basis):
 
 @dataclass(frozen=True)
 class _Radial(Basis):
-    """Bumps around the centres in ``grid``."""
+    """Bumps around the centres in ``grid``, all of the width `denominator`."""
 
-    centres: int  # number of centres
-    denominator: Positive  # width of every bump
+    centres: int
+    denominator: Positive
     scaled: ClassVar[bool] = True
 
     def per_edge(self) -> Mapping[str, Shape]:
@@ -327,17 +283,6 @@ class _Radial(Basis):
     def core(self, tensors: Tensors) -> tuple[Tensor, Tensor]:
         return tensors["grid"][:, 0], tensors["grid"][:, -1]
 
-    @abstractmethod
-    def bump(self, position: Tensor) -> Tensor:
-        """A bump at distances from its centre, in widths."""
-
-    def values(self, u: Tensor, tensors: Tensors) -> Tensor:
-        return self.bump(self._position(u, tensors))
-
-    def vary(self, low: Tensor, high: Tensor, tensors: Tensors) -> Tensor:
-        varied = vary(self.bump, self._position(low, tensors), self._position(high, tensors))
-        return torch.einsum("big,oig->boi", varied, tensors["coef"].abs())
-
     def _position(self, u: Tensor, tensors: Tensors) -> Tensor:
         """Signed distance of each value from each centre, in widths, (batch, n_in, centres)."""
         return (u.unsqueeze(-1) - tensors["grid"]) / self.denominator
@@ -348,8 +293,8 @@ class Gaussian(_Radial):
 
     kind: ClassVar[str] = "gaussian"
 
-    def bump(self, position: Tensor) -> Tensor:
-        return torch.exp(-(position**2))
+    def values(self, u: Tensor, tensors: Tensors) -> Tensor:
+        return torch.exp(-(self._position(u, tensors) ** 2))
 
     def slopes(self, u: Tensor, tensors: Tensors) -> Tensor:
         position = self._position(u, tensors)
@@ -365,8 +310,8 @@ class Sech2(_Radial):
 
     kind: ClassVar[str] = "sech2"
 
-    def bump(self, position: Tensor) -> Tensor:
-        return 1 - torch.tanh(position) ** 2
+    def values(self, u: Tensor, tensors: Tensors) -> Tensor:
+        return 1 - torch.tanh(self._position(u, tensors)) ** 2
 
     def slopes(self, u: Tensor, tensors: Tensors) -> Tensor:
         tanh = torch.tanh(self._position(u, tensors))
@@ -375,11 +320,7 @@ class Sech2(_Radial):
 
 @dataclass(frozen=True)
 class Chebyshev(Basis):
-    """T_0 ... T_degree at tanh(u): ChebyKAN (SynodicMonth 2024; Sidharth 2024, arXiv 2405.07200, eq. 5).
-
-    Attributes:
-        degree: the highest degree.
-    """
+    """T_0 ... T_degree at tanh(u): ChebyKAN (SynodicMonth 2024; Sidharth 2024, arXiv 2405.07200, eq. 5)."""
 
     degree: Index
     kind: ClassVar[str] = "chebyshev"
@@ -401,10 +342,6 @@ class Chebyshev(Basis):
     def half_bump(self, tensors: Tensors) -> float:
         return pi / 2 / self.degree if self.degree else inf
 
-    def vary(self, low: Tensor, high: Tensor, tensors: Tensors) -> Tensor:
-        angle = torch.acos(torch.tanh(low)) - torch.acos(torch.tanh(high))
-        return angle.unsqueeze(1) * (tensors["coef"].abs() @ torch.arange(self.degree + 1, dtype=low.dtype))
-
     def values(self, u: Tensor, tensors: Tensors) -> Tensor:
         s = torch.tanh(u)
         values = [1 + 0 * s, s]  # T_n = 2 s T_(n-1) - T_(n-2); a plain constant would have no gradient
@@ -422,11 +359,7 @@ class Chebyshev(Basis):
 
 @dataclass(frozen=True)
 class Fourier(Basis):
-    """cos(k u), k = 1 ... frequencies, then sin(k u): FourierKAN (GistNoesis 2024), its bias that of the sub-nodes.
-
-    Attributes:
-        frequencies: number of frequencies.
-    """
+    """cos(k u), k = 1 ... frequencies, then sin(k u): FourierKAN (GistNoesis 2024), its bias that of the sub-nodes."""
 
     frequencies: int
     kind: ClassVar[str] = "fourier"
@@ -452,9 +385,6 @@ class Fourier(Basis):
         k = self._k(u)
         angle = u.unsqueeze(-1) * k
         return torch.cat([-k * angle.sin(), k * angle.cos()], dim=-1)
-
-    def vary(self, low: Tensor, high: Tensor, tensors: Tensors) -> Tensor:
-        return (high - low).unsqueeze(1) * (tensors["coef"].abs() @ self._k(low).repeat(2))
 
     def _k(self, like: Tensor) -> Tensor:
         return torch.arange(1, self.frequencies + 1, dtype=like.dtype)

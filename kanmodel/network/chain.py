@@ -1,43 +1,62 @@
-"""The forecaster: [layers per step] -> [recurrent] -> readout -> layers -> [output function].
+"""The network of a forecaster: the nodes of its config in the order of their computation; a chain is one path of them.
 
-`Network` covers all supported architectures; `FrozenNetwork` is its form for inference. `forward` is pure: it stores
-nothing on the module, so threads can share a network.
+Its leaves are KAN layers and recurrent layers; all else are `operations`. A layer of a ledger is a cut: all values
+through which everything flows, at the inputs of one leaf (at the outputs of a recurrent one). What flows around the
+leaf there, such as a skip, is part of the cut.
+
+`Network` holds the weights, `FrozenNetwork` is its form for inference. `forward` is pure: it stores nothing on the
+module, so threads can share a network.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.forward_ad import make_dual, unpack_dual
 
 from kanmodel.network.config import ModelConfig
 from kanmodel.network.functions import ACTIVATIONS, activate, pull_back
 from kanmodel.network.layer import KANLayer, LayerTrace, layer_shapes, pass_layers
+from kanmodel.network.operations import OPERATIONS, READOUTS, Arrangement, Node
 from kanmodel.network.recurrent import FrozenRecurrent, RecurrentTrace, acting_inputs, make_recurrent, recurrent_shapes
+
+T = TypeVar("T")
+LayerKey = tuple[str, int]  # (stage, layer)
+PassLayer = Callable[[str, int, Tensor], LayerTrace]  # (stage, layer, inputs) -> trace
+Leaves = Iterable[Callable[[Tensor], T]]  # functions of layers, of (rows, n_in), or recurrent ones, (rows, steps, n_in)
 
 
 @dataclass(frozen=True)
 class Trace:
-    """All activations of a forward pass, in model units.
+    """Activations of a forward pass, in model units.
 
     Attributes:
         front: layers per step, of (batch * lookback) rows, steps innermost; empty without.
-        readout: inputs of the head, (batch, n_readout).
-        head: layers after the readout.
-        outputs: the forecasts, (batch, n_outputs): the last layer's nodes after the output function.
-        recurrent: None without a recurrent part, or if it was not traced.
+        head: the other layers, of (batch * rows) rows, those of one window together.
+        recurrents: passes of the recurrent layers, of (batch * rows) sequences.
+        values: of each cut in turn those of its leaf, then those that flow around it; of a chain the `readout`.
+        watched: values whose moves paths limit: the front's nodes, if there are any, (batch, lookback, n); then the
+            readout, nodes of layers, arguments of nonlinear operations and the logits, (batch, n).
+        kinks: arguments of operations less the positions of their kinks, (batch, n) each.
+        logits: the last node, (batch, n_outputs), before the output function.
+        outputs: the forecasts, (batch, n_outputs).
+        before: values of the nodes before the first KAN layer.
     """
 
     front: tuple[LayerTrace, ...]
-    readout: Tensor
     head: tuple[LayerTrace, ...]
+    recurrents: tuple[RecurrentTrace, ...]
+    values: tuple[Tensor, ...]
+    watched: tuple[Tensor, ...]
+    kinks: tuple[Tensor, ...]
+    logits: Tensor
     outputs: Tensor
-    recurrent: RecurrentTrace | None = None
+    before: tuple[Tensor, ...] = field(repr=False)
 
     @property
     def stages(self) -> dict[str, tuple[LayerTrace, ...]]:
@@ -50,14 +69,9 @@ class Trace:
         return (*self.front, *self.head)
 
     @property
-    def logits(self) -> Tensor:
-        """The last layer's nodes, before the output function, (batch, n_outputs)."""
-        return self.head[-1].nodes
-
-    @property
-    def values(self) -> tuple[Tensor, ...]:
-        """Values besides logits and those on edges that a ledger has contributions of, (batch, n) each."""
-        return (self.readout,)
+    def readout(self) -> Tensor:
+        """Inputs of the head of a chain, (batch, n_readout)."""
+        return self.head[0].inputs
 
 
 class Gradients(NamedTuple):
@@ -69,8 +83,36 @@ class Gradients(NamedTuple):
     values: tuple[Tensor, ...]  # as `Trace.values`
 
 
-LayerKey = tuple[str, int]  # (stage, layer)
-PassLayer = Callable[[str, int, Tensor], LayerTrace]  # (stage, layer, inputs) -> trace
+@dataclass(frozen=True)
+class _Record:
+    """What a traced pass collects; see `Trace`.
+
+    A value may be read before and after a cut. So everything that crosses a cut is copied there: the gradient of a copy
+    is that of what reads it after the cut alone.
+    """
+
+    around: Mapping[int, Iterable[int]]  # of the node of each cut
+    values: list[Tensor] = field(default_factory=list)
+    watched: dict[str, list[Tensor]] = field(default_factory=lambda: {"front": [], "head": []})
+    kinks: list[Tensor] = field(default_factory=list)
+    before: list[Tensor] = field(default_factory=list)
+
+    def cut(self, number: int, leaf: Tensor, values: list[Any]) -> Tensor:
+        """Copies the values of a cut, those around the leaf in their place, and returns the leaf's."""
+        if number not in self.around:
+            return leaf
+        leaf = leaf.view_as(leaf)
+        self.values.append(leaf)
+        for other in self.around[number]:
+            values[other] = values[other].view_as(values[other])
+            self.values.append(values[other])
+        return leaf
+
+    def watch(self, arguments: Sequence[Tensor], kinks: Sequence[float]) -> None:
+        """Keeps the arguments of a nonlinear operation, and those of its kinks less their positions."""
+        self.watched["head"].extend(arguments)
+        for kink in kinks:
+            self.kinks.append(arguments[0] - (kink if len(arguments) == 1 else arguments[1]))
 
 
 class Network(nn.Module):
@@ -86,14 +128,20 @@ class Network(nn.Module):
         self.front = nn.ModuleList(KANLayer(layer, generator) for layer in config.front)
         self.recurrent = make_recurrent(config.recurrent, config.n_steps, generator) if config.recurrent else None
         self.head = nn.ModuleList(KANLayer(layer, generator) for layer in config.head)
+        parts = zip(config.recurrents, config.recurrent_widths, strict=False)  # of a graph
+        self.recurrents = nn.ModuleList(make_recurrent(part, n_in, generator) for part, n_in in parts)
+        self.constants = nn.Module()
+        self._around = {cut.at: [node for node, _ in cut.around] for cut in config.cuts if cut.at is not None}
+        self._arrangements: dict[int, Arrangement] = {}
+        for number, node in enumerate(config.nodes):
+            if node.op == "arrange":
+                self._arrangements[number] = Arrangement(node)
+            elif node.op == "constant":
+                self.constants.register_buffer(str(number), torch.zeros(node.shape or ()))
+            elif node.op == "number":
+                value = torch.tensor(node.parameter, dtype=torch.float64)
+                self.constants.register_buffer(str(number), value, persistent=False)
         self.to(getattr(torch, config.dtype))
-
-    @classmethod
-    def of(cls, config: ModelConfig, generator: torch.Generator | None = None) -> Network:
-        """The network of a config, a chain or a graph."""
-        from kanmodel.network.graph import GraphNetwork  # here, as a graph is made of what stands in this module
-
-        return (GraphNetwork if config.graph else Network)(config, generator)
 
     def freeze(self) -> FrozenNetwork:
         """The network for inference, which its weights must not change after."""
@@ -109,35 +157,124 @@ class Network(nn.Module):
         """The layers by (stage, layer), in the order of the data."""
         return {(stage, number): layer for stage, layers in self.stages.items() for number, layer in enumerate(layers)}
 
+    @property
+    def recurrent_modules(self) -> list[nn.LSTM | nn.GRU]:
+        """The recurrent layers, of a chain the one it may have."""
+        return cast("list[nn.LSTM | nn.GRU]", [*self.recurrents, *([self.recurrent] if self.recurrent else [])])
+
     def forward(self, window: Tensor) -> Tensor:
         """(batch, lookback, n_features), oldest step first -> (batch, n_outputs)."""
         return apply_output_function(self.config, self.logits(window))
 
     def logits(self, window: Tensor) -> Tensor:
         """`forward` before the output function."""
-        return pass_layers(self.head, self.encode(window))
+        return self.run(window, [layer.forward for layer in self.layers.values()], self._recurrent_leaves())
 
     def encode(self, window: Tensor) -> Tensor:
-        """The head's inputs, (batch, lookback, n_features), oldest step first -> (batch, n_readout)."""
+        """The inputs of a chain's head, (batch, lookback, n_features), oldest step first -> (batch, n_readout)."""
         if self.front:
             window = pass_layers(self.front, window.flatten(0, 1)).view(*window.shape[:2], -1)
-        return self.read_out(window)
+        for leaf in self._recurrent_leaves():
+            window = leaf(window)
+        return reduce_steps(self.config, window)
 
     def trace(self, window: Tensor) -> Trace:
         """Like `forward`, but returns all activations."""
-        stages = self.stages
-        return trace_chain(self.config, window, lambda stage, number, x: stages[stage][number].trace(x), self.read_out)
+        recurrents = [lambda x, leaf=leaf: RecurrentTrace(x, (leaf(x),)) for leaf in self._recurrent_leaves()]
+        return self.record(window, [layer.trace for layer in self.layers.values()], recurrents)
 
     def retrace(self, trace: Trace, window: Tensor, through: PassLayer) -> Trace:
         """The layers and outputs with other functions of the layers; what comes before them is taken from a trace."""
-        read_out = self.read_out if self.front else lambda _: trace.readout
-        return trace_chain(self.config, window, through, read_out)
+        layers, passed = _collect([partial(through, *key) for key in self.layers], lambda layer: layer.nodes)
+        logits = self.run(window, layers, self._recurrent_leaves(), known=trace.before)
+        front, head = tuple(passed[: len(self.front)]), tuple(passed[len(self.front) :])
+        outputs = apply_output_function(self.config, logits)
+        return replace(trace, front=front, head=head, logits=logits, outputs=outputs)
 
-    def read_out(self, steps: Tensor) -> Tensor:
-        """Recurrent part and readout of steps after the front, (batch, lookback, n) -> (batch, n_readout)."""
-        if self.recurrent is not None:
-            steps, _ = self.recurrent(steps)
-        return reduce_steps(self.config, steps)
+    def record(self, window: Tensor, layers: Leaves[LayerTrace], recurrents: Leaves[RecurrentTrace]) -> Trace:
+        """A traced pass, with the traced pass of each leaf."""
+        of_layers, passed = _collect(layers, lambda layer: layer.nodes)
+        of_recurrents, sequences = _collect(recurrents, lambda recurrent: recurrent.states[-1])
+        record = _Record(self._around)
+        logits = self.run(window, of_layers, of_recurrents, record)
+
+        def flat_values(values: Iterable[Tensor]) -> list[Tensor]:
+            n = len(window)  # of constants the batch is 1
+            return [flat(each) if len(each) == n else flat(each).expand(n, -1) for each in values]
+
+        *others, last = record.watched["head"] or [logits]
+        others += [last] if last is not logits else []
+        watched = [torch.cat(record.watched["front"], dim=-1)] if self.front else []
+        return Trace(
+            front=tuple(passed[: len(self.front)]),
+            head=tuple(passed[len(self.front) :]),
+            recurrents=tuple(sequences),
+            values=tuple(record.values),
+            watched=(*watched, torch.cat([*flat_values(others), logits], dim=1)),
+            kinks=tuple(flat_values(record.kinks)),
+            logits=logits,
+            outputs=apply_output_function(self.config, logits),
+            before=tuple(record.before),
+        )
+
+    def run(
+        self,
+        window: Tensor,
+        layers: Leaves[Tensor],
+        recurrents: Leaves[Tensor],
+        record: _Record | None = None,
+        known: Sequence[Tensor] = (),
+        fused: Sequence[Node | None] | None = None,
+    ) -> Tensor:
+        """The last node's values, from the functions of the leaves, of (rows, n_in) and of (rows, steps, n_in).
+
+        The values of the first nodes may be `known`, and the nodes be `fused`, see `fuse_layers`. All it does with
+        values is in operations that ONNX export traces; their shapes are those of the config.
+        """
+        values: list[Any] = list(known)
+        shapes, keys = self.config.graph_shapes, iter(self.layers)
+        left = {"layer": iter(layers), "recurrent": iter(recurrents)}
+        for number, node in enumerate(fused or self.config.nodes):
+            if number < len(known):
+                next(left.get(node.op, iter(())), None)  # type: ignore[union-attr]
+                continue
+            if node is None:
+                values.append(None)
+                continue
+            inputs, shape = node.inputs, shapes[number]
+            if node.op in left:
+                x, axes = values[inputs[0]], 1 if node.op == "layer" else 2  # the last axes, which the leaf takes
+                if record is not None and node.op == "layer":
+                    record.before.extend([] if record.before else values)
+                    x = record.cut(number, x, values)
+                source = shapes[inputs[0]]
+                value = next(left[node.op])(x if len(source) == axes else x.reshape(-1, *source[-axes:]))
+                value = value if len(shape) == axes else value.reshape(-1, *shape)
+                if record is not None and node.op == "layer":
+                    record.watched[next(keys)[0]].append(value)
+                elif record is not None:
+                    value = record.cut(number, value, values)
+            elif node.op == "window":
+                value = window
+            elif node.op == "arrange":
+                value = self._arrangements[number](*(values[source] for source in inputs))
+            elif node.op in READOUTS:
+                value = reduce_steps(self.config, values[inputs[0]])
+                if record is not None:
+                    value = record.cut(number, value, values)
+                    record.watched["head"].append(value)
+            elif (operation := OPERATIONS[node.op]).function is not None:
+                read, of = [values[source] for source in inputs], [shapes[source] for source in inputs]
+                if len({*map(len, of)}) > 1:  # they are broadcast after the batch
+                    axes = max(map(len, of))
+                    read = [x.reshape(-1, *(1,) * (axes - len(own)), *own) for x, own in zip(read, of, strict=True)]
+                if record is not None and operation.watched:
+                    record.watch(read, operation.kinks)
+                value = operation.function(*read, *(() if node.parameter is None else (node.parameter,)))
+            else:
+                value = self.constants.get_buffer(str(number))[None]  # of one window, for all
+            values.append(value)
+        return cast(Tensor, values[-1])
 
     def acting_steps(self, readout: Tensor) -> Tensor:
         """The values of a step that act, by weights alone, on inputs of the head, (n_readout,) -> (n_steps,), bool."""
@@ -147,30 +284,34 @@ class Network(nn.Module):
             return read
         return acting_inputs(self.recurrent, config.recurrent, read, config.lookback, config.readout == "last")
 
+    def _recurrent_leaves(self) -> list[Callable[[Tensor], Tensor]]:
+        def states(module: nn.Module, steps: Tensor) -> Tensor:
+            return cast(Tensor, module(steps)[0])
 
-def trace_chain(config: ModelConfig, window: Tensor, through: PassLayer, read_out: Callable[[Tensor], Tensor]) -> Trace:
-    """All activations of a chain for windows (batch, lookback, n_features), oldest step first.
+        return [partial(states, module) for module in self.recurrent_modules]
 
-    `through` applies a layer to (rows, n_in); `read_out` is as `Network.read_out`.
-    """
 
-    def trace_stage(stage: str, x: Tensor) -> tuple[LayerTrace, ...]:
-        layers: list[LayerTrace] = []
-        for number in range(len(config.stages[stage])):
-            layers.append(through(stage, number, layers[-1].nodes if layers else x))
-        return tuple(layers)
+def _collect(leaves: Leaves[T], result: Callable[[T], Tensor]) -> tuple[list[Callable[[Tensor], Tensor]], list[T]]:
+    """Traced passes of leaves as functions with their results alone, and the list that their traces get into."""
+    found: list[T] = []
 
-    front = trace_stage("front", window.flatten(0, 1)) if config.front else ()
-    readout = read_out(front[-1].nodes.view(*window.shape[:2], -1) if front else window)
-    head = trace_stage("head", readout)
-    return Trace(front, readout, head, apply_output_function(config, head[-1].nodes))
+    def through(leaf: Callable[[Tensor], T], x: Tensor) -> Tensor:
+        found.append(leaf(x))
+        return result(found[-1])
+
+    return [partial(through, leaf) for leaf in leaves], found
+
+
+def flat(values: Tensor) -> Tensor:
+    """(batch, ...) -> (batch, n)."""
+    return values if values.ndim == 2 else values.reshape(len(values), -1)
 
 
 def reduce_steps(config: ModelConfig, steps: Tensor) -> Tensor:
-    """The readout of (batch, lookback, n), oldest step first -> (batch, n_readout)."""
-    if config.readout == "last":
-        return steps[:, -1]
-    return steps.mean(dim=1) if config.readout == "mean" else steps.flatten(1)
+    """The readout of a chain, (batch, lookback, n), oldest step first -> (batch, n_readout)."""
+    function = READOUTS[f"readout_{config.readout}"].function
+    assert function is not None
+    return function(steps)
 
 
 def spread_steps(config: ModelConfig, gradient: Tensor) -> Tensor:
@@ -199,28 +340,49 @@ def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     if config.recurrent:
         parts["recurrent"] = recurrent_shapes(config.recurrent, config.n_steps)
     parts |= {f"head.{number}": layer_shapes(layer) for number, layer in enumerate(config.head)}
-    for number, (part, n_in) in enumerate(zip(config.recurrents, config.recurrent_widths, strict=True)):
-        parts[f"recurrents.{number}"] = recurrent_shapes(part, n_in)
-    constants = {str(number): node.shape for number, node in enumerate(config.graph) if node.op == "constant"}
+    for number, part in enumerate(config.recurrents):
+        parts[f"recurrents.{number}"] = recurrent_shapes(part, config.recurrent_widths[number])
+    constants = {str(number): node.shape for number, node in enumerate(config.nodes) if node.op == "constant"}
     parts["constants"] = {number: shape for number, shape in constants.items() if shape is not None}
     return {f"{part}.{name}": shape for part, shapes in parts.items() for name, shape in shapes.items()}
+
+
+def fuse_layers(nodes: Sequence[Node]) -> tuple[list[Node | None], list[list[int]]]:
+    """Nodes of which layers that only the next layer reads are one with it, None in their place; and their rows.
+
+    A row has the numbers of the layers that are one.
+    """
+    rows = {at: [layer] for layer, at in enumerate(at for at, node in enumerate(nodes) if node.op == "layer")}
+    readers: list[list[int]] = [[] for _ in nodes]
+    for at, node in enumerate(nodes):
+        for source in node.inputs:
+            readers[source].append(at)
+    fused: list[Node | None] = [*nodes]
+    for at in list(rows):
+        if len(readers[at]) == 1 and readers[at][0] in rows:
+            reader = readers[at][0]
+            fused[at], fused[reader] = None, fused[at]
+            rows[reader] = rows.pop(at) + rows[reader]
+    return fused, [rows[at] for at in sorted(rows)]
 
 
 class FrozenNetwork:
     """A `Network`, not changed, with constant weights for inference; equal to it up to rounding, also at knots.
 
     `forward` folds masks and affine maps into the tables of piecewise polynomials and removes nodes without effect;
-    `trace` has the edges and nodes of the network, and is differentiable.
+    `trace` has the edges and nodes of the network, and is differentiable. Consecutive layers are `rows`, by the key of
+    the first. A network `is_path` if nothing stands between its leaves but a readout.
     """
 
     def __init__(self, network: Network) -> None:
-        self.network, self.config, self._layers = network, network.config, network.stages
-        self.stages = {stage: FrozenLayers(layers) for stage, layers in self._layers.items()}
-        self._functions = {name: [of.functions(frozen=True) for of in stage] for name, stage in self._layers.items()}
-        self.recurrent = None
-        if network.recurrent is not None and network.config.recurrent is not None:
-            self.recurrent = FrozenRecurrent(network.recurrent, network.config.recurrent)
-        self.recurrents: tuple[FrozenRecurrent, ...] = () if self.recurrent is None else (self.recurrent,)
+        self.network, self.config = network, network.config
+        self._functions = {key: layer.functions(frozen=True) for key, layer in network.layers.items()}
+        self.is_path = all(node.op in ("window", "layer", "recurrent", *READOUTS) for node in self.config.nodes)
+        self._fused, rows = fuse_layers(self.config.nodes)
+        layers, keys = [*network.layers.values()], [*network.layers]
+        self.rows = {keys[row[0]]: FrozenLayers([layers[number] for number in row]) for row in rows}
+        parts = zip(network.recurrent_modules, self.config.recurrent_parts, strict=True)
+        self.recurrents = tuple(FrozenRecurrent(module, part) for module, part in parts)
 
     def forward(self, window: Tensor) -> Tensor:
         """(batch, lookback, n_features), oldest step first -> (batch, n_outputs); without a gradient."""
@@ -229,85 +391,131 @@ class FrozenNetwork:
     def logits(self, window: Tensor) -> Tensor:
         """`forward` before the output function."""
         with torch.inference_mode():
-            steps = window
-            if "front" in self.stages:
-                steps = self.stages["front"].forward(window.flatten(0, 1)).view(*window.shape[:2], -1)
-            if self.recurrent is not None:
-                steps = self.recurrent(steps)
-            return self.stages["head"].forward(reduce_steps(self.config, steps))
+            if not self.is_path:
+                return self.run_rows(window, [row.forward for row in self.rows.values()])
+            if self.config.front:  # without the walk, which would take a tenth of the time of one window
+                window = self.rows["front", 0].forward(window.flatten(0, 1)).view(*window.shape[:2], -1)
+            for recurrent in self.recurrents:
+                window = recurrent(window)
+            return self.rows["head", 0].forward(reduce_steps(self.config, window))
+
+    def run_rows(self, window: Tensor, rows: Leaves[Tensor]) -> Tensor:
+        """The logits, from functions of the `rows`."""
+        return self.network.run(window, rows, self.recurrents, fused=self._fused)
 
     def trace(self, window: Tensor) -> Trace:
-        """As `Network.trace`, with the activations of the recurrent part; differentiable."""
-        recurrent: list[RecurrentTrace] = []
-
-        def read_out(steps: Tensor) -> Tensor:
-            if self.recurrent is not None:
-                recurrent.append(self.recurrent.trace(steps))
-                steps = recurrent[0].states[-1]
-            return reduce_steps(self.config, steps)
-
-        def through(stage: str, number: int, x: Tensor) -> LayerTrace:
-            return self._layers[stage][number].trace(x, self._functions[stage][number])
-
-        return replace(trace_chain(self.config, window, through, read_out), recurrent=next(iter(recurrent), None))
+        """As `Network.trace`, with the states of all recurrent layers; differentiable."""
+        layers = self.network.layers.items()
+        traced = [partial(layer.trace, functions=self._functions[key]) for key, layer in layers]
+        return self.network.record(window, traced, [recurrent.trace for recurrent in self.recurrents])
 
     def linearise(self, window: Tensor) -> tuple[Trace, Callable[[Tensor], Gradients]]:
-        """A trace as of `trace`, and the map of gradients by the outputs to those by all else; without autograd."""
-        recurrent: list[RecurrentTrace] = []
-        pull_backs: dict[str, list[Callable[..., Any]]] = defaultdict(list)
+        """A trace as of `trace`, and the map of gradients by the outputs to those by all else.
 
-        def read_out(steps: Tensor) -> Tensor:
-            if self.recurrent is not None:
-                found, of_states = self.recurrent.linearise(steps)
-                recurrent.append(found)
-                pull_backs["recurrent"].append(of_states)
-                steps = found.states[-1]
-            return reduce_steps(self.config, steps)
-
-        def through(stage: str, number: int, x: Tensor) -> LayerTrace:
-            trace, of_nodes = self._layers[stage][number].linearise(x, self._functions[stage][number])
-            pull_backs[stage].append(of_nodes)
-            return trace
+        Of a path of leaves and a readout it is computed without autograd, which is faster.
+        """
+        if self.is_path:
+            return self._linearise_path(window)
+        with torch.enable_grad():
+            points = window.detach().requires_grad_()
+            trace = self.trace(points)
 
         def of_outputs(gradient: Tensor) -> Gradients:
-            subnodes: list[Tensor] = []
+            subnodes = [layer.subnodes for layer in trace.layers]
+            by_points, by_logits, *others = torch.autograd.grad(
+                trace.outputs, [points, trace.logits, *subnodes, *trace.values], gradient
+            )
+            return Gradients(by_points, tuple(others[: len(subnodes)]), by_logits, tuple(others[len(subnodes) :]))
 
-            def pass_back(stage: str, by_nodes: Tensor) -> Tensor:
-                for of_nodes in reversed(pull_backs[stage]):
-                    by_subnodes, by_nodes = of_nodes(by_nodes)
-                    subnodes.insert(0, by_subnodes)
-                return by_nodes
+        return trace, of_outputs
 
+    def _linearise_path(self, window: Tensor) -> tuple[Trace, Callable[[Tensor], Gradients]]:
+        tape: list[Callable[[Tensor], Any]] = []  # the map of each leaf, in the order of the data
+
+        def through(leaf: Callable[[Tensor], tuple[T, Callable[[Tensor], Any]]], x: Tensor) -> T:
+            trace, of_result = leaf(x)
+            tape.append(of_result)
+            return trace
+
+        layers = [
+            partial(through, partial(layer.linearise, functions=self._functions[key]))
+            for key, layer in self.network.layers.items()
+        ]
+        recurrents = [partial(through, recurrent.linearise) for recurrent in self.recurrents]
+        with torch.no_grad():
+            trace = self.network.record(window, layers, recurrents)
+
+        @torch.no_grad()
+        def of_outputs(gradient: Tensor) -> Gradients:
             if self.config.output_function is not None:
                 gradient = pull_back(partial(apply_output_function, self.config), trace.logits, gradient)
-            readout = pass_back("head", gradient)
-            steps = spread_steps(self.config, readout)
-            for of_states in pull_backs["recurrent"]:
-                steps = of_states(steps)
-            if pull_backs["front"]:
-                steps = pass_back("front", steps.flatten(0, 1)).view(window.shape)
-            return Gradients(steps, tuple(subnodes), gradient, (readout,))
+            by_value, left, subnodes, readout = gradient, [*tape], list[Tensor](), gradient
+            for node in reversed(self.config.nodes):
+                if node.op == "layer":
+                    by_subnodes, by_value = left.pop()(by_value.flatten(0, -2))
+                    subnodes.insert(0, by_subnodes)
+                elif node.op == "recurrent":
+                    by_value = left.pop()(by_value.view(len(window), self.config.lookback, -1))
+                elif node.op in READOUTS:
+                    readout, by_value = by_value, spread_steps(self.config, by_value)
+            return Gradients(by_value.view(window.shape), tuple(subnodes), gradient, (readout,))
 
-        with torch.no_grad():
-            trace = trace_chain(self.config, window, through, read_out)
-        return replace(trace, recurrent=next(iter(recurrent), None)), torch.no_grad()(of_outputs)
+        return trace, of_outputs
+
+    @torch.no_grad()
+    def push_forward(self, window: Tensor, moves: Iterable[Tensor]) -> Iterator[Trace]:
+        """Yields for each of some moves of the windows a trace whose values have their first-order moves as tangents.
+
+        It is valid within a `torch.autograd.forward_ad.dual_level`. Layers and recurrent layers are linearised once for
+        all moves.
+        """
+        known: dict[Any, Any] = {}
+
+        def through(key: LayerKey, x: Tensor) -> LayerTrace:
+            value, move = unpack_dual(x)  # type: ignore[no-untyped-call]
+            if key not in known:
+                known[key] = self.network.layers[key].linearise(value, self._functions[key])
+            trace, of_nodes = known[key]
+            with torch.enable_grad():  # the map of gradients is linear: its own gradient is the map of moves
+                gradient = torch.zeros_like(trace.nodes, requires_grad=True)
+                moved = None if move is None else torch.autograd.grad(of_nodes(gradient)[1], gradient, move)[0]
+            return LayerTrace(x, trace.edges, trace.subnodes, _dual(trace.nodes, moved))
+
+        def pass_steps(recurrent: FrozenRecurrent, x: Tensor) -> RecurrentTrace:
+            value, move = unpack_dual(x)  # type: ignore[no-untyped-call]
+            if recurrent not in known:
+                known[recurrent] = recurrent.linearise(value)[0]
+            trace = known[recurrent]
+            moved = None if move is None else recurrent.tangents(trace, move.unsqueeze(1), last=False).squeeze(1)
+            return RecurrentTrace(x, (*trace.states[:-1], _dual(trace.states[-1], moved)))
+
+        layers = [partial(through, key) for key in self.network.layers]
+        recurrents = [partial(pass_steps, recurrent) for recurrent in self.recurrents]
+        for each in moves:
+            yield self.network.record(_dual(window.detach(), each), layers, recurrents)
 
     def readout_slopes(self, trace: Trace, change: Tensor) -> Tensor | None:
-        """First-order moves of the readout with each feature alone, (batch, n_readout, n_features), by forward mode.
+        """First-order moves of a chain's readout with each feature, (batch, n_readout, n_features), by forward mode.
 
         `trace` is that of the points, `change` the features' moves, (batch, lookback, n_features). None if there is no
         forward mode, or gradients of the readout take fewer passes.
         """
-        n_features, recurrent = change.shape[2], self.recurrent
-        if recurrent is None or trace.recurrent is None or self.config.front or n_features >= self.config.n_readout:
+        n_features = change.shape[2]
+        if not self.recurrents or self.config.front or n_features >= self.config.n_readout:
             return None
         moves = torch.diag_embed(change).transpose(1, 2)  # (batch, n_features, lookback, n_features)
-        states = recurrent.tangents(trace.recurrent, moves, last=self.config.readout == "last").flatten(0, 1)
+        last = self.config.readout == "last"
+        states = self.recurrents[0].tangents(trace.recurrents[0], moves, last).flatten(0, 1)
         return reduce_steps(self.config, states).view(len(change), n_features, -1).transpose(1, 2)
 
-    def edges(self, stage: str, number: int, x: Tensor) -> Tensor:
+    def edges(self, key: LayerKey, x: Tensor) -> Tensor:
         """Values of all edges of a layer at its inputs, (rows, n_in) -> (rows, n_subnodes, n_in)."""
-        return self._functions[stage][number].edges(*self._layers[stage][number].read(x))
+        return self._functions[key].edges(*self.network.layers[key].read(x))
+
+
+def _dual(values: Tensor, moves: Tensor | None) -> Tensor:
+    """Values with their first-order moves as tangents, if there are any."""
+    return values if moves is None else cast(Tensor, make_dual(values, moves))  # type: ignore[no-untyped-call]
 
 
 class FrozenLayers:

@@ -22,7 +22,7 @@ from kanmodel.errors import ConfigError, DataError, Index, check_choice, check_c
 from kanmodel.network.bases import BASES, Basis, BSpline
 from kanmodel.network.functions import ACTIVATIONS, FUNCTIONS
 from kanmodel.network.operations import MAX_NODES, Node, Shape, infer_shapes, last_uses
-from kanmodel.network.wiring import Wiring
+from kanmodel.network.wiring import Cut, Wiring, list_cuts
 from kanmodel.tables.columns import QUANTILE, Feature, Scaling, Target
 from kanmodel.tables.encoding import Encoding, plain_encoding
 from kanmodel.tables.rhythm import TimeColumn
@@ -42,11 +42,10 @@ class Transform:
     """A transform of a layer's inputs before its edges.
 
     Attributes:
-        kind: an elementwise activation (`functions.ACTIVATIONS`); ``affine``, a scale and a bias for each node, such
-            as a BatchNorm in evaluation mode; or ``layer_norm``, which mixes the nodes (Ba et al. 2016, arXiv
-            1607.06450), with a scale and a bias for each.
+        kind: an elementwise activation (`functions.ACTIVATIONS`); ``affine``, a scale and a bias for each node; or
+            ``layer_norm`` (Ba et al. 2016, arXiv 1607.06450), which mixes the nodes, with a scale and a bias for each.
         parameter: the slope below 0 of leaky_relu, alpha of elu, beta of softplus, or eps of layer_norm; torch's by
-            default. None for kinds without a parameter.
+            default. None for kinds without one.
     """
 
     kind: str
@@ -105,7 +104,7 @@ class LayerConfig:
         base_after: number of these transforms before the base; None for all. 0 if only the basis takes normalised
             values, as in fast-kan.
         mult_arity: number of factors of each product node; product nodes come after the sum nodes.
-        symbolic: edges with a fixed function besides the basis, of the same inputs as the base.
+        symbolic: edges with a fixed function besides the basis, of the inputs of the base.
     """
 
     n_in: int
@@ -166,8 +165,8 @@ Layers = tuple[LayerConfig, ...]
 def plain_layers(width: Sequence[int | tuple[int, int]], basis: Basis | None = None, **options: Any) -> Layers:
     """Uniform layers from pykan's width: ``plain_layers([12, (5, 2), 1])`` has 5 sum and 2 product nodes, of 2 factors.
 
-    The basis (B-splines of 5 intervals by default) and the options, see `LayerConfig`, are those of all layers. Raises
-    `ConfigError` if such layers cannot exist.
+    The basis (B-splines by default) and the options of `LayerConfig` are those of all layers. Raises `ConfigError` if
+    such layers cannot exist.
     """
     nodes = [(n, 0) if isinstance(n, int) else n for n in width]
     if len(nodes) < 2:
@@ -229,11 +228,10 @@ class ModelConfig:
         features: input columns, in the order of a window's last axis.
         targets: forecast columns, or classes.
         lookback: steps of a window.
-        horizon: forecast steps; output ``{target}+{step}`` with steps outermost, of a quantile
-            ``{target}+{step}@{quantile}``.
+        horizon: forecast steps, which are outermost in the `outputs`.
         head: the layers after the readout, at least one.
         recurrent: the LSTM or GRU; None if there is none.
-        front: layers applied to each step, before the recurrent part; empty if there are none.
+        front: layers applied to each step, before the recurrent part.
         readout: what the head reads of the steps: the ``last`` (``out[:, -1]``, for both directions), their ``mean``,
             or all of them, ``flatten``, oldest first.
         output_function: function of the last layer's nodes, an elementwise activation or softmax; None for none.
@@ -245,8 +243,8 @@ class ModelConfig:
         series: the column that says of which series a row is; None of one series.
         encoding: how the columns of a table become the features; None if they are columns as they stand.
         graph: the nodes of a network whose parts are joined in another way than a chain, in the order of the
-            computation; the last are the outputs before the output function. Its KAN layers are those of the `head`,
-            in that order. Empty for a chain.
+            computation; the last are the outputs before the output function. Its KAN layers are the `head`'s, in that
+            order. Empty for a chain.
         recurrents: the recurrent layers of a graph.
     """
 
@@ -309,10 +307,34 @@ class ModelConfig:
         """The layers by stage name, in the order of the data; an empty front is left out."""
         return {"front": self.front, "head": self.head} if self.front else {"head": self.head}
 
+    @property
+    def layers(self) -> Layers:
+        """All KAN layers, in the order of the data."""
+        return (*self.front, *self.head)
+
+    @cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        """The nodes of the computation in its order: the `graph`, or the one path of a chain."""
+        ops = [*("layer" for _ in self.front), *(["recurrent"] if self.recurrent else []), f"readout_{self.readout}"]
+        path = (Node(op, (number,)) for number, op in enumerate([*ops, *("layer" for _ in self.head)]))
+        return self.graph or (Node("window"), *path)
+
     @cached_property
     def graph_shapes(self) -> tuple[Shape, ...]:
-        """The shapes of the nodes of a graph, without the batch."""
-        return infer_shapes(self.graph, self.window_shape, self.head, self.recurrents)
+        """The shapes of the nodes, without the batch."""
+        limited = bool(self.graph)
+        return infer_shapes(self.nodes, self.window_shape, self.layers, self.recurrent_parts, limited)
+
+    @property
+    def recurrent_parts(self) -> tuple[RecurrentConfig, ...]:
+        """The recurrent layers, in the order of the nodes."""
+        return self.recurrents if self.recurrent is None else (self.recurrent,)
+
+    @cached_property
+    def recurrent_widths(self) -> tuple[int, ...]:
+        """Number of inputs of each recurrent layer."""
+        reads = (node.inputs[0] for node in self.nodes if node.op == "recurrent")
+        return tuple(self.graph_shapes[source][-1] for source in reads)
 
     @cached_property
     def graph_size(self) -> int:
@@ -320,26 +342,27 @@ class ModelConfig:
         if not self.graph:
             return 0
         sizes, last = [*map(prod, self.graph_shapes)], last_uses(self.graph)
-        leaves = [number for number, node in enumerate(self.graph) if node.op in ("layer", "recurrent")]
-        crossing = sum(size for leaf in leaves for size, use in zip(sizes[:leaf], last, strict=False) if use > leaf)
-        rows = {
-            op: [sizes[leaf] // self.graph_shapes[leaf][-1] for leaf in leaves if self.graph[leaf].op == op]
-            for op in ("layer", "recurrent")
-        }
-        edges = sum(n * of.n_in * of.n_subnodes for n, of in zip(rows["layer"], self.head, strict=True))
-        gates = sum(n * 5 * of.n_units for n, of in zip(rows["recurrent"], self.recurrents, strict=True))
-        return sum(sizes) + crossing + edges + gates
+        layers, recurrents, total = iter(self.head), iter(self.recurrents), sum(sizes)
+        for at, node in enumerate(self.graph):
+            if node.op in ("layer", "recurrent"):
+                rows = sizes[at] // self.graph_shapes[at][-1]
+                total += sum(size for size, use in zip(sizes[:at], last, strict=False) if use > at)  # crossing the cut
+                if node.op == "layer":
+                    layer = next(layers)
+                    total += rows * layer.n_in * layer.n_subnodes
+                else:
+                    total += rows * 5 * next(recurrents).n_units
+        return total
+
+    @cached_property
+    def cuts(self) -> tuple[Cut, ...]:
+        """The layers of a ledger between the features and the outputs."""
+        return tuple(list_cuts(self))
 
     @cached_property
     def wiring(self) -> Wiring:
         """How the parts of a graph are joined."""
         return Wiring.of(self)
-
-    @cached_property
-    def recurrent_widths(self) -> tuple[int, ...]:
-        """Number of inputs of each recurrent layer of a graph."""
-        reads = (node.inputs[0] for node in self.graph if node.op == "recurrent")
-        return tuple(self.graph_shapes[source][-1] for source in reads)
 
     @property
     def n_steps(self) -> int:
@@ -379,7 +402,7 @@ class ModelConfig:
     @property
     def mixer(self) -> str:
         """What mixes the steps, in words; empty if nothing does."""
-        return {"lstm": "an LSTM", "gru": "a GRU"}[self.recurrent.cell] if self.recurrent is not None else ""
+        return "" if self.recurrent is None else {"lstm": "an LSTM", "gru": "a GRU"}[self.recurrent.cell]
 
     @property
     def has_plain_steps(self) -> bool:
@@ -452,11 +475,10 @@ class Grouping:
 
 
 def resolve_groups(groups: object, features: Sequence[str]) -> Grouping:
-    """The grouping of a model's features, of given names; a feature or a group is a member of at most one group.
+    """The grouping of features, of given names; a feature or a group is a member of at most one group.
 
-    Raises:
-        DataError: it is not a mapping of printable names to lists; or a group has no members, one that does not exist,
-            one of another group, itself, or the name of a feature.
+    Raises `DataError` if it is not a mapping of printable names to lists; or if a group has no members, one that does
+    not exist or is of another group, itself, or the name of a feature.
     """
     if not isinstance(groups, Mapping) or not all(isinstance(name, str) and name for name in groups):
         raise DataError.at("groups", f"must be an object of lists by the names of groups, but is {quote(groups)}")
@@ -508,19 +530,15 @@ def config_to_dict(config: ModelConfig) -> dict[str, Any]:
 
 
 def config_from_dict(data: object) -> ModelConfig:
-    """The config that `config_to_dict` wrote.
-
-    Raises:
-        ConfigError: a key is missing or unknown, or has an invalid value; the message starts with its place.
-    """
+    """The config that `config_to_dict` wrote; raises as `read_record`."""
     return read_record(ModelConfig, data, "config")
 
 
 def read_record(cls: type[T], data: object, place: str) -> T:
     """A dataclass from a JSON object at a place of a document.
 
-    Raises:
-        ConfigError: it is not an object, has an unknown key, lacks one without a default, or has an invalid value.
+    Raises `ConfigError`, which starts with the place, if it is not an object, has an unknown key, lacks one without a
+    default, or has an invalid value.
     """
     if not isinstance(data, dict):
         raise ConfigError(f"{place} must be an object, but is {quote(data)}")

@@ -2,10 +2,9 @@
 
 Ids of nodes are ``feature:{name}``; ``front:{l}:{j}``; ``lstm:{u}`` or ``gru:{u}``, the units of the readout;
 ``cell:{step}:{name}`` where the head reads all steps, step 0 the newest and -1 the one before; ``head:{l}:{j}`` for
-l >= 1; ``output:{name}``. Layer 0 of the head is what it reads: units, cells, or nodes that are there already, features
-or nodes of the front. The last layer of the head is the outputs, unless an output function stands between them. The
-factors of a product node are ``{id}.{m}``. The edge from node i of a layer of a KAN to sub-node j of the next is
-``{stage}:{layer}:{i}:{j}``, as in ``head:0:7:3``.
+l >= 1; ``output:{name}``. Layer 0 of the head is what it reads: units, cells, features or nodes of the front. Its last
+layer is the outputs, unless an output function stands between them. The factors of a product node are ``{id}.{m}``. The
+edge from node i of a layer to sub-node j of the next is ``{stage}:{layer}:{i}:{j}``, as in ``head:0:7:3``.
 
 A graph has ``lstm:{r}:{u}`` or ``gru:{r}:{u}`` for the units of its recurrent part number r, and ``head:{l}:{j}`` for
 the outputs of layer number l - 1. What a layer reads is one of these nodes, a cell, or else ``glue:{l}:{i}``: input i
@@ -28,9 +27,8 @@ from torch import Tensor
 
 from kanmodel.network.chain import LayerKey, Network
 from kanmodel.network.config import LayerConfig, ModelConfig
-from kanmodel.network.graph import GraphNetwork
 from kanmodel.network.recurrent import acting_inputs
-from kanmodel.network.wiring import Flags, leaves_of, spread
+from kanmodel.network.wiring import Flags, find_window, leaves_of, spread
 
 NodeKind = Literal["feature", "front", "lstm", "gru", "cell", "glue", "head", "output", "subnode"]
 READOUT_KINDS: tuple[NodeKind, ...] = ("lstm", "gru", "cell")
@@ -40,7 +38,7 @@ Kept = dict[LayerKey, Tensor]  # bool, (n_subnodes, n_in) for layers of edges, (
 
 def read_place(config: ModelConfig, key: LayerKey) -> LayerKey:
     """The place of the nodes that a layer reads."""
-    return ("glue", key[1]) if config.graph else key
+    return config.wiring.reads[key]
 
 
 def set_place(key: LayerKey) -> LayerKey:
@@ -48,11 +46,9 @@ def set_place(key: LayerKey) -> LayerKey:
     return key[0], key[1] + 1
 
 
-def rows_of_layers(config: ModelConfig) -> list[list[LayerKey]]:
-    """The layers that follow each other directly: the stages of a chain; of a graph those with nothing between them."""
-    if config.graph:
-        return [[("head", number) for number in row] for row in config.wiring.rows]
-    return [[(stage, number) for number in range(len(layers))] for stage, layers in config.stages.items()]
+def rows_of_layers(config: ModelConfig) -> tuple[tuple[LayerKey, ...], ...]:
+    """The layers that follow each other directly: the stages of a chain."""
+    return config.wiring.rows
 
 
 def ledger_key(config: ModelConfig, stage: str, layer: int) -> LayerKey:
@@ -68,21 +64,7 @@ def ledger_key(config: ModelConfig, stage: str, layer: int) -> LayerKey:
 
 def node_id(config: ModelConfig, stage: str, layer: int, index: int) -> str:
     """Id of a node of a layer of a stage, or of a place of a graph."""
-    if config.graph:
-        return config.wiring.ids[stage, layer][index]
-    kind, number = ledger_key(config, stage, layer)
-    match kind:
-        case "output":
-            return f"output:{config.outputs[index]}"
-        case "input":
-            return f"feature:{config.feature_names[index]}"
-        case "cell":  # a value of one step of a flattened window: a feature, or a unit or node by its number
-            step, value = divmod(index, config.n_readout // config.lookback)
-            name = config.feature_names[value] if config.has_plain_steps else value
-            return f"cell:{step - config.lookback + 1}:{name}"
-        case "lstm" | "gru":
-            return f"{kind}:{index}"
-    return f"{kind}:{number}:{index}"
+    return config.wiring.ids[stage, layer][index]
 
 
 def subnode_id(config: ModelConfig, stage: str, layer: int, subnode: int) -> str:
@@ -105,7 +87,7 @@ def label_of(identity: str) -> str:
 
 def connected_features(network: Network, output: int) -> list[bool]:
     """Whether a path of edges that vary and of nonzero weights leads from each feature to an output."""
-    if isinstance(network, GraphNetwork):
+    if network.config.graph:
         return _reaching_features(network, output)
     edges = passing_edges(network, {key: layer.varies for key, layer in network.layers.items()})
     read = network.acting_steps(connected_nodes(network, output, edges)["head", 0])
@@ -114,7 +96,7 @@ def connected_features(network: Network, output: int) -> list[bool]:
     return [bool(feature) for feature in read]
 
 
-def _reaching_features(network: GraphNetwork, output: int) -> list[bool]:
+def _reaching_features(network: Network, output: int) -> list[bool]:
     """The features of a graph that are read on a way to an output, value by value."""
     config, layers = network.config, network.layers
     passing = passing_edges(network, {key: layer.varies for key, layer in layers.items()})
@@ -136,8 +118,7 @@ def _reaching_features(network: GraphNetwork, output: int) -> list[bool]:
         return np.broadcast_to(reached, (*reached.shape[:-1], config.recurrents[number].n_units))
 
     found: list[bool] = []
-    window = next(number for number, node in enumerate(config.graph) if node.op == "window")
-    for flags in spread(config, window, through):
+    for flags in spread(config, find_window(config), through):
         n, last = next(len(each) for each in flags if each is not None), flags[-1]
         reached = np.zeros((n, len(config.outputs)), dtype=np.bool_) if last is None else last
         of_outputs = reached if config.output_function == "softmax" else reached[:, output : output + 1]
@@ -145,10 +126,10 @@ def _reaching_features(network: GraphNetwork, output: int) -> list[bool]:
     return found
 
 
-def _acting_inputs(network: GraphNetwork, number: int) -> Tensor:
+def _acting_inputs(network: Network, number: int) -> Tensor:
     """The inputs of a recurrent part of a graph that act on some of its units, (n_in,)."""
     part, units = network.config.recurrents[number], torch.ones(network.config.recurrents[number].n_units).bool()
-    return acting_inputs(network.recurrents[number], part, units, network.config.lookback, last=False)  # type: ignore[arg-type]
+    return acting_inputs(network.recurrent_modules[number], part, units, network.config.lookback, last=False)
 
 
 def passing_edges(network: Network, edges: Kept) -> Kept:
@@ -182,11 +163,10 @@ def connected_nodes(network: Network, output: int, edges: Kept) -> Kept:
 
     A softmax reads all nodes for each output. A recurrent part counts as connected with everything.
     """
-    if isinstance(network, GraphNetwork):
+    if network.config.graph:
         return _connected_in_graph(network, output, edges)
     config = network.config
-    forward: Kept = {}
-    reached = torch.ones(len(config.features), dtype=torch.bool)
+    forward, reached = Kept(), torch.ones(len(config.features), dtype=torch.bool)
     for stage, layers in network.stages.items():
         if stage == "head" and config.mixes_steps:
             reached = torch.ones(config.n_readout, dtype=torch.bool)
@@ -206,7 +186,7 @@ def connected_nodes(network: Network, output: int, edges: Kept) -> Kept:
     return {key: connected[key] for key in forward}
 
 
-def _connected_in_graph(network: GraphNetwork, output: int, edges: Kept) -> Kept:
+def _connected_in_graph(network: Network, output: int, edges: Kept) -> Kept:
     config, wiring, forward = network.config, network.config.wiring, Kept()
     links = {
         into: {place: torch.from_numpy(np.ascontiguousarray(reads)) for place, reads in read.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import pi
 from typing import Any, NamedTuple
 
@@ -75,16 +75,6 @@ def activate(name: str, parameter: float | None, x: Tensor) -> Tensor:
     """The values of an activation, of the shape of `x`."""
     function = ACTIVATIONS[name].function
     return function(x) if parameter is None else function(x, parameter)
-
-
-# Where those that are not monotone turn, each once; to more digits than their value there depends on.
-TURNS = {"silu": -1.27846454, "gelu": -0.75179159, "gelu_tanh": -0.75246142, "mish": -1.19249120, "hardswish": -1.5}
-
-
-def vary(function: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, turns: Sequence[float] = (0.0,)) -> Tensor:
-    """The total variation between two values of an elementwise function that is monotone between its turns."""
-    points = [low, *(low.clamp_min(turn).minimum(high) for turn in turns), high]
-    return torch.stack([function(point) for point in points]).diff(dim=0).abs().sum(dim=0)
 
 
 def pull_back(function: Callable[[Tensor], Any], x: Tensor, gradient: Any) -> Tensor:

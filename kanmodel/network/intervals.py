@@ -42,8 +42,7 @@ class Calibration:
 
     Attributes:
         windows: number of windows.
-        first: time stamp of the first window; None if unknown.
-        last: that of the last.
+        first, last: time stamps of the first and the last one; None if unknown.
     """
 
     windows: Index
@@ -76,17 +75,11 @@ class Intervals:
 
     def __post_init__(self) -> None:
         if not self.levels or list(self.levels) != sorted({p for p in self.levels if is_level(p)}):
-            raise ConfigError(
-                f"levels must be ascending numbers between 0 and 1, of at most {LEVEL_DIGITS} decimals, but are "
-                f"{list(self.levels)}"
-            )
-        for name in ("below", "above"):
-            factors: Array = getattr(self, name)
-            if (
-                factors.ndim != 2
-                or len(factors) != len(self.levels)
-                or not (np.isfinite(factors) & (factors >= 0)).all()
-            ):
+            wanted = f"ascending numbers between 0 and 1, of at most {LEVEL_DIGITS} decimals"
+            raise ConfigError(f"levels must be {wanted}, but are {list(self.levels)}")
+        for name, factors in (("below", self.below), ("above", self.above)):
+            is_table = factors.ndim == 2 and len(factors) == len(self.levels)
+            if not is_table or not (np.isfinite(factors) & (factors >= 0)).all():
                 raise ConfigError(f"the factors {name} must be finite and at least 0, in a row for each level")
         if (self.network is None) is (self.kind == "nodes"):
             raise ConfigError(f"intervals of kind {self.kind} need {'a' if self.kind == 'nodes' else 'no'} network")
@@ -122,9 +115,8 @@ class Intervals:
             values = nodes[:, :, 1:].permute(2, 0, 1, 3).reshape(2 * levels, n, -1)
         else:
             weight, bias = differences_of(config, self.levels)
-            values = (
-                (outputs.double() @ weight.flatten(0, 1).T + bias.flatten()).view(n, *bias.shape).permute(2, 0, 1)[1:]
-            )
+            differences = outputs.double() @ weight.flatten(0, 1).T + bias.flatten()
+            values = differences.view(n, *bias.shape).permute(2, 0, 1)[1:]
         found = FUNCTIONS[INCREMENTS[self.kind]](values).numpy()
         return found[0::2], found[1::2]
 
@@ -160,7 +152,7 @@ class Intervals:
             output_function=None,
             groups=known.groups,
         )
-        bounded, depth = Network.of(config), len(source.config.head)
+        bounded, depth = Network(config), len(source.config.head)
         state = dict(source.state_dict())
         for number, layer in enumerate(layers, depth):
             state |= {f"head.{number}.{name}": value for name, value in layer.state_dict().items()}
@@ -219,12 +211,12 @@ def name_bounds(config: ModelConfig, levels: Sequence[float]) -> tuple[str, ...]
 def forecasts_of(config: ModelConfig) -> tuple[int, ...]:
     """The outputs that have intervals: all, but of a target with quantiles the target itself, or else its median."""
     names = [target.name for target in config.targets]
-    chosen = [
-        name
-        for name in names
-        if (forecast := name_forecast(name)) == name or (forecast not in names and name == f"{forecast}@0.5")
-    ]
-    return tuple(n for n in range(len(config.outputs)) if config.target_of(n).name in chosen)
+
+    def is_forecast(name: str) -> bool:
+        forecast = name_forecast(name)
+        return forecast == name or (forecast not in names and name == f"{forecast}@0.5")
+
+    return tuple(n for n in range(len(config.outputs)) if is_forecast(config.target_of(n).name))
 
 
 def quantile_levels(config: ModelConfig) -> tuple[float, ...]:
@@ -232,20 +224,14 @@ def quantile_levels(config: ModelConfig) -> tuple[float, ...]:
     names = {target.name for target in config.targets}
     forecasts = {name_forecast(config.target_of(output).name) for output in forecasts_of(config)}
     found = [float(match[2][1:]) for match in map(QUANTILE.fullmatch, names) if match]
-    levels = {round(1 - 2 * p, 10) for p in found if p < 0.5}
-    return tuple(
-        level
-        for level in sorted(levels)
-        if all(name in names for forecast in forecasts for name in _name_quantiles(forecast, level))
-    )
+    levels = sorted({round(1 - 2 * p, 10) for p in found if p < 0.5})
+    return tuple(p for p in levels if names.issuperset(name for of in forecasts for name in _name_quantiles(of, p)))
 
 
 def increment_targets(config: ModelConfig, levels: Sequence[float]) -> tuple[Target, ...]:
     """The targets of the network of increments: the model's, and for each level the nodes below and above each."""
-    sides = [f":{side}@{level:g}" for level, side in product(levels, ("below", "above"))]
-    return config.targets + tuple(
-        replace(target, name=target.name + side) for side in sides for target in config.targets
-    )
+    sides = ["", *(f":{side}@{level:g}" for level, side in product(levels, ("below", "above")))]
+    return tuple(replace(target, name=target.name + side) for side in sides for target in config.targets)
 
 
 def differences_of(config: ModelConfig, levels: Sequence[float]) -> tuple[Tensor, Tensor]:

@@ -13,11 +13,11 @@ Liu et al. 2024, arXiv 2408.10205, section 2. Numerically equal to pykan 0.2.8.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from math import nan, sqrt
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,15 +28,11 @@ from kanmodel.network.functions import (
     ACTIVATIONS,
     FUNCTIONS,
     IN_BUMPS,
-    TURNS,
     activate,
     pull_back,
     value_and_slope,
-    vary,
 )
 from kanmodel.network.splines import PiecewisePolynomial
-
-Ends = tuple[Tensor, Tensor]  # the smallest and the largest value of some nodes, of one shape
 
 
 @dataclass(frozen=True)
@@ -48,39 +44,19 @@ class SymbolicFunctions:
 
     groups: tuple[tuple[Callable[[Tensor], Tensor], Tensor, Tensor, Tensor], ...]
 
-    def edges(self, v: Tensor, n_subnodes: int) -> Tensor:
-        """Their values, (batch, n_subnodes, n_in), zero for edges without a symbolic part."""
-        return self._place(v, n_subnodes, lambda f, i, a, b, c, d: c * f(a * v[:, i] + b) + d)
-
-    def slopes(self, v: Tensor, n_subnodes: int) -> Tensor:
-        """First derivatives, as `edges`."""
-        return self._place(v, n_subnodes, lambda f, i, a, b, c, d: c * a * value_and_slope(f, a * v[:, i] + b)[1])
+    def edges(self, v: Tensor, n_subnodes: int, slopes: bool = False) -> Tensor:
+        """Their values or first derivatives, (batch, n_subnodes, n_in), zero for edges without a symbolic part."""
+        placed = v.new_zeros(len(v), n_subnodes, v.shape[1])
+        for function, i, j, (a, b, c, d) in self.groups:
+            u = a * v[:, i] + b
+            placed[:, j, i] = c * a * value_and_slope(function, u)[1] if slopes else c * function(u) + d
+        return placed
 
     def add_to(self, sums: Tensor, v: Tensor) -> Tensor:
         """Adds them to sums (batch, n_subnodes)."""
         for function, i, j, (a, b, c, d) in self.groups:
             sums = sums.index_add(1, j, c * function(a * v[:, i] + b) + d)
         return sums
-
-    def vary(self, low: Tensor, high: Tensor, n_subnodes: int) -> Tensor:
-        """Upper bounds of their total variation between two inputs, as `edges`; infinite or NaN at poles."""
-
-        def bound(f: Callable[[Tensor], Tensor], i: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
-            ends = a * low[:, i] + b, a * high[:, i] + b
-            below, above = torch.minimum(*ends), torch.maximum(*ends)
-            if f in (FUNCTIONS["sin"], FUNCTIONS["cos"]):
-                return c.abs() * (above - below)
-            if f is FUNCTIONS["tan"]:
-                return c.abs() * torch.full_like(below, torch.inf)
-            return c.abs() * vary(f, below, above)  # monotone on both sides of 0
-
-        return self._place(low, n_subnodes, bound)
-
-    def _place(self, v: Tensor, n_subnodes: int, of_group: Callable[..., Tensor]) -> Tensor:
-        placed = v.new_zeros(len(v), n_subnodes, v.shape[1])
-        for function, i, j, affine in self.groups:
-            placed[:, j, i] = of_group(function, i, *affine)
-        return placed
 
 
 @dataclass(frozen=True)
@@ -99,10 +75,9 @@ class EdgeParts:
 
 @dataclass(frozen=True)
 class Edges:
-    """The functions on edges, of the base's inputs v and the basis' inputs u, each (batch, n_in)."""
+    """The functions on edges, of inputs v of the base and u of the basis, each (batch, n_in)."""
 
     functions: EdgeFunctions | PiecewisePolynomial  # of the basis
-    variation: Callable[[Tensor, Tensor], Tensor]  # upper bounds of their total variation, see `Basis.vary`
     base: str
     weights: Tensor | None  # the base's weight on each edge, (n_subnodes, n_in); None without a base
     symbolic: SymbolicFunctions | None
@@ -128,7 +103,7 @@ class Edges:
             edges = torch.addcmul(edges, base.unsqueeze(1), self.weights)
         if self.symbolic is not None:
             edges = edges + self.symbolic.edges(v, edges.shape[1])
-            of_symbolic = self.symbolic.slopes(v, edges.shape[1])
+            of_symbolic = self.symbolic.edges(v, edges.shape[1], slopes=True)
 
         def pull_back(gradient: Tensor) -> tuple[Tensor, Tensor]:
             gradient = in_columns(gradient)
@@ -148,17 +123,6 @@ class Edges:
             sums = torch.addmm(sums, self._base_of(v), self.weights.T)
         return sums if self.symbolic is None else self.symbolic.add_to(sums, v)
 
-    def bound_sums(self, v: Ends, u: Ends) -> Ends:
-        """Bounds of `sums` over intervals of the inputs: an edge f lies in (f(low) + f(high) -+ its variation) / 2."""
-        varied = self.variation(*u)
-        if self.weights is not None:
-            turns = (TURNS.get(self.base, 0.0),)
-            varied = varied + self.weights.abs() * vary(self._base_of, *v, turns).unsqueeze(1)
-        if self.symbolic is not None:
-            varied = varied + self.symbolic.vary(*v, varied.shape[1])
-        both = self.sums(v[0], u[0]) + self.sums(v[1], u[1])
-        return (both - varied.sum(dim=2)) / 2, (both + varied.sum(dim=2)) / 2
-
     def parts(self, v: Tensor, u: Tensor) -> tuple[EdgeParts, EdgeParts]:
         """The parts of each edge, and their slopes: of base and symbolic part with respect to v, of the basis to u."""
         basis, basis_slope = self.functions.edges_and_slopes(u)
@@ -166,7 +130,7 @@ class Edges:
         if self.weights is not None:
             base, base_slope = (self.weights * part.unsqueeze(1) for part in value_and_slope(self._activation, v))
         if self.symbolic is not None:
-            symbolic, symbolic_slope = (of(v, basis.shape[1]) for of in (self.symbolic.edges, self.symbolic.slopes))
+            symbolic, symbolic_slope = (self.symbolic.edges(v, basis.shape[1], slopes) for slopes in (False, True))
         return EdgeParts(base, basis, symbolic), EdgeParts(base_slope, basis_slope, symbolic_slope)
 
     @property
@@ -199,19 +163,12 @@ class _Sums(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class LayerTrace:
-    """All activations of one KAN layer.
+    """All activations of one KAN layer."""
 
-    Attributes:
-        inputs: (batch, n_in), before the transforms of the layer.
-        edges: value of each edge, (batch, n_subnodes, n_in).
-        subnodes: sums of edges, before any affine map, (batch, n_subnodes).
-        nodes: outputs of the layer, (batch, n_out).
-    """
-
-    inputs: Tensor
-    edges: Tensor
-    subnodes: Tensor
-    nodes: Tensor
+    inputs: Tensor  # (batch, n_in), before the transforms of the layer
+    edges: Tensor  # the value of each edge, (batch, n_subnodes, n_in)
+    subnodes: Tensor  # sums of edges, before any affine map, (batch, n_subnodes)
+    nodes: Tensor  # outputs of the layer, (batch, n_out)
 
 
 class InputTransform(nn.Module):
@@ -228,13 +185,12 @@ class InputTransform(nn.Module):
 
     def forward(self, x: Tensor, inputs: Tensor | None = None) -> Tensor:
         """(batch, n_in) -> the same shape; `inputs` are the indices of a subset of inputs."""
-        if self.weight is None or self.bias is None:
-            return activate(self.config.kind, self.config.parameter, x)
+        kind, parameter, weight, bias = self.config.kind, self.config.parameter, self.weight, self.bias
+        if weight is None or bias is None:
+            return activate(kind, parameter, x)
         if self.config.mixes:
-            assert self.config.parameter is not None
-            return nn.functional.layer_norm(x, self.weight.shape, self.weight, self.bias, self.config.parameter)
-        weight, bias = (self.weight, self.bias) if inputs is None else (self.weight[inputs], self.bias[inputs])
-        return torch.addcmul(bias, x, weight)
+            return nn.functional.layer_norm(x, weight.shape, weight, bias, cast(float, parameter))
+        return torch.addcmul(bias, x, weight) if inputs is None else torch.addcmul(bias[inputs], x, weight[inputs])
 
 
 class KANLayer(nn.Module):
@@ -349,8 +305,8 @@ class KANLayer(nn.Module):
     ) -> Edges:
         """The functions of the edges between some inputs and sub-nodes, by their indices; of all by default.
 
-        `scale` has a factor for the edges into each of these sub-nodes, (n_subnodes,). `frozen` ones are prepared for
-        many calls; their sums are not differentiable.
+        `scale` are factors of the edges into these sub-nodes, (n_subnodes,). `frozen` ones are prepared for many calls;
+        their sums are not differentiable.
         """
 
         def choose(edges: Tensor) -> Tensor:
@@ -371,21 +327,20 @@ class KANLayer(nn.Module):
             weights = weights.T.contiguous().T  # the memory layout of frozen functions
         symbolic = self._symbolic_functions(inputs, subnodes, scale) if config.symbolic else None
         functions = basis.freeze(tensors) if frozen else basis.functions(tensors)
-        return Edges(functions, partial(basis.vary, tensors=tensors), config.base, weights, symbolic)
+        return Edges(functions, config.base, weights, symbolic)
 
     def _symbolic_functions(
         self, inputs: Tensor | None, subnodes: Tensor | None, scale: Tensor | None
     ) -> SymbolicFunctions | None:
         """The unmasked symbolic parts, as for `functions`; None if there are none."""
-        config = self.config
+        config, groups = self.config, defaultdict[str, list[tuple[int, int, Tensor]]](list)
         column = {i: place for place, i in enumerate(range(config.n_in) if inputs is None else inputs.tolist())}
         row = {j: place for place, j in enumerate(range(config.n_subnodes) if subnodes is None else subnodes.tolist())}
-        groups: dict[str, list[tuple[int, int, Tensor]]] = {}
         for edge, mask, affine in zip(config.symbolic, self.symbolic_mask, self.symbolic_affine, strict=True):
             if mask != 0 and edge.i in column and edge.j in row:
                 i, j = column[edge.i], row[edge.j]
                 factor = mask if scale is None else mask * scale[j]
-                groups.setdefault(edge.function, []).append((i, j, torch.cat([affine[:2], factor * affine[2:]])))
+                groups[edge.function].append((i, j, torch.cat([affine[:2], factor * affine[2:]])))
         of_groups = []
         for name, group in groups.items():
             i_s, j_s, affines = zip(*group, strict=True)

@@ -39,8 +39,7 @@ class Operation(NamedTuple):
     watched: bool = True  # whether it is nonlinear, so that paths watch the moves of its arguments
 
 
-def _same(*shapes: Shape) -> Shape:
-    return np.broadcast_shapes(*shapes)
+_same = np.broadcast_shapes
 
 
 def _reduced(shape: Shape) -> Shape:
@@ -53,13 +52,16 @@ def _product(one: Shape, other: Shape) -> Shape:
     return (*one[:-1], other[-1])
 
 
-def _median(x: Tensor) -> Tensor:
-    return x.median(dim=-1)[0]
-
-
 # Arguments at which the slope of a function jumps, of activations of a layer as well.
 KINKS = {**dict.fromkeys(("relu", "leaky_relu", "elu", "selu", "abs", "step"), (0.0,)), "hardtanh": (-1.0, 1.0)}
 KINKS |= {"relu6": (0.0, 6.0), **dict.fromkeys(("hardsigmoid", "hardswish"), (-3.0, 3.0))}
+
+# From the steps of a chain, (batch, lookback, n), to the inputs of its head; not for the graph of a document.
+READOUTS: dict[str, Operation] = {
+    "readout_last": Operation(1, lambda steps: steps[:, -1], lambda shape: shape[1:]),
+    "readout_mean": Operation(1, lambda steps: steps.mean(dim=1), lambda shape: shape[1:]),
+    "readout_flatten": Operation(1, lambda steps: steps.flatten(1), lambda shape: (prod(shape),)),
+}
 
 OPERATIONS: dict[str, Operation] = {
     "window": Operation(0),
@@ -84,13 +86,12 @@ OPERATIONS: dict[str, Operation] = {
     "mean": Operation(1, partial(torch.mean, dim=-1), _reduced, watched=False),
     "max": Operation(1, partial(torch.amax, dim=-1), _reduced),
     "min": Operation(1, partial(torch.amin, dim=-1), _reduced),
-    "median": Operation(1, _median, _reduced),
+    "median": Operation(1, lambda x: x.median(dim=-1)[0], _reduced),
     "std": Operation(1, partial(torch.std, dim=-1, correction=0), _reduced),
     "softmax": Operation(1, partial(torch.softmax, dim=-1), _same),
     "matmul": Operation(2, torch.matmul, _product),
 }
 OPERATIONS |= {name: OPERATIONS[name]._replace(kinks=kinks) for name, kinks in KINKS.items()}
-
 _Size = Annotated[int, partial(check_count, lowest=0)]
 _Whole = Annotated[int, partial(check_count, lowest=-MAX_VALUES, highest=MAX_VALUES)]
 
@@ -108,7 +109,7 @@ class Node:
         runs: indices of an ``arrange`` as runs of (first, stride, count); empty for all values in their order.
     """
 
-    op: Annotated[str, partial(check_choice, choices=OPERATIONS)]
+    op: Annotated[str, partial(check_choice, choices=OPERATIONS | READOUTS)]
     inputs: tuple[Index, ...] = ()
     parameter: float | None = None
     shape: tuple[_Size, ...] | None = None
@@ -116,7 +117,7 @@ class Node:
 
     def __post_init__(self) -> None:
         check_config(self)
-        operation = OPERATIONS[self.op]
+        operation = OPERATIONS.get(self.op) or READOUTS[self.op]
         if operation.n_inputs not in (None, len(self.inputs)) or (self.op == "arrange" and not self.inputs):
             raise ConfigError(f"{self.op} has {len(self.inputs)} inputs")
         if (self.shape is not None) != (self.op in ("constant", "arrange")) or len(self.shape or ()) > MAX_AXES:
@@ -137,18 +138,20 @@ class Node:
 
 
 def infer_shapes(
-    nodes: Sequence[Node], window: Shape, layers: Sequence[Any], recurrents: Sequence[Any]
+    nodes: Sequence[Node], window: Shape, layers: Sequence[Any], recurrents: Sequence[Any], limited: bool = True
 ) -> tuple[Shape, ...]:
     """The shape of every node, without the batch; `layers` and `recurrents` are configs.
 
     Raises `ConfigError`, which names the first node that cannot be: one that reads a later node or itself, whose inputs
-    do not fit, or that would make the graph too large.
+    do not fit, or, of `limited` ones, that would make the graph too large.
     """
     check_count(len(nodes), "the number of nodes", highest=MAX_NODES)
     shapes: list[Shape] = []
     left, total = {"layer": iter(layers), "recurrent": iter(recurrents)}, 0
     for number, node in enumerate(nodes):
         place = f"graph[{number}]"
+        if node.op in READOUTS and limited:
+            raise ConfigError(f"{place}: {node.op} is an operation of chains")
         if any(source >= number for source in node.inputs):
             raise ConfigError(f"{place}.inputs must be nodes before it, but are {list(node.inputs)}")
         read = [shapes[source] for source in node.inputs]
@@ -158,7 +161,8 @@ def infer_shapes(
             raise ConfigError(f"{place}: {node.op} does not fit inputs of shape {[*map(list, read)]}") from error
         size, axes = prod(shapes[-1]), len(shapes[-1])
         total += size
-        if size == 0 or total > MAX_VALUES or axes > MAX_AXES or max(shapes[-1], default=1) > MAX_SIZE:
+        too_large = total > MAX_VALUES or axes > MAX_AXES or max(shapes[-1], default=1) > MAX_SIZE
+        if limited and (size == 0 or too_large):
             raise ConfigError(f"{place} has shape {list(shapes[-1])}, and a graph at most {MAX_VALUES} values")
     for name, rest in left.items():
         if next(rest, None) is not None:
@@ -191,7 +195,7 @@ def _check_ways(nodes: Sequence[Node]) -> None:
 
 
 def _shape(node: Node, read: Sequence[Shape], window: Shape, left: dict[str, Any]) -> Shape:
-    operation = OPERATIONS[node.op]
+    operation = OPERATIONS.get(node.op) or READOUTS[node.op]
     if operation.shape is not None:
         return operation.shape(*read)
     match node.op:

@@ -1,8 +1,8 @@
 """The recurrent part: torch's LSTM and GRU, their gates and derivatives: what depends on the cell.
 
 Forecasts come from torch's kernels. Passes that have gradients, or that share their first steps, run step by step in
-numpy: a step is a dozen operations on small matrices, which numpy starts several times as fast as torch, and torch's
-kernels also compute gradients of weights. Windows are columns there, since long rows are the fastest.
+numpy, which starts the dozen operations on small matrices of a step several times as fast as torch. Windows are columns
+there, since long rows are the fastest.
 """
 
 from __future__ import annotations
@@ -207,10 +207,10 @@ class Kind(NamedTuple):
     """A kind of cell: its gates are blocks of rows in each weight.
 
     `gates` are their pre-activations, from weights, inputs and previous state, (n, n_gates * hidden_size). `step` sets
-    the states of a layer after a step, (n_states, hidden_size, n), from those before it, which may be the same array.
-    What inputs add to the gates, (n_gates * hidden_size, n), becomes their values. `gradient` is that by all gates'
-    pre-activations, (lookback, n_gates, hidden_size, n), from these values, the states before the first step and after
-    each, (lookback + 1, n_states, hidden_size, n), and the gradient by the hidden states, (lookback, hidden_size, n).
+    the states after a step, (n_states, hidden_size, n), from those before it, which may be the same array, and makes
+    what inputs add to the gates, (n_gates * hidden_size, n), their values. `gradient` is that by the pre-activations,
+    (lookback, n_gates, hidden_size, n), from these values, the states before the first step and after each, (lookback +
+    1, n_states, hidden_size, n), and the gradient by the hidden states, (lookback, hidden_size, n).
     """
 
     n_gates: int
@@ -246,7 +246,7 @@ def recurrent_shapes(config: RecurrentConfig, n_in: int) -> dict[str, tuple[int,
     shapes: dict[str, tuple[int, ...]] = {}
     gates = KINDS[config.cell].n_gates * config.hidden_size
     for layer in range(config.num_layers):
-        for end in _ends(config, layer):
+        for end in _directions(config, layer):
             shapes[f"weight_ih_{end}"] = (gates, n_in if layer == 0 else config.n_units)
             shapes[f"weight_hh_{end}"] = (gates, config.hidden_size)
             if config.bias:
@@ -256,8 +256,7 @@ def recurrent_shapes(config: RecurrentConfig, n_in: int) -> dict[str, tuple[int,
 
 def count_weights(config: ModelConfig) -> int:
     """Weights and biases of the recurrent parts, each of which acts at every step; 0 without one."""
-    parts = [*zip(config.recurrents, config.recurrent_widths, strict=True)]
-    parts += [] if config.recurrent is None else [(config.recurrent, config.n_steps)]
+    parts = zip(config.recurrent_parts, config.recurrent_widths, strict=True)
     return sum(prod(shape) for part, n_in in parts for shape in recurrent_shapes(part, n_in).values())
 
 
@@ -273,14 +272,14 @@ def acting_inputs(
     """The inputs that act, by their weights alone, on some of the last layer's units, bool, (n_units,) -> (n_in,).
 
     An input acts on a unit for which one of its gates has a weight, and a unit on those that have a weight for it from
-    one step to the next. A unit whose candidate is always 0 stays 0. At the first step, which a backward pass reads for
-    the `last` step (if only that is read), there is neither a unit of the step before nor anything to forget.
+    one step to the next; a unit whose candidate is always 0 stays 0. If only the `last` step is read, a second
+    direction has one step alone, with neither a unit of the step before nor anything to forget.
     """
     kind = KINDS[config.cell]
     for layer in reversed(range(config.num_layers)):
         reads = []
         acting = units.view(-1, config.hidden_size)  # of each direction
-        for reverse, end in enumerate(_ends(config, layer)):
+        for reverse, end in enumerate(_directions(config, layer)):
             steps = 1 if reverse and last and layer == config.num_layers - 1 else lookback
             weights = [weight for name, weight in module.named_parameters() if name.endswith(f"_{end}")]
             gates = [torch.unflatten(weight, 0, (kind.n_gates, -1)) for weight in weights]  # by inputs, units; biases
@@ -295,8 +294,8 @@ def acting_inputs(
     return units
 
 
-def _ends(config: RecurrentConfig, layer: int) -> tuple[str, ...]:
-    """The ends of the names of a layer's weights, for each direction."""
+def _directions(config: RecurrentConfig, layer: int) -> tuple[str, ...]:
+    """How the names of the weights of each direction of a layer end."""
     return (f"l{layer}", f"l{layer}_reverse") if config.bidirectional else (f"l{layer}",)
 
 
@@ -318,10 +317,8 @@ class FrozenRecurrent:
         self._weights = [weight for weight in module._flat_weights if weight is not None]
         self._directions = 2 if config.bidirectional else 1
         n = 4 if config.bias else 2  # weights of a direction
-        directions = [GateWeights.of(*self._weights[at : at + n]) for at in range(0, len(self._weights), n)]
-        self.gate_weights = [
-            directions[at : at + self._directions] for at in range(0, len(directions), self._directions)
-        ]
+        of = iter([GateWeights.of(*self._weights[at : at + n]) for at in range(0, len(self._weights), n)])
+        self.gate_weights = [[next(of) for _ in range(self._directions)] for _ in range(config.num_layers)]
         self._columns = [[ColumnWeights.of(weights) for weights in layer] for layer in self.gate_weights]
 
     def __call__(self, steps: Tensor) -> Tensor:
@@ -391,15 +388,14 @@ class FrozenRecurrent:
 
     def bound_gate_moves(self, moves: RecurrentTrace) -> tuple[Tensor, ...]:
         """Upper bounds |W| |move| of the moves of affine `gates`, from those of steps and states, not negative."""
-        return self._gates(moves, self._gate_magnitudes)
+        return self._gates(moves, self._magnitudes)
 
     @torch.no_grad()
     def tangents(self, trace: RecurrentTrace, moves: Tensor, last: bool) -> Tensor:
         """First-order moves of the last layer's states with the steps (Jacobian-vector products), at a trace's points.
 
-        `moves` are (batch, n_moves, lookback, n_in); the states are (batch, n_moves, lookback, n_units), or 1 step if
-        only the `last` is asked for. One forward pass serves all moves; gradients would take a backward pass for each
-        state. Torch's kernel has no forward mode.
+        `moves` are (batch, n_moves, lookback, n_in); the states (batch, n_moves, lookback, n_units), or 1 step if only
+        the `last` is asked for. One pass serves all moves; torch's kernel has no forward mode.
         """
         gates = iter(self.gates(trace))
         for layer, (states, directions) in enumerate(zip(trace.states, self.gate_weights, strict=True)):
@@ -416,11 +412,12 @@ class FrozenRecurrent:
         return moves
 
     @cached_property
-    def _gate_magnitudes(self) -> list[list[GateWeights]]:
-        return [
-            [GateWeights(each.from_inputs.abs(), each.from_state.abs(), 0 * each.bias, 0 * each.bias) for each in layer]
-            for layer in self.gate_weights
-        ]
+    def _magnitudes(self) -> list[list[GateWeights]]:
+        def of(weights: GateWeights) -> GateWeights:
+            nothing = 0 * weights.bias
+            return GateWeights(weights.from_inputs.abs(), weights.from_state.abs(), nothing, nothing)
+
+        return [[of(weights) for weights in layer] for layer in self.gate_weights]
 
     @torch.no_grad()
     def _gates(self, trace: RecurrentTrace, weights_of: list[list[GateWeights]]) -> tuple[Tensor, ...]:

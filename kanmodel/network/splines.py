@@ -108,10 +108,8 @@ class PiecewisePolynomial:
         self.table = in_rows(_polynomials(grid.double(), coef.double(), order), coef)  # (n_rows, k+1, n_out)
         self._rows = self.table.flatten(0, 1).contiguous()  # (n_rows * (k+1), n_out)
         self._columns = self.table.permute(1, 2, 0).flatten(0, 1).contiguous()  # ((k+1) * n_out, n_rows)
-        self._places = [
-            part.numpy()
-            for part in (self.knots.transpose(1, 2).contiguous(), self.first.int(), self.start, self.inverse_width)
-        ]
+        places = self.knots.transpose(1, 2).contiguous(), self.first.int(), self.start, self.inverse_width
+        self._places = [part.numpy() for part in places]
         self._of_interval = self.table.flatten(1).numpy()
         self._degrees = np.arange(order + 1, dtype=np.int32)[:, None, None]
 

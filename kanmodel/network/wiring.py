@@ -9,47 +9,111 @@ reads ``("steps", r)``. An input that is copied from another node unchanged is t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kanmodel.network.operations import Node, Shape
+from kanmodel.network.operations import READOUTS, Node, Shape, last_uses
 
 if TYPE_CHECKING:
     from kanmodel.network.config import ModelConfig
 
+LayerKey = tuple[str, int]  # (stage, layer)
 Place = tuple[str, int]
 Flags = NDArray[np.bool_]
 Through = Callable[[int, Flags], Flags]  # of a leaf, by its node: of its inputs (n, *shape) -> of its outputs
 SPREAD = 1 << 26  # flags that are held together
 
 
+class Cut(NamedTuple):
+    """A layer of a ledger: all values through which everything flows, at a leaf or at the readout of a chain."""
+
+    stage: str  # as a ledger lists it; empty if another stage lists the same nodes
+    layer: int  # index within the stage
+    at: int | None  # the node at which values are cut, at its inputs if it is a layer; None: edges enter the nodes
+    edges: int | None = None  # number of the KAN layer, of all, whose edges leave the nodes
+    around: tuple[tuple[int, str], ...] = ()  # further nodes of the cut, each with what it comes from
+
+
+def list_cuts(config: ModelConfig) -> Iterator[Cut]:
+    """Yields the cuts in the order of the computation."""
+    if not config.graph:
+        depth = len(config.front)
+        yield from (Cut("front", number, None, number) for number in range(depth))
+        if depth:
+            yield Cut("front", depth, None)
+        readout = next(number for number, node in enumerate(config.nodes) if node.op in READOUTS)
+        yield Cut(config.readout_stage or "", 0, readout)
+        yield from (Cut("head", number, None, depth + number) for number in range(len(config.head)))
+    origins, last, counts = list[frozenset[str]](), last_uses(config.graph), {"layer": 0, "recurrent": 0}
+    for at, node in enumerate(config.graph):
+        origin = frozenset[str]().union(*(origins[source] for source in node.inputs))
+        if node.op in counts:
+            layer, counts[node.op] = counts[node.op], counts[node.op] + 1
+            edges = layer if node.op == "layer" else None
+            stage = config.recurrents[layer].cell if edges is None else "head"
+            crossing = (other for other in range(at) if last[other] > at and origins[other])
+            around = tuple((other, " + ".join(sorted(origins[other]))) for other in crossing)
+            yield Cut(stage, layer, at, edges, around)
+            origin = frozenset({f"{stage}:{layer}"})
+        origins.append(frozenset({"window"}) if node.op == "window" else origin)
+
+
 @dataclass(frozen=True)
 class Wiring:
-    """The nodes of a graph and what joins them.
+    """The nodes of a network and what joins them.
 
     Attributes:
         ids: of the nodes at each place, in the order of the computation. An input of a layer that copies a node has the
             id of that; a node that is an output, and nothing else, has the id of the output.
-        links: for each place that reads, the places that it reads of, with what reads what, (n_reading, n_read).
-        rows: KAN layers, by number, that follow each other directly, as in a chain.
-        levels: how far each kind and number of nodes is from the features, in parts on the longest way.
-        read: of the states of each recurrent part those that anything reads, in their shape.
+        rows: KAN layers that follow each other directly: the stages of a chain.
+        reads: the place of the nodes that each KAN layer reads.
+        links: for each place of a graph that reads, the places that it reads of, with what reads what, (n_reading,
+            n_read).
+        levels: how far each kind and number of nodes of a graph is from the features, in parts on the longest way.
+        read: of the states of each recurrent part of a graph those that anything reads, in their shape.
     """
 
     ids: Mapping[Place, tuple[str, ...]]
-    links: Mapping[Place, Mapping[Place, Flags]]
-    rows: tuple[tuple[int, ...], ...]
-    levels: Mapping[Place, int]
-    read: Mapping[Place, Flags]
+    rows: tuple[tuple[LayerKey, ...], ...]
+    reads: Mapping[LayerKey, Place]
+    links: Mapping[Place, Mapping[Place, Flags]] = field(default_factory=dict)
+    levels: Mapping[Place, int] = field(default_factory=dict)
+    read: Mapping[Place, Flags] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: ModelConfig) -> Wiring:
-        """The wiring of the graph of a config."""
-        return _Finder(config).find()
+        """The wiring of a config."""
+        if config.graph:
+            return _Finder(config).find()
+        rows = tuple(tuple((stage, n) for n in range(len(layers))) for stage, layers in config.stages.items())
+        return cls(_name_chain(config), rows, {key: key for row in rows for key in row})
+
+
+def _name_chain(config: ModelConfig) -> dict[Place, tuple[str, ...]]:
+    """The ids of a chain: layer l of a stage reads the nodes at (stage, l) and sets those at (stage, l + 1)."""
+    ids: dict[Place, tuple[str, ...]] = {}
+    nodes = tuple(f"feature:{name}" for name in config.feature_names)
+    for stage, layers in config.stages.items():
+        if stage == "head" and (kind := config.readout_stage) is not None:
+            values = config.feature_names if config.has_plain_steps else range(config.n_units)
+            steps = range(1 - config.lookback, 1)
+            cells = tuple(f"cell:{step}:{value}" for step in steps for value in values) if kind == "cell" else ()
+            nodes = cells or tuple(f"{kind}:{unit}" for unit in range(config.n_readout))
+        ids[stage, 0] = nodes
+        for number, layer in enumerate(layers, start=1):
+            nodes = ids[stage, number] = tuple(f"{stage}:{number}:{node}" for node in range(layer.n_out))
+    if config.output_function is None:
+        ids["head", len(config.head)] = tuple(f"output:{name}" for name in config.outputs)
+    return ids
+
+
+def find_window(config: ModelConfig) -> int:
+    """The number of the node that is the window."""
+    return next(number for number, node in enumerate(config.nodes) if node.op == "window")
 
 
 def leaves_of(config: ModelConfig) -> Iterator[tuple[int, Place, Place]]:
@@ -65,15 +129,10 @@ def leaves_of(config: ModelConfig) -> Iterator[tuple[int, Place, Place]]:
 
 
 def spread(config: ModelConfig, start: int, through: Through | None) -> Iterator[list[Flags | None]]:
-    """Yields, for units of one node after the other, what depends on each unit through the operations of a graph.
+    """Yields what depends on the units of node `start`, on its last axis, through the operations of a graph.
 
-    Args:
-        config: of the graph.
-        start: the node whose units are followed, on its last axis.
-        through: what depends on the inputs of a leaf; None if nothing does.
-
-    Yields:
-        For some of the units a list by node of flags (n_units, *shape); None where nothing depends on them.
+    For some of the units at a time it is a list by node of flags (n_units, *shape); None where nothing depends on them.
+    `through` is what depends on the inputs of a leaf; None if nothing does.
     """
     shapes = config.graph_shapes
     n, at_once = shapes[start][-1], max(1, SPREAD // sum(map(prod, shapes)))
@@ -122,8 +181,9 @@ class _Finder:
 
     def __init__(self, config: ModelConfig) -> None:
         self.config, self.shapes, self.leaves = config, config.graph_shapes, [*leaves_of(config)]
-        window = next(number for number, node in enumerate(config.graph) if node.op == "window")
-        self.sources: dict[int, Place] = {window: ("input", 0)} | {node: out for node, _, out in self.leaves}
+        self.sources: dict[int, Place] = {find_window(config): ("input", 0)} | {
+            node: out for node, _, out in self.leaves
+        }
         self.reading: dict[Place, int] = {into: config.graph[node].inputs[0] for node, into, _ in self.leaves}
         self.output = ("output", len(config.head))
         self.reading[self.output] = len(config.graph) - 1
@@ -144,7 +204,9 @@ class _Finder:
                 ids[into] = self._name_inputs(into, ids)
         order = [("input", 0), *(place for _, *both in self.leaves for place in both if place in ids), self.output]
         ids = {place: ids[place] for place in order}
-        return Wiring(ids, self.links, self._rows(), self._levels(ids), self._read())
+        rows = tuple(tuple(("head", number) for number in row) for row in self._rows())
+        reads = {("head", number): ("glue", number) for number in range(len(config.head))}
+        return Wiring(ids, rows, reads, self.links, self._levels(ids), self._read())
 
     def _copies(self) -> list[NDArray[np.int64]]:
         """Of each value of each node the value of a leaf or the window that it copies, by a number; -1 for none."""

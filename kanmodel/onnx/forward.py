@@ -8,6 +8,7 @@ the steps.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import cast
 
@@ -18,9 +19,8 @@ from onnx import TensorProto, helper
 from torch import Tensor
 
 from kanmodel.forecaster import Forecaster
-from kanmodel.network.chain import FrozenLayers, apply_output_function, reduce_steps
+from kanmodel.network.chain import FrozenLayers, apply_output_function
 from kanmodel.network.config import Cell
-from kanmodel.network.graph import FrozenGraph
 from kanmodel.network.operations import Arrangement
 from kanmodel.network.recurrent import FrozenRecurrent, GateWeights
 from kanmodel.network.splines import PiecewisePolynomial
@@ -170,16 +170,8 @@ def write_forward(model: Forecaster) -> onnx.ModelProto:
     with graph.scope("scaling"):
         scaled = (Value(graph, INPUT) - scaling.feature_mean) / scaling.feature_scale
         steps = write("Cast", scaled, to=helper.np_dtype_to_tensor_dtype(np.dtype(config.dtype)))
-    if isinstance(frozen, FrozenGraph):
-        with graph.scope("graph"):
-            leaves = [partial(_pass, layers, "head", number) for number, layers in enumerate(frozen.leaves)]
-            logits = frozen.network.run(steps, leaves, frozen.recurrents)
-    else:
-        if "front" in frozen.stages:
-            rows = _pass(frozen.stages["front"], "front", 0, steps.reshape(-1, len(config.features)))
-            steps = rows.reshape(-1, config.lookback, config.n_steps)
-        states = steps if frozen.recurrent is None else frozen.recurrent(steps)
-        logits = _pass(frozen.stages["head"], "head", 0, reduce_steps(config, states))
+    with nullcontext() if frozen.is_path else graph.scope("graph"):
+        logits = frozen.run_rows(steps, [partial(_pass, row, *key) for key, row in frozen.rows.items()])
     with graph.scope("output"):
         scaled = write("Cast", apply_output_function(config, logits), to=TensorProto.DOUBLE)
         outputs = {PREDICTIONS: scaled * scaling.output_scale + scaling.output_mean}

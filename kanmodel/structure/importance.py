@@ -26,7 +26,7 @@ from kanmodel.computing import part, pause, slices
 from kanmodel.forecaster import Forecaster
 from kanmodel.network.chain import LayerKey
 from kanmodel.network.config import Groups, LayerConfig, ModelConfig, resolve_groups
-from kanmodel.network.connections import connected_features, read_place, set_place
+from kanmodel.network.connections import connected_features, set_place
 from kanmodel.network.recurrent import count_gates, count_weights
 from kanmodel.result import GlobalResult, Pictured, Table
 from kanmodel.structure.scores import MIN_INPUTS, score_layers
@@ -246,11 +246,11 @@ def list_nodes(config: ModelConfig, layers: Sequence[LedgerLayer]) -> dict[Layer
     nodes: dict[LayerKey, Array] = {}
     for layer in layers:
         key = layer.stage, layer.layer
-        if config.graph and layer.stage == "head" and layer.edges is not None and layer.nodes is not None:
-            nodes[read_place(config, key)] = layer.nodes
+        place = config.wiring.reads.get(key, key)
+        if layer.nodes is not None:
+            nodes.setdefault(place, layer.nodes)
+        if layer.edges is not None and place != key:
             nodes[set_place(key)] = sum_subnodes(config.head[layer.layer], layer.edges)
-        elif layer.nodes is not None and not (config.graph and layer.stage == "head"):
-            nodes[key] = layer.nodes
     return nodes
 
 
@@ -378,8 +378,7 @@ def permute_features(
 
 def choose_flow_windows(config: ModelConfig, n_windows: int) -> NDArray[np.int64]:
     """Indices of the windows of which steps, nodes and edges are explained: all, or of a large graph fewer, evenly."""
-    most = max(MIN_WINDOWS, int(FLOW_VALUES / config.graph_size)) if config.graph else n_windows
-    return choose_evenly(n_windows, most)
+    return choose_evenly(n_windows, max(MIN_WINDOWS, int(FLOW_VALUES / max(config.graph_size, 1))))
 
 
 def _tolerance(config: ModelConfig) -> float:

@@ -216,7 +216,7 @@ class _Graph:
         recurrents = () if part is None else (replace(part, num_layers=1),) * part.num_layers
         about: dict[str, Any] = {"graph": tuple(self.nodes), "head": (*first, *config.front, *config.head)}
         about |= {"front": (), "recurrent": None, "recurrents": recurrents}
-        wrapped, n_before = Network.of(replace(config, **about)), {"front": len(first)}
+        wrapped, n_before = Network(replace(config, **about)), {"front": len(first)}
         n_before["head"] = len(first) + len(config.front)
         state = {f"constants.{number}": values for number, values in self.constants.items()}
         if lines is not None:

@@ -46,7 +46,7 @@ def refine_grids(network: Network, grid_size: int) -> Network:
 
     Raises ConfigError if there is no B-spline, or one already has as many intervals.
     """
-    refined = Network.of(refine_config(network.config, grid_size))
+    refined = Network(refine_config(network.config, grid_size))
     tensors = network.state_dict()
     for (stage, number), layer in network.layers.items():
         basis = layer.config.basis

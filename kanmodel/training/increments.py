@@ -116,7 +116,7 @@ class _Nodes(nn.Module):
         heads, targets, n_targets = list[LayerConfig](), increment_targets(config, levels), len(config.targets)
         for old, new in zip(self.old, self.new, strict=True):
             heads.append(replace(old.config, n_in=new.config.n_in, n_sum=old.config.n_sum + new.config.n_sum))
-        joined = Network.of(replace(config, targets=targets, head=tuple(heads)))
+        joined = Network(replace(config, targets=targets, head=tuple(heads)))
         joined.load_state_dict(self.network.state_dict() | joined.head.state_dict(prefix="head."))
         places = torch.arange(config.horizon * len(targets)).view(config.horizon, -1, n_targets)
         with torch.no_grad():

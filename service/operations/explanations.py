@@ -20,7 +20,6 @@ from kanmodel.attribution.paths.path import LedgerLayer
 from kanmodel.attribution.shapley import Orders, count_forecasts
 from kanmodel.computing import pause, pausing
 from kanmodel.network.config import Groups, ModelConfig, resolve_groups
-from kanmodel.network.graph import GraphNetwork
 from service.models.registry import Served
 from service.operations.members import about
 from service.operations.route import Parts
@@ -431,22 +430,21 @@ def _estimate_json(question: ExplainQuestion) -> int:
     if question.detail != "features":
         n_bytes += lookback * n_features * NUMBER_BYTES
     if question.detail == "flow":
-        n_bytes += _estimate_flow(model.config, model.network)
+        n_bytes += _estimate_flow(model.config)
         if (intervals := model.intervals) is not None and set(question.outputs).intersection(model.bounds):
             source, n_levels = intervals.network or model.network, len(intervals.levels)
             n_outputs, n_columns = len(source.config.outputs), 1 + 2 * n_levels  # of at most two layers more
             n_edges = n_outputs * n_columns + (n_outputs + n_columns) * (1 + 3 * n_levels)
-            n_bytes += _estimate_flow(source.config, source) + n_edges * EDGE_BYTES + 6 * n_outputs * NUMBER_BYTES
+            n_bytes += _estimate_flow(source.config) + n_edges * EDGE_BYTES + 6 * n_outputs * NUMBER_BYTES
     return n_bytes
 
 
-def _estimate_flow(config: ModelConfig, network: object) -> int:
+def _estimate_flow(config: ModelConfig) -> int:
     """Upper bound of the bytes of the contributions of all layers in JSON."""
     n_bytes = NUMBER_BYTES * (len(config.features) + config.n_readout + len(config.outputs))
-    if isinstance(network, GraphNetwork):
-        n_bytes += sum(part.n_units * NUMBER_BYTES for part in config.recurrents)
-        around = chain.from_iterable(set(cut.around.values()) for cut in network.cuts)
-        n_bytes += sum(len(source) + NUMBER_BYTES + 40 for source in around)
+    n_bytes += sum(part.n_units * NUMBER_BYTES for part in config.recurrents)
+    around = chain.from_iterable({source for _, source in cut.around} for cut in config.cuts)
+    n_bytes += sum(len(source) + NUMBER_BYTES + 40 for source in around)
     for layer in chain.from_iterable(config.stages.values()):
         n_bytes += layer.n_in * layer.n_subnodes * EDGE_BYTES + (layer.n_in + layer.n_subnodes) * NUMBER_BYTES + 100
     return n_bytes

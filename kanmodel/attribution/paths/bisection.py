@@ -1,26 +1,21 @@
 """Adaptive integration paths: more nodes where these gain digits, bisection where they do not.
 
-Along most paths a network is smooth, and every doubling of a rule's nodes gains several digits. But an LSTM may switch
-from one state to another within a thousandth of a path, which takes very many nodes of one rule, or a few bisections.
-Contributions are integrals: those of the parts of a path add up to its own. So each path starts with few nodes. Those
-between them are added as long as the rate of convergence promises the tolerance; a part for which it does not is
-divided.
+Contributions are integrals: those of the parts of a path add up to its own. Each path starts with few nodes, and gets
+those between them as long as the rate of convergence promises the tolerance. A part for which it does not is divided:
+an LSTM may switch from one state to another within a thousandth of a path.
 
 A part is not accurate enough while one of three measures is too large: the residual, which is the deviation of layers
 from completeness, and of nodes from conservation; the largest estimated error of any entry that is asked for, since
 errors of opposite sign cancel in every sum; and the largest move of a feature, gate or node between neighbouring
-points.
-
-An error is an estimate: it misses what happens entirely between two points without moving any node or gate there. A
-bump of an edge's function may lie there: all values are the same with and without it. But these functions are known,
-and take one number each, so they are evaluated between the points as well, and what they do there counts as an error
-too. The position of a kink of an activation, such as relu's, is known as well: a part that crosses one is divided
-there, and a rule converges fast on both sides; others are divided where the gradients change most.
+points, since an estimate misses what happens between two points without moving anything there. What an edge's function
+may hide there is evaluated, and counts as an error. A part that crosses a kink of an activation, such as relu's, is
+divided there; others where the gradients change most.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -46,10 +41,10 @@ from kanmodel.attribution.paths.quadrature import (
     nested_clenshaw_curtis,
 )
 from kanmodel.computing import part, pause, slices
-from kanmodel.network.bounds import Intervals, NodeRanges
 from kanmodel.network.chain import FrozenNetwork, Network
 from kanmodel.network.layer import InputTransform, KANLayer
 from kanmodel.network.operations import KINKS
+from kanmodel.network.ranges import MoveRanges, NodeRanges
 from kanmodel.network.recurrent import FrozenRecurrent, RecurrentTrace
 
 BATCH = 64  # paths that are bisected together
@@ -118,14 +113,13 @@ def bisect(
 
     Args:
         n: number of paths.
-        integrate: integrates over parts in one slice; the second argument is the accepted error of each part, (n,).
+        integrate: integrates over parts, given the accepted error of each, (n_parts,).
         batch: parts per call of `integrate`.
         tolerance: largest accepted residual and error of a path.
         halvings: most bisections of a part.
 
     Returns:
-        The parts, at least one per path, the integrals over each, and those over the whole paths, with all the points
-        that were evaluated as their nodes.
+        The parts, the integrals over each, and those over the whole paths, with all evaluated points as their nodes.
     """
 
     def integrate_all(parts: Parts, accepted: Array) -> Integrals[Values]:
@@ -269,10 +263,9 @@ class Walk(NamedTuple):
     def _look_between(self, samples: PathSamples, chosen: NDArray[np.bool_]) -> tuple[Array, Array]:
         """The largest move between two points of the chosen paths, and what functions on edges hide there, (n,) each.
 
-        The latter is the mean effect on the output. Where a large part of a bump lies between two points, see
-        `measure_moves`, each function is evaluated at `FINER` times as many, and compared with the polynomial through
-        its values at the points, by which the rule replaces it. A least gradient of the output by the sub-nodes is
-        assumed: it may be 0 at all points and not between them.
+        The latter is the mean effect on the output. Where `measure_moves` doubts, each function is evaluated at `FINER`
+        times as many points, and compared with the polynomial through its values by which the rule replaces it. A least
+        gradient of the output by the sub-nodes is assumed: it may be 0 at all points and not between them.
         """
         passed, n_points = take(samples.passed, chosen), samples.outputs.shape[1]
         move, doubtful = measure_moves(self.network, self.ranges, nested_clenshaw_curtis(n_points).nodes, passed)
@@ -283,11 +276,11 @@ class Walk(NamedTuple):
         weights = torch.from_numpy(clenshaw_curtis(len(between)).weights)
         of_layers = passed.inputs, take(samples.subnodes_gradient, chosen), self.ranges.edges, doubtful
         layers = zip(self.network.network.layers, *of_layers, strict=True)
-        for (stage, number), inputs, gradient, largest, some in layers:
+        for key, inputs, gradient, largest, some in layers:
             size = max(1, AT_ONCE // (FINER * gradient[0].numel() * inputs.shape[3]))
             for paths in some.nonzero().flatten().split(size) if bool(some.any()) else ():
                 along = (between @ inputs[paths].double().flatten(2)).to(inputs.dtype).view(-1, inputs.shape[3])
-                found = self.network.edges(stage, number, along).double().reshape(len(paths), len(between), -1)
+                found = self.network.edges(key, along).double().reshape(len(paths), len(between), -1)
                 hidden = (found - between @ found[:, ::FINER]).abs_()
                 mean = (weights @ hidden).view(len(paths), *gradient.shape[2:], -1).sum(dim=3)
                 slope = torch.maximum(gradient[paths].double().abs().amax(dim=1), self.spread / largest)
@@ -304,30 +297,28 @@ def measure_moves(
 
     Returns:
         The move, (n,), in widths of the value's usual interval, up to `MAX_MOVE` perhaps an upper bound; at least the
-        part of a bump that not even functions at `FINER` times as many points show. And whether a large part of a bump
-        on an edge of each KAN layer may lie between two points, where these do show it, (n_layers, n); None: nowhere.
+        part of a bump that not even `FINER` times as many points show. And whether a large part of a bump on an edge of
+        each KAN layer may lie between two points where these do show it, (n_layers, n); None: nowhere.
     """
     points, gap = passed.features, float(np.diff(nodes).max())
     whole = (points[:, -1] - points[:, 0]).abs_()  # features move linearly
-    behind = passed.moving
-    steps = _largest_steps(behind)
-    moves = [
-        _bounded(gap * ranges.features.bound_move(whole), lambda paths: ranges.features.largest_move(points[paths])),
-        _bounded(ranges.nodes.bound_move(steps), lambda paths: ranges.nodes.largest_move(behind[paths])),
-    ]
-    if (usual := ranges.front) is not None:
-        front = torch.cat(passed.front, dim=-1)
-        moves.append(_bounded(usual.bound_move(_largest_steps(front)), lambda paths: usual.largest_move(front[paths])))
+    moves = [_bounded(gap * ranges.features.bound_move(whole), lambda some: ranges.features.largest_move(points[some]))]
+    for usual, values in zip(ranges.watched, passed.watched, strict=True):
+        moves.append(_bounded(usual.bound_move(_largest_steps(values)), partial(_largest_of, usual, values)))
     for recurrent, gates, traces in zip(network.recurrents, ranges.gates, passed.recurrents, strict=True):
         moves += [_largest_gate_move(recurrent, gates, trace) for trace in traces]
     doubtful = None
-    if not bool((steps[:, : len(ranges.half_bumps)] <= ranges.half_bumps).all()):
-        layers = zip(network.network.layers.values(), passed.inputs, strict=True)
-        crossings = torch.stack([_largest_crossing(*layer) for layer in layers])
+    layers = [*zip(network.network.layers.values(), passed.inputs, ranges.half_bumps, strict=True)]
+    if not all(bool((_largest_steps(inputs) <= half).all()) for _, inputs, half in layers):
+        crossings = torch.stack([_largest_crossing(layer, inputs) for layer, inputs, _ in layers])
         beyond = ~(crossings <= FINER * MAX_MOVE)
         doubtful = (crossings > MAX_MOVE) & ~beyond
         moves.append(torch.where(beyond, crossings, 0).amax(dim=0))
     return torch.stack(moves).amax(dim=0).double().numpy(), doubtful
+
+
+def _largest_of(usual: MoveRanges, values: Tensor, paths: Tensor) -> Tensor:
+    return usual.largest_move(values[paths])
 
 
 def _largest_crossing(layer: KANLayer, inputs: Tensor) -> Tensor:
@@ -336,7 +327,7 @@ def _largest_crossing(layer: KANLayer, inputs: Tensor) -> Tensor:
     return torch.stack(moves).amax(dim=0) if moves else inputs.new_zeros(len(inputs))
 
 
-def _largest_gate_move(recurrent: FrozenRecurrent, gates: Intervals, trace: RecurrentTrace) -> Tensor:
+def _largest_gate_move(recurrent: FrozenRecurrent, gates: MoveRanges, trace: RecurrentTrace) -> Tensor:
     """The largest move of the gates, (n,), computed only if their inputs move far enough for a large one."""
     largest = map_arrays(_largest_steps, trace)
 
@@ -390,7 +381,7 @@ def divide_at_kinks(network: Network, passed: PassedNodes, nodes: Array) -> Arra
 
     `nodes` are the positions of the points on the part, 0 to 1, (n_points,).
     """
-    at, farthest = np.full(len(passed.readout), np.nan), np.full(len(passed.readout), MIDDLE - MARGIN)
+    at, farthest = np.full(len(passed.logits), np.nan), np.full(len(passed.logits), MIDDLE - MARGIN)
     for values in _arguments_of_kinks(network, passed):
         low, gap = torch.from_numpy(nodes[:-1]), torch.from_numpy(np.diff(nodes))
         before, after = values[:, :-1], values[:, 1:]
@@ -407,9 +398,9 @@ def divide_at_kinks(network: Network, passed: PassedNodes, nodes: Array) -> Arra
 def _arguments_of_kinks(network: Network, passed: PassedNodes) -> Iterator[Tensor]:
     """Arguments of activations minus the positions of their kinks, (n, n_points, ..., n_in), float64."""
     yield from (values.double() for values in passed.kinks)
-    for layer, values in zip(network.layers.values(), passed.inputs, strict=True):
-        if values is passed.features:
-            continue  # which move evenly
+    for key, layer, values in zip(network.layers, network.layers.values(), passed.inputs, strict=True):
+        if key == ("front", 0):
+            continue  # it reads features, which move evenly
         for step in layer.before:
             assert isinstance(step, InputTransform)
             for place in KINKS.get(step.config.kind, ()):

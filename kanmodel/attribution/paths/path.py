@@ -16,9 +16,8 @@ from torch import Tensor
 
 from kanmodel.arrays import Array
 from kanmodel.attribution.paths.quadrature import Quadrature, measure_gaps
-from kanmodel.network.chain import FrozenNetwork, Network, Trace
-from kanmodel.network.config import LayerConfig, Layers, ModelConfig
-from kanmodel.network.graph import GraphNetwork, GraphTrace, flat
+from kanmodel.network.chain import FrozenNetwork, Network, Trace, flat
+from kanmodel.network.config import LayerConfig, ModelConfig
 from kanmodel.network.recurrent import RecurrentTrace, count_gates
 
 GRAPH_POINTS = 68  # of a pass at least, of a graph: each of its many operations takes as long for fewer
@@ -30,15 +29,25 @@ Detail = Literal["features", "steps", "flow"]
 
 
 def map_arrays(function: Callable[..., Any], *nested: Nested) -> Nested:
-    """Maps a function of one array of each argument over equally nested tuples; what is no array is the first's."""
-    mapped: Any = nested[0]
-    if isinstance(mapped, tuple):
-        parts = [map_arrays(function, *each) for each in zip(*nested, strict=True)]
-        mapped = mapped._make(parts) if hasattr(mapped, "_make") else tuple(parts)
-    elif hasattr(mapped, "shape"):
-        mapped = function(*nested)
-    result: Nested = mapped
-    return result
+    """Maps a function of one array of each argument over equally nested tuples; what is no array is the first's.
+
+    An array that is there several times is mapped once.
+    """
+    known: dict[tuple[int, ...], Any] = {}
+
+    def go(*nested: Any) -> Any:
+        first = nested[0]
+        if isinstance(first, tuple):
+            mapped = [go(*each) for each in zip(*nested, strict=True)]
+            return first._make(mapped) if hasattr(first, "_make") else tuple(mapped)
+        if not hasattr(first, "shape"):
+            return first
+        key = tuple(map(id, nested))
+        if key not in known:
+            known[key] = function(*nested)
+        return known[key]
+
+    return cast(Nested, go(*nested))
 
 
 def take(values: Nested, chosen: NDArray[np.bool_] | NDArray[np.int64] | slice) -> Nested:
@@ -66,79 +75,48 @@ def merge_rows(chosen: NDArray[np.bool_], of_chosen: Nested, others: Nested) -> 
 
 
 class PassedNodes(NamedTuple):
-    """Values of the network's nodes at the points of paths."""
+    """Values of the network's nodes at the points of paths; rows are those of a layer for one window, such as steps."""
 
     features: Tensor  # the points, (n, n_points, lookback, n_features)
-    front: tuple[Tensor, ...]  # after each layer of the front, (n, n_points, lookback, n_out)
-    readout: Tensor  # the input of the head, (n, n_points, n_units)
-    head: tuple[Tensor, ...]  # after each layer of the head, (n, n_points, 1, n_out)
-    states: tuple[Tensor, ...]  # of each recurrent layer, (n, n_points, lookback, n_units)
+    inputs: tuple[Tensor, ...]  # of each KAN layer, (n, n_points, rows, n_in)
+    values: Tensor  # of all cuts, one after the other, (n, n_points, n_values)
+    logits: Tensor  # (n, n_points, n_outputs)
+    watched: tuple[Tensor, ...]  # as `Trace.watched`, (n, n_points, ...)
+    recurrents: tuple[tuple[RecurrentTrace, ...], ...]  # the passes of each recurrent layer, one for each row
+    kinks: tuple[Tensor, ...]  # as `Trace.kinks`, (n, n_points, n)
 
     @classmethod
-    def of(cls, points: Tensor, trace: Trace, paths: Sequence[int]) -> PassedNodes:
-        """The values of a trace of all points of paths, flattened over (n, n_points); of a graph the `GraphNodes`."""
-        if isinstance(trace, GraphTrace):
-            return cast(PassedNodes, GraphNodes.of(points, trace, paths))
-        stages = (trace.front, trace.head)
-        front, head = (tuple(by_path(layer.nodes, paths, -1) for layer in stage) for stage in stages)
-        states = tuple(by_path(each, paths) for each in trace.recurrent.states) if trace.recurrent else ()
-        return cls(by_path(points, paths), front, by_path(trace.readout, paths), head, states)
+    def of(cls, points: Tensor, trace: Trace, paths: tuple[int, int]) -> PassedNodes:
+        """The values of a trace of all points of paths, flattened over (n, n_points)."""
+        known: dict[Any, Tensor] = {}
 
-    @property
-    def inputs(self) -> tuple[Tensor, ...]:
-        """The inputs of each KAN layer, front first, (n, n_points, rows, n_in)."""
-        front = (self.features, *self.front[:-1]) if self.front else ()
-        return (*front, self.readout.unsqueeze(2), *self.head[:-1])
+        def share(values: Tensor) -> Tensor:
+            """The same tensor for the same values, so that `map_arrays` copies them once."""
+            return known.setdefault((values.data_ptr(), values.shape, values.stride()), values)
 
-    @property
-    def moving(self) -> Tensor:
-        """The values whose moves are compared with `NodeRanges.nodes`, (n, n_points, n_nodes)."""
-        return torch.cat([self.readout, *(values.squeeze(2) for values in self.head)], dim=-1)
+        def along(values: Tensor, *rows: int) -> Tensor:
+            return share(by_path(values, paths, *rows))
 
-    @property
-    def recurrents(self) -> tuple[tuple[RecurrentTrace, ...], ...]:
-        """The passes of each recurrent part."""
-        entering = self.front[-1] if self.front else self.features
-        return ((RecurrentTrace(entering, self.states),),) if self.states else ()
-
-    @property
-    def kinks(self) -> tuple[Tensor, ...]:
-        """Arguments less the positions of kinks, of operations that are no part of a layer, (n, n_points, n)."""
-        return ()
-
-
-class GraphNodes(NamedTuple):
-    """The `PassedNodes` of a graph."""
-
-    features: Tensor
-    front: tuple[Tensor, ...]  # empty
-    readout: Tensor  # the values of all cuts, one after the other
-    head: tuple[Tensor, ...]  # the logits alone
-    inputs: tuple[Tensor, ...]
-    moving: Tensor
-    recurrents: tuple[tuple[RecurrentTrace, ...], ...]
-    kinks: tuple[Tensor, ...]
-
-    @classmethod
-    def of(cls, points: Tensor, trace: GraphTrace, paths: Sequence[int]) -> GraphNodes:
-        """As `PassedNodes.of`."""
-        recurrents = (
-            tuple(
-                RecurrentTrace(by_path(x, paths), (by_path(out, paths),))
-                for x, out in zip(steps.unbind(1), states.unbind(1), strict=True)
-            )
-            for steps, states in trace.steps
-        )
+        features, recurrents = along(points), list[tuple[RecurrentTrace, ...]]()
+        for of in trace.recurrents:
+            by_row = (map(share, by_path(values, paths, -1).unbind(2)) for values in (of.steps, *of.states))
+            recurrents.append(tuple(RecurrentTrace(x, tuple(states)) for x, *states in zip(*by_row, strict=True)))
         return cls(
-            by_path(points, paths),
-            (),
-            by_path(torch.cat([trace.logits[:, :0], *map(flat, trace.values)], dim=1), paths),
-            (by_path(trace.logits, paths, 1),),
-            tuple(by_path(layer.inputs, paths, -1) for layer in trace.layers),
-            by_path(trace.watched, paths),
+            features,
+            tuple(along(layer.inputs, -1) for layer in trace.layers),
+            along(join_values(trace.values, trace.logits)),
+            along(trace.logits),
+            tuple(map(along, trace.watched)),
             tuple(recurrents),
-            tuple(by_path(values, paths) for values in trace.kinks),
+            tuple(map(along, trace.kinks)),
         )
+
+
+def join_values(values: Sequence[Tensor], logits: Tensor) -> Tensor:
+    """The values of cuts, or their gradients, one after the other, (batch, n); the logits if there are none."""
+    if len(values) == 1:
+        return flat(values[0])
+    return torch.cat([logits[:, :0], *map(flat, values)], dim=1)
 
 
 def by_path(values: Tensor, paths: Sequence[int], *rows: int) -> Tensor:
@@ -154,7 +132,7 @@ class PathSamples(NamedTuple):
     subnodes_gradient: tuple[Tensor, ...]  # by the sub-nodes of each layer, (n, n_points, rows, n_subnodes)
     passed: PassedNodes
     # Of the flow; without it they are None.
-    readout_gradient: Tensor | None = None  # by what the head sees, (n, n_points, n_units)
+    values_gradient: Tensor | None = None  # by the values of cuts, (n, n_points, n_values)
     logits_gradient: Tensor | None = None  # by the last layer's nodes, (n, n_points, n_outputs)
     edges: tuple[Tensor, ...] | None = None  # by KAN layer, front first: (n, n_points, rows, n_subnodes, n_in)
 
@@ -178,7 +156,7 @@ class Contributions(NamedTuple):
     start: Array  # F(start), (n,)
     change: Array  # F(end) - F(start), (n,)
     steps: Array  # of each feature at each step, (n, lookback, n_features)
-    readout: Array | None  # of the input of the head, (n, n_units)
+    values: Array | None  # of the values of cuts, (n, n_values)
     logits: Array | None  # of the last layer's nodes, before an output function, (n, n_outputs)
     edges: tuple[Array, ...] | None  # of each KAN layer, front first and summed over the steps, (n, n_subnodes, n_in)
 
@@ -188,7 +166,7 @@ def paths_per_pass(config: ModelConfig, n_points: int) -> int:
     values = len(config.features) + sum(layer.n_in * layer.n_subnodes for layer in config.front)
     values += sum(count_gates(config))
     point: int = (config.lookback * values + config.graph_size) * getattr(torch, config.dtype).itemsize
-    return max(1, PASS_BYTES // (n_points * point), GRAPH_POINTS // n_points if config.graph else 1)
+    return max(1, PASS_BYTES // (n_points * point), GRAPH_POINTS // n_points if config.graph_size else 1)
 
 
 def points_along(starts: Tensor, ends: Tensor, nodes: Array) -> Tensor:
@@ -215,35 +193,33 @@ def sample_path(
     samples = PathSamples(by_path(outputs, paths), by_path(gradients.window, paths), of_subnodes, passed)
     if detail != "flow":
         return samples
-    of_values = [flat(gradient) for gradient in gradients.values]
-    by_readout = of_values[0] if len(of_values) == 1 else torch.cat([gradients.logits[:, :0], *of_values], dim=1)
+    by_values = join_values(gradients.values, gradients.logits)
     edges = tuple(by_path(layer.edges, paths, -1) for layer in trace.layers)
     return samples._replace(
-        readout_gradient=by_path(by_readout, paths), logits_gradient=by_path(gradients.logits, paths), edges=edges
+        values_gradient=by_path(by_values, paths), logits_gradient=by_path(gradients.logits, paths), edges=edges
     )
 
 
 @np.errstate(over="ignore", invalid="ignore")  # the ledger refuses what is not finite
 def integrate(change: Tensor, samples: PathSamples, rule: Quadrature) -> tuple[Contributions, Array]:
-    """Contributions of 3 n paths in float64: of all by the finest of the three rules, then by each coarser one.
+    """Contributions of 3 n paths in float64, the finest of three rules first, and the gaps of `measure_gaps`, (3, n).
 
-    `change` is end - start of each path, (n, lookback, n_features); the samples are at the nodes of the rule. With them
-    come the errors of the rules that are known from the outputs at the nodes, (3, n), see `measure_gaps`.
+    `change` is end - start of each path, (n, lookback, n_features); the samples are at the nodes of the rule.
     """
     n, outputs = len(change), samples.outputs.double().numpy()
     gradient, moved = samples.gradient.flatten(2).double().numpy(), change.double().numpy()
     gradients = rule.weights @ gradient  # (n, 3, lookback * n_features)
     steps = moved[:, None] * gradients.reshape(n, 3, *change.shape[1:])
     gaps = measure_gaps(outputs, (gradient @ moved.reshape(n, -1, 1)).squeeze(2))
-    of_readout = of_logits = of_edges = None
-    if samples.edges is not None and samples.readout_gradient is not None and samples.logits_gradient is not None:
-        readout, logits = samples.passed.readout.double().numpy(), samples.passed.head[-1].squeeze(2).double().numpy()
-        of_nodes = [samples.readout_gradient, samples.logits_gradient, *samples.subnodes_gradient]
-        by_readout, by_logits, *by_subnodes = _adjoints(rule, of_nodes)
-        of_readout, of_logits = ((by_readout * readout[:, None]).sum(axis=2), (by_logits * logits[:, None]).sum(axis=2))
+    of_values = of_logits = of_edges = None
+    if samples.edges is not None and samples.values_gradient is not None and samples.logits_gradient is not None:
+        values, logits = samples.passed.values.double().numpy(), samples.passed.logits.double().numpy()
+        of_nodes = [samples.values_gradient, samples.logits_gradient, *samples.subnodes_gradient]
+        by_values, by_logits, *by_subnodes = _adjoints(rule, of_nodes)
+        of_values, of_logits = ((by_values * values[:, None]).sum(axis=2), (by_logits * logits[:, None]).sum(axis=2))
         of_edges = tuple(map(_integrate_edges, by_subnodes, samples.edges))
     ends = outputs[:, :1], outputs[:, -1:] - outputs[:, :1]
-    by_rule = (*(np.repeat(each, 3, axis=1) for each in ends), steps, of_readout, of_logits, of_edges)
+    by_rule = (*(np.repeat(each, 3, axis=1) for each in ends), steps, of_values, of_logits, of_edges)
     return Contributions._make(
         map_arrays(lambda values: values.swapaxes(0, 1).reshape(3 * n, *values.shape[2:]), by_rule)
     ), gaps
@@ -284,28 +260,47 @@ class LedgerLayer(NamedTuple):
 
 
 def list_layers(network: Network, output: int, contributions: Contributions) -> tuple[LedgerLayer, ...]:
-    """The layers in the order input, front, readout (lstm, gru or cell), head, output, linear in the contributions.
+    """The layers in the order of the data, from the features to the outputs, linear in the contributions.
 
-    Each node's contribution is the sum over its steps or over the edges into it. Without the flow there are only the
-    input and the output.
+    Each node's contribution is the sum over its steps and rows, or over the edges into it. Without the flow there are
+    only the input and the output.
     """
     config, edges, depth = network.config, contributions.edges, len(network.config.head)
-    layers = [LedgerLayer("input", 0, contributions.steps.sum(axis=1), None)]
     outputs = np.zeros((len(contributions.change), len(config.outputs)))
     outputs[:, output] = contributions.change
-    if edges is None:
-        return layers[0], LedgerLayer("output", depth, outputs, None)
-    if isinstance(network, GraphNetwork):
-        layers += _list_cuts(network, contributions)
-    if config.front:
-        layers += _list_stage("front", config.front, edges[: len(config.front)])
-    if config.readout_stage is not None:
-        layers.append(LedgerLayer(config.readout_stage, 0, contributions.readout, None))
-    if not config.graph:
-        layers += list(_list_stage("head", config.head, edges[-depth:]))[:-1]
-    if config.output_function is not None:
-        layers.append(LedgerLayer("head", depth, contributions.logits, None))
+    layers = [LedgerLayer("input", 0, contributions.steps.sum(axis=1), None)]
+    if edges is not None:
+        layers += _list_cuts(config, contributions, edges)
+        if config.output_function is not None:
+            layers.append(LedgerLayer("head", depth, contributions.logits, None))
     return (*layers, LedgerLayer("output", depth, outputs, None))
+
+
+def _list_cuts(config: ModelConfig, contributions: Contributions, edges: Sequence[Array]) -> Iterator[LedgerLayer]:
+    values, at = contributions.values, 0
+    assert values is not None
+
+    def take_next(node: int) -> Array:
+        nonlocal at
+        first, shape = at, config.graph_shapes[node]
+        at += math.prod(shape)
+        rows = values[:, first:at].reshape(len(values), -1, shape[-1] if shape else 1)
+        found: Array = rows.sum(axis=1)
+        return found
+
+    entering: Array | None = None  # of the edges into the nodes
+    for cut in config.cuts:
+        nodes, sources, around = entering, tuple(dict.fromkeys(source for _, source in cut.around)), None
+        if cut.at is not None:
+            nodes = take_next(cut.at if cut.edges is None else config.nodes[cut.at].inputs[0])
+        if sources:
+            around = np.zeros((len(values), len(sources)))
+            for node, source in cut.around:
+                around[:, sources.index(source)] += take_next(node).sum(axis=1)
+        leaving = None if cut.edges is None else edges[cut.edges]
+        if cut.stage:
+            yield LedgerLayer(cut.stage, cut.layer, nodes, leaving, around, sources)
+        entering = None if cut.edges is None else sum_subnodes(config.layers[cut.edges], edges[cut.edges])
 
 
 def measure_residual(network: Network, layers: Sequence[LedgerLayer], change: Array) -> Array:
@@ -314,75 +309,24 @@ def measure_residual(network: Network, layers: Sequence[LedgerLayer], change: Ar
     After a layer norm only the layer's sum is compared, since a normalised input depends on all nodes. `change` is
     F(x) - F(x0), (n,).
     """
-    stages, total = network.config.stages, change[:, None]
-    if network.config.graph:
-        return _measure_cuts(network.config, layers, total)
+    config, total = network.config, change[:, None]
     gaps: list[Array] = []  # (n, n_gaps) each
-    reaching = np.zeros((len(change), 0))  # contributions of the nodes that the next edges leave
-    entering = reaching  # contributions of the edges into the nodes of this layer
+    entering = reaching = np.zeros((len(change), 0))  # contributions of the edges into nodes, and of the nodes
     for layer in layers:
+        around = 0.0 if layer.around is None else layer.around.sum(axis=1, keepdims=True)
         if layer.nodes is not None:
             reaching = layer.nodes
-            gaps.append(reaching.sum(axis=1, keepdims=True) - total)
-            if layer.stage in stages and layer.layer > 0:  # exact by construction, unless before an output function
+            gaps.append(reaching.sum(axis=1, keepdims=True) + around - total)
+            if layer.edges is None and layer.stage == "head" and config.nodes[-1].op == "layer":  # logits
                 gaps.append(reaching - entering)
         if layer.edges is not None:
-            config = stages[layer.stage][layer.layer]
-            gaps.append(layer.edges.sum(axis=(1, 2))[:, None] - total)
-            if not config.mixes:
-                gaps.append(layer.edges.sum(axis=1) - reaching)
-            entering = sum_subnodes(config, layer.edges)
-    residual: Array = np.abs(np.concatenate(gaps, axis=1)).max(axis=1)
-    return residual
-
-
-def _list_cuts(network: GraphNetwork, contributions: Contributions) -> Iterator[LedgerLayer]:
-    """The layers at the cuts of a graph, whose leaf's contributions are summed over its rows and steps."""
-    config, values, leaving = network.config, contributions.readout, contributions.edges
-    assert values is not None and leaving is not None
-    n, at = len(values), 0
-
-    def take_next(node: int) -> Array:
-        nonlocal at
-        shape = config.graph_shapes[node]
-        rows = values[:, at : at + math.prod(shape)].reshape(n, -1, shape[-1] if shape else 1)
-        at += math.prod(shape)
-        found: Array = rows.sum(axis=1)
-        return found
-
-    for cut in network.cuts:
-        is_layer = cut.stage == "head"
-        nodes = take_next(config.graph[cut.node].inputs[0] if is_layer else cut.node)
-        sources = tuple(dict.fromkeys(cut.around.values()))
-        around = np.zeros((n, len(sources)))
-        for node, source in cut.around.items():
-            around[:, sources.index(source)] += take_next(node).sum(axis=1)
-        edges = leaving[cut.layer] if is_layer else None
-        yield LedgerLayer(cut.stage, cut.layer, nodes, edges, around if sources else None, sources)
-
-
-def _measure_cuts(config: ModelConfig, layers: Sequence[LedgerLayer], total: Array) -> Array:
-    """`measure_residual` of a graph: what enters a layer is what its edges lead on."""
-    gaps: list[Array] = []
-    for layer in layers:
-        assert layer.nodes is not None
-        around = 0.0 if layer.around is None else layer.around.sum(axis=1, keepdims=True)
-        gaps.append(layer.nodes.sum(axis=1, keepdims=True) + around - total)
-        if layer.edges is not None:
+            of_layer = config.stages[layer.stage][layer.layer]
             gaps.append(layer.edges.sum(axis=(1, 2))[:, None] + around - total)
-            if not config.head[layer.layer].mixes:
-                gaps.append(layer.edges.sum(axis=1) - layer.nodes)
+            if not of_layer.mixes:
+                gaps.append(layer.edges.sum(axis=1) - reaching)
+            entering = sum_subnodes(of_layer, layer.edges)
     residual: Array = np.abs(np.concatenate(gaps, axis=1)).max(axis=1)
     return residual
-
-
-def _list_stage(stage: str, layers: Layers, edges: Sequence[Array]) -> Iterator[LedgerLayer]:
-    """The layers of a stage from its edges, (n, n_subnodes, n_in) each, and its last nodes; not its input nodes."""
-    nodes = None
-    for number, (config, leaving) in enumerate(zip(layers, edges, strict=True)):
-        yield LedgerLayer(stage, number, nodes, leaving)
-        nodes = sum_subnodes(config, leaving)
-    yield LedgerLayer(stage, len(edges), nodes, None)
 
 
 def sum_subnodes(config: LayerConfig, edges: Array) -> Array:

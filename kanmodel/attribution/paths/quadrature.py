@@ -1,10 +1,9 @@
 """Clenshaw-Curtis quadrature on [0, 1], with the differentiation matrix of its nodes and the coarser rules inside.
 
-Every other node is a node of the rule of half as many intervals, so the same evaluations also give the results of
-coarser rules, and from their differences an estimate of the error. Sources: Trefethen 2000, "Spectral Methods in
-MATLAB", chapters 6 and 12; for the estimate, Laurie 1983, "Sharper error estimates in adaptive quadrature", BIT 23:
-the difference of the last two rules, scaled by the decay of the error. That decay is measured and not assumed here,
-since the error of some sums is known.
+Every other node is a node of the rule of half as many intervals, so the same evaluations give coarser rules, and their
+differences an estimate of the error. Sources: Trefethen 2000, "Spectral Methods in MATLAB", chapters 6 and 12; Laurie
+1983, "Sharper error estimates in adaptive quadrature", BIT 23: the difference of the last two rules, scaled by the
+decay of the error, which is measured here, since the error of some sums is known.
 """
 
 from __future__ import annotations
@@ -110,10 +109,9 @@ def _antiderivatives(n: int) -> tuple[Array, Array]:
 
 
 def measure_gaps(values: Array, slopes: Array) -> Array:
-    """Known errors of three nested rules, the finest first, (3, n), from a function and its derivative at the nodes.
+    """Known errors of three nested rules, the finest first, (3, n), from a function and its slopes at (n, n_nodes).
 
-    The integral of the derivative from the first node to each other one is known, so this is the root mean square of
-    the errors of these; values and slopes are (n, n_nodes).
+    The root mean square of the errors of the integrals of the derivative from the first node to each other one.
     """
     n_nodes = values.shape[1]
     integrals, changes = _antiderivatives(n_nodes)
@@ -128,12 +126,10 @@ def estimate_errors(n_nodes: int, entries: Array, gaps: Array) -> tuple[Array, A
     """Errors of the finest of three nested rules, (n, n_entries), and the rate of convergence, (n,).
 
     |fine - coarse| estimates the error of the coarse rule. That of the fine rule is smaller by the rate at which
-    doubling the nodes has reduced the known errors. Entries may converge more slowly than sums in which they cancel, so
-    the rate is not below a `POWER` of the decrease of the rules' differences: what does not decay keeps a rate of 1.
-    Nor is it below 1 / n_nodes, since few nodes may show a decay that does not last.
-
-    Two rules may agree by chance while both are wrong, where a steep part lies just so between their nodes. So the
-    error of the fine rule is at least a small share of the difference between the two coarser ones.
+    doubling the nodes has reduced the known errors: at least by a `POWER` of the decrease of the rules' differences,
+    since entries may converge more slowly than sums in which they cancel, and by 1 / n_nodes, since few nodes may show
+    a decay that does not last. Two rules may agree while both are wrong, so the error is at least a small share of the
+    difference between the two coarser ones.
 
     Args:
         n_nodes: of the finest rule.

@@ -124,7 +124,7 @@ class Drawing:
             output_function=function,
             dtype="float64" if dtype == torch.float64 else "float32",
         )
-        network = Network.of(config).requires_grad_(False).eval()
+        network = Network(config).requires_grad_(False).eval()
         tensors = {
             f"constants.{number}": values
             for number, values in drawn.constants.items()

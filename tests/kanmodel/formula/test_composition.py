@@ -113,7 +113,7 @@ def run(formula, windows, model):
             continue
         if kind in ("lstm", "gru"):
             unit, _, step = rest[1].partition(" at ")
-            values = trace.steps[int(rest[0])][1][:, 0, :, int(unit)].double().numpy()
+            values = trace.recurrents[int(rest[0])].states[-1][:, :, int(unit)].double().numpy()
             values = values if inner else values[:, int(step or 0) - 1]
         else:
             values = windows[:, :, FEATURES.index(node)]

@@ -177,15 +177,3 @@ def test_float32_rounds_to_a_millionth(shape):
         (forward(windows) - expected.outputs).abs().max() for forward in (model.frozen.forward, model.network)
     )
     assert found <= plain + 1e-6 * max(added, 1)
-
-
-@given(splines())
-def test_no_spline_varies_more_than_its_bound(drawn):
-    """For any order and grid, also equal knots: from each position to the next, and from the first to the last."""
-    grid, coef, order, x = drawn
-    x = x.sort(dim=0).values
-    tensors = {"grid": grid, "coef": coef}
-    basis = BSpline(grid.shape[1] - 1 - 2 * order, order)
-    moves = curves.curve(x, grid, coef, order).diff(dim=0).abs()
-    assert (moves <= basis.vary(x[:-1], x[1:], tensors) + 1e-9).all()
-    assert (moves.sum(dim=0) <= basis.vary(x[:1], x[-1:], tensors)[0] + 1e-9).all()

@@ -11,7 +11,7 @@ from factories import PROVENANCE
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError, ConfigError
 from kanmodel.forecaster import Forecaster, Reference
-from kanmodel.network import graph, operations
+from kanmodel.network import chain, operations
 from kanmodel.network.chain import Network, tensor_shapes
 from kanmodel.network.config import ModelConfig, RecurrentConfig, config_from_dict, config_to_dict, plain_layers
 from kanmodel.network.operations import Node, runs_of
@@ -39,7 +39,7 @@ CHAIN = replace(CONFIG, graph=(), recurrents=(), head=plain_layers([2, 2]))
 
 
 def make(config=CONFIG):
-    network = Network.of(config, torch.Generator().manual_seed(0))
+    network = Network(config, torch.Generator().manual_seed(0))
     network.constants.get_buffer("5").copy_(torch.tensor([2.0, -1.0]))
     return network.requires_grad_(False).eval()
 
@@ -54,14 +54,13 @@ def changed(number, **fields):
 def test_the_document_holds_the_graph():
     """It is read as it was written; that of a chain has no graph."""
     assert config_from_dict(json.loads(json.dumps(config_to_dict(CONFIG)))) == CONFIG
-    chain = config_to_dict(CHAIN)
-    assert not {"graph", "recurrents"} & set(chain)
+    assert not {"graph", "recurrents"} & set(config_to_dict(CHAIN))
 
 
 def test_shapes_are_those_of_the_values():
     """What arithmetic says of every node is what a pass computes, and the tensors are those of the network."""
     network, shapes = make(), []
-    record = type("Record", (), {"watch": lambda *_: None, "watched": [], "steps": [], "before": []})()
+    record = type("Record", (), {"watch": lambda *_: None, "watched": {"head": []}, "before": []})()
     record.cut = lambda number, leaf, values: shapes.append([tuple(value.shape[1:]) for value in values]) or leaf
     network.run(
         torch.zeros(5, 4, 2), [layer.forward for layer in network.head], [lambda x: network.recurrents[0](x)[0]], record
@@ -79,7 +78,7 @@ def test_a_cut_holds_the_derivatives_of_what_comes_after_it():
     expected = torch.zeros(5, 4, 2)
     expected[:, 3, 0] = 2.0  # the constant of the skip
     assert torch.equal(by_window, expected)
-    slopes = frozen._functions["head"][0].parts(leaf.detach(), leaf.detach())[1]
+    slopes = frozen._functions["head", 0].parts(leaf.detach(), leaf.detach())[1]
     expected = (slopes.base + slopes.basis)[:, 0]
     torch.testing.assert_close(by_leaf, expected, atol=1e-5, rtol=1e-4)
 
@@ -145,7 +144,7 @@ DAMAGE = {
 def test_a_graph_that_cannot_be_is_refused(damage, monkeypatch):
     """The document is refused by arithmetic: no network is made, and the first node that is wrong is named."""
     document, message = DAMAGE[damage]
-    monkeypatch.setattr(graph, "KANLayer", None)
+    monkeypatch.setattr(chain, "KANLayer", None)
     monkeypatch.setattr(operations, "Arrangement", None)
     with pytest.raises(ConfigError, match=message):
         config_from_dict(document)

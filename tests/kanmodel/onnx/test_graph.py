@@ -180,7 +180,7 @@ def test_every_operation_of_a_graph_is_the_networks(op, dtype):
     generator = torch.Generator().manual_seed(0)
     windows = torch.randn(30, 2, 3, generator=generator).to(getattr(torch, dtype))
     windows = windows.abs() if op in ("log", "sqrt") else windows
-    network = Network.of(config, generator)
+    network = Network(config, generator)
     for constant in network.constants.buffers():
         constant.add_(0.5)
     model = Forecaster(network, Reference(windows, network.config), {}, make_model().provenance)

@@ -46,7 +46,7 @@ def as_graph(model):
     nodes = [Node("window"), Node("recurrent", (0,)), Node("arrange", (1,), shape=(config.n_units,), runs=last)]
     nodes += [Node("layer", (number,)) for number in range(2, 2 + len(config.head))]
     drawn = replace(config, recurrent=None, graph=tuple(nodes), recurrents=(config.recurrent,))
-    network = Network.of(drawn)
+    network = Network(drawn)
     tensors = {name.replace("recurrent.", "recurrents.0."): value for name, value in model.network.state_dict().items()}
     network.load_state_dict(tensors)
     return Forecaster(network.eval().requires_grad_(False), model.reference, {}, model.provenance)
@@ -235,7 +235,7 @@ def test_disconnected_features_change_nothing(name, seed, share):
 
 
 def as_masked(model, seed, share):
-    network, rng = Network.of(model.config), np.random.default_rng(seed)
+    network, rng = Network(model.config), np.random.default_rng(seed)
     network.load_state_dict(model.network.state_dict())
     for layer in network.layers.values():
         layer.mask_edges(torch.from_numpy(rng.random(layer.mask.shape) < share))
