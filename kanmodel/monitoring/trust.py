@@ -1,17 +1,16 @@
 """Trust: how unlike the reference windows a window is, by what, and whether what holds for them can be relied on.
 
-The distance of a window is that from its nearest reference window: the root mean square difference of their cells, in
-training standard deviations. Its square is a sum over features and steps, in which each of them has a share. That
-errors grow with this distance is the idea of the area of applicability (Meyer and Pebesma 2021, arXiv 2005.07939).
+The distance of a window is the root mean square difference from its nearest reference window, in training standard
+deviations. Its square is a sum over features and steps, of which each has a share. Errors grow with this distance (area
+of applicability: Meyer and Pebesma 2021, arXiv 2005.07939).
 
-Whether it is unusual, the reference windows say themselves, each by its distance from the nearest one of another block:
-they come from blocks of neighbouring windows in the validation part, and a new window has no neighbours among them. The
-rank among these is a conformal p-value (Bates et al. 2023, arXiv 2104.08279): of windows that are exchangeable with
-the reference windows, in blocks of their own, at most a share a has a p-value of a or below. If the reference windows
-are of one block or their times unknown, as of many imports, only those that overlap are left out. A p-value is then a
-rank among windows with neighbours, not a bound on the share of new windows that are called unusual: more of them are.
-Values outside the training range are ranked likewise, by how far outside they are, since a few of the reference windows
-may exceed it a little, as the day of the year does at its turn.
+A distance is ranked among those of the reference windows, each from the nearest one of another block: they come from
+blocks of neighbouring windows, and a new window has no neighbours among them. The rank is a conformal p-value (Bates et
+al. 2023, arXiv 2104.08279): of windows that are exchangeable with the reference windows, in blocks of their own, at
+most a share a has a p-value of a or below. If the reference windows are of one block or their times unknown, as of many
+imports, only those that overlap are left out; a p-value is then a rank among windows with neighbours, and more new
+windows than that share are called unusual. How far values are outside the training range is ranked likewise, since a
+few of the reference windows may exceed it a little, as the day of the year does at its turn.
 
 Where both are usual, there is no evidence against exchangeability, on which the coverage of conformal intervals rests.
 """
@@ -21,7 +20,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -40,7 +39,7 @@ from kanmodel.tables.instants import read_instants
 from kanmodel.tables.statistics.errors import covered
 from kanmodel.text import write_figure
 
-Verdict = Literal["usual", "unusual", "outside", "unknown"]
+TrustVerdict = Literal["usual", "unusual", "outside", "unknown"]
 LEVEL = 0.01  # p-value up to which a window is not usual
 NEGLIGIBLE = 0.1  # of a standard deviation, outside the training range
 CHUNK = 512  # windows whose distances are computed together
@@ -48,6 +47,8 @@ LARGEST = 1e100  # a difference, standard deviations, whose square is finite
 ROUNDING = 1e-6  # of a standard deviation: a value that was a float32
 TIES = 1e-12  # relative rounding of a square distance
 TINY = 1e-300
+N_THIRDS = 3  # of the reference windows, by distance, that have errors of their own
+DOUBT = "the coverage of intervals is not guaranteed here"
 N_APART = 4  # median distances of neighbouring reference windows, beyond which a block ends
 
 
@@ -119,7 +120,7 @@ class WindowTrust:
             and of a model without intervals.
     """
 
-    verdict: Verdict
+    verdict: TrustVerdict
     nearest_reference: Neighbour
     p_value: float | None
     shares: Mapping[str, float]
@@ -145,24 +146,24 @@ class WindowTrust:
         near, p_value = self.nearest_reference, self.p_value
         if self.verdict == "outside":
             more = f" and {len(self.outside) - 1} more" if len(self.outside) > 1 else ""
-            found = f"{self.outside[0]}{more}"
-        elif p_value is None:
+            return f"Outside: {self.outside[0]}{more}; {DOUBT}."
+        if p_value is None:
             found = "the reference windows overlap in time, so how far apart others are is unknown"
         elif self.verdict == "unusual":
             found = (
-                f"farther from the nearest reference window than {100 * (1 - p_value):.1f} % of them are from theirs"
+                f"farther from the nearest reference window than {100 * (1 - p_value):.1f} % of them are from theirs "
+                f"({near.distance:.2g} against typically {near.typical:.2g} standard deviations), mostly by "
+                f"{self.reasons}"
             )
-            found += f" ({near.distance:.2g} against typically {near.typical:.2g} standard deviations), mostly by"
-            found += f" {self.reasons}"
         else:
             found = f"{100 * p_value:.0f} % of the reference windows are at least as far from the nearest other"
-        if self.error_ratio is not None and self.verdict != "outside":
-            found += "; reference windows about as far have"
-            found += f" {self.error_ratio:.2f} times the mean absolute error of all"
+        if self.error_ratio is not None:
+            found += (
+                f"; reference windows about as far have {self.error_ratio:.2f} times the mean absolute error of all"
+            )
             held = [f"{100 * held:.0f} % at {100 * level:g} %" for level, held in (self.coverage or {}).items()]
             found += f", and intervals that hold {' and '.join(held)}" if held else ""
-        doubt = "; the coverage of intervals is not guaranteed here" if self.verdict in ("outside", "unusual") else ""
-        return f"{self.verdict.capitalize()}: {found}{doubt}."
+        return f"{self.verdict.capitalize()}: {found}{f'; {DOUBT}' if self.verdict == 'unusual' else ''}."
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,8 +188,8 @@ class ReferenceDistances:
     ranked: Array
     excess: Array
     typical: float | None
-    errors: Array | None = None
-    coverage: Array | None = None
+    errors: Array | None
+    coverage: Array | None
 
     @classmethod
     def of(cls, model: Forecaster) -> ReferenceDistances:
@@ -206,31 +207,44 @@ class ReferenceDistances:
         distances = np.sqrt(_find_nearest(windows, windows, scale, neighbours)[1].sum(axis=(1, 2)))
         alone = neighbours.all(axis=1)
         order = np.argsort(np.where(alone, np.inf, distances), kind="stable")[: np.count_nonzero(~alone)]
-        ranked, excess = distances[order], np.sort(_measure_excess(model, original).max(axis=(1, 2)))
-        found = cls(scale, neighbours, ranked, excess, float(np.median(ranked)) if len(ranked) else None)
-        if targets is None or len(order) < 3:
-            return found
+        ranked, errors, coverage = distances[order], None, None
 
         def average(values: Array) -> Array:
             """The means of each third."""
-            return np.stack([values[third].mean(axis=0) for third in np.array_split(order, 3)])
+            return np.stack([values[third].mean(axis=0) for third in np.array_split(order, N_THIRDS)])
 
-        errors = average(np.abs(model.scaling.outputs_to_original(model.reference_outputs) - targets))
-        if not model.levels:
-            return replace(found, errors=errors)
-        _, lower, upper = model.predict_bounds(original)
-        actual = targets[:, list(forecasts_of(model.config))]
-        return replace(found, errors=errors, coverage=average(covered(lower, upper, actual).mean(axis=2).T))
+        if targets is not None and len(order) >= N_THIRDS:
+            errors = average(np.abs(model.scaling.outputs_to_original(model.reference_outputs) - targets))
+            if model.levels:
+                _, lower, upper = model.predict_bounds(original)
+                actual = targets[:, list(forecasts_of(model.config))]
+                coverage = average(covered(lower, upper, actual).mean(axis=2).T)
+        excess = np.sort(_measure_excess(model, original).max(axis=(1, 2)))
+        typical = float(np.median(ranked)) if len(ranked) else None
+        return cls(scale, neighbours, ranked, excess, typical, errors, coverage)
 
-    def find_third(self, distances: Array) -> NDArray[np.int64]:
-        """The third of the reference windows to which windows belong by their distances, 0 to 2, (n,)."""
-        ends = [third.max(initial=0.0) for third in np.array_split(self.ranked, 3)[:2]]
-        return np.searchsorted(ends, distances)
+    def describe_errors(self, model: Forecaster, distances: Array) -> list[dict[str, Any]]:
+        """Of windows by their distances, (n,), what `WindowTrust` has of the errors of the third that is as far."""
+        if self.errors is None:
+            return [{"mean_abs_error": None, "error_ratio": None, "coverage": None}] * len(distances)
+        ratios = ((self.errors + TINY) / (self.errors.mean(axis=0) + TINY)).mean(axis=1)  # 1 where all are 0
+        of_thirds = [
+            {
+                "mean_abs_error": dict(zip(model.config.outputs, self.errors[third].tolist(), strict=True)),
+                "error_ratio": float(ratios[third]),
+                "coverage": None
+                if self.coverage is None
+                else dict(zip(model.levels, self.coverage[third].tolist(), strict=True)),
+            }
+            for third in range(N_THIRDS)
+        ]
+        ends = [third.max(initial=0.0) for third in np.array_split(self.ranked, N_THIRDS)[:-1]]
+        return [of_thirds[third] for third in np.searchsorted(ends, distances)]
 
     def find_neighbour(self, model: Forecaster, window: Array) -> Neighbour:
         """The reference window nearest to a window (lookback, n_features), original units."""
-        (index,), parts = _find_nearest(model.to_model_units(window[None]), model.reference.scaled, self.scale)
-        return Neighbour(int(index), float(np.sqrt(parts.sum())), self.typical)
+        (index,), squares = _find_nearest(model.to_model_units(window[None]), model.reference.scaled, self.scale)
+        return Neighbour(int(index), float(np.sqrt(squares.sum())), self.typical)
 
 
 def find_neighbours(model: Forecaster) -> NDArray[np.bool_]:
@@ -326,7 +340,13 @@ class Trust(ModelResult):
     series: tuple[str, ...] | None = field(default=None, kw_only=True)
 
     @classmethod
-    def of(cls, model: Forecaster, windows: Array | None = None) -> Trust:
+    def of(
+        cls,
+        model: Forecaster,
+        windows: Array | None = None,
+        times: tuple[str, ...] | None = None,
+        series: tuple[str, ...] | None = None,
+    ) -> Trust:
         """Of windows (n, lookback, n_features), original units; without, of each reference window among the others.
 
         Raises:
@@ -335,16 +355,17 @@ class Trust(ModelResult):
         """
         reference, names, own = ReferenceDistances.of(model), model.config.feature_names, windows is None
         if windows is None:
+            times, series = model.reference.times, model.reference.series
             if len(alone := np.flatnonzero(reference.neighbours.all(axis=1))):
                 raise InsufficientReferenceError(f"reference window {alone[0]} overlaps in time with all others")
             scaled, windows = model.reference.scaled, model.scaling.features_to_original(model.reference.scaled)
         else:
             scaled = model.to_model_units(windows)
         without = reference.neighbours if own else None
-        nearest, parts = _find_nearest(scaled, model.reference.scaled, reference.scale, without)
-        squares = parts.sum(axis=(1, 2))
-        cells = parts / np.where(squares > 0, squares, 1.0)[:, None, None]
-        distances, shares = np.sqrt(squares), cells.sum(axis=1)
+        nearest, squares = _find_nearest(scaled, model.reference.scaled, reference.scale, without)
+        total = squares.sum(axis=(1, 2))
+        cells = squares / np.where(total > 0, total, 1.0)[:, None, None]
+        distances, shares = np.sqrt(total), cells.sum(axis=1)
         excess = _measure_excess(model, windows)
         p_values, is_unusual = _rank(reference.ranked, distances, own)
         farthest = excess.max(axis=(1, 2))
@@ -352,9 +373,9 @@ class Trust(ModelResult):
         largest = np.argsort(-shares, axis=1, kind="stable")[:, :N_READ]
         by_lag = np.take_along_axis(cells[:, ::-1], largest[:, None], axis=2).transpose(0, 2, 1).astype(np.float32)
         lags = iter(find_lags(by_lag.reshape(-1, by_lag.shape[2])))
-        errors, thirds, found = _compare_errors(model, reference), reference.find_third(distances), []
+        errors, found = reference.describe_errors(model, distances), []
         for number, row in enumerate(shares.tolist()):
-            verdict: Verdict = "unusual" if is_unusual[number] else "usual"
+            verdict: TrustVerdict = "unusual" if is_unusual[number] else "usual"
             verdict = verdict if len(reference.ranked) else "unknown"
             read = {names[feature]: next(lags) for feature in largest[number]}
             found.append(
@@ -366,11 +387,10 @@ class Trust(ModelResult):
                     lags={name: of for name, of in read.items() if of.shares.any()},
                     cells=cells[number],
                     outside=_list_outside(model, windows[number], excess[number]),
-                    **errors[thirds[number]],
+                    **errors[number],
                 )
             )
-        times, series = (model.reference.times, model.reference.series) if own else (None, None)
-        return cls(tuple(found), len(model.reference.scaled), times=times, series=series)
+        return cls(tuple(found), len(model.reference.scaled), times=times, series=series, origin=model.origin)
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -421,18 +441,3 @@ def _list_outside(model: Forecaster, window: Array, excess: Array) -> tuple[Outs
         steps, value = tuple((np.flatnonzero(of) - last).tolist()), float(window[of.argmax(), number])
         found.append(Outside(feature.name, feature.unit, steps, value, feature.min, feature.max, float(of.max())))
     return tuple(sorted(found, key=lambda one: -one.excess))
-
-
-def _compare_errors(model: Forecaster, reference: ReferenceDistances) -> list[dict[str, Any]]:
-    """What `WindowTrust` has of the errors, for each third."""
-    if reference.errors is None:
-        return [{"mean_abs_error": None, "error_ratio": None, "coverage": None}] * 3
-    ratios = ((reference.errors + TINY) / (reference.errors.mean(axis=0) + TINY)).mean(axis=1)  # 1 where all are 0
-    named = [dict(zip(model.config.outputs, of, strict=True)) for of in reference.errors.tolist()]
-    held = (
-        [None] * 3
-        if reference.coverage is None
-        else [dict(zip(model.levels, of, strict=True)) for of in reference.coverage.tolist()]
-    )
-    members = zip(named, ratios.tolist(), held, strict=True)
-    return [{"mean_abs_error": error, "error_ratio": ratio, "coverage": of} for error, ratio, of in members]
