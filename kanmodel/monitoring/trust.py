@@ -75,8 +75,7 @@ class Outside:
     """The values of a feature outside its training range.
 
     Attributes:
-        feature: its name.
-        unit: of its values; None if unknown.
+        feature, unit: its name, and the unit of its values; None if unknown.
         steps: at which they are, 0 the newest, ascending.
         value: the one farthest outside.
         low, high: the training range; None where it is unknown.
@@ -150,17 +149,16 @@ class WindowTrust:
         if p_value is None:
             found = "the reference windows overlap in time, so how far apart others are is unknown"
         elif self.verdict == "unusual":
-            found = (
-                f"farther from the nearest reference window than {100 * (1 - p_value):.1f} % of them are from theirs "
-                f"({near.distance:.2g} against typically {near.typical:.2g} standard deviations), mostly by "
-                f"{self.reasons}"
+            farther = (
+                f"farther from the nearest reference window than {100 * (1 - p_value):.1f} % of them are from theirs"
             )
+            far = f"{near.distance:.2g} against typically {near.typical:.2g} standard deviations"
+            found = f"{farther} ({far}), mostly by {self.reasons}"
         else:
             found = f"{100 * p_value:.0f} % of the reference windows are at least as far from the nearest other"
         if self.error_ratio is not None:
-            found += (
-                f"; reference windows about as far have {self.error_ratio:.2f} times the mean absolute error of all"
-            )
+            ratio = f"{self.error_ratio:.2f} times the mean absolute error of all"
+            found += f"; reference windows about as far have {ratio}"
             held = [f"{100 * held:.0f} % at {100 * level:g} %" for level, held in (self.coverage or {}).items()]
             found += f", and intervals that hold {' and '.join(held)}" if held else ""
         return f"{self.verdict.capitalize()}: {found}{f'; {DOUBT}' if self.verdict == 'unusual' else ''}."
@@ -228,16 +226,13 @@ class ReferenceDistances:
         if self.errors is None:
             return [{"mean_abs_error": None, "error_ratio": None, "coverage": None}] * len(distances)
         ratios = ((self.errors + TINY) / (self.errors.mean(axis=0) + TINY)).mean(axis=1)  # 1 where all are 0
-        of_thirds = [
-            {
-                "mean_abs_error": dict(zip(model.config.outputs, self.errors[third].tolist(), strict=True)),
-                "error_ratio": float(ratios[third]),
-                "coverage": None
-                if self.coverage is None
-                else dict(zip(model.levels, self.coverage[third].tolist(), strict=True)),
-            }
-            for third in range(N_THIRDS)
-        ]
+        of_thirds = list[dict[str, Any]]()
+        for third, errors in enumerate(self.errors):
+            held = (
+                None if self.coverage is None else dict(zip(model.levels, self.coverage[third].tolist(), strict=True))
+            )
+            named = dict(zip(model.config.outputs, errors.tolist(), strict=True))
+            of_thirds.append({"mean_abs_error": named, "error_ratio": float(ratios[third]), "coverage": held})
         ends = [third.max(initial=0.0) for third in np.array_split(self.ranked, N_THIRDS)[:-1]]
         return [of_thirds[third] for third in np.searchsorted(ends, distances)]
 
@@ -289,10 +284,14 @@ def _find_nearest(
     product; its difference is then computed without the rounding errors of that.
     """
     centre = others.double().mean(dim=0)
-    rows = (others.double() - centre).div_(scale).clamp_(-LARGEST, LARGEST).flatten(1)
+
+    def scaled(windows: Tensor) -> Tensor:
+        return (windows.double() - centre).div_(scale).clamp_(-LARGEST, LARGEST).flatten(1)
+
+    rows = scaled(others)
     norms, nearest, parts = rows.square().sum(dim=1), [], []
     for first in slices(range(0, len(windows), CHUNK)):
-        given = (windows[first : first + CHUNK].double() - centre).div_(scale).clamp_(-LARGEST, LARGEST).flatten(1)
+        given = scaled(windows[first : first + CHUNK])
         own = given.square().sum(dim=1, keepdim=True)
         squares = (own + norms - 2 * given @ rows.T).numpy()
         if without is not None:
@@ -340,22 +339,15 @@ class Trust(ModelResult):
     series: tuple[str, ...] | None = field(default=None, kw_only=True)
 
     @classmethod
-    def of(
-        cls,
-        model: Forecaster,
-        windows: Array | None = None,
-        times: tuple[str, ...] | None = None,
-        series: tuple[str, ...] | None = None,
-    ) -> Trust:
+    def of(cls, model: Forecaster, windows: Array | None = None, **named: tuple[str, ...] | None) -> Trust:
         """Of windows (n, lookback, n_features), original units; without, of each reference window among the others.
 
-        Raises:
-            DataError: as `Forecaster.to_model_units`.
-            InsufficientReferenceError: a reference window overlaps with all others.
+        `times` and `series` are those of the windows. Raises DataError as `Forecaster.to_model_units` does, and
+        InsufficientReferenceError if a reference window overlaps with all others.
         """
         reference, names, own = ReferenceDistances.of(model), model.config.feature_names, windows is None
         if windows is None:
-            times, series = model.reference.times, model.reference.series
+            named = {"times": model.reference.times, "series": model.reference.series}
             if len(alone := np.flatnonzero(reference.neighbours.all(axis=1))):
                 raise InsufficientReferenceError(f"reference window {alone[0]} overlaps in time with all others")
             scaled, windows = model.reference.scaled, model.scaling.features_to_original(model.reference.scaled)
@@ -374,15 +366,15 @@ class Trust(ModelResult):
         by_lag = np.take_along_axis(cells[:, ::-1], largest[:, None], axis=2).transpose(0, 2, 1).astype(np.float32)
         lags = iter(find_lags(by_lag.reshape(-1, by_lag.shape[2])))
         errors, found = reference.describe_errors(model, distances), []
+        is_unknown = np.full(len(windows), not len(reference.ranked))
+        verdicts = np.select([is_outside, is_unknown, is_unusual], ["outside", "unknown", "unusual"], "usual").tolist()
         for number, row in enumerate(shares.tolist()):
-            verdict: TrustVerdict = "unusual" if is_unusual[number] else "usual"
-            verdict = verdict if len(reference.ranked) else "unknown"
             read = {names[feature]: next(lags) for feature in largest[number]}
             found.append(
                 WindowTrust(
-                    "outside" if is_outside[number] else verdict,
+                    verdicts[number],
                     Neighbour(int(nearest[number]), float(distances[number]), reference.typical),
-                    float(p_values[number]) if len(reference.ranked) else None,
+                    None if is_unknown[number] else float(p_values[number]),
                     shares=dict(zip(names, row, strict=True)),
                     lags={name: of for name, of in read.items() if of.shares.any()},
                     cells=cells[number],
@@ -390,7 +382,7 @@ class Trust(ModelResult):
                     **errors[number],
                 )
             )
-        return cls(tuple(found), len(model.reference.scaled), times=times, series=series, origin=model.origin)
+        return cls(tuple(found), len(model.reference.scaled), **named, origin=model.origin)
 
     def __len__(self) -> int:
         return len(self.windows)
