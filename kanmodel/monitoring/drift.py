@@ -1,7 +1,6 @@
 """`Drift`: whether inputs moved, whether the model uses what moved, and whether errors are worse, from two tallies.
 
-A reference and what is current are each a `Tally`: counts and sums that add up over hours, processes and replicas. Per
-name, the outermost groups and the features in none, the *effect* is
+Per name, the outermost groups and the features in none, the *effect* is
 
     mean contribution(current) - mean contribution(reference)
 
@@ -11,7 +10,7 @@ Intervals are those of `differences`, p-values those of `p_values`, both of `kan
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,10 +45,9 @@ class InputDrift:
     Attributes:
         name, unit: of the feature; None for an unknown unit.
         psi: population stability index on the bins of the reference.
-        mean: in its unit; the `change` is the shift.
+        mean: in its unit.
         distance: Wasserstein distance of order 1, in its unit, of values that are binned.
-        p_value: share of the spans of the reference, the current side counted as one, in which any statistic of the
-            question is as large beside its usual size; None if that is unknown.
+        p_value: adjusted for the number of statistics of the question (`Chance.judge`); None if unknown.
         moved: whether it is at most the false alarm rate of the question; None likewise.
     """
 
@@ -63,7 +61,7 @@ class InputDrift:
 
     @property
     def shift(self) -> float | None:
-        """The change of the mean, in the feature's unit."""
+        """The change of the mean."""
         return self.mean.change
 
 
@@ -74,7 +72,7 @@ class UseDrift:
     Attributes:
         name: the name.
         share: of all names' mean |contribution|.
-        contribution: mean contribution, the target's unit; the `change` is the effect.
+        contribution: mean contribution, the target's unit.
         p_value, moved: the smaller one of the share and the contribution, as of `InputDrift`.
         data, model: the parts of the effect that data and model have, if another model served the reference.
     """
@@ -98,8 +96,7 @@ class SeriesDrift:
     """What changed of one of many series, in the target's unit; None where it is unknown. No verdict is given of it.
 
     Attributes:
-        series: its name.
-        forecasts: number of forecasts of the current side.
+        series, forecasts: its name, and the number of forecasts of the current side.
         mean_reference, mean: mean forecasts.
         mae_reference, mae: mean absolute errors.
     """
@@ -136,10 +133,8 @@ class ErrorDrift:
     """Errors of the forecasts, the target's unit.
 
     Attributes:
-        known: number of forecasts whose actual value is known.
-        reference_known: the same of the reference.
-        mae: mean absolute error.
-        bias: mean of forecast minus actual value.
+        known, reference_known: number of forecasts of either side whose actual value is known.
+        mae, bias: mean absolute error, and mean of forecast minus actual value.
         coverage: share of actual values in the intervals, by level.
         worse: which of ``mae``, ``bias`` and ``coverage@0.8`` are worse beyond chance.
     """
@@ -166,8 +161,8 @@ class DriftVerdict:
         question: ``inputs``, did they move; ``use``, does the model use what moved; ``errors``, are they worse.
         alarm: whether something is beyond chance; None if that is unknown.
         p_value: the smallest of the question.
-        false_alarms: rate at which a question has an alarm though nothing has changed: the one that was asked for, by
-            default 0.01, or 1 / (spans + 1) if that is larger.
+        false_alarms: rate at which it has an alarm though nothing has changed: the one that was asked for, by default
+            0.01, or 1 / (spans + 1) if that is larger.
         spans: number of spans of the reference, as long as the current side, that do not overlap.
         missing: why the answer is unknown; else empty.
     """
@@ -196,12 +191,10 @@ class Drift(Pictured):
     Attributes:
         schema: names and units.
         forecasts, reference_forecasts: their numbers; `explained` and `reference_explained` those of the explained.
-        inputs: by feature, in the model's order.
-        use: by name, in the order of `schema.names`.
+        inputs, use: by feature, and by name, in the order of the `schema`.
         effect: on the mean forecast.
-        ndcg: normalised discounted cumulative gain of the names in the order of their current shares, with the
-            reference's shares as gains: 1 for the same order (SageMaker Clarify's statistic of attribution drift); None
-            where nothing is explained.
+        ndcg: `rank_gain` of the names by their shares (SageMaker Clarify's statistic of attribution drift); None where
+            nothing is explained.
         errors: None where no actual value of the current side is known.
         verdicts: by question.
         reference, current: the tallies, with neighbouring blocks as one, for pictures.
@@ -242,15 +235,14 @@ class Drift(Pictured):
         baseline_shift: float = 0.0,
         **about: Any,
     ) -> Drift:
-        """Compares two tallies of the same bins and names.
+        """Compares two tallies of the same bins and names, each of blocks in order of time.
 
         Args:
             schema: names and units of their columns.
-            reference: blocks in order of time, as of `current`.
-            current: likewise.
+            reference: the tally of the reference.
+            current: that of the current side.
             length: how many blocks of the reference are as long as the current side; by default as many as it has.
-            false_alarms: rate of false alarms of each question; None for the lowest that the spans of the reference
-                can hold, and at least 0.01. Below 1 / (spans + 1) a warning says which rate is used.
+            false_alarms: as of `DriftQuestion`.
             crossed: if another model served the reference, the tallies of this model on the reference's windows, and of
                 the other on the current ones, in the same blocks, from the same baseline.
             baseline_shift: then the forecast of this model for that baseline, minus that of the other.
@@ -350,11 +342,8 @@ class Drift(Pictured):
             inputs = sorted((each for each in self.inputs if each.moved), key=lambda each: -each.psi)
             return [f"{each.name} by {write_signed(each.shift, each.unit)} (PSI {each.psi:.2g})" for each in inputs]
         if question == "errors":
-            return (
-                []
-                if self.errors is None
-                else [f"{name} {write_change(self.errors.changes[name])}" for name in self.errors.worse]
-            )
+            changes = {} if self.errors is None else {name: self.errors.changes[name] for name in self.errors.worse}
+            return [f"{name} {write_change(change)}" for name, change in changes.items()]
         use = sorted((each for each in self.use if each.moved), key=lambda each: -abs(each.effect or 0))
         return [
             f"{each.name} by {write_signed(each.effect, self.schema.unit)} (share {write_change(each.share, '.0%')})"
@@ -362,11 +351,7 @@ class Drift(Pictured):
         ]
 
     def table(self, question: Question = "use") -> list[dict[str, Any]]:
-        """A row for each feature, each name or each figure of the errors; intervals of the change as two columns.
-
-        Args:
-            question: ``inputs``, ``use`` or ``errors``.
-        """
+        """A row for each feature, name or figure of the errors, by the question; intervals are two columns."""
         if question == "inputs":
             return [
                 {"feature": each.name, "unit": each.unit, "psi": each.psi, "distance": each.distance}
@@ -529,9 +514,9 @@ class _Comparison:
 
     def find_effect(self, use: Sequence[UseDrift], baseline_shift: float) -> Effect:
         (forecast,) = self._compare(lambda side: (side.forecast_sums.sum(axis=2), side.forecasts.sum(axis=(1, 2))))
-        total = _add([each.effect for each in use])
-        data = _add([each.data.value if each.data else None for each in use])
-        model = _add([each.model.value if each.model else None for each in use])
+        total = _add(each.effect for each in use)
+        data = _add(each.data and each.data.value for each in use)
+        model = _add(each.model and each.model.value for each in use)
         return Effect(forecast, None if total is None else total + baseline_shift, baseline_shift, data, model)
 
     def find_errors(self) -> ErrorDrift | None:
@@ -551,10 +536,10 @@ def _is_beyond_chance(p_value: float, rate: float) -> bool:
     return p_value <= rate * (1 + 1e-9)
 
 
-def _add(values: Sequence[float | None]) -> float | None:
+def _add(values: Iterable[float | None]) -> float | None:
     """The sum; None if one is unknown."""
-    known = [value for value in values if value is not None]
-    return sum(known) if len(known) == len(values) else None
+    known = list(values)
+    return None if None in known else sum(value or 0.0 for value in known)
 
 
 def write_change(change: Change, form: str = ".4g") -> str:
@@ -578,12 +563,10 @@ def _spread(name: str, change: Change, of_change: str | None = None) -> dict[str
 
 def _describe(side: Windows) -> str:
     """Number and time of the windows, and how many are left out."""
-    said = [f"{len(side):,} windows"]
-    if side.times:
-        said[0] += f", {side.times[0]} to {side.times[-1]}"
+    span = f", {side.times[0]} to {side.times[-1]}" if side.times else ""
     left_out = {"across a gap in time": side.across_gaps, "for missing values": side.missing.windows}
-    said += [f"{count:,} left out {reason}" for reason, count in left_out.items() if count]
-    return "; ".join(said)
+    reasons = [f"{count:,} left out {reason}" for reason, count in left_out.items() if count]
+    return "; ".join([f"{len(side):,} windows{span}", *reasons])
 
 
 def _compare_series(before: ForecastWindows, now: ForecastWindows) -> tuple[SeriesDrift, ...]:
@@ -601,8 +584,8 @@ def _compare_series(before: ForecastWindows, now: ForecastWindows) -> tuple[Seri
 def rank_gain(reference: Array, current: Array) -> float | None:
     """nDCG of items in the descending order of `current`, with `reference` as gains, (n_items,) both, none negative.
 
-    DCG is the sum of gain / log2(place + 1), divided by that of the reference's own order (Järvelin and Kekäläinen
-    2002). None if all gains are 0.
+    The sum of gain / log2(place + 1), over that of the reference's own order, so 1 for the same order (Järvelin and
+    Kekäläinen 2002); None if all gains are 0.
     """
     discounts = 1 / np.log2(np.arange(len(reference)) + 2)
     best = np.sort(reference)[::-1] @ discounts

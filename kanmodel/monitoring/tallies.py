@@ -34,8 +34,7 @@ class TallySchema:
     """The names and units of a tally's columns.
 
     Attributes:
-        output, unit: of the forecasts; None for an unknown unit.
-        features, units: of the inputs, likewise.
+        output, unit, features, units: of the forecasts and of the inputs; None for an unknown unit.
         names: what a forecast is divided among: outermost groups, and features in none.
         members: numbers of the features of each name.
         levels: of the intervals, ascending; empty if the output has none.
@@ -127,13 +126,9 @@ class ForecastWindows:
     ) -> tuple[Tally, int]:
         """The tally in blocks of about `size` windows, and how many explanations have not converged.
 
-        Args:
-            schema: names of the columns; intervals of other levels than its own are unknown.
-            bins: of the features, and then of the forecasts.
-            size: windows of a block.
-            explained: most windows that are explained, chosen evenly.
-            baseline: of the explanations; by default the mean.
-            by: the model that explains, and the number of its output; by default the one that forecasts.
+        At most so many windows are `explained`, chosen evenly, `by` the model that forecasts or another, with the
+        number of its output, from the mean or another `baseline`. Intervals of levels that the schema lacks are
+        unknown.
         """
         n = len(self.windows)
         n_blocks, levels = max(1, round(n / size)), _levels_of(self.model, self.output)

@@ -56,12 +56,10 @@ N_APART = 4  # median distances of neighbouring reference windows, beyond which 
 class Neighbour:
     """The reference window nearest to a window.
 
-    Distances are root mean square differences of the cells, in training standard deviations; of a feature whose
-    training is unknown, in those of the reference windows, and of one that did not vary, in its own unit.
-
     Attributes:
         index: its number, from 0; of equally near ones the first.
-        distance: from the window.
+        distance: root mean square difference of the cells, in training standard deviations; of a feature whose
+            training is unknown, in those of the reference windows, and of one that did not vary, in its own unit.
         typical: median distance of the reference windows from the nearest of another block; None if they all overlap.
     """
 
@@ -110,7 +108,7 @@ class WindowTrust:
             None if they all overlap. Of a reference of one block it is no bound: see `kanmodel.monitoring.trust`.
         shares: of each feature in the square of the distance; they sum to 1, or are all 0 at a distance of 0.
         lags: of the three features with the largest shares, the shortest run of lags that holds 80 % of it.
-        cells: the share of each cell, (lookback, n_features), oldest step first; shares are their sums over the steps.
+        cells: the share of each cell, (lookback, n_features), oldest step first.
         outside: by feature, the values outside the training range, farthest first.
         mean_abs_error: of each output on the third of the reference windows that has such distances, original units;
             None where targets are unknown, or fewer than 3 windows have a distance.
@@ -170,15 +168,13 @@ class ReferenceDistances:
 
     Attributes:
         scale: of the distance, (n_features,), model units.
-        neighbours: whether two of them are in the same block, or overlap in time, (n, n); each does with itself.
+        neighbours: as of `find_neighbours`.
         ranked: the distances from the nearest other that is no neighbour, ascending; those that have one.
-        excess: largest distance of a value from the training range, 0 within it, (n,), ascending, training standard
-            deviations.
+        excess: largest distance of a value from the training range, (n,), ascending, training standard deviations.
         typical: median of those ranked; None if there are none.
         errors: mean absolute error of the nearest third, the middle one and the farthest, (3, n_outputs), original
             units; None where targets are unknown, or fewer than 3 windows have a distance.
-        coverage: share of the actual values of each third that the intervals hold, (3, n_levels); None likewise, and
-            without intervals.
+        coverage: share of the actual values of each third that the intervals hold, (3, n_levels); None likewise.
     """
 
     scale: Tensor
@@ -303,19 +299,16 @@ def _find_nearest(
 
 
 def _measure_excess(model: Forecaster, windows: Array) -> Array:
-    """How far values are from the training range, (n, lookback, n_features), standard deviations; 0 within it.
-
-    Windows are in original units.
-    """
+    """How far values, original units, are outside the training range, in standard deviations, 0 within; same shape."""
     with np.errstate(over="ignore"):
         beyond = np.maximum(model.feature_low - windows, windows - model.feature_high) / model.scaling.feature_scale
     return np.where(beyond > ROUNDING, np.minimum(beyond, LARGEST), 0.0)
 
 
 def _rank(known: Array, values: Array, own: bool) -> tuple[Array, NDArray[np.bool_]]:
-    """Conformal p-values of values among known ones, ascending, or of these if `own`, and whether they are unusual.
+    """Conformal p-values among known values, ascending, of others or of these (`own`); and whether at most `LEVEL`.
 
-    They are at a p-value of 0.01, or among fewer values at the least that there is.
+    Among few, whether it is the least that there is.
     """
     n = len(known) + 1 - own
     p_values = (n - np.searchsorted(known, values)) / n
