@@ -181,8 +181,9 @@ class Backtest(WindowsResult):
 
     def _measure(self, groups: NDArray[np.int64] | None = None, n_groups: int = 1) -> list[Errors]:
         """The errors of the forecasts, and of their intervals, in each group."""
-        errors = (each - self.actual for each in (self.predictions, self.persistence, self.seasonal_naive))
-        measured = measure_errors(*errors, groups, n_groups)
+        forecasts = self.predictions, self.persistence, self.seasonal_naive
+        ours, of_persistence, of_season = (each - self.actual for each in forecasts)
+        measured = measure_errors(ours, of_persistence, of_season, groups, n_groups)
         if not self.levels:
             return measured
         intervals = measure_intervals(self.levels, self.lower, self.upper, self.actual, groups, n_groups)
@@ -193,7 +194,7 @@ class Backtest(WindowsResult):
 
     def table(self) -> list[dict[str, Any]]:
         """A row for all forecasts, and one for each step, hour, month and week, with its errors."""
-        groups = {"all": {None: self.metrics}, **self.by}
+        groups: dict[str, Mapping[Any, Errors]] = {"all": {None: self.metrics}, **self.by}
         return [
             {"by": name, "value": value, **errors.row()} for name, of in groups.items() for value, errors in of.items()
         ]
@@ -363,7 +364,8 @@ def _adapt(
     known = ~np.isnan(values[0, 0])
     last = windows.times[np.flatnonzero(known.any(axis=1))[-1]] if windows.times and known.any() else start.last
     n_outcomes = start.outcomes + int(known.sum())
-    adapted = [each.tolist() for each in (*factors, *averages)]
+    (below, above), (of_below, of_above) = factors.tolist(), averages.tolist()
+    adapted = below, above, of_below, of_above
     found = Adaptation(start.checkpoint, target, start.levels, *adapted, n_outcomes, last)
     return np.moveaxis(tracked, 0, 2), found.document()
 

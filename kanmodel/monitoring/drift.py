@@ -298,13 +298,12 @@ class Drift(Pictured):
         n, n_now = len(reference), len(current)
         size = block_size(n, n_now, len(schema.features))
         most_now = min(n_now, explained, max(EXPLAINED, explained) // OF_CURRENT)
-        of_reference = before, size, min(explained, -(-n * most_now // n_now))
-        of_current = now, max(1, min(size, n_now // N_CURRENT)), most_now
-        asked = [(of_reference, other), (of_current, this)]
-        asked += [] if against is None else [(of_reference, this), (of_current, other)]
-        tallies, unconverged = zip(
-            *(side.tally(schema, bins, *counts, baseline, by) for (side, *counts), by in slices(asked)), strict=True
-        )
+        most = min(explained, -(-n * most_now // n_now))
+        size_now = max(1, min(size, n_now // N_CURRENT))
+        asked = [(before, size, most, other), (now, size_now, most_now, this)]
+        asked += [] if against is None else [(before, size, most, this), (now, size_now, most_now, other)]
+        tallied = [side.tally(schema, bins, width, count, baseline, by) for side, width, count, by in slices(asked)]
+        tallies, unconverged = zip(*tallied, strict=True)
         at_baseline = [float(by.predict(baseline_windows(by, baseline))[0, number]) for by, number in (this, other)]
         return cls.of(
             schema,
@@ -492,31 +491,29 @@ class _Comparison:
     def list_use(self, crossed: tuple[Tally, Tally] | None) -> tuple[UseDrift, ...]:
         shares = self._compare(lambda side: (side.sizes, side.sizes.sum(axis=1)))
         means = self._compare(lambda side: (side.contributions, side.explained))
-        parts: list[tuple[Part | None, Part | None]] = [(None, None)] * len(means)
-        if crossed is not None:
-            parts = self._divide(*crossed)
+        parts: Sequence[tuple[Part | None, Part | None]] = [(None, None)] * len(means)
+        parts = parts if crossed is None else self._divide(*crossed)
         judged = self._judge("use", np.fmin(*np.split(self.p_values["use"], 2)))
         rows = zip(self.schema.names, shares, means, judged, parts, strict=True)
-        return tuple(UseDrift(*of, *of_chance, *of_parts) for *of, of_chance, of_parts in rows)
+        return tuple(UseDrift(name, share, mean, *of, *of_parts) for name, share, mean, of, of_parts in rows)
 
-    def _divide(self, before: Tally, now: Tally) -> list[tuple[Part | None, Part | None]]:
+    def _divide(self, before: Tally, now: Tally) -> list[tuple[Part, Part]]:
         """The parts of each effect that data and model have, from this model before and the other now."""
-        pairs = (self.current, now), (before, self.reference)  # this model and the other, on either table
-        data, model = (
-            [
-                differences.average(self.bootstraps, (a.contributions + sign * b.contributions) / 2, a.explained)
-                for a, b in pairs
+
+        def combine(sign: int) -> list[Part]:
+            sides = [
+                differences.average(self.bootstraps, (a.contributions - sign * b.contributions) / 2, a.explained)
+                for a, b in ((self.current, now), (before, self.reference))  # this model and the other, on either table
             ]
-            for sign in (1, -1)
-        )
-        combined = differences.combine(-1, *data), differences.combine(1, *model)
-        return list(zip(*map(differences.list_parts, combined), strict=True))
+            return differences.list_parts(differences.combine(sign, *sides))
+
+        return list(zip(combine(-1), combine(1), strict=True))
 
     def find_effect(self, use: Sequence[UseDrift], baseline_shift: float) -> Effect:
         (forecast,) = self._compare(lambda side: (side.forecast_sums.sum(axis=2), side.forecasts.sum(axis=(1, 2))))
         total = _add(each.effect for each in use)
-        data = _add(each.data and each.data.value for each in use)
-        model = _add(each.model and each.model.value for each in use)
+        data = _add(None if each.data is None else each.data.value for each in use)
+        model = _add(None if each.model is None else each.model.value for each in use)
         return Effect(forecast, None if total is None else total + baseline_shift, baseline_shift, data, model)
 
     def find_errors(self) -> ErrorDrift | None:
