@@ -300,18 +300,20 @@ class Drift(Pictured):
         most_now = min(n_now, explained, max(EXPLAINED, explained) // OF_CURRENT)
         most = min(explained, -(-n * most_now // n_now))
         size_now = max(1, min(size, n_now // N_CURRENT))
-        asked = [(before, size, most, other), (now, size_now, most_now, this)]
-        asked += [] if against is None else [(before, size, most, this), (now, size_now, most_now, other)]
+        asked, baseline_shift = [(before, size, most, other), (now, size_now, most_now, this)], 0.0
+        if against is not None:
+            asked += [(before, size, most, this), (now, size_now, most_now, other)]
+            ours, theirs = (by.predict(baseline_windows(by, baseline))[0, number] for by, number in (this, other))
+            baseline_shift = float(ours) - float(theirs)
         tallied = [side.tally(schema, bins, width, count, baseline, by) for side, width, count, by in slices(asked)]
         tallies, unconverged = zip(*tallied, strict=True)
-        at_baseline = [float(by.predict(baseline_windows(by, baseline))[0, number]) for by, number in (this, other)]
         return cls.of(
             schema,
             *tallies[:2],
             length=max(1, round(n_now / size)),
             false_alarms=false_alarms,
             crossed=None if against is None else tallies[2:],
-            baseline_shift=at_baseline[0] - at_baseline[1],
+            baseline_shift=baseline_shift,
             bins=bins,
             notes=(_describe(reference), _describe(current)),
             unconverged=sum(unconverged),
@@ -342,12 +344,11 @@ class Drift(Pictured):
             return [f"{each.name} by {write_signed(each.shift, each.unit)} (PSI {each.psi:.2g})" for each in inputs]
         if question == "errors":
             changes = {} if self.errors is None else {name: self.errors.changes[name] for name in self.errors.worse}
-            return [f"{name} {write_change(change)}" for name, change in changes.items()]
+            return [f"{name} {write_before_after(change)}" for name, change in changes.items()]
         use = sorted((each for each in self.use if each.moved), key=lambda each: -abs(each.effect or 0))
-        return [
-            f"{each.name} by {write_signed(each.effect, self.schema.unit)} (share {write_change(each.share, '.0%')})"
-            for each in use
-        ]
+        effects = [f"{each.name} by {write_signed(each.effect, self.schema.unit)}" for each in use]
+        shares = [write_before_after(each.share, ".0%") for each in use]
+        return [f"{effect} (share {share})" for effect, share in zip(effects, shares, strict=True)]
 
     def table(self, question: Question = "use") -> list[dict[str, Any]]:
         """A row for each feature, name or figure of the errors, by the question; intervals are two columns."""
@@ -395,7 +396,7 @@ class Drift(Pictured):
         """The facts beside the answers."""
         unit, effect = self.schema.unit, self.effect
         facts = {"reference": self.notes[0], "current": self.notes[1]} if any(self.notes) else {}
-        facts["mean forecast"] = f"{write_change(effect.forecast)}, {write_signed(effect.forecast.change, unit)}"
+        facts["mean forecast"] = f"{write_before_after(effect.forecast)}, {write_signed(effect.forecast.change, unit)}"
         if effect.forecast.interval is not None:
             facts["mean forecast"] += " (95 % interval {:+.3g} to {:+.3g})".format(*effect.forecast.interval)
         if effect.total is not None:
@@ -539,7 +540,7 @@ def _add(values: Iterable[float | None]) -> float | None:
     return None if None in known else sum(value or 0.0 for value in known)
 
 
-def write_change(change: Change, form: str = ".4g") -> str:
+def write_before_after(change: Change, form: str = ".4g") -> str:
     """``1.22 to 1.49``; unknown figures are dashes."""
     return " to ".join("-" if value is None else f"{value:{form}}" for value in (change.reference, change.now))
 

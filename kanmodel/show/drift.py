@@ -6,7 +6,7 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
-from kanmodel.monitoring.drift import ASKED, Drift, UseDrift, write_change, write_signed
+from kanmodel.monitoring.drift import ASKED, Drift, UseDrift, write_before_after, write_signed
 from kanmodel.result import Theme, draw
 from kanmodel.show.svg import MARGIN, WIDTH, Element, Scale, new_picture, scale_over
 from kanmodel.tables.statistics.tally import N_BINS
@@ -31,7 +31,7 @@ def draw_drift(result: Drift, theme: Theme = "auto") -> bytes:
     the effects, from the mean forecast of the reference to the current one, with their intervals.
     """
     effect, unit = result.effect.forecast, result.schema.unit
-    heading = f"{result.schema.output}: mean forecast {write_change(effect)}{f' {unit}' if unit else ''}"
+    heading = f"{result.schema.output}: mean forecast {write_before_after(effect)}{f' {unit}' if unit else ''}"
     caption = f"{result.forecasts:,} forecasts beside {result.reference_forecasts:,} of the reference"
     body, y = Element("g"), TOP
     for question, answer in result.answers.items():
@@ -126,7 +126,7 @@ def _add_waterfall(root: Element, top: float, result: Drift, before: float, afte
         group.add_text(abbreviate(name), LEFT - 12, y + 14, f"end{strong}")
         group.add_text(write_signed(amount, None), RIGHT + 12, y + 14, strong.strip() or None)
         if one is not None:
-            group.add_text(write_change(one.share, ".1%"), SHARE, y + 14, f"end muted{strong}")
+            group.add_text(write_before_after(one.share, ".1%"), SHARE, y + 14, f"end muted{strong}")
     return bottom + AXIS
 
 
