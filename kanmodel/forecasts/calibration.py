@@ -70,7 +70,12 @@ def calibrate_intervals(
         raise DataError("intervals are of forecasts, but all targets are quantiles, and none of them is a median")
     network = None if model.intervals is None else model.intervals.network
     own, quantiles = model.levels if network else (), quantile_levels(config)
-    chosen = own or quantiles or LEVELS if levels is None else _read_levels(levels)
+    chosen = own or quantiles or LEVELS
+    if levels is not None:
+        chosen = tuple(sorted(set(np.asarray(levels, dtype=np.float64).reshape(-1).tolist())))
+        if not chosen or not all(map(is_level, chosen)):
+            wanted = f"levels between 0 and 1, of at most {LEVEL_DIGITS} decimals, such as 0.8"
+            raise DataError.at("intervals", f"must be {wanted}, but has {[*chosen]}")
     kind: Kind = "nodes" if chosen == own else "quantiles" if set(chosen) <= set(quantiles) else "constant"
     network, kept = network if kind == "nodes" else None, list(forecasts_of(config))
     ones = np.ones((len(chosen), len(kept)))
@@ -85,14 +90,6 @@ def predict_parts(model: Forecaster, windows: Iterable[Array]) -> tuple[Array, A
     """`Forecaster.predict_increments` of parts of the windows, so that only one at a time has to be in memory."""
     predictions, below, above = zip(*map(model.predict_increments, windows), strict=True)
     return np.concatenate(predictions), np.concatenate(below, axis=1), np.concatenate(above, axis=1)
-
-
-def _read_levels(levels: Sequence[float] | float) -> tuple[float, ...]:
-    chosen = sorted(set(np.asarray(levels, dtype=np.float64).reshape(-1).tolist()))
-    if not chosen or not all(map(is_level, chosen)):
-        message = f"must be levels between 0 and 1, of at most {LEVEL_DIGITS} decimals, such as 0.8, but has {chosen}"
-        raise DataError.at("intervals", message)
-    return tuple(chosen)
 
 
 def read_pairs(

@@ -111,7 +111,11 @@ class ForecastWindows:
             else:
                 predictions = model.predict(part)
             forecasts.append(predictions[:, output])
-        forecast, actual = np.concatenate(forecasts), _find_actual(model, output, windows)
+        forecast, actual = np.concatenate(forecasts), np.full(len(windows), np.nan)
+        step, target = divmod(output, len(model.config.targets))
+        name, names = model.config.targets[target].name, windows.table.spec.targets
+        if name in names and step < windows.horizon:  # bounds and widths are no target
+            actual = windows.actual(names.index(name))[:, step]
         lower, upper = np.concatenate(bounds, axis=2) if levels else np.empty((2, 0, len(actual)))
         return cls(windows, model, output, forecast, forecast - actual, covered(lower, upper, actual).T)
 
@@ -127,14 +131,24 @@ class ForecastWindows:
         """The tally in blocks of about `size` windows, and how many explanations have not converged.
 
         At most so many windows are `explained`, chosen evenly, `by` the model that forecasts or another, with the
-        number of its output, from the mean or another `baseline`. Intervals of levels that the schema lacks are
-        unknown.
+        number of its output, from the mean or another `baseline`; those are unknown whose contributions miss more than
+        what they explain, and so are intervals of other levels than the schema's.
         """
         n = len(self.windows)
         n_blocks, levels = max(1, round(n / size)), _levels_of(self.model, self.output)
         inside = self.inside if levels == schema.levels else np.full((n, len(schema.levels)), np.nan)
-        explainer = by or (self.model, self.output)
-        contributions, unconverged = _explain(*explainer, self.windows, explained, schema.members, baseline)
+        model, output = by or (self.model, self.output)
+        contributions, unconverged = np.full((n, len(schema.members)), np.nan), 0
+        chosen = choose_evenly(n, explained)
+        for start in slices(range(0, len(chosen), CHUNK)):
+            rows = chosen[start : start + CHUNK]
+            given = model.to_model_units(self.windows.take(rows))
+            found = explain_windows(model, given, output, baseline or Baseline(), LedgerOptions(TOLERANCE), "features")
+            contributions[rows] = sum_groups(found.contributions, schema.members)
+            change = np.abs(found.predictions - found.baseline_prediction)
+            is_off = found.residual > np.maximum(change, model.output_std[output])  # as of values too far out
+            contributions[rows[is_off]] = np.nan
+            unconverged += int((~found.converged).sum())
         columns = self.windows.newest, self.forecasts, contributions, self.errors, inside
         return Tally.of(bins, *columns, np.arange(n) * n_blocks // n, n_blocks), unconverged
 
@@ -145,37 +159,3 @@ class ForecastWindows:
         places = np.searchsorted(names, labels[known])
         sums, n = (np.bincount(places, weights, len(names)) for weights in (values[known], None))
         return [known_or_none(mean) for mean in np.where(n > 0, sums / np.maximum(n, 1), np.nan).tolist()]
-
-
-def _find_actual(model: Forecaster, output: int, windows: Windows) -> Array:
-    """What came of an output, (n,); NaN where it is unknown, as of a bound or a width."""
-    step, target = divmod(output, len(model.config.targets))
-    name, names = model.config.targets[target].name, windows.table.spec.targets
-    if name not in names or step >= windows.horizon:
-        return np.full(len(windows), np.nan)
-    return windows.actual(names.index(name))[:, step]
-
-
-def _explain(
-    model: Forecaster,
-    output: int,
-    windows: Windows,
-    most: int,
-    members: Sequence[Sequence[int]],
-    baseline: Baseline | None,
-) -> tuple[Array, int]:
-    """Contributions of at most so many windows, (n, n_names), and how many have not converged.
-
-    NaN for others, and where the contributions miss more than what they explain, as of values too far out.
-    """
-    contributions, unconverged = np.full((len(windows), len(members)), np.nan), 0
-    chosen = choose_evenly(len(windows), most)
-    for start in slices(range(0, len(chosen), CHUNK)):
-        rows = chosen[start : start + CHUNK]
-        given = model.to_model_units(windows.take(rows))
-        found = explain_windows(model, given, output, baseline or Baseline(), LedgerOptions(TOLERANCE), "features")
-        contributions[rows] = sum_groups(found.contributions, members)
-        change = np.abs(found.predictions - found.baseline_prediction)
-        contributions[rows[found.residual > np.maximum(change, model.output_std[output])]] = np.nan
-        unconverged += int((~found.converged).sum())
-    return contributions, unconverged
