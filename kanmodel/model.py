@@ -171,11 +171,7 @@ class Model(Forecaster, Questions, Result):
         given, of_table = self.read(windows, last, gaps, series)
         if intervals is None:
             return super().predict(given)
-        found = Forecasts.of(self, given, intervals)
-        if of_table is not None:
-            outcomes = [of_table.outcome(*self.target_place(output)) for output in self.bounded_outputs]
-            found = replace(found.with_actual(outcomes), **of_table.named)
-        return replace(found, origin=self.origin)
+        return Forecasts.of(self, given, intervals, of_table)
 
     def calibrate(
         self,

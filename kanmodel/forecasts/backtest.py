@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kanmodel.arrays import Array
+from kanmodel.attribution.explanation import name_columns
 from kanmodel.computing import pause
 from kanmodel.errors import DataError
 from kanmodel.forecaster import Forecaster
@@ -22,6 +23,7 @@ from kanmodel.forecasts.calibration import Adaptation, columns_of, predict_parts
 from kanmodel.network.intervals import forecasts_of
 from kanmodel.result import Table, WindowsResult, name_window
 from kanmodel.tables.instants import read_instants
+from kanmodel.tables.statistics.differences import known_or_none
 from kanmodel.tables.statistics.errors import (
     COLUMNS,
     SIMPLE_FORECASTS,
@@ -43,16 +45,14 @@ class Backtest(WindowsResult):
     """Forecasts of one target over a table, beside what came and beside simpler forecasts; `times` are of their making.
 
     Attributes:
-        target: its name in the model.
-        unit: of the target; None if unknown.
+        target, unit: its name and unit; None for an unknown unit.
         outputs: names of the target's outputs, in the order of `steps`.
         steps: the number in the name of each output: steps from the window's last row.
         predictions: (n, horizon), original units.
         actual: what came, (n, horizon); NaN where it is missing.
         persistence: the last value known at the window's last row, (n, horizon), the same for each step; NaN if there
             is none, or none is known to have been there, since the target's column was shifted before training.
-        seasonal_naive: the latest value a whole number of seasons before that was known then, (n, horizon); NaN if
-            there is none.
+        seasonal_naive: the latest value known then a whole number of seasons before, (n, horizon); NaN if none is.
         season: its steps, and what they are: ``(24, "day")``; None if no season is known.
         is_shifted: whether the target's column was shifted before training.
         target_times: of the rows with the actual values, (n, horizon), which is the time that is forecast unless the
@@ -60,16 +60,14 @@ class Backtest(WindowsResult):
         local: the same in seconds of the local clock, (n, horizon); None if they are no dates.
         zone: the time zone of that clock; None for UTC, or times as they stand.
         within_day: whether the rows are less than a day apart, so that they have an hour of the day.
-        across_gaps: number of windows that are left out for a gap in time in them.
-        missing: those that are left out for a missing value.
-        in_training: number of windows in the time of the training, from the first to the last that the model was fitted
-            to, whose errors are not those of new rows; None if that time is unknown.
+        across_gaps, missing: the windows that are left out for a gap in time in them, and for a missing value.
+        in_training: number of windows in the time of the training, whose errors are not those of new rows; None if
+            that time is unknown.
         tested: mean absolute errors on the test part of the training, by name: of the ``model``, and of the simple
             forecasts that it was measured beside, such as ``ridge``; empty if they are unknown, or of several targets.
         levels: nominal coverages of the intervals, ascending; empty if the target has none.
         lower, upper: bounds, (n_levels, n, horizon), original units; NaN before a given adaptation.
-        adaptation: the factors of the intervals after all outcomes, for `Model.adapt` and the next backtest, as a
-            document for JSON; None unless they were adapted.
+        adaptation: the factors of the intervals after all outcomes, as JSON; None unless they were adapted.
     """
 
     target: str
@@ -96,19 +94,16 @@ class Backtest(WindowsResult):
     adaptation: Mapping[str, Any] | None = field(default=None, kw_only=True)
 
     @classmethod
-    def of(
-        cls, model: Forecaster, windows: Windows, target: str | None = None, adapt: bool | Mapping[str, Any] = False
-    ) -> Backtest:
-        """Forecasts each window, some at a time, so that only these are in memory.
+    def of(cls, model: Forecaster, windows: Windows, target: str, adapt: bool | Mapping[str, Any] = False) -> Backtest:
+        """Forecasts each window, some at a time, so that only these are in memory; arguments as of `BacktestQuestion`.
 
         Raises:
             DataError: intervals cannot be adapted, since there are none, it is unknown when outcomes come, there are
                 many series, or the adaptation does not fit.
             NonFiniteError: a forecast is not finite.
         """
-        config, time, names = model.config, windows.table.spec.time, windows.table.spec.targets
-        target = names[0] if target is None else target
-        number = names.index(target)
+        config, time = model.config, windows.table.spec.time
+        number = windows.table.spec.targets.index(target)
         numbers = [output for output in range(len(config.outputs)) if config.target_of(output).name == target]
         actual, about = windows.actual(number), dict[str, Any]()
         if adapt is not False:
@@ -147,6 +142,7 @@ class Backtest(WindowsResult):
             missing=windows.missing,
             in_training=_count_in_training(model, windows),
             tested=_find_tested(model),
+            origin=model.origin,
             **windows.named,
             **about,
         )
@@ -167,29 +163,27 @@ class Backtest(WindowsResult):
         was shifted before training, they are those of the row with its value. There are none without dates, and no
         hours and weeks of rows a day or more apart.
         """
+        shape = self.predictions.shape
         groups: dict[str, tuple[Sequence[int | str], NDArray[np.int64]]] = {
-            "horizon": (self.steps, np.broadcast_to(np.arange(len(self.steps)), self.predictions.shape)),
-            "hour": ((), np.zeros(0, dtype=np.int64)),
-            "month": ((), np.zeros(0, dtype=np.int64)),
-            "week": ((), np.zeros(0, dtype=np.int64)),
+            "horizon": (self.steps, np.broadcast_to(np.arange(len(self.steps)), shape))
         }
         if self.local is not None:
             groups |= group_times(self.local, self.within_day)
         if self.series is not None:
-            labels, numbers = np.unique(np.array(self.series, dtype=object), return_inverse=True)
-            groups["series"] = labels.tolist(), np.broadcast_to(numbers[:, None], self.predictions.shape)
-        found: dict[str, dict[int | str, Errors]] = {
-            name: dict(zip(labels, self._measure(numbers, len(labels)), strict=True)) if labels else {}
-            for name, (labels, numbers) in groups.items()
-        }
+            names, numbers = np.unique(np.array(self.series, dtype=object), return_inverse=True)
+            groups["series"] = names.tolist(), np.broadcast_to(numbers[:, None], shape)
+        found: dict[str, dict[int | str, Errors]] = {name: {} for name in ("horizon", "hour", "month", "week")}
+        for name, (labels, numbers) in groups.items():
+            found[name] = dict(zip(labels, self._measure(numbers, len(labels)), strict=True))
         if self.series is not None:
             found["series"] = dict(sorted(found["series"].items(), key=lambda item: -(item[1].mae or 0.0)))
         return found
 
     def _measure(self, groups: NDArray[np.int64] | None = None, n_groups: int = 1) -> list[Errors]:
         """The errors of the forecasts, and of their intervals, in each group."""
-        errors = [each - self.actual for each in (self.predictions, self.persistence, self.seasonal_naive)]
-        measured = measure_errors(errors[0], errors[1], errors[2], groups, n_groups)
+        forecasts = self.predictions, self.persistence, self.seasonal_naive
+        ours, of_persistence, of_season = (each - self.actual for each in forecasts)
+        measured = measure_errors(ours, of_persistence, of_season, groups, n_groups)
         if not self.levels:
             return measured
         intervals = measure_intervals(self.levels, self.lower, self.upper, self.actual, groups, n_groups)
@@ -200,11 +194,9 @@ class Backtest(WindowsResult):
 
     def table(self) -> list[dict[str, Any]]:
         """A row for all forecasts, and one for each step, hour, month and week, with its errors."""
-        rows: list[dict[str, Any]] = [{"by": "all", "value": None, **self.metrics.row()}]
-        return rows + [
-            {"by": name, "value": value, **errors.row()}
-            for name, groups in self.by.items()
-            for value, errors in groups.items()
+        groups: dict[str, Mapping[Any, Errors]] = {"all": {None: self.metrics}, **self.by}
+        return [
+            {"by": name, "value": value, **errors.row()} for name, of in groups.items() for value, errors in of.items()
         ]
 
     def rows(self) -> list[dict[str, Any]]:
@@ -214,24 +206,22 @@ class Backtest(WindowsResult):
     def iterate_rows(self) -> Iterator[dict[str, Any]]:
         """The same, one after another."""
         of_windows = (values.tolist() for values in (self.predictions, self.actual, self.persistence))
-        sides = (("lower", self.lower), ("upper", self.upper))
-        bounds = [(f"{name}@{level:g}", of[k]) for k, level in enumerate(self.levels) for name, of in sides]
+        bounds = [
+            (name, bound)
+            for level, *of_level in zip(self.levels, self.lower, self.upper, strict=True)
+            for name, bound in zip(name_columns(level), of_level, strict=True)
+        ]
         for number, of_steps in enumerate(zip(*of_windows, strict=True)):
             if number % CHUNK == 0:
                 pause()
             window = name_window(number, self.times, self.series)
             for step, (prediction, actual, persistence) in enumerate(zip(*of_steps, strict=True)):
-                is_known = actual == actual
-                yield {
-                    **window,
-                    "output": self.outputs[step],
-                    **({} if self.target_times is None else {"target_time": self.target_times[number, step]}),
-                    "prediction": prediction,
-                    "actual": actual if is_known else None,
-                    "error": prediction - actual if is_known else None,
-                    "persistence": persistence if persistence == persistence else None,
-                    **{name: bound if (bound := of[number, step].item()) == bound else None for name, of in bounds},
-                }
+                row = {**window, "output": self.outputs[step]}
+                if self.target_times is not None:
+                    row["target_time"] = self.target_times[number, step]
+                row |= {"prediction": prediction, "actual": known_or_none(actual)}
+                row |= {"error": known_or_none(prediction - actual), "persistence": known_or_none(persistence)}
+                yield row | {name: known_or_none(bound[number, step].item()) for name, bound in bounds}
 
     @property
     def left_out(self) -> str:
@@ -304,10 +294,11 @@ class Backtest(WindowsResult):
 def _find_tested(model: Forecaster) -> dict[str, float]:
     """See `Backtest.tested`."""
     order = ("ridge", "lightgbm", "seasonal_naive", "persistence")
-    names = {"test": "model"} | {name: SIMPLE_FORECASTS[name] for name in order}
-    known = {called: model.metrics.get(f"{name}_mae") for name, called in names.items()}
-    is_one = len(model.config.targets) == 1 and known["model"] is not None
-    return {name: mae for name, mae in known.items() if mae is not None} if is_one else {}
+    known = {"model": model.metrics.get("test_mae")}
+    known |= {SIMPLE_FORECASTS[name]: model.metrics.get(f"{name}_mae") for name in order}
+    if known["model"] is None or len(model.config.targets) > 1:
+        return {}
+    return {name: mae for name, mae in known.items() if mae is not None}
 
 
 def _count_in_training(model: Forecaster, windows: Windows) -> int | None:
@@ -329,7 +320,6 @@ def _find_season(
     seasons = {} if time is None else time.seasons
     if (known := model.metrics.get("season")) is not None:
         seasons = {name: steps for name, steps in seasons.items() if steps == known} or {"season": int(known)}
-
     naive = {steps: windows.seasonal_naive(target, steps) for steps in seasons.values()}
 
     def measure(steps: int) -> float:
@@ -359,9 +349,9 @@ def _adapt(
         raise DataError.at("adapt", "follows one series in the order of time: name it (series)")
     if not config.ahead:
         raise DataError.at("adapt", f"needs to know when outcomes come: the checkpoint lacks how far {target} is ahead")
-    start = (
-        Adaptation.read(adapt, model, target, "adapt") if isinstance(adapt, Mapping) else Adaptation.of(model, target)
-    )
+    start = Adaptation.of(model, target)
+    if isinstance(adapt, Mapping):
+        start = Adaptation.read(adapt, model, target, "adapt")
     n_known = _count_until(windows, start.last)
     values = np.concatenate([np.stack([-residuals, residuals])[:, None], increments], axis=1)
     values[:, 0, :n_known] = np.nan
@@ -372,15 +362,11 @@ def _adapt(
     if n_known:
         tracked[rows < rows[n_known - 1] + delays[-1]] = np.nan
     known = ~np.isnan(values[0, 0])
-    found = replace(
-        start,
-        below=factors[0].tolist(),
-        above=factors[1].tolist(),
-        average_below=averages[0].tolist(),
-        average_above=averages[1].tolist(),
-        outcomes=start.outcomes + int(known.sum()),
-        last=windows.times[np.flatnonzero(known.any(axis=1))[-1]] if windows.times and known.any() else start.last,
-    )
+    last = windows.times[np.flatnonzero(known.any(axis=1))[-1]] if windows.times and known.any() else start.last
+    n_outcomes = start.outcomes + int(known.sum())
+    (below, above), (of_below, of_above) = factors.tolist(), averages.tolist()
+    adapted = below, above, of_below, of_above
+    found = Adaptation(start.checkpoint, target, start.levels, *adapted, n_outcomes, last)
     return np.moveaxis(tracked, 0, 2), found.document()
 
 

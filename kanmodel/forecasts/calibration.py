@@ -5,9 +5,8 @@ for each level, side and output alone: after each outcome, that is an actual val
 
     log f <- log f + rate (m - q),   m = 1 if it lies beyond the bound that the factor gives its forecast, or else 0
 
-which is at rest where a share of q = (1 - p) / 2 lies beyond. Steps are relative, so the same rate serves any unit, and
-a factor stays positive, so bounds never cross. It stays as it is where its increment is 0, since no factor would move
-the bound. An outcome of an output that is h rows ahead is known h rows later.
+which is at rest where a share of q = (1 - p) / 2 lies beyond. A factor stays positive, so bounds never cross, and as it
+is where its increment is 0. An outcome of an output that is h rows ahead is known h rows later.
 
 One rate is too slow where the scale of errors jumps, or too restless where it does not. So the moving average of m - q
 is kept, and the rate rises with the square of its distance from 0, up to tenfold, where that is more than chance brings
@@ -56,14 +55,10 @@ def calibrate_intervals(
     levels: Sequence[float] | float | None,
     times: Sequence[str] | None,
 ) -> Forecaster:
-    """The model with intervals that are calibrated on windows; it is not saved yet.
+    """The model with intervals that are calibrated on what `read_pairs` returns; it is not saved yet.
 
-    Args:
-        model: of whatever intervals it has, the network of the increments is kept if it has the same levels.
-        windows: parts of them, (n_part, lookback, n_features), original units.
-        actual: the values of its `forecasts_of`, (n, n_forecasts), original units; NaN where one is unknown.
-        levels: nominal coverages; None for those of the model's network of increments, of its quantiles, or `LEVELS`.
-        times: of each window; None if unknown.
+    By default `levels` are those of the model's network of increments, of its quantiles, or `LEVELS`. The network is
+    kept if it has these levels.
 
     Raises:
         DataError: levels that are not between 0 and 1, too few actual values, a classifier, or quantiles alone.
@@ -75,7 +70,12 @@ def calibrate_intervals(
         raise DataError("intervals are of forecasts, but all targets are quantiles, and none of them is a median")
     network = None if model.intervals is None else model.intervals.network
     own, quantiles = model.levels if network else (), quantile_levels(config)
-    chosen = own or quantiles or LEVELS if levels is None else _read_levels(levels)
+    chosen = own or quantiles or LEVELS
+    if levels is not None:
+        chosen = tuple(sorted(set(np.asarray(levels, dtype=np.float64).reshape(-1).tolist())))
+        if not chosen or not all(map(is_level, chosen)):
+            wanted = f"levels between 0 and 1, of at most {LEVEL_DIGITS} decimals, such as 0.8"
+            raise DataError.at("intervals", f"must be {wanted}, but has {[*chosen]}")
     kind: Kind = "nodes" if chosen == own else "quantiles" if set(chosen) <= set(quantiles) else "constant"
     network, kept = network if kind == "nodes" else None, list(forecasts_of(config))
     ones = np.ones((len(chosen), len(kept)))
@@ -90,14 +90,6 @@ def predict_parts(model: Forecaster, windows: Iterable[Array]) -> tuple[Array, A
     """`Forecaster.predict_increments` of parts of the windows, so that only one at a time has to be in memory."""
     predictions, below, above = zip(*map(model.predict_increments, windows), strict=True)
     return np.concatenate(predictions), np.concatenate(below, axis=1), np.concatenate(above, axis=1)
-
-
-def _read_levels(levels: Sequence[float] | float) -> tuple[float, ...]:
-    chosen = sorted(set(np.asarray(levels, dtype=np.float64).reshape(-1).tolist()))
-    if not chosen or not all(map(is_level, chosen)):
-        message = f"must be levels between 0 and 1, of at most {LEVEL_DIGITS} decimals, such as 0.8, but has {chosen}"
-        raise DataError.at("intervals", message)
-    return tuple(chosen)
 
 
 def read_pairs(
@@ -121,22 +113,22 @@ def read_pairs(
     for name, wanted in (("last", chosen.last), ("series", chosen.series)):
         if wanted is not None:
             raise DataError.at(name, "is of a data frame, but the windows are no frame")
-    if targets is not None:
-        if windows is None:
-            raise DataError.at(path, "is given without windows")
-        given, actual, times = read_windows(config.table, windows)[0], read_numbers(targets, path), None
-        actual = actual[:, None] if actual.ndim == 1 else actual
-        if actual.ndim != 2 or len(actual) != len(given) or actual.shape[1] not in (len(kept), len(config.outputs)):
-            shapes = " or ".join(f"{(len(given), n)}" for n in sorted({len(kept), len(config.outputs)}))
-            raise DataError.at(path, f"must have shape {shapes}, but has {actual.shape}")
-        for row, column in np.argwhere(np.isinf(actual)).tolist():
-            raise DataError.at(f"{path}[{row}][{column}]", "must be finite, or empty where it is unknown")
-    else:
+    if targets is None:
         known = model.reference
         if known.targets is None:
             raise DataError.at(path, "of the reference windows are unknown: give a table, or windows with targets")
-        given, actual, times = known.windows, known.targets, known.times
-    return [given], actual if actual.shape[1] == len(kept) else actual[:, kept], times
+        return [known.windows], known.targets[:, kept], known.times
+    if windows is None:
+        raise DataError.at(path, "is given without windows")
+    given, actual = read_windows(config.table, windows)[0], read_numbers(targets, path)
+    actual = actual[:, None] if actual.ndim == 1 else actual
+    widths = sorted({len(kept), len(config.outputs)})
+    if actual.shape not in [(len(given), width) for width in widths]:
+        shapes = " or ".join(f"{(len(given), width)}" for width in widths)
+        raise DataError.at(path, f"must have shape {shapes}, but has {actual.shape}")
+    for row, column in np.argwhere(np.isinf(actual)).tolist():
+        raise DataError.at(f"{path}[{row}][{column}]", "must be finite, or empty where it is unknown")
+    return [given], actual if actual.shape[1] == len(kept) else actual[:, kept], None
 
 
 @dataclass(frozen=True)
@@ -175,16 +167,10 @@ class Adaptation:
     def read(
         cls, document: Mapping[str, Any], model: Forecaster, target: str | None = None, place: str = "adaptation"
     ) -> Adaptation:
-        """The adaptation of a document, as `document` writes it.
-
-        Args:
-            document: of this model.
-            model: whose intervals are adapted.
-            target: that it must be of; None for any.
-            place: its name in errors.
+        """The adaptation of a document, as `document` writes it, which errors name `place`.
 
         Raises:
-            DataError: it is of another checkpoint, or lacks or has what it should not.
+            DataError: it is of another checkpoint or target, or lacks or has what it should not.
         """
         names = [each.name for each in fields(cls)]
         for name in [name for name in names if name not in document]:
@@ -198,22 +184,22 @@ class Adaptation:
         except DataError as error:
             raise DataError(f"{place}.{error}") from None
         if found.checkpoint != model.checkpoint:
-            raise DataError.at(
-                f"{place}.checkpoint", f"is {found.checkpoint}, but that of the model {model.checkpoint}"
-            )
+            message = f"is {found.checkpoint}, but that of the model {model.checkpoint}"
+            raise DataError.at(f"{place}.checkpoint", message)
         known = cls.of(model, found.target if target is None else target, f"{place}.target")
-        for name in ("target", "levels"):
-            one, other = getattr(found, name), getattr(known, name)
-            if (one if name == "target" else tuple(one)) != other:
-                raise DataError.at(f"{place}.{name}", f"must be {other}, but is {one}")
-        for name, lowest, highest, what in (
-            *((side, 0.0, np.inf, "factors of at least 0") for side in ("below", "above")),
-            *((f"average_{side}", -1.0, 1.0, "numbers from -1 to 1") for side in ("below", "above")),
-        ):
-            rows, shape = getattr(found, name), np.shape(getattr(known, name))
-            fits = [len(row) for row in rows] == [shape[1]] * shape[0]
-            if not fits or not (np.array(rows) >= lowest).all() or not (np.array(rows) <= highest).all():
-                message = f"must be {shape[0]} rows, one for each level, of {shape[1]} {what}"
+        if found.target != known.target:
+            raise DataError.at(f"{place}.target", f"must be {known.target}, but is {found.target}")
+        if tuple(found.levels) != known.levels:
+            raise DataError.at(f"{place}.levels", f"must be {known.levels}, but is {found.levels}")
+        n_levels, n_outputs = np.shape(known.below)
+        for name in ("below", "above", "average_below", "average_above"):
+            rows, of = getattr(found, name), "factors of at least 0"
+            lowest, highest = 0.0, np.inf
+            if name.startswith("average"):
+                lowest, highest, of = -1.0, 1.0, "numbers from -1 to 1"
+            fits = [len(row) for row in rows] == [n_outputs] * n_levels
+            if not fits or not all(lowest <= value <= highest for row in rows for value in row):
+                message = f"must be {n_levels} rows, one for each level, of {n_outputs} {of}"
                 raise DataError.at(f"{place}.{name}", message)
         return found
 

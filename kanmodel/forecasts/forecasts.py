@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +17,7 @@ from kanmodel.forecaster import Forecaster
 from kanmodel.network.intervals import forecasts_of, name_forecast
 from kanmodel.result import Table, WindowsResult
 from kanmodel.tables.statistics.errors import covered
+from kanmodel.tables.windows import Windows
 from kanmodel.text import list_some, with_unit
 
 N_ENDS = 5  # forecasts at either end that text and HTML list
@@ -56,8 +57,16 @@ class Forecasts(WindowsResult):
     zone: str | None = None
 
     @classmethod
-    def of(cls, model: Forecaster, windows: Array, levels: Literal["all"] | Sequence[float]) -> Forecasts:
+    def of(
+        cls,
+        model: Forecaster,
+        windows: Array,
+        levels: Literal["all"] | Sequence[float],
+        of_table: Windows | None = None,
+    ) -> Forecasts:
         """The forecasts of windows (n, lookback, n_features), original units, oldest step first.
+
+        With those of a table, also the times that are forecast and what came.
 
         Raises:
             DataError: a window does not fit, or the model has no intervals, or none at one of the levels.
@@ -66,6 +75,15 @@ class Forecasts(WindowsResult):
         chosen, config = choose_levels(model, levels), model.config
         predictions, lower, upper = model.predict_bounds(windows)
         kept, at = list(forecasts_of(config)), [model.levels.index(level) for level in chosen]
+        about: dict[str, Any] = {}
+        if of_table is not None:
+            outcomes = [of_table.outcome(*model.target_place(config.outputs[output])) for output in kept]
+            unknown = np.full(len(windows), np.nan)
+            for name, kind in (("actual", np.float64), ("instants", np.float64), ("target_times", object)):
+                if any(name in of for of in outcomes):
+                    columns = [np.asarray(of.get(name, unknown), dtype=kind) for of in outcomes]
+                    about[name] = np.stack(columns, axis=1)
+            about |= of_table.named | {"zone": outcomes[0].get("zone")}
         return cls(
             tuple(config.outputs[output] for output in kept),
             tuple(name_forecast(config.target_of(output).name) for output in kept),
@@ -74,19 +92,8 @@ class Forecasts(WindowsResult):
             predictions[:, kept],
             lower[at],
             upper[at],
-        )
-
-    def with_actual(self, found: Sequence[Mapping[str, Any]]) -> Forecasts:
-        """The same with the times that are forecast and what came, each as `Windows.outcome` has it."""
-        unknown = np.full(len(self), np.nan)
-        columns = {name: np.stack([one.get(name, unknown) for one in found], axis=1) for name in ("actual", "instants")}
-        times = np.array([one.get("target_times", ()) for one in found], dtype=object).T
-        return replace(
-            self,
-            actual=columns["actual"] if any("actual" in one for one in found) else None,
-            instants=columns["instants"] if "instants" in found[0] else None,
-            target_times=times if times.size else None,
-            zone=found[0].get("zone"),
+            **about,
+            origin=model.origin,
         )
 
     def __len__(self) -> int:
@@ -121,36 +128,29 @@ class Forecasts(WindowsResult):
         Of many series also `series`.
         With a target's column also `actual`, NaN where there is no value yet, and ``covered@0.8``, None there.
         """
-        covered = self.covered
-        return [
-            {
-                **({} if self.series is None else {"series": self.series[n]}),
-                **({"window": n} if self.times is None else {"time": self.times[n]}),
-                "output": name,
-                **({} if self.target_times is None else {"target_time": self.target_times[n, output]}),
-                "unit": self.units[output],
-                "prediction": float(self.predictions[n, output]),
-                **({} if self.actual is None else {"actual": float(self.actual[n, output])}),
-                **{
-                    end: float(bound[k, n, output])
-                    for k, level in enumerate(self.levels)
-                    for end, bound in zip(name_columns(level), (self.lower, self.upper), strict=True)
-                },
-                **{
-                    f"covered@{level:g}": None if held != held else bool(held)
-                    for k, level in enumerate(self.levels)
-                    if covered is not None
-                    for held in [covered[k, n, output]]
-                },
-            }
-            for n in range(len(self))
-            for output, name in enumerate(self.outputs)
-        ]
+        covered, rows = self.covered, list[dict[str, Any]]()
+        for n, output in np.ndindex(self.predictions.shape):
+            row: dict[str, Any] = {} if self.series is None else {"series": self.series[n]}
+            row |= {"window": n} if self.times is None else {"time": self.times[n]}
+            row["output"] = self.outputs[output]
+            if self.target_times is not None:
+                row["target_time"] = self.target_times[n, output]
+            row |= {"unit": self.units[output], "prediction": float(self.predictions[n, output])}
+            if self.actual is not None:
+                row["actual"] = float(self.actual[n, output])
+            for level, *bounds in zip(self.levels, self.lower[:, n, output], self.upper[:, n, output], strict=True):
+                row |= zip(name_columns(level), map(float, bounds), strict=True)
+            if covered is not None:
+                for level, held in zip(self.levels, covered[:, n, output], strict=True):
+                    row[f"covered@{level:g}"] = None if np.isnan(held) else bool(held)
+            rows.append(row)
+        return rows
 
     @property
     def _undrawn(self) -> str | None:
-        several = "a picture shows one series, but these forecasts are of several: name it (series)"
-        return None if self._is_of_one_series else several
+        if self._is_of_one_series:
+            return None
+        return "a picture shows one series, but these forecasts are of several: name it (series)"
 
     def _title(self) -> str:
         named = [with_unit(name, unit) for name, unit in zip(self.outputs, self.units, strict=True)]

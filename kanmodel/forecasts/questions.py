@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from kanmodel.errors import refuse_unknown
@@ -58,4 +58,4 @@ class BacktestQuestion(Question[Backtest]):
             places = self.places or CellNames.of("frame", spec)
             read = read_table(spec, read, places, Selection(self.last, series=self.series), self.gaps, target)
             model.warn_of_new_series(read)
-        return replace(Backtest.of(model, read, target, self.adapt), origin=model.origin)
+        return Backtest.of(model, read, target, self.adapt)

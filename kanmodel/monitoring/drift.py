@@ -1,7 +1,6 @@
 """`Drift`: whether inputs moved, whether the model uses what moved, and whether errors are worse, from two tallies.
 
-A reference and what is current are each a `Tally`: counts and sums that add up over hours, processes and replicas. Per
-name, the outermost groups and the features in none, the *effect* is
+Per name, the outermost groups and the features in none, the *effect* is
 
     mean contribution(current) - mean contribution(reference)
 
@@ -11,8 +10,8 @@ Intervals are those of `differences`, p-values those of `p_values`, both of `kan
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,31 +20,13 @@ from kanmodel.arrays import Array
 from kanmodel.attribution.baseline import Baseline, baseline_windows
 from kanmodel.computing import part, slices
 from kanmodel.forecaster import Forecaster
-from kanmodel.monitoring.watched import (
-    EXPLAINED,
-    N_CURRENT,
-    OF_CURRENT,
-    Watched,
-    block_size,
-    count_stretch,
-    explain_stretch,
-    forecast_stretch,
-)
+from kanmodel.monitoring.tallies import EXPLAINED, N_CURRENT, OF_CURRENT, ForecastWindows, TallySchema, block_size
 from kanmodel.result import Pictured, Table
-from kanmodel.tables.statistics.differences import (
-    Bootstraps,
-    Change,
-    EffectPart,
-    average,
-    combine,
-    known_or_none,
-    list_changes,
-    list_parts,
-)
+from kanmodel.tables.statistics import differences
+from kanmodel.tables.statistics.differences import Change, EffectPart, known_or_none
 from kanmodel.tables.statistics.p_values import (
     MIN_SPANS,
     QUESTIONS,
-    NullDistribution,
     Question,
     measure,
     null_distributions,
@@ -60,38 +41,21 @@ ASKED = {
     "use": "Does the model use what moved?",
     "errors": "Are the errors worse?",
 }
-IN_BRIEF = ("reference", "current", "mean forecast", "explained", "parts", "moved, use unchanged", "nDCG of shares")
 N_NAMED, N_SHOWN, N_IN_TEXT = 3, 10, 5  # names in an answer, rows in Markdown, and in text
-OF_INPUTS = ("feature", "unit", "psi", "distance", "mean_reference", "mean", "shift", "p_value", "moved")
-OF_USE = ("name", "share_reference", "share", "effect", "effect_low", "effect_high")
-OF_ERRORS = ("figure", "reference", "now", "change", "change_low", "change_high", "worse")
-OF_SERIES = ("series", "forecasts", "mean_reference", "mean", "mae_reference", "mae")
 N_DRAWN = 48  # blocks of either side in a picture
 
 
 @dataclass(frozen=True)
-class Moved:
-    """How a feature or a name moved, beside chance.
-
-    Attributes:
-        p_value: share of the spans of the reference, the current side counted as one, in which any statistic of the
-            question is as large beside its usual size; None if that is unknown.
-        moved: whether it is at most the false alarm rate of the question; None likewise.
-    """
-
-    p_value: float | None
-    moved: bool | None
-
-
-@dataclass(frozen=True)
-class InputDrift(Moved):
+class InputDrift:
     """A feature at the newest step of each window.
 
     Attributes:
         name, unit: of the feature; None for an unknown unit.
         psi: population stability index on the bins of the reference.
-        mean: in its unit; the `change` is the shift.
+        mean: in its unit.
         distance: Wasserstein distance of order 1, in its unit, of values that are binned.
+        p_value: adjusted for the number of statistics of the question (`NullDistribution.judge`); None if unknown.
+        moved: whether it is at most the false alarm rate of the question; None likewise.
     """
 
     name: str
@@ -99,27 +63,32 @@ class InputDrift(Moved):
     psi: float
     mean: Change
     distance: float | None
+    p_value: float | None
+    moved: bool | None
 
     @property
     def shift(self) -> float | None:
-        """The change of the mean, in the feature's unit."""
+        """The change of the mean."""
         return self.mean.change
 
 
 @dataclass(frozen=True)
-class UseDrift(Moved):
+class UseDrift:
     """What the model uses of a name: an outermost group, or a feature in none.
 
     Attributes:
         name: the name.
         share: of all names' mean |contribution|.
-        contribution: mean contribution, the target's unit; the `change` is the effect.
+        contribution: mean contribution, the target's unit.
+        p_value, moved: the smaller one of the share and the contribution, as of `InputDrift`.
         data, model: the parts of the effect that data and model have, if another model served the reference.
     """
 
     name: str
     share: Change
     contribution: Change
+    p_value: float | None
+    moved: bool | None
     data: EffectPart | None = None
     model: EffectPart | None = None
 
@@ -134,8 +103,7 @@ class SeriesDrift:
     """What changed of one of many series, in the target's unit; None where it is unknown. No verdict is given of it.
 
     Attributes:
-        series: its name.
-        forecasts: number of forecasts of the current side.
+        series, forecasts: its name, and the number of forecasts of the current side.
         mean_reference, mean: mean forecasts.
         mae_reference, mae: mean absolute errors.
     """
@@ -172,10 +140,8 @@ class ErrorDrift:
     """Errors of the forecasts, the target's unit.
 
     Attributes:
-        known: number of forecasts whose actual value is known.
-        reference_known: the same of the reference.
-        mae: mean absolute error.
-        bias: mean of forecast minus actual value.
+        known, reference_known: number of forecasts of either side whose actual value is known.
+        mae, bias: mean absolute error, and mean of forecast minus actual value.
         coverage: share of actual values in the intervals, by level.
         worse: which of ``mae``, ``bias`` and ``coverage@0.8`` are worse beyond chance.
     """
@@ -189,31 +155,40 @@ class ErrorDrift:
 
     @property
     def changes(self) -> dict[str, Change]:
-        """All of them by name, in the order of the statistics of `null_distributions`."""
+        """All of them by name, in the order of `TallySchema.figures`."""
         levels = {f"coverage@{level:g}": change for level, change in self.coverage.items()}
         return {"mae": self.mae, "bias": self.bias, **levels}
 
 
 @dataclass(frozen=True)
-class Verdict:
+class DriftVerdict:
     """The answer to one question.
 
     Attributes:
         question: ``inputs``, did they move; ``use``, does the model use what moved; ``errors``, are they worse.
         alarm: whether something is beyond chance; None if that is unknown.
         p_value: the smallest of the question.
-        false_alarms: rate at which a question has an alarm though nothing has changed: the one that was asked for, by
-            default 0.01, or 1 / (spans + 1) if that is larger.
+        false_alarms: rate at which it has an alarm though nothing has changed: the one that was asked for, by default
+            0.01, or 1 / (spans + 1) if that is larger.
         spans: number of spans of the reference, as long as the current side, that do not overlap.
         missing: why the answer is unknown; else empty.
     """
 
     question: Question
-    alarm: bool | None
-    p_value: float | None
-    false_alarms: float | None
-    spans: int
+    alarm: bool | None = None
+    p_value: float | None = None
+    false_alarms: float | None = None
+    spans: int = 0
     missing: str = ""
+
+    def describe(self, moved: Sequence[str]) -> str:
+        """A sentence, which names what moved."""
+        if self.alarm is None:
+            return f"unknown: {self.missing}"
+        chance = f"p {self.p_value:.2g} beside {self.spans} spans of the reference"
+        if not self.alarm:
+            return f"nothing beyond chance; {chance}"
+        return f"yes: {list_some(moved, N_NAMED)}; {chance}, false alarms at {100 * (self.false_alarms or 0):.2g} %"
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -221,14 +196,12 @@ class Drift(Pictured):
     """What changed from a reference to what is current, beside what changes by chance.
 
     Attributes:
-        watched: names and units.
+        schema: names and units.
         forecasts, reference_forecasts: their numbers; `explained` and `reference_explained` those of the explained.
-        inputs: by feature, in the model's order.
-        use: by name, in the order of `watched.names`.
+        inputs, use: by feature, and by name, in the order of the `schema`.
         effect: on the mean forecast.
-        ndcg: normalised discounted cumulative gain of the names in the order of their current shares, with the
-            reference's shares as gains: 1 for the same order (SageMaker Clarify's statistic of attribution drift); None
-            where nothing is explained.
+        ndcg: `rank_gain` of the names by their shares (SageMaker Clarify's statistic of attribution drift); None where
+            nothing is explained.
         errors: None where no actual value of the current side is known.
         verdicts: by question.
         reference, current: the tallies, with neighbouring blocks as one, for pictures.
@@ -238,7 +211,7 @@ class Drift(Pictured):
         by_series: of many series each, those whose errors grew most first; empty of one.
     """
 
-    watched: Watched
+    schema: TallySchema
     forecasts: int
     reference_forecasts: int
     explained: int
@@ -248,7 +221,7 @@ class Drift(Pictured):
     effect: Effect
     ndcg: float | None
     errors: ErrorDrift | None
-    verdicts: dict[Question, Verdict]
+    verdicts: dict[Question, DriftVerdict]
     reference: Tally
     current: Tally
     bins: Bins | None = None
@@ -259,7 +232,7 @@ class Drift(Pictured):
     @classmethod
     def of(
         cls,
-        watched: Watched,
+        schema: TallySchema,
         reference: Tally,
         current: Tally,
         *,
@@ -269,46 +242,34 @@ class Drift(Pictured):
         baseline_shift: float = 0.0,
         **about: Any,
     ) -> Drift:
-        """Compares two tallies of the same bins and names.
+        """Compares two tallies of the same bins and names, each of blocks in order of time.
 
         Args:
-            watched: names and units of their columns.
-            reference: blocks in order of time.
-            current: likewise.
+            schema: names and units of their columns.
+            reference: the tally of the reference.
+            current: that of the current side.
             length: how many blocks of the reference are as long as the current side; by default as many as it has.
-            false_alarms: rate of false alarms of each question; None for the lowest that the spans of the reference
-                can hold, and at least 0.01. Below 1 / (spans + 1) a warning says which rate is used.
+            false_alarms: as of `DriftQuestion`.
             crossed: if another model served the reference, the tallies of this model on the reference's windows, and of
                 the other on the current ones, in the same blocks, from the same baseline.
             baseline_shift: then the forecast of this model for that baseline, minus that of the other.
-            **about: further attributes.
+            **about: further attributes, such as the `origin`.
         """
-        totals = _Sides(current.total(), reference.total())
-        (now, then), sides = (totals.current, totals.reference), _Sides(current, reference)
-        length = length or max(1, len(current))
-        chance = null_distributions(reference, min(len(reference), length))
-        warn_of_rate(chance.values(), false_alarms)
-        # PSI depends on the number of forecasts, so that of more than a span has is measured on as many.
-        few = min(1.0, then.forecasts.sum() / len(reference) * length / max(now.forecasts.sum(), 1))
-        like = replace(now, inputs=few * now.inputs)
-        p_values = {question: chance[question].judge(of[0]) for question, of in measure(like, then).items()}
-        verdicts = {
-            question: _decide(chance[question], p_values[question], false_alarms, question, totals, length)
-            for question in QUESTIONS
-        }
-        use = tuple(_list_use(sides, watched, crossed, p_values["use"], verdicts["use"]))
+        sides = _Comparison(schema, reference, current, length or max(1, len(current)), false_alarms)
+        warn_of_rate(sides.chances.values(), false_alarms)
+        now, then, use = sides.now, sides.then, sides.list_use(crossed)
         return cls(
-            watched,
+            schema,
             int(now.forecasts.sum()),
             int(then.forecasts.sum()),
             int(now.explained.sum()),
             int(then.explained.sum()),
-            inputs=tuple(_list_inputs(sides, watched, p_values["inputs"], verdicts["inputs"])),
+            inputs=sides.list_inputs(),
             use=use,
-            effect=_find_effect(sides, use, baseline_shift),
+            effect=sides.find_effect(use, baseline_shift),
             ndcg=rank_gain(then.sizes[0], now.sizes[0]) if now.explained.all() and then.explained.all() else None,
-            errors=_find_errors(sides, watched, p_values["errors"], verdicts["errors"]),
-            verdicts=verdicts,
+            errors=sides.find_errors(),
+            verdicts=sides.verdicts,
             reference=reference.merged(N_DRAWN),
             current=current.merged(N_DRAWN),
             **about,
@@ -321,59 +282,56 @@ class Drift(Pictured):
         output: int,
         reference: Windows,
         current: Windows,
-        against: tuple[Forecaster, int] | None = None,
-        explained: int = EXPLAINED,
-        false_alarms: float | None = None,
+        against: tuple[Forecaster, int] | None,
+        explained: int,
+        false_alarms: float | None,
+        origin: str,
     ) -> Drift:
-        """Forecasts and explains the windows of two stretches of time, and compares their tallies.
+        """Forecasts and explains the windows of two spans of time, and compares their tallies.
 
-        Args:
-            model: the model, and the `output` by its number.
-            output: likewise.
-            reference: windows in order of time.
-            current: likewise.
-            against: the model that served the reference, and the number of its output; None for the same.
-            explained: most windows of the reference that are explained, chosen evenly, and no denser than those of the
-                current side: up to 1 / `OF_CURRENT` as many, and at least 256.
-            false_alarms: as of `of`.
-
-        Raises:
-            NonFiniteError: a forecast or an explanation is not finite.
+        Arguments are those of `DriftQuestion`, with outputs by their numbers. Raises NonFiniteError if a forecast or an
+        explanation is not finite.
         """
         reference, current = reference.by_time(), current.by_time()
-        watched, sides, start = Watched.of(model, output), (reference, current), Baseline()
-        served = against or (model, output), (model, output)
+        schema, baseline, this = TallySchema.of(model, output), Baseline(), (model, output)
+        other = against or this
         if against is not None:
             mean = (model.reference.mean + against[0].reference.mean) / 2
-            start = Baseline("instance", instance=np.broadcast_to(mean, model.config.window_shape))
+            baseline = Baseline("instance", instance=np.broadcast_to(mean, model.config.window_shape))
         with part(0.3):
-            forecasts = [forecast_stretch(*by, side) for by, side in slices(list(zip(served, sides, strict=True)))]
-        bins = Bins.of(np.column_stack([reference.newest, forecasts[0][0]]))
-        lengths = len(reference), len(current)
-        size = block_size(*lengths, len(watched.features))
-        sizes = size, max(1, min(size, lengths[1] // N_CURRENT))
-        of_current = min(lengths[1], explained, max(EXPLAINED, explained) // OF_CURRENT)
-        counts = min(explained, -(-lengths[0] * of_current // lengths[1])), of_current
-        asked = [(0, served[0]), (1, served[1])] + ([] if against is None else [(0, served[1]), (1, served[0])])
-        tallies, unconverged = list[Tally](), 0
-        for number, by in slices(asked):
-            side, (forecast, errors, inside) = sides[number], forecasts[number]
-            contributions, n_failed = explain_stretch(*by, side, counts[number], watched.members, start)
-            if served[number][0].levels != model.levels:  # no level of one is known to be one of the other
-                inside = np.full((lengths[number], len(watched.levels)), np.nan)
-            tallies.append(count_stretch(side, sizes[number], bins, (forecast, errors, inside), contributions))
-            unconverged += n_failed
-        about: dict[str, Any] = {"bins": bins, "unconverged": unconverged, "false_alarms": false_alarms}
-        about |= {"length": max(1, round(lengths[1] / size)), "by_series": _compare_series(sides, forecasts)}
+            served = slices([(*other, reference), (*this, current)])
+            before, now = (ForecastWindows.of(*each) for each in served)
+        bins = Bins.of(np.column_stack([reference.newest, before.forecasts]))
+        n, n_now = len(reference), len(current)
+        size = block_size(n, n_now, len(schema.features))
+        most_now = min(n_now, explained, max(EXPLAINED, explained) // OF_CURRENT)
+        most = min(explained, -(-n * most_now // n_now))
+        size_now = max(1, min(size, n_now // N_CURRENT))
+        asked, baseline_shift = [(before, size, most, other), (now, size_now, most_now, this)], 0.0
         if against is not None:
-            shift = [float(by.predict(baseline_windows(by, start))[0, number]) for by, number in served]
-            about |= {"crossed": (tallies[2], tallies[3]), "baseline_shift": shift[1] - shift[0]}
-        return cls.of(watched, tallies[0], tallies[1], notes=(_describe(reference), _describe(current)), **about)
+            asked += [(before, size, most, this), (now, size_now, most_now, other)]
+            ours, theirs = (by.predict(baseline_windows(by, baseline))[0, number] for by, number in (this, other))
+            baseline_shift = float(ours) - float(theirs)
+        tallied = [side.tally(schema, bins, width, count, baseline, by) for side, width, count, by in slices(asked)]
+        tallies, unconverged = zip(*tallied, strict=True)
+        return cls.of(
+            schema,
+            *tallies[:2],
+            length=max(1, round(n_now / size)),
+            false_alarms=false_alarms,
+            crossed=None if against is None else tallies[2:],
+            baseline_shift=baseline_shift,
+            bins=bins,
+            notes=(_describe(reference), _describe(current)),
+            unconverged=sum(unconverged),
+            by_series=_compare_series(before, now),
+            origin=origin,
+        )
 
     @property
     def unused(self) -> tuple[str, ...]:
         """The features that moved while neither the share nor the effect of their name did."""
-        used = {member: use.moved for use, of in zip(self.use, self.watched.members, strict=True) for member in of}
+        used = {member: use.moved for use, of in zip(self.use, self.schema.members, strict=True) for member in of}
         return tuple(each.name for number, each in enumerate(self.inputs) if each.moved and used[number] is False)
 
     @property
@@ -384,39 +342,23 @@ class Drift(Pictured):
     @property
     def answers(self) -> dict[Question, str]:
         """A sentence for each question."""
-        return {question: self._answer(verdict) for question, verdict in self.verdicts.items()}
+        return {question: verdict.describe(self._name_moved(question)) for question, verdict in self.verdicts.items()}
 
-    def _answer(self, verdict: Verdict) -> str:
-        if verdict.alarm is None:
-            return f"unknown: {verdict.missing}"
-        chance = f"p {verdict.p_value:.2g} beside {verdict.spans} spans of the reference"
-        if not verdict.alarm:
-            return f"nothing beyond chance; {chance}"
-        moved = {"inputs": self._name_inputs, "use": self._name_use, "errors": self._name_errors}[verdict.question]()
-        rate = f"false alarms at {100 * (verdict.false_alarms or 0):.2g} %"
-        return f"yes: {list_some(moved, N_NAMED)}; {chance}, {rate}"
-
-    def _name_inputs(self) -> list[str]:
-        moved = sorted((each for each in self.inputs if each.moved), key=lambda each: -each.psi)
-        return [f"{each.name} by {write_signed(each.shift, each.unit)} (PSI {each.psi:.2g})" for each in moved]
-
-    def _name_use(self) -> list[str]:
-        moved = sorted((each for each in self.use if each.moved), key=lambda each: -abs(each.effect or 0))
-        return [
-            f"{each.name} by {write_signed(each.effect, self.watched.unit)} (share {write_change(each.share, '.0%')})"
-            for each in moved
-        ]
-
-    def _name_errors(self) -> list[str]:
-        changes = {} if self.errors is None else {name: self.errors.changes[name] for name in self.errors.worse}
-        return [f"{name} {write_change(change)}" for name, change in changes.items()]
+    def _name_moved(self, question: Question) -> list[str]:
+        """What is beyond chance, with its change, the largest first."""
+        if question == "inputs":
+            inputs = sorted((each for each in self.inputs if each.moved), key=lambda each: -each.psi)
+            return [f"{each.name} by {write_signed(each.shift, each.unit)} (PSI {each.psi:.2g})" for each in inputs]
+        if question == "errors":
+            changes = {} if self.errors is None else {name: self.errors.changes[name] for name in self.errors.worse}
+            return [f"{name} {write_before_after(change)}" for name, change in changes.items()]
+        use = sorted((each for each in self.use if each.moved), key=lambda each: -abs(each.effect or 0))
+        effects = [f"{each.name} by {write_signed(each.effect, self.schema.unit)}" for each in use]
+        shares = [write_before_after(each.share, ".0%") for each in use]
+        return [f"{effect} (share {share})" for effect, share in zip(effects, shares, strict=True)]
 
     def table(self, question: Question = "use") -> list[dict[str, Any]]:
-        """A row for each feature, each name or each figure of the errors; intervals of the change as two columns.
-
-        Args:
-            question: ``inputs``, ``use`` or ``errors``.
-        """
+        """A row for each feature, name or figure of the errors, by the question; intervals are two columns."""
         if question == "inputs":
             return [
                 {"feature": each.name, "unit": each.unit, "psi": each.psi, "distance": each.distance}
@@ -424,40 +366,44 @@ class Drift(Pictured):
                 | {"p_value": each.p_value, "moved": each.moved}
                 for each in self.inputs
             ]
-        if question == "errors":
-            changes = {} if self.errors is None else self.errors.changes
-            worse = () if self.errors is None else self.errors.worse
-            judge = worse.__contains__ if self.verdicts["errors"].alarm is not None else lambda name: None
-            rows = ((name, _spread("now", change, "change")) for name, change in changes.items())
-            return [{"figure": name} | row | {"worse": judge(name)} for name, row in rows]
+        if question == "use":
+            return [
+                {"name": each.name}
+                | _spread("share", each.share)
+                | _spread("contribution", each.contribution, "effect")
+                | {name: one.value for name, one in (("data", each.data), ("model", each.model)) if one is not None}
+                | {"p_value": each.p_value, "moved": each.moved}
+                for each in self.use
+            ]
+        if self.errors is None:
+            return []
+        worse, is_unknown = self.errors.worse, self.verdicts["errors"].alarm is None
         return [
-            {"name": each.name}
-            | _spread("share", each.share)
-            | _spread("contribution", each.contribution, "effect")
-            | ({} if each.data is None or each.model is None else {"data": each.data.value, "model": each.model.value})
-            | {"p_value": each.p_value, "moved": each.moved}
-            for each in self.use
+            {"figure": name} | _spread("now", change, "change") | {"worse": None if is_unknown else name in worse}
+            for name, change in self.errors.changes.items()
         ]
 
     def markdown(self) -> str:
         """The three answers and the largest changes as Markdown, for a pull request or a mail."""
-        answers = self.answers
         lines = [f"## {escape_markdown(self._title())}\n"]
-        lines += [f"- **{ASKED[question]}** {escape_markdown(answers[question])}." for question in QUESTIONS]
-        lines += [f"- {name}: {escape_markdown(value)}" for name, value in self._facts().items() if name in IN_BRIEF]
+        lines += [f"- **{ASKED[question]}** {escape_markdown(answer)}." for question, answer in self.answers.items()]
+        lines += [f"- {name}: {escape_markdown(value)}" for name, value in self._summary().items()]
         for table in self._tables():
             if table.rows:
                 lines += [f"\n### {table.title}\n", write_markdown(table.rows[:N_SHOWN], table.columns)]
         return "\n".join([*lines, ""])
 
     def _title(self) -> str:
-        return f"Drift of {with_unit(self.watched.output, self.watched.unit)}"
+        return f"Drift of {with_unit(self.schema.output, self.schema.unit)}"
 
     def _facts(self) -> dict[str, str]:
-        unit, effect = self.watched.unit, self.effect
-        facts = {ASKED[question]: answer for question, answer in self.answers.items()}
-        facts |= {"reference": self.notes[0], "current": self.notes[1]} if any(self.notes) else {}
-        facts["mean forecast"] = f"{write_change(effect.forecast)}, {write_signed(effect.forecast.change, unit)}"
+        return {ASKED[question]: answer for question, answer in self.answers.items()} | self._summary()
+
+    def _summary(self) -> dict[str, str]:
+        """The facts beside the answers."""
+        unit, effect = self.schema.unit, self.effect
+        facts = {"reference": self.notes[0], "current": self.notes[1]} if any(self.notes) else {}
+        facts["mean forecast"] = f"{write_before_after(effect.forecast)}, {write_signed(effect.forecast.change, unit)}"
         if effect.forecast.interval is not None:
             facts["mean forecast"] += " (95 % interval {:+.3g} to {:+.3g})".format(*effect.forecast.interval)
         if effect.total is not None:
@@ -477,32 +423,131 @@ class Drift(Pictured):
     def _tables(self) -> list[Table]:
         inputs = sorted(self.table("inputs"), key=lambda row: (row["p_value"] or 0, -row["psi"]))
         use = sorted(self.table(), key=lambda row: (row["p_value"] or 0, -abs(row["effect"] or 0)))
-        of_parts, is_many = ("data", "model") if self.effect.data is not None else (), bool(self.by_series)
-        return [
-            Table(inputs, OF_INPUTS, "Inputs, most unusual first", in_text=False),
-            Table(use, (*OF_USE, *of_parts, "p_value", "moved"), "Use, most unusual first", most=N_IN_TEXT),
-            Table(self.table("errors"), OF_ERRORS, "Errors", in_text=self.errors is not None),
-            *([Table(list(map(vars, self.by_series)), OF_SERIES, "Series, whose errors grew most first")] * is_many),
+        of_inputs = "feature", "unit", "psi", "distance", "mean_reference", "mean", "shift", "p_value", "moved"
+        of_use = "name", "share_reference", "share", "effect", "effect_low", "effect_high"
+        of_parts = ("data", "model") if self.effect.data is not None else ()
+        of_errors = "figure", "reference", "now", "change", "change_low", "change_high", "worse"
+        tables = [
+            Table(inputs, of_inputs, "Inputs, most unusual first", in_text=False),
+            Table(use, (*of_use, *of_parts, "p_value", "moved"), "Use, most unusual first", most=N_IN_TEXT),
+            Table(self.table("errors"), of_errors, "Errors", in_text=self.errors is not None),
         ]
+        if series := list(map(vars, self.by_series)):
+            tables.append(Table(series, list(series[0]), "Series, whose errors grew most first"))
+        return tables
 
     def _period(self) -> str:
         return f"reference: {self.notes[0]}; current: {self.notes[1]}" if any(self.notes) else ""
 
 
-@dataclass(frozen=True)
-class _Sides:
-    """Both sides of a comparison, with what resamples their blocks."""
+class _Comparison:
+    """Two tallies with their sums, p-values and verdicts; arguments are those of `Drift.of`."""
 
-    current: Tally
-    reference: Tally
-    bootstraps: Bootstraps = field(default_factory=Bootstraps)
+    def __init__(
+        self, schema: TallySchema, reference: Tally, current: Tally, length: int, false_alarms: float | None
+    ) -> None:
+        self.schema, self.reference, self.current = schema, reference, current
+        self.length, self.false_alarms = length, false_alarms
+        self.now, self.then = current.total(), reference.total()
+        self.bootstraps = differences.Bootstraps()
+        self.chances = null_distributions(reference, min(len(reference), length))
+        # PSI depends on the number of forecasts, so that of more than a span has is measured on as many.
+        few = min(1.0, self.then.forecasts.sum() / len(reference) * length / max(self.now.forecasts.sum(), 1))
+        measured = measure(replace(self.now, inputs=few * self.now.inputs), self.then)
+        self.p_values = {question: self.chances[question].judge(of[0]) for question, of in measured.items()}
+        self.verdicts = {question: self._decide(question) for question in QUESTIONS}
 
-    def compare(self, of: Callable[[Tally], tuple[Array, Array]]) -> list[Change]:
+    def _decide(self, question: Question) -> DriftVerdict:
+        column, words = {
+            "inputs": ("forecasts", "forecast"),
+            "use": ("explained", "forecast that could be explained"),
+            "errors": ("known", "actual value"),
+        }[question]
+        for tally, side in ((self.now, "current side"), (self.then, "reference")):
+            if not getattr(tally, column).any():
+                return DriftVerdict(question, missing=f"the {side} has no {words}")
+        chance = self.chances[question]
+        n_spans = min(chance.n_spans, chance.n_blocks // self.length)
+        if n_spans < MIN_SPANS:
+            spans = f"{n_spans} span{'s' * (n_spans != 1)} as long as the current side"
+            missing = f"the reference has {spans}, and a verdict needs {MIN_SPANS}"
+            return DriftVerdict(question, spans=n_spans, missing=missing)
+        p_value, rate = float(np.nanmin(self.p_values[question])), chance.rate(self.false_alarms)
+        return DriftVerdict(question, _is_beyond_chance(p_value, rate), p_value, rate, n_spans)
+
+    def _judge(self, question: Question, p_values: Array) -> list[tuple[float | None, bool | None]]:
+        """The p-value of each statistic and whether it moved; None if unknown."""
+        rate = self.verdicts[question].false_alarms
+        known = [None if rate is None or np.isnan(p_value) else p_value for p_value in p_values.tolist()]
+        return [(p, None if p is None or rate is None else _is_beyond_chance(p, rate)) for p in known]
+
+    def _compare(self, of: Callable[[Tally], tuple[Array, Array]]) -> list[Change]:
         """The change of a mean from the reference to the current side, of its sums and weights by block."""
-        return list_changes(*(average(self.bootstraps, *of(side)) for side in (self.current, self.reference)))
+        now, then = (differences.average(self.bootstraps, *of(side)) for side in (self.current, self.reference))
+        return differences.list_changes(now, then)
+
+    def list_inputs(self) -> tuple[InputDrift, ...]:
+        now, then = self.now, self.then
+        psi = population_stability(now.inputs, then.inputs)[0].tolist()
+        means = self._compare(lambda side: (side.input_sums.sum(axis=2), side.forecasts.sum(axis=(1, 2))))
+        binned = zip(now.inputs[0], now.input_sums[0], then.inputs[0], then.input_sums[0], strict=True)
+        distances = [known_or_none(wasserstein(*columns)) for columns in binned]
+        judged = self._judge("inputs", self.p_values["inputs"])
+        rows = zip(self.schema.features, self.schema.units, psi, means, distances, judged, strict=True)
+        return tuple(InputDrift(*of, *of_chance) for *of, of_chance in rows)
+
+    def list_use(self, crossed: tuple[Tally, Tally] | None) -> tuple[UseDrift, ...]:
+        shares = self._compare(lambda side: (side.sizes, side.sizes.sum(axis=1)))
+        means = self._compare(lambda side: (side.contributions, side.explained))
+        parts: Sequence[tuple[EffectPart | None, EffectPart | None]] = [(None, None)] * len(means)
+        parts = parts if crossed is None else self._divide(*crossed)
+        judged = self._judge("use", np.fmin(*np.split(self.p_values["use"], 2)))
+        rows = zip(self.schema.names, shares, means, judged, parts, strict=True)
+        return tuple(UseDrift(name, share, mean, *of, *of_parts) for name, share, mean, of, of_parts in rows)
+
+    def _divide(self, before: Tally, now: Tally) -> list[tuple[EffectPart, EffectPart]]:
+        """The parts of each effect that data and model have, from this model before and the other now."""
+
+        def combine(sign: int) -> list[EffectPart]:
+            sides = [
+                differences.average(self.bootstraps, (a.contributions - sign * b.contributions) / 2, a.explained)
+                for a, b in ((self.current, now), (before, self.reference))  # this model and the other, on either table
+            ]
+            return differences.list_parts(differences.combine(sign, *sides))
+
+        return list(zip(combine(-1), combine(1), strict=True))
+
+    def find_effect(self, use: Sequence[UseDrift], baseline_shift: float) -> Effect:
+        (forecast,) = self._compare(lambda side: (side.forecast_sums.sum(axis=2), side.forecasts.sum(axis=(1, 2))))
+        total = _add(each.effect for each in use)
+        data = _add(None if each.data is None else each.data.value for each in use)
+        model = _add(None if each.model is None else each.model.value for each in use)
+        return Effect(forecast, None if total is None else total + baseline_shift, baseline_shift, data, model)
+
+    def find_errors(self) -> ErrorDrift | None:
+        if not self.now.known.any():
+            return None
+        mae, bias = self._compare(lambda side: (np.column_stack([side.sizes_of_errors, side.errors]), side.known))
+        coverage = {
+            level: self._compare(lambda side, at=number: (side.covered[:, [at]], side.intervals[:, at]))[0]  # type: ignore[misc]
+            for number, level in enumerate(self.schema.levels)
+        }
+        judged = zip(self.schema.figures, self._judge("errors", self.p_values["errors"]), strict=True)
+        worse = tuple(name for name, (_, moved) in judged if moved)
+        return ErrorDrift(int(self.now.known.sum()), int(self.then.known.sum()), mae, bias, coverage, worse)
 
 
-def write_change(change: Change, form: str = ".4g") -> str:
+def _is_beyond_chance(p_value: float, rate: float) -> bool:
+    return p_value <= rate * (1 + 1e-9)
+
+
+def _add(values: Iterable[float | None]) -> float | None:
+    """The sum; None if one is unknown."""
+    known = list(values)
+    return None if None in known else sum(value or 0.0 for value in known)
+
+
+def write_before_after(change: Change, form: str = ".4g") -> str:
     """``1.22 to 1.49``; unknown figures are dashes."""
     return " to ".join("-" if value is None else f"{value:{form}}" for value in (change.reference, change.now))
 
@@ -523,133 +568,31 @@ def _spread(name: str, change: Change, of_change: str | None = None) -> dict[str
 
 def _describe(side: Windows) -> str:
     """Number and time of the windows, and how many are left out."""
-    said = [f"{len(side):,} windows"]
-    if side.times:
-        said[0] += f", {side.times[0]} to {side.times[-1]}"
+    span = f", {side.times[0]} to {side.times[-1]}" if side.times else ""
     left_out = {"across a gap in time": side.across_gaps, "for missing values": side.missing.windows}
-    said += [f"{count:,} left out {reason}" for reason, count in left_out.items() if count]
-    return "; ".join(said)
+    reasons = [f"{count:,} left out {reason}" for reason, count in left_out.items() if count]
+    return "; ".join([f"{len(side):,} windows{span}", *reasons])
 
 
-def _compare_series(
-    sides: tuple[Windows, Windows], forecasts: Sequence[tuple[Array, Array, Array]]
-) -> tuple[SeriesDrift, ...]:
+def _compare_series(before: ForecastWindows, now: ForecastWindows) -> tuple[SeriesDrift, ...]:
     """What changed of each of many series."""
-    if sides[0].series is None or sides[1].series is None:
+    if before.windows.series is None or now.windows.series is None:
         return ()
-    names = sorted({*sides[1].series})
-    columns = list[list[float | None]]()
-    for column in (0, 1):  # forecasts, and errors
-        for side, of in zip(sides, forecasts, strict=True):
-            values, labels = np.abs(of[column]) if column else of[column], np.array(side.series)
-            known = np.isin(labels, names) & ~np.isnan(values)
-            places = np.searchsorted(names, labels[known])
-            sums, n = (np.bincount(places, weights, len(names)) for weights in (values[known], None))
-            columns.append([known_or_none(mean) for mean in np.where(n > 0, sums / np.maximum(n, 1), np.nan).tolist()])
-    counts = Counter(sides[1].series)
-    found = [SeriesDrift(name, counts[name], *of) for name, *of in zip(names, *columns, strict=True)]
+    counts = Counter(now.windows.series)
+    names = sorted(counts)
+    means = [side.average_by_series(side.forecasts, names) for side in (before, now)]
+    errors = [side.average_by_series(np.abs(side.errors), names) for side in (before, now)]
+    found = [SeriesDrift(name, counts[name], *of) for name, *of in zip(names, *means, *errors, strict=True)]
     return tuple(sorted(found, key=lambda each: (each.mae_reference or 0.0) - (each.mae or 0.0)))
 
 
 def rank_gain(reference: Array, current: Array) -> float | None:
     """nDCG of items in the descending order of `current`, with `reference` as gains, (n_items,) both, none negative.
 
-    DCG is the sum of gain / log2(place + 1), divided by that of the reference's own order (Järvelin and Kekäläinen
-    2002). None if all gains are 0.
+    The sum of gain / log2(place + 1), over that of the reference's own order, so 1 for the same order (Järvelin and
+    Kekäläinen 2002); None if all gains are 0.
     """
     discounts = 1 / np.log2(np.arange(len(reference)) + 2)
     best = np.sort(reference)[::-1] @ discounts
     gain = reference[np.argsort(-current, kind="stable")] @ discounts
     return min(1.0, float(gain / best)) if best > 0 else None
-
-
-def _decide(
-    null: NullDistribution, p_values: Array, false_alarms: float | None, question: Question, totals: _Sides, length: int
-) -> Verdict:
-    """The answer to a question, from its p-values; `totals` are the sums of both sides."""
-    counted = {"inputs": "forecasts", "use": "explained", "errors": "known"}[question]
-    words = {"inputs": "forecast", "use": "forecast that could be explained", "errors": "actual value"}[question]
-    for tally, side in ((totals.current, "current side"), (totals.reference, "reference")):
-        if not getattr(tally, counted).any():
-            return Verdict(question, None, None, None, 0, f"the {side} has no {words}")
-    n_spans = min(null.n_spans, null.n_blocks // length)
-    if n_spans < MIN_SPANS:
-        spans = f"{n_spans} span{'s' * (n_spans != 1)} as long as the current side"
-        missing = f"the reference has {spans}, and a verdict needs {MIN_SPANS}"
-        return Verdict(question, None, None, None, n_spans, missing)
-    p_value, rate = float(np.nanmin(p_values)), null.rate(false_alarms)
-    return Verdict(question, _is_moved(p_value, rate), p_value, rate, n_spans)
-
-
-def _is_moved(p_value: float, rate: float) -> bool:
-    return p_value <= rate * (1 + 1e-9)
-
-
-def _judge_one(p_value: float, verdict: Verdict) -> dict[str, Any]:
-    """The attributes of `Moved`."""
-    if verdict.false_alarms is None or np.isnan(p_value):
-        return {"p_value": None, "moved": None}
-    return {"p_value": p_value, "moved": _is_moved(p_value, verdict.false_alarms)}
-
-
-def _list_inputs(sides: _Sides, watched: Watched, p_values: Array, verdict: Verdict) -> list[InputDrift]:
-    now, then = sides.current.total(), sides.reference.total()
-    means = sides.compare(lambda side: (side.input_sums.sum(axis=2), _count(side)))
-    psi = population_stability(now.inputs, then.inputs)[0].tolist()
-    binned = (now.inputs[0], now.input_sums[0], then.inputs[0], then.input_sums[0])
-    distances = [known_or_none(wasserstein(*columns)) for columns in zip(*binned, strict=True)]
-    rows = zip(watched.features, watched.units, psi, means, distances, p_values.tolist(), strict=True)
-    return [InputDrift(**_judge_one(p, verdict), name=name, unit=unit, psi=index, mean=mean, distance=distance)
-            for name, unit, index, mean, distance, p in rows]  # fmt: skip
-
-
-def _list_use(
-    sides: _Sides, watched: Watched, crossed: tuple[Tally, Tally] | None, p_values: Array, verdict: Verdict
-) -> list[UseDrift]:
-    shares = sides.compare(lambda side: (side.sizes, side.sizes.sum(axis=1)))
-    means = sides.compare(lambda side: (side.contributions, side.explained))
-    parts: list[tuple[EffectPart | None, EffectPart | None]] = [(None, None)] * len(means)
-    if crossed is not None:
-        pairs = (sides.current, crossed[1]), (crossed[0], sides.reference)  # this model and the other, on either table
-        data, model = (
-            [average(sides.bootstraps, (a.contributions + sign * b.contributions) / 2, a.explained) for a, b in pairs]
-            for sign in (1, -1)
-        )
-        parts = list(zip(list_parts(combine(-1, *data)), list_parts(combine(1, *model)), strict=True))
-    best = np.fmin(*np.split(p_values, 2)).tolist()
-    rows = zip(watched.names, shares, means, parts, best, strict=True)
-    return [UseDrift(**_judge_one(p, verdict), name=name, share=share, contribution=mean, data=data, model=model)
-            for name, share, mean, (data, model), p in rows]  # fmt: skip
-
-
-def _find_effect(sides: _Sides, use: Sequence[UseDrift], baseline_shift: float) -> Effect:
-    (forecast,) = sides.compare(lambda side: (side.forecast_sums.sum(axis=2), _count(side)))
-
-    def add(values: Sequence[float | None]) -> float | None:
-        known = [value for value in values if value is not None]
-        return sum(known) if len(known) == len(values) else None
-
-    total = add([each.effect for each in use])
-    data = add([each.data.value if each.data else None for each in use])
-    model = add([each.model.value if each.model else None for each in use])
-    return Effect(forecast, None if total is None else total + baseline_shift, baseline_shift, data, model)
-
-
-def _find_errors(sides: _Sides, watched: Watched, p_values: Array, verdict: Verdict) -> ErrorDrift | None:
-    known, then = (int(side.known.sum()) for side in (sides.current, sides.reference))
-    if not known:
-        return None
-    mae, bias = sides.compare(lambda side: (np.column_stack([side.sizes_of_errors, side.errors]), side.known))
-    coverage = {
-        level: sides.compare(lambda side, at=number: (side.covered[:, [at]], side.intervals[:, at]))[0]  # type: ignore[misc]
-        for number, level in enumerate(watched.levels)
-    }
-    found = ErrorDrift(known, then, mae, bias, coverage)
-    judged = zip(found.changes, p_values.tolist(), strict=True)
-    return replace(found, worse=tuple(name for name, p_value in judged if _judge_one(p_value, verdict)["moved"]))
-
-
-def _count(tally: Tally) -> Array:
-    """Number of forecasts of each block, (n_blocks,)."""
-    number: Array = tally.forecasts.sum(axis=(1, 2))
-    return number

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from kanmodel.attribution.comparison import match_outputs
 from kanmodel.errors import DataError, check_lowest
 from kanmodel.forecaster import Forecaster
 from kanmodel.monitoring.drift import Drift
+from kanmodel.monitoring.tallies import EXPLAINED
 from kanmodel.monitoring.trust import Trust
-from kanmodel.monitoring.watched import EXPLAINED
 from kanmodel.question import Question, SeriesNames, Windows
 from kanmodel.tables.table import Gaps
 from kanmodel.tables.windows import read_all_windows
@@ -37,10 +37,9 @@ class TrustQuestion(Question[Trust]):
     def answer(self, model: Forecaster) -> Trust:
         """The trust in each window."""
         if self.windows is None:
-            return replace(Trust.of(model), origin=model.origin)
+            return Trust.of(model)
         given, of_table = model.read(self.windows, self.last, self.gaps)
-        named = {} if of_table is None else of_table.named
-        return replace(Trust.of(model, given), origin=model.origin, **named)
+        return Trust.of(model, given, **({} if of_table is None else of_table.named))
 
 
 @dataclass(frozen=True)
@@ -93,5 +92,4 @@ class DriftQuestion(Question[Drift]):
             for path, given in (("reference", self.reference), ("current", self.current))
         )
         model.warn_of_new_series(now)
-        found = Drift.between(holder, number, before, now, served, self.explained, self.false_alarms)
-        return replace(found, origin=origin)
+        return Drift.between(holder, number, before, now, served, self.explained, self.false_alarms, origin)

@@ -1,17 +1,16 @@
 """Trust: how unlike the reference windows a window is, by what, and whether what holds for them can be relied on.
 
-The distance of a window is that from its nearest reference window: the root mean square difference of their cells, in
-training standard deviations. Its square is a sum over features and steps, in which each of them has a share. That
-errors grow with this distance is the idea of the area of applicability (Meyer and Pebesma 2021, arXiv 2005.07939).
+The distance of a window is the root mean square difference from its nearest reference window, in training standard
+deviations. Its square is a sum over features and steps, of which each has a share. Errors grow with this distance (area
+of applicability: Meyer and Pebesma 2021, arXiv 2005.07939).
 
-Whether it is unusual, the reference windows say themselves, each by its distance from the nearest one of another block:
-they come from blocks of neighbouring windows in the validation part, and a new window has no neighbours among them. The
-rank among these is a conformal p-value (Bates et al. 2023, arXiv 2104.08279): of windows that are exchangeable with
-the reference windows, in blocks of their own, at most a share a has a p-value of a or below. If the reference windows
-are of one block or their times unknown, as of many imports, only those that overlap are left out. A p-value is then a
-rank among windows with neighbours, not a bound on the share of new windows that are called unusual: more of them are.
-Values outside the training range are ranked likewise, by how far outside they are, since a few of the reference windows
-may exceed it a little, as the day of the year does at its turn.
+A distance is ranked among those of the reference windows, each from the nearest one of another block: they come from
+blocks of neighbouring windows, and a new window has no neighbours among them. The rank is a conformal p-value (Bates et
+al. 2023, arXiv 2104.08279): of windows that are exchangeable with the reference windows, in blocks of their own, at
+most a share a has a p-value of a or below. If the reference windows are of one block or their times unknown, as of many
+imports, only those that overlap are left out; a p-value is then a rank among windows with neighbours, and more new
+windows than that share are called unusual. How far values are outside the training range is ranked likewise, since a
+few of the reference windows may exceed it a little, as the day of the year does at its turn.
 
 Where both are usual, there is no evidence against exchangeability, on which the coverage of conformal intervals rests.
 """
@@ -21,7 +20,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -40,7 +39,7 @@ from kanmodel.tables.instants import read_instants
 from kanmodel.tables.statistics.errors import covered
 from kanmodel.text import write_figure
 
-Verdict = Literal["usual", "unusual", "outside", "unknown"]
+TrustVerdict = Literal["usual", "unusual", "outside", "unknown"]
 LEVEL = 0.01  # p-value up to which a window is not usual
 NEGLIGIBLE = 0.1  # of a standard deviation, outside the training range
 CHUNK = 512  # windows whose distances are computed together
@@ -48,6 +47,8 @@ LARGEST = 1e100  # a difference, standard deviations, whose square is finite
 ROUNDING = 1e-6  # of a standard deviation: a value that was a float32
 TIES = 1e-12  # relative rounding of a square distance
 TINY = 1e-300
+N_THIRDS = 3  # of the reference windows, by distance, that have errors of their own
+DOUBT = "the coverage of intervals is not guaranteed here"
 N_APART = 4  # median distances of neighbouring reference windows, beyond which a block ends
 
 
@@ -55,12 +56,10 @@ N_APART = 4  # median distances of neighbouring reference windows, beyond which 
 class Neighbour:
     """The reference window nearest to a window.
 
-    Distances are root mean square differences of the cells, in training standard deviations; of a feature whose
-    training is unknown, in those of the reference windows, and of one that did not vary, in its own unit.
-
     Attributes:
         index: its number, from 0; of equally near ones the first.
-        distance: from the window.
+        distance: root mean square difference of the cells, in training standard deviations; of a feature whose
+            training is unknown, in those of the reference windows, and of one that did not vary, in its own unit.
         typical: median distance of the reference windows from the nearest of another block; None if they all overlap.
     """
 
@@ -74,8 +73,7 @@ class Outside:
     """The values of a feature outside its training range.
 
     Attributes:
-        feature: its name.
-        unit: of its values; None if unknown.
+        feature, unit: its name, and the unit of its values; None if unknown.
         steps: at which they are, 0 the newest, ascending.
         value: the one farthest outside.
         low, high: the training range; None where it is unknown.
@@ -110,7 +108,7 @@ class WindowTrust:
             None if they all overlap. Of a reference of one block it is no bound: see `kanmodel.monitoring.trust`.
         shares: of each feature in the square of the distance; they sum to 1, or are all 0 at a distance of 0.
         lags: of the three features with the largest shares, the shortest run of lags that holds 80 % of it.
-        cells: the share of each cell, (lookback, n_features), oldest step first; shares are their sums over the steps.
+        cells: the share of each cell, (lookback, n_features), oldest step first.
         outside: by feature, the values outside the training range, farthest first.
         mean_abs_error: of each output on the third of the reference windows that has such distances, original units;
             None where targets are unknown, or fewer than 3 windows have a distance.
@@ -119,7 +117,7 @@ class WindowTrust:
             and of a model without intervals.
     """
 
-    verdict: Verdict
+    verdict: TrustVerdict
     nearest_reference: Neighbour
     p_value: float | None
     shares: Mapping[str, float]
@@ -145,24 +143,23 @@ class WindowTrust:
         near, p_value = self.nearest_reference, self.p_value
         if self.verdict == "outside":
             more = f" and {len(self.outside) - 1} more" if len(self.outside) > 1 else ""
-            found = f"{self.outside[0]}{more}"
-        elif p_value is None:
+            return f"Outside: {self.outside[0]}{more}; {DOUBT}."
+        if p_value is None:
             found = "the reference windows overlap in time, so how far apart others are is unknown"
         elif self.verdict == "unusual":
-            found = (
+            farther = (
                 f"farther from the nearest reference window than {100 * (1 - p_value):.1f} % of them are from theirs"
             )
-            found += f" ({near.distance:.2g} against typically {near.typical:.2g} standard deviations), mostly by"
-            found += f" {self.reasons}"
+            far = f"{near.distance:.2g} against typically {near.typical:.2g} standard deviations"
+            found = f"{farther} ({far}), mostly by {self.reasons}"
         else:
             found = f"{100 * p_value:.0f} % of the reference windows are at least as far from the nearest other"
-        if self.error_ratio is not None and self.verdict != "outside":
-            found += "; reference windows about as far have"
-            found += f" {self.error_ratio:.2f} times the mean absolute error of all"
+        if self.error_ratio is not None:
+            ratio = f"{self.error_ratio:.2f} times the mean absolute error of all"
+            found += f"; reference windows about as far have {ratio}"
             held = [f"{100 * held:.0f} % at {100 * level:g} %" for level, held in (self.coverage or {}).items()]
             found += f", and intervals that hold {' and '.join(held)}" if held else ""
-        doubt = "; the coverage of intervals is not guaranteed here" if self.verdict in ("outside", "unusual") else ""
-        return f"{self.verdict.capitalize()}: {found}{doubt}."
+        return f"{self.verdict.capitalize()}: {found}{f'; {DOUBT}' if self.verdict == 'unusual' else ''}."
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,15 +168,13 @@ class ReferenceDistances:
 
     Attributes:
         scale: of the distance, (n_features,), model units.
-        neighbours: whether two of them are in the same block, or overlap in time, (n, n); each does with itself.
+        neighbours: as of `find_neighbours`.
         ranked: the distances from the nearest other that is no neighbour, ascending; those that have one.
-        excess: largest distance of a value from the training range, 0 within it, (n,), ascending, training standard
-            deviations.
+        excess: largest distance of a value from the training range, (n,), ascending, training standard deviations.
         typical: median of those ranked; None if there are none.
         errors: mean absolute error of the nearest third, the middle one and the farthest, (3, n_outputs), original
             units; None where targets are unknown, or fewer than 3 windows have a distance.
-        coverage: share of the actual values of each third that the intervals hold, (3, n_levels); None likewise, and
-            without intervals.
+        coverage: share of the actual values of each third that the intervals hold, (3, n_levels); None likewise.
     """
 
     scale: Tensor
@@ -187,8 +182,8 @@ class ReferenceDistances:
     ranked: Array
     excess: Array
     typical: float | None
-    errors: Array | None = None
-    coverage: Array | None = None
+    errors: Array | None
+    coverage: Array | None
 
     @classmethod
     def of(cls, model: Forecaster) -> ReferenceDistances:
@@ -206,31 +201,41 @@ class ReferenceDistances:
         distances = np.sqrt(_find_nearest(windows, windows, scale, neighbours)[1].sum(axis=(1, 2)))
         alone = neighbours.all(axis=1)
         order = np.argsort(np.where(alone, np.inf, distances), kind="stable")[: np.count_nonzero(~alone)]
-        ranked, excess = distances[order], np.sort(_measure_excess(model, original).max(axis=(1, 2)))
-        found = cls(scale, neighbours, ranked, excess, float(np.median(ranked)) if len(ranked) else None)
-        if targets is None or len(order) < 3:
-            return found
+        ranked, errors, coverage = distances[order], None, None
 
         def average(values: Array) -> Array:
             """The means of each third."""
-            return np.stack([values[third].mean(axis=0) for third in np.array_split(order, 3)])
+            return np.stack([values[third].mean(axis=0) for third in np.array_split(order, N_THIRDS)])
 
-        errors = average(np.abs(model.scaling.outputs_to_original(model.reference_outputs) - targets))
-        if not model.levels:
-            return replace(found, errors=errors)
-        _, lower, upper = model.predict_bounds(original)
-        actual = targets[:, list(forecasts_of(model.config))]
-        return replace(found, errors=errors, coverage=average(covered(lower, upper, actual).mean(axis=2).T))
+        if targets is not None and len(order) >= N_THIRDS:
+            errors = average(np.abs(model.scaling.outputs_to_original(model.reference_outputs) - targets))
+            if model.levels:
+                _, lower, upper = model.predict_bounds(original)
+                actual = targets[:, list(forecasts_of(model.config))]
+                coverage = average(covered(lower, upper, actual).mean(axis=2).T)
+        excess = np.sort(_measure_excess(model, original).max(axis=(1, 2)))
+        typical = float(np.median(ranked)) if len(ranked) else None
+        return cls(scale, neighbours, ranked, excess, typical, errors, coverage)
 
-    def find_third(self, distances: Array) -> NDArray[np.int64]:
-        """The third of the reference windows to which windows belong by their distances, 0 to 2, (n,)."""
-        ends = [third.max(initial=0.0) for third in np.array_split(self.ranked, 3)[:2]]
-        return np.searchsorted(ends, distances)
+    def describe_errors(self, model: Forecaster, distances: Array) -> list[dict[str, Any]]:
+        """Of windows by their distances, (n,), what `WindowTrust` has of the errors of the third that is as far."""
+        if self.errors is None:
+            return [{"mean_abs_error": None, "error_ratio": None, "coverage": None}] * len(distances)
+        ratios = ((self.errors + TINY) / (self.errors.mean(axis=0) + TINY)).mean(axis=1)  # 1 where all are 0
+        of_thirds = list[dict[str, Any]]()
+        for third, errors in enumerate(self.errors):
+            held = (
+                None if self.coverage is None else dict(zip(model.levels, self.coverage[third].tolist(), strict=True))
+            )
+            named = dict(zip(model.config.outputs, errors.tolist(), strict=True))
+            of_thirds.append({"mean_abs_error": named, "error_ratio": float(ratios[third]), "coverage": held})
+        ends = [third.max(initial=0.0) for third in np.array_split(self.ranked, N_THIRDS)[:-1]]
+        return [of_thirds[third] for third in np.searchsorted(ends, distances)]
 
     def find_neighbour(self, model: Forecaster, window: Array) -> Neighbour:
         """The reference window nearest to a window (lookback, n_features), original units."""
-        (index,), parts = _find_nearest(model.to_model_units(window[None]), model.reference.scaled, self.scale)
-        return Neighbour(int(index), float(np.sqrt(parts.sum())), self.typical)
+        (index,), squares = _find_nearest(model.to_model_units(window[None]), model.reference.scaled, self.scale)
+        return Neighbour(int(index), float(np.sqrt(squares.sum())), self.typical)
 
 
 def find_neighbours(model: Forecaster) -> NDArray[np.bool_]:
@@ -275,10 +280,14 @@ def _find_nearest(
     product; its difference is then computed without the rounding errors of that.
     """
     centre = others.double().mean(dim=0)
-    rows = (others.double() - centre).div_(scale).clamp_(-LARGEST, LARGEST).flatten(1)
+
+    def scaled(windows: Tensor) -> Tensor:
+        return (windows.double() - centre).div_(scale).clamp_(-LARGEST, LARGEST).flatten(1)
+
+    rows = scaled(others)
     norms, nearest, parts = rows.square().sum(dim=1), [], []
     for first in slices(range(0, len(windows), CHUNK)):
-        given = (windows[first : first + CHUNK].double() - centre).div_(scale).clamp_(-LARGEST, LARGEST).flatten(1)
+        given = scaled(windows[first : first + CHUNK])
         own = given.square().sum(dim=1, keepdim=True)
         squares = (own + norms - 2 * given @ rows.T).numpy()
         if without is not None:
@@ -290,19 +299,16 @@ def _find_nearest(
 
 
 def _measure_excess(model: Forecaster, windows: Array) -> Array:
-    """How far values are from the training range, (n, lookback, n_features), standard deviations; 0 within it.
-
-    Windows are in original units.
-    """
+    """How far values, original units, are outside the training range, in standard deviations, 0 within; same shape."""
     with np.errstate(over="ignore"):
         beyond = np.maximum(model.feature_low - windows, windows - model.feature_high) / model.scaling.feature_scale
     return np.where(beyond > ROUNDING, np.minimum(beyond, LARGEST), 0.0)
 
 
 def _rank(known: Array, values: Array, own: bool) -> tuple[Array, NDArray[np.bool_]]:
-    """Conformal p-values of values among known ones, ascending, or of these if `own`, and whether they are unusual.
+    """Conformal p-values among known values, ascending, of others or of these (`own`); and whether at most `LEVEL`.
 
-    They are at a p-value of 0.01, or among fewer values at the least that there is.
+    Among few, whether it is the least that there is.
     """
     n = len(known) + 1 - own
     p_values = (n - np.searchsorted(known, values)) / n
@@ -326,25 +332,25 @@ class Trust(ModelResult):
     series: tuple[str, ...] | None = field(default=None, kw_only=True)
 
     @classmethod
-    def of(cls, model: Forecaster, windows: Array | None = None) -> Trust:
+    def of(cls, model: Forecaster, windows: Array | None = None, **named: tuple[str, ...] | None) -> Trust:
         """Of windows (n, lookback, n_features), original units; without, of each reference window among the others.
 
-        Raises:
-            DataError: as `Forecaster.to_model_units`.
-            InsufficientReferenceError: a reference window overlaps with all others.
+        `times` and `series` are those of the windows. Raises DataError as `Forecaster.to_model_units` does, and
+        InsufficientReferenceError if a reference window overlaps with all others.
         """
         reference, names, own = ReferenceDistances.of(model), model.config.feature_names, windows is None
         if windows is None:
+            named = {"times": model.reference.times, "series": model.reference.series}
             if len(alone := np.flatnonzero(reference.neighbours.all(axis=1))):
                 raise InsufficientReferenceError(f"reference window {alone[0]} overlaps in time with all others")
             scaled, windows = model.reference.scaled, model.scaling.features_to_original(model.reference.scaled)
         else:
             scaled = model.to_model_units(windows)
         without = reference.neighbours if own else None
-        nearest, parts = _find_nearest(scaled, model.reference.scaled, reference.scale, without)
-        squares = parts.sum(axis=(1, 2))
-        cells = parts / np.where(squares > 0, squares, 1.0)[:, None, None]
-        distances, shares = np.sqrt(squares), cells.sum(axis=1)
+        nearest, squares = _find_nearest(scaled, model.reference.scaled, reference.scale, without)
+        total = squares.sum(axis=(1, 2))
+        cells = squares / np.where(total > 0, total, 1.0)[:, None, None]
+        distances, shares = np.sqrt(total), cells.sum(axis=1)
         excess = _measure_excess(model, windows)
         p_values, is_unusual = _rank(reference.ranked, distances, own)
         farthest = excess.max(axis=(1, 2))
@@ -352,25 +358,24 @@ class Trust(ModelResult):
         largest = np.argsort(-shares, axis=1, kind="stable")[:, :N_READ]
         by_lag = np.take_along_axis(cells[:, ::-1], largest[:, None], axis=2).transpose(0, 2, 1).astype(np.float32)
         lags = iter(find_lags(by_lag.reshape(-1, by_lag.shape[2])))
-        errors, thirds, found = _compare_errors(model, reference), reference.find_third(distances), []
+        errors, found = reference.describe_errors(model, distances), []
+        is_unknown = np.full(len(windows), not len(reference.ranked))
+        verdicts = np.select([is_outside, is_unknown, is_unusual], ["outside", "unknown", "unusual"], "usual").tolist()
         for number, row in enumerate(shares.tolist()):
-            verdict: Verdict = "unusual" if is_unusual[number] else "usual"
-            verdict = verdict if len(reference.ranked) else "unknown"
             read = {names[feature]: next(lags) for feature in largest[number]}
             found.append(
                 WindowTrust(
-                    "outside" if is_outside[number] else verdict,
+                    verdicts[number],
                     Neighbour(int(nearest[number]), float(distances[number]), reference.typical),
-                    float(p_values[number]) if len(reference.ranked) else None,
+                    None if is_unknown[number] else float(p_values[number]),
                     shares=dict(zip(names, row, strict=True)),
                     lags={name: of for name, of in read.items() if of.shares.any()},
                     cells=cells[number],
                     outside=_list_outside(model, windows[number], excess[number]),
-                    **errors[thirds[number]],
+                    **errors[number],
                 )
             )
-        times, series = (model.reference.times, model.reference.series) if own else (None, None)
-        return cls(tuple(found), len(model.reference.scaled), times=times, series=series)
+        return cls(tuple(found), len(model.reference.scaled), **named, origin=model.origin)
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -421,18 +426,3 @@ def _list_outside(model: Forecaster, window: Array, excess: Array) -> tuple[Outs
         steps, value = tuple((np.flatnonzero(of) - last).tolist()), float(window[of.argmax(), number])
         found.append(Outside(feature.name, feature.unit, steps, value, feature.min, feature.max, float(of.max())))
     return tuple(sorted(found, key=lambda one: -one.excess))
-
-
-def _compare_errors(model: Forecaster, reference: ReferenceDistances) -> list[dict[str, Any]]:
-    """What `WindowTrust` has of the errors, for each third."""
-    if reference.errors is None:
-        return [{"mean_abs_error": None, "error_ratio": None, "coverage": None}] * 3
-    ratios = ((reference.errors + TINY) / (reference.errors.mean(axis=0) + TINY)).mean(axis=1)  # 1 where all are 0
-    named = [dict(zip(model.config.outputs, of, strict=True)) for of in reference.errors.tolist()]
-    held = (
-        [None] * 3
-        if reference.coverage is None
-        else [dict(zip(model.levels, of, strict=True)) for of in reference.coverage.tolist()]
-    )
-    members = zip(named, ratios.tolist(), held, strict=True)
-    return [{"mean_abs_error": error, "error_ratio": ratio, "coverage": of} for error, ratio, of in members]

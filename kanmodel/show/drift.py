@@ -6,7 +6,7 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
-from kanmodel.monitoring.drift import ASKED, Drift, UseDrift, write_change, write_signed
+from kanmodel.monitoring.drift import ASKED, Drift, UseDrift, write_before_after, write_signed
 from kanmodel.result import Theme, draw
 from kanmodel.show.svg import MARGIN, WIDTH, Element, Scale, new_picture, scale_over
 from kanmodel.tables.statistics.tally import N_BINS
@@ -30,8 +30,8 @@ def draw_drift(result: Drift, theme: Theme = "auto") -> bytes:
     Bins of a histogram are as wide as each other, and a dark line is the reference's share. Bars of the waterfall are
     the effects, from the mean forecast of the reference to the current one, with their intervals.
     """
-    effect, unit = result.effect.forecast, result.watched.unit
-    heading = f"{result.watched.output}: mean forecast {write_change(effect)}{f' {unit}' if unit else ''}"
+    effect, unit = result.effect.forecast, result.schema.unit
+    heading = f"{result.schema.output}: mean forecast {write_before_after(effect)}{f' {unit}' if unit else ''}"
     caption = f"{result.forecasts:,} forecasts beside {result.reference_forecasts:,} of the reference"
     body, y = Element("g"), TOP
     for question, answer in result.answers.items():
@@ -87,7 +87,7 @@ def _add_histograms(root: Element, top: float, result: Drift) -> float:
 
 def _add_waterfall(root: Element, top: float, result: Drift, before: float, after: float) -> float:
     """A bar for the effect of each name, from the mean forecast of the reference to the current one."""
-    unit, bars = result.watched.unit, list[tuple[str, float, UseDrift | None]]()
+    unit, bars = result.schema.unit, list[tuple[str, float, UseDrift | None]]()
     use = sorted(result.use, key=lambda each: -abs(each.effect or 0))
     named = use if len(use) <= N_BARS + 1 else use[:N_BARS]
     bars += [(each.name, each.effect or 0.0, each) for each in named]
@@ -126,13 +126,13 @@ def _add_waterfall(root: Element, top: float, result: Drift, before: float, afte
         group.add_text(abbreviate(name), LEFT - 12, y + 14, f"end{strong}")
         group.add_text(write_signed(amount, None), RIGHT + 12, y + 14, strong.strip() or None)
         if one is not None:
-            group.add_text(write_change(one.share, ".1%"), SHARE, y + 14, f"end muted{strong}")
+            group.add_text(write_before_after(one.share, ".1%"), SHARE, y + 14, f"end muted{strong}")
     return bottom + AXIS
 
 
 def _add_errors(root: Element, top: float, result: Drift) -> float:
     """The mean absolute error of each block of the reference, and then, in a shade, of the current side."""
-    unit, sides = result.watched.unit, (result.reference, result.current)
+    unit, sides = result.schema.unit, (result.reference, result.current)
     title = f"mean absolute error over time{f', {unit}' if unit else ''}; current side shaded"
     root.add_text(title, MARGIN, top, "strong")
     top += 14

@@ -8,7 +8,7 @@ from typer import Argument, BadParameter, Exit, Option, echo
 
 from kanmodel import Drift, load
 from kanmodel.errors import DataError
-from kanmodel.monitoring.watched import EXPLAINED
+from kanmodel.monitoring.tallies import EXPLAINED
 from kanmodel.tables.statistics.p_values import Question
 from service.batch import Csv
 from service.commands import options
@@ -114,8 +114,8 @@ def describe_drift(found: Drift) -> dict[str, Any]:
     """The drift as a JSON document."""
     reference, current = found.notes
     return {
-        "output": found.watched.output,
-        "unit": found.watched.unit,
+        "output": found.schema.output,
+        "unit": found.schema.unit,
         "reference": reference,
         "current": current,
         "verdicts": [asdict(verdict) for verdict in found.verdicts.values()],

@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from kanmodel.attribution.baseline import Baseline
 from kanmodel.attribution.ledger import sum_groups
 from kanmodel.errors import DataError
 from kanmodel.model import Model
-from kanmodel.monitoring.watched import Watched, block_size, count_stretch, explain_stretch, forecast_stretch
+from kanmodel.monitoring.tallies import ForecastWindows, TallySchema, block_size
 from kanmodel.tables.instants import read_duration
 from kanmodel.tables.statistics.p_values import MIN_SPANS, NullDistribution, Question, null_distributions, warn_of_rate
 from kanmodel.tables.statistics.tally import PRIOR, Bins, Tally
@@ -94,7 +93,7 @@ def write_rules(
     output, seconds = watched_output(model), read_duration(span)
     if seconds is None or seconds < 1:
         raise DataError(f"--span must be a duration such as 24h or 7d, but is {span!r}")
-    loaded, watched = model, Watched.of(model, output)
+    schema = TallySchema.of(model, output)
     side = read_all_windows(model.config.table, history, place, series=series or None)
     n, n_span = len(side), count_windows(side, seconds, place)
     if n_span * MIN_SPANS > n:
@@ -104,13 +103,12 @@ def write_rules(
         )
     values = reference_values(model, output)
     bins = Bins.of(values)
-    contributions = sum_groups(model.importance(watched.output).contributions, watched.members)
+    contributions = sum_groups(model.importance(schema.output).contributions, schema.members)
     unknown = np.full(len(values), np.nan), np.empty((len(values), 0))
     reference = Tally.of(bins, values[:, :-1], values[:, -1], contributions, *unknown)
-    size, forecasts = block_size(n, n_span, len(watched.features)), forecast_stretch(loaded, output, side)
-    contributions, _ = explain_stretch(loaded, output, side, explained, watched.members, Baseline())
-    tally = count_stretch(side, size, bins, forecasts, contributions)
-    rules = Rules(name, watched, _cut(tally), _cut(reference), max(1, round(n_span / size)), seconds, false_alarms)
+    size = block_size(n, n_span, len(schema.features))
+    tally, _ = ForecastWindows.of(model, output, side).tally(schema, bins, size, explained)
+    rules = Rules(name, schema, _cut(tally), _cut(reference), max(1, round(n_span / size)), seconds, false_alarms)
     return rules.write(f"{n:,} windows" + (f", {side.times[0]} to {side.times[-1]}" if side.times else ""))
 
 
@@ -130,7 +128,7 @@ class Rules:
 
     Args:
         name: of the model in the service.
-        watched: names of the tallies' columns.
+        schema: names of the tallies' columns.
         history: blocks in order of time, in the bins of the reference windows.
         reference: the reference windows.
         length: blocks of a span.
@@ -141,7 +139,7 @@ class Rules:
     def __init__(
         self,
         name: str,
-        watched: Watched,
+        schema: TallySchema,
         history: Tally,
         reference: Tally,
         length: int,
@@ -150,7 +148,7 @@ class Rules:
     ) -> None:
         hours, rest = divmod(seconds, HOUR)
         self.span = f"{int(seconds)}s" if rest else f"{int(hours)}h"
-        self.name, self.watched, self.rate = name, watched, false_alarms
+        self.name, self.schema, self.rate = name, schema, false_alarms
         self.total, self._share_of_span = history.total(), length / len(history)
         of_reference, of_history = null_distributions(history, length, reference), null_distributions(history, length)
         self.chances: dict[Question, NullDistribution] = {
@@ -186,9 +184,9 @@ class Rules:
         """Thresholds, statistics, and an alert for each question."""
         rules = list[Rule]()
         for question, items, statistics in (
-            ("inputs", [("psi", name) for name in self.watched.features[:N_NAMES]], self._inputs),
+            ("inputs", [("psi", name) for name in self.schema.features[:N_NAMES]], self._inputs),
             ("use", [(of, name) for of in ("share", "contribution") for name in self._names], self._use),
-            ("errors", [("errors", name) for name in self._figures], self._errors),
+            ("errors", [("errors", name) for name in self.schema.figures], self._errors),
         ):
             limits = self.chances[question].thresholds(self.rate)  # type: ignore[index]
             known = [(*item, float(limit)) for item, limit in zip(items, limits, strict=True) if np.isfinite(limit)]
@@ -212,11 +210,7 @@ class Rules:
 
     @property
     def _names(self) -> tuple[str, ...]:
-        return self.watched.names[:N_NAMES]
-
-    @property
-    def _figures(self) -> list[str]:
-        return ["mae", "bias", *(f"coverage@{level:g}" for level in self.watched.levels)]
+        return self.schema.names[:N_NAMES]
 
     def _inputs(self) -> list[Rule]:
         """PSI as `population_stability` has it, of at most as many forecasts as a span of the history has."""
@@ -301,7 +295,7 @@ class Rules:
             self._state("errors", worse, known, total.known, name="mae"),
             self._state("errors", biased, known, total.known, name="bias"),
         ]
-        for number, level in enumerate(self.watched.levels):
+        for number, level in enumerate(self.schema.levels):
             bounded, covered = total.intervals[:, number], total.covered[:, number]
             if not bounded.any():
                 continue

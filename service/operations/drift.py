@@ -203,14 +203,14 @@ def _match_length(model: Model, n: int, seconds: float, n_hours: int) -> int:
 
 def describe_drift(served: Served, found: core.Drift, since: str) -> DriftResponse:
     """The answer."""
-    errors, effect, watched = found.errors, found.effect, found.watched
+    errors, effect, schema = found.errors, found.effect, found.schema
 
     def ends(change: Change) -> Any:
         return None if change.interval is None else [*change.interval]
 
     answer: DriftResponse = {
         **describe_span(served),
-        "output": watched.output,
+        "output": schema.output,
         "since": since,
         "forecasts": found.forecasts,
         "explained": found.explained,
@@ -244,7 +244,7 @@ def describe_drift(served: Served, found: core.Drift, since: str) -> DriftRespon
             "forecast_reference": effect.forecast.reference,
             "interval": ends(effect.forecast),
             "total": effect.total,
-            "unit": watched.unit,
+            "unit": schema.unit,
             "data": {one.name: one.effect for one in found.use},
         },
         "errors": None,

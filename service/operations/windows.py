@@ -23,7 +23,7 @@ MAX_WARNINGS = 100
 ROUNDING = 1e-6  # in standard deviations of the feature: the rounding of a value that was a float32
 
 Gaps = TypeAliasType("Gaps", table.Gaps)
-TrustVerdict = TypeAliasType("TrustVerdict", trust.Verdict)
+TrustVerdict = TypeAliasType("TrustVerdict", trust.TrustVerdict)
 AskTrust = Annotated[
     bool, about("Whether to add `trust`: how unlike the reference windows each instance is.", strict=True)
 ]

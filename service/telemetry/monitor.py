@@ -22,7 +22,7 @@ import numpy as np
 from kanmodel.arrays import Array
 from kanmodel.errors import DataError
 from kanmodel.model import Model
-from kanmodel.monitoring.watched import Watched
+from kanmodel.monitoring.tallies import TallySchema
 from kanmodel.network.config import ModelConfig
 from kanmodel.network.intervals import forecasts_of
 from kanmodel.tables.instants import read_instants
@@ -92,7 +92,7 @@ class Counter:
 
     of: Counted
     output: int
-    watched: Watched
+    watched: TallySchema
     bins: Bins
     config: ModelConfig
     values: Mapping[int, Sequence[Any]]
@@ -101,7 +101,7 @@ class Counter:
     def make(cls, served: Served, metrics: Metrics) -> "Counter":
         """That of a model, whose reference windows the metrics state from then on."""
         model, output = served.model, watched_output(served.model)
-        watched = Watched.of(model, output)
+        watched = TallySchema.of(model, output)
         levels = " ".join(f"{one:g}" for one in watched.levels)
         n_features, n_names = len(watched.features), len(watched.names)
         of = Counted(served.name, served.version, served.checkpoint, n_features, n_names, levels)

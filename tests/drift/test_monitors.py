@@ -13,7 +13,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks" / "drift"
 from faults import BEFORE, INPUT_FAULTS, UNTIL, Stream, make_series, plant
 from monitors import QUESTIONS, RATE, Monitors, alarms, error_rises, gains, shipped_alarms, tally
 
-from kanmodel.monitoring.watched import Watched
+from kanmodel.monitoring.tallies import TallySchema
 from kanmodel.tables.statistics.tally import Bins
 
 N_FEATURES = 3
@@ -38,7 +38,7 @@ def make_monitors(length=24):
     """Of 100 spans that do not overlap."""
     names = tuple(f"x{number}" for number in range(N_FEATURES))
     members = tuple((number,) for number in range(N_FEATURES))
-    watched = Watched("y+1", None, names, (None,) * N_FEATURES, names, members, (0.8,))
+    watched = TallySchema("y+1", None, names, (None,) * N_FEATURES, names, members, (0.8,))
     return Monitors(watched, make_stream(100 * length), length)
 
 

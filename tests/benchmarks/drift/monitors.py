@@ -17,7 +17,7 @@ import numpy as np
 from faults import Stream
 
 from kanmodel.monitoring.drift import Drift, rank_gain
-from kanmodel.monitoring.watched import Watched
+from kanmodel.monitoring.tallies import TallySchema
 from kanmodel.tables.statistics.p_values import NullDistribution, measure, null_distributions
 from kanmodel.tables.statistics.tally import Bins, Tally
 
@@ -84,7 +84,7 @@ class Monitors:
         length: rows of a span.
     """
 
-    watched: Watched
+    watched: TallySchema
     reference: Stream
     length: int
 

@@ -22,7 +22,7 @@ import torch
 from faults import BEFORE, FAULTS, LEAST_USED, NO_FAULT, UNTIL, Series, Stream, make_series, streams
 from monitors import CALIBRATED, QUESTIONS, RATE, SHIPPED, Array, Monitors, alarms, evidently, shipped_alarms
 
-from kanmodel.monitoring.watched import Watched
+from kanmodel.monitoring.tallies import TallySchema
 from kanmodel.tables.statistics.p_values import NullDistribution
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
@@ -62,7 +62,7 @@ class Observed:
     """Of one series: what is watched, the least used feature with its share, and streams with delayed outcomes."""
 
     series: str
-    watched: Watched
+    watched: TallySchema
     least_used: tuple[str, float]
     reference: Stream
     after: Sequence[Stream]
@@ -77,7 +77,7 @@ def observe(series: Series, seed: int) -> Observed:
     reference = series.watch(model, np.concatenate(series.pieces("reference"))).delay_outcomes(series.delay)
     after = [series.watch(model, rows).delay_outcomes(series.delay) for rows in series.pieces("after")]
     faulty = dict(streams(series, model, other, least.name))
-    return Observed(series.name, Watched.of(model, 0), (least.name, least.share), reference, after, faulty)
+    return Observed(series.name, TallySchema.of(model, 0), (least.name, least.share), reference, after, faulty)
 
 
 def compare(observed: Observed, length: int, python: Path) -> Findings:
@@ -123,7 +123,7 @@ def name_items(
     statistics: Sequence[Mapping[str, Array]],
     raised: Sequence[Mapping[str, Array]],
     question: str,
-    watched: Watched,
+    watched: TallySchema,
 ) -> Counter[str]:
     """How often a question names what at its first alarm."""
     items = {

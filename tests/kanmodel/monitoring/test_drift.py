@@ -16,13 +16,13 @@ from kanmodel import load
 from kanmodel.errors import DataError, UnknownNameError
 from kanmodel.model import Model
 from kanmodel.monitoring.drift import Drift, rank_gain
-from kanmodel.monitoring.watched import TOLERANCE, Watched
+from kanmodel.monitoring.tallies import TOLERANCE, TallySchema
 from kanmodel.tables.statistics import differences
 from kanmodel.tables.statistics.p_values import MIN_SPANS, QUESTIONS, NullDistribution, measure, null_distributions
 from kanmodel.tables.statistics.tally import Bins, Tally
 
 seeds = st.integers(0, 2**32 - 1)
-WATCHED = Watched("y+1", "K", ("a", "b", "c"), ("m", None, "s"), ("ab", "c"), ((0, 1), (2,)), (0.8,))
+WATCHED = TallySchema("y+1", "K", ("a", "b", "c"), ("m", None, "s"), ("ab", "c"), ((0, 1), (2,)), (0.8,))
 
 
 def list_changes(found):
@@ -97,7 +97,7 @@ def test_effects_sum_to_the_change_of_the_mean_forecast(shape, n, is_grouped, se
     assert found.effect.total == pytest.approx(change, abs=2 * residual + 1e-9)
     assert found.effect.total == pytest.approx(sum(each.effect for each in found.use))
     names = loaded.config.feature_names
-    assert found.watched.names == (("some", *names[2:]) if is_grouped else names)
+    assert found.schema.names == (("some", *names[2:]) if is_grouped else names)
     contributions = [one.contributions_by_part for one in explained]
     shares = [np.abs(each).sum(axis=0) / np.abs(each).sum() for each in contributions]
     np.testing.assert_allclose([each.share.reference for each in found.use], shares[0])
@@ -308,7 +308,7 @@ def test_false_alarms_are_at_most_the_stated_rate(n_spans):
 def test_an_unused_feature_that_moves_is_named():
     """Its inputs have an alarm, while the model's use of it does not."""
     names, members = tuple("abcdefghijkl"), tuple((number,) for number in range(N_FEATURES))
-    watched = Watched("y", None, names, (None,) * N_FEATURES, names, members, (0.8,))
+    watched = TallySchema("y", None, names, (None,) * N_FEATURES, names, members, (0.8,))
     found = Drift.of(watched, *make_sides(30, np.random.default_rng(5), shift=3.0))
     assert found.alarms == ("inputs",) and found.unused == ("b",)
     (moved,) = (each for each in found.inputs if each.moved)
@@ -343,7 +343,7 @@ def test_spans_without_explanations_do_not_count():
 def cover(correlation, n_current, n_series=10, n_columns=40):
     """Share of the intervals of a shift that hold 0, of two stretches of AR(1) series, 2,000 steps and `n_current`."""
     rng, held = np.random.default_rng(3), 0
-    watched = Watched("y", None, ("y",) * n_columns, (None,) * n_columns, ("y",), ((0,),), ())
+    watched = TallySchema("y", None, ("y",) * n_columns, (None,) * n_columns, ("y",), ((0,),), ())
     for _ in range(n_series):
         sides = [
             lfilter([1], [1, -correlation], rng.normal(size=(n + 200, n_columns)), axis=0)[200:]

@@ -13,14 +13,14 @@ import pytest
 import yaml
 from factories import make_encoded, make_model, make_tally
 
-from kanmodel.monitoring.watched import Watched
+from kanmodel.monitoring.tallies import TallySchema
 from kanmodel.tables.roles import Columns
 from kanmodel.tables.statistics.p_values import measure
 from service.commands.rules import Rules
 from service.models.repository import BUNDLED
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "monitoring" / "drift.yaml"
-WATCHED = Watched("y", None, ("a", "b", "c"), (None,) * 3, ("g", 'h "2"'), ((0, 1), (2,)), (0.8,))
+WATCHED = TallySchema("y", None, ("a", "b", "c"), (None,) * 3, ("g", 'h "2"'), ((0, 1), (2,)), (0.8,))
 ITEMS = {
     "inputs": [("psi", name) for name in WATCHED.features],
     "use": [(of, name) for of in ("share", "contribution") for name in WATCHED.names],
