@@ -1,10 +1,11 @@
-"""What a report finds: questions with answers, evidence and small pictures, and how answers write times and amounts."""
+"""What a report finds: questions with answers, evidence and small pictures; and what all of them are found from."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +13,9 @@ import numpy as np
 from kanmodel.arrays import Array
 from kanmodel.errors import DataError
 from kanmodel.forecaster import Forecaster
+from kanmodel.network.config import resolve_groups
 from kanmodel.result import Theme, draw
+from kanmodel.structure.importance import Attribution, Importance
 from kanmodel.tables.instants import DAY, read_instants, to_local
 from kanmodel.text import write_figure
 
@@ -22,7 +25,7 @@ _OFFSET = re.compile(r"(?:Z|[+-]\d\d:?\d\d)$")
 SummaryId = Literal["forecast", "accuracy", "intervals", "drivers", "response", "limits"]
 NetworkId = Literal["sparsity", "features", "independence", "opacity", "depth", "shapes", "trust"]
 FindingId = Literal[SummaryId, NetworkId]
-Part = Literal["month", "hour"]
+Period = Literal["month", "hour"]
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,8 @@ class Bars:
 
     Attributes:
         by: what the rows are of.
-        rows: `label`, `windows` and two figures, in order, by default `mae` and `simple_mae` of the simple forecast; a
-            label is a number of steps, an hour, a month such as ``2024-03``, or the name of a series.
+        rows: `label`, `windows` and the two `figures`; a label is a number of steps, an hour, a month such as
+            ``2024-03``, or the name of a series.
         simple: what the other figure is.
         axis: what the labels are.
         unit: of the figures; None if unknown.
@@ -40,7 +43,7 @@ class Bars:
         figures: their names in the rows.
     """
 
-    by: Literal["step", "series"] | Part
+    by: Literal["step", "series"] | Period
     rows: Sequence[Mapping[str, Any]]
     simple: str
     axis: str
@@ -173,15 +176,15 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Times:
+class ReferenceTimes:
     """The times of the reference windows' last steps.
 
     Attributes:
         texts: as the checkpoint has them; None if it has none.
         local: seconds since 1970 by the clocks of the place, (n,); None if they are no dates.
         zone: its name; empty if the times have none.
-        forecast: the times that are forecast, likewise, or, where it is unknown how far ahead, those of the last steps.
-        is_ahead: whether it is known how far ahead that is.
+        forecast: the times that are forecast, likewise; those of the last steps where the lead is unknown.
+        is_ahead: whether the lead is known.
     """
 
     texts: tuple[str, ...] | None
@@ -191,7 +194,7 @@ class Times:
     is_ahead: bool
 
     @classmethod
-    def of(cls, model: Forecaster, output: int) -> Times:
+    def of(cls, model: Forecaster, output: int) -> ReferenceTimes:
         """Those of a model; times that cannot be read are texts."""
         config, texts, time = model.config, model.reference.times, model.config.time
         zone, is_ahead = time.zone if time else None, bool(config.ahead and time is not None and time.dated)
@@ -221,24 +224,24 @@ class Times:
         zone = f" ({self.zone})" if self.zone else ""
         return f"{self.name(0)} to {self.name(-1)}{zone}".replace("`", "") if self.texts else None
 
-    def describe(self, part: Part) -> str:
+    def describe(self, period: Period) -> str:
         """What the hours or months of `forecast` are."""
-        what = f"{part} that is forecast" if self.is_ahead else f"{part} in which the forecast is made"
-        return f"{what} ({self.zone})" if self.zone and part == "hour" else what
+        what = f"{period} that is forecast" if self.is_ahead else f"{period} in which the forecast is made"
+        return f"{what} ({self.zone})" if self.zone and period == "hour" else what
 
 
 @dataclass(frozen=True)
-class Amounts:
+class AmountFormat:
     """Writes amounts of the target in its unit, with the decimals of the spread of what is forecast."""
 
     unit: str | None
     scale: float
 
     @classmethod
-    def of(cls, model: Forecaster, output: int) -> Amounts:
-        """Those of an output; forecasts that hardly vary have the decimals of actual values, or five digits at most."""
-        forecasts, targets = model.scaling.outputs_to_original(model.reference_outputs), model.reference.targets
-        least = abs(forecasts[:, output].mean()) / 100 if targets is None else targets[:, output].std()
+    def of(cls, model: Forecaster, output: int) -> AmountFormat:
+        """That of an output; forecasts that hardly vary have the decimals of actual values, or five digits at most."""
+        forecasts, targets = model.reference_predictions[:, output], model.reference.targets
+        least = abs(forecasts.mean()) / 100 if targets is None else targets[:, output].std()
         return cls(model.config.target_of(output).unit, float(max(model.output_std[output], least)))
 
     def __call__(self, value: float) -> str:
@@ -252,6 +255,64 @@ class Amounts:
         return f"+{written}" if value > 0 and write_figure(value, self.scale) != "0" else written
 
 
-def write_percent(share: float) -> str:
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What a report is about: one output of a model, on its reference windows.
+
+    Attributes:
+        model: the model.
+        importance: of the output.
+    """
+
+    model: Forecaster
+    importance: Importance
+
+    @property
+    def output(self) -> int:
+        """The number of the output."""
+        return self.importance.output_index
+
+    @property
+    def forecasts(self) -> Array:
+        """(n,), original units."""
+        return self.model.reference_predictions[:, self.output]
+
+    @property
+    def actual(self) -> Array | None:
+        """The actual values, (n,), original units; None if unknown."""
+        return None if self.model.reference.targets is None else self.model.reference.targets[:, self.output]
+
+    @cached_property
+    def times(self) -> ReferenceTimes:
+        """Of the windows."""
+        return ReferenceTimes.of(self.model, self.output)
+
+    @cached_property
+    def say(self) -> AmountFormat:
+        """Writes amounts of the output."""
+        return AmountFormat.of(self.model, self.output)
+
+    @cached_property
+    def drivers(self) -> list[Attribution]:
+        """The rows of outermost groups and of features without a group, most important first."""
+        outermost = set(resolve_groups(self.model.config.groups, self.model.config.feature_names).parts)
+        return [row for row in self.importance.groups or self.importance.features if row.name in outermost]
+
+    @cached_property
+    def correlated(self) -> list[tuple[tuple[str, ...], float]]:
+        """Pairs of features with a correlation of 0.9 or more in magnitude, and it, the largest first."""
+        pairs: dict[tuple[str, ...], float] = {}
+        for row in self.importance.features:
+            for partner in row.redundant_with:
+                pairs.setdefault(tuple(sorted((row.name, partner.name))), partner.correlation)
+        return sorted(pairs.items(), key=lambda pair: -abs(pair[1]))
+
+
+def write_percent(share: float, decimals: int = 0) -> str:
     """``53 %``."""
-    return f"{100 * share:.0f} %"
+    return f"{100 * share:.{decimals}f} %"
+
+
+def quote_names(names: Iterable[str]) -> str:
+    """Names in backticks, with commas between them."""
+    return ", ".join(f"`{name}`" for name in names)
