@@ -1,8 +1,7 @@
 """The search for the smallest shift with which a forecast reaches a goal, of one feature alone and of several together.
 
-**One feature.** Its range is sampled evenly, then more densely wherever the input of a basis passes its knots quickly,
-so that each piece of a spline has samples, and around the samples that come nearest to the goal. Samples are no proof:
-a goal that is reached only between two of them is missed.
+**One feature.** Its range is sampled evenly, more densely where the input of a basis passes its knots quickly, so that
+each piece of a spline has samples, and around the samples nearest to the goal. What happens between two is missed.
 
 **Several features** by sequential linear programming: minimise sum_f |z_f| subject to F(z) reaching the goal, where F
 is replaced by its tangent within a trust region (Fletcher and Sainz de la Maza 1989, "Nonlinear programming and
@@ -18,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain, combinations, islice, product
+from itertools import combinations, islice, product
 from math import comb, prod
 
 import numpy as np
@@ -102,19 +101,16 @@ def list_settings(model: Forecaster, window: Array, search: SearchOptions) -> li
     Levels that the steps have already, or that no row of training has, are not among them.
     """
     rows, (_, columns) = find_rows(model.config, search.steps), find_changeable(model.config, search.features)
-    options = [
-        [
-            (column, level)
-            for level in column.chosen
-            if model.feature_high[column.features[level]] >= 1 and (column.set(window, rows, level) != window).any()
-        ]
-        for column in columns
-    ]
-    sets = chain.from_iterable(
-        combinations(options, size + 1) for size in range(min(search.max_features, len(columns)))
-    )
+
+    def is_new(column: Levels, level: int) -> bool:
+        is_known = model.feature_high[column.features[level]] >= 1
+        return is_known and bool((column.set(window, rows, level) != window).any())
+
+    options = [[(column, level) for level in column.chosen if is_new(column, level)] for column in columns]
+    sizes = range(1, 1 + min(search.max_features, len(columns)))
+    sets = (each for size in sizes for some in combinations(options, size) for each in product(*some))
     found = [Setting((), window, np.zeros(len(model.feature_high)))]
-    for chosen in islice(chain.from_iterable(product(*one) for one in sets), MAX_SETTINGS):
+    for chosen in islice(sets, MAX_SETTINGS):
         changed = window
         for column, level in chosen:
             changed = column.set(changed, rows, level)
@@ -132,23 +128,21 @@ def describe_level(shifts: Shifts, setting: Setting, goal: Goal, predictions: tu
     return SingleFeature(column.name, column.unit, shift, in_std, best_prediction, len(predictions))
 
 
-def search_shifts(
-    shifts: Shifts, goal: Goal, margin: float, max_features: int
-) -> tuple[dict[int, SingleFeature], Array]:
+def search_shifts(shifts: Shifts, goal: Goal, margin: float, most: int) -> tuple[dict[int, SingleFeature], Array]:
     """The effect of each feature alone, by its number, and the best shifts found, (n, n_features), the first of 0.
 
-    The forecasts reach the goal by a margin, in the target's unit.
+    The forecasts reach the goal by a margin, in the target's unit; at most so many features change together.
     """
-    tight = goal.tighten(margin)
-    still = np.zeros((1, len(shifts.std)))
+    tight, still = goal.tighten(margin), np.zeros((1, len(shifts.std)))
     prediction = float(shifts.predict(still)[0])
     with part(0.5):
         alone = [FeatureSearch(shifts, tight, feature).run() for feature in slices(shifts.movable)]
-    candidates = [still, np.eye(len(shifts.std))[shifts.movable] * np.array([place for _, place in alone])[:, None]]
-    if max_features > 1 and len(alone) > 1 and not goal.low <= prediction <= goal.high:
-        best_alone = np.array([single.best_prediction for single, _ in alone])
-        candidates.append(JointSearch(shifts, tight, prediction).run(max_features, best_alone))
-    return dict(zip(shifts.movable.tolist(), (single for single, _ in alone), strict=True)), np.concatenate(candidates)
+    singles, places = [single for single, _ in alone], np.array([place for _, place in alone])
+    candidates = [still, np.eye(len(shifts.std))[shifts.movable] * places[:, None]]
+    if most > 1 and len(alone) > 1 and not goal.low <= prediction <= goal.high:
+        best_alone = np.array([single.best_prediction for single in singles])
+        candidates.append(JointSearch(shifts, tight, prediction).run(most, best_alone))
+    return dict(zip(shifts.movable.tolist(), singles, strict=True)), np.concatenate(candidates)
 
 
 def _bisect(
@@ -196,8 +190,8 @@ class FeatureSearch:
         if shift is not None and self._is_whole:
             shift = float(round(shift))
         column, best = self._shifts.columns[self._feature], int(missed.argmin())  # the smallest shift of several
-        best_prediction = float(predictions[order][best])
-        found = SingleFeature(column.name, column.unit, shift, in_std, best_prediction, len(places))
+        forecast = float(predictions[order][best])
+        found = SingleFeature(column.name, column.unit, shift, in_std, forecast, len(places))
         return found, float(places[best]) if in_std is None else in_std
 
     def _only(self, places: Array) -> Array:
@@ -210,8 +204,7 @@ class FeatureSearch:
         return self._shifts.predict(self._only(places))
 
     def _reaches(self, places: Array) -> NDArray[np.bool_]:
-        reached: NDArray[np.bool_] = self._goal.miss(self._predict(places)) == 0
-        return reached
+        return self._goal.miss(self._predict(places)) == 0
 
     def _round(self, places: Array) -> Array:
         """The nearest whole numbers of an integer feature's unit."""
@@ -350,8 +343,7 @@ class JointSearch:
 
         def reaches(factors: Array) -> NDArray[np.bool_]:
             forecasts = shifts.predict(scale(factors).reshape(-1, len(shifts.low)))
-            reached: NDArray[np.bool_] = self._goal.miss(forecasts).reshape(factors.shape) == 0
-            return reached
+            return self._goal.miss(forecasts).reshape(factors.shape) == 0
 
         reached = reaches(np.repeat(SCALES[:, None], len(rounded), axis=1))
         first = np.where(reached.any(axis=0), reached.argmax(axis=0), len(SCALES) - 1)
