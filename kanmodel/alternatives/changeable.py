@@ -27,17 +27,11 @@ FARTHEST = 10.0  # largest |shift| of a feature, training standard deviations
 
 
 class Levels(NamedTuple):
-    """A column of levels, which changes as a whole: the feature of one level is 1, and those of the others are 0.
+    """A column of levels, which changes as a whole: the feature of one level is 1, and those of the others are 0."""
 
-    Attributes:
-        column: the column.
-        features: numbers of the features of its levels.
-        chosen: places of the levels that are asked for.
-    """
-
-    column: SourceColumn
-    features: range
-    chosen: tuple[int, ...]
+    column: SourceColumn  # the column
+    features: range  # numbers of the features of its levels
+    chosen: tuple[int, ...]  # places of the levels that are asked for
 
     def set(self, window: Array, rows: slice, level: int) -> Array:
         """A window (lookback, n_features) with a level, by its place, in some rows."""
@@ -135,15 +129,10 @@ def find_rows(config: ModelConfig, steps: Sequence[int] | None) -> slice:
 
 @dataclass(frozen=True)
 class Goal:
-    """The range that a forecast must reach, in the target's unit; DataError if it is empty, NaN or unbounded.
+    """The range that a forecast must reach, in the target's unit; DataError if it is empty, NaN or unbounded."""
 
-    Attributes:
-        low: lower bound; -inf for none.
-        high: upper bound; inf for none.
-    """
-
-    low: float = -np.inf
-    high: float = np.inf
+    low: float = -np.inf  # lower bound; -inf for none
+    high: float = np.inf  # upper bound; inf for none
 
     def __post_init__(self) -> None:
         if np.isnan([self.low, self.high]).any() or not self.low <= self.high:

@@ -82,17 +82,11 @@ class SingleFeature:
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """A window with levels set at the chosen steps, at most one of each column.
+    """A window with levels set at the chosen steps, at most one of each column."""
 
-    Attributes:
-        levels: numbers of their features; empty for the window as it is.
-        window: the changed window, (lookback, n_features), original units.
-        change: mean change of each feature over these steps, (n_features,), original units.
-    """
-
-    levels: tuple[int, ...]
-    window: Array
-    change: Array
+    levels: tuple[int, ...]  # numbers of their features; empty for the window as it is
+    window: Array  # the changed window, (lookback, n_features), original units
+    change: Array  # mean change of each feature over these steps, (n_features,), original units
 
 
 def list_settings(model: Forecaster, window: Array, search: SearchOptions) -> list[Setting]:

@@ -95,23 +95,14 @@ N_SAMPLES = 128  # of an edge
 
 @dataclass(frozen=True)
 class Candidate:
-    """A formula c f(a x + b) + d for sampled values.
+    """A formula c f(a x + b) + d for sampled values."""
 
-    Attributes:
-        function: name of f, in `FUNCTIONS`.
-        a: inner scale.
-        b: inner shift.
-        c: outer scale.
-        d: outer shift.
-        r2: coefficient of determination on the samples.
-    """
-
-    function: str
-    a: float
-    b: float
-    c: float
-    d: float
-    r2: float = 1.0
+    function: str  # name of f, in `FUNCTIONS`
+    a: float  # inner scale
+    b: float  # inner shift
+    c: float  # outer scale
+    d: float  # outer shift
+    r2: float = 1.0  # coefficient of determination on the samples
 
     @property
     def complexity(self) -> int:

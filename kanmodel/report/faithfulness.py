@@ -31,19 +31,12 @@ N_SUBSETS = 16  # of the features, for infidelity
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far two baselines agree on the features' mean |contribution| over the reference windows.
+    """How far two baselines agree on the features' mean |contribution| over the reference windows."""
 
-    Attributes:
-        baselines: their kinds.
-        rank_correlation: Spearman's, of the features' mean |contribution|.
-        share_difference: largest difference between a feature's shares of all mean |contribution|.
-        feature: the feature with that difference.
-    """
-
-    baselines: tuple[ComparedBaseline, ComparedBaseline]
-    rank_correlation: float
-    share_difference: float
-    feature: str
+    baselines: tuple[ComparedBaseline, ComparedBaseline]  # their kinds
+    rank_correlation: float  # Spearman's, of the features' mean |contribution|
+    share_difference: float  # largest difference between a feature's shares of all mean |contribution|
+    feature: str  # the feature with that difference
 
 
 def compare_baselines(model: Forecaster, importance: Importance) -> tuple[Agreement, ...]:

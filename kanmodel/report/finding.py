@@ -30,26 +30,16 @@ Period = Literal["month", "hour"]
 
 @dataclass(frozen=True)
 class Bars:
-    """A figure of each series, hour, month or step, beside another.
+    """A figure of each series, hour, month or step, beside another."""
 
-    Attributes:
-        by: what the rows are of.
-        rows: `label`, `windows` and the two `figures`; a label is a number of steps, an hour, a month such as
-            ``2024-03``, or the name of a series.
-        simple: what the other figure is.
-        axis: what the labels are.
-        unit: of the figures; None if unknown.
-        title: what the figure is.
-        figures: their names in the rows.
-    """
-
-    by: Literal["step", "series"] | Period
+    by: Literal["step", "series"] | Period  # what the rows are of
+    # `label`, `windows` and the two `figures`; a label is a number of steps, an hour, a month as ``2024-03``, or a name
     rows: Sequence[Mapping[str, Any]]
-    simple: str
-    axis: str
-    unit: str | None
-    title: str = "Average miss"
-    figures: tuple[str, str] = ("mae", "simple_mae")
+    simple: str  # what the other figure is
+    axis: str  # what the labels are
+    unit: str | None  # of the figures; None if unknown
+    title: str = "Average miss"  # what the figure is
+    figures: tuple[str, str] = ("mae", "simple_mae")  # their names in the rows
 
     def name(self, row: Mapping[str, Any]) -> str:
         """The label of a row in words; a month without its year if all are of the same."""
@@ -62,85 +52,52 @@ class Bars:
 
 @dataclass(frozen=True)
 class Drivers:
-    """How far each group or feature without a group moves the forecasts, most important first.
+    """How far each group or feature without a group moves the forecasts, most important first."""
 
-    Attributes:
-        rows: `name`, `mean_abs_contribution`, `interval`, `share` of each.
-        rest: number and share of the others.
-        unit: of the contributions; None if unknown.
-    """
-
-    rows: Sequence[Mapping[str, Any]]
-    rest: tuple[int, float]
-    unit: str | None
+    rows: Sequence[Mapping[str, Any]]  # `name`, `mean_abs_contribution`, `interval`, `share` of each
+    rest: tuple[int, float]  # number and share of the others
+    unit: str | None  # of the contributions; None if unknown
 
 
 @dataclass(frozen=True)
 class Example:
-    """The waterfall of one forecast.
+    """The waterfall of one forecast."""
 
-    Attributes:
-        title: which forecast.
-        start: the forecast for the baseline.
-        contributions: by name, largest first, those of the others as the last.
-        prediction: the forecast.
-        actual: the actual value; None if unknown.
-        unit: of all of these; None if unknown.
-    """
-
-    title: str
-    start: float
-    contributions: Mapping[str, float]
-    prediction: float
-    actual: float | None
-    unit: str | None
+    title: str  # which forecast
+    start: float  # the forecast for the baseline
+    contributions: Mapping[str, float]  # by name, largest first, those of the others as the last
+    prediction: float  # the forecast
+    actual: float | None  # the actual value; None if unknown
+    unit: str | None  # of all of these; None if unknown
 
 
 @dataclass(frozen=True)
 class Response:
-    """The change of the forecasts as a feature is shifted at all steps of the windows.
+    """The change of the forecasts as a feature is shifted at all steps of the windows."""
 
-    Attributes:
-        feature: its name; `feature_unit` is None if unknown.
-        label: the name, shortened so that it differs from those of other responses.
-        shift: (points,), in the feature's unit; the middle one is 0.
-        change: mean change of the forecast, (points,), in the target's unit.
-        low, high: its 10th and 90th percentile over the windows, (points,).
-        outside: share of the windows of which a value is then outside the training range, (points,).
-        unit: the target's; None if unknown.
-    """
-
-    feature: str
-    label: str
-    feature_unit: str | None
-    shift: Sequence[float]
-    change: Sequence[float]
-    low: Sequence[float]
-    high: Sequence[float]
-    outside: Sequence[float]
-    unit: str | None
+    feature: str  # its name
+    label: str  # the name, shortened so that it differs from those of other responses
+    feature_unit: str | None  # None if unknown
+    shift: Sequence[float]  # (points,), in the feature's unit; the middle one is 0
+    change: Sequence[float]  # mean change of the forecast, (points,), in the target's unit
+    low: Sequence[float]  # its 10th percentile over the windows, (points,)
+    high: Sequence[float]  # its 90th
+    outside: Sequence[float]  # share of the windows of which a value is then outside the training range, (points,)
+    unit: str | None  # the target's; None if unknown
 
 
 @dataclass(frozen=True)
 class Band:
-    """Forecasts in the order of time with their interval and the actual values.
+    """Forecasts in the order of time with their interval and the actual values."""
 
-    Attributes:
-        title: what the interval is.
-        forecast, lower, upper: (n,) each.
-        actual: (n,); None if unknown.
-        first, last: the times of the ends; empty if unknown.
-        unit: of all values; None if unknown.
-    """
-
-    title: str
-    forecast: Sequence[float]
-    lower: Sequence[float]
-    upper: Sequence[float]
-    actual: Sequence[float] | None
-    first: str
-    last: str
-    unit: str | None
+    title: str  # what the interval is
+    forecast: Sequence[float]  # (n,)
+    lower: Sequence[float]  # (n,)
+    upper: Sequence[float]  # (n,)
+    actual: Sequence[float] | None  # (n,); None if unknown
+    first: str  # its time; empty if unknown
+    last: str  # likewise
+    unit: str | None  # of all values; None if unknown
 
 
 Panel = Bars | Band | Drivers | Example | Response
@@ -148,27 +105,16 @@ Panel = Bars | Band | Drivers | Example | Response
 
 @dataclass(frozen=True)
 class Finding:
-    """A question of the report and its answer.
+    """A question of the report and its answer."""
 
-    Attributes:
-        id: which question.
-        question: in words.
-        answer: as Markdown with names in backticks.
-        evidence: the numbers of the answer, and those behind it, by name; JSON values.
-        brief: a shorter answer, as the page has it; empty for the same.
-        panels: pictures of the evidence.
-        caption: what they show.
-        headlines: a figure in large type, and what it is.
-    """
-
-    id: FindingId
-    question: str
-    answer: str
-    evidence: Mapping[str, Any]
-    brief: str = ""
-    panels: tuple[Panel, ...] = ()
-    caption: str = ""
-    headlines: tuple[tuple[str, str], ...] = ()
+    id: FindingId  # which question
+    question: str  # in words
+    answer: str  # as Markdown with names in backticks
+    evidence: Mapping[str, Any]  # the numbers of the answer, and those behind it, by name; JSON values
+    brief: str = ""  # a shorter answer, as the page has it; empty for the same
+    panels: tuple[Panel, ...] = ()  # pictures of the evidence
+    caption: str = ""  # what they show
+    headlines: tuple[tuple[str, str], ...] = ()  # a figure in large type, and what it is
 
     def draw(self, theme: Theme = "auto") -> list[str]:
         """The panels as SVG."""
@@ -177,21 +123,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class ReferenceTimes:
-    """The times of the reference windows' last steps.
+    """The times of the reference windows' last steps."""
 
-    Attributes:
-        texts: as the checkpoint has them; None if it has none.
-        local: seconds since 1970 by the clocks of the place, (n,); None if they are no dates.
-        zone: its name; empty if the times have none.
-        forecast: the times that are forecast, likewise; those of the last steps where the lead is unknown.
-        is_ahead: whether the lead is known.
-    """
-
-    texts: tuple[str, ...] | None
-    local: Array | None
-    zone: str
-    forecast: Array | None
-    is_ahead: bool
+    texts: tuple[str, ...] | None  # as the checkpoint has them; None if it has none
+    local: Array | None  # seconds since 1970 by the clocks of the place, (n,); None if they are no dates
+    zone: str  # its name; empty if the times have none
+    forecast: Array | None  # the times that are forecast, likewise; those of the last steps where the lead is unknown
+    is_ahead: bool  # whether the lead is known
 
     @classmethod
     def of(cls, model: Forecaster, output: int) -> ReferenceTimes:
@@ -257,15 +195,10 @@ class AmountFormat:
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """What a report is about: one output of a model, on its reference windows.
-
-    Attributes:
-        model: the model.
-        importance: of the output.
-    """
+    """What a report is about: one output of a model, on its reference windows."""
 
     model: Forecaster
-    importance: Importance
+    importance: Importance  # of the output
 
     @property
     def output(self) -> int:
