@@ -194,7 +194,7 @@ class SearchOptions:
         check_lowest("max_features", self.max_features, 1)
 
 
-class Shifts:
+class ShiftableWindow:
     """The possible shifts of one window, (lookback, n_features), original units, and their forecasts of one output.
 
     Raises as `find_changeable` and `find_rows`.

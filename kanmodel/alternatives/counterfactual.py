@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from kanmodel.alternatives.changeable import Goal, SearchOptions, Shifts, find_rows
+from kanmodel.alternatives.changeable import Goal, SearchOptions, ShiftableWindow, find_rows
 from kanmodel.alternatives.search import (
     N_SETTINGS,
     Setting,
@@ -95,49 +95,52 @@ class Counterfactual:
             UnknownNameError: there is no such feature.
             NonFiniteError: a forecast is not finite.
         """
-        settings, rows = list_settings(model, window, search), find_rows(model.config, search.steps)
-        as_it_is = Shifts(model, window, output, search)
-        still, std = np.zeros((1, len(as_it_is.std))), as_it_is.std
-        prediction, margin = float(as_it_is.predict(still)[0]), MARGIN * float(model.output_std[output])
-        tight = goal.tighten(margin)
+        settings = list_settings(model, window, search)
+        still, std = np.zeros((1, len(model.features))), model.scaling.feature_scale
+        prediction = float(ShiftableWindow(model, window, output, search).predict(still)[0])
+        tight = goal.tighten(MARGIN * float(model.output_std[output]))
         forecasts = model.predict(np.stack([setting.window for setting in settings]))[:, output]
         moved, missed = np.array([np.abs(setting.change / std).sum() for setting in settings]), tight.miss(forecasts)
         order = np.lexsort((moved, missed))
         bases = [0] if goal.low <= prediction <= goal.high else [0, *order[order > 0][:N_SETTINGS].tolist()]
-        singles, best = dict[int, SingleFeature](), list[tuple[float, float, Setting, Shifts, Array]]()
+        singles, best = dict[int, SingleFeature](), list[tuple[float, float, Setting, ShiftableWindow, Array]]()
         for base in slices(bases):
             setting, n_left = settings[base], search.max_features - len(settings[base].levels)
-            shifts, tried = Shifts(model, setting.window, output, search), still
+            shiftable, tried = ShiftableWindow(model, setting.window, output, search), still
             if n_left and (base == 0 or missed[base] > 0):
-                alone, tried = search_shifts(shifts, goal, margin, n_left)
+                alone, tried = search_shifts(shiftable, goal, tight, n_left)
                 singles = singles or alone
-            misses, distances = goal.miss(shifts.predict(tried)), moved[base] + np.abs(tried).sum(axis=1)
-            nearest = np.lexsort((distances, misses))[
-                0
-            ]  # the smallest that reaches the goal, or else the nearest to it
-            best.append((float(misses[nearest]), float(distances[nearest]), setting, shifts, tried[[nearest]]))
+            misses, distances = goal.miss(shiftable.predict(tried)), moved[base] + np.abs(tried).sum(axis=1)
+            nearest = np.lexsort((distances, misses))[0]  # the smallest that reaches it, or else the nearest to it
+            best.append((float(misses[nearest]), float(distances[nearest]), setting, shiftable, tried[[nearest]]))
         for setting, forecast in zip(settings, forecasts.tolist(), strict=True):
             if len(setting.levels) == 1:
-                singles[setting.levels[0]] = describe_level(as_it_is, setting, tight, (prediction, forecast))
-        _, distance, setting, shifts, shift = min(best, key=lambda one: one[:2])
-        new_prediction, changed = float(shifts.predict(shift)[0]), shifts.change(shift)[0]
-        by = setting.change + shifts.in_original_units(shift)[0]
-        before, in_std = np.where(setting.change, window[rows].mean(axis=0), window[rows][-1]), by / std
-        changes = []
-        for f in np.argsort(-np.abs(in_std), kind="stable"):
-            if by[f]:
-                column, amounts = model.config.features[f], (float(by[f]), float(in_std[f]), float(before[f]))
-                changes.append(Change(column.name, column.unit, *amounts, is_level=bool(setting.change[f])))
+                singles[setting.levels[0]] = describe_level(model, setting, tight, (prediction, forecast))
+        _, distance, setting, shiftable, shift = min(best, key=lambda one: one[:2])
+        new_prediction, changed = float(shiftable.predict(shift)[0]), shiftable.change(shift)[0]
+        by = setting.change + shiftable.in_original_units(shift)[0]
+        changes = _list_changes(model, window[find_rows(model.config, search.steps)], setting, by)
         return cls(
             prediction=prediction,
             reached=goal.low <= new_prediction <= goal.high,
-            changes=tuple(changes),
+            changes=changes,
             new_prediction=new_prediction,
             distance=distance,
             nearest_reference=ReferenceDistances.of(model).find_neighbour(model, changed),
             window=changed,
             single_features=tuple(singles[feature] for feature in sorted(singles)),
         )
+
+
+def _list_changes(model: Forecaster, rows: Array, setting: Setting, by: Array) -> tuple[Change, ...]:
+    """The changes of features by some amounts, (n_features,), in rows (n, n_features), the largest first."""
+    in_std, before = by / model.scaling.feature_scale, np.where(setting.change, rows.mean(axis=0), rows[-1])
+    changes = []
+    for f in np.argsort(-np.abs(in_std), kind="stable"):
+        if by[f]:
+            column, amounts = model.config.features[f], (float(by[f]), float(in_std[f]), float(before[f]))
+            changes.append(Change(column.name, column.unit, *amounts, is_level=bool(setting.change[f])))
+    return tuple(changes)
 
 
 @dataclass(frozen=True, repr=False, eq=False)

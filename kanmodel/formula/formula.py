@@ -83,7 +83,7 @@ def split_reference(model: Forecaster) -> list[tuple[Forecaster, ReferencePart]]
         raise InsufficientReferenceError(f"formulas need {needed}, but there are {n_windows}")
     n_blocks = 3 * min(MAX_BLOCKS, max(1, n_windows // (3 * BLOCK)))
     rows: list[list[int]] = [[], [], []]
-    separate = [True, True, True]
+    separate = [True] * 3
     for block, (first, last) in enumerate(pairwise(round(n_windows * n / n_blocks) for n in range(n_blocks + 1))):
         n_shared = 0
         if first:

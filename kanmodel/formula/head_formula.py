@@ -1,8 +1,7 @@
 """An output with formulas as edges: its values, its constants as parameters to fit, its sympy expression.
 
-How it is computed is its `Composition`: the nodes and sub-nodes are the network's own, with their affine maps and
-products. An edge is c f(a x + b), and what is constant in it, such as the mean of an edge that is left out, is part of
-its sub-node's constant. In the last formula, which leaves none out, an edge is a table of the network's own function.
+How it is computed is its `Composition`. An edge is c f(a x + b), and what is constant in it, such as the mean of an
+edge that is left out, is part of its sub-node's constant. In the last formula an edge is a table of its own function.
 """
 
 from __future__ import annotations
@@ -42,8 +41,7 @@ class TabulatedEdge:
 
     def values(self, x: Array) -> Array:
         """The function at positions, (n,)."""
-        values: Array = np.interp(x, np.linspace(self.low, self.high, len(self.points)), self.points)
-        return values
+        return np.interp(x, np.linspace(self.low, self.high, len(self.points)), self.points)
 
     def write(self, prefix: str) -> str:
         """Its definition in Python with numpy."""
