@@ -57,9 +57,9 @@ def find_columns(config: ModelConfig, names: Sequence[str] | str | None) -> list
         if column.levels:
             numbers = range(first, first + len(column.levels))
             columns[column.name] = Levels(column, numbers, tuple(range(len(numbers))))
-            for place, (feature, level) in enumerate(zip(column.features, column.levels, strict=True)):
+            for number, (feature, level) in enumerate(zip(column.features, column.levels, strict=True)):
                 number_of.pop(feature, None)
-                levels[feature] = levels[f"{column.name}={level}"] = Levels(column, numbers, (place,))
+                levels[feature] = levels[f"{column.name}={level}"] = Levels(column, numbers, (number,))
     columns |= number_of  # the calendar
     known, found = levels | columns, dict[int | Levels, None]()
     given = columns if names is None else [names] if isinstance(names, str) else names
@@ -162,6 +162,10 @@ class Goal:
         """The goal without a margin at both ends, or its middle if it is narrower than both margins."""
         margin = min(margin, (self.high - self.low) / 2)
         return Goal(self.low + margin, self.high - margin)
+
+    def is_reached(self, predictions: Array) -> NDArray[np.bool_]:
+        """Whether predictions are in the range."""
+        return np.asarray(self.miss(predictions) == 0)
 
     def __str__(self) -> str:
         if np.isinf(self.low):

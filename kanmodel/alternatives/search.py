@@ -201,7 +201,7 @@ class FeatureSearch:
         return self._window.predict(self._only(places))
 
     def _reaches(self, places: Array) -> NDArray[np.bool_]:
-        return self._goal.miss(self._predict(places)) == 0
+        return self._goal.is_reached(self._predict(places))
 
     def _round(self, places: Array) -> Array:
         """The nearest whole numbers of an integer feature's unit."""
@@ -340,7 +340,7 @@ class JointSearch:
 
         def reaches(factors: Array) -> NDArray[np.bool_]:
             forecasts = window.predict(scale(factors).reshape(-1, len(window.low)))
-            return self._goal.miss(forecasts).reshape(factors.shape) == 0
+            return self._goal.is_reached(forecasts).reshape(factors.shape)
 
         reached = reaches(np.repeat(SCALES[:, None], len(rounded), axis=1))
         first = np.where(reached.any(axis=0), reached.argmax(axis=0), len(SCALES) - 1)

@@ -208,4 +208,4 @@ def _is_outside(model: Forecaster, rows: Array, features: Sequence[int]) -> NDAr
     """Whether a value of some features is outside the training range, (n,), of rows (n, n_rows, n_features)."""
     values = rows[..., features]
     outside = (values < model.feature_low[features]) | (values > model.feature_high[features])
-    return np.any(outside, axis=(1, 2))
+    return np.asarray(outside.any(axis=(1, 2)))

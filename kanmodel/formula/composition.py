@@ -247,9 +247,9 @@ def _compose_chain(model: Forecaster, output: int) -> tuple[tuple[Input, ...], t
     inputs = []
     for index in range(config.head[0].n_in):
         node, feature = node_id(config, "head", 0, index), index % len(config.features)
-        mean, scale = (float(of[feature]) for of in (scaling.feature_mean, scaling.feature_scale))
-        units = {"mean": mean, "scale": scale} if are_features else {}
-        inputs.append(Input(node, _name_of(node), key, index, None, (index,), **units))
+        mean, scale = scaling.feature_mean[feature], scaling.feature_scale[feature]
+        units = (float(mean), float(scale)) if are_features else (0.0, 1.0)
+        inputs.append(Input(node, _name_of(node), key, index, None, (index,), None, *units))
     steps = [Instruction("input", node=index) for index in range(len(inputs))]
     read = range(len(steps))
     for number, layer in enumerate(config.head):

@@ -187,8 +187,8 @@ class _Search:
             searched, formulas = size, []
             used = self._find_used(self._ranked[:size])
             too_long |= used is None
-            for price in (PRICES if size else PRICES[:1]) if used is not None else ():
-                formula = self._compose(used, price)
+            prices = PRICES if size else PRICES[:1]
+            for formula in [] if used is None else [self._compose(used, price) for price in prices]:
                 if tuple(formula.edges.items()) not in seen:
                     seen.add(tuple(formula.edges.items()))
                     formulas.append(formula)

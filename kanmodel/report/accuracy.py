@@ -222,9 +222,11 @@ def measure_intervals(subject: Subject) -> Finding | None:
     since = f", from `{calibration.first}` to `{calibration.last}`" if calibration.first else ""
     answer += f" It was calibrated on {calibration.windows} windows{since}."
     ends = [times.name(max(0, len(widths) - N_BAND)), times.name(-1)] if times.texts else ["", ""]
-    days = [end.replace("`", "").split(",")[0] for end in ends]
-    drawn = [None if of is None else of[-N_BAND:].tolist() for of in (predictions, lower[0], upper[0], actual)]
-    panels: list[Panel] = [Band(f"Forecasts, {percents[0]} interval", *drawn, *days, say.unit)]
+    first, last = (end.replace("`", "").split(",")[0] for end in ends)  # days
+    forecasts, low, high = (of[-N_BAND:].tolist() for of in (predictions, lower[0], upper[0]))
+    came = None if actual is None else actual[-N_BAND:].tolist()
+    title = f"Forecasts, {percents[0]} interval"
+    panels: list[Panel] = [Band(title, forecasts, low, high, came, first, last, say.unit)]
     if varies:
         bars = [*_split_widths(subject, widths, f"Width of the {percents[0]} interval")]
         evidence["by"] = {each.by: list(each.rows) for each in bars}
