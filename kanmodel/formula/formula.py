@@ -283,6 +283,9 @@ class Writer:
         config, scaling, inputs = searched.config, searched.scaling, composition.inputs
         self._config, self._scaling, self._output = config, scaling, output
         self._symbols = [sympy.Symbol(name) for name in make_identifiers([one.name for one in inputs])]
+        self._prefix = "phi"  # of the names of tables
+        while any(str(symbol).startswith(self._prefix) for symbol in self._symbols):
+            self._prefix += "_"
         columns = zip(self._symbols, inputs, strict=True)
         self._in_model_units = [
             symbol if (one.mean, one.scale) == (0, 1) else (symbol - one.mean) / one.scale for symbol, one in columns
@@ -310,12 +313,8 @@ class Writer:
     def write(self, formula: HeadFormula) -> Formula:
         """The texts of a formula with as few digits as its R2 allows, and its errors."""
         import sympy
-        from sympy.printing.numpy import NumPyPrinter
 
-        prefix = "phi"
-        while any(str(symbol).startswith(prefix) for symbol in self._symbols):
-            prefix += "_"
-        known = [{prefix + table.name: table.values for table in formula.tables}, "numpy"]
+        known = [{self._prefix + table.name: table.values for table in formula.tables}, "numpy"]
 
         def evaluate(expression: Any, inputs: Array) -> Array:
             with np.errstate(all="ignore"):
@@ -326,38 +325,48 @@ class Writer:
             return r2(self._full, torch.tensor(evaluate(expression, self._inputs)))
 
         def round_to(digits: int) -> Any:
-            shorter = {number: float(f"{float(number):.{digits}g}") for number in exact.atoms(sympy.Float)}
-            whole = {n: (sympy.Integer if value in (0, 1, -1) else sympy.Float)(value) for n, value in shorter.items()}
-            return exact.xreplace(whole)
+            rounded = {number: float(f"{float(number):.{digits}g}") for number in exact.atoms(sympy.Float)}
+            numbers = {
+                n: (sympy.Integer if value in (0, 1, -1) else sympy.Float)(value) for n, value in rounded.items()
+            }
+            return exact.xreplace(numbers)
 
-        node = formula.express(self._in_model_units, prefix)
-        function, parameter = self._config.output_function, 0.0
-        if function is not None:
-            parameter = ACTIVATIONS[function].parameter or 0.0
-            node = notation_of(function).of_symbols(node, 0.0, parameter)
-        scale, mean = self._scaling.output_scale[self._output], self._scaling.output_mean[self._output]
-        exact = float(scale) * node + float(mean)
+        exact = self._express(formula)
         least = fit(exact) - (LOSS_OF_TABLES if formula.tables else LOSS)
         expression = next((short for short in map(round_to, DIGITS) if fit(short) >= least), exact)
         found = evaluate(expression, self._judged_inputs)
         is_finite = bool(np.isfinite(found).all())
-        name, named = self._config.outputs[self._output], zip(self._symbols, self._variables, strict=True)
+        named = zip(self._symbols, self._variables, strict=True)
         used = {str(symbol): variable for symbol, variable in named if symbol in expression.free_symbols}
-        functions = {name: f"numpy.{name}" for name in ("maximum", "minimum")}
-        options = {"fully_qualified_modules": True, "allow_unknown_functions": True, "user_functions": functions}
-        printer = NumPyPrinter(options)
-        tables = [table.write(prefix) for table in formula.tables]
-        body = indent("\n".join([*tables, f"return {printer.doprint(expression)}\n"]), "    ")
         return Formula(
-            output=name,
+            output=self._config.outputs[self._output],
             complexity=formula.complexity,
             r2=r2(self._judged_full, torch.tensor(found)) if is_finite else None,
             mae=float(np.abs(found - self._targets).mean()) if is_finite and self._targets is not None else None,
             expression=sympy.sstr(expression.replace(sympy.Abs, sympy.Function("abs")), full_prec=False),
-            python=f"import numpy\n\n\ndef {make_identifiers([name])[0]}({', '.join(used)}):\n{body}",
+            python=self._write_function(expression, [*used], formula.tables),
             latex=sympy.latex(expression),
             variables=used,
         )
+
+    def _express(self, formula: HeadFormula) -> Any:
+        """The output in original units as an expression, with all digits."""
+        node, function = formula.express(self._in_model_units, self._prefix), self._config.output_function
+        if function is not None:
+            node = notation_of(function).of_symbols(node, 0.0, ACTIVATIONS[function].parameter or 0.0)
+        scale, mean = self._scaling.output_scale[self._output], self._scaling.output_mean[self._output]
+        return float(scale) * node + float(mean)
+
+    def _write_function(self, expression: Any, arguments: Sequence[str], tables: Sequence[TabulatedEdge]) -> str:
+        """An expression as a function in Python with numpy."""
+        from sympy.printing.numpy import NumPyPrinter
+
+        functions = {name: f"numpy.{name}" for name in ("maximum", "minimum")}
+        options = {"fully_qualified_modules": True, "allow_unknown_functions": True, "user_functions": functions}
+        written = f"return {NumPyPrinter(options).doprint(expression)}\n"
+        body = indent("\n".join([*(table.write(self._prefix) for table in tables), written]), "    ")
+        name = make_identifiers([self._config.outputs[self._output]])[0]
+        return f"import numpy\n\n\ndef {name}({', '.join(arguments)}):\n{body}"
 
 
 def make_identifiers(names: Sequence[str]) -> list[str]:

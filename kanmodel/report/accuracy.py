@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,9 @@ from kanmodel.attribution.baseline import spread_windows
 from kanmodel.attribution.explanation import explain_windows
 from kanmodel.forecaster import Forecaster
 from kanmodel.network.intervals import BOUNDS, forecasts_of
-from kanmodel.report.finding import AmountFormat, Band, Bars, Finding, Panel, Period, Subject, write_percent
+from kanmodel.report.finding import AmountFormat, Band, Bars, Finding, Panel, Subject, write_percent
 from kanmodel.tables.columns import QUANTILE, column_of
-from kanmodel.tables.statistics.errors import covered, group_times, measure_errors
+from kanmodel.tables.statistics.errors import covered, measure_errors
 from kanmodel.tables.windows import Windows
 
 N_WIDTHS = 128  # reference windows, taken evenly, of which the width is explained
@@ -174,11 +174,8 @@ def _split_misses(subject: Subject, simple: Array, name: str) -> Iterator[Bars]:
         rows = sorted(_list_rows(names.tolist(), errors, of_series), key=lambda row: -row["mae"])[:N_SERIES]
         column = config.series.name if config.series else "series"
         yield Bars("series", rows, name, f"{column}, the largest misses first", unit)
-    if times.forecast is not None:
-        groups = group_times(times.forecast, within_day=True)
-        for by in get_args(Period):
-            if len(groups[by][0]) > 1:
-                yield Bars(by, _list_rows(groups[by][0], errors, groups[by][1]), name, times.describe(by), unit)
+    for by, (periods, numbers) in times.groups.items():
+        yield Bars(by, _list_rows(periods, errors, numbers), name, times.describe(by), unit)
 
 
 def _list_rows(
@@ -239,19 +236,15 @@ def measure_intervals(subject: Subject) -> Finding | None:
 
 def _split_widths(subject: Subject, widths: Array, title: str) -> Iterator[Bars]:
     """The mean widths by hour and month, as far as there are two or more of them, beside the usual one."""
-    usual, times = float(np.median(widths)), subject.times
-    groups = {} if times.forecast is None else group_times(times.forecast, within_day=True)
-    for by in ("hour", "month") if groups else ():
-        labels, numbers = groups[by]
-        if len(labels) > 1:
-            counts = np.bincount(numbers)
-            means = (np.bincount(numbers, widths) / counts).tolist()
-            rows = [
-                {"label": label, "windows": count, "width": width, "usual_width": usual}
-                for label, count, width in zip(labels, counts.tolist(), means, strict=True)
-            ]
-            figures = ("width", "usual_width")
-            yield Bars(by, rows, "usual width", times.describe(by), subject.say.unit, title, figures)
+    usual, times, figures = float(np.median(widths)), subject.times, ("width", "usual_width")
+    for by, (labels, numbers) in reversed(times.groups.items()):
+        counts = np.bincount(numbers)
+        means = (np.bincount(numbers, widths) / counts).tolist()
+        rows = [
+            {"label": label, "windows": count, "width": width, "usual_width": usual}
+            for label, count, width in zip(labels, counts.tolist(), means, strict=True)
+        ]
+        yield Bars(by, rows, "usual width", times.describe(by), subject.say.unit, title, figures)
 
 
 def _share_width(model: Forecaster, forecast: int) -> dict[str, float]:

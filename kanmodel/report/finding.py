@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kanmodel.arrays import Array
 from kanmodel.errors import DataError
@@ -17,6 +18,7 @@ from kanmodel.network.config import resolve_groups
 from kanmodel.result import Theme, draw
 from kanmodel.structure.importance import Attribution, Importance
 from kanmodel.tables.instants import DAY, read_instants, to_local
+from kanmodel.tables.statistics.errors import group_times
 from kanmodel.text import write_figure
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -155,6 +157,12 @@ class ReferenceTimes:
         at = np.datetime64(int(self.local[window]), "s").item()
         clock = f", {at:%H:%M}" if (self.local % DAY).any() else ""
         return f"{at.day} {MONTHS[at.month - 1]} {at.year}{clock}"
+
+    @cached_property
+    def groups(self) -> dict[Period, tuple[Sequence[int | str], NDArray[np.int64]]]:
+        """The months and hours of `forecast` and the number of each time's, where there are two or more of them."""
+        found: dict[str, Any] = {} if self.forecast is None else group_times(self.forecast, within_day=True)
+        return {by: found[by] for by in get_args(Period) if by in found and len(found[by][0]) > 1}
 
     @property
     def span(self) -> str | None:

@@ -127,17 +127,18 @@ def write_report(model: Forecaster, importance: Importance, topology: Topology) 
     """The report on one output, from its importance with groups and its topology, pruned by fidelity."""
     subject, unit = Subject(model, importance), importance.unit or "target units"
 
-    def told(*findings: Finding) -> tuple[Finding, ...]:
+    def publish(*findings: Finding) -> tuple[Finding, ...]:
+        """Passes on what is found before the rest is."""
         for finding in findings:
             tell(lambda finding=finding: finding)  # type: ignore[misc]
         return findings
 
-    summary = told(*summarise(subject))
-    of_picture = told(_opacity(topology), _depth(topology), _shapes(model, topology))
-    of_features = told(_sparsity(topology, unit), _features(subject))
+    summary = publish(*summarise(subject))
+    of_picture = publish(_opacity(topology), _depth(topology), _shapes(model, topology))
+    of_features = publish(_sparsity(topology, unit), _features(subject))
     with part(0.5):
-        independence = told(_independence(subject, unit))
-    trust = told(_trust(subject, topology, unit))
+        independence = publish(_independence(subject, unit))
+    trust = publish(_trust(subject, topology, unit))
     findings = (*summary, *of_features, *independence, *of_picture, *trust)
     return Report(importance.output, importance.unit, findings, reference=model.reference.span)
 
