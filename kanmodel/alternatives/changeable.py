@@ -27,17 +27,11 @@ FARTHEST = 10.0  # largest |shift| of a feature, training standard deviations
 
 
 class Levels(NamedTuple):
-    """A column of levels, which changes as a whole: the feature of one level is 1, and those of the others are 0.
+    """A column of levels, which changes as a whole: the feature of one level is 1, and those of the others are 0."""
 
-    Attributes:
-        column: the column.
-        features: numbers of the features of its levels.
-        chosen: places of the levels that are asked for.
-    """
-
-    column: SourceColumn
-    features: range
-    chosen: tuple[int, ...]
+    column: SourceColumn  # the column
+    features: range  # numbers of the features of its levels
+    chosen: tuple[int, ...]  # places of the levels that are asked for
 
     def set(self, window: Array, rows: slice, level: int) -> Array:
         """A window (lookback, n_features) with a level, by its place, in some rows."""
@@ -55,24 +49,26 @@ def find_columns(config: ModelConfig, names: Sequence[str] | str | None) -> list
         DataError: there is no name, one is repeated, or one is of a part of the calendar with several features.
         UnknownNameError: there is no such feature, column or level.
     """
-    encoding, n_read = config.table.encoding, 0
-    columns, features = dict[str, int | Levels](), dict[str, int | Levels]()
-    for column in encoding.columns:
-        numbers = range(n_read, n_read := n_read + len(column.features))
-        whole = Levels(column, numbers, tuple(range(len(column.levels))))
-        columns[column.name] = features[column.features[0]] = whole if column.levels else numbers[0]
-        for number, level in enumerate(column.levels):
-            one = whole._replace(chosen=(number,))
-            features |= {column.features[number]: one, f"{column.name}={level}": one}
-    columns |= {name: number for number, name in enumerate(config.feature_names[n_read:], n_read)}
-    known, found = features | columns, dict[int | Levels, None]()
+    number_of = {name: number for number, name in enumerate(config.feature_names)}
+    columns, levels = dict[str, int | Levels](), dict[str, int | Levels]()
+    for column in config.table.encoding.columns:
+        first = number_of.pop(column.features[0])
+        columns[column.name] = levels[column.features[0]] = first
+        if column.levels:
+            numbers = range(first, first + len(column.levels))
+            columns[column.name] = Levels(column, numbers, tuple(range(len(numbers))))
+            for number, (feature, level) in enumerate(zip(column.features, column.levels, strict=True)):
+                number_of.pop(feature, None)
+                levels[feature] = levels[f"{column.name}={level}"] = Levels(column, numbers, (number,))
+    columns |= number_of  # the calendar
+    known, found = levels | columns, dict[int | Levels, None]()
     given = columns if names is None else [names] if isinstance(names, str) else names
     if not given:
         raise DataError.at("features", "must name at least one feature")
     for number, name in enumerate(given):
         place = f"features[{number}]"
         if name not in known:
-            raise _refuse_name(encoding, columns, place, name)
+            raise _refuse_name(config.table.encoding, columns, place, name)
         if known[name] in found:
             raise DataError.at(place, "is given twice")
         found[known[name]] = None
@@ -104,18 +100,15 @@ def find_changeable(config: ModelConfig, names: Sequence[str] | str | None) -> t
     history = {column_of(target.name, config.feature_names) for target in config.targets} if names is None else ()
     numbers, columns = list[int](), dict[str, Levels]()
     for place, one in enumerate(find_columns(config, names)):
-        if isinstance(one, Levels):
-            name, is_fixed = one.column.name, one.column.static or names is None
-        else:
-            name = config.features[one].name
-            is_fixed = config.features[one].fixed or name in history
+        of = one.column if isinstance(one, Levels) else config.features[one]
+        is_fixed = of.static or names is None if isinstance(of, SourceColumn) else of.fixed or of.name in history
         if is_fixed and names is not None:
-            raise DataError.at(f"features[{place}]", f"is {quote(name)}, which is fixed: nobody can change it")
+            raise DataError.at(f"features[{place}]", f"is {quote(of.name)}, which is fixed: nobody can change it")
         if is_fixed:
             continue
         if isinstance(one, Levels):
-            chosen = {*one.chosen, *columns.get(name, one).chosen}
-            columns[name] = one._replace(chosen=tuple(sorted(chosen)))
+            chosen = {*one.chosen, *columns.get(of.name, one).chosen}
+            columns[of.name] = one._replace(chosen=tuple(sorted(chosen)))
         elif config.features[one].std > 0:
             numbers.append(one)
     if not numbers and not columns:
@@ -136,18 +129,10 @@ def find_rows(config: ModelConfig, steps: Sequence[int] | None) -> slice:
 
 @dataclass(frozen=True)
 class Goal:
-    """The range that a forecast must reach, in the target's unit.
+    """The range that a forecast must reach, in the target's unit; DataError if it is empty, NaN or unbounded."""
 
-    Attributes:
-        low: lower bound; -inf for none.
-        high: upper bound; inf for none.
-
-    Raises:
-        DataError: neither bound is finite, a bound is NaN, or the range is empty.
-    """
-
-    low: float = -np.inf
-    high: float = np.inf
+    low: float = -np.inf  # lower bound; -inf for none
+    high: float = np.inf  # upper bound; inf for none
 
     def __post_init__(self) -> None:
         if np.isnan([self.low, self.high]).any() or not self.low <= self.high:
@@ -178,6 +163,10 @@ class Goal:
         margin = min(margin, (self.high - self.low) / 2)
         return Goal(self.low + margin, self.high - margin)
 
+    def is_reached(self, predictions: Array) -> NDArray[np.bool_]:
+        """Whether predictions are in the range."""
+        return np.asarray(self.miss(predictions) == 0)
+
     def __str__(self) -> str:
         if np.isinf(self.low):
             return f"at most {self.high:.4g}"
@@ -185,22 +174,19 @@ class Goal:
 
     def miss(self, predictions: Array) -> Array:
         """Distance of predictions from the range; 0 inside it."""
-        missed: Array = np.maximum(np.maximum(self.low - predictions, predictions - self.high), 0.0)
-        return missed
+        return np.maximum(np.maximum(self.low - predictions, predictions - self.high), 0.0)
 
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """What a counterfactual may change.
+    """What a counterfactual may change: see `CounterfactualQuestion`.
 
     Attributes:
-        features: names of features, of columns, or of levels; None for all features that are not fixed or the history
-            of a target. A column of levels changes only if it is named, and as a whole.
-        steps: the first and the last step, 0 the newest; None for all.
-        max_features: largest number of features that change together, from 1, or else DataError.
-        within_training_range: whether changed values stay within the training range, minimum to maximum. A value that
-            is already outside may stay, but does not move further out. A feature shifts by at most 10 training standard
-            deviations in any case. One of 0 and 1 alone stays 0 or 1, so it changes only if the steps have one value.
+        features, steps: see there.
+        max_features: from 1, or else DataError.
+        within_training_range: whether changed values stay within the training range. A value that is already outside
+            may stay, but does not move further out. A feature shifts by at most 10 training standard deviations in any
+            case. One of 0 and 1 alone stays 0 or 1, so it changes only if the steps have one value.
     """
 
     features: Sequence[str] | str | None = None
@@ -212,14 +198,17 @@ class SearchOptions:
         check_lowest("max_features", self.max_features, 1)
 
 
-class Shifts:
+class ShiftableWindow:
     """The possible shifts of one window, (lookback, n_features), original units, and their forecasts of one output.
 
+    Raises as `find_changeable` and `find_rows`.
+
     Attributes:
+        columns: the features.
         low, high: smallest shift of each feature, (n_features,), at most 0, and largest; 0 if it does not change.
-        columns: the features; features or steps that cannot be used raise as `find_changeable` and `find_rows`.
         std: training standard deviation of each feature, 1 for a constant one, original units.
-        integer: whether a feature shifts by whole numbers of its unit only; `movable` are those that can change.
+        integer: whether a feature shifts by whole numbers of its unit only.
+        movable: numbers of the features that can change.
     """
 
     def __init__(self, model: Forecaster, window: Array, output: int, search: SearchOptions) -> None:
@@ -229,12 +218,11 @@ class Shifts:
         self.integer: NDArray[np.bool_] = np.array([column.integer for column in self.columns])
         moves = np.isin(np.arange(len(self.columns)), find_changeable(model.config, search.features)[0])
         is_binary = np.array([column.is_binary for column in self.columns])
-        low, high = np.where(is_binary, -np.inf, -FARTHEST), np.where(is_binary, np.inf, FARTHEST)
-        bounded = search.within_training_range | is_binary
-        lowest, highest = window[rows].min(axis=0), window[rows].max(axis=0)
-        low = np.where(bounded, np.maximum(low, (model.feature_low - lowest) / self.std), low)
-        high = np.where(bounded, np.minimum(high, (model.feature_high - highest) / self.std), high)
-        low, high = np.where(moves, np.minimum(low, 0.0), 0.0), np.where(moves, np.maximum(high, 0.0), 0.0)
+        farthest, stays_inside = np.where(is_binary, np.inf, FARTHEST), search.within_training_range | is_binary
+        to_lowest = np.where(stays_inside, (model.feature_low - window[rows].min(axis=0)) / self.std, -np.inf)
+        to_highest = np.where(stays_inside, (model.feature_high - window[rows].max(axis=0)) / self.std, np.inf)
+        low = np.where(moves, np.clip(to_lowest, -farthest, 0.0), 0.0)
+        high = np.where(moves, np.clip(to_highest, 0.0, farthest), 0.0)
         self.low = np.where(self.integer, np.ceil(low * self.std - NEARLY_WHOLE) / self.std, low)
         self.high = np.where(self.integer, np.floor(high * self.std + NEARLY_WHOLE) / self.std, high)
         self.movable: NDArray[np.int64] = np.flatnonzero((self.low < 0) | (self.high > 0))
@@ -247,15 +235,12 @@ class Shifts:
 
     def in_original_units(self, shifts: Array) -> Array:
         """Shifts (n, n_features) in original units; near-whole shifts of integer features are rounded."""
-        original = shifts * self.std
-        whole = np.round(original)
-        found: Array = np.where(self.integer & (np.abs(original - whole) < NEARLY_WHOLE), whole, original)
-        return found
+        original, whole = shifts * self.std, np.round(shifts * self.std)
+        return np.where(self.integer & (np.abs(original - whole) < NEARLY_WHOLE), whole, original)
 
     def predict(self, shifts: Array) -> Array:
         """Forecasts of the output for shifts (n, n_features), (n,), original units."""
-        forecasts: Array = self._model.predict(self.change(shifts))[:, self._output]
-        return forecasts
+        return self._model.predict(self.change(shifts))[:, self._output]
 
     def predict_with_gradient(self, shifts: Array) -> tuple[Array, Array]:
         """Forecasts, (n,), original units, and their gradients with respect to the shifts, (n, n_features)."""
@@ -265,7 +250,7 @@ class Shifts:
             outputs = model.frozen.trace(windows).outputs[:, self._output]
             (gradient,) = torch.autograd.grad(outputs.sum(), windows)
         scale, mean = model.scaling.output_scale[self._output], model.scaling.output_mean[self._output]
-        slopes: Array = gradient[:, self._rows].sum(dim=1).double().numpy() * scale  # a shift of 1 is one model unit
+        slopes = gradient[:, self._rows].sum(dim=1).double().numpy() * scale  # a shift of 1 is one model unit
         return outputs.detach().double().numpy() * scale + mean, slopes
 
     def measure_positions(self, shifts: Array) -> Array:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from kanmodel.alternatives.changeable import Goal, SearchOptions, Shifts, find_rows
+from kanmodel.alternatives.changeable import Goal, SearchOptions, ShiftableWindow, find_rows
 from kanmodel.alternatives.search import (
     N_SETTINGS,
     Setting,
@@ -95,48 +95,52 @@ class Counterfactual:
             UnknownNameError: there is no such feature.
             NonFiniteError: a forecast is not finite.
         """
-        shifts, settings = Shifts(model, window, output, search), list_settings(model, window, search)
-        still = np.zeros((1, len(shifts.std)))
-        prediction = float(shifts.predict(still)[0])
-        margin = MARGIN * float(model.output_std[output])
+        settings = list_settings(model, window, search)
+        still, std = np.zeros((1, len(model.features))), model.scaling.feature_scale
+        prediction = float(ShiftableWindow(model, window, output, search).predict(still)[0])
+        tight = goal.tighten(MARGIN * float(model.output_std[output]))
         forecasts = model.predict(np.stack([setting.window for setting in settings]))[:, output]
-        moved = np.array([np.abs(setting.change / shifts.std).sum() for setting in settings])
-        order = np.lexsort((moved, goal.tighten(margin).miss(forecasts)))
+        moved, missed = np.array([np.abs(setting.change / std).sum() for setting in settings]), tight.miss(forecasts)
+        order = np.lexsort((moved, missed))
         bases = [0] if goal.low <= prediction <= goal.high else [0, *order[order > 0][:N_SETTINGS].tolist()]
-        singles, best = dict[int, SingleFeature](), list[tuple[float, float, Setting, Shifts, Array]]()
+        singles, best = dict[int, SingleFeature](), list[tuple[float, float, Setting, ShiftableWindow, Array]]()
         for base in slices(bases):
             setting, n_left = settings[base], search.max_features - len(settings[base].levels)
-            shifts, tried = Shifts(model, setting.window, output, search), still
-            if n_left and not (base and goal.tighten(margin).miss(forecasts[base]) == 0):
-                alone, tried = search_shifts(shifts, goal, margin, n_left)
+            shiftable, tried = ShiftableWindow(model, setting.window, output, search), still
+            if n_left and (base == 0 or missed[base] > 0):
+                alone, tried = search_shifts(shiftable, goal, tight, n_left)
                 singles = singles or alone
-            missed, distance = goal.miss(shifts.predict(tried)), moved[base] + np.abs(tried).sum(axis=1)
-            nearest = np.lexsort((distance, missed))[0]  # the smallest that reaches the goal, or else the nearest to it
-            best.append((float(missed[nearest]), float(distance[nearest]), setting, shifts, tried[[nearest]]))
-        for setting, forecast in zip(settings, forecasts, strict=True):
+            misses, distances = goal.miss(shiftable.predict(tried)), moved[base] + np.abs(tried).sum(axis=1)
+            nearest = np.lexsort((distances, misses))[0]  # the smallest that reaches it, or else the nearest to it
+            best.append((float(misses[nearest]), float(distances[nearest]), setting, shiftable, tried[[nearest]]))
+        for setting, forecast in zip(settings, forecasts.tolist(), strict=True):
             if len(setting.levels) == 1:
-                ends = prediction, float(forecast)
-                singles[setting.levels[0]] = describe_level(shifts, setting, goal.tighten(margin), ends)
-        _, distance, setting, shifts, shift = min(best, key=lambda one: one[:2])
-        new_prediction, changed = float(shifts.predict(shift)[0]), shifts.change(shift)[0]
-        by, rows = setting.change + shifts.in_original_units(shift)[0], find_rows(model.config, search.steps)
-        before, in_std = np.where(setting.change, window[rows].mean(axis=0), window[rows][-1]), by / shifts.std
-        changes = []
-        for f in np.argsort(-np.abs(in_std), kind="stable"):
-            if by[f]:
-                amounts = float(by[f]), float(in_std[f]), float(before[f])
-                is_level = bool(setting.change[f])
-                changes.append(Change(shifts.columns[f].name, shifts.columns[f].unit, *amounts, is_level))
+                singles[setting.levels[0]] = describe_level(model, setting, tight, (prediction, forecast))
+        _, distance, setting, shiftable, shift = min(best, key=lambda one: one[:2])
+        new_prediction, changed = float(shiftable.predict(shift)[0]), shiftable.change(shift)[0]
+        by = setting.change + shiftable.in_original_units(shift)[0]
+        changes = _list_changes(model, window[find_rows(model.config, search.steps)], setting, by)
         return cls(
             prediction=prediction,
             reached=goal.low <= new_prediction <= goal.high,
-            changes=tuple(changes),
+            changes=changes,
             new_prediction=new_prediction,
             distance=distance,
             nearest_reference=ReferenceDistances.of(model).find_neighbour(model, changed),
             window=changed,
             single_features=tuple(singles[feature] for feature in sorted(singles)),
         )
+
+
+def _list_changes(model: Forecaster, rows: Array, setting: Setting, by: Array) -> tuple[Change, ...]:
+    """The changes of features by some amounts, (n_features,), in rows (n, n_features), the largest first."""
+    in_std, before = by / model.scaling.feature_scale, np.where(setting.change, rows.mean(axis=0), rows[-1])
+    changes = []
+    for f in np.argsort(-np.abs(in_std), kind="stable"):
+        if by[f]:
+            column, amounts = model.config.features[f], (float(by[f]), float(in_std[f]), float(before[f]))
+            changes.append(Change(column.name, column.unit, *amounts, is_level=bool(setting.change[f])))
+    return tuple(changes)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -158,13 +162,18 @@ class Counterfactuals(WindowsResult):
     counterfactuals: tuple[Counterfactual, ...]
 
     @classmethod
-    def of(cls, model: Forecaster, windows: Array, output: int, goal: Goal, search: SearchOptions) -> Counterfactuals:
-        """The counterfactual of each of some windows, (n, lookback, n_features); as `Counterfactual.of`."""
-        config, found = model.config, []
+    def of(
+        cls, model: Forecaster, windows: Array, output: int, goal: Goal, search: SearchOptions, **source: Any
+    ) -> Counterfactuals:
+        """The counterfactual of each of some windows, (n, lookback, n_features), with their `source`.
+
+        Raises as `Counterfactual.of`.
+        """
+        config = model.config
         steps = steps_of_rows(find_rows(config, search.steps), config.lookback)
-        for window in slices(windows):
-            found.append(Counterfactual.of(model, window, output, goal, search))
-        return cls(config.outputs[output], config.target_of(output).unit, steps, goal, tuple(found))
+        found = tuple(Counterfactual.of(model, window, output, goal, search) for window in slices(windows))
+        unit = config.target_of(output).unit
+        return cls(config.outputs[output], unit, steps, goal, found, origin=model.origin, **source)
 
     def __len__(self) -> int:
         return len(self.counterfactuals)

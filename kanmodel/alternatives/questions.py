@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass
 
 from kanmodel.alternatives.changeable import Goal, SearchOptions
 from kanmodel.alternatives.counterfactual import Counterfactuals
@@ -43,8 +43,8 @@ class WhatIfQuestion(Question[WhatIf]):
         """The curves."""
         holder, _ = model.find_output(self.output)
         given, of_table = model.read(self.windows)
-        found = WhatIf.of(holder, given, self.features, self.steps, self.shift, self.points)
-        return replace(found, origin=model.origin, **({} if of_table is None else of_table.named))
+        named = {} if of_table is None else of_table.named
+        return WhatIf.of(holder, given, self.features, self.steps, self.shift, self.points, **named)
 
 
 @dataclass(frozen=True)
@@ -86,5 +86,5 @@ class CounterfactualQuestion(Question[Counterfactuals]):
         goal = Goal.of(self.at_least, self.at_most, self.between)
         search = SearchOptions(self.features, self.steps, self.max_features, self.within_training_range)
         given, of_table = model.read(self.windows)
-        found = Counterfactuals.of(holder, given, output, goal, search)
-        return replace(found, origin=model.origin, **({} if of_table is None else of_table.named))
+        named = {} if of_table is None else of_table.named
+        return Counterfactuals.of(holder, given, output, goal, search, **named)

@@ -1,8 +1,7 @@
 """The search for the smallest shift with which a forecast reaches a goal, of one feature alone and of several together.
 
-**One feature.** Its range is sampled evenly, then more densely wherever the input of a basis passes its knots quickly,
-so that each piece of a spline has samples, and around the samples that come nearest to the goal. Samples are no proof:
-a goal that is reached only between two of them is missed.
+**One feature.** Its range is sampled evenly, more densely where the input of a basis passes its knots quickly, so that
+each piece of a spline has samples, and around the samples nearest to the goal. What happens between two is missed.
 
 **Several features** by sequential linear programming: minimise sum_f |z_f| subject to F(z) reaching the goal, where F
 is replaced by its tangent within a trust region (Fletcher and Sainz de la Maza 1989, "Nonlinear programming and
@@ -18,13 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain, combinations, islice, product
+from itertools import combinations, islice, product
 from math import comb, prod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kanmodel.alternatives.changeable import Goal, Levels, SearchOptions, Shifts, find_changeable, find_rows
+from kanmodel.alternatives.changeable import Goal, Levels, SearchOptions, ShiftableWindow, find_changeable, find_rows
 from kanmodel.arrays import Array
 from kanmodel.computing import part, pause, slices
 from kanmodel.forecaster import Forecaster
@@ -83,17 +82,11 @@ class SingleFeature:
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """A window with levels set at the chosen steps, at most one of each column.
+    """A window with levels set at the chosen steps, at most one of each column."""
 
-    Attributes:
-        levels: numbers of their features; empty for the window as it is.
-        window: the changed window, (lookback, n_features), original units.
-        change: mean change of each feature over these steps, (n_features,), original units.
-    """
-
-    levels: tuple[int, ...]
-    window: Array
-    change: Array
+    levels: tuple[int, ...]  # numbers of their features; empty for the window as it is
+    window: Array  # the changed window, (lookback, n_features), original units
+    change: Array  # mean change of each feature over these steps, (n_features,), original units
 
 
 def list_settings(model: Forecaster, window: Array, search: SearchOptions) -> list[Setting]:
@@ -102,19 +95,16 @@ def list_settings(model: Forecaster, window: Array, search: SearchOptions) -> li
     Levels that the steps have already, or that no row of training has, are not among them.
     """
     rows, (_, columns) = find_rows(model.config, search.steps), find_changeable(model.config, search.features)
-    options = [
-        [
-            (column, level)
-            for level in column.chosen
-            if model.feature_high[column.features[level]] >= 1 and (column.set(window, rows, level) != window).any()
-        ]
-        for column in columns
-    ]
-    sets = chain.from_iterable(
-        combinations(options, size + 1) for size in range(min(search.max_features, len(columns)))
-    )
+
+    def is_new(column: Levels, level: int) -> bool:
+        is_known = model.feature_high[column.features[level]] >= 1
+        return is_known and bool((column.set(window, rows, level) != window).any())
+
+    options = [[(column, level) for level in column.chosen if is_new(column, level)] for column in columns]
+    sizes = range(1, 1 + min(search.max_features, len(columns)))
+    sets = (each for size in sizes for some in combinations(options, size) for each in product(*some))
     found = [Setting((), window, np.zeros(len(model.feature_high)))]
-    for chosen in islice(chain.from_iterable(product(*one) for one in sets), MAX_SETTINGS):
+    for chosen in islice(sets, MAX_SETTINGS):
         changed = window
         for column, level in chosen:
             changed = column.set(changed, rows, level)
@@ -123,32 +113,33 @@ def list_settings(model: Forecaster, window: Array, search: SearchOptions) -> li
     return found
 
 
-def describe_level(shifts: Shifts, setting: Setting, goal: Goal, predictions: tuple[float, float]) -> SingleFeature:
+def describe_level(model: Forecaster, setting: Setting, goal: Goal, predictions: tuple[float, float]) -> SingleFeature:
     """The effect of a setting of one level, from the forecasts of the window as it is and of the changed one."""
     (feature,), missed = setting.levels, goal.miss(np.array(predictions))
+    column, std = model.config.features[feature], float(model.scaling.feature_scale[feature])
     shift = None if missed.all() else float(setting.change[feature]) if missed[0] else 0.0
-    in_std, column = None if shift is None else shift / float(shifts.std[feature]), shifts.columns[feature]
+    in_std = None if shift is None else shift / std
     best_prediction = predictions[int(missed.argmin())]
     return SingleFeature(column.name, column.unit, shift, in_std, best_prediction, len(predictions))
 
 
 def search_shifts(
-    shifts: Shifts, goal: Goal, margin: float, max_features: int
+    window: ShiftableWindow, goal: Goal, tight: Goal, most: int
 ) -> tuple[dict[int, SingleFeature], Array]:
     """The effect of each feature alone, by its number, and the best shifts found, (n, n_features), the first of 0.
 
-    The forecasts reach the goal by a margin, in the target's unit.
+    The forecasts reach the tight goal, which has a margin; at most so many features change together.
     """
-    tight = goal.tighten(margin)
-    still = np.zeros((1, len(shifts.std)))
-    prediction = float(shifts.predict(still)[0])
+    still = np.zeros((1, len(window.std)))
+    prediction = float(window.predict(still)[0])
     with part(0.5):
-        alone = [FeatureSearch(shifts, tight, feature).run() for feature in slices(shifts.movable)]
-    candidates = [still, np.eye(len(shifts.std))[shifts.movable] * np.array([place for _, place in alone])[:, None]]
-    if max_features > 1 and len(alone) > 1 and not goal.low <= prediction <= goal.high:
-        best_alone = np.array([single.best_prediction for single, _ in alone])
-        candidates.append(JointSearch(shifts, tight, prediction).run(max_features, best_alone))
-    return dict(zip(shifts.movable.tolist(), (single for single, _ in alone), strict=True)), np.concatenate(candidates)
+        alone = [FeatureSearch(window, tight, feature).run() for feature in slices(window.movable)]
+    singles, places = [single for single, _ in alone], np.array([place for _, place in alone])
+    candidates = [still, np.eye(len(window.std))[window.movable] * places[:, None]]
+    if most > 1 and len(alone) > 1 and not goal.low <= prediction <= goal.high:
+        best_alone = np.array([single.best_prediction for single in singles])
+        candidates.append(JointSearch(window, tight, prediction).run(most, best_alone))
+    return dict(zip(window.movable.tolist(), singles, strict=True)), np.concatenate(candidates)
 
 
 def _bisect(
@@ -170,10 +161,10 @@ def _bisect(
 class FeatureSearch:
     """The search over the shifts of one feature alone: places, in training standard deviations."""
 
-    def __init__(self, shifts: Shifts, goal: Goal, feature: int) -> None:
-        self._shifts, self._goal, self._feature = shifts, goal, feature
-        self._low, self._high, self._std = shifts.low[feature], shifts.high[feature], shifts.std[feature]
-        self._is_whole = bool(shifts.integer[feature])
+    def __init__(self, window: ShiftableWindow, goal: Goal, feature: int) -> None:
+        self._window, self._goal, self._feature = window, goal, feature
+        self._low, self._high, self._std = window.low[feature], window.high[feature], window.std[feature]
+        self._is_whole = bool(window.integer[feature])
 
     def run(self) -> tuple[SingleFeature, float]:
         """The result, and its shift, or else the one whose forecast comes nearest to the goal, standard deviations."""
@@ -195,23 +186,22 @@ class FeatureSearch:
         shift = None if in_std is None else in_std * float(self._std)
         if shift is not None and self._is_whole:
             shift = float(round(shift))
-        column, best = self._shifts.columns[self._feature], int(missed.argmin())  # the smallest shift of several
-        best_prediction = float(predictions[order][best])
-        found = SingleFeature(column.name, column.unit, shift, in_std, best_prediction, len(places))
+        column, best = self._window.columns[self._feature], int(missed.argmin())  # the smallest shift of several
+        forecast = float(predictions[order][best])
+        found = SingleFeature(column.name, column.unit, shift, in_std, forecast, len(places))
         return found, float(places[best]) if in_std is None else in_std
 
     def _only(self, places: Array) -> Array:
         """Shifts of this feature alone, (n,) -> (n, n_features)."""
-        moved = np.zeros((len(places), len(self._shifts.std)))
+        moved = np.zeros((len(places), len(self._window.std)))
         moved[:, self._feature] = places
         return moved
 
     def _predict(self, places: Array) -> Array:
-        return self._shifts.predict(self._only(places))
+        return self._window.predict(self._only(places))
 
     def _reaches(self, places: Array) -> NDArray[np.bool_]:
-        reached: NDArray[np.bool_] = self._goal.miss(self._predict(places)) == 0
-        return reached
+        return self._goal.is_reached(self._predict(places))
 
     def _round(self, places: Array) -> Array:
         """The nearest whole numbers of an integer feature's unit."""
@@ -219,7 +209,7 @@ class FeatureSearch:
 
     def _refine(self, places: Array) -> Array:
         """Adds samples until no input of a basis moves farther than `STRIDE` between two, up to `MAX_SAMPLES`."""
-        positions = self._shifts.measure_positions(self._only(places))
+        positions = self._window.measure_positions(self._only(places))
         for _ in range(ROUNDS):
             moves = np.abs(np.diff(positions, axis=0)).max(axis=1, initial=0.0)
             most = np.sort(np.argsort(-moves, kind="stable")[: MAX_SAMPLES - len(places)])
@@ -230,7 +220,7 @@ class FeatureSearch:
             if not len(added):
                 break
             places = np.insert(places, between + 1, added)
-            positions = np.insert(positions, between + 1, self._shifts.measure_positions(self._only(added)), axis=0)
+            positions = np.insert(positions, between + 1, self._window.measure_positions(self._only(added)), axis=0)
         return places
 
     def _zoom(self, places: Array, predictions: Array) -> tuple[Array, Array]:
@@ -253,8 +243,8 @@ class FeatureSearch:
 class JointSearch:
     """The search over shifts of several features together, for a goal that the forecast without a shift misses."""
 
-    def __init__(self, shifts: Shifts, goal: Goal, prediction: float) -> None:
-        self._shifts, self._goal, self._prediction = shifts, goal, prediction
+    def __init__(self, window: ShiftableWindow, goal: Goal, prediction: float) -> None:
+        self._window, self._goal, self._prediction = window, goal, prediction
         self._towards = 1 if prediction < goal.low else -1  # whether the forecast must increase or decrease
         self._border = goal.low if prediction < goal.low else goal.high
 
@@ -265,18 +255,18 @@ class JointSearch:
         """
         starts, free = self._scan(self._choose_sets(max_features, self._towards * (best_alone - self._prediction)))
         found = np.concatenate([self._descend(starts, free), starts])
-        missed = self._goal.miss(self._shifts.predict(found))
+        missed = self._goal.miss(self._window.predict(found))
         missed[missed <= NEAR * self._goal.miss(np.array([self._prediction]))] = 0
         return self._polish(found[np.lexsort((np.abs(found).sum(axis=1), missed))][:N_POLISHED])
 
     def _choose_sets(self, n_features: int, reach: Array) -> NDArray[np.bool_]:
         """Sets of features that may change together, (n_sets, all features), of those with the largest reach."""
-        order = self._shifts.movable[np.argsort(-reach, kind="stable")]
+        order = self._window.movable[np.argsort(-reach, kind="stable")]
         size, n_taken = min(n_features, len(order)), len(order)
         while comb(n_taken, size) > MAX_SETS and n_taken > size + 1:
             n_taken -= 1
         chosen = np.array(list(combinations(order[:n_taken], size))[:MAX_SETS])
-        sets = np.zeros((len(chosen), len(self._shifts.low)), dtype=bool)
+        sets = np.zeros((len(chosen), len(self._window.low)), dtype=bool)
         np.put_along_axis(sets, chosen, True, axis=1)
         return sets
 
@@ -287,14 +277,14 @@ class JointSearch:
         them. Each of the best sets of features gives equally many shifts per feature that change mostly this feature,
         since there may be a local minimum near each. Both results are (n, n_features).
         """
-        low, high = self._shifts.low, self._shifts.high
+        low, high = self._window.low, self._window.high
         n_tried, size = max(1, N_SCANNED // len(sets)), int(sets[0].sum())
         generator = np.random.default_rng(SEED)
         place = generator.uniform(low, high, (n_tried, *sets.shape)) * sets
         place *= generator.uniform(size=(n_tried, len(sets), 1))
         forecasts = []
         for batch in np.array_split(place.reshape(-1, sets.shape[1]), -(-n_tried * len(sets) // LARGEST_BATCH)):
-            forecasts.append(self._shifts.predict(batch))
+            forecasts.append(self._window.predict(batch))
             pause()
         with np.errstate(divide="ignore"):
             factor = (self._border - self._prediction) / (np.concatenate(forecasts) - self._prediction)
@@ -316,7 +306,7 @@ class JointSearch:
         A step is accepted if it lowers |z| + penalty * (distance to the goal), an exact penalty function. The penalty
         is three times the largest shadow price of the constraint in the linear programs so far.
         """
-        low, high = np.where(free, self._shifts.low, 0.0), np.where(free, self._shifts.high, 0.0)
+        low, high = np.where(free, self._window.low, 0.0), np.where(free, self._window.high, 0.0)
         place = np.clip(starts, low, high)
         radius, penalty = np.full(len(place), RADIUS), np.zeros(len(place))
         ahead, slopes = self._look(place)
@@ -336,22 +326,21 @@ class JointSearch:
 
     def _look(self, place: Array) -> tuple[Array, Array]:
         """How far the forecasts are past the border of the goal, (n,), and its gradient, (n, n_features)."""
-        predictions, slopes = self._shifts.predict_with_gradient(place)
+        predictions, slopes = self._window.predict_with_gradient(place)
         return self._towards * (predictions - self._border), self._towards * slopes
 
     def _polish(self, found: Array) -> Array:
         """Scales shifts to about the smallest multiple that reaches the goal, (n, n_features); rounds integers."""
-        shifts = self._shifts
-        rounded = np.concatenate([shifts.round_integers(shift) for shift in found])
-        whole, rest = np.where(shifts.integer, rounded, 0.0), np.where(shifts.integer, 0.0, rounded)
+        window = self._window
+        rounded = np.concatenate([window.round_integers(shift) for shift in found])
+        whole, rest = np.where(window.integer, rounded, 0.0), np.where(window.integer, 0.0, rounded)
 
         def scale(factors: Array) -> Array:
-            return np.clip(whole + factors[..., None] * rest, shifts.low, shifts.high)
+            return np.clip(whole + factors[..., None] * rest, window.low, window.high)
 
         def reaches(factors: Array) -> NDArray[np.bool_]:
-            forecasts = shifts.predict(scale(factors).reshape(-1, len(shifts.low)))
-            reached: NDArray[np.bool_] = self._goal.miss(forecasts).reshape(factors.shape) == 0
-            return reached
+            forecasts = window.predict(scale(factors).reshape(-1, len(window.low)))
+            return self._goal.is_reached(forecasts).reshape(factors.shape)
 
         reached = reaches(np.repeat(SCALES[:, None], len(rounded), axis=1))
         first = np.where(reached.any(axis=0), reached.argmax(axis=0), len(SCALES) - 1)

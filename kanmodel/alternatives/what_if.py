@@ -1,7 +1,6 @@
-"""What-if analysis: the forecasts of a window over the values or shifts of one feature, or over a column's levels.
+"""What-if analysis: the forecasts of a window with one feature changed, or a level set with the column's others unset.
 
-Individual conditional expectation (ICE) curves after Goldstein et al. 2015 (arXiv 1309.6392): each point is a forecast
-of the window with this feature changed and all others as they are. A level is set with the column's others unset.
+These are individual conditional expectation (ICE) curves after Goldstein et al. 2015 (arXiv 1309.6392).
 """
 
 from __future__ import annotations
@@ -53,24 +52,36 @@ class Curve:
     levels: tuple[str, ...] | None = None
 
     @classmethod
-    def over_levels(cls, model: Forecaster, window: Array, rows: slice, of: Levels, prediction: Array) -> Curve:
+    def of_levels(cls, model: Forecaster, window: Array, rows: slice, of: Levels, prediction: Array) -> Curve:
         """The forecasts of a window (lookback, n_features) with each of some levels of a column in some rows."""
         changed = np.stack([of.set(window, rows, level) for level in of.chosen])
-        taken, present = changed[:, rows, of.features], window[rows, of.features][-1]
-        low, high = model.feature_low[of.features], model.feature_high[of.features]
-        outside: NDArray[np.bool_] = np.any((taken < low) | (taken > high), axis=(1, 2))
-        return cls(
-            feature=of.column.name,
-            unit=None,
-            kind="level",
-            values=np.array(of.chosen, np.float64),
-            predictions=model.predict(changed),
-            outside_training_range=outside,
-            within=(-np.inf, np.inf),
-            actual=float(present.argmax()) if present.any() else np.nan,
-            prediction=prediction,
-            levels=of.column.levels,
-        )
+        present = window[rows, of.features][-1]
+        outside, values = _is_outside(model, changed[:, rows], of.features), np.array(of.chosen, np.float64)
+        actual, everything = float(present.argmax()) if present.any() else np.nan, (-np.inf, np.inf)
+        found = (values, model.predict(changed), outside, everything, actual, prediction, of.column.levels)
+        return cls(of.column.name, None, "level", *found)
+
+    @classmethod
+    def of_feature(
+        cls, model: Forecaster, window: Array, rows: slice, feature: int, shifts: Array | None, points: int, now: Array
+    ) -> Curve:
+        """The forecasts of a window with some shifts of a feature in some rows, or with values over its range.
+
+        `now` is the forecast of the window as it is.
+        """
+        column, low, high = model.config.features[feature], model.feature_low[feature], model.feature_high[feature]
+        values, present = shifts, window[rows, feature]
+        if values is None:
+            if not np.isfinite([low, high]).all():
+                raise DataError.at("shift", f"is needed, since the training range of {column.name} is unknown")
+            values = np.linspace(low, high, points)
+            values = np.unique(np.rint(values)) if column.integer else values
+        changed, added = np.repeat(window[None], len(values), axis=0), 0 * present if shifts is None else present
+        changed[:, rows, feature] = values[:, None] + added
+        outside, actual = _is_outside(model, changed[:, rows], [feature]), float((present - added)[-1])
+        within = float(low - added.min()), float(high - added.max())
+        found = (values, model.predict(changed), outside, within, actual, now)
+        return cls(column.name, column.unit, "value" if shifts is None else "shift", *found)
 
     @property
     def points(self) -> list[Any]:
@@ -102,8 +113,11 @@ class WhatIf(WindowsResult):
         steps: Sequence[int] | None = None,
         shift: Sequence[float] | None = None,
         points: int = DEFAULT_POINTS,
+        **source: Any,
     ) -> WhatIf:
-        """Forecasts of windows (n, lookback, n_features), original units; arguments as `kanmodel.model.Model.what_if`.
+        """Forecasts of windows (n, lookback, n_features), original units, with their `source`.
+
+        Other arguments are those of `kanmodel.model.Model.what_if`.
 
         Raises:
             DataError: an argument or value that cannot be used, or no shift and an unknown training range.
@@ -111,36 +125,25 @@ class WhatIf(WindowsResult):
             NonFiniteError: a forecast is not finite.
         """
         check_lowest("points", points, 2)
-        columns, rows = find_columns(model.config, features), find_rows(model.config, steps)
-        kind: Literal["shift", "value"] = "value" if shift is None else "shift"
+        config = model.config
+        columns, rows = find_columns(config, features), find_rows(config, steps)
         if shift is not None:
             levels = [one.column.name for one in columns if isinstance(one, Levels)]
             if levels and (features is not None or len(levels) == len(columns)):
                 raise DataError.at("shift", f"cannot be added to the levels of {levels[0]}")
             columns = [one for one in columns if isinstance(one, int)]
-        curves: list[list[Curve]] = []
+        shifts = None if shift is None or not columns else _read_shift(shift)
+        curves: list[tuple[Curve, ...]] = []
         for window, prediction in slices(zip(windows, model.predict(windows), strict=True)):
-            curves.append([])
-            for feature in slices(columns):
-                if isinstance(feature, Levels):
-                    curves[-1].append(Curve.over_levels(model, window, rows, feature, prediction))
-                    continue
-                column = model.config.features[feature]
-                low, high = model.feature_low[feature], model.feature_high[feature]
-                if shift is None and not np.isfinite([low, high]).all():
-                    raise DataError.at("shift", f"is needed, since the training range of {column.name} is unknown")
-                values = np.linspace(low, high, points) if shift is None else _read_shift(shift)
-                values = np.unique(np.rint(values)) if shift is None and column.integer else values
-                changed, present = np.repeat(window[None], len(values), axis=0), window[rows, feature]
-                added = np.zeros_like(present) if shift is None else present
-                changed[:, rows, feature] = values[:, None] + added
-                taken = changed[:, rows, feature]
-                outside = ((taken < low) | (taken > high)).any(axis=1)
-                within = float(low - added.min()), float(high - added.max())
-                found = (values, model.predict(changed), outside, within, float((present - added)[-1]), prediction)
-                curves[-1].append(Curve(column.name, column.unit, kind, *found))
-        units = tuple(model.config.target_of(output).unit for output in range(len(model.config.outputs)))
-        return cls(model.config.outputs, units, tuple(map(tuple, curves)))
+            of_window = (
+                Curve.of_levels(model, window, rows, one, prediction)
+                if isinstance(one, Levels)
+                else Curve.of_feature(model, window, rows, one, shifts, points, prediction)
+                for one in slices(columns)
+            )
+            curves.append(tuple(of_window))
+        units = tuple(config.target_of(output).unit for output in range(len(config.outputs)))
+        return cls(config.outputs, units, tuple(curves), origin=model.origin, **source)
 
     def __len__(self) -> int:
         return len(self.curves)
@@ -154,14 +157,17 @@ class WhatIf(WindowsResult):
     def table(self) -> list[dict[str, Any]]:
         """A row for each window, feature and value, shift or level, with a column for each output."""
         rows = []
-        for window, curve in ((window, curve) for window, curves in enumerate(self) for curve in curves):
+        for window, curve in self._numbered():
             points = curve.points, curve.outside_training_range.tolist(), curve.predictions.tolist()
+            name = "shift" if curve.kind == "shift" else "value"
             for value, outside, predictions in zip(*points, strict=True):
-                row = {"window": window, "feature": curve.feature, "shift" if curve.kind == "shift" else "value": value}
-                rows.append(
-                    row | {"outside_training_range": outside} | dict(zip(self.outputs, predictions, strict=True))
-                )
+                row = {"window": window, "feature": curve.feature, name: value, "outside_training_range": outside}
+                rows.append(row | dict(zip(self.outputs, predictions, strict=True)))
         return rows
+
+    def _numbered(self) -> Iterator[tuple[int, Curve]]:
+        """The curves with the numbers of their windows."""
+        return ((window, curve) for window, curves in enumerate(self.curves) for curve in curves)
 
     def _title(self) -> str:
         return "What if"
@@ -181,8 +187,7 @@ class WhatIf(WindowsResult):
                 "lowest": float(predictions.min()),
                 "highest": float(predictions.max()),
             }
-            for window, curves in enumerate(self.curves)
-            for curve in curves
+            for window, curve in self._numbered()
             for output, predictions in zip(self.outputs, curve.predictions.T, strict=True)
         ]
         rows = self.table()
@@ -197,3 +202,10 @@ def _read_shift(shift: Sequence[float]) -> Array:
     if points < 2 or points != int(points):
         raise DataError.at("shift.points", f"must be a whole number from 2, but is {quote(points)}")
     return np.linspace(float(shift[0]), float(shift[1]), int(points))
+
+
+def _is_outside(model: Forecaster, rows: Array, features: Sequence[int]) -> NDArray[np.bool_]:
+    """Whether a value of some features is outside the training range, (n,), of rows (n, n_rows, n_features)."""
+    values = rows[..., features]
+    outside = (values < model.feature_low[features]) | (values > model.feature_high[features])
+    return np.asarray(outside.any(axis=(1, 2)))

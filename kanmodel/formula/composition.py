@@ -1,8 +1,7 @@
 """How an output is computed from the symbols of its formula: nodes of KAN layers, and the operations between them.
 
-The symbols of a chain are the inputs of its head. Those of a graph are the units of its recurrent parts and the cells
-of the window, whichever the output depends on, and what is reduced over the steps of one of them, such as the mean of a
-feature in the window, by which a forecast is scaled back. All else is composed value by value.
+The symbols of a chain are the inputs of its head. Those of a graph are the units of its recurrent parts, the cells of
+the window, and statistics of either over the steps, such as the mean of a feature, by which a forecast is scaled back.
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ PATTERNS = {
 }
 
 
-class Form(NamedTuple):
+class Notation(NamedTuple):
     """A pattern as a function of numbers and of sympy's expressions."""
 
     of_numbers: Callable[..., Any]
@@ -74,27 +73,26 @@ class Form(NamedTuple):
 
 
 @cache
-def form_of(op: str) -> Form:
-    """The form of an operation. Raises ConfigError if it has none."""
+def notation_of(op: str) -> Notation:
+    """That of an operation. Raises ConfigError if it has none."""
     import sympy  # here, since it is slow to import
 
     if op not in PATTERNS:
         raise ConfigError(f"{op} cannot be written as a formula, as numpy has no such function")
     x, y, p = sympy.symbols("x y p")
-    names = {name: sympy.Function(name) for name in ("maximum", "minimum")}
-    pattern = sympy.sympify(PATTERNS[op], locals=names)
+    pattern = sympy.sympify(PATTERNS[op], locals={name: sympy.Function(name) for name in ("maximum", "minimum")})
 
     def of_symbols(left: Any, right: Any, parameter: float) -> Any:
         given = int(parameter) if parameter == int(parameter) else parameter  # x**2 rather than x**2.0
         return pattern.xreplace({x: sympy.sympify(left), y: sympy.sympify(right), p: sympy.sympify(given)})
 
-    return Form(sympy.lambdify((x, y, p), pattern, "numpy"), of_symbols, max(pattern.count(x), 1))
+    return Notation(sympy.lambdify((x, y, p), pattern, "numpy"), of_symbols, max(pattern.count(x), 1))
 
 
-class Step(NamedTuple):
+class Instruction(NamedTuple):
     """One value: an ``input``, a ``number``, a node of a ``layer`` at one of its rows, or an operation of `PATTERNS`.
 
-    Those that it reads are earlier steps: of a layer one by input, of an operation one, or several that are folded.
+    It reads earlier ones: of a layer one by input, of an operation one, or several that are folded.
     """
 
     op: str
@@ -107,60 +105,39 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Input:
-    """What a symbol stands for.
+    """What a symbol stands for."""
 
-    Attributes:
-        node: id of the node, or the statistic of one over the steps of the window, such as ``mean(load)``.
-        name: of the symbol, if that can be one.
-        key: (stage, layer) under which the node has a profile.
-        unit: its number there.
-        source: number of the recurrent part of a graph that it is read of; None for its window, `READOUT` of a chain.
-        places: where, in its values, flattened.
-        statistic: over these places; None for the value of one.
-        mean: in original units it is value * scale + mean.
-        scale: see `mean`.
-    """
-
-    node: str
-    name: str
-    key: LayerKey
-    unit: int
+    node: str  # id of the node, or the statistic of one over the steps of the window, such as ``mean(load)``
+    name: str  # of the symbol, if that can be one
+    key: LayerKey  # (stage, layer) under which the node has a profile
+    unit: int  # its number there
+    # number of the recurrent part of a graph that it is read of; None for its window, `READOUT` of a chain
     source: int | None
-    places: tuple[int, ...]
-    statistic: str | None = None
-    mean: float = 0.0
+    places: tuple[int, ...]  # where, in its values, flattened
+    statistic: str | None = None  # over these places; None for the value of one
+    mean: float = 0.0  # in original units it is value * scale + mean
     scale: float = 1.0
 
 
 @dataclass(frozen=True)
 class Composition:
-    """How one output, before the output function, is computed.
+    """How one output, before the output function, is computed."""
 
-    Attributes:
-        layers: all KAN layers of the head.
-        inputs: of the formula.
-        steps: values in the order of the computation; the last is the output.
-    """
-
-    layers: Sequence[KANLayer]
-    inputs: tuple[Input, ...]
-    steps: tuple[Step, ...]
+    layers: Sequence[KANLayer]  # all KAN layers of the head
+    inputs: tuple[Input, ...]  # of the formula
+    steps: tuple[Instruction, ...]  # values in the order of the computation; the last is the output
 
     @classmethod
     def of(cls, model: Forecaster, output: int) -> Composition:
-        """That of one output.
-
-        Raises:
-            ConfigError: it cannot be written as a formula; the sentence says why.
-        """
-        inputs, steps = _Finder(model).find(output) if model.config.graph else _of_chain(model, output)
-        found = cls(model.network.stages["head"], inputs, steps)
+        """That of one output. Raises ConfigError, which says why, if it cannot be written as a formula."""
+        composed = _GraphComposer(model).compose(output) if model.config.graph else _compose_chain(model, output)
+        found = cls(model.network.stages["head"], *composed)
         if any(found.layers[number].config.mixes for number in found.rows):
             reason = "a layer norm mixes all inputs"
             raise ConfigError(f"a formula needs edges that are functions of one number, but {reason}")
-        for step in steps:
+        for step in found.steps:
             if step.op not in ("input", "number", "layer"):
-                form_of(step.op)
+                notation_of(step.op)
         if found.find_used(())[2] > MAX_TERMS:
             raise too_long_error()
         return found
@@ -189,16 +166,23 @@ class Composition:
     @cached_property
     def outermost(self) -> set[Subnode]:
         """The sub-nodes from which no other layer stands before the output."""
-        left, found = [len(self.steps) - 1], set[Subnode]()
-        seen = set(left)
-        while left:
-            step = self.steps[left.pop()]
-            if step.op == "layer":
-                found |= {(step.layer, j) for j in self.members[step.layer, step.node]}
-                continue
-            left += [at for at in set(step.reads) if at not in seen]
-            seen.update(step.reads)
-        return found
+        layers = [step for step in map(self.steps.__getitem__, self.find_needed(())) if step.op == "layer"]
+        return {(step.layer, j) for step in layers for j in self.members[step.layer, step.node]}
+
+    def find_needed(self, edges: Iterable[Edge]) -> list[int]:
+        """The steps that the output is computed from, in their order, if a layer reads only by some edges."""
+        into: dict[Subnode, set[int]] = defaultdict(set)
+        for layer, i, j in edges:
+            into[layer, j].add(i)
+        needed = {len(self.steps) - 1}
+        for at in reversed(range(len(self.steps))):
+            step = self.steps[at]
+            if at in needed and step.op == "layer":
+                for j in self.members[step.layer, step.node]:
+                    needed.update(step.reads[i] for i in into[step.layer, j])
+            elif at in needed:
+                needed.update(step.reads)
+        return sorted(needed)
 
     def read(self, windows: Tensor, trace: Trace) -> Array:
         """The inputs, (n, n_inputs), in model units, of windows and their trace."""
@@ -249,7 +233,7 @@ class Composition:
             if step.op not in ("layer", "input"):
                 n_operations += times[at] * max(len(step.reads) - 1, 1)
                 for source in step.reads:
-                    times[source] += times[at] * form_of(step.op).n_read
+                    times[source] += times[at] * notation_of(step.op).n_read
         return sorted(used), n_edges, n_operations
 
 
@@ -259,21 +243,20 @@ def too_long_error() -> ConfigError:
     return ConfigError(f"a formula that is written out would be too long: {reason}")
 
 
-def _of_chain(model: Forecaster, output: int) -> tuple[tuple[Input, ...], tuple[Step, ...]]:
+def _compose_chain(model: Forecaster, output: int) -> tuple[tuple[Input, ...], tuple[Instruction, ...]]:
     config, scaling, key = model.config, model.scaling, ledger_key(model.config, "head", 0)
+    are_features = config.has_plain_steps and config.readout != "mean"
     inputs = []
     for index in range(config.head[0].n_in):
         node, feature = node_id(config, "head", 0, index), index % len(config.features)
-        found = Input(node, _name_of(node), key, index, READOUT, (index,))
-        if config.has_plain_steps and config.readout != "mean":  # they are features
-            mean, scale = float(scaling.feature_mean[feature]), float(scaling.feature_scale[feature])
-            found = replace(found, mean=mean, scale=scale)
-        inputs.append(found)
-    steps = [Step("input", node=index) for index in range(len(inputs))]
+        mean, scale = scaling.feature_mean[feature], scaling.feature_scale[feature]
+        units = (float(mean), float(scale)) if are_features else (0.0, 1.0)
+        inputs.append(Input(node, _name_of(node), key, index, READOUT, (index,), None, *units))
+    steps = [Instruction("input", node=index) for index in range(len(inputs))]
     read = range(len(steps))
     for number, layer in enumerate(config.head):
         nodes = range(layer.n_out) if number < len(config.head) - 1 else [output]
-        steps += [Step("layer", tuple(read), layer=number, node=node) for node in nodes]
+        steps += [Instruction("layer", tuple(read), layer=number, node=node) for node in nodes]
         read = range(len(steps) - len(nodes), len(steps))
     return tuple(inputs), tuple(steps)
 
@@ -289,9 +272,11 @@ def _name_of(node: str) -> str:
 
 
 Value = tuple[int, int]  # a node of a graph, and the place in its values
+Build = Callable[[tuple[int, ...], int], list[Instruction]]
+"""The instructions that compute a value from others', and the first number that is free; none if it is the one read."""
 
 
-class _Finder:
+class _GraphComposer:
     """Finds the inputs and steps of an output of a graph: back from it to the inputs, and then in their order."""
 
     def __init__(self, model: Forecaster) -> None:
@@ -299,116 +284,106 @@ class _Finder:
         self._leaves: dict[int, int] = {}  # number of each leaf among those of its kind
         for op in ("layer", "recurrent"):
             self._leaves |= {at: n for n, at in enumerate(at for at, node in enumerate(self._graph) if node.op == op)}
-        self._places: dict[tuple[int, int], Any] = {}
         self._inputs: dict[tuple[int, tuple[int, ...], str | None], Input] = {}
+        self._places: dict[tuple[int, int], Any] = {}  # what `_moved` and `_spread` look up
 
-    def find(self, output: int) -> tuple[tuple[Input, ...], tuple[Step, ...]]:
-        reads: list[dict[int, list[Value]]] = [{} for _ in self._graph]
+    def compose(self, output: int) -> tuple[tuple[Input, ...], tuple[Instruction, ...]]:
         needed: list[set[int]] = [set() for _ in self._graph]
+        expanded: list[list[tuple[int, list[Value], Build]]] = [[] for _ in self._graph]
         needed[-1].add(output)
         left = MAX_VALUES
         for number in reversed(range(len(self._graph))):
             for at in sorted(needed[number]):
-                reads[number][at] = self._read(number, at)
-                left -= 1 + len(reads[number][at])
+                read, build = self._expand(number, at)
+                expanded[number].append((at, read, build))
+                left -= 1 + len(read)
                 if left < 0:
                     raise too_long_error()
-                for source, place in reads[number][at]:
+                for source, place in read:
                     if source >= 0:
                         needed[source].add(place)
-        steps: list[Step] = []
+        steps: list[Instruction] = []
         known: dict[Value, int] = {}
-        for number, of_node in enumerate(reads):
-            for at, read in of_node.items():
-                made = self._make(number, at, tuple(known.get(value, -1) for value in read), len(steps))
-                known[number, at] = made if isinstance(made, int) else len(steps) + len(made) - 1
-                steps += [] if isinstance(made, int) else made
+        for number, of_node in enumerate(expanded):
+            for at, read, build in of_node:
+                sources = tuple(known.get(value, -1) for value in read)
+                made = build(sources, len(steps))
+                steps += made
+                known[number, at] = len(steps) - 1 if made else sources[0]
         return tuple(self._inputs.values()), tuple(steps)
 
-    def _read(self, number: int, at: int) -> list[Value]:
-        """The values that one is computed from; none of an input, or of a statistic of one."""
+    def _expand(self, number: int, at: int) -> tuple[list[Value], Build]:
+        """The values that one is computed from, none of an input, a number or a statistic; and how."""
         node, shape = self._graph[number], self._shapes[number]
-        if node.op in ("window", "constant", "number", "recurrent"):
-            return []
+        if node.op in ("window", "recurrent"):
+            return [], lambda read, first: [self._input(number, (at,), None)]
+        if node.op in ("constant", "number"):
+            value = float(self._model.network.get_buffer(f"constants.{number}").double().flatten()[at])
+            return [], lambda read, first: [Instruction("number", parameter=value)]
         if node.op == "arrange":
-            return [self._moved(number, at)]
+            return [self._moved(number, at)], lambda read, first: []
         if node.op == "layer":
-            layer = self._model.network.stages["head"][self._leaves[number]]
-            row, own = divmod(at, shape[-1])
-            members = torch.tensor(layer.config.node_of_subnode) == own
-            n_in = layer.config.n_in
-            return [
-                (node.inputs[0], row * n_in + i) if live else (-1, i)
-                for i, live in enumerate(layer.live[members].any(dim=0).tolist())
-            ]
+            leaf = self._leaves[number]
+            layer, (row, own) = self._model.network.stages["head"][leaf], divmod(at, shape[-1])
+            live = layer.live[torch.tensor(layer.config.node_of_subnode) == own].any(dim=0).tolist()
+            begin = row * layer.config.n_in
+            values = [(node.inputs[0], begin + i) if is_live else (-1, i) for i, is_live in enumerate(live)]
+            return values, lambda read, first: [Instruction("layer", read, layer=leaf, row=row, node=own)]
         if node.op == "matmul":
             (*_, n), (*_, columns) = (self._shapes[source] for source in node.inputs)
             row, column = divmod(at, columns)
-            stack = row // self._shapes[node.inputs[0]][-2]
-            pairs = (((0, row * n + k), (1, (stack * n + k) * columns + column)) for k in range(n))
-            return [(node.inputs[side], place) for pair in pairs for side, place in pair]
+            begin = row // self._shapes[node.inputs[0]][-2] * n
+            pairs = (((0, row * n + k), (1, (begin + k) * columns + column)) for k in range(n))
+            return [(node.inputs[side], place) for pair in pairs for side, place in pair], _sum_products
         if node.op in FOLDED or node.op in REFUSED:
-            read = self._row(number, at)
-            if node.op != "softmax" and self._column(read) is not None:
-                return []
-            if node.op in REFUSED:
-                reason = REFUSED[node.op].format(len(read))
-                raise ConfigError(f"a formula needs operations of a few numbers, but {reason}")
-            return read
-        return [(source, int(self._spread(number, source)[at])) for source in node.inputs]
-
-    def _make(self, number: int, at: int, read: tuple[int, ...], first: int) -> list[Step] | int:
-        """The steps that compute a value, from the first number that is free; or the step that it is."""
-        node = self._graph[number]
-        if node.op in ("window", "recurrent"):
-            return [Step("input", node=self._input(number, (at,), None))]
-        if node.op in ("constant", "number"):
-            values = self._model.network.get_buffer(f"constants.{number}").double().flatten()
-            return [Step("number", parameter=float(values[at]))]
-        if node.op == "layer":
-            row, own = divmod(at, self._shapes[number][-1])
-            return [Step("layer", read, layer=self._leaves[number], row=row, node=own)]
-        if node.op == "matmul":
-            products = [Step("mul", read[k : k + 2]) for k in range(0, len(read), 2)]
-            return [*products, Step("add", tuple(range(first, first + len(products))))]
-        if not read:
-            source, places = self._column(self._row(number, at)) or (0, ())
-            return [Step("input", node=self._input(source, places, node.op))]
+            return self._fold(number, at)
+        values = [(source, int(self._spread(number, source)[at])) for source in node.inputs]
         if node.op == "where":
-            mask, one, other = read
-            chosen = [Step("step", (mask,)), Step("sub", (one, other)), Step("mul", (first, first + 1))]
-            return [*chosen, Step("add", (other, first + 2))]
-        if node.op == "mean":
-            return [Step("add", read), Step("number", parameter=1 / len(read)), Step("mul", (first, first + 1))]
-        if len(read) == 1 and (node.op in FOLDED or node.op == "arrange"):
-            return read[0]
-        return [Step(FOLDED.get(node.op, node.op), read, node.parameter or 0.0)]
+            return values, _choose_value
+        return values, lambda read, first: [Instruction(node.op, read, node.parameter or 0.0)]
 
-    def _input(self, source: int, places: tuple[int, ...], statistic: str | None) -> int:
-        """The number of an input, which is added if it is new."""
+    def _fold(self, number: int, at: int) -> tuple[list[Value], Build]:
+        """As `_expand`, of a reduction or a softmax, whose inputs are a row of the last axis."""
+        op, source = self._graph[number].op, self._graph[number].inputs[0]
+        n = self._shapes[source][-1]
+        begin = at // n * n if op == "softmax" else at * n
+        values = [(source, begin + k) for k in range(n)]
+        column = None if op == "softmax" else self._column(values)
+        if column is not None:
+            return [], lambda read, first: [self._input(*column, op)]
+        if op in REFUSED:
+            raise ConfigError(f"a formula needs operations of a few numbers, but {REFUSED[op].format(n)}")
+        if op == "mean":
+            scale = Instruction("number", parameter=1 / n)
+            return values, lambda read, first: [
+                Instruction("add", read),
+                scale,
+                Instruction("mul", (first, first + 1)),
+            ]
+        return values, lambda read, first: [Instruction(FOLDED[op], read)] if n > 1 else []
+
+    def _input(self, source: int, places: tuple[int, ...], statistic: str | None) -> Instruction:
+        """The instruction of an input, which is added if it is new."""
         key = (source, places, statistic)
         if key not in self._inputs:
             of = self._of_window(places) if self._graph[source].op == "window" else self._of_recurrent(source, places)
             if statistic is not None:
-                of = replace(of, node=f"{statistic}({of.node})", name=f"{statistic}_{of.name}", statistic=statistic)
+                node, name = f"{statistic}({of.node})", f"{statistic}_{of.name}"
                 factor = {"std": 0, "sum": len(places)}.get(statistic, 1)
-                of = replace(of, mean=factor * of.mean)
+                of = replace(of, node=node, name=name, statistic=statistic, mean=factor * of.mean)
             self._inputs[key] = of
-        return list(self._inputs).index(key)
+        return Instruction("input", node=list(self._inputs).index(key))
 
     def _of_window(self, places: tuple[int, ...]) -> Input:
         """A cell of the window, or a feature at several steps."""
         config, scaling = self._model.config, self._model.scaling
         lookback, n = config.window_shape
         feature, steps = places[0] % n, [place // n - lookback + 1 for place in places]
-        node = name = config.feature_names[feature]
-        if len(steps) == 1:
-            node = f"cell:{steps[0]}:{node}"
-            name = _name_of(node)
-        else:
-            node += _span(steps, lookback)
-        ends = float(scaling.feature_mean[feature]), float(scaling.feature_scale[feature])
-        return Input(node, name, ("input", 0), feature, None, places, None, *ends)
+        name = config.feature_names[feature]
+        cell = f"cell:{steps[0]}:{name}"
+        node, name = (cell, _name_of(cell)) if len(steps) == 1 else (name + _span(steps, lookback), name)
+        mean, scale = float(scaling.feature_mean[feature]), float(scaling.feature_scale[feature])
+        return Input(node, name, ("input", 0), feature, None, places, None, mean, scale)
 
     def _of_recurrent(self, source: int, places: tuple[int, ...]) -> Input:
         """A unit at one step, by default the last that it computes, or at several."""
@@ -428,18 +403,11 @@ class _Finder:
             node, name = f"{node} of row {row}", f"{name}_row{row}"
         return Input(node, name, (part.cell, number), unit, number, places)
 
-    def _row(self, number: int, at: int) -> list[Value]:
-        """What a reduction or a softmax reads for one of its values."""
-        source = self._graph[number].inputs[0]
-        n = self._shapes[source][-1]
-        first = at // n * n if self._graph[number].op == "softmax" else at * n
-        return [(source, first + k) for k in range(n)]
-
     def _column(self, values: Sequence[Value]) -> tuple[int, tuple[int, ...]] | None:
         """The window or recurrent part, and the places, where values are those of one feature or unit at its steps."""
         found = [self._locate(value) for value in values]
-        sources, places = {source for source, _ in found}, tuple(sorted(place for _, place in found))
-        (source, *others) = sources
+        places = tuple(sorted(place for _, place in found))
+        source, *others = {source for source, _ in found}
         if others or len(values) < 2 or self._graph[source].op not in ("window", "recurrent"):
             return None
         *_, n_steps, n = self._shapes[source]
@@ -466,10 +434,21 @@ class _Finder:
     def _spread(self, number: int, source: int) -> Any:
         """The place in an input that each value of an elementwise operation reads."""
         if (number, source) not in self._places:
-            shape = self._shapes[source]
-            own = np.arange(prod(shape)).reshape(shape)
+            own = np.arange(prod(self._shapes[source])).reshape(self._shapes[source])
             self._places[number, source] = np.broadcast_to(own, self._shapes[number]).ravel()
         return self._places[number, source]
+
+
+def _sum_products(read: tuple[int, ...], first: int) -> list[Instruction]:
+    products = [Instruction("mul", read[k : k + 2]) for k in range(0, len(read), 2)]
+    return [*products, Instruction("add", tuple(range(first, first + len(products))))]
+
+
+def _choose_value(read: tuple[int, ...], first: int) -> list[Instruction]:
+    """Of ``where``: other + step(mask) * (one - other)."""
+    mask, one, other = read
+    chosen = [Instruction("step", (mask,)), Instruction("sub", (one, other)), Instruction("mul", (first, first + 1))]
+    return [*chosen, Instruction("add", (other, first + 2))]
 
 
 def _span(steps: Sequence[int], n_steps: int) -> str:

@@ -34,7 +34,7 @@ from kanmodel.attribution.profiles import profile_nodes
 from kanmodel.computing import part, pause, slices, tell
 from kanmodel.errors import ConfigError, InsufficientReferenceError
 from kanmodel.forecaster import Forecaster, Reference
-from kanmodel.formula.composition import MAX_CALLS, MAX_TERMS, Composition, Edge, Subnode, form_of, too_long_error
+from kanmodel.formula.composition import MAX_CALLS, MAX_TERMS, Composition, Edge, Subnode, notation_of, too_long_error
 from kanmodel.formula.head_formula import HeadFormula, TabulatedEdge, tabulate_edges
 from kanmodel.formula.symbolic import Candidate, find_exact_formula, sample_edge, suggest_formulas
 from kanmodel.network.functions import ACTIVATIONS, activate
@@ -54,28 +54,23 @@ N_PROFILED = 3  # features of a variable's profile
 
 
 @dataclass(frozen=True)
-class Part:
+class ReferencePart:
     """The reference windows of one purpose.
 
-    Attributes:
-        windows: their number, in all blocks.
-        first: time stamp of the first; None if unknown.
-        last: that of the last; blocks of other parts may lie between.
-        separate: whether none shares a step with another part. Windows at the beginning of a block that do are left
-            out, but not more than half.
+    Windows at the beginning of a block that share a step with another part are left out, but not more than half.
     """
 
-    windows: int
-    first: str | None
-    last: str | None
-    separate: bool
+    windows: int  # their number, in all blocks
+    first: str | None  # time stamp of the first; None if unknown
+    last: str | None  # that of the last; blocks of other parts may lie between
+    separate: bool  # whether none shares a step with another part
 
     def __str__(self) -> str:
         span = "" if self.first is None else f", {self.first} to {self.last}"
         return f"{self.windows} windows{span}{'' if self.separate else ', which share steps with those before'}"
 
 
-def split_reference(model: Forecaster) -> list[tuple[Forecaster, Part]]:
+def split_reference(model: Forecaster) -> list[tuple[Forecaster, ReferencePart]]:
     """The model with each part of its reference windows: up to 12 blocks in time order, which go to the parts in turn.
 
     A block begins after the windows that share a step with the block before: their oldest row is in its last window.
@@ -88,7 +83,7 @@ def split_reference(model: Forecaster) -> list[tuple[Forecaster, Part]]:
         raise InsufficientReferenceError(f"formulas need {needed}, but there are {n_windows}")
     n_blocks = 3 * min(MAX_BLOCKS, max(1, n_windows // (3 * BLOCK)))
     rows: list[list[int]] = [[], [], []]
-    separate = [True, True, True]
+    separate = [True] * 3
     for block, (first, last) in enumerate(pairwise(round(n_windows * n / n_blocks) for n in range(n_blocks + 1))):
         n_shared = 0
         if first:
@@ -101,7 +96,7 @@ def split_reference(model: Forecaster) -> list[tuple[Forecaster, Part]]:
         stamps = None if times is None else tuple(times[row] for row in chosen)
         reference = Reference(windows[chosen], model.config, None if targets is None else targets[chosen], stamps)
         start, end = (None, None) if stamps is None else (stamps[0], stamps[-1])
-        parts.append((replace(model, reference=reference), Part(len(chosen), start, end, is_separate)))
+        parts.append((replace(model, reference=reference), ReferencePart(len(chosen), start, end, is_separate)))
     return parts
 
 
@@ -190,21 +185,24 @@ class _Search:
                     suggested = [exact] if exact else suggest_formulas(*sample_edge(self._traces[n], i, j))
                     self._candidates[n, i, j] = suggested
             searched, formulas = size, []
-            for price in PRICES if size else PRICES[:1]:
-                formula = self._compose(self._ranked[:size], price)
-                too_long |= formula is None
-                if formula is not None and tuple(formula.edges.items()) not in seen:
+            used = self._find_used(self._ranked[:size])
+            too_long |= used is None
+            prices = PRICES if size else PRICES[:1]
+            for formula in [] if used is None else [self._compose(used, price) for price in prices]:
+                if tuple(formula.edges.items()) not in seen:
                     seen.add(tuple(formula.edges.items()))
                     formulas.append(formula)
             yield formulas
         if too_long and seen == {()}:
             raise too_long_error()
 
-    def _compose(self, kept: Sequence[Edge], price: float) -> HeadFormula | None:
-        """The formula of some edges, each with the best function; what is left out is its mean. None if too long."""
-        used, n_calls, n_operations = self._composition.find_used(kept)
-        if n_calls > MAX_CALLS or n_operations > MAX_TERMS:
-            return None
+    def _find_used(self, edges: Sequence[Edge]) -> list[Edge] | None:
+        """Those of some edges by which the output depends on the inputs; None if a formula of them is too long."""
+        used, n_calls, n_operations = self._composition.find_used(edges)
+        return used if n_calls <= MAX_CALLS and n_operations <= MAX_TERMS else None
+
+    def _compose(self, used: Sequence[Edge], price: float) -> HeadFormula:
+        """The formula of some edges, each with the best function; what is left out is its mean."""
         edges: dict[Edge, Candidate] = {}
         constants = {(n, j): float(of.sum()) for n, means in self._means.items() for j, of in enumerate(means)}
         for n, i, j in used:
@@ -215,8 +213,7 @@ class _Search:
 
     def tabulate(self) -> HeadFormula | None:
         """The network itself; None where it is too large to be written."""
-        used, n_calls, n_operations = self._composition.find_used(self._live)
-        if n_calls > MAX_CALLS or n_operations > MAX_TERMS:
+        if (used := self._find_used(self._live)) is None:
             return None
         tables = tabulate_edges(self._layers, self._traces, used)
         edges: dict[Edge, Candidate | TabulatedEdge] = {}
@@ -286,6 +283,9 @@ class Writer:
         config, scaling, inputs = searched.config, searched.scaling, composition.inputs
         self._config, self._scaling, self._output = config, scaling, output
         self._symbols = [sympy.Symbol(name) for name in make_identifiers([one.name for one in inputs])]
+        self._prefix = "phi"  # of the names of tables
+        while any(str(symbol).startswith(self._prefix) for symbol in self._symbols):
+            self._prefix += "_"
         columns = zip(self._symbols, inputs, strict=True)
         self._in_model_units = [
             symbol if (one.mean, one.scale) == (0, 1) else (symbol - one.mean) / one.scale for symbol, one in columns
@@ -298,26 +298,23 @@ class Writer:
             order = np.argsort(-of, kind="stable")[:N_PROFILED]
             profile = {config.feature_names[f]: float(of[f]) for f in order if of[f] > 0}
             self._variables.append(Variable(one.node, profile))
-        mean, scale = (np.array([getattr(one, name) for one in inputs]) for name in ("mean", "scale"))
-        read = []
-        for model in (searched, judged):
-            with torch.no_grad():
-                trace = model.network.trace(model.reference.scaled)
-            full = torch.from_numpy(scaling.outputs_to_original(model.reference_outputs)[:, output])
-            read.append((composition.read(model.reference.scaled, trace) * scale + mean, full))
-        (self._inputs, self._full), (self._judged_inputs, self._judged_full) = read
-        targets = judged.reference.targets
-        self._targets = None if targets is None else targets[:, output]
+        self._inputs, self._full = self._read(searched, composition)
+        self._judged_inputs, self._judged_full = self._read(judged, composition)
+        self._targets = None if judged.reference.targets is None else judged.reference.targets[:, output]
+
+    def _read(self, model: Forecaster, composition: Composition) -> tuple[Array, Tensor]:
+        """The inputs of the formulas on the reference windows, (n, n_inputs), and the output, (n,), original units."""
+        with torch.no_grad():
+            trace = model.network.trace(model.reference.scaled)
+        mean, scale = (np.array([getattr(one, name) for one in composition.inputs]) for name in ("mean", "scale"))
+        inputs = composition.read(model.reference.scaled, trace) * scale + mean
+        return inputs, torch.from_numpy(self._scaling.outputs_to_original(model.reference_outputs)[:, self._output])
 
     def write(self, formula: HeadFormula) -> Formula:
         """The texts of a formula with as few digits as its R2 allows, and its errors."""
         import sympy
-        from sympy.printing.numpy import NumPyPrinter
 
-        prefix = "phi"
-        while any(str(symbol).startswith(prefix) for symbol in self._symbols):
-            prefix += "_"
-        known = [{prefix + table.name: table.values for table in formula.tables}, "numpy"]
+        known = [{self._prefix + table.name: table.values for table in formula.tables}, "numpy"]
 
         def evaluate(expression: Any, inputs: Array) -> Array:
             with np.errstate(all="ignore"):
@@ -328,41 +325,48 @@ class Writer:
             return r2(self._full, torch.tensor(evaluate(expression, self._inputs)))
 
         def round_to(digits: int) -> Any:
-            values = {number: float(f"{float(number):.{digits}g}") for number in exact.atoms(sympy.Float)}
-            return exact.xreplace(
-                {n: sympy.Integer(value) if value in (0, 1, -1) else sympy.Float(value) for n, value in values.items()}
-            )
+            rounded = {number: float(f"{float(number):.{digits}g}") for number in exact.atoms(sympy.Float)}
+            numbers = {
+                n: (sympy.Integer if value in (0, 1, -1) else sympy.Float)(value) for n, value in rounded.items()
+            }
+            return exact.xreplace(numbers)
 
-        node = formula.express(self._in_model_units, prefix)
-        function, parameter = self._config.output_function, 0.0
-        if function is not None:
-            parameter = ACTIVATIONS[function].parameter or 0.0
-            node = form_of(function).of_symbols(node, 0.0, parameter)
-        scale, mean = self._scaling.output_scale[self._output], self._scaling.output_mean[self._output]
-        exact = float(scale) * node + float(mean)
+        exact = self._express(formula)
         least = fit(exact) - (LOSS_OF_TABLES if formula.tables else LOSS)
-        shorter = map(round_to, DIGITS)
-        expression = next((short for short in shorter if fit(short) >= least), exact)
+        expression = next((short for short in map(round_to, DIGITS) if fit(short) >= least), exact)
         found = evaluate(expression, self._judged_inputs)
         is_finite = bool(np.isfinite(found).all())
-        name = self._config.outputs[self._output]
         named = zip(self._symbols, self._variables, strict=True)
         used = {str(symbol): variable for symbol, variable in named if symbol in expression.free_symbols}
-        functions = {name: f"numpy.{name}" for name in ("maximum", "minimum")}
-        options = {"fully_qualified_modules": True, "allow_unknown_functions": True, "user_functions": functions}
-        printer = NumPyPrinter(options)
-        tables = [table.write(prefix) for table in formula.tables]
-        body = indent("\n".join([*tables, f"return {printer.doprint(expression)}\n"]), "    ")
         return Formula(
-            output=name,
+            output=self._config.outputs[self._output],
             complexity=formula.complexity,
             r2=r2(self._judged_full, torch.tensor(found)) if is_finite else None,
             mae=float(np.abs(found - self._targets).mean()) if is_finite and self._targets is not None else None,
             expression=sympy.sstr(expression.replace(sympy.Abs, sympy.Function("abs")), full_prec=False),
-            python=f"import numpy\n\n\ndef {make_identifiers([name])[0]}({', '.join(used)}):\n{body}",
+            python=self._write_function(expression, [*used], formula.tables),
             latex=sympy.latex(expression),
             variables=used,
         )
+
+    def _express(self, formula: HeadFormula) -> Any:
+        """The output in original units as an expression, with all digits."""
+        node, function = formula.express(self._in_model_units, self._prefix), self._config.output_function
+        if function is not None:
+            node = notation_of(function).of_symbols(node, 0.0, ACTIVATIONS[function].parameter or 0.0)
+        scale, mean = self._scaling.output_scale[self._output], self._scaling.output_mean[self._output]
+        return float(scale) * node + float(mean)
+
+    def _write_function(self, expression: Any, arguments: Sequence[str], tables: Sequence[TabulatedEdge]) -> str:
+        """An expression as a function in Python with numpy."""
+        from sympy.printing.numpy import NumPyPrinter
+
+        functions = {name: f"numpy.{name}" for name in ("maximum", "minimum")}
+        options = {"fully_qualified_modules": True, "allow_unknown_functions": True, "user_functions": functions}
+        written = f"return {NumPyPrinter(options).doprint(expression)}\n"
+        body = indent("\n".join([*(table.write(self._prefix) for table in tables), written]), "    ")
+        name = make_identifiers([self._config.outputs[self._output]])[0]
+        return f"import numpy\n\n\ndef {name}({', '.join(arguments)}):\n{body}"
 
 
 def make_identifiers(names: Sequence[str]) -> list[str]:
@@ -405,9 +409,9 @@ class Formulas(GlobalResult):
     output: str
     unit: str | None
     formulas: tuple[Formula, ...]
-    searched: Part
-    chosen: Part
-    judged: Part
+    searched: ReferencePart
+    chosen: ReferencePart
+    judged: ReferencePart
 
     @classmethod
     def of(cls, model: Forecaster, output: int) -> Formulas:
@@ -423,7 +427,7 @@ class Formulas(GlobalResult):
         if config.output_function == "softmax":
             raise ConfigError("a formula needs outputs that are functions of one node, but softmax mixes them")
         if config.output_function is not None:
-            form_of(config.output_function)
+            notation_of(config.output_function)
         composition = Composition.of(model, output)
         (searched, chosen, judged), parts = zip(*split_reference(model), strict=True)
         written: dict[int, tuple[HeadFormula, Formula]] = {}  # by the identity of what is kept beside it

@@ -1,15 +1,14 @@
 """An output with formulas as edges: its values, its constants as parameters to fit, its sympy expression.
 
-How it is computed is its `Composition`: the nodes and sub-nodes are the network's own, with their affine maps and
-products. An edge is c f(a x + b), and what is constant in it, such as the mean of an edge that is left out, is part of
-its sub-node's constant. In the last formula, which leaves none out, an edge is a table of the network's own function.
+How it is computed is its `Composition`. An edge is c f(a x + b), and what is constant in it, such as the mean of an
+edge that is left out, is part of its sub-node's constant. In the last formula an edge is a table of its own function.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, reduce
+from functools import cache, reduce
 from math import prod
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 
 from kanmodel.arrays import Array
-from kanmodel.formula.composition import Composition, Edge, Subnode, form_of
+from kanmodel.formula.composition import Composition, Edge, Subnode, notation_of
 from kanmodel.formula.symbolic import FUNCTIONS, Candidate
 from kanmodel.network.layer import KANLayer, LayerTrace
 
@@ -32,26 +31,17 @@ PENALTY = 1e6  # a residual where a formula has no value
 
 @dataclass(frozen=True)
 class TabulatedEdge:
-    """An edge by its values at even positions: linear between two of them, constant beyond the first and the last.
+    """An edge by its values at even positions: linear between two of them, constant beyond the first and the last."""
 
-    Attributes:
-        name: of the function in a formula, after a prefix.
-        low: the first position.
-        high: the last one.
-        points: the values.
-        complexity: the number of coefficients that the edge has in the network.
-    """
-
-    name: str
-    low: float
-    high: float
-    points: tuple[float, ...]
-    complexity: int
+    name: str  # of the function in a formula, after a prefix
+    low: float  # the first position
+    high: float  # the last one
+    points: tuple[float, ...]  # the values
+    complexity: int  # the number of coefficients that the edge has in the network
 
     def values(self, x: Array) -> Array:
         """The function at positions, (n,)."""
-        values: Array = np.interp(x, np.linspace(self.low, self.high, len(self.points)), self.points)
-        return values
+        return np.interp(x, np.linspace(self.low, self.high, len(self.points)), self.points)
 
     def write(self, prefix: str) -> str:
         """Its definition in Python with numpy."""
@@ -83,17 +73,12 @@ def tabulate_edges(
 
 @dataclass(frozen=True)
 class HeadFormula:
-    """The formula of one output before the output function, of the inputs of its composition, in model units.
+    """The formula of one output before the output function, of the inputs of its composition, in model units."""
 
-    Attributes:
-        composition: how the output is computed.
-        edges: c f(a x + b) of each edge that the output depends on, without d, or its table.
-        constants: of each sub-node, by (layer, sub-node); 0 where there is none.
-    """
-
-    composition: Composition
+    composition: Composition  # how the output is computed
+    # c f(a x + b) of each edge that the output depends on, without d, or its table
     edges: Mapping[Edge, Candidate | TabulatedEdge]
-    constants: Mapping[Subnode, float]
+    constants: Mapping[Subnode, float]  # of each sub-node, by (layer, sub-node); 0 where there is none
 
     @property
     def complexity(self) -> int:
@@ -107,12 +92,8 @@ class HeadFormula:
 
     def values(self, inputs: Array) -> Array:
         """The output for inputs (n, n_inputs), (n,); not finite beyond a function's domain."""
-
-        def apply(op: str, x: Any, y: Any, parameter: float) -> Any:
-            return form_of(op).of_numbers(x, y, parameter)
-
         with np.errstate(all="ignore"):
-            found = self._evaluate(inputs.T, lambda function, x: function.values(x), apply)
+            found = self._evaluate(inputs.T, lambda edge, x: edge.values(x), lambda op: notation_of(op).of_numbers)
             values: Array = np.zeros(len(inputs)) + found
         return values
 
@@ -122,15 +103,12 @@ class HeadFormula:
 
         parse = cache(lambda name: sympy.sympify(FUNCTIONS[name].pattern.format("u")))
 
-        def express(function: Candidate | TabulatedEdge, x: Any) -> Any:
-            if isinstance(function, TabulatedEdge):
-                return sympy.Function(prefix + function.name)(x)
-            return function.c * parse(function.function).subs(sympy.Symbol("u"), function.a * x + function.b)
+        def express(edge: Candidate | TabulatedEdge, x: Any) -> Any:
+            if isinstance(edge, TabulatedEdge):
+                return sympy.Function(prefix + edge.name)(x)
+            return edge.c * parse(edge.function).subs(sympy.Symbol("u"), edge.a * x + edge.b)
 
-        def apply(op: str, x: Any, y: Any, parameter: float) -> Any:
-            return form_of(op).of_symbols(x, y, parameter)
-
-        return sympy.sympify(self._evaluate(symbols, express, apply))
+        return sympy.sympify(self._evaluate(symbols, express, lambda op: notation_of(op).of_symbols))
 
     def fit(self, inputs: Array, values: Array) -> HeadFormula:
         """The same functions with the numbers that come nearest to values (n,), by least squares; itself if none do.
@@ -180,14 +158,14 @@ class HeadFormula:
         self,
         inputs: Iterable[Any],
         apply: Callable[[Candidate | TabulatedEdge, Any], Any],
-        operate: Callable[[str, Any, Any, float], Any],
+        operation: Callable[[str], Callable[[Any, Any, float], Any]],
     ) -> Any:
-        """The output from the inputs, numbers or symbols; edges by `apply`, operations of x, y and p by `operate`."""
+        """The output from the inputs, numbers or symbols; edges by `apply`, an operation of x, y and p by its name."""
         composition, given, into = self.composition, list(inputs), dict[Subnode, list[tuple[int, Any]]]()
         for (layer, i, j), function in self.edges.items():
             into.setdefault((layer, j), []).append((i, function))
         values: dict[int, Any] = {}
-        for at in self._needed:
+        for at in composition.find_needed(self.edges):
             step = composition.steps[at]
             if step.op == "input":
                 values[at] = given[step.node]
@@ -204,24 +182,8 @@ class HeadFormula:
                 first, *rest = factors
                 values[at] = node_scales[step.node] * prod(rest, start=first) + node_biases[step.node]
             elif len(step.reads) == 1:
-                values[at] = operate(step.op, values[step.reads[0]], 0.0, step.parameter)
+                values[at] = operation(step.op)(values[step.reads[0]], 0.0, step.parameter)
             else:
-                read = (values[source] for source in step.reads)
-                values[at] = reduce(lambda x, y, op=step.op: operate(op, x, y, 0.0), read)  # type: ignore[misc]
+                fold, read = operation(step.op), (values[source] for source in step.reads)
+                values[at] = reduce(lambda x, y, fold=fold: fold(x, y, 0.0), read)  # type: ignore[misc]
         return values[len(composition.steps) - 1]
-
-    @cached_property
-    def _needed(self) -> list[int]:
-        """The steps that the output is computed from, in their order; from others only edges lead that are left out."""
-        into: dict[Subnode, set[int]] = {}
-        for layer, i, j in self.edges:
-            into.setdefault((layer, j), set()).add(i)
-        steps, needed = self.composition.steps, {len(self.composition.steps) - 1}
-        for at in reversed(range(len(steps))):
-            step = steps[at]
-            if at in needed and step.op == "layer":
-                for j in self.composition.members[step.layer, step.node]:
-                    needed.update(step.reads[i] for i in into.get((step.layer, j), ()))
-            elif at in needed:
-                needed.update(step.reads)
-        return sorted(needed)

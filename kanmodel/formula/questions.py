@@ -35,4 +35,4 @@ class FormulaQuestion(Question[Formulas]):
         """The formulas, computed once."""
         holder, output = model.find_output(self.output)
         found = holder.keep(output, "formulas", compute=lambda: Formulas.of(holder, output))
-        return replace(found, origin=model.origin)
+        return replace(found, origin=model.origin)  # models of other names have the same checkpoint, and its results

@@ -1,10 +1,10 @@
 """Symbolic regression of an edge function: c f(a x + b) + d for every f of pykan's library.
 
-The library is `SYMBOLIC_LIB` of pykan 0.2.8, whose names and complexities these are; silu is the base function of most
-KANs. For each f the argument a x + b is searched by variable projection: c and d are the least-squares ones (Golub and
-Pereyra 1973, doi 10.1137/0710036). A scan of the argument's parameters finds where to start, and MINPACK's
-Levenberg-Marquardt starts from the best few; by `scipy.optimize.leastsq`, as `least_squares` takes longer around each
-step than the step. Then all four numbers get as few digits as keep the R2.
+The library is `SYMBOLIC_LIB` of pykan 0.2.8, with its names and complexities. For each f the argument a x + b is
+searched by variable projection: c and d are the least-squares ones (Golub and Pereyra 1973, doi 10.1137/0710036). A
+scan of the argument's parameters finds where to start, and MINPACK's Levenberg-Marquardt starts from the best few; by
+`scipy.optimize.leastsq`, as `least_squares` takes longer around each step than the step. Then all four numbers get as
+few digits as keep the R2.
 """
 
 from __future__ import annotations
@@ -36,12 +36,10 @@ class Function:
 
     def is_defined_between(self, first: float, last: float) -> bool:
         """Whether the domain holds every argument from one to another, both finite in f."""
-        low, high = min(first, last), max(first, last)
-        inside = self.domain[0] <= low and high <= self.domain[1]
-        if self.mirrored:
-            inside = inside or (self.domain[0] <= -high and -low <= self.domain[1])
+        (low, high), (begin, end) = sorted((first, last)), self.domain
+        is_inside = (begin <= low and high <= end) or (self.mirrored and begin <= -high and -low <= end)
         with np.errstate(all="ignore"):
-            return inside and bool(np.isfinite(self.values(np.array([low, high]))).all())
+            return is_inside and bool(np.isfinite(self.values(np.array([low, high]))).all())
 
 
 POSITIVE = (0.0, inf)
@@ -95,23 +93,14 @@ N_SAMPLES = 128  # of an edge
 
 @dataclass(frozen=True)
 class Candidate:
-    """A formula c f(a x + b) + d for sampled values.
+    """A formula c f(a x + b) + d for sampled values."""
 
-    Attributes:
-        function: name of f, in `FUNCTIONS`.
-        a: inner scale.
-        b: inner shift.
-        c: outer scale.
-        d: outer shift.
-        r2: coefficient of determination on the samples.
-    """
-
-    function: str
-    a: float
-    b: float
-    c: float
-    d: float
-    r2: float = 1.0
+    function: str  # name of f, in `FUNCTIONS`
+    a: float  # inner scale
+    b: float  # inner shift
+    c: float  # outer scale
+    d: float  # outer shift
+    r2: float = 1.0  # coefficient of determination on the samples
 
     @property
     def complexity(self) -> int:
@@ -278,17 +267,15 @@ ENOUGH = 1 - 1e-8  # R2 that needs no refinement
 STEP = 1e-7  # of the differences in place of derivatives, relative
 ALMOST = 1 - 1e-9  # of an end of a bounded domain, so that rounding stays inside
 
-Ends = tuple[Array, Array]  # the argument at u = -1 and at u = 1
+Starts = Callable[[Array, Array], Iterable[Array]]  # from positions, values (n,) to groups of (n_parameters, m)
 
 
 @dataclass(frozen=True)
 class Search:
     """How the argument of one f is searched."""
 
-    ends: Callable[..., Ends]  # from parameters, each (...), to the ends of the argument, each (...)
-    starts: Callable[
-        [Array, Array], Iterable[Array]
-    ]  # positions, values (n,) to groups of parameters (n_parameters, m)
+    ends: Callable[..., tuple[Array, Array]]  # from parameters, each (...), to the argument at u = -1 and at u = 1
+    starts: Starts
     refined: bool = True  # the best of each group; if the residuals are smooth in the parameters
 
 
@@ -330,9 +317,8 @@ def _search_argument(name: str, u: Array, y: Array) -> tuple[float, float] | Non
             found.append((float(r2[best]), group[:, best]))
         for r2, start in sorted(found, key=lambda pair: -pair[0])[:N_STARTS] if search.refined else ():
             if r2 < ENOUGH:
-                refined, _, details, *_ = leastsq(
-                    residuals, start, (), jacobian, True, maxfev=N_EVALUATIONS, **TOLERANCES
-                )
+                options = {"maxfev": N_EVALUATIONS, **TOLERANCES}
+                refined, _, details, *_ = leastsq(residuals, start, (), jacobian, True, **options)
                 found.append((1 - float(details["fvec"] @ details["fvec"]), refined))
     r2, parameters = max(found, key=lambda pair: pair[0], default=(0.0, None))
     if parameters is None or not r2 > 0:
@@ -346,7 +332,7 @@ def _either_sign(values: Array) -> list[Array]:
     return [values[None], -values[None]]
 
 
-def _start_between_samples(n: int) -> Callable[[Array, Array], list[Array]]:
+def _start_between_samples(n: int) -> Starts:
     """So many zeros of the argument in each gap: the residuals of a kink or a step have a piece for each."""
     shares = (np.arange(n) + 0.5) / n
     return lambda u, y: [np.ravel(u[:-1, None] + np.diff(u)[:, None] * shares)[None]]

@@ -31,19 +31,12 @@ N_SUBSETS = 16  # of the features, for infidelity
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far two baselines agree on the features' mean |contribution| over the reference windows.
+    """How far two baselines agree on the features' mean |contribution| over the reference windows."""
 
-    Attributes:
-        baselines: their kinds.
-        rank_correlation: Spearman's, of the features' mean |contribution|.
-        share_difference: largest difference between a feature's shares of all mean |contribution|.
-        feature: the feature with that difference.
-    """
-
-    baselines: tuple[ComparedBaseline, ComparedBaseline]
-    rank_correlation: float
-    share_difference: float
-    feature: str
+    baselines: tuple[ComparedBaseline, ComparedBaseline]  # their kinds
+    rank_correlation: float  # Spearman's, of the features' mean |contribution|
+    share_difference: float  # largest difference between a feature's shares of all mean |contribution|
+    feature: str  # the feature with that difference
 
 
 def compare_baselines(model: Forecaster, importance: Importance) -> tuple[Agreement, ...]:
@@ -58,19 +51,18 @@ def compare_baselines(model: Forecaster, importance: Importance) -> tuple[Agreem
     """
     windows, output = model.reference.scaled, importance.output_index
     several = ReferenceBaselines(min(N_BASELINES, len(windows)))
-    kinds: tuple[ComparedBaseline, ...] = ("mean", "zero", "reference")
-    contributions = {"mean": importance.contributions}
     with part(1 / (1 + several.count)):
         zero = explain_windows(model, windows, output, Baseline("zero"), detail="features")
     reference = explain_windows(model, windows, output, several, detail="features")
-    contributions |= {"zero": zero.contributions, "reference": reference.contributions}
-    sizes = {kind: np.abs(contributions[kind]).mean(axis=0) for kind in kinds}
-    shares = {kind: size / (size.sum() or 1.0) for kind, size in sizes.items()}
+    found: dict[ComparedBaseline, Array] = {"mean": importance.contributions}
+    found |= {"zero": zero.contributions, "reference": reference.contributions}
+    magnitudes = {kind: np.abs(contributions).mean(axis=0) for kind, contributions in found.items()}
+    shares = {kind: magnitude / (magnitude.sum() or 1.0) for kind, magnitude in magnitudes.items()}
     agreements = []
-    for a, b in combinations(kinds, 2):
+    for a, b in combinations(found, 2):
         difference = np.abs(shares[a] - shares[b])
         largest = int(difference.argmax())
-        correlation, name = rank_correlation(sizes[a], sizes[b]), model.config.feature_names[largest]
+        correlation, name = rank_correlation(magnitudes[a], magnitudes[b]), model.config.feature_names[largest]
         agreements.append(Agreement((a, b), correlation, float(difference[largest]), name))
     return tuple(agreements)
 
@@ -100,7 +92,8 @@ def measure_faithfulness(model: Forecaster, output: int, seed: int = 0) -> tuple
     generator = np.random.default_rng(seed)
     windows = spread_windows(model, N_WINDOWS)
     subsets = generator.random((N_SUBSETS, windows.shape[2])) < 0.5
-    spread = float(model.output_std[output]) / float(model.scaling.output_scale[output])
+    scale = float(model.scaling.output_scale[output])
+    spread = float(model.output_std[output]) / scale  # of the output, model units
 
     def outputs(gone: NDArray[np.bool_]) -> Array:
         return forecast_without(model, windows, output, gone) / spread
@@ -121,9 +114,7 @@ def measure_faithfulness(model: Forecaster, output: int, seed: int = 0) -> tuple
         return Faithfulness(method, float(np.mean(gone)), float(np.mean(back)), infidelity)
 
     with part(0.4):
-        ledger = explain_windows(model, windows, output, detail="features").contributions / (
-            spread * model.scaling.output_scale[output]
-        )
+        ledger = explain_windows(model, windows, output, detail="features").contributions / (spread * scale)
     with torch.enable_grad():
         points = windows.clone().requires_grad_()
         (slopes,) = torch.autograd.grad(model.network(points)[:, output].sum(), points)

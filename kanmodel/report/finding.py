@@ -1,19 +1,24 @@
-"""What a report finds: questions with answers, evidence and small pictures, and how answers write times and amounts."""
+"""What a report finds: questions with answers, evidence and small pictures; and what all of them are found from."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kanmodel.arrays import Array
 from kanmodel.errors import DataError
 from kanmodel.forecaster import Forecaster
+from kanmodel.network.config import resolve_groups
 from kanmodel.result import Theme, draw
+from kanmodel.structure.importance import Attribution, Importance
 from kanmodel.tables.instants import DAY, read_instants, to_local
+from kanmodel.tables.statistics.errors import group_times
 from kanmodel.text import write_figure
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -22,31 +27,21 @@ _OFFSET = re.compile(r"(?:Z|[+-]\d\d:?\d\d)$")
 SummaryId = Literal["forecast", "accuracy", "intervals", "drivers", "response", "limits"]
 NetworkId = Literal["sparsity", "features", "independence", "opacity", "depth", "shapes", "trust"]
 FindingId = Literal[SummaryId, NetworkId]
-Part = Literal["month", "hour"]
+Period = Literal["month", "hour"]
 
 
 @dataclass(frozen=True)
 class Bars:
-    """A figure of each series, hour, month or step, beside another.
+    """A figure of each series, hour, month or step, beside another."""
 
-    Attributes:
-        by: what the rows are of.
-        rows: `label`, `windows` and two figures, in order, by default `mae` and `simple_mae` of the simple forecast; a
-            label is a number of steps, an hour, a month such as ``2024-03``, or the name of a series.
-        simple: what the other figure is.
-        axis: what the labels are.
-        unit: of the figures; None if unknown.
-        title: what the figure is.
-        figures: their names in the rows.
-    """
-
-    by: Literal["step", "series"] | Part
+    by: Literal["step", "series"] | Period  # what the rows are of
+    # `label`, `windows` and the two `figures`; a label is a number of steps, an hour, a month as ``2024-03``, or a name
     rows: Sequence[Mapping[str, Any]]
-    simple: str
-    axis: str
-    unit: str | None
-    title: str = "Average miss"
-    figures: tuple[str, str] = ("mae", "simple_mae")
+    simple: str  # what the other figure is
+    axis: str  # what the labels are
+    unit: str | None  # of the figures; None if unknown
+    title: str = "Average miss"  # what the figure is
+    figures: tuple[str, str] = ("mae", "simple_mae")  # their names in the rows
 
     def name(self, row: Mapping[str, Any]) -> str:
         """The label of a row in words; a month without its year if all are of the same."""
@@ -59,85 +54,52 @@ class Bars:
 
 @dataclass(frozen=True)
 class Drivers:
-    """How far each group or feature without a group moves the forecasts, most important first.
+    """How far each group or feature without a group moves the forecasts, most important first."""
 
-    Attributes:
-        rows: `name`, `mean_abs_contribution`, `interval`, `share` of each.
-        rest: number and share of the others.
-        unit: of the contributions; None if unknown.
-    """
-
-    rows: Sequence[Mapping[str, Any]]
-    rest: tuple[int, float]
-    unit: str | None
+    rows: Sequence[Mapping[str, Any]]  # `name`, `mean_abs_contribution`, `interval`, `share` of each
+    rest: tuple[int, float]  # number and share of the others
+    unit: str | None  # of the contributions; None if unknown
 
 
 @dataclass(frozen=True)
 class Example:
-    """The waterfall of one forecast.
+    """The waterfall of one forecast."""
 
-    Attributes:
-        title: which forecast.
-        start: the forecast for the baseline.
-        contributions: by name, largest first, those of the others as the last.
-        prediction: the forecast.
-        actual: the actual value; None if unknown.
-        unit: of all of these; None if unknown.
-    """
-
-    title: str
-    start: float
-    contributions: Mapping[str, float]
-    prediction: float
-    actual: float | None
-    unit: str | None
+    title: str  # which forecast
+    start: float  # the forecast for the baseline
+    contributions: Mapping[str, float]  # by name, largest first, those of the others as the last
+    prediction: float  # the forecast
+    actual: float | None  # the actual value; None if unknown
+    unit: str | None  # of all of these; None if unknown
 
 
 @dataclass(frozen=True)
 class Response:
-    """The change of the forecasts as a feature is shifted at all steps of the windows.
+    """The change of the forecasts as a feature is shifted at all steps of the windows."""
 
-    Attributes:
-        feature: its name; `feature_unit` is None if unknown.
-        label: the name, shortened so that it differs from those of other responses.
-        shift: (points,), in the feature's unit; the middle one is 0.
-        change: mean change of the forecast, (points,), in the target's unit.
-        low, high: its 10th and 90th percentile over the windows, (points,).
-        outside: share of the windows of which a value is then outside the training range, (points,).
-        unit: the target's; None if unknown.
-    """
-
-    feature: str
-    label: str
-    feature_unit: str | None
-    shift: Sequence[float]
-    change: Sequence[float]
-    low: Sequence[float]
-    high: Sequence[float]
-    outside: Sequence[float]
-    unit: str | None
+    feature: str  # its name
+    label: str  # the name, shortened so that it differs from those of other responses
+    feature_unit: str | None  # None if unknown
+    shift: Sequence[float]  # (points,), in the feature's unit; the middle one is 0
+    change: Sequence[float]  # mean change of the forecast, (points,), in the target's unit
+    low: Sequence[float]  # its 10th percentile over the windows, (points,)
+    high: Sequence[float]  # its 90th
+    outside: Sequence[float]  # share of the windows of which a value is then outside the training range, (points,)
+    unit: str | None  # the target's; None if unknown
 
 
 @dataclass(frozen=True)
 class Band:
-    """Forecasts in the order of time with their interval and the actual values.
+    """Forecasts in the order of time with their interval and the actual values."""
 
-    Attributes:
-        title: what the interval is.
-        forecast, lower, upper: (n,) each.
-        actual: (n,); None if unknown.
-        first, last: the times of the ends; empty if unknown.
-        unit: of all values; None if unknown.
-    """
-
-    title: str
-    forecast: Sequence[float]
-    lower: Sequence[float]
-    upper: Sequence[float]
-    actual: Sequence[float] | None
-    first: str
-    last: str
-    unit: str | None
+    title: str  # what the interval is
+    forecast: Sequence[float]  # (n,)
+    lower: Sequence[float]  # (n,)
+    upper: Sequence[float]  # (n,)
+    actual: Sequence[float] | None  # (n,); None if unknown
+    first: str  # its time; empty if unknown
+    last: str  # likewise
+    unit: str | None  # of all values; None if unknown
 
 
 Panel = Bars | Band | Drivers | Example | Response
@@ -145,27 +107,16 @@ Panel = Bars | Band | Drivers | Example | Response
 
 @dataclass(frozen=True)
 class Finding:
-    """A question of the report and its answer.
+    """A question of the report and its answer."""
 
-    Attributes:
-        id: which question.
-        question: in words.
-        answer: as Markdown with names in backticks.
-        evidence: the numbers of the answer, and those behind it, by name; JSON values.
-        brief: a shorter answer, as the page has it; empty for the same.
-        panels: pictures of the evidence.
-        caption: what they show.
-        headlines: a figure in large type, and what it is.
-    """
-
-    id: FindingId
-    question: str
-    answer: str
-    evidence: Mapping[str, Any]
-    brief: str = ""
-    panels: tuple[Panel, ...] = ()
-    caption: str = ""
-    headlines: tuple[tuple[str, str], ...] = ()
+    id: FindingId  # which question
+    question: str  # in words
+    answer: str  # as Markdown with names in backticks
+    evidence: Mapping[str, Any]  # the numbers of the answer, and those behind it, by name; JSON values
+    brief: str = ""  # a shorter answer, as the page has it; empty for the same
+    panels: tuple[Panel, ...] = ()  # pictures of the evidence
+    caption: str = ""  # what they show
+    headlines: tuple[tuple[str, str], ...] = ()  # a figure in large type, and what it is
 
     def draw(self, theme: Theme = "auto") -> list[str]:
         """The panels as SVG."""
@@ -173,25 +124,17 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Times:
-    """The times of the reference windows' last steps.
+class ReferenceTimes:
+    """The times of the reference windows' last steps."""
 
-    Attributes:
-        texts: as the checkpoint has them; None if it has none.
-        local: seconds since 1970 by the clocks of the place, (n,); None if they are no dates.
-        zone: its name; empty if the times have none.
-        forecast: the times that are forecast, likewise, or, where it is unknown how far ahead, those of the last steps.
-        is_ahead: whether it is known how far ahead that is.
-    """
-
-    texts: tuple[str, ...] | None
-    local: Array | None
-    zone: str
-    forecast: Array | None
-    is_ahead: bool
+    texts: tuple[str, ...] | None  # as the checkpoint has them; None if it has none
+    local: Array | None  # seconds since 1970 by the clocks of the place, (n,); None if they are no dates
+    zone: str  # its name; empty if the times have none
+    forecast: Array | None  # the times that are forecast, likewise; those of the last steps where the lead is unknown
+    is_ahead: bool  # whether the lead is known
 
     @classmethod
-    def of(cls, model: Forecaster, output: int) -> Times:
+    def of(cls, model: Forecaster, output: int) -> ReferenceTimes:
         """Those of a model; times that cannot be read are texts."""
         config, texts, time = model.config, model.reference.times, model.config.time
         zone, is_ahead = time.zone if time else None, bool(config.ahead and time is not None and time.dated)
@@ -215,30 +158,36 @@ class Times:
         clock = f", {at:%H:%M}" if (self.local % DAY).any() else ""
         return f"{at.day} {MONTHS[at.month - 1]} {at.year}{clock}"
 
+    @cached_property
+    def groups(self) -> dict[Period, tuple[Sequence[int | str], NDArray[np.int64]]]:
+        """The months and hours of `forecast` and the number of each time's, where there are two or more of them."""
+        found: dict[str, Any] = {} if self.forecast is None else group_times(self.forecast, within_day=True)
+        return {by: found[by] for by in get_args(Period) if by in found and len(found[by][0]) > 1}
+
     @property
     def span(self) -> str | None:
         """From the first to the last; None if unknown."""
         zone = f" ({self.zone})" if self.zone else ""
         return f"{self.name(0)} to {self.name(-1)}{zone}".replace("`", "") if self.texts else None
 
-    def describe(self, part: Part) -> str:
+    def describe(self, period: Period) -> str:
         """What the hours or months of `forecast` are."""
-        what = f"{part} that is forecast" if self.is_ahead else f"{part} in which the forecast is made"
-        return f"{what} ({self.zone})" if self.zone and part == "hour" else what
+        what = f"{period} that is forecast" if self.is_ahead else f"{period} in which the forecast is made"
+        return f"{what} ({self.zone})" if self.zone and period == "hour" else what
 
 
 @dataclass(frozen=True)
-class Amounts:
+class AmountFormat:
     """Writes amounts of the target in its unit, with the decimals of the spread of what is forecast."""
 
     unit: str | None
     scale: float
 
     @classmethod
-    def of(cls, model: Forecaster, output: int) -> Amounts:
-        """Those of an output; forecasts that hardly vary have the decimals of actual values, or five digits at most."""
-        forecasts, targets = model.scaling.outputs_to_original(model.reference_outputs), model.reference.targets
-        least = abs(forecasts[:, output].mean()) / 100 if targets is None else targets[:, output].std()
+    def of(cls, model: Forecaster, output: int) -> AmountFormat:
+        """That of an output; forecasts that hardly vary have the decimals of actual values, or five digits at most."""
+        forecasts, targets = model.reference_predictions[:, output], model.reference.targets
+        least = abs(forecasts.mean()) / 100 if targets is None else targets[:, output].std()
         return cls(model.config.target_of(output).unit, float(max(model.output_std[output], least)))
 
     def __call__(self, value: float) -> str:
@@ -252,6 +201,59 @@ class Amounts:
         return f"+{written}" if value > 0 and write_figure(value, self.scale) != "0" else written
 
 
-def write_percent(share: float) -> str:
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What a report is about: one output of a model, on its reference windows."""
+
+    model: Forecaster
+    importance: Importance  # of the output
+
+    @property
+    def output(self) -> int:
+        """The number of the output."""
+        return self.importance.output_index
+
+    @property
+    def forecasts(self) -> Array:
+        """(n,), original units."""
+        return self.model.reference_predictions[:, self.output]
+
+    @property
+    def actual(self) -> Array | None:
+        """The actual values, (n,), original units; None if unknown."""
+        return None if self.model.reference.targets is None else self.model.reference.targets[:, self.output]
+
+    @cached_property
+    def times(self) -> ReferenceTimes:
+        """Of the windows."""
+        return ReferenceTimes.of(self.model, self.output)
+
+    @cached_property
+    def say(self) -> AmountFormat:
+        """Writes amounts of the output."""
+        return AmountFormat.of(self.model, self.output)
+
+    @cached_property
+    def drivers(self) -> list[Attribution]:
+        """The rows of outermost groups and of features without a group, most important first."""
+        outermost = set(resolve_groups(self.model.config.groups, self.model.config.feature_names).parts)
+        return [row for row in self.importance.groups or self.importance.features if row.name in outermost]
+
+    @cached_property
+    def correlated(self) -> list[tuple[tuple[str, ...], float]]:
+        """Pairs of features with a correlation of 0.9 or more in magnitude, and it, the largest first."""
+        pairs: dict[tuple[str, ...], float] = {}
+        for row in self.importance.features:
+            for partner in row.redundant_with:
+                pairs.setdefault(tuple(sorted((row.name, partner.name))), partner.correlation)
+        return sorted(pairs.items(), key=lambda pair: -abs(pair[1]))
+
+
+def write_percent(share: float, decimals: int = 0) -> str:
     """``53 %``."""
-    return f"{100 * share:.0f} %"
+    return f"{100 * share:.{decimals}f} %"
+
+
+def quote_names(names: Iterable[str]) -> str:
+    """Names in backticks, with commas between them."""
+    return ", ".join(f"`{name}`" for name in names)

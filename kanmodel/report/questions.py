@@ -37,7 +37,8 @@ class ReportQuestion(Question[Report]):
                 topology = lay_out(holder, output, PruningRule())
             return write_report(holder, measured, topology)
 
-        return replace(holder.keep(output, "report", compute=compute), origin=model.origin)
+        found = holder.keep(output, "report", compute=compute)
+        return replace(found, origin=model.origin)  # models of other names have the same checkpoint, and its results
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from json import dumps
 from typing import Any, get_args
@@ -11,6 +11,7 @@ from typing import Any, get_args
 import numpy as np
 
 from kanmodel import html
+from kanmodel.arrays import Array
 from kanmodel.attribution.baseline import Baseline, spread_windows
 from kanmodel.attribution.effects import each_feature, measure_effects, measure_interactions
 from kanmodel.attribution.profiles import RUN_SHARE
@@ -20,8 +21,8 @@ from kanmodel.forecaster import Forecaster
 from kanmodel.monitoring.trust import ReferenceDistances
 from kanmodel.network.connections import READOUT_KINDS
 from kanmodel.report.faithfulness import measure_faithfulness
-from kanmodel.report.finding import Finding, SummaryId
-from kanmodel.report.summary import find_correlated, summarise
+from kanmodel.report.finding import Finding, Subject, SummaryId, quote_names, write_percent
+from kanmodel.report.summary import summarise
 from kanmodel.result import GlobalResult, Theme
 from kanmodel.structure.curves import CurveShape, sample_edges
 from kanmodel.structure.edges import TopologyEdge
@@ -84,29 +85,26 @@ class Report(GlobalResult):
 
     def _body(self, theme: Theme, show: Callable[[str], str]) -> str:
         """A page of all questions, those about the network last and in brief; one question with its whole answer."""
-        parts, rest = [], [each for each in self.findings if each.id not in get_args(SummaryId)]
-        is_page, folded = len(self.findings) > 1, []
+        of_network = [each for each in self.findings if each.id not in get_args(SummaryId)]
+        is_page, parts, folded = len(self.findings) > 1, list[str](), list[str]()
         if is_page:
             span = self["forecast"].findings[0].evidence["span"]
             about = [self._about(), f"{self.reference.windows} reference windows" + (f", {span}" if span else "")]
-            parts.append(
-                html.write_banner(self._title(), about, [one for each in self.findings for one in each.headlines])
-            )
+            headlines = [headline for each in self.findings for headline in each.headlines]
+            parts.append(html.write_banner(self._title(), about, headlines))
         for each in self._sections() if is_page else self.findings:
             pictures = [show(picture) for picture in each.draw(theme)]
-            if each not in rest or not is_page:
+            if each not in of_network or not is_page:
                 prose = html.write_prose(each.answer, N_NAME if is_page else None)
                 parts.append(html.write_section(each.question, prose, pictures, each.caption))
         if is_page:
-            terms = [
-                html.write_term(each.question, html.write_prose(each.brief or each.answer, N_NAME)) for each in rest
-            ]
-            parts.append(html.write_section("Questions about the network", html.write_columns(terms)))
-            whole = [each for each in self.findings if each in rest or each.id == "intervals"]
+            brief = [(each.question, html.write_prose(each.brief or each.answer, N_NAME)) for each in of_network]
+            terms = html.write_columns([html.write_term(*one) for one in brief])
+            parts.append(html.write_section("Questions about the network", terms))
+            whole = [each for each in self.findings if each in of_network or each.id == "intervals"]
             folded = [html.write_term(each.question, html.write_prose(each.answer)) for each in whole]
         evidence = {each.id: each.evidence for each in self.findings}
-        code = html.write_code(dumps(evidence, indent=1, ensure_ascii=False))
-        folded = [*folded, code, self._note()]
+        folded += [html.write_code(dumps(evidence, indent=1, ensure_ascii=False)), self._note()]
         return html.write_sheet("".join(parts) + html.fold("All answers and figures", "".join(folded)))
 
     def _sections(self) -> Iterator[Finding]:
@@ -114,10 +112,11 @@ class Report(GlobalResult):
         found = {each.id: each for each in self.findings}
         if (intervals := found.pop("intervals", None)) is not None:
             accuracy = found["accuracy"]
-            panels = (*accuracy.panels[-2:], *intervals.panels[:1])
-            answer = f"{accuracy.answer} {intervals.brief}"
             found["accuracy"] = replace(
-                accuracy, question=f"{accuracy.question[:-1]}, and how sure?", answer=answer, panels=panels
+                accuracy,
+                question=f"{accuracy.question[:-1]}, and how sure?",
+                answer=f"{accuracy.answer} {intervals.brief}",
+                panels=(*accuracy.panels[-2:], *intervals.panels[:1]),
             )
         yield from found.values()
 
@@ -127,54 +126,54 @@ class Report(GlobalResult):
 
 def write_report(model: Forecaster, importance: Importance, topology: Topology) -> Report:
     """The report on one output, from its importance with groups and its topology, pruned by fidelity."""
-    unit = importance.unit or "target units"
+    subject, unit = Subject(model, importance), importance.unit or "target units"
 
-    def told(*findings: Finding) -> tuple[Finding, ...]:
+    def publish(*findings: Finding) -> tuple[Finding, ...]:
+        """Passes on what is found before the rest is."""
         for finding in findings:
             tell(lambda finding=finding: finding)  # type: ignore[misc]
         return findings
 
-    summary = told(*summarise(model, importance))
-    of_picture = told(_opacity(topology), _depth(topology), _shapes(model, topology))
-    of_features = told(_sparsity(topology, unit), _features(model, importance))
+    summary = publish(*summarise(subject))
+    of_picture = publish(_opacity(topology), _depth(topology), _shapes(model, topology))
+    of_features = publish(_sparsity(topology, unit), _features(subject))
     with part(0.5):
-        independence = told(_independence(model, importance, unit))
-    trust = told(_trust(model, importance, topology, unit))
+        independence = publish(_independence(subject, unit))
+    trust = publish(_trust(subject, topology, unit))
     findings = (*summary, *of_features, *independence, *of_picture, *trust)
     return Report(importance.output, importance.unit, findings, reference=model.reference.span)
 
 
 def _sparsity(topology: Topology, unit: str) -> Finding:
-    edges = topology.kan_edges
+    edges, fidelity = topology.kan_edges, topology.fidelity
     inner = [node for node in topology.nodes if node.kind in INNER]
     idle = [node.id for node in inner if not node.kept]
-    fidelity = topology.fidelity
+    n_masked, n_kept = sum(edge.masked for edge in edges), sum(edge.kept for edge in edges)
     evidence = asdict(fidelity) | {
-        "masked": sum(edge.masked for edge in edges),
+        "masked": n_masked,
         "edges": len(edges),
-        "kept": sum(edge.kept for edge in edges),
+        "kept": n_kept,
         "inner_nodes": len(inner),
         "n_unconnected": len(idle),
         "unconnected": idle,
     }
-    masked = f"{evidence['masked']} of {len(edges)} edges are masked in the checkpoint"
-    weak = f"No: {masked}; edges that a picture does not show are weak."
-    answer = f"Yes, in part: {masked}." if evidence["masked"] else weak
-    answer += f" {evidence['kept']} suffice: with them alone the forecasts keep an R2 of {fidelity.r2:.3f} against the"
-    answer += " full model"
+    masked = f"{n_masked} of {len(edges)} edges are masked in the checkpoint"
+    brief = f"Yes, in part: {masked}." if n_masked else f"No: {masked}; edges that a picture does not show are weak."
+    brief += f" {n_kept} suffice: with them alone the forecasts keep an R2 of {fidelity.r2:.3f} against the full model"
     if fidelity.mae is not None:
         before, after = (write_figure(mae or 0.0) for mae in (fidelity.mae_full, fidelity.mae))
-        answer += f", and the mean absolute error goes from {before} to {after} {unit}"
-    answer += "."
-    rest = f" {len(idle)} of {len(inner)} inner nodes then have no connection left."
-    return Finding("sparsity", "Has the network pruned itself?", answer + rest, evidence, answer)
+        brief += f", and the mean absolute error goes from {before} to {after} {unit}"
+    brief += "."
+    answer = f"{brief} {len(idle)} of {len(inner)} inner nodes then have no connection left."
+    return Finding("sparsity", "Has the network pruned itself?", answer, evidence, brief)
 
 
-def _features(model: Forecaster, importance: Importance) -> Finding:
-    verdicts = Counter(row.verdict for row in importance.features)
-    shares = {row.name: row.share for row in importance.features}  # most important first
-    groups = [row for row in importance.groups if row.members != (row.name,)]
-    disconnected = [row.name for row in importance.features if not row.connected]
+def _features(subject: Subject) -> Finding:
+    model, features = subject.model, subject.importance.features
+    verdicts = Counter(row.verdict for row in features)
+    shares = {row.name: row.share for row in features}  # most important first
+    groups = [row for row in subject.importance.groups if row.members != (row.name,)]
+    disconnected = [row.name for row in features if not row.connected]
     evidence = {
         "verdicts": {verdict: verdicts[verdict] for verdict in get_args(Verdict)},
         "shares": shares,
@@ -182,47 +181,47 @@ def _features(model: Forecaster, importance: Importance) -> Finding:
         "groups": {g.name: {"features": list(g.members), "share": g.share, "verdict": g.verdict} for g in groups},
     }
     counts = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in get_args(Verdict))
-    named = ", ".join(f"`{name}` ({_percent(share)})" for name, share in list(shares.items())[:N_NAMED])
+    named = ", ".join(f"`{name}` ({write_percent(share, 1)})" for name, share in list(shares.items())[:N_NAMED])
     brief = f"Features by verdict: {counts}."
     answer = f"{brief} Largest shares of all contributions: {named}."
     for row in groups:
         act = "act" if len(row.members) > 1 else "acts"
-        answer += f" {_name(row.members)} {act} as one, `{row.name}`, with {_percent(row.share)} of all contributions"
-        answer += f" once groups are summed ({row.verdict})."
-    cut_off = f" No path leads from {_name(disconnected)} to the output, so there the contribution is exactly 0."
-    answer += cut_off if disconnected else " No feature is cut off from the output."
+        answer += f" {quote_names(row.members)} {act} as one, `{row.name}`, with {write_percent(row.share, 1)} of all"
+        answer += f" contributions once groups are summed ({row.verdict})."
+    if disconnected:
+        cut_off = f" No path leads from {quote_names(disconnected)} to the output, so there the contribution is"
+        brief, answer = (f"{text}{cut_off} exactly 0." for text in (brief, answer))
+    else:
+        brief, answer = f"{brief} None is cut off.", f"{answer} No feature is cut off from the output."
     if mixer := model.config.mixer:
         reader = "head" if all(layer.is_linear for layer in model.config.head) else "KAN"
         answer += f" After {mixer} the inputs of the {reader} are hidden units, each a mixture of all features: a unit"
         answer += " without connections says nothing about any one feature."
-    question = "Are features without connections unimportant?"
-    return Finding("features", question, answer, evidence, brief + (cut_off if disconnected else " None is cut off."))
+    return Finding("features", "Are features without connections unimportant?", answer, evidence, brief)
 
 
-def _independence(model: Forecaster, importance: Importance, unit: str) -> Finding:
-    correlated = find_correlated(importance)
-    interactions = measure_interactions(model, importance.output_index)
-    together = _acting_together(model, importance.output_index)
+def _independence(subject: Subject, unit: str) -> Finding:
+    model, output, correlated = subject.model, subject.output, subject.correlated
+    interactions, together = measure_interactions(model, output), _acting_together(model, output)
+    percent = round(100 * CONFIDENCE)
     evidence = {
         "threshold": REDUNDANT_CORRELATION,
         "n_correlated": len(correlated),
         "correlated": [{"features": list(names), "correlation": correlation} for names, correlation in correlated],
-        "confidence_percent": round(100 * CONFIDENCE),
+        "confidence_percent": percent,
         "interactions": [asdict(interaction) for interaction in interactions.pairs],
         "features": interactions.n_features,
         "screened_pairs": interactions.n_screened,
         "screening_windows": interactions.screening_windows,
         "acting_together": together,
     }
-    answer = (
-        "Connections do not answer that: correlation in the data and interaction in the model are different. In the"
-        f" data, {len(correlated)} pairs of features have a correlation of {REDUNDANT_CORRELATION} or more in magnitude"
-    )
+    brief = "Connections do not answer that: correlation in the data and interaction in the model are different. In the"
+    brief += f" data, {len(correlated)} pairs of features have a correlation of {REDUNDANT_CORRELATION} or more in"
+    brief += " magnitude"
     if correlated:
         (a, b), correlation = correlated[0]
-        answer += f", first of all `{a}` and `{b}` with {correlation:.3f}: a model may use either in the other's place"
-    answer += "."
-    brief = answer
+        brief += f", first of all `{a}` and `{b}` with {correlation:.3f}: a model may use either in the other's place"
+    answer = brief = f"{brief}."
     if not interactions.pairs:
         answer += " In the model there is a single feature, which interacts with no other."
     else:
@@ -234,7 +233,7 @@ def _independence(model: Forecaster, importance: Importance, unit: str) -> Findi
             f" In the model, of {interactions.n_screened} pairs of its {interactions.n_features} features that were"
             f" screened on {interactions.screening_windows} windows, `{a}` and `{b}` interact most: removing both moves"
             f" the forecast by {strongest.strength:.3g} {unit} on average beyond what removing each does (a local"
-            f" second difference; {evidence['confidence_percent']} % interval {low:.3g} to {high:.3g}). Contributions"
+            f" second difference; {percent} % interval {low:.3g} to {high:.3g}). Contributions"
             " divide the change of the forecast among the features; `removed` says what the forecast loses without a"
             " feature, `alone` what the feature does where all others are at the baseline. They differ most, which is"
             f" due to interactions with other features, for {', '.join(named)}."
@@ -254,12 +253,11 @@ def _acting_together(model: Forecaster, output: int) -> list[dict[str, Any]]:
 
 
 def _opacity(topology: Topology) -> Finding:
-    edges = [edge for edge in topology.kan_edges if edge.scores is not None]
+    scores, contributions = _weigh(edges := _scored(topology))
     evidence: dict[str, Any] = {"beta": OPACITY_BETA, "edges": len(edges)}
     brief = answer = f"A lower score, not a lower weight: opacity is tanh({OPACITY_BETA:.0f} x backward score)."
     if edges:
-        correlation = rank_correlation(_backward(edges), np.array([edge.contribution for edge in edges]))
-        evidence["rank_correlation"] = correlation
+        correlation = evidence["rank_correlation"] = rank_correlation(scores, contributions)
         answer += f" Scores are magnitudes, blind to cancellation. Over the {len(edges)} edges, their order and that"
         answer += f" of the contributions have a rank correlation of {correlation:.2f}."
     else:
@@ -268,58 +266,54 @@ def _opacity(topology: Topology) -> Finding:
 
 
 def _depth(topology: Topology) -> Finding:
+    question, percent = "How are layers read whose inputs are already transformed?", round(100 * RUN_SHARE)
     inner = [node for node in topology.nodes if node.kept and node.profile and node.kind in INNER]
     inner.sort(key=lambda node: -(node.contribution or 0.0))
-    profiles = {node.id: dict(node.profile) for node in inner}
+    evidence = {
+        "profiles": {node.id: dict(node.profile) for node in inner},
+        "lags": {node.id: {name: [of.newest, of.oldest] for name, of in node.lags.items()} for node in inner},
+        "lag_percent": percent,
+    }
+    if not inner:
+        return Finding("depth", question, "There is no inner node: the edges act on features.", evidence)
     nodes = []
     for node in inner[:N_NAMED]:
         at = {name: f" at {lags}" for name, lags in node.lags.items()}
-        shares = [
-            f"{_percent(share)} `{name}`{at.get(name, '')}" for name, share in list(node.profile.items())[:N_NAMED]
-        ]
+        named = list(node.profile.items())[:N_NAMED]
+        shares = [f"{write_percent(share, 1)} `{name}`{at.get(name, '')}" for name, share in named]
         nodes.append(f"`{node.id}` is {', '.join(shares)}")
-    brief, answer = (
-        f"By the share of each feature in a node's own value: {'; '.join(of)}." for of in (nodes[:1], nodes)
-    )
+    shown = "By the share of each feature in a node's own value:"
+    brief, answer = f"{shown} {nodes[0]}.", f"{shown} {'; '.join(nodes)}."
     if any(node.lags for node in inner[:N_NAMED]):
-        answer += f" Most of a share, {round(100 * RUN_SHARE)} %, is at these lags, counted back from the newest step."
-    brief, answer = (brief, answer) if inner else ("", "There is no inner node: the edges act on features.")
-    question = "How are layers read whose inputs are already transformed?"
-    lags = {node.id: {name: [of.newest, of.oldest] for name, of in node.lags.items()} for node in inner}
-    evidence = {"profiles": profiles, "lags": lags, "lag_percent": round(100 * RUN_SHARE)}
+        answer += f" Most of a share, {percent} %, is at these lags, counted back from the newest step."
     return Finding("depth", question, answer, evidence, brief)
 
 
 def _shapes(model: Forecaster, topology: Topology) -> Finding:
     curves = sample_edges(model, [edge for edge in topology.kan_edges if edge.kept])
-    found = Counter(curve.shape for curve in curves)
-    narrow = sum(c.shape == "linear" and (c.support.coverage or 1.0) < NARROW for c in curves)
+    found, percent = Counter(curve.shape for curve in curves), round(100 * NARROW)
+    n_narrow = sum(c.shape == "linear" and (c.support.coverage or 1.0) < NARROW for c in curves)
     evidence = {
         "kept": len(curves),
         "shapes": {shape: found[shape] for shape in get_args(CurveShape)},
-        "linear_and_narrow": narrow,
-        "narrow_percent": round(100 * NARROW),
+        "linear_and_narrow": n_narrow,
+        "narrow_percent": percent,
         "line_r2": {_name_edge(curve.edge): curve.line.r2 for curve in curves},
     }
-    brief = (
-        f"Of the {len(curves)} edges that are kept, {found['linear']} are straight where the data lies and"
-        f" {found['curved']} are curved; {found['flat']} are flat."
-    )
-    answer = (
-        f"{brief} In {found['base_only']}, most inputs lie outside the"
-        f" grid, where only the base function acts. {narrow} of the straight ones see less than"
-        f" {evidence['narrow_percent']} % of their grid: any smooth function is straight when looked at closely enough."
-    )
+    brief = f"Of the {len(curves)} edges that are kept, {found['linear']} are straight where the data lies and"
+    brief += f" {found['curved']} are curved; {found['flat']} are flat."
+    answer = f"{brief} In {found['base_only']}, most inputs lie outside the grid, where only the base function acts."
+    answer += f" {n_narrow} of the straight ones see less than {percent} % of their grid: any smooth function is"
+    answer += " straight when looked at closely enough."
     return Finding("shapes", "Why do most edges look like a straight line?", answer, evidence, brief)
 
 
-def _trust(model: Forecaster, importance: Importance, topology: Topology, unit: str) -> Finding:
-    span = model.reference.span
-    names = model.config.feature_names
-    shares = sorted(importance.features, key=lambda row: names.index(row.name))
+def _trust(subject: Subject, topology: Topology, unit: str) -> Finding:
+    model, importance, span = subject.model, subject.importance, subject.model.reference.span
+    shares = sorted(importance.features, key=lambda row: model.config.feature_names.index(row.name))
     low, high = max((row.share_interval for row in shares), key=lambda interval: interval[1] - interval[0])
     outside = {_name_edge(e): e.outside_grid for e in topology.kan_edges if (e.outside_grid or 0.0) > OUTSIDE}
-    faithfulness = measure_faithfulness(model, importance.output_index)
+    faithfulness = measure_faithfulness(model, subject.output)
     deletion = {row.method: row.deletion for row in faithfulness}
     unlike = [each.feature for each in span.unlike_training]
     evidence = {
@@ -342,23 +336,21 @@ def _trust(model: Forecaster, importance: Importance, topology: Topology, unit: 
         f" is {evidence['largest_residual']:.2g} {unit}."
     )
     answer = (
-        f"{brief} The least certain share lies between {_percent(low)} and"
-        f" {_percent(high)} ({evidence['confidence_percent']} % interval). {len(outside)} edges get more than"
+        f"{brief} The least certain share lies between {write_percent(low, 1)} and {write_percent(high, 1)}"
+        f" ({evidence['confidence_percent']} % interval). {len(outside)} edges get more than"
         f" {evidence['outside_percent']} % of their inputs from outside their grid. Removing features in the ledger's"
         f" order changes the forecast by {deletion['ledger']:.2f} standard deviations on average, in random order by"
         f" {deletion['random']:.2f}."
     )
     if (errors := ReferenceDistances.of(model).errors) is not None:
-        near, _, far = evidence["mae_by_distance"] = errors[:, importance.output_index].tolist()
-        answer += (
-            f" The mean absolute error is {write_figure(near)} {unit} on the third of the windows that are nearest"
-        )
-        answer += f" to another, {write_figure(far)} {unit} on the farthest third."
+        near, _, far = evidence["mae_by_distance"] = errors[:, subject.output].tolist()
+        answer += f" The mean absolute error is {write_figure(near)} {unit} on the third of the windows that are"
+        answer += f" nearest to another, {write_figure(far)} {unit} on the farthest third."
     if span.first is not None:
         answer += f" The reference windows go from `{span.first}` to `{span.last}`."
     if unlike:
         answer += f" Features that differ in them from the training rows in range, mean or spread: {len(unlike)},"
-        answer += f" first of all {_name(unlike[:N_NAMED])}; for other windows these numbers may be different."
+        answer += f" first of all {quote_names(unlike[:N_NAMED])}; for other windows these numbers may be different."
     answer += " All of this describes this model, not the data: another training on the same data may give other shares"
     answer += " and verdicts."
     return Finding("trust", "How far can these numbers be trusted?", answer, evidence, brief)
@@ -366,9 +358,8 @@ def _trust(model: Forecaster, importance: Importance, topology: Topology, unit: 
 
 def _disagreements(topology: Topology) -> list[dict[str, Any]]:
     """The edges that score and contribution rank most differently, 1 for the largest, equal ones in their order."""
-    edges = [edge for edge in topology.kan_edges if edge.scores is not None]
-    contributions = np.array([edge.contribution or 0.0 for edge in edges])
-    ranks = [np.argsort(np.argsort(-values, kind="stable")) + 1 for values in (_backward(edges), contributions)]
+    edges = _scored(topology)
+    ranks = [np.argsort(np.argsort(-values, kind="stable")) + 1 for values in _weigh(edges)]
     rows = [
         {"edge": _name_edge(edge), "rank_by_score": score, "rank_by_contribution": contribution}
         for edge, score, contribution in zip(edges, *(rank.tolist() for rank in ranks), strict=True)
@@ -378,17 +369,15 @@ def _disagreements(topology: Topology) -> list[dict[str, Any]]:
     return rows[:N_DISAGREEMENTS]
 
 
-def _backward(edges: Iterable[TopologyEdge]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    return np.array([edge.scores["backward"] for edge in edges if edge.scores])
+def _scored(topology: Topology) -> list[TopologyEdge]:
+    return [edge for edge in topology.kan_edges if edge.scores is not None]
+
+
+def _weigh(edges: Sequence[TopologyEdge]) -> tuple[Array, Array]:
+    """Their scores and their contributions, (n,) each."""
+    scores = np.array([edge.scores["backward"] for edge in edges if edge.scores])
+    return scores, np.array([edge.contribution or 0.0 for edge in edges])
 
 
 def _name_edge(edge: TopologyEdge) -> str:
     return f"{edge.source} -> {edge.target}"
-
-
-def _name(names: Sequence[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

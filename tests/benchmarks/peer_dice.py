@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 from raiutils.exceptions import UserConfigValidationException
 
-from kanmodel.alternatives.changeable import Goal, SearchOptions, Shifts
+from kanmodel.alternatives.changeable import Goal, SearchOptions, ShiftableWindow
 from kanmodel.arrays import Array
 from kanmodel.checkpoint import load_checkpoint
 from kanmodel.forecaster import Forecaster
@@ -38,7 +38,7 @@ MINUTE = 60.0
 class Regressor:
     """The interface of a scikit-learn regressor for dice-ml."""
 
-    def __init__(self, shifts: Shifts) -> None:
+    def __init__(self, shifts: ShiftableWindow) -> None:
         self._shifts = shifts
 
     def predict(self, rows: Any) -> Array:
@@ -51,7 +51,7 @@ class Regressor:
 def search(model: Forecaster, window: Array, goal: Goal, method: str) -> float | None:
     """The smallest distance among its counterfactuals."""
     rng = np.random.default_rng(0)
-    shifts = Shifts(model, window, 0, SearchOptions())
+    shifts = ShiftableWindow(model, window, 0, SearchOptions())
     names, forecaster = [model.config.feature_names[number] for number in shifts.movable], Regressor(shifts)
     low, high = shifts.low[shifts.movable], shifts.high[shifts.movable]
     rows = pd.DataFrame(rng.uniform(low, high, (N_ROWS, len(names))), columns=names)

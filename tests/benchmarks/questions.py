@@ -29,7 +29,7 @@ from serving import PEERS
 from table import Row, print_table
 
 import kanmodel
-from kanmodel.alternatives.changeable import Goal, SearchOptions, Shifts
+from kanmodel.alternatives.changeable import Goal, SearchOptions, ShiftableWindow
 from kanmodel.alternatives.counterfactual import Counterfactual
 from kanmodel.alternatives.search import count_forecasts
 from kanmodel.arrays import Array
@@ -195,7 +195,7 @@ def search_randomly(
     A change larger than the best so far is scaled down, so that no forecast is wasted.
     """
     loaded, best = model, np.inf
-    shifts = Shifts(loaded, window, 0, SearchOptions())
+    shifts = ShiftableWindow(loaded, window, 0, SearchOptions())
     movable = shifts.movable
     start = loaded.to_model_units(window[None])
     for _ in range(0, n_forecasts, TOGETHER):

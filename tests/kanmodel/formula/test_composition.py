@@ -14,7 +14,7 @@ from wired import FEATURES, LOOKBACK, PLANS, Random, forecast, make_wired, rando
 
 import kanmodel
 from kanmodel.errors import ConfigError
-from kanmodel.formula.composition import FOLDED, REFUSED, Composition, _Finder, form_of
+from kanmodel.formula.composition import FOLDED, REFUSED, Composition, _GraphComposer, notation_of
 from kanmodel.formula.formula import split_reference
 from kanmodel.formula.head_formula import HeadFormula
 from kanmodel.network.operations import OPERATIONS
@@ -36,7 +36,7 @@ class Own:
 
 def check_composition(model, output, windows):
     """With the network's own edges the steps compute its output."""
-    composition = Composition(model.network.stages["head"], *_Finder(model).find(output))
+    composition = Composition(model.network.stages["head"], *_GraphComposer(model).compose(output))
     edges = [(n, i, j) for n in composition.rows for j, i in composition.layers[n].live.nonzero().tolist()]
     formula = HeadFormula(composition, {(n, i, j): Own(composition.layers[n], i, j) for n, i, j in edges}, {})
     trace = model.network.trace(windows)
@@ -80,14 +80,14 @@ def test_every_operation_has_a_form_or_a_reason(op):
         return  # of several values
     if op in ("erf", "gelu"):
         with pytest.raises(ConfigError, match=f"{op} cannot be written as a formula"):
-            form_of(op)
+            notation_of(op)
         return
     x, y = torch.linspace(-4, 7, 23).double(), torch.linspace(5, -3, 23).double()
     x = x.abs() if op in ("log", "sqrt") else x
     parameter = 3.0 if op == "power" else OPERATIONS[op].parameter
     given = [x, y][: OPERATIONS[op].n_inputs] + ([] if parameter is None else [parameter])
     expected = OPERATIONS[op].function(*given).numpy()
-    form = form_of(op)
+    form = notation_of(op)
     with np.errstate(all="ignore"):
         found = form.of_numbers(x.numpy(), y.numpy(), parameter or 0.0)
         u, v = sympy.symbols("u v")

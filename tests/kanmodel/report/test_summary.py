@@ -18,7 +18,7 @@ from figures import unfounded
 import kanmodel
 from kanmodel import Model
 from kanmodel.forecaster import Reference
-from kanmodel.report.finding import Amounts
+from kanmodel.report.finding import AmountFormat
 from kanmodel.result import draw
 from kanmodel.show.style import LIGHT
 from kanmodel.tables.rhythm import TimeColumn
@@ -280,6 +280,6 @@ def test_forecasts_that_hardly_vary_are_written_with_few_digits(with_targets, ex
     if with_targets:
         actual = 639.44 + 40 * np.random.default_rng(0).standard_normal(flat.reference.targets.shape)
         flat = replace(flat, reference=replace(flat.reference, targets=actual))
-    say = Amounts.of(flat, 0)
+    say = AmountFormat.of(flat, 0)
     assert flat.scaling.outputs_to_original(flat.reference_outputs)[:, 0] == pytest.approx(639.44)
     assert say(639.44).split()[0] == expected
