@@ -23,9 +23,9 @@ from torch import Tensor
 from kanmodel.errors import CheckpointError, ConfigError, check_choice, check_number
 from kanmodel.files import replacing
 from kanmodel.forecaster import Forecaster, Provenance, Reference
-from kanmodel.network.chain import Network, tensor_shapes
 from kanmodel.network.config import ModelConfig, config_from_dict, config_to_dict, read_record
 from kanmodel.network.intervals import Calibration, Intervals, Kind, forecasts_of, increment_targets, quantile_levels
+from kanmodel.network.network import Network, tensor_shapes
 from kanmodel.text import printable
 
 FORMAT_VERSION = 2

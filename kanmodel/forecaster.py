@@ -19,9 +19,9 @@ from torch import Tensor
 from kanmodel.arrays import Array, ReadOnlyDict, read_only, refuse_non_finite
 from kanmodel.computing import Once
 from kanmodel.errors import DataError, NonFiniteError, Problem, check_config, check_text, refuse_unknown
-from kanmodel.network.chain import FrozenNetwork, Network
 from kanmodel.network.config import BOUND, ModelConfig
 from kanmodel.network.intervals import BOUNDS, Intervals, forecasts_of, name_bounds
+from kanmodel.network.network import FrozenNetwork, Network
 from kanmodel.network.ranges import NodeRanges, measure_ranges
 from kanmodel.tables.columns import Feature, Scaling
 from kanmodel.tables.table import Gaps

@@ -18,7 +18,6 @@ from thorough import few_of
 from kanmodel.arrays import Array
 from kanmodel.forecaster import Forecaster, Provenance, Reference
 from kanmodel.network.bases import BSpline
-from kanmodel.network.chain import Network
 from kanmodel.network.config import (
     Cell,
     DType,
@@ -30,6 +29,7 @@ from kanmodel.network.config import (
     plain_layers,
 )
 from kanmodel.network.intervals import Calibration, Intervals, Kind, forecasts_of, increment_targets
+from kanmodel.network.network import Network
 from kanmodel.tables.columns import Feature, Target
 from kanmodel.tables.roles import Columns, TrainingTable, make_table
 from kanmodel.tables.statistics.tally import Bins, Tally

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kanmodel.forecaster import Forecaster, Provenance, Reference
-from kanmodel.network.chain import Network
 from kanmodel.network.config import DType, config_from_dict
+from kanmodel.network.network import Network
 
 FOLDER = Path(__file__).parent / "golden"
 PROVENANCE = Provenance("import", "pykan 0.2.8", "2026-11-25T00:00:00Z", verified=True)

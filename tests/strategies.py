@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from kanmodel.errors import UNPRINTABLE
 from kanmodel.network.bases import Basis, BSpline, Chebyshev, Fourier, Gaussian, Line, MexicanHat, Sech2
-from kanmodel.network.chain import Network
 from kanmodel.network.config import (
     BASE_FUNCTIONS,
     LayerConfig,
@@ -18,6 +17,7 @@ from kanmodel.network.config import (
     Transform,
 )
 from kanmodel.network.functions import ACTIVATIONS
+from kanmodel.network.network import Network
 from kanmodel.tables.columns import Feature, Target
 
 finite = st.floats(-1e6, 1e6)

@@ -35,9 +35,9 @@ from kanmodel.attribution.baseline import Baselines, scaled_baselines, spread_wi
 from kanmodel.attribution.paths.bisection import BATCH
 from kanmodel.computing import part, pause, slices
 from kanmodel.forecaster import Forecaster, refuse_non_finite_outputs
-from kanmodel.network.chain import FrozenNetwork, apply_output_function, reduce_steps
 from kanmodel.network.config import ModelConfig
 from kanmodel.network.connections import connected_features
+from kanmodel.network.network import FrozenNetwork, apply_output_function, reduce_steps
 from kanmodel.network.recurrent import count_gates
 from kanmodel.tables.statistics.bootstrap import Bootstrap
 

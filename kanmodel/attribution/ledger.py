@@ -41,7 +41,7 @@ from kanmodel.attribution.paths.path import Contributions, Detail, LedgerLayer, 
 from kanmodel.computing import part, slices
 from kanmodel.errors import DataError, check_lowest, quote, refuse_unknown
 from kanmodel.forecaster import Forecaster, refuse_non_finite_outputs
-from kanmodel.network.chain import FrozenNetwork
+from kanmodel.network.network import FrozenNetwork
 
 PATH_NODES, USUAL_NODES, MORE_NODES = 9, 17, 33  # with which a path starts: the first that is enough for most,
 MOST, N_TRIED = 1 / 2, 16  # of so many reference windows: of one window a second pass costs more than nodes do

@@ -25,8 +25,8 @@ from kanmodel.attribution.paths.path import paths_per_pass, points_along
 from kanmodel.attribution.paths.quadrature import Quadrature, nested_clenshaw_curtis
 from kanmodel.attribution.profiles import N_NODES, to_integrals
 from kanmodel.forecaster import Forecaster
-from kanmodel.network.chain import FrozenNetwork, Trace, apply_output_function
 from kanmodel.network.config import ModelConfig
+from kanmodel.network.network import FrozenNetwork, Trace, apply_output_function
 from kanmodel.network.wiring import Place
 
 Target = tuple[Place, int]  # place and index of a node that operations compute

@@ -25,8 +25,8 @@ from kanmodel.attribution.paths.path import PassedNodes, paths_per_pass, points_
 from kanmodel.attribution.paths.quadrature import estimate_errors, nested_clenshaw_curtis
 from kanmodel.computing import part, slices
 from kanmodel.forecaster import Forecaster
-from kanmodel.network.chain import FrozenNetwork, Trace
 from kanmodel.network.config import ModelConfig
+from kanmodel.network.network import FrozenNetwork, Trace
 from kanmodel.network.recurrent import count_weights
 from kanmodel.network.wiring import Place
 from kanmodel.tables.statistics.choose import choose_evenly

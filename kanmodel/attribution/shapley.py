@@ -30,7 +30,7 @@ from kanmodel.attribution.paths.bisection import BATCH
 from kanmodel.computing import slices
 from kanmodel.errors import DataError, check_lowest
 from kanmodel.forecaster import Forecaster, refuse_non_finite_outputs
-from kanmodel.network.chain import FrozenNetwork
+from kanmodel.network.network import FrozenNetwork
 
 MAX_EXACT = 12  # parts of which every coalition is forecast
 COALITIONS = 1 << 9  # that are made at a time

@@ -20,9 +20,9 @@ from torch import Tensor
 from kanmodel.arrays import Array
 from kanmodel.errors import ConfigError
 from kanmodel.forecaster import Forecaster
-from kanmodel.network.chain import LayerKey, Trace
 from kanmodel.network.connections import ledger_key, node_id
 from kanmodel.network.layer import KANLayer, LayerTrace
+from kanmodel.network.network import LayerKey, Trace
 from kanmodel.network.operations import OPERATIONS
 
 Edge = tuple[int, int, int]  # layer, i, j

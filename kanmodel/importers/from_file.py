@@ -46,8 +46,8 @@ from kanmodel.importers.search.samples import (
 )
 from kanmodel.importers.search.structure import INPUTS, OUTPUT, PREDICTIONS, READOUT, UNIT_WORDS, find_structure
 from kanmodel.model import Model
-from kanmodel.network.chain import Network
 from kanmodel.network.config import Groups
+from kanmodel.network.network import Network
 from kanmodel.tables.columns import Column
 from kanmodel.tables.statistics.choose import choose_evenly
 

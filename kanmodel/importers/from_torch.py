@@ -27,8 +27,8 @@ from kanmodel.importers.search import assembly, samples
 from kanmodel.importers.tracing.leaves import replace_calls
 from kanmodel.importers.tracing.tracer import GraphTracer, pick_output
 from kanmodel.model import Model
-from kanmodel.network.chain import Network
 from kanmodel.network.config import Groups, ModelConfig
+from kanmodel.network.network import Network
 from kanmodel.tables.columns import Scaling
 from kanmodel.tables.statistics.choose import choose_evenly
 from kanmodel.tables.windows import read_numbers

@@ -25,8 +25,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kanmodel.network.chain import LayerKey, Network
 from kanmodel.network.config import LayerConfig, ModelConfig
+from kanmodel.network.network import LayerKey, Network
 from kanmodel.network.recurrent import acting_inputs
 from kanmodel.network.wiring import Flags, find_window, leaves_of, spread
 

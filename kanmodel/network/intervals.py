@@ -23,10 +23,10 @@ from torch import Tensor
 from kanmodel.arrays import Array
 from kanmodel.errors import ConfigError, Index, check_config, check_number
 from kanmodel.network.bases import Line
-from kanmodel.network.chain import FrozenNetwork, Network
 from kanmodel.network.config import LayerConfig, ModelConfig, SymbolicEdge, Transform
 from kanmodel.network.functions import FUNCTIONS
 from kanmodel.network.layer import KANLayer
+from kanmodel.network.network import FrozenNetwork, Network
 from kanmodel.network.operations import Node
 from kanmodel.tables.columns import QUANTILE, Target
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kanmodel.network.chain import Network
 from kanmodel.network.config import RecurrentConfig
+from kanmodel.network.network import Network
 from kanmodel.network.recurrent import CANDIDATE, KINDS
 
 BATCH = 256  # windows of one pass

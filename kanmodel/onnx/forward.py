@@ -19,8 +19,8 @@ from onnx import TensorProto, helper
 from torch import Tensor
 
 from kanmodel.forecaster import Forecaster
-from kanmodel.network.chain import FrozenLayers, apply_output_function
 from kanmodel.network.config import Cell
+from kanmodel.network.network import FrozenLayers, apply_output_function
 from kanmodel.network.operations import Arrangement
 from kanmodel.network.recurrent import FrozenRecurrent, GateWeights
 from kanmodel.network.splines import PiecewisePolynomial

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from kanmodel.arrays import Array
 from kanmodel.attribution.baseline import spread_windows
-from kanmodel.attribution.ledger import explain_windows
+from kanmodel.attribution.ledger import explain_windows, sum_groups
 from kanmodel.forecaster import Forecaster
+from kanmodel.network.config import resolve_groups
 from kanmodel.network.intervals import BOUNDS, forecasts_of
 from kanmodel.report.finding import AmountFormat, Band, Bars, Finding, Panel, Subject, write_percent
 from kanmodel.tables.columns import QUANTILE, column_of

@@ -10,7 +10,6 @@ import torch
 
 from kanmodel.arrays import Array
 from kanmodel.forecaster import Forecaster, Provenance
-from kanmodel.network.chain import Network
 from kanmodel.network.connections import (
     Kept,
     edges_between,
@@ -20,6 +19,7 @@ from kanmodel.network.connections import (
     rows_of_layers,
     set_place,
 )
+from kanmodel.network.network import Network
 from kanmodel.result import ModelResult, Table
 from kanmodel.structure.importance import Importance
 from kanmodel.structure.pruning import (

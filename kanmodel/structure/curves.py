@@ -13,9 +13,9 @@ from torch import Tensor
 
 from kanmodel.arrays import Array
 from kanmodel.forecaster import Forecaster
-from kanmodel.network.chain import LayerKey, Trace
 from kanmodel.network.functions import value_and_slope
 from kanmodel.network.layer import EdgeParts, Edges, KANLayer, LayerTrace
+from kanmodel.network.network import LayerKey, Trace
 from kanmodel.result import GlobalResult, Pictured, Table
 from kanmodel.structure.edges import TopologyEdge
 

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from kanmodel.attribution.profiles import Lags, describe_lags
 from kanmodel.errors import UnknownNameError, quote
-from kanmodel.network.chain import LayerKey, Network
 from kanmodel.network.connections import EdgeKey, node_id, read_place, subnode_id
+from kanmodel.network.network import LayerKey, Network
 from kanmodel.text import list_some
 
 EdgeKind = Literal["edge", "product", "input", "link", "output"]

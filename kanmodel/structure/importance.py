@@ -24,9 +24,9 @@ from kanmodel.attribution.paths.path import LedgerLayer, sum_subnodes, take
 from kanmodel.attribution.profiles import Profiles, profile_nodes
 from kanmodel.computing import part, pause, slices
 from kanmodel.forecaster import Forecaster
-from kanmodel.network.chain import LayerKey
 from kanmodel.network.config import Groups, LayerConfig, ModelConfig, resolve_groups
 from kanmodel.network.connections import connected_features, set_place
+from kanmodel.network.network import LayerKey
 from kanmodel.network.recurrent import count_gates, count_weights
 from kanmodel.result import GlobalResult, Pictured, Table
 from kanmodel.structure.scores import MIN_INPUTS, score_layers

@@ -19,8 +19,8 @@ from kanmodel.attribution.comparison import match_outputs
 from kanmodel.attribution.ledger import Ledger, explain_windows
 from kanmodel.computing import part
 from kanmodel.forecaster import Forecaster
-from kanmodel.network.chain import LayerKey
 from kanmodel.network.connections import node_id, read_place
+from kanmodel.network.network import LayerKey
 from kanmodel.result import GlobalResult, Pictured, Table
 from kanmodel.structure.edges import TopologyEdge
 from kanmodel.structure.importance import spread_intervals

@@ -20,7 +20,6 @@ from torch import Tensor
 from kanmodel.computing import slices
 from kanmodel.errors import DataError, InsufficientReferenceError, NonFiniteError, Problem, quote, refuse_unknown
 from kanmodel.forecaster import Forecaster
-from kanmodel.network.chain import Network, Trace
 from kanmodel.network.connections import (
     EdgeKey,
     Kept,
@@ -32,6 +31,7 @@ from kanmodel.network.connections import (
     set_place,
 )
 from kanmodel.network.layer import LayerTrace
+from kanmodel.network.network import Network, Trace
 from kanmodel.structure.importance import Importance, count_edges
 from kanmodel.structure.scores import MIN_INPUTS, Scores, score_rows
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from kanmodel.errors import InsufficientReferenceError, UnknownNameError
-from kanmodel.network.chain import LayerKey, Network, Trace
 from kanmodel.network.connections import read_place, rows_of_layers, set_place
 from kanmodel.network.layer import KANLayer, LayerTrace
+from kanmodel.network.network import LayerKey, Network, Trace
 
 MIN_INPUTS = 128  # a standard deviation over fewer says little; over one it does not exist
 Score = Literal["backward", "forward_n", "forward_u"]

@@ -19,9 +19,9 @@ from kanmodel.attribution.profiles import Lags, describe_lags, find_lags
 from kanmodel.errors import UnknownNameError, quote
 from kanmodel.forecaster import Forecaster
 from kanmodel.network import connections as structure
-from kanmodel.network.chain import LayerKey, Trace
 from kanmodel.network.config import LayerConfig, ModelConfig
 from kanmodel.network.connections import NodeKind, node_id, subnode_id
+from kanmodel.network.network import LayerKey, Trace
 from kanmodel.result import GlobalResult, Pictured, Table
 from kanmodel.structure.curves import Edge, sample_edges
 from kanmodel.structure.edges import EdgeKind, TopologyEdge, network_edges, refuse_outside

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from kanmodel.errors import ConfigError
 from kanmodel.network.bases import Line
-from kanmodel.network.chain import Network
 from kanmodel.network.config import LayerConfig, ModelConfig
 from kanmodel.network.layer import KANLayer
+from kanmodel.network.network import Network
 from kanmodel.network.operations import Node, runs_of
 from kanmodel.tables.encoding import Rows
 from kanmodel.tables.samples import Samples

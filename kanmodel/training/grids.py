@@ -11,8 +11,8 @@ from kanmodel.errors import ConfigError
 from kanmodel.forecaster import Forecaster, Provenance
 from kanmodel.network import splines
 from kanmodel.network.bases import BSpline
-from kanmodel.network.chain import Network
 from kanmodel.network.config import LayerConfig, ModelConfig
+from kanmodel.network.network import Network
 
 PROVED = 1e-4  # of an output's standard deviation: models that differ by less forecast the same, in float32 too
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from kanmodel.errors import ConfigError
-from kanmodel.network.chain import Network
 from kanmodel.network.config import LayerConfig, ModelConfig
 from kanmodel.network.intervals import forecasts_of, increment_targets
 from kanmodel.network.layer import KANLayer, LayerTrace
+from kanmodel.network.network import Network
 from kanmodel.tables.samples import Parts, Samples
 from kanmodel.training.optimization import Objective, Progress, Stage, TrainingOptions, descend, sparsity_penalty
 

@@ -18,10 +18,10 @@ from torch.nn.functional import mse_loss
 from torch.utils.hooks import RemovableHandle
 
 from kanmodel.errors import DataError, NonFiniteError, check_fields
-from kanmodel.network.chain import Network
 from kanmodel.network.config import Cell
 from kanmodel.network.intervals import LEVEL_DIGITS, is_level
 from kanmodel.network.layer import LayerTrace
+from kanmodel.network.network import Network
 from kanmodel.tables.samples import Parts, Samples
 from kanmodel.tables.statistics.errors import SIMPLE_FORECASTS
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from kanmodel.arrays import Array
-from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig
+from kanmodel.network.network import Network
 from kanmodel.tables.samples import Parts, Samples
 from kanmodel.training.optimization import Progress, SquaredError, TrainingOptions, descend, leave_out
 

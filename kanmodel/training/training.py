@@ -15,10 +15,10 @@ from kanmodel.arrays import Array
 from kanmodel.errors import ConfigError, DataError
 from kanmodel.forecaster import Forecaster, Provenance, Reference
 from kanmodel.network.bases import BSpline
-from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers, resolve_groups
 from kanmodel.network.conformal import calibrate, count_needed
 from kanmodel.network.intervals import Calibration, Intervals, Kind, forecasts_of
+from kanmodel.network.network import Network
 from kanmodel.tables.columns import Feature, Target
 from kanmodel.tables.roles import PARTS, TrainingTable
 from kanmodel.tables.samples import Parts, Samples, covered_rows, split_samples

@@ -12,9 +12,9 @@ from table import Row, times_in_turn
 from torch import Tensor, nn
 
 from kanmodel.network.bases import BSpline
-from kanmodel.network.chain import FrozenLayers
 from kanmodel.network.config import plain_layers
 from kanmodel.network.layer import KANLayer
+from kanmodel.network.network import FrozenLayers
 from kanmodel.onnx import accelerate
 
 try:

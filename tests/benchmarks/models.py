@@ -9,8 +9,8 @@ import torch
 
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.forecaster import Forecaster, Provenance, Reference
-from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers
+from kanmodel.network.network import Network
 from kanmodel.tables.columns import Feature, Target
 
 NAME = "large"

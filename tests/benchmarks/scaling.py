@@ -26,8 +26,8 @@ from table import machine
 
 from kanmodel.attribution.ledger import explain_windows
 from kanmodel.forecaster import Forecaster, Provenance, Reference
-from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers
+from kanmodel.network.network import Network
 from kanmodel.show.network import curved_edges, draw_topology
 from kanmodel.structure.curves import sample_edges
 from kanmodel.structure.importance import measure_importance

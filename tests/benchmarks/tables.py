@@ -28,8 +28,8 @@ from kanmodel import Model
 from kanmodel.attribution.baseline import Baseline, baseline_windows
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.forecaster import Forecaster, Provenance, Reference
-from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers
+from kanmodel.network.network import Network
 from kanmodel.tables.columns import Feature, Target
 from service.batch import PART_WINDOWS
 from service.batch.chunks import Plan

@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.network.bases import BSpline
-from kanmodel.network.chain import Network
+from kanmodel.network.network import Network
 from kanmodel.training.training import plain_layers
 
 PHONE = {"viewport": {"width": 390, "height": 844}}

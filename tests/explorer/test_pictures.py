@@ -17,7 +17,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from kanmodel.checkpoint import save_checkpoint
-from kanmodel.network.chain import Network
+from kanmodel.network.network import Network
 
 pytestmark = pytest.mark.thorough("steps through one view; test_explorer loads every view")
 

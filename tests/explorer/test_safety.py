@@ -18,7 +18,7 @@ from thorough import few_of
 from waiting import poll
 
 from kanmodel.checkpoint import save_checkpoint
-from kanmodel.network.chain import Network
+from kanmodel.network.network import Network
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 KEY = "0mBq3bTzY1sD5vX8kPnR"

@@ -16,9 +16,9 @@ from kanmodel.attribution.baseline import Baseline
 from kanmodel.attribution.ledger import explain_windows
 from kanmodel.forecaster import Forecaster, Provenance, Reference
 from kanmodel.network.bases import BSpline, Line
-from kanmodel.network.chain import Network
 from kanmodel.network.config import LayerConfig, ModelConfig, RecurrentConfig, Transform, plain_layers
 from kanmodel.network.connections import ledger_key
+from kanmodel.network.network import Network
 from kanmodel.structure.ablation import extract_subnetwork
 from kanmodel.structure.curves import sample_edges
 from kanmodel.structure.importance import measure_importance

@@ -17,8 +17,8 @@ from kanmodel.importers.layers.known import find_parts
 from kanmodel.importers.layers.submodules import Metadata
 from kanmodel.importers.search.assembly import Chain, assemble
 from kanmodel.network.bases import BSpline
-from kanmodel.network.chain import FrozenNetwork, Network
 from kanmodel.network.config import LayerConfig, ModelConfig, SymbolicEdge, plain_layers
+from kanmodel.network.network import FrozenNetwork, Network
 from kanmodel.structure.curves import sample_edges
 from kanmodel.structure.importance import measure_importance
 from kanmodel.structure.pruning import PruningRule, Thresholds, prune_by_rule, prune_network

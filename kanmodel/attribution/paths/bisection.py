@@ -41,8 +41,8 @@ from kanmodel.attribution.paths.quadrature import (
     nested_clenshaw_curtis,
 )
 from kanmodel.computing import part, pause, slices
-from kanmodel.network.chain import FrozenNetwork, Network
 from kanmodel.network.layer import InputTransform, KANLayer
+from kanmodel.network.network import FrozenNetwork, Network
 from kanmodel.network.operations import KINKS
 from kanmodel.network.ranges import MoveRanges, NodeRanges
 from kanmodel.network.recurrent import FrozenRecurrent, RecurrentTrace

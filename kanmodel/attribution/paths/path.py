@@ -16,8 +16,8 @@ from torch import Tensor
 
 from kanmodel.arrays import Array
 from kanmodel.attribution.paths.quadrature import Quadrature, measure_gaps
-from kanmodel.network.chain import FrozenNetwork, Network, Trace, flat
 from kanmodel.network.config import LayerConfig, ModelConfig
+from kanmodel.network.network import FrozenNetwork, Network, Trace, flat
 from kanmodel.network.recurrent import RecurrentTrace, count_gates
 
 GRAPH_POINTS = 68  # of a pass at least, of a graph: each of its many operations takes as long for fewer

@@ -11,10 +11,10 @@ from torch import Tensor
 from kanmodel.importers.files.manifest import NONE
 from kanmodel.importers.layers.submodules import AnySubmodule, Chosen, Item, Layer, Norm, RecurrentSubmodule
 from kanmodel.network.bases import Line
-from kanmodel.network.chain import FrozenLayers, Network
 from kanmodel.network.config import LayerConfig, ModelConfig, Transform
 from kanmodel.network.functions import activate
 from kanmodel.network.layer import KANLayer
+from kanmodel.network.network import FrozenLayers, Network
 from kanmodel.network.recurrent import FrozenRecurrent, make_recurrent
 
 Function = Callable[[Tensor], Tensor]  # of values (..., n)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from kanmodel.importers.layers.submodules import Item, Layer, Norm, RecurrentSubmodule
 from kanmodel.importers.search import assembly
-from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, RecurrentConfig, Transform
 from kanmodel.network.functions import ACTIVATIONS
+from kanmodel.network.network import Network
 from kanmodel.network.operations import Node
 
 

@@ -25,8 +25,8 @@ from run import train
 from kanmodel import Model, load
 from kanmodel.forecaster import Forecaster, Provenance, Reference
 from kanmodel.network.bases import Basis, BSpline, Fourier, Gaussian, Line, MexicanHat, Sech2
-from kanmodel.network.chain import Network
 from kanmodel.network.config import LayerConfig, ModelConfig
+from kanmodel.network.network import Network
 from kanmodel.tables.columns import Feature, Target
 from service.models.repository import BUNDLED
 

@@ -24,8 +24,8 @@ from kanmodel.attribution.effects import (
 from kanmodel.computing import pausing
 from kanmodel.forecaster import Forecaster, Reference
 from kanmodel.network.bases import BSpline, Line
-from kanmodel.network.chain import FrozenLayers, Network
 from kanmodel.network.config import LayerConfig, ModelConfig, plain_layers
+from kanmodel.network.network import FrozenLayers, Network
 from kanmodel.network.recurrent import FrozenRecurrent
 from kanmodel.structure.importance import measure_importance
 from kanmodel.tables.columns import Feature, Target

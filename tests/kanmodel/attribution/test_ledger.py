@@ -20,7 +20,6 @@ from kanmodel.computing import pausing
 from kanmodel.errors import DataError, NonFiniteError, UnknownNameError
 from kanmodel.forecaster import Forecaster, Reference
 from kanmodel.network.bases import BSpline, Line
-from kanmodel.network.chain import Network
 from kanmodel.network.config import (
     LayerConfig,
     ModelConfig,
@@ -29,6 +28,7 @@ from kanmodel.network.config import (
     plain_layers,
 )
 from kanmodel.network.connections import ledger_key
+from kanmodel.network.network import Network
 from kanmodel.structure.importance import rank_correlation
 from kanmodel.structure.scores import score_layers
 from kanmodel.tables.columns import Feature, Target

@@ -16,8 +16,8 @@ from kanmodel.attribution import profiles
 from kanmodel.attribution.baseline import Baseline, baseline_windows
 from kanmodel.attribution.ledger import explain_windows
 from kanmodel.attribution.profiles import MAX_WINDOWS, MIN_WINDOWS, count_windows, find_lags, profile_nodes
-from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers
+from kanmodel.network.network import Network
 from kanmodel.tables.columns import Feature, Target
 
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from thorough import examples
 
 from kanmodel.attribution.ledger import explain_windows
-from kanmodel.network.chain import Network
 from kanmodel.network.config import LayerConfig, ModelConfig, SymbolicEdge
 from kanmodel.network.connections import connected_features
+from kanmodel.network.network import Network
 from kanmodel.structure.importance import measure_importance
 from kanmodel.tables.columns import Feature, Target
 

@@ -11,9 +11,9 @@ from strategies import networks
 
 from kanmodel.network import splines as curves
 from kanmodel.network.bases import BSpline
-from kanmodel.network.chain import FrozenLayers, FrozenNetwork, Network
 from kanmodel.network.config import plain_layers
 from kanmodel.network.layer import KANLayer, pass_layers
+from kanmodel.network.network import FrozenLayers, FrozenNetwork, Network
 from kanmodel.network.splines import PiecewisePolynomial
 
 EVERY_SHAPE = pytest.mark.parametrize("shape", ["lstm", "head", "front"])

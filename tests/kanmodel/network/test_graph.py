@@ -11,9 +11,9 @@ from factories import PROVENANCE
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError, ConfigError
 from kanmodel.forecaster import Forecaster, Reference
-from kanmodel.network import chain, operations
-from kanmodel.network.chain import Network, tensor_shapes
+from kanmodel.network import operations
 from kanmodel.network.config import ModelConfig, RecurrentConfig, config_from_dict, config_to_dict, plain_layers
+from kanmodel.network.network import Network, tensor_shapes
 from kanmodel.network.operations import Node, runs_of
 from kanmodel.tables.columns import Feature, Target
 

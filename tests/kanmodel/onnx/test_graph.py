@@ -22,9 +22,9 @@ from kanmodel.arrays import Array
 from kanmodel.errors import ExportError
 from kanmodel.forecaster import Forecaster, Reference
 from kanmodel.network.bases import BSpline
-from kanmodel.network.chain import Network
 from kanmodel.network.config import LayerConfig, ModelConfig, RecurrentConfig, SymbolicEdge
 from kanmodel.network.functions import FUNCTIONS
+from kanmodel.network.network import Network
 from kanmodel.network.operations import OPERATIONS as NODES
 from kanmodel.network.operations import Node, infer_shapes, runs_of
 from kanmodel.onnx.export import ROUNDING, TOLERANCE

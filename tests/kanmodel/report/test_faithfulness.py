@@ -14,8 +14,8 @@ from kanmodel.attribution.baseline import Baseline, ReferenceBaselines
 from kanmodel.attribution.ledger import explain_windows
 from kanmodel.checkpoint import load_checkpoint
 from kanmodel.forecaster import Forecaster, Reference
-from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, plain_layers
+from kanmodel.network.network import Network
 from kanmodel.report.faithfulness import compare_baselines, measure_faithfulness
 from kanmodel.structure.importance import measure_importance
 from kanmodel.tables.columns import Feature, Target

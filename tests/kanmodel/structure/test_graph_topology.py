@@ -23,8 +23,8 @@ from kanmodel.attribution.links import MAX_WINDOWS, TOLERANCE, measure_links
 from kanmodel.attribution.paths.path import sum_subnodes
 from kanmodel.errors import UnknownNameError
 from kanmodel.forecaster import Forecaster
-from kanmodel.network.chain import Network
 from kanmodel.network.connections import connected_features
+from kanmodel.network.network import Network
 from kanmodel.network.operations import Node
 from kanmodel.show.network import draw_topology
 from kanmodel.structure.importance import measure_importance

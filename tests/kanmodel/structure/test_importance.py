@@ -16,8 +16,8 @@ from kanmodel.attribution.baseline import Baseline
 from kanmodel.attribution.ledger import LedgerOptions, explain_windows
 from kanmodel.computing import pausing
 from kanmodel.forecaster import Forecaster, Reference
-from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers
+from kanmodel.network.network import Network
 from kanmodel.structure import importance as permutation
 from kanmodel.structure.importance import (
     MIN_WINDOWS,

@@ -14,8 +14,8 @@ from thorough import examples, few_of
 from kanmodel.computing import pausing
 from kanmodel.errors import InsufficientReferenceError, NonFiniteError
 from kanmodel.forecaster import Forecaster, Reference
-from kanmodel.network.chain import Network
 from kanmodel.network.config import LayerConfig, ModelConfig, SymbolicEdge
+from kanmodel.network.network import Network
 from kanmodel.structure import pruning as pruning_module
 from kanmodel.structure.ablation import extract_subnetwork
 from kanmodel.structure.importance import measure_importance

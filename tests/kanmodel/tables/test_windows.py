@@ -14,7 +14,7 @@ from thorough import examples
 import kanmodel
 from kanmodel import DataError, Model, UnknownNameError
 from kanmodel.forecaster import Forecaster
-from kanmodel.network.chain import Network
+from kanmodel.network.network import Network
 from kanmodel.tables.rhythm import TimeColumn
 from kanmodel.tables.roles import Columns, make_table
 from kanmodel.tables.table import CellNames, Table

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from kanmodel.errors import ConfigError
 from kanmodel.network import splines
 from kanmodel.network.bases import Gaussian
-from kanmodel.network.chain import Network
 from kanmodel.network.config import LayerConfig, ModelConfig
+from kanmodel.network.network import Network
 from kanmodel.tables.columns import Feature, Target
 from kanmodel.training.grids import refine_grids, refine_knots, refine_model, refit
 

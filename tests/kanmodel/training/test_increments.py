@@ -13,8 +13,8 @@ from thorough import few_of
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import ConfigError, DataError
-from kanmodel.network.chain import Network
 from kanmodel.network.intervals import Intervals
+from kanmodel.network.network import Network
 from kanmodel.tables.roles import TrainingTable
 from kanmodel.tables.samples import Samples, split_samples
 from kanmodel.training.grids import refine_model

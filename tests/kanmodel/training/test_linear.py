@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import kanmodel
 from kanmodel import Model
-from kanmodel.network.chain import Network
+from kanmodel.network.network import Network
 from kanmodel.tables import roles
 from kanmodel.tables.roles import Columns
 from kanmodel.training.assembly import LinearSamples, RelativeSamples, assemble

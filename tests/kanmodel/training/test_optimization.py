@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from kanmodel.errors import DataError
 from kanmodel.network import splines
 from kanmodel.network.bases import Gaussian, Line
-from kanmodel.network.chain import Network
 from kanmodel.network.config import LayerConfig, ModelConfig, RecurrentConfig, Transform, plain_layers
 from kanmodel.network.layer import KANLayer, pass_layers
+from kanmodel.network.network import Network
 from kanmodel.tables.columns import Feature, Target
 from kanmodel.training.optimization import TrainingOptions, sparsity_penalty, update_grids
 

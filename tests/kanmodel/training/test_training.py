@@ -13,8 +13,8 @@ from thorough import few_of
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import ConfigError, DataError, NonFiniteError
 from kanmodel.network.bases import Gaussian, Sech2
-from kanmodel.network.chain import Network
 from kanmodel.network.config import Transform, plain_layers
+from kanmodel.network.network import Network
 from kanmodel.tables.samples import covered_rows, split_samples
 from kanmodel.training.optimization import TrainingOptions
 from kanmodel.training.training import fine_tune, fit

@@ -14,8 +14,8 @@ from wired import FEATURES, make_wired, random_walks
 from kanmodel import from_torch, load
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.formula.formula import split_reference
-from kanmodel.network.chain import Network
 from kanmodel.network.config import Transform, plain_layers
+from kanmodel.network.network import Network
 from kanmodel.structure.ablation import measure_size
 from service.models.repository import BUNDLED
 

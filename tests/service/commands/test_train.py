@@ -15,8 +15,8 @@ from processes import Fork, start, start_command
 from kanmodel import load
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.network.bases import Gaussian
-from kanmodel.network.chain import Network
 from kanmodel.network.config import RecurrentConfig, Transform, plain_layers, width_of
+from kanmodel.network.network import Network
 from kanmodel.structure.importance import measure_importance
 from kanmodel.structure.pruning import PruningRule, prune_by_rule
 from service.models.repository import BUNDLED

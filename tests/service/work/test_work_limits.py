@@ -22,8 +22,8 @@ from kanmodel.attribution.ledger import explain_windows
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.computing import pause
 from kanmodel.forecaster import Provenance, Reference
-from kanmodel.network.chain import Network
 from kanmodel.network.config import RecurrentConfig, plain_layers
+from kanmodel.network.network import Network
 from kanmodel.show.network import draw_topology
 from kanmodel.structure import questions as structure
 from kanmodel.structure.curves import sample_edges

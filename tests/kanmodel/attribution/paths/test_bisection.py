@@ -17,8 +17,8 @@ from kanmodel.checkpoint import load_checkpoint
 from kanmodel.errors import DataError
 from kanmodel.forecaster import Forecaster, Reference
 from kanmodel.network.bases import BSpline, Gaussian, Line, MexicanHat, Sech2
-from kanmodel.network.chain import Network
 from kanmodel.network.config import LayerConfig, ModelConfig, RecurrentConfig, plain_layers
+from kanmodel.network.network import Network
 from kanmodel.tables.columns import Feature, Target
 from service.models.repository import BUNDLED
 

@@ -13,9 +13,9 @@ from kanmodel.importers.files.source import Source
 from kanmodel.importers.search.assembly import make_layer
 from kanmodel.importers.search.structure import find_structure
 from kanmodel.network.bases import Gaussian
-from kanmodel.network.chain import Network
 from kanmodel.network.config import ModelConfig, RecurrentConfig, Transform, width_of
 from kanmodel.network.layer import layer_shapes, pass_layers
+from kanmodel.network.network import Network
 from kanmodel.tables.columns import Feature, Target
 
 TOLERANCE = {"float32": 1e-6, "float64": 1e-12}

@@ -23,7 +23,7 @@ from kanmodel.importers.from_file import describe_file, from_file
 from kanmodel.importers.from_torch import from_torch, read_live
 from kanmodel.importers.search.samples import state_call
 from kanmodel.importers.search.structure import find_structure
-from kanmodel.network.chain import Network
+from kanmodel.network.network import Network
 from kanmodel.onnx.export import export_onnx
 
 LEAVES = FOLDER / "import" / "leaves"

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from strategies import model_configs
 from thorough import examples
 
-from kanmodel.network.chain import Network, tensor_shapes
 from kanmodel.network.layer import pass_layers
+from kanmodel.network.network import Network, tensor_shapes
 
 SHAPES = ["lstm", "head", "front"]
 
