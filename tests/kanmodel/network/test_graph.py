@@ -144,7 +144,7 @@ DAMAGE = {
 def test_a_graph_that_cannot_be_is_refused(damage, monkeypatch):
     """The document is refused by arithmetic: no network is made, and the first node that is wrong is named."""
     document, message = DAMAGE[damage]
-    monkeypatch.setattr(chain, "KANLayer", None)
+    monkeypatch.setattr(network, "KANLayer", None)
     monkeypatch.setattr(operations, "Arrangement", None)
     with pytest.raises(ConfigError, match=message):
         config_from_dict(document)
