@@ -11,6 +11,7 @@ from factories import PROVENANCE
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError, ConfigError
 from kanmodel.forecaster import Forecaster, Reference
+from kanmodel.network import network as networks
 from kanmodel.network import operations
 from kanmodel.network.config import ModelConfig, RecurrentConfig, config_from_dict, config_to_dict, plain_layers
 from kanmodel.network.network import Network, tensor_shapes
@@ -144,7 +145,7 @@ DAMAGE = {
 def test_a_graph_that_cannot_be_is_refused(damage, monkeypatch):
     """The document is refused by arithmetic: no network is made, and the first node that is wrong is named."""
     document, message = DAMAGE[damage]
-    monkeypatch.setattr(network, "KANLayer", None)
+    monkeypatch.setattr(networks, "KANLayer", None)
     monkeypatch.setattr(operations, "Arrangement", None)
     with pytest.raises(ConfigError, match=message):
         config_from_dict(document)

@@ -20,9 +20,9 @@ from kanmodel.importers.files.source import Source
 from kanmodel.importers.from_file import from_file, import_checkpoint
 from kanmodel.importers.layers.known import find_parts
 from kanmodel.importers.layers.submodules import Layer, Metadata, Norm, activation_slot
+from kanmodel.importers.search import candidates as searching
 from kanmodel.importers.search.assembly import fold
 from kanmodel.importers.search.candidates import ACTIVATIONS, search
-from kanmodel.importers.search.candidates import candidates as searching
 from kanmodel.importers.search.samples import Samples, make_shapes
 from kanmodel.importers.search.structure import OUTPUT, READOUT, Candidate, Structure, find_structure
 from kanmodel.network.bases import Line
