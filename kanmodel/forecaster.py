@@ -550,10 +550,13 @@ class Forecaster:
             with torch.inference_mode(False):
                 network = intervals.bound(self.network, forecast)
             reference = replace(self.reference, targets=None)
-            return replace(self, network=network, reference=reference, metrics={}, intervals=None)
+            made = replace(self, network=network, reference=reference, metrics={}, intervals=None)
+            made = made.with_results(self.results)
+            _ = made.frozen, made.node_ranges, made.output_std  # which copies with other results share
+            return made
 
         found: Any = self.bounded_models.get(forecast, make)
-        return cast(Self, found.with_results(self.results))
+        return cast(Self, found if found.results is self.results else found.with_results(self.results))
 
     @cached_property
     def bounded_models(self) -> Once:

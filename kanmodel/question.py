@@ -57,8 +57,9 @@ def ask(model: Forecaster, question: Question[Answer], progress: Progress = Fals
     """
     kind: Any = type(question)
     hints = _hints(kind)
-    values = {name: getattr(question, name) for name in hints}
-    check_values(values | {"progress": progress}, hints | {"progress": Progress})
+    defaults = {of.name: of.default for of in fields(question)}
+    given = {name: value for name in hints if (value := getattr(question, name)) is not defaults[name]}
+    check_values(given | {"progress": progress}, hints | {"progress": Progress})
     with reporting(progress):
         return question.answer(model)
 

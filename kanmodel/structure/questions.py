@@ -261,7 +261,7 @@ class ComparisonQuestion(Question[Comparisons | ModelComparison]):
         mine, output = model.find_output(self.output)
         theirs = other.find_output(self.output)[0] if self.output in other.bounds else other
         number = match_outputs(mine, theirs, output)
-        origin = model.origin if theirs is mine else f"{model.origin}, against {other.origin}"
+        origin = model.origin if other is model else f"{model.origin}, against {other.origin}"
         if self.windows is None:
             if self.against_windows is not None:
                 raise DataError.at("against_windows", "is given without windows")
