@@ -3,9 +3,9 @@
 Within `pausing` a hook is called between slices, mostly of a few milliseconds, and before what may take longer. It may
 wait, to let more urgent work run first, or raise, to cancel the computation: no partial result is cached.
 
-Within `reporting` a function is told which share of the work is done. `slices` divide what is left of the part of the
-work around them evenly, and `part` takes a share of it; parts of parts are known to the same call, so that its shares
-never decrease. A cached result, or one that another thread computes, is done at once.
+Within `reporting` a function is called with the share of the work that is done. `tracked` divides what is left of the
+work around it evenly among its items, and `progress_share` takes a share of it; both nest, and shares never decrease. A
+cached result, or one that another thread computes, is done at once.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def reporting(progress: Progress) -> Iterator[None]:
 
 
 @contextmanager
-def part(share: float) -> Iterator[None]:
+def progress_share(share: float) -> Iterator[None]:
     """What is computed within is a share of what is left of the work around it."""
     work = _work.get()
     if work is None:
@@ -150,33 +150,33 @@ def part(share: float) -> Iterator[None]:
     work.reach(goal)
 
 
-def slices(work: Iterable[Slice]) -> Iterator[Slice]:
+def tracked(work: Iterable[Slice]) -> Iterator[Slice]:
     """The slices of a computation, each an equal share of it, with a pause before each but the first."""
     each = list(work)
     for number, one in enumerate(each):
         if number:
             pause()
-        with part(1 / (len(each) - number)):
+        with progress_share(1 / (len(each) - number)):
             yield one
 
 
-_teller: ContextVar[Callable[[Callable[[], Any]], None] | None] = ContextVar("teller", default=None)
+_publisher: ContextVar[Callable[[Callable[[], Any]], None] | None] = ContextVar("publisher", default=None)
 
 
 @contextmanager
-def telling(teller: Callable[[Callable[[], Any]], None]) -> Iterator[None]:
-    """Computations within call `teller` with a function that makes a part of their result, which it need not call."""
-    token = _teller.set(teller)
+def publishing(publisher: Callable[[Callable[[], Any]], None]) -> Iterator[None]:
+    """Computations within call `publisher` with functions that make parts of their result, which it need not call."""
+    token = _publisher.set(publisher)
     try:
         yield
     finally:
-        _teller.reset(token)
+        _publisher.reset(token)
 
 
-def tell(make: Callable[[], Any]) -> None:
-    """Tells a part of the result of the computation, which is made only if someone listens."""
-    if (teller := _teller.get()) is not None:
-        teller(make)
+def publish(make: Callable[[], Any]) -> None:
+    """Publishes a part of the result of the computation, which is made only if someone listens."""
+    if (publisher := _publisher.get()) is not None:
+        publisher(make)
 
 
 Result = TypeVar("Result")
@@ -192,7 +192,7 @@ class _Cell:
     pinned: bool = False
 
 
-class Once:
+class SingleFlightCache:
     """An LRU cache with single flight: threads that ask for the same key wait for one computation.
 
     A computation that fails is not cached.
@@ -206,9 +206,9 @@ class Once:
         self._lock = Lock()
         self._cells: OrderedDict[Hashable, _Cell] = OrderedDict()
 
-    def __reduce__(self) -> tuple[type[Once], tuple[int]]:
+    def __reduce__(self) -> tuple[type[SingleFlightCache], tuple[int]]:
         """Pickles without results: a copy in another process starts empty."""
-        return Once, (self._size,)
+        return SingleFlightCache, (self._size,)
 
     @property
     def count(self) -> int:
@@ -268,8 +268,8 @@ class Once:
 class Pinned:
     """A view of a cache that pins every result that it returns."""
 
-    results: Once
+    results: SingleFlightCache
 
     def get(self, key: Hashable, compute: Callable[[], Result]) -> Result:
-        """As `Once.get`."""
+        """As `SingleFlightCache.get`."""
         return self.results.get(key, compute, pinned=True)

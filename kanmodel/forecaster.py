@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kanmodel.arrays import Array, ReadOnlyDict, read_only, refuse_non_finite
-from kanmodel.computing import Once
+from kanmodel.computing import SingleFlightCache
 from kanmodel.errors import DataError, NonFiniteError, Problem, check_config, check_text, refuse_unknown
 from kanmodel.network.config import BOUND, ModelConfig
 from kanmodel.network.intervals import BOUNDS, Intervals, forecasts_of, name_bounds
@@ -238,7 +238,7 @@ class Provenance:
 
 
 class Results(Protocol):
-    """A cache of results; see `kanmodel.computing.Once`."""
+    """A cache of results; see `kanmodel.computing.SingleFlightCache`."""
 
     def get(self, key: Hashable, compute: Callable[[], Answer]) -> Answer:
         """Returns the result of a key, computed if there is none."""
@@ -270,7 +270,7 @@ class Forecaster:
     sha256: str = ""
     intervals: Intervals | None = None
     name: str = "model"
-    results: Results = field(default_factory=lambda: Once(N_KEPT), init=False)
+    results: Results = field(default_factory=lambda: SingleFlightCache(N_KEPT), init=False)
     prepared: Prepared | None = field(default=None, init=False)
     _fast_predict: Callable[[Array], Array | None] | None = field(default=None, init=False, repr=False, compare=False)
 
@@ -361,9 +361,9 @@ class Forecaster:
         return measure_ranges(self.network, self.reference.scaled)
 
     @cached_property
-    def facts(self) -> Once:
+    def facts(self) -> SingleFlightCache:
         """What explanations find of the model itself, each once."""
-        return Once(N_FACTS)
+        return SingleFlightCache(N_FACTS)
 
     def to_model_units(self, windows: Array, path: str = "windows") -> Tensor:
         """Windows (n, lookback, n_features) in model units, from those in original units, which errors name `path`.
@@ -559,9 +559,9 @@ class Forecaster:
         return cast(Self, found if found.results is self.results else found.with_results(self.results))
 
     @cached_property
-    def bounded_models(self) -> Once:
+    def bounded_models(self) -> SingleFlightCache:
         """The latest of these models."""
-        return Once(N_BOUNDED)
+        return SingleFlightCache(N_BOUNDED)
 
     def need_intervals(self) -> Intervals:
         """The intervals; raises `DataError` if there are none."""

@@ -17,7 +17,7 @@ from kanmodel.attribution.baseline import baseline_windows, read_baseline
 from kanmodel.attribution.explanation import Segments
 from kanmodel.attribution.questions import choose_groups, names_of
 from kanmodel.checkpoint import identify_checkpoint, save_checkpoint
-from kanmodel.computing import Progress, part, reporting, slices
+from kanmodel.computing import Progress, progress_share, reporting, tracked
 from kanmodel.errors import CheckpointError, checked
 from kanmodel.forecaster import Forecaster, Results
 from kanmodel.forecasts.calibration import Adaptation, calibrate_intervals, read_pairs
@@ -280,8 +280,8 @@ class Model(Forecaster, Questions, Result):
         rule = asked.rule(self)
         numbers = sorted(map(self.number_of, names_of(self, "all" if outputs is None else outputs)))
         with reporting(progress):
-            with part(0.5):
-                measured = [measure(self, number) for number in slices(numbers)]
+            with progress_share(0.5):
+                measured = [measure(self, number) for number in tracked(numbers)]
             return Model.of(extract_subnetwork(self, measured, rule), self.name)
 
     def find_edges(self, edges: Sequence[EdgeName]) -> tuple[EdgeKey, ...]:

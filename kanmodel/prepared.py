@@ -31,7 +31,7 @@ from torch import Tensor
 
 from kanmodel.attribution.profiles import Profiles
 from kanmodel.checkpoint import MAX_BYTES, parse_file, parse_header
-from kanmodel.computing import part, slices
+from kanmodel.computing import progress_share, tracked
 from kanmodel.errors import CheckpointError, NonFiniteError
 from kanmodel.files import replacing
 from kanmodel.forecaster import Forecaster
@@ -107,8 +107,8 @@ def write_prepared(model: Forecaster, path: Path) -> None:
     if path == (beside := results_path(path)):
         raise CheckpointError(f"the results of {path} would replace it: let it end in .safetensors")
     of_outputs, arrays = list[list[tuple[str, Any]]](), Arrays()
-    for output in slices(range(len(model.config.outputs))):
-        with part(0.6):
+    for output in tracked(range(len(model.config.outputs))):
+        with progress_share(0.6):
             importance = measure_importance(model, output)
         pruning = prune_by_rule(model, importance, PruningRule())
         metric = METRICS.index(pruning.rule.metric or "contribution")

@@ -26,7 +26,7 @@ from kanmodel.alternatives.search import (
     search_shifts,
 )
 from kanmodel.arrays import Array, steps_of_rows
-from kanmodel.computing import slices
+from kanmodel.computing import tracked
 from kanmodel.forecaster import Forecaster
 from kanmodel.monitoring.trust import Neighbour, ReferenceDistances
 from kanmodel.result import Table, WindowsResult
@@ -104,7 +104,7 @@ class Counterfactual:
         order = np.lexsort((moved, missed))
         bases = [0] if goal.low <= prediction <= goal.high else [0, *order[order > 0][:N_SETTINGS].tolist()]
         singles, best = dict[int, SingleFeature](), list[tuple[float, float, Setting, ShiftableWindow, Array]]()
-        for base in slices(bases):
+        for base in tracked(bases):
             setting, n_left = settings[base], search.max_features - len(settings[base].levels)
             shiftable, tried = ShiftableWindow(model, setting.window, output, search), still
             if n_left and (base == 0 or missed[base] > 0):
@@ -171,7 +171,7 @@ class Counterfactuals(WindowsResult):
         """
         config = model.config
         steps = steps_of_rows(find_rows(config, search.steps), config.lookback)
-        found = tuple(Counterfactual.of(model, window, output, goal, search) for window in slices(windows))
+        found = tuple(Counterfactual.of(model, window, output, goal, search) for window in tracked(windows))
         unit = config.target_of(output).unit
         return cls(config.outputs[output], unit, steps, goal, found, origin=model.origin, **source)
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from kanmodel.alternatives.changeable import Goal, Levels, SearchOptions, ShiftableWindow, find_changeable, find_rows
 from kanmodel.arrays import Array
-from kanmodel.computing import part, pause, slices
+from kanmodel.computing import pause, progress_share, tracked
 from kanmodel.forecaster import Forecaster
 
 HALVINGS = 30  # bisection steps
@@ -132,8 +132,8 @@ def search_shifts(
     """
     still = np.zeros((1, len(window.std)))
     prediction = float(window.predict(still)[0])
-    with part(0.5):
-        alone = [FeatureSearch(window, tight, feature).run() for feature in slices(window.movable)]
+    with progress_share(0.5):
+        alone = [FeatureSearch(window, tight, feature).run() for feature in tracked(window.movable)]
     singles, places = [single for single, _ in alone], np.array([place for _, place in alone])
     candidates = [still, np.eye(len(window.std))[window.movable] * places[:, None]]
     if most > 1 and len(alone) > 1 and not goal.low <= prediction <= goal.high:

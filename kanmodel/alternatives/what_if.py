@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kanmodel.alternatives.changeable import Levels, find_columns, find_rows
 from kanmodel.arrays import Array
-from kanmodel.computing import slices
+from kanmodel.computing import tracked
 from kanmodel.errors import DataError, check_lowest, quote
 from kanmodel.forecaster import Forecaster
 from kanmodel.result import Table, WindowsResult
@@ -134,12 +134,12 @@ class WhatIf(WindowsResult):
             columns = [one for one in columns if isinstance(one, int)]
         shifts = None if shift is None or not columns else _read_shift(shift)
         curves: list[tuple[Curve, ...]] = []
-        for window, prediction in slices(zip(windows, model.predict(windows), strict=True)):
+        for window, prediction in tracked(zip(windows, model.predict(windows), strict=True)):
             of_window = (
                 Curve.of_levels(model, window, rows, one, prediction)
                 if isinstance(one, Levels)
                 else Curve.of_feature(model, window, rows, one, shifts, points, prediction)
-                for one in slices(columns)
+                for one in tracked(columns)
             )
             curves.append(tuple(of_window))
         units = tuple(config.target_of(output).unit for output in range(len(config.outputs)))

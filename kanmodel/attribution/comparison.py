@@ -24,7 +24,7 @@ import numpy as np
 from kanmodel.arrays import Array
 from kanmodel.attribution.baseline import Baseline
 from kanmodel.attribution.ledger import Ledger, LedgerOptions, explain_windows
-from kanmodel.computing import pause, slices
+from kanmodel.computing import pause, tracked
 from kanmodel.errors import DataError
 from kanmodel.forecaster import Forecaster
 from kanmodel.network.config import ModelConfig
@@ -92,7 +92,7 @@ class Comparisons(WindowsResult):
         """
         sides = [(model, output), (against, match_outputs(model, against, output))]
         pairs, config = zip(windows, against_windows, strict=True), model.config
-        found = tuple(_compare(sides, x, y, options) for x, y in slices(pairs))
+        found = tuple(_compare(sides, x, y, options) for x, y in tracked(pairs))
         origin = model.origin if against is model else f"{model.origin}, against {against.origin}"
         unit = config.target_of(output).unit
         return cls(config.outputs[output], unit, config.feature_names, found, origin=origin, **of_windows)

@@ -33,7 +33,7 @@ from torch import Tensor
 from kanmodel.arrays import Array
 from kanmodel.attribution.baseline import Baselines, scaled_baselines, spread_windows
 from kanmodel.attribution.paths.bisection import BATCH
-from kanmodel.computing import part, pause, slices
+from kanmodel.computing import pause, progress_share, tracked
 from kanmodel.forecaster import Forecaster, refuse_non_finite_outputs
 from kanmodel.network.config import ModelConfig
 from kanmodel.network.connections import connected_features
@@ -104,8 +104,8 @@ def measure_effects(model: Forecaster, windows: Tensor, output: int, baseline: B
         NonFiniteError: a forecast is not finite.
     """
     live, of_baselines = live_features(model, output), []
-    for start in slices(scaled_baselines(model, baseline)):
-        batches = [_ablate(model, batch, start, output, parts, live) for batch in slices(torch.split(windows, BATCH))]
+    for start in tracked(scaled_baselines(model, baseline)):
+        batches = [_ablate(model, batch, start, output, parts, live) for batch in tracked(torch.split(windows, BATCH))]
         of_baselines.append(np.concatenate(batches, axis=1))
     effects = Effects(*np.mean(of_baselines, axis=0) * float(model.scaling.output_scale[output]))
     for values in effects:
@@ -255,11 +255,11 @@ def measure_interactions(model: Forecaster, output: int) -> Interactions:
         against_all = [difference({feature}, {*chosen} - {feature}) for feature in chosen]
         chosen = sorted(_largest(against_all, N_FEATURES))
     candidates = list(combinations(chosen, 2))
-    with part(0.5):
-        differences = [difference({i}, {j}) for i, j in slices(candidates)]
+    with progress_share(0.5):
+        differences = [difference({i}, {j}) for i, j in tracked(candidates)]
     difference = _second_difference(model, output, model.reference.scaled)
     bootstrap, found = Bootstrap(len(model.reference.scaled)), []
-    for i, j in slices(candidates[pair] for pair in _largest(differences, N_PAIRS)):
+    for i, j in tracked(candidates[pair] for pair in _largest(differences, N_PAIRS)):
         estimate = bootstrap.mean(difference({i}, {j}))
         found.append(Interaction((names[i], names[j]), float(estimate.value), estimate.bounds()))
     found.sort(key=lambda interaction: -interaction.strength)

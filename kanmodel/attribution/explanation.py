@@ -20,7 +20,7 @@ from kanmodel.attribution.ledger import Ledger, LedgerOptions, explain_windows, 
 from kanmodel.attribution.paths.path import Detail, map_arrays, take
 from kanmodel.attribution.profiles import find_lags
 from kanmodel.attribution.shapley import Orders, Shapley, measure_shapley
-from kanmodel.computing import part
+from kanmodel.computing import progress_share
 from kanmodel.errors import DataError, ExportError, IncompleteError, Problem, check_lowest, quote
 from kanmodel.forecaster import Forecaster
 from kanmodel.network.config import BOUND, Grouping, Groups, resolve_groups
@@ -118,7 +118,7 @@ class Explanation(Ledger, WindowsResult):
         """
         scaled = model.to_model_units(windows)
         detail = "steps" if options.segments and options.detail == "features" else options.detail
-        with part(0.5 if options.effects or options.orders else 1.0):
+        with progress_share(0.5 if options.effects or options.orders else 1.0):
             ledger = explain_windows(model, scaled, output, options.baseline, options.accuracy, detail)
         usual_width = None
         if (named := BOUND.fullmatch(ledger.output)) and named[2] == "width":

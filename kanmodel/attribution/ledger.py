@@ -38,7 +38,7 @@ from kanmodel.attribution.baseline import (
 from kanmodel.attribution.paths import path
 from kanmodel.attribution.paths.bisection import BATCH, Integrals, Walk
 from kanmodel.attribution.paths.path import Contributions, Detail, LedgerLayer, concatenate, map_arrays, take
-from kanmodel.computing import part, slices
+from kanmodel.computing import progress_share, tracked
 from kanmodel.errors import DataError, check_lowest, quote, refuse_unknown
 from kanmodel.forecaster import Forecaster, refuse_non_finite_outputs
 from kanmodel.network.network import FrozenNetwork
@@ -139,7 +139,7 @@ def explain_windows(
         raise DataError("windows is empty")
     refuse_unknown("detail", detail, get_args(Detail))
     starts, options = baseline_windows(model, baseline or Baseline()), options or LedgerOptions()
-    ledgers = [_explain_from(model, windows, output, start, options, detail) for start in slices(starts)]
+    ledgers = [_explain_from(model, windows, output, start, options, detail) for start in tracked(starts)]
     return _average(ledgers) if isinstance(baseline, ReferenceBaselines) else ledgers[0]
 
 
@@ -179,7 +179,7 @@ def _explain_from(
     """The ledger from one baseline (lookback, n_features), original units."""
     scaled_start = model.to_model_units(start[None], "baseline")[0]
     scale, mean = float(model.scaling.output_scale[output]), float(model.scaling.output_mean[output])
-    batches = slices(torch.split(windows, BATCH))
+    batches = tracked(torch.split(windows, BATCH))
     integrals = concatenate([_integrate(model, batch, scaled_start, output, options, detail) for batch in batches])
     residual, error = integrals.residual * scale, integrals.error * scale
     contributions = map_arrays(lambda values: values * scale, integrals.values)
@@ -236,7 +236,7 @@ def _integrate(
     again = (largest > FLOAT32_REACH * model.reference.magnitude).flatten(1).any(dim=1).numpy()  # (n,)
     if windows.dtype == torch.float64 or options.tolerance < FLOAT32_TOLERANCE or again.all():
         return integrate(model.frozen_float64, windows.double(), options.halvings)
-    with part(0.6):  # the rest may be windows that need float64
+    with progress_share(0.6):  # the rest may be windows that need float64
         near = integrate(model.frozen, take(windows, ~again), min(options.halvings, FLOAT32_HALVINGS))
     converged, tried = near.within(options.tolerance * spread), np.zeros(len(windows), dtype=np.int64)
     tried[~again], again[~again] = near.n_nodes, ~converged

@@ -23,7 +23,7 @@ from kanmodel.attribution.baseline import scaled_baselines, spread_windows
 from kanmodel.attribution.paths.bisection import Integrals, PartEnds, Parts, bisect, measure_moves, part_ends
 from kanmodel.attribution.paths.path import PassedNodes, paths_per_pass, points_along, take
 from kanmodel.attribution.paths.quadrature import estimate_errors, nested_clenshaw_curtis
-from kanmodel.computing import part, slices
+from kanmodel.computing import progress_share, tracked
 from kanmodel.forecaster import Forecaster
 from kanmodel.network.config import ModelConfig
 from kanmodel.network.network import FrozenNetwork, Trace
@@ -120,7 +120,7 @@ def profile_nodes(model: Forecaster, places: Collection[Place] | None = None, wi
         return _integrate(model, part_ends(parts, start, windows), scale, places)
 
     batch, tolerance = paths_per_pass(model.config, N_NODES), GRAPH_TOLERANCE if model.config.graph else TOLERANCE
-    with part(SHARE_BY_FEATURE):
+    with progress_share(SHARE_BY_FEATURE):
         parts, _, whole = bisect(len(windows), integrate, batch, tolerance, HALVINGS)
     magnitude = np.abs(whole.values).mean(axis=0)  # (n_nodes, n_features)
     error = whole.errors.mean(axis=0).reshape(magnitude.shape) * spread[:, None]
@@ -180,7 +180,7 @@ def _divide_by_lag(
         of_some = take(parts, some[parts.path])
         cells, path = np.zeros_like(magnitude[missing]), -1
         n_parts = len(of_some.path) if missing.any() else 0
-        for batch in slices([slice(first, first + size) for first in range(0, n_parts, size)]):
+        for batch in tracked([slice(first, first + size) for first in range(0, n_parts, size)]):
             of_batch = take(of_some, batch)
             found = _integrate_cells(model, part_ends(of_batch, start, windows), places, missing, n_nodes)
             for at, of_part in zip(of_batch.path.tolist(), found, strict=True):

@@ -23,7 +23,7 @@ from kanmodel.attribution.explanations import Explanations
 from kanmodel.attribution.ledger import LedgerOptions
 from kanmodel.attribution.paths.path import Detail
 from kanmodel.attribution.shapley import Orders
-from kanmodel.computing import part, slices
+from kanmodel.computing import progress_share, tracked
 from kanmodel.errors import DataError, Problem, check_lowest
 from kanmodel.forecaster import Forecaster
 from kanmodel.network.config import Groups, resolve_groups
@@ -104,7 +104,7 @@ class ExplanationQuestion(Question[Explanation | Explanations]):
         )
         given, of_table = model.read(self.windows, self.last, self.gaps, self.series)
         bounds, found = _bounds_of(model, given, names), list[Explanation]()
-        for name, (holder, number) in slices(zip(names, asked_for, strict=True)):
+        for name, (holder, number) in tracked(zip(names, asked_for, strict=True)):
             known: dict[str, Any] = {"intervals": bounds.get(name, {})}
             if of_table is not None:
                 known |= of_table.named | of_table.outcome(*model.target_place(name))
@@ -207,7 +207,7 @@ class ChangesQuestion(Question[Changes]):
             explained = explain(given, name)
             both = explained[newer], explained[earlier]
         else:
-            with part(0.5):
+            with progress_share(0.5):
                 now = explain(given[newer], name)
             both = now, explain(given[earlier], further)
         return Changes.of(*both, self.ago, **({} if of_table is None else of_table.named))

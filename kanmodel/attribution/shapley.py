@@ -27,7 +27,7 @@ from kanmodel.arrays import Array
 from kanmodel.attribution.baseline import Baselines, scaled_baselines
 from kanmodel.attribution.effects import exchange, first_steps, live_features
 from kanmodel.attribution.paths.bisection import BATCH
-from kanmodel.computing import slices
+from kanmodel.computing import tracked
 from kanmodel.errors import DataError, check_lowest
 from kanmodel.forecaster import Forecaster, refuse_non_finite_outputs
 from kanmodel.network.network import FrozenNetwork
@@ -78,9 +78,9 @@ def measure_shapley(
     cells = parts & live_features(model, output)
     playing = cells.flatten(1).any(dim=1)
     of_baselines, players = [], cells[playing]
-    for number, start in slices(enumerate(scaled_baselines(model, baseline))):
+    for number, start in tracked(enumerate(scaled_baselines(model, baseline))):
         rules = _rules(len(players), orders, number)
-        batches = slices(torch.split(windows, BATCH))
+        batches = tracked(torch.split(windows, BATCH))
         played = [_play(model.frozen, batch, start, output, players, rules) for batch in batches]
         of_baselines.append(np.concatenate(played, axis=1))
     sampled = np.array(of_baselines)  # (n_baselines, 2, n, n_players): values, and their standard errors
@@ -131,7 +131,7 @@ def _play(network: FrozenNetwork, windows: Tensor, start: Tensor, output: int, c
     worth = torch.empty(len(rules.coalitions), n, dtype=torch.float64)
     with torch.inference_mode():
         worth[0] = network.forward(start[None])[0, output]
-        for chosen in slices(torch.split(torch.arange(1, len(rules.coalitions)), COALITIONS) if len(cells) else ()):
+        for chosen in tracked(torch.split(torch.arange(1, len(rules.coalitions)), COALITIONS) if len(cells) else ()):
             changed = (rules.coalitions[chosen].float() @ of_players > 0).view(-1, *start.shape)
             order = first_steps(changed).argsort(stable=True)
             forecasts = torch.cat([*exchange(network, start.expand_as(windows), windows, changed[order])])

@@ -31,7 +31,7 @@ from kanmodel import html
 from kanmodel.arrays import Array
 from kanmodel.attribution.ledger import explain_windows
 from kanmodel.attribution.profiles import profile_nodes
-from kanmodel.computing import part, pause, slices, tell
+from kanmodel.computing import pause, progress_share, publish, tracked
 from kanmodel.errors import ConfigError, InsufficientReferenceError
 from kanmodel.forecaster import Forecaster, Reference
 from kanmodel.formula.composition import MAX_CALLS, MAX_TERMS, Composition, Edge, Subnode, notation_of, too_long_error
@@ -127,7 +127,7 @@ def find_front(
         return logits * float(scaling.output_scale[output]) + float(scaling.output_mean[output])
 
     full, tried = finish(trace.logits[:, output].double()), Front()
-    with part(0.8):
+    with progress_share(0.8):
         search = _Search(searched, output, composition)
         for formulas in search.compose():
             fitted = [formula.fit(search.inputs, search.logits) for formula in formulas]
@@ -179,8 +179,8 @@ class _Search:
         seen, too_long, searched = set(), False, 0
         sizes = dict.fromkeys([0, *(size for size in SIZES if size < len(self._ranked)), len(self._ranked)])
         for size in sizes:
-            with part((size - searched) / (len(self._ranked) - searched or 1)):
-                for n, i, j in slices(self._ranked[searched:size]):
+            with progress_share((size - searched) / (len(self._ranked) - searched or 1)):
+                for n, i, j in tracked(self._ranked[searched:size]):
                     exact = find_exact_formula(self._layers[n], i, j)  # which is then the only one
                     suggested = [exact] if exact else suggest_formulas(*sample_edge(self._traces[n], i, j))
                     self._candidates[n, i, j] = suggested
@@ -437,10 +437,10 @@ class Formulas(GlobalResult):
                 written[id(formula)] = formula, writer.write(formula)
             return written[id(formula)][1]
 
-        with part(0.8):
+        with progress_share(0.8):
             writer = Writer(searched, judged, output, composition)
-            front = find_front(searched, chosen, output, composition, lambda formula: tell(lambda: write(formula)))
-        formulas = tuple(write(formula) for formula, _ in slices(front))
+            front = find_front(searched, chosen, output, composition, lambda formula: publish(lambda: write(formula)))
+        formulas = tuple(write(formula) for formula, _ in tracked(front))
         unit = config.target_of(output).unit
         return cls(config.outputs[output], unit, formulas, *parts, reference=model.reference.span)
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from kanmodel.arrays import Array
 from kanmodel.attribution.baseline import Baseline, baseline_windows
-from kanmodel.computing import part, slices
+from kanmodel.computing import progress_share, tracked
 from kanmodel.forecaster import Forecaster
 from kanmodel.monitoring.tallies import EXPLAINED, N_CURRENT, OF_CURRENT, ForecastWindows, TallySchema, block_size
 from kanmodel.result import Pictured, Table
@@ -298,8 +298,8 @@ class Drift(Pictured):
         if against is not None:
             mean = (model.reference.mean + against[0].reference.mean) / 2
             baseline = Baseline("instance", instance=np.broadcast_to(mean, model.config.window_shape))
-        with part(0.3):
-            served = slices([(*other, reference), (*this, current)])
+        with progress_share(0.3):
+            served = tracked([(*other, reference), (*this, current)])
             before, now = (ForecastWindows.of(*each) for each in served)
         bins = Bins.of(np.column_stack([reference.newest, before.forecasts]))
         n, n_now = len(reference), len(current)
@@ -312,7 +312,7 @@ class Drift(Pictured):
             asked += [(before, size, most, this), (now, size_now, most_now, other)]
             ours, theirs = (by.predict(baseline_windows(by, baseline))[0, number] for by, number in (this, other))
             baseline_shift = float(ours) - float(theirs)
-        tallied = [side.tally(schema, bins, width, count, baseline, by) for side, width, count, by in slices(asked)]
+        tallied = [side.tally(schema, bins, width, count, baseline, by) for side, width, count, by in tracked(asked)]
         tallies, unconverged = zip(*tallied, strict=True)
         return cls.of(
             schema,

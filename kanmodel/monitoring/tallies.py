@@ -10,7 +10,7 @@ import numpy as np
 from kanmodel.arrays import Array
 from kanmodel.attribution.baseline import Baseline
 from kanmodel.attribution.ledger import LedgerOptions, explain_windows, sum_groups
-from kanmodel.computing import slices
+from kanmodel.computing import tracked
 from kanmodel.forecaster import Forecaster
 from kanmodel.network.config import resolve_groups
 from kanmodel.network.intervals import forecasts_of
@@ -140,7 +140,7 @@ class ForecastWindows:
         model, output = by or (self.model, self.output)
         contributions, unconverged = np.full((n, len(schema.members)), np.nan), 0
         chosen = choose_evenly(n, explained)
-        for start in slices(range(0, len(chosen), CHUNK)):
+        for start in tracked(range(0, len(chosen), CHUNK)):
             rows = chosen[start : start + CHUNK]
             given = model.to_model_units(self.windows.take(rows))
             found = explain_windows(model, given, output, baseline or Baseline(), LedgerOptions(TOLERANCE), "features")

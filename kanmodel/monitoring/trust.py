@@ -30,7 +30,7 @@ from torch import Tensor
 
 from kanmodel.arrays import Array
 from kanmodel.attribution.profiles import N_READ, Lags, find_lags
-from kanmodel.computing import slices
+from kanmodel.computing import tracked
 from kanmodel.errors import DataError, InsufficientReferenceError
 from kanmodel.forecaster import NO_SCALING, Forecaster
 from kanmodel.network.intervals import forecasts_of
@@ -263,7 +263,7 @@ def find_neighbours(model: Forecaster) -> NDArray[np.bool_]:
             return together | (blocks[:, None] == blocks) if starts.any() else together
     rows = torch.unique(windows.flatten(0, 1), dim=0, return_inverse=True)[1].reshape(n, lookback).numpy()
     overlaps: NDArray[np.bool_] = (rows[:, None] == rows).all(axis=2)
-    for length in slices(range(2, lookback)):
+    for length in tracked(range(2, lookback)):
         ends = np.concatenate([rows[:, :length], rows[:, -length:]])
         number = np.unique(ends, axis=0, return_inverse=True)[1].ravel()
         number[n:][(ends[n:] == ends[n:, :1]).all(axis=1)] = -1
@@ -286,7 +286,7 @@ def _find_nearest(
 
     rows = scaled(others)
     norms, nearest, parts = rows.square().sum(dim=1), [], []
-    for first in slices(range(0, len(windows), CHUNK)):
+    for first in tracked(range(0, len(windows), CHUNK)):
         given = scaled(windows[first : first + CHUNK])
         own = given.square().sum(dim=1, keepdim=True)
         squares = (own + norms - 2 * given @ rows.T).numpy()

@@ -19,7 +19,7 @@ from kanmodel.arrays import Array
 from kanmodel.attribution.baseline import Baseline, ReferenceBaselines, scaled_baselines, spread_windows
 from kanmodel.attribution.effects import forecast_without
 from kanmodel.attribution.ledger import explain_windows
-from kanmodel.computing import part, slices
+from kanmodel.computing import progress_share, tracked
 from kanmodel.forecaster import Forecaster
 from kanmodel.structure.importance import Importance, rank_correlation, score_features
 
@@ -51,7 +51,7 @@ def compare_baselines(model: Forecaster, importance: Importance) -> tuple[Agreem
     """
     windows, output = model.reference.scaled, importance.output_index
     several = ReferenceBaselines(min(N_BASELINES, len(windows)))
-    with part(1 / (1 + several.count)):
+    with progress_share(1 / (1 + several.count)):
         zero = explain_windows(model, windows, output, Baseline("zero"), detail="features")
     reference = explain_windows(model, windows, output, several, detail="features")
     found: dict[ComparedBaseline, Array] = {"mean": importance.contributions}
@@ -103,17 +103,17 @@ def measure_faithfulness(model: Forecaster, output: int, seed: int = 0) -> tuple
         rank = np.argsort(np.argsort(-importance, axis=1, kind="stable"), axis=1)  # (n, n_features), 0 first
         full = outputs(np.zeros(rank.shape, dtype=bool))
         numbers = range(1, max(windows.shape[2], 2))  # removing all says nothing about the order
-        with part(0.5):
-            gone = [np.abs(outputs(rank < k) - full).mean() for k in slices(numbers)]
-        with part(0.5):
-            back = [np.abs(outputs(rank >= k) - full).mean() for k in slices(numbers)]
+        with progress_share(0.5):
+            gone = [np.abs(outputs(rank < k) - full).mean() for k in tracked(numbers)]
+        with progress_share(0.5):
+            back = [np.abs(outputs(rank >= k) - full).mean() for k in tracked(numbers)]
         infidelity = None
         if contributions is not None:
-            errors = [full - outputs(subset) - contributions @ subset.astype(float) for subset in slices(subsets)]
+            errors = [full - outputs(subset) - contributions @ subset.astype(float) for subset in tracked(subsets)]
             infidelity = float(np.square(errors).mean())
         return Faithfulness(method, float(np.mean(gone)), float(np.mean(back)), infidelity)
 
-    with part(0.4):
+    with progress_share(0.4):
         ledger = explain_windows(model, windows, output, detail="features").contributions / (spread * scale)
     with torch.enable_grad():
         points = windows.clone().requires_grad_()
@@ -127,4 +127,4 @@ def measure_faithfulness(model: Forecaster, output: int, seed: int = 0) -> tuple
     ]
     if (score := score_features(model)) is not None:
         asked.append(("pykan_score", np.broadcast_to(score, ledger.shape), None))
-    return tuple(judge(*one) for one in slices(asked))
+    return tuple(judge(*one) for one in tracked(asked))

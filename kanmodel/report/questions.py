@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from kanmodel.computing import part
+from kanmodel.computing import progress_share
 from kanmodel.forecaster import Forecaster
 from kanmodel.question import Question
 from kanmodel.report.faithfulness import Agreement, Faithfulness, compare_baselines, measure_faithfulness
@@ -31,9 +31,9 @@ class ReportQuestion(Question[Report]):
         holder, output = model.find_output(self.output)
 
         def compute() -> Report:
-            with part(0.4):
+            with progress_share(0.4):
                 measured = ImportanceQuestion(holder.outputs[output]).answer(holder)
-            with part(0.4):
+            with progress_share(0.4):
                 topology = lay_out(holder, output, PruningRule())
             return write_report(holder, measured, topology)
 
@@ -56,7 +56,7 @@ class AgreementQuestion(Question[tuple[Agreement, ...]]):
         holder, output = model.find_output(self.output)
 
         def compute() -> tuple[Agreement, ...]:
-            with part(0.4):
+            with progress_share(0.4):
                 measured = measure(holder, output)
             return compare_baselines(holder, measured)
 

@@ -15,7 +15,7 @@ from kanmodel.arrays import Array
 from kanmodel.attribution.baseline import Baseline, spread_windows
 from kanmodel.attribution.effects import each_feature, measure_effects, measure_interactions
 from kanmodel.attribution.profiles import RUN_SHARE
-from kanmodel.computing import part, tell
+from kanmodel.computing import progress_share, publish
 from kanmodel.errors import UnknownNameError
 from kanmodel.forecaster import Forecaster
 from kanmodel.monitoring.trust import ReferenceDistances
@@ -128,18 +128,18 @@ def write_report(model: Forecaster, importance: Importance, topology: Topology) 
     """The report on one output, from its importance with groups and its topology, pruned by fidelity."""
     subject, unit = Subject(model, importance), importance.unit or "target units"
 
-    def publish(*findings: Finding) -> tuple[Finding, ...]:
+    def publish_all(*findings: Finding) -> tuple[Finding, ...]:
         """Passes on what is found before the rest is."""
         for finding in findings:
-            tell(lambda finding=finding: finding)  # type: ignore[misc]
+            publish(lambda finding=finding: finding)  # type: ignore[misc]
         return findings
 
-    summary = publish(*summarise(subject))
-    of_picture = publish(_opacity(topology), _depth(topology), _shapes(model, topology))
-    of_features = publish(_sparsity(topology, unit), _features(subject))
-    with part(0.5):
-        independence = publish(_independence(subject, unit))
-    trust = publish(_trust(subject, topology, unit))
+    summary = publish_all(*summarise(subject))
+    of_picture = publish_all(_opacity(topology), _depth(topology), _shapes(model, topology))
+    of_features = publish_all(_sparsity(topology, unit), _features(subject))
+    with progress_share(0.5):
+        independence = publish_all(_independence(subject, unit))
+    trust = publish_all(_trust(subject, topology, unit))
     findings = (*summary, *of_features, *independence, *of_picture, *trust)
     return Report(importance.output, importance.unit, findings, reference=model.reference.span)
 

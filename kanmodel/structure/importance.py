@@ -22,7 +22,7 @@ from kanmodel.attribution.ledger import LedgerOptions, explain_windows, sum_grou
 from kanmodel.attribution.links import measure_links
 from kanmodel.attribution.paths.path import LedgerLayer, sum_subnodes, take
 from kanmodel.attribution.profiles import Profiles, profile_nodes
-from kanmodel.computing import part, pause, slices
+from kanmodel.computing import pause, progress_share, tracked
 from kanmodel.forecaster import Forecaster
 from kanmodel.network.config import Groups, LayerConfig, ModelConfig, resolve_groups
 from kanmodel.network.connections import connected_features, set_place
@@ -212,9 +212,9 @@ def measure_importance(model: Forecaster, output: int) -> Importance:
     """
     windows, options = model.reference.scaled, LedgerOptions(tolerance=_tolerance(model.config))
     chosen = choose_flow_windows(model.config, len(windows))
-    with part(0.4):
+    with progress_share(0.4):
         explanation = flow = explain_windows(model, take(windows, chosen), output, options=options)
-    with part(0.3):
+    with progress_share(0.3):
         if len(chosen) < len(windows):
             explanation = explain_windows(model, windows, output, options=options, detail="features")
     profiles = model.facts.get("profiles", lambda: profile_nodes(model))  # the same for every output
@@ -367,7 +367,7 @@ def permute_features(
 
     before = errors(windows)
     growth = np.zeros((len(windows), len(groups)))
-    for number, features in slices(enumerate(groups)):
+    for number, features in tracked(enumerate(groups)):
         generator = np.random.default_rng([seed, min(features)])
         for _ in range(permutations):
             permuted, moved = windows.clone(), torch.from_numpy(generator.permutation(len(windows)))

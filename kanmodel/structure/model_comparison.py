@@ -17,7 +17,7 @@ from kanmodel.arrays import Array
 from kanmodel.attribution.baseline import Baseline
 from kanmodel.attribution.comparison import match_outputs
 from kanmodel.attribution.ledger import Ledger, explain_windows
-from kanmodel.computing import part
+from kanmodel.computing import progress_share
 from kanmodel.forecaster import Forecaster
 from kanmodel.network.connections import node_id, read_place
 from kanmodel.network.network import LayerKey
@@ -129,7 +129,7 @@ class ModelComparison(GlobalResult, Pictured):
         """
         number = match_outputs(model, other, output)
         windows = model.scaling.features_to_original(model.reference.scaled.double())
-        with part(0.5):
+        with progress_share(0.5):
             ledger = explained = explain_windows(model, model.reference.scaled, output)
         if other is not model:
             baseline = Baseline("instance", instance=np.broadcast_to(model.reference.mean, windows.shape[1:]))

@@ -17,7 +17,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from kanmodel.computing import slices
+from kanmodel.computing import tracked
 from kanmodel.errors import DataError, InsufficientReferenceError, NonFiniteError, Problem, quote, refuse_unknown
 from kanmodel.forecaster import Forecaster
 from kanmodel.network.connections import (
@@ -309,7 +309,7 @@ def prune_by_rule(model: Forecaster, importance: Importance, rule: PruningRule) 
     usable = get_args(Metric) if len(model.reference.scaled) >= MIN_INPUTS else ("contribution",)
     metrics: tuple[Metric, ...] = (rule.metric,) if rule.metric else usable
     kept: dict[Metric, Kept] = {}
-    for metric in slices(metrics):
+    for metric in tracked(metrics):
         removal = _RemovalOrder(masked, importance, metric)
         if not kept or removal.may_keep_fewer(min(map(count_kept, kept.values())), rule.fidelity or 0.0):
             kept[metric] = removal.cut(rule.fidelity or 0.0)
@@ -432,7 +432,7 @@ class _RemovalOrder:
     def steps(self, at_once: int, start: int = 0) -> Iterator[tuple[int, Kept]]:
         """Yields how many of the weakest are removed, from `start` to all, and the edges then left, each set once."""
         last: Kept = {}
-        for n_removed in slices([*range(start, len(self.scores), at_once), len(self.scores)]):
+        for n_removed in tracked([*range(start, len(self.scores), at_once), len(self.scores)]):
             edges = self.without(n_removed)
             if not last or any(not torch.equal(edges[key], last[key]) for key in last):
                 last = edges
@@ -442,7 +442,7 @@ class _RemovalOrder:
         """The smallest set along the order such that it and every larger set tried keep the fidelity."""
         # Edges that are cut off already may have an effect: a node without inputs is a constant.
         best, n_best = self._masked.live, 0
-        for at_once in slices(sorted({count_at_once(self._masked.model), 1}, reverse=True)):
+        for at_once in tracked(sorted({count_at_once(self._masked.model), 1}, reverse=True)):
             for n_removed, edges in self.steps(at_once, n_best):
                 if not self._keeps(edges, fidelity):
                     break

@@ -14,7 +14,7 @@ import torch
 from kanmodel.attribution.comparison import Comparisons, match_outputs
 from kanmodel.attribution.ledger import LedgerOptions
 from kanmodel.attribution.questions import choose_groups
-from kanmodel.computing import part
+from kanmodel.computing import progress_share
 from kanmodel.errors import DataError, check_lowest
 from kanmodel.forecaster import Forecaster
 from kanmodel.network.config import Groups
@@ -116,7 +116,7 @@ def prune(model: Forecaster, output: int, rule: PruningRule) -> Pruning:
             return pruning.remove_edges(model, output, rest, rule.without)
         if model.prepared is not None and rule == PruningRule():
             return model.prepared.pruning(output)
-        with part(0.5):
+        with progress_share(0.5):
             measured = measure(model, output)
         return pruning.prune_by_rule(model, measured, rule)
 
@@ -125,7 +125,7 @@ def prune(model: Forecaster, output: int, rule: PruningRule) -> Pruning:
 
 def lay_out(model: Forecaster, output: int, rule: PruningRule) -> Topology:
     """The graph pruned by a rule; rules that keep the same edges share one."""
-    with part(0.9):
+    with progress_share(0.9):
         pruned = prune(model, output, rule)
 
     def compute() -> Topology:
@@ -187,7 +187,7 @@ class FidelityCurveQuestion(Question[tuple[FidelityPoint, ...]]):
         holder, output = model.find_output(self.output)
 
         def compute() -> tuple[FidelityPoint, ...]:
-            with part(0.6):
+            with progress_share(0.6):
                 measured = measure(holder, output)
             return pruning.trace_fidelity(holder, measured, self.metric, self.fill)
 
@@ -268,9 +268,9 @@ class ComparisonQuestion(Question[Comparisons | ModelComparison]):
             rule = PruningRule.of(self.fidelity)
 
             def compute() -> ModelComparison:
-                with part(0.4):
+                with progress_share(0.4):
                     topology = lay_out(mine, output, rule)
-                with part(0.7):
+                with progress_share(0.7):
                     against = lay_out(theirs, number, rule)
                 return ModelComparison.of(mine, theirs, output, topology, against)
 

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from kanmodel.arrays import Array, count_before, refuse_non_finite, without_mask
-from kanmodel.computing import slices
+from kanmodel.computing import tracked
 from kanmodel.errors import DataError, UnknownNameError, quote, refuse_unknown
 from kanmodel.tables.columns import column_of
 from kanmodel.tables.encoding import Rows
@@ -236,7 +236,7 @@ class Windows:
 
     def parts(self) -> Iterator[Array]:
         """All windows, some at a time."""
-        for start in slices(range(0, len(self), CHUNK)):
+        for start in tracked(range(0, len(self), CHUNK)):
             yield self.take(slice(start, start + CHUNK))
 
     @cached_property

@@ -10,7 +10,7 @@ from time import thread_time
 from typing import Any, TypeVar
 
 from kanmodel.attribution.comparison import match_outputs
-from kanmodel.computing import Once, Pinned, pausing, telling
+from kanmodel.computing import Pinned, SingleFlightCache, pausing, publishing
 from kanmodel.model import Model
 from kanmodel.structure.model_comparison import ModelComparison
 from kanmodel.structure.pruning import PruningRule
@@ -40,7 +40,7 @@ class GlobalResults:
 
     def __init__(self, size: int, work: Executor, find_served: Callable[[], Mapping[str, Served | None]]) -> None:
         self._size, self._work, self._find_served = size, work, find_served
-        self._known = Once(size)
+        self._known = SingleFlightCache(size)
         self._prepared: set[tuple[str, str]] = set()  # checkpoints and outputs
         self._takers: defaultdict[Hashable, list[Callable[[Any], object]]] = defaultdict(list)
         self._seconds: dict[Hashable, float] = {}  # that a kind of result took, by checkpoint, method and options
@@ -96,14 +96,14 @@ class GlobalResults:
         """The same as `find`; calls `take` with parts of a result that is being computed, as they are found."""
         loop, takers, key = asyncio.get_running_loop(), self._takers, _key_of(served, output, method, {})
 
-        def tell(found: Any) -> None:  # in the thread that computes
+        def take_later(found: Any) -> None:  # in the thread that computes
             loop.call_soon_threadsafe(take, found)
 
-        takers[key].append(tell)
+        takers[key].append(take_later)
         try:
             return await self.find(served, output, method)
         finally:
-            takers[key].remove(tell)
+            takers[key].remove(take_later)
             if not takers[key]:
                 del takers[key]
 
@@ -140,7 +140,7 @@ class GlobalResults:
         cost = Cost(self._seconds[measured]) if measured in self._seconds else UNKNOWN
         key = _key_of(served, output, method, options)
 
-        def tell(make: Callable[[], Any]) -> None:
+        def publish(make: Callable[[], Any]) -> None:
             if takers := self._takers.get(key):
                 found = make()
                 for take in [*takers]:
@@ -148,7 +148,7 @@ class GlobalResults:
 
         def compute_timed() -> Result:
             start = thread_time()
-            with telling(tell):
+            with publishing(publish):
                 result = compute()
             if len(self._seconds) >= N_MEASURED:
                 self._seconds.clear()

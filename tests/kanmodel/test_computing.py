@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kanmodel import Model, computing
-from kanmodel.computing import Once, Pinned, part, pausing, reporting, slices
+from kanmodel.computing import Pinned, SingleFlightCache, pausing, progress_share, reporting, tracked
 
 SLOWER = pytest.mark.thorough("the same of further questions")
 
@@ -28,7 +28,7 @@ def end() -> None:
 
 def test_a_known_result_calls_no_pause():
     """`pause` is not called for a cached result, so that it may refuse a computation."""
-    once = Once(2)
+    once = SingleFlightCache(2)
     with pytest.raises(EndedError), pausing(end):
         once.get("a", lambda: 1)
     assert once.get("a", lambda: 2) == 2
@@ -38,7 +38,7 @@ def test_a_known_result_calls_no_pause():
 
 def test_the_least_recently_used_result_is_evicted_unless_pinned():
     """A pinned result stays however many others follow, and is evicted like them once unpinned."""
-    once = Once(2)
+    once = SingleFlightCache(2)
     assert Pinned(once).get("pinned", lambda: 0) == 0
     for number in range(5):
         assert once.get(number, lambda number=number: number) == number
@@ -52,7 +52,7 @@ def test_the_least_recently_used_result_is_evicted_unless_pinned():
 
 def test_a_waiting_thread_pauses_and_computes_if_the_first_ends():
     """A waiting thread can be ended; one that stays computes the result if the first computation was ended."""
-    once, begun, go_on, found = Once(2), Event(), Event(), []
+    once, begun, go_on, found = SingleFlightCache(2), Event(), Event(), []
 
     def give_up():
         begun.set()
@@ -137,9 +137,9 @@ def test_progress_grows_from_0_to_1_however_parts_are_nested(plan, shares):
     """The shares increase strictly, and the last is exactly 1; only the end is reported as 1."""
 
     def compute(plan):
-        for inner in slices(plan):
+        for inner in tracked(plan):
             for share in shares:
-                with part(share):
+                with progress_share(share):
                     compute(inner)
 
     seen = []
@@ -155,8 +155,8 @@ def test_equal_slices_are_equal_shares():
     """Four slices of two halves each take eighths of the whole."""
     seen = []
     with reporting(seen.append):
-        for half in slices(range(2)):
-            for _ in slices(range(4 - 2 * half)):
+        for half in tracked(range(2)):
+            for _ in tracked(range(4 - 2 * half)):
                 pass
     expected = np.array([0, 1 / 8, 2 / 8, 3 / 8, 4 / 8, 6 / 8, 1]) * computing.UNTIL_DONE
     assert seen[:-1] == pytest.approx(expected) and seen[-1] == 1
@@ -239,7 +239,7 @@ def test_a_bar_is_one_line_of_text(capsys, monkeypatch):
     now = iter(range(100))
     monkeypatch.setattr(computing, "monotonic", lambda: float(next(now)))
     with reporting(True):
-        for _ in slices(range(2)):
+        for _ in tracked(range(2)):
             pass
     shown, out = capsys.readouterr().err, ""
     assert shown.count("\n") == 1 and shown.endswith("\n")

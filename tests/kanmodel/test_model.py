@@ -25,7 +25,7 @@ from kanmodel import CheckpointError, DataError, Model, UnknownNameError
 from kanmodel.attribution.baseline import Baseline, ReferenceBaselines
 from kanmodel.attribution.ledger import explain_windows
 from kanmodel.checkpoint import save_checkpoint
-from kanmodel.computing import Once
+from kanmodel.computing import SingleFlightCache
 from kanmodel.formula.formula import Formulas
 from kanmodel.network.config import Transform, plain_layers
 from kanmodel.report.report import write_report
@@ -300,7 +300,7 @@ def test_a_failure_is_not_kept(monkeypatch):
 
 def test_many_rules_are_not_all_kept(model):
     """The number of cached rules is bounded, and each rule gets its own result."""
-    bounded = model.with_results(Once(8))
+    bounded = model.with_results(SingleFlightCache(8))
     for fidelity in np.linspace(0.5, 1, 13):
         assert bounded.topology(fidelity=float(fidelity)).rule.fidelity == fidelity
     assert len(bounded.results._cells) == 8

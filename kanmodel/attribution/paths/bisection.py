@@ -40,7 +40,7 @@ from kanmodel.attribution.paths.quadrature import (
     interpolation,
     nested_clenshaw_curtis,
 )
-from kanmodel.computing import part, pause, slices
+from kanmodel.computing import pause, progress_share, tracked
 from kanmodel.network.layer import InputTransform, KANLayer
 from kanmodel.network.network import FrozenNetwork, Network
 from kanmodel.network.operations import KINKS
@@ -124,10 +124,10 @@ def bisect(
 
     def integrate_all(parts: Parts, accepted: Array) -> Integrals[Values]:
         batches = [slice(first, first + batch) for first in range(0, len(parts.path), batch)]
-        return concatenate([integrate(take(parts, chosen), accepted[chosen]) for chosen in slices(batches)])
+        return concatenate([integrate(take(parts, chosen), accepted[chosen]) for chosen in tracked(batches)])
 
     parts = Parts(np.arange(n), np.zeros(n), np.ones(n))
-    with part(0.5):  # how often paths are bisected is not known before
+    with progress_share(0.5):  # how often paths are bisected is not known before
         found = integrate_all(parts, np.full(n, tolerance))
     n_nodes = found.n_nodes.copy()
     for _ in range(halvings):
@@ -138,7 +138,7 @@ def bisect(
         halves = take(parts, coarse).divide(np.nan_to_num(found.divide_at[coarse], nan=MIDDLE))
         fine = take(parts, ~coarse)
         share = tolerance / np.bincount(np.append(fine.path, halves.path))[halves.path]
-        with part(0.5):
+        with progress_share(0.5):
             added = integrate_all(halves, share)
         np.add.at(n_nodes, halves.path, added.n_nodes)
         parts, found = concatenate([fine, halves]), concatenate([take(found, ~coarse), added])
