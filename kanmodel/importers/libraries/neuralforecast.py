@@ -89,7 +89,7 @@ def from_neuralforecast(
         )
     if is_sampled:
         _compare_samples(found, predictions, again)
-    return found
+    return replace(found, name=model or found.name)
 
 
 def _load(folder: Path) -> Any:
