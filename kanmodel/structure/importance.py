@@ -71,10 +71,10 @@ class Attribution:
         rank: 1 for the largest mean |contribution|.
         verdict: the first that holds, where the even share is 1 / n_features: ``disconnected``, no path of live edges
             and nonzero weights leads to the output, and its contribution is exactly 0; ``unseen``, it has one value in
-            all reference windows, such as a holiday that none of them has; ``important``, the lower bound of its share
-            is at least 0.5 even shares, and that of its permutation effect above 0 where targets are known;
-            ``negligible``, the upper bound of its share is below 0.2 even shares, and the interval of its permutation
-            effect includes 0 where targets are known; else ``weak``.
+            all reference windows, such as a holiday that none of them has, so they do not show what it does;
+            ``important``, the lower bound of its share is at least 0.5 even shares, and that of its permutation effect
+            above 0 where targets are known; ``negligible``, the upper bound of its share is below 0.2 even shares, and
+            the interval of its permutation effect includes 0 where targets are known; else ``weak``.
         connected: whether such a path exists.
         mean_abs_contribution, interval: mean magnitude of its contribution, summed over steps.
         mean_contribution: signed mean.
