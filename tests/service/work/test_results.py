@@ -20,7 +20,7 @@ from service.work.budget import Bounds
 from service.work.executor import Executor
 from service.work.results import GlobalResults
 
-FUNCTIONS = ("measure_importance", "add_groups", "prune_by_rule", "make_graph", "write_report")
+FUNCTIONS = ("measure_importance", "add_groups", "prune_by_rule", "of", "write_report")
 
 
 @pytest.fixture
@@ -33,7 +33,8 @@ def computed(folder, monkeypatch):
     shared = {load_checkpoint(path).sha256 for path in folder.glob("*.safetensors") if path.stem != "broken"}
 
     def record(name):
-        home = structure.pruning if name == "prune_by_rule" else report if name == "write_report" else structure
+        homes = {"prune_by_rule": structure.pruning, "write_report": report, "of": structure.Topology}
+        home = homes.get(name, structure)
         function = getattr(home, name)
 
         def call(model, *arguments):
@@ -136,7 +137,7 @@ def test_a_model_whose_results_fail_does_not_block_the_others(computed, monkeypa
     measure = structure.measure_importance
 
     def fail_for_bad(model, *rest):
-        if model is bad.model:
+        if model.checkpoint == bad.checkpoint:
             raise NonFiniteError("outputs[0] must be finite")
         return measure(model, *rest)
 
