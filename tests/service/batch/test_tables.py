@@ -206,7 +206,7 @@ def test_bad_labels_and_times_are_named(tmp_path, column, change, message):
 def test_times_may_start_again_in_another_series(tmp_path):
     """Times must ascend within each series only."""
     path = write(tmp_path / "t.csv", "time,shop,a,y\n9,1,1,1\n10,1,1,1\n9,2,1,1\n10,2,1,1\n")
-    assert read_training_table(path, Columns(targets=("y",), series="shop", time="time")).n_rows == 4
+    assert len(read_training_table(path, Columns(targets=("y",), series="shop", time="time")).table) == 4
     with pytest.raises(DataError, match="data row 3, column time must be later than 10 in the row before it, but is 9"):
         read_training_table(path, Columns(targets=("y",), time="time"))
 

@@ -75,7 +75,7 @@ def test_original_units(tmp_path, run, manifest):
     np.savez(tmp_path / "windows.npz", predictions=predictions, **arrays)
     code, _, error = run("import", WEIGHTS, "--manifest", file, "-o", tmp_path / "m.safetensors")
     assert code == 0, error
-    found = load_checkpoint(tmp_path / "m.safetensors").reference.windows
+    found = load_checkpoint(tmp_path / "m.safetensors").reference.scaled
     torch.testing.assert_close(found, case.windows("reference").float(), rtol=1e-5, atol=1e-5)
 
 
@@ -90,7 +90,7 @@ def test_a_table_of_rows(tmp_path, run, manifest):
     )
     assert code == 0, error
     assert json.loads(out)["reference_windows"] == 25
-    found = load_checkpoint(tmp_path / "m.safetensors").reference.windows
+    found = load_checkpoint(tmp_path / "m.safetensors").reference.scaled
     np.testing.assert_allclose(found[24], rows[24:], rtol=1e-6)
 
 
