@@ -323,8 +323,10 @@ class Forecaster:
     @cached_property
     def frozen_float64(self) -> FrozenNetwork:
         """`frozen` with the same weights in float64."""
-        is_float64 = self.config.dtype == "float64"
-        return self.frozen if is_float64 else self.with_config(replace(self.config, dtype="float64")).frozen
+        if self.config.dtype == "float64":
+            return self.frozen
+        config = replace(self.config, dtype="float64")
+        return self.facts.get("float64", lambda: self.with_config(config).frozen)
 
     @cached_property
     def reference_outputs(self) -> Tensor:
@@ -537,7 +539,8 @@ class Forecaster:
         return self.results.get((self.sha256, self.outputs[output], *question), compute)
 
     def with_results(self, results: Results) -> Self:
-        """The same with another cache of results."""
+        """The same with another cache of results; what is computed of the network itself is shared."""
+        _ = self.facts, self.bounded_models  # made before they are copied
         model = copy(self)
         object.__setattr__(model, "results", results)
         return model

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
+from kanmodel.computing import SingleFlightCache
 from kanmodel.errors import CheckpointError, ConfigError, DataError, UnknownNameError
 from kanmodel.forecaster import Forecaster
 from kanmodel.model import Model
@@ -161,3 +162,13 @@ def test_what_does_not_exist_is_refused():
         plain.explain(make_windows(model, 1), "y+1:width@0.8")
     with pytest.raises(DataError, match=r"one of 0\.8, 0\.95"):
         Model.of(model).predict(make_windows(model, 1), intervals=(0.9,))
+
+
+def test_copies_with_other_results_share_what_is_computed_of_the_network():
+    """The network of bounds, and that in float64, are made once for all of them."""
+    model = Model.of(with_intervals(make_model(dtype="float32")))
+    copies = [model.with_results(SingleFlightCache(4)) for _ in range(2)]
+    bounds = [each.find_output(each.bounds[0])[0] for each in copies]
+    assert bounds[0].network is bounds[1].network and bounds[0].frozen is bounds[1].frozen
+    assert model.bounded_models.count == 1 and [each.results for each in bounds] == [each.results for each in copies]
+    assert copies[0].frozen_float64 is copies[1].frozen_float64
