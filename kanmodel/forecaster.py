@@ -29,7 +29,7 @@ from kanmodel.tables.windows import Windows, read_windows
 from kanmodel.text import list_some, printable, shorten
 
 N_KEPT = 128  # results of questions about the model as a whole
-N_FACTS = 64  # of a model that are cached
+N_DERIVED = 64  # of a model that are cached
 N_BOUNDED = 8  # forecasts whose networks of bounds are cached, each of which takes as much memory as the model
 N_CALLS = 5  # from a warning to the caller of a question
 N_NAMED = 3  # features that the text about reference windows names
@@ -326,7 +326,7 @@ class Forecaster:
         if self.config.dtype == "float64":
             return self.frozen
         config = replace(self.config, dtype="float64")
-        return self.facts.get("float64", lambda: self.with_config(config).frozen)
+        return self.derived.get("float64", lambda: self.with_config(config).frozen)
 
     @cached_property
     def reference_outputs(self) -> Tensor:
@@ -363,9 +363,9 @@ class Forecaster:
         return measure_ranges(self.network, self.reference.scaled)
 
     @cached_property
-    def facts(self) -> SingleFlightCache:
+    def derived(self) -> SingleFlightCache:
         """What explanations find of the model itself, each once."""
-        return SingleFlightCache(N_FACTS)
+        return SingleFlightCache(N_DERIVED)
 
     def to_model_units(self, windows: Array, path: str = "windows") -> Tensor:
         """Windows (n, lookback, n_features) in model units, from those in original units, which errors name `path`.
@@ -540,7 +540,7 @@ class Forecaster:
 
     def with_results(self, results: Results) -> Self:
         """The same with another cache of results; what is computed of the network itself is shared."""
-        _ = self.facts, self.bounded_models  # made before they are copied
+        _ = self.derived, self.bounded_models  # made before they are copied
         model = copy(self)
         object.__setattr__(model, "results", results)
         return model

@@ -89,7 +89,7 @@ def each_cell(config: ModelConfig) -> Tensor:
 
 def live_features(model: Forecaster, output: int) -> Tensor:
     """Whether a path leads from each feature to an output, (n_features,), bool."""
-    return torch.tensor(model.facts.get(("connected", output), lambda: connected_features(model.network, output)))
+    return torch.tensor(model.derived.get(("connected", output), lambda: connected_features(model.network, output)))
 
 
 def measure_effects(model: Forecaster, windows: Tensor, output: int, baseline: Baselines, parts: Tensor) -> Effects:

@@ -215,7 +215,7 @@ def _integrate(
     def integrate(network: FrozenNetwork, windows: Tensor, halvings: int) -> Integrals[Contributions]:
         n_nodes = options.path_nodes
         if halvings:
-            n_nodes = max(n_nodes, model.facts.get(("nodes", output, detail), find_usual_nodes))
+            n_nodes = max(n_nodes, model.derived.get(("nodes", output, detail), find_usual_nodes))
         asked = (output, spread, detail, n_nodes, halvings)
         walk = Walk(network, model.node_ranges, windows, start.to(windows.dtype), *asked)
         return walk.explain(options.tolerance * spread)

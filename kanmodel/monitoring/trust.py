@@ -188,7 +188,7 @@ class ReferenceDistances:
     @classmethod
     def of(cls, model: Forecaster) -> ReferenceDistances:
         """Those of a model, measured once."""
-        return model.facts.get("reference distances", lambda: cls._measure(model))
+        return model.derived.get("reference distances", lambda: cls._measure(model))
 
     @classmethod
     def _measure(cls, model: Forecaster) -> ReferenceDistances:

@@ -217,7 +217,7 @@ def measure_importance(model: Forecaster, output: int) -> Importance:
     with progress_share(0.3):
         if len(chosen) < len(windows):
             explanation = explain_windows(model, windows, output, options=options, detail="features")
-    profiles = model.facts.get("profiles", lambda: profile_nodes(model))  # the same for every output
+    profiles = model.derived.get("profiles", lambda: profile_nodes(model))  # the same for every output
     links, scale = measure_links(model, output), float(model.scaling.output_scale[output])
     bootstrap, nodes = Bootstrap(len(flow)), list_nodes(model.config, flow.layers)
     edges = {(layer.stage, layer.layer): layer.edges for layer in flow.layers if layer.edges is not None}
