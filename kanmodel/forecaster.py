@@ -451,6 +451,10 @@ class Forecaster:
         checkpoint = f"checkpoint {self.sha256[:N_HASH]}" if self.sha256 else "not saved"
         return f"{shorten(self.name)}, {checkpoint}"
 
+    def origin_against(self, other: Forecaster) -> str:
+        """`origin`, with that of another forecaster where this one is compared with it."""
+        return self.origin if other is self else f"{self.origin}, against {other.origin}"
+
     @property
     def levels(self) -> tuple[float, ...]:
         """Nominal coverages of the intervals, ascending; empty if there are none."""

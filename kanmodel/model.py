@@ -30,10 +30,10 @@ from kanmodel.question import SeriesNames, Windows
 from kanmodel.questions import Questions
 from kanmodel.result import Result, Table
 from kanmodel.structure.ablation import Size, extract_subnetwork, measure_size
-from kanmodel.structure.curves import Edge, Span
+from kanmodel.structure.curves import Edge, Span, sample_edges
 from kanmodel.structure.edges import TopologyEdge
 from kanmodel.structure.pruning import Fidelity, Fill, Metric, Thresholds
-from kanmodel.structure.questions import EdgeName, PruningParameters, find_edges, measure, sample
+from kanmodel.structure.questions import EdgeName, PruningParameters, find_edges, measure
 from kanmodel.tables.table import CellNames, Gaps, Selection
 from kanmodel.text import list_some, with_unit
 
@@ -290,7 +290,7 @@ class Model(Forecaster, Questions, Result):
 
     def curves(self, edges: Sequence[TopologyEdge], points: int = 101, span: Span = "support") -> list[Edge]:
         """The functions on the edges of a topology, with their scores; see `edge`."""
-        return sample(self, edges, points, span)
+        return sample_edges(self, edges, points, span)
 
     def edge_formulas(self, edge: TopologyEdge) -> list[Candidate]:
         """Formulas c f(a x + b) + d near to the function on an edge, best first; none after a layer norm."""

@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from functools import partial
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from warnings import warn
 
 import numpy as np
@@ -19,13 +19,13 @@ from kanmodel.errors import CheckpointError, ConfigError, UnknownNameError, chec
 from kanmodel.model import Model
 from kanmodel.network.config import Groups
 from kanmodel.prepared import read_prepared, write_prepared
+from kanmodel.question import Function, put_options
 from kanmodel.tables.encoding import MAX_FILL
 from kanmodel.tables.rhythm import MAX_STEP
 from kanmodel.tables.roles import Columns, describe_left_out, make_table
 from kanmodel.training import training
 from kanmodel.training.optimization import ARCHITECTURE, ProgressLine, Report, TrainingOptions
 
-Function = TypeVar("Function", bound=Callable[..., Any])
 _ENTRY = re.compile(r"^( {8}(?=(\w+):).*\n(?: {12}.*\n)*)", re.MULTILINE)  # of a docstring's section, with its name
 
 
@@ -33,17 +33,15 @@ def with_options(without: Collection[str] = ()) -> Callable[[Function], Function
     """Puts the fields of `TrainingOptions` in place of ``**options``, in the signature and docstring of a function."""
 
     def put(function: Function) -> Function:
-        own = signature(function)
-        parameters = [each for each in own.parameters.values() if each.kind is not Parameter.VAR_KEYWORD]
-        named = {each.name for each in parameters} | set(without)
+        named = {*signature(function).parameters, *without}
         chosen = [of for of in fields(TrainingOptions) if of.name not in named]
-        for of in chosen:
-            parameters.append(Parameter(of.name, Parameter.KEYWORD_ONLY, default=of.default, annotation=of.type))
         described = {name: entry for entry, name in _ENTRY.findall(TrainingOptions.__doc__ or "")}
         entries = "".join(described[of.name] for of in chosen)
         function.__doc__ = re.sub(r" {8}\*\*options: .*\n", lambda _: entries, function.__doc__ or "")
-        function.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-        return function
+        kind = Parameter.KEYWORD_ONLY
+        return put_options(
+            function, [Parameter(of.name, kind, default=of.default, annotation=of.type) for of in chosen]
+        )
 
     return put
 

@@ -1,7 +1,7 @@
 """Questions: what can be asked of a model, each declared once, as a frozen dataclass of its parameters.
 
-From a `Question` derive the method of `Model` with its signature and docstring, its line in the stubs, and what the
-service and the command line offer. A question stands in the room that answers it; `kanmodel.questions` lists them all.
+From a `Question` derive the method of `Model` with its signature and docstring, and its lines in the stubs. A question
+stands in the room that answers it; `kanmodel.questions` lists them all.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
-from inspect import Parameter, Signature
+from inspect import Parameter, Signature, signature
 from typing import Any, ClassVar, Generic, TypeVar, get_type_hints
 
 from kanmodel.computing import Progress, reporting
@@ -17,6 +17,7 @@ from kanmodel.errors import check_values
 from kanmodel.forecaster import Forecaster
 
 Answer = TypeVar("Answer", covariant=True)
+Function = TypeVar("Function", bound=Callable[..., Any])
 MANY = {"many": True}  # metadata of a parameter that takes all positional arguments
 ATTRIBUTES = "    Attributes:\n"
 PROGRESS = "        progress: whether to draw a bar, or what is called with the share that is done.\n"
@@ -57,8 +58,7 @@ def ask(model: Forecaster, question: Question[Answer], progress: Progress = Fals
     """
     kind: Any = type(question)
     hints = _hints(kind)
-    defaults = {of.name: of.default for of in fields(question)}
-    given = {name: value for name in hints if (value := getattr(question, name)) is not defaults[name]}
+    given = {name: value for name in hints if (value := getattr(question, name)) is not getattr(kind, name, MISSING)}
     check_values(given | {"progress": progress}, hints | {"progress": Progress})
     with reporting(progress):
         return question.answer(model)
@@ -68,13 +68,13 @@ def method_of(name: str, question: type[Question[Answer]]) -> Callable[..., Answ
     """The method of `Model` that asks a question, with its parameters, their defaults and its docstring."""
 
     def method(self: Forecaster, *given: Any, progress: Progress = False, **named: Any) -> Answer:
-        arguments = signature.bind(self, *given, **named).arguments
+        arguments = own.bind(self, *given, **named).arguments
         arguments.pop("self")
         return ask(self, question(**arguments), progress)
 
-    signature = signature_of(question)
+    own = signature_of(question)
     method.__name__, method.__qualname__, method.__doc__ = name, f"Model.{name}", document(question)
-    method.__signature__ = signature  # type: ignore[attr-defined]
+    method.__signature__ = own  # type: ignore[attr-defined]
     return method
 
 
@@ -105,6 +105,14 @@ def _split(docstring: str) -> tuple[str, str]:
     """The parameters that a docstring describes, and its sections after them."""
     parameters, _, sections = docstring.partition(ATTRIBUTES)[2].partition("\n\n")
     return parameters, sections
+
+
+def put_options(function: Function, options: Sequence[Parameter]) -> Function:
+    """The function, whose signature lists options that it takes as ``**options``."""
+    own = signature(function)
+    parameters = [each for each in own.parameters.values() if each.kind is not Parameter.VAR_KEYWORD]
+    function.__signature__ = own.replace(parameters=[*parameters, *options])  # type: ignore[attr-defined]
+    return function
 
 
 @cache

@@ -10,6 +10,7 @@ from kanmodel.alternatives.counterfactual import Counterfactuals
 from kanmodel.alternatives.what_if import DEFAULT_POINTS, WhatIf
 from kanmodel.forecaster import Forecaster
 from kanmodel.question import Question, Windows
+from kanmodel.tables.windows import name_windows
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class WhatIfQuestion(Question[WhatIf]):
         """The curves."""
         holder, _ = model.find_output(self.output)
         given, of_table = model.read(self.windows)
-        named = {} if of_table is None else of_table.named
+        named = name_windows(of_table)
         return WhatIf.of(holder, given, self.features, self.steps, self.shift, self.points, **named)
 
 
@@ -86,5 +87,5 @@ class CounterfactualQuestion(Question[Counterfactuals]):
         goal = Goal.of(self.at_least, self.at_most, self.between)
         search = SearchOptions(self.features, self.steps, self.max_features, self.within_training_range)
         given, of_table = model.read(self.windows)
-        named = {} if of_table is None else of_table.named
+        named = name_windows(of_table)
         return Counterfactuals.of(holder, given, output, goal, search, **named)

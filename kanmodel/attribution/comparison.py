@@ -93,9 +93,8 @@ class Comparisons(WindowsResult):
         sides = [(model, output), (against, match_outputs(model, against, output))]
         pairs, config = zip(windows, against_windows, strict=True), model.config
         found = tuple(_compare(sides, x, y, options) for x, y in tracked(pairs))
-        origin = model.origin if against is model else f"{model.origin}, against {against.origin}"
-        unit = config.target_of(output).unit
-        return cls(config.outputs[output], unit, config.feature_names, found, origin=origin, **of_windows)
+        names, origin = (config.outputs[output], config.target_of(output).unit), model.origin_against(against)
+        return cls(*names, config.feature_names, found, origin=origin, **of_windows)
 
     def __len__(self) -> int:
         return len(self.comparisons)

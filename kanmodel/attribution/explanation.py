@@ -122,7 +122,7 @@ class Explanation(Ledger, WindowsResult):
             ledger = explain_windows(model, scaled, output, options.baseline, options.accuracy, detail)
         usual_width = None
         if (named := BOUND.fullmatch(ledger.output)) and named[2] == "width":
-            usual_width = float(np.median(model.scaling.outputs_to_original(model.reference_outputs)[:, output]))
+            usual_width = float(np.median(model.reference_predictions[:, output]))
         return cls(
             **vars(ledger),
             **_measure_beside(model, scaled, output, options),

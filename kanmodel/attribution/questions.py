@@ -29,6 +29,7 @@ from kanmodel.forecaster import Forecaster
 from kanmodel.network.config import Groups, resolve_groups
 from kanmodel.question import Question, SeriesNames, Windows
 from kanmodel.tables.table import Gaps
+from kanmodel.tables.windows import name_windows
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,7 @@ class ChangesQuestion(Question[Changes]):
             with progress_share(0.5):
                 now = explain(given[newer], name)
             both = now, explain(given[earlier], further)
-        return Changes.of(*both, self.ago, **({} if of_table is None else of_table.named))
+        return Changes.of(*both, self.ago, **name_windows(of_table))
 
 
 def name_further(model: Forecaster, output: str, steps: int) -> str:

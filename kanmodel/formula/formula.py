@@ -308,7 +308,7 @@ class Writer:
             trace = model.network.trace(model.reference.scaled)
         mean, scale = (np.array([getattr(one, name) for one in composition.inputs]) for name in ("mean", "scale"))
         inputs = composition.read(model.reference.scaled, trace) * scale + mean
-        return inputs, torch.from_numpy(self._scaling.outputs_to_original(model.reference_outputs)[:, self._output])
+        return inputs, torch.tensor(model.reference_predictions[:, self._output])
 
     def write(self, formula: HeadFormula) -> Formula:
         """The texts of a formula with as few digits as its R2 allows, and its errors."""

@@ -13,7 +13,7 @@ from kanmodel.monitoring.tallies import EXPLAINED
 from kanmodel.monitoring.trust import Trust
 from kanmodel.question import Question, SeriesNames, Windows
 from kanmodel.tables.table import Gaps
-from kanmodel.tables.windows import read_all_windows
+from kanmodel.tables.windows import name_windows, read_all_windows
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class TrustQuestion(Question[Trust]):
         if self.windows is None:
             return Trust.of(model)
         given, of_table = model.read(self.windows, self.last, self.gaps)
-        return Trust.of(model, given, **({} if of_table is None else of_table.named))
+        return Trust.of(model, given, **name_windows(of_table))
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,10 @@ class DriftQuestion(Question[Drift]):
         if self.false_alarms is not None and not 0 < self.false_alarms < 1:
             raise DataError.at("false_alarms", f"must lie between 0 and 1, but is {self.false_alarms}")
         holder, number = model.find_output(self.output)
-        served, origin = None, model.origin
+        served, origin = None, model.origin_against(self.against or model)
         if self.against is not None:
             other, _ = self.against.find_output(self.output or holder.outputs[number])
             served = other, match_outputs(holder, other, number)
-            origin = origin if self.against is model else f"{origin}, against {self.against.origin}"
         before, now = (
             read_all_windows(model.config.table, given, path, self.gaps, self.series)
             for path, given in (("reference", self.reference), ("current", self.current))

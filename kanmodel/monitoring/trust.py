@@ -208,7 +208,7 @@ class ReferenceDistances:
             return np.stack([values[third].mean(axis=0) for third in np.array_split(order, N_THIRDS)])
 
         if targets is not None and len(order) >= N_THIRDS:
-            errors = average(np.abs(model.scaling.outputs_to_original(model.reference_outputs) - targets))
+            errors = average(np.abs(model.reference_predictions - targets))
             if model.levels:
                 _, lower, upper = model.predict_bounds(original)
                 actual = targets[:, list(forecasts_of(model.config))]
@@ -343,7 +343,7 @@ class Trust(ModelResult):
             named = {"times": model.reference.times, "series": model.reference.series}
             if len(alone := np.flatnonzero(reference.neighbours.all(axis=1))):
                 raise InsufficientReferenceError(f"reference window {alone[0]} overlaps in time with all others")
-            scaled, windows = model.reference.scaled, model.scaling.features_to_original(model.reference.scaled)
+            scaled, windows = model.reference.scaled, model.reference.windows
         else:
             scaled = model.to_model_units(windows)
         without = reference.neighbours if own else None

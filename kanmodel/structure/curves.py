@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kanmodel.arrays import Array
+from kanmodel.errors import check_lowest
 from kanmodel.forecaster import Forecaster
 from kanmodel.network.functions import value_and_slope
 from kanmodel.network.layer import EdgeParts, Edges, KANLayer, LayerTrace
@@ -167,8 +168,9 @@ def sample_edges(
     """The functions on KAN edges of a model; those of one layer are sampled together.
 
     Samples are evenly spaced over the support, or the range of the reference inputs, or the core interval of the grid.
-    The `trace` of the reference windows is computed if it is not given.
+    The `trace` of the reference windows is computed if it is not given. Raises `DataError` for fewer than 2 points.
     """
+    check_lowest("points", points, 2)
     with torch.no_grad():
         stages = (trace or model.network.trace(model.reference.scaled)).stages
     leaving: dict[LayerKey, dict[int, list[TopologyEdge]]] = {}

@@ -152,7 +152,7 @@ class ModelComparison(GlobalResult, Pictured):
             features=_compare_features(model.config.feature_names, bootstrap, ledger, explained),
             edges=tuple(_compare_edges(bootstrap, one, another)),
             reference=model.reference.span,
-            origin=model.origin if other is model else f"{model.origin}, against {other.origin}",
+            origin=model.origin_against(other),
         )
 
     @property

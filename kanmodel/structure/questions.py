@@ -15,7 +15,7 @@ from kanmodel.attribution.comparison import Comparisons, match_outputs
 from kanmodel.attribution.ledger import LedgerOptions
 from kanmodel.attribution.questions import choose_groups
 from kanmodel.computing import progress_share
-from kanmodel.errors import DataError, check_lowest
+from kanmodel.errors import DataError
 from kanmodel.forecaster import Forecaster
 from kanmodel.network.config import Groups
 from kanmodel.network.connections import EdgeKey
@@ -23,12 +23,12 @@ from kanmodel.question import MANY, Question, Windows
 from kanmodel.structure import pruning
 from kanmodel.structure.ablation import Ablation, extract_pruned
 from kanmodel.structure.curves import Edge, Span, sample_edges
-from kanmodel.structure.edges import TopologyEdge, find_edge, find_edge_key
+from kanmodel.structure.edges import find_edge, find_edge_key
 from kanmodel.structure.importance import Importance, add_groups, measure_importance
 from kanmodel.structure.model_comparison import ModelComparison
 from kanmodel.structure.pruning import FidelityPoint, Fill, Metric, Pruning, PruningRule, Thresholds
 from kanmodel.structure.topology import Topology
-from kanmodel.tables.windows import read_windows
+from kanmodel.tables.windows import name_windows, read_windows
 
 EdgeName = str | tuple[Any, ...]
 """An edge, as `Model.edge` takes it."""
@@ -216,13 +216,7 @@ class EdgeQuestion(Question[Edge]):
     def answer(self, model: Forecaster) -> Edge:
         """The edge."""
         place = self.place[0] if len(self.place) == 1 else self.place
-        return sample(model, [find_edge(model.network, place, self.stage)], self.points, self.span)[0]
-
-
-def sample(model: Forecaster, edges: Sequence[TopologyEdge], points: int = 101, span: Span = "support") -> list[Edge]:
-    """The functions on the edges of a topology, with their scores."""
-    check_lowest("points", points, 2)
-    return sample_edges(model, edges, points, span)
+        return sample_edges(model, [find_edge(model.network, place, self.stage)], self.points, self.span)[0]
 
 
 def find_edges(model: Forecaster, edges: Sequence[EdgeName]) -> tuple[EdgeKey, ...]:
@@ -259,9 +253,8 @@ class ComparisonQuestion(Question[Comparisons | ModelComparison]):
         """Of windows `Comparisons`, of the models as a whole a `ModelComparison`."""
         other = model if self.other is None else self.other
         mine, output = model.find_output(self.output)
-        theirs = other.find_output(self.output)[0] if self.output in other.bounds else other
+        theirs = mine if other is model else other.find_output(self.output)[0] if self.output in other.bounds else other
         number = match_outputs(mine, theirs, output)
-        origin = model.origin if other is model else f"{model.origin}, against {other.origin}"
         if self.windows is None:
             if self.against_windows is not None:
                 raise DataError.at("against_windows", "is given without windows")
@@ -276,7 +269,8 @@ class ComparisonQuestion(Question[Comparisons | ModelComparison]):
 
             identity = other.checkpoint or object()  # a model that was never saved has a key that nothing else equals
             found = mine.keep(output, "comparison", identity, rule, compute=compute)
-            return replace(found, origin=origin, name=model.name, against_name=other.name)
+            names = model.name, other.name  # which models with the same checkpoints do not share
+            return replace(found, origin=model.origin_against(other), name=names[0], against_name=names[1])
         if self.fidelity is not None:
             raise DataError.at("fidelity", "compares models as a whole, but windows are given")
         given, of_table = model.read(self.windows)
@@ -286,6 +280,5 @@ class ComparisonQuestion(Question[Comparisons | ModelComparison]):
         if len(against_windows) != len(given):
             message = f"must have {len(given)} windows as windows has, but has {len(against_windows)}"
             raise DataError.at("against_windows", message)
-        options = LedgerOptions(self.tolerance)
-        divided = Comparisons.of(mine, given, theirs, against_windows, output, options)
-        return replace(divided, origin=origin, **({} if of_table is None else of_table.named))
+        options, named = LedgerOptions(self.tolerance), name_windows(of_table)
+        return Comparisons.of(mine, given, theirs, against_windows, output, options, **named)

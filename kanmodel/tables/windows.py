@@ -344,6 +344,11 @@ class Windows:
         return found
 
 
+def name_windows(windows: Windows | None) -> dict[str, Any]:
+    """What a result states of the windows of a table, see `Windows.named`; nothing of others."""
+    return {} if windows is None else windows.named
+
+
 def actual_outputs(windows: Windows) -> Array:
     """The actual values of all targets, (n, horizon * n_targets), steps outermost, original units."""
     actual = [windows.actual(number) for number in range(len(windows.table.spec.targets))]

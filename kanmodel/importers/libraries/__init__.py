@@ -15,14 +15,14 @@ What holds for each of them:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import version
 from inspect import Parameter, signature
 from types import ModuleType
-from typing import TypedDict, TypeVar
+from typing import TypedDict
 
 from torch import nn
 
@@ -31,8 +31,7 @@ from kanmodel.errors import CheckpointError, KanscopeError, UnknownNameError
 from kanmodel.importers.from_torch import from_torch
 from kanmodel.model import Model
 from kanmodel.network.config import Groups
-
-Reader = TypeVar("Reader", bound=Callable[..., Model])
+from kanmodel.question import Function, put_options
 
 
 class Options(TypedDict, total=False):
@@ -51,17 +50,11 @@ class Options(TypedDict, total=False):
     fixed: Sequence[str]
 
 
-def with_options(function: Reader) -> Reader:
+def with_options(function: Function) -> Function:
     """Puts the members of `Options` in place of ``**options`` in the signature of a reader."""
-    own = signature(function)
-    parameters = [each for each in own.parameters.values() if each.kind is not Parameter.VAR_KEYWORD]
-    for name, hint in Options.__annotations__.items():
-        default = () if "Sequence" in str(hint) else None
-        parameters.append(
-            Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=getattr(hint, "__forward_arg__", hint))
-        )
-    function.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-    return function
+    of_torch = signature(from_torch).parameters
+    units = Parameter("units", Parameter.KEYWORD_ONLY, default=None, annotation="Mapping[str, str] | None")
+    return put_options(function, [units, *(of_torch[name] for name in ("groups", "integer", "fixed"))])
 
 
 @dataclass(frozen=True)

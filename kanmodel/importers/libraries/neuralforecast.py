@@ -122,7 +122,7 @@ def _choose_model(nf: Any, name: str | None) -> Any:
 
 def _compare_samples(model: Model, one: Array, other: Array) -> None:
     """Refuses means of distributions that differ from two forecasts by samples more than these from each other."""
-    means = model.predict(model.scaling.features_to_original(model.reference.scaled))
+    means = model.predict(model.reference.windows)
     noise = np.sqrt(np.square(one - other).mean(axis=0))
     difference = np.sqrt(np.square((one + other) / 2 - means).mean(axis=0))  # half of the noise if it is that alone
     if (difference > noise + TOLERANCE * means.std(axis=0)).any():
