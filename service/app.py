@@ -19,6 +19,7 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from service.compute import Compute
 from service.document import describe_api
 from service.models.registry import Registry, State
 from service.models.stores import follow
@@ -54,9 +55,8 @@ from service.telemetry.observation import OTHER, Observation, record_request, st
 from service.telemetry.record import Record
 from service.wire.errors import answer_http_error
 from service.wire.security import Access, load_keys, load_origins
-from service.work.budget import Bounds
 from service.work.cache import Answers
-from service.work.executor import Executor
+from service.work.forecasts import Forecasts
 from service.work.results import GlobalResults
 from service.work.sampling import Sampling
 from service.work.shadows import Shadows
@@ -96,19 +96,14 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
     counted.watch(counted.models_outdated, lambda: float(registry.problem is not None))
     for state in get_args(State):
         counted.watch(counted.models.labels(state), partial(registry.count, state))
-    bounds = Bounds(
-        requests=settings.max_concurrent,
-        forecasts=settings.max_queue,
-        explanations=settings.max_explanations,
-        n_bytes=settings.max_work_bytes,
-    )
-    work = Executor(bounds, counted)
-    results = GlobalResults(settings.cached_results, work, registry.defaults)
+    compute = Compute(settings, counted)
+    forecasts = Forecasts(compute, counted.batch_windows.observe)
+    results = GlobalResults(settings.cached_results, compute, registry.defaults)
     answers = Answers(settings.cached_answers, registry.index)
     record = None if settings.record is None else Record(settings, counted)
     monitor = None if settings.monitor == "off" else Monitor(settings, counted)
-    shadows = Shadows(registry, work, counted, monitor)
-    parts = Parts(settings, registry, results, work, answers, shadows, counted, record, monitor)
+    shadows = Shadows(registry, compute, counted, monitor)
+    parts = Parts(settings, registry, results, compute, forecasts, answers, shadows, counted, record, monitor)
     counted.watch(counted.unprepared, lambda: parts.results.unprepared)
     app: FastAPI = FastAPIOffline(
         title="Kanscope",
@@ -132,7 +127,7 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
     routes = [route for module in OPERATIONS for route in routes_of(module)]
     # In place of FastAPI's stack: a request to an operation passes none of it, and others what they need.
     others = ExceptionMiddleware(AsyncExitStackMiddleware(app.router), app.exception_handlers)
-    access: ASGIApp = Access(Dispatch(others, routes), work.claim, keys, settings)
+    access: ASGIApp = Access(Dispatch(others, routes, compute.room), keys, settings)
     if origins:
         access = CORSMiddleware(access, origins, ("GET", "HEAD", "POST"), CORS_REQUEST, expose_headers=CORS_ANSWER)
     app.middleware_stack = Observation(access, parts.metrics, log)
@@ -154,7 +149,7 @@ async def _serve(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     parts: Parts = app.state.parts
     torch.set_num_threads(parts.settings.torch_threads)
     share_memory()
-    parts.work.start()
+    parts.compute.start()
     if parts.record is not None:
         parts.record.start()
     if parts.monitor is not None:
@@ -163,7 +158,7 @@ async def _serve(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     watching = asyncio.create_task(watch.run())
     others = [asyncio.create_task(_refresh(parts.metrics))] if parts.settings.workers > 1 else []
     if parts.monitor is not None and parts.settings.monitor_share:
-        sampling = Sampling(parts.monitor, parts.work, parts.results, parts.settings)
+        sampling = Sampling(parts.monitor, parts.compute, parts.results, parts.settings)
         others.append(asyncio.create_task(sampling.run()))
     if app.state.keys is not None and app.state.keys.file is not None:
         others.append(asyncio.create_task(app.state.keys.file.follow()))
@@ -176,7 +171,7 @@ async def _serve(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         task.cancel()
     watch.close()
     parts.shadows.close()
-    await parts.work.close()
+    await parts.compute.close()
     for writing in (parts.record, parts.monitor):
         if writing is not None:
             await asyncio.to_thread(writing.close)

@@ -96,13 +96,10 @@ class Settings(BaseSettings):
     max_points: int = Field(default=2001, ge=2)
     """Most points of one edge's curve."""
     max_concurrent: Count = 512
-    """Most concurrent requests; more are 503. Health and metrics have places of their own."""
-    max_queue: Count = 256
-    """Most requests that wait for a forecast."""
-    max_explanations: Count = 104
-    """Most explanations, global results and large answers that wait or are computed."""
+    """Most requests that wait or are answered; more are 503, first of the client that has the most. Health and metrics
+    have places of their own."""
     max_work_bytes: int = Field(default=384 << 20, ge=1 << 20)
-    """Memory that pending requests may hold; explanations half of it."""
+    """Memory that bodies and answers may hold, and again what is computed; a body that does not fit is read later."""
 
     header_timeout: Positive = 10.0
     """Seconds in which the headers of a request must arrive."""

@@ -7,9 +7,11 @@ import json
 import re
 import socket
 from http.client import HTTPResponse
-from typing import Any
+from typing import Any, get_args
 
 import httpx2
+
+from service.compute import Kind
 
 
 def connect(client: httpx2.Client) -> socket.socket:
@@ -38,7 +40,7 @@ def is_at_rest(client: httpx2.Client, headers: dict[str, str] | None = None) -> 
     """Whether this request is the only one in flight and no work waits."""
     text = client.get("/metrics", headers=headers).text
     gauges = re.findall(r"^kanscope_(?:requests_in_flight|queue_depth)(?:{.*})? (.+)$", text, re.M)
-    assert len(gauges) == 4
+    assert len(gauges) == 1 + len(get_args(Kind))
     return sum(map(float, gauges)) == 1
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from threading import Semaphore, Thread
 from typing import Any, TypeVar
 
-from service.work.jobs import Done
+from service.compute import Finished
 
 Result = TypeVar("Result")
 
@@ -44,7 +44,7 @@ def run_virtually(scenario: Coroutine[Any, Any, Result]) -> Result:
 
 
 class VirtualWorker:
-    """A worker whose functions take the virtual seconds that they pass to `spend`.
+    """A thread whose functions take the virtual seconds that they pass to `spend`.
 
     A function runs on its own thread and may pause there, but only while the loop waits for it.
 
@@ -72,7 +72,7 @@ class VirtualWorker:
         """The processor time of all functions, of which one runs at a time."""
         return self.used
 
-    def give(self, function: Callable[[], Any], done: Done) -> None:
+    def give(self, function: Callable[[], Any], deliver: Finished) -> None:
         """Computes a function, and delivers its result once its time has passed."""
         assert not self.is_busy, f"{self.name} does one thing at a time"
         self.is_busy = True
@@ -86,7 +86,7 @@ class VirtualWorker:
 
             def finish() -> None:
                 self.is_busy = False
-                done(result, error)
+                deliver(result, error)
 
             self._next = finish
             self._stopped.release()

@@ -15,6 +15,7 @@ that over such pairs.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import comb
 from typing import NamedTuple
@@ -34,6 +35,7 @@ from kanmodel.network.network import FrozenNetwork
 
 MAX_EXACT = 12  # parts of which every coalition is forecast
 COALITIONS = 1 << 9  # that are made at a time
+PAIRS = 1 << 7  # of orders, whose samples are made at a time
 
 
 @dataclass(frozen=True)
@@ -94,10 +96,11 @@ def measure_shapley(
 
 
 class _Rules(NamedTuple):
-    """How values follow from forecasts: `weights` (n_samples, n_players, n_coalitions) times those of `coalitions`."""
+    """How values follow from what coalitions are worth: by a weighted sum, or as means over pairs of orders."""
 
     coalitions: Tensor  # (n_coalitions, n_players), bool; the first is empty, the last has all players
-    weights: Tensor  # a mean over samples is the values
+    weights: Tensor | None  # (n_players, n_coalitions)
+    changes: Tensor | None  # (2, n_pairs, 2, n_players): numbers of the coalitions after and before each player changes
 
 
 def _rules(n: int, orders: Orders, number: int) -> _Rules:
@@ -107,7 +110,7 @@ def _rules(n: int, orders: Orders, number: int) -> _Rules:
         sizes = coalitions.sum(dim=1)
         # of a coalition of each size, without the player whose value it is; the last has none without
         weight = torch.tensor([*(1 / (n * comb(n - 1, size)) for size in range(n)), 0.0], dtype=torch.float64)
-        return _Rules(coalitions, torch.where(coalitions.T, weight[sizes - 1], -weight[sizes])[None])
+        return _Rules(coalitions, torch.where(coalitions.T, weight[sizes - 1], -weight[sizes]), None)
     draw = np.random.default_rng((orders.seed, number))
     drawn = np.array([draw.permutation(n) for _ in range(orders.count // 2)])
     places = torch.from_numpy(np.stack([drawn, n - 1 - drawn], axis=1))  # (n_pairs, 2, n): when each player changes
@@ -115,10 +118,24 @@ def _rules(n: int, orders: Orders, number: int) -> _Rules:
     changed = places[:, :, None] < torch.arange(n + 1)[:, None]
     coalitions, numbers = torch.unique(changed.flatten(0, 2), dim=0, return_inverse=True)
     steps = numbers.view(*changed.shape[:3])
-    weights = torch.zeros(len(drawn), n, len(coalitions), dtype=torch.float64)
-    for sign, shift in ((0.5, 1), (-0.5, 0)):
-        weights.scatter_add_(2, steps.gather(2, places + shift).transpose(1, 2), torch.full_like(weights, sign))
-    return _Rules(coalitions, weights)
+    return _Rules(coalitions, None, torch.stack([steps.gather(2, places + shift) for shift in (1, 0)]))
+
+
+def _values(rules: _Rules, worth: Tensor) -> tuple[Tensor, Tensor]:
+    """Values and standard errors, (n, n_players) each, from what coalitions are worth, (n_coalitions, n)."""
+    if rules.changes is None:
+        assert rules.weights is not None
+        values = (rules.weights @ worth).T
+        return values, torch.zeros_like(values)
+    n_pairs, pieces = rules.changes.shape[1], torch.split(rules.changes, PAIRS, dim=1)
+
+    def samples() -> Iterator[Tensor]:  # not all at once: (n_pairs, n_players, n) numbers may be gigabytes
+        for after, before in pieces:
+            yield (worth[after] - worth[before]).mean(dim=1)
+
+    mean = torch.stack([piece.sum(dim=0) for piece in samples()]).sum(dim=0) / n_pairs
+    squares = torch.stack([((piece - mean) ** 2).sum(dim=0) for piece in samples()]).sum(dim=0)
+    return mean.T, (squares / (n_pairs - 1) / n_pairs).sqrt().T
 
 
 def _play(network: FrozenNetwork, windows: Tensor, start: Tensor, output: int, cells: Tensor, rules: _Rules) -> Array:
@@ -136,6 +153,4 @@ def _play(network: FrozenNetwork, windows: Tensor, start: Tensor, output: int, c
             order = first_steps(changed).argsort(stable=True)
             forecasts = torch.cat([*exchange(network, start.expand_as(windows), windows, changed[order])])
             worth[chosen[order]] = forecasts[:, output].double().view(-1, n)
-    samples = (rules.weights @ worth).transpose(1, 2)  # (n_samples, n, n_players)
-    errors = samples.std(dim=0) / len(samples) ** 0.5 if len(samples) > 1 else torch.zeros_like(samples[0])
-    return np.where(moving, torch.stack([samples.mean(dim=0), errors]), 0.0)
+    return np.where(moving, torch.stack(_values(rules, worth)), 0.0)

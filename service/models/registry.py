@@ -35,6 +35,7 @@ from service.wire.errors import ErrorCode, NotFoundError, NotReadyError
 logger = logging.getLogger(__name__)
 
 State = Literal["loading", "ready", "failed", "unloaded"]
+ROUNDING = 1e-6  # in standard deviations of a feature: that of a value that was a float32
 _CODES: dict[State, ErrorCode] = {"failed": "model_failed", "unloaded": "model_unloaded"}
 
 
@@ -55,8 +56,8 @@ class Served:
     def usual_values(self) -> tuple[Array, Array]:
         """Bounds of values in training ranges and finite for the network, (lookback, n_features): compares fast."""
         limit, shape = self.model.scaling.feature_limit, self.model.config.window_shape
-        low, high = self.model.feature_range
-        return np.full(shape, np.maximum(low, -limit)), np.full(shape, np.minimum(high, limit))
+        (low, high), rounding = self.model.feature_range, ROUNDING * self.model.scaling.feature_scale
+        return np.full(shape, np.maximum(low - rounding, -limit)), np.full(shape, np.minimum(high + rounding, limit))
 
 
 @dataclass(eq=False)

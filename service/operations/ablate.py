@@ -9,7 +9,7 @@ from kanmodel.model import Model
 from service.operations.alternative import Plan, Reading, WindowsAnswer, WindowsRequest, question
 from service.operations.members import about, describe
 from service.operations.topology import AppliedRule, Count, FidelityInfo, RuleMembers, describe_rule
-from service.work.jobs import HELD_NUMBER_BYTES
+from service.wire.json import HELD_NUMBER_BYTES
 
 
 class AblateRequest(RuleMembers, WindowsRequest):

@@ -14,14 +14,12 @@ from kanmodel.network.config import ModelConfig
 from kanmodel.structure.pruning import PruningRule
 from service.operations.members import Answer, Output, about, head_of
 from service.operations.route import MODEL, Call, Operation, OperationRoute
-from service.operations.windows import CheckedWindows, OfWindows, Windows, estimate_reading, warn_of_range
-from service.telemetry.observation import span
-from service.wire.bodies import find_limits, parse_windows, read_body, validate_request
+from service.operations.windows import CheckedWindows, OfWindows, Windows, warn_of_range
+from service.wire.bodies import PARSED, find_limits, parse_windows, validate_request
 from service.wire.connections import while_connected
 from service.wire.errors import invalid_value
 from service.wire.json import JSON, encode_json
 from service.wire.windows import UNREAD, Given, read_output, read_windows, refuse_infinite_values
-from service.work.jobs import SLICE
 
 
 class WindowsRequest(Windows):
@@ -111,31 +109,31 @@ async def _answer(
         NonFiniteError: a result is not finite.
         NotFoundError: there is no such output.
     """
-    parts, deadline, served = call.parts, call.deadline, call.served
+    parts, served = call.parts, call.served
     most = parts.settings.max_path_nodes
-    with parts.work.claim("explanation", place=False) as held:
-        body = await read_body(call, parts.settings, held)
+    body = await call.read_body()
 
-        def read() -> tuple[Reading[Asked], Plan]:
-            limits = find_limits(served.model, parts.settings)
-            document = parse_windows(body, limits)
-            unread = dict(document)
-            if isinstance(against := document.get("against"), dict):  # its windows are read by numpy, which is faster
-                unread["against"] = {name: value for name, value in against.items() if name not in UNREAD}
-            asked = validate_request(cls, unread, unread=UNREAD)
-            given = read_windows(document, served.model, limits)
-            refuse_infinite_values(given, served.model)
-            reading = Reading(call, document, asked, given, read_output(asked.output, served.model))
-            plan = make_plan(reading)
-            if plan.n_forecasts > most:
-                reason = f"would take {plan.n_forecasts} forecasts, of at most {most} (max_path_nodes): "
-                advice = "send fewer windows, features or points at a time"
-                raise invalid_value("body", reason + advice, "limit_exceeded")
-            return reading, plan
+    def read() -> tuple[Reading[Asked], Plan]:
+        limits = find_limits(served.model, parts.settings)
+        document = parse_windows(body, limits)
+        unread = dict(document)
+        if isinstance(against := document.get("against"), dict):  # its windows are read by numpy, which is faster
+            unread["against"] = {name: value for name, value in against.items() if name not in UNREAD}
+        asked = validate_request(cls, unread, unread=UNREAD)
+        given = read_windows(document, served.model, limits)
+        refuse_infinite_values(given, served.model)
+        reading = Reading(call, document, asked, given, read_output(asked.output, served.model))
+        plan = make_plan(reading)
+        if plan.n_forecasts > most:
+            reason = f"would take {plan.n_forecasts} forecasts, of at most {most} (max_path_nodes): "
+            advice = "send fewer windows, features or points at a time"
+            raise invalid_value("body", reason + advice, "limit_exceeded")
+        return reading, plan
 
-        with span("parse"):
-            key = object() if may_load or served.model.levels else None  # whose bounds it may make
-            reading, plan = await parts.work.run(read, "explanation", estimate_reading(body), key, deadline)
+    if may_load or served.model.levels:  # whose bounds it may make
+        reading, plan = await call.submit(read, PARSED * len(body))
+    else:
+        reading, plan = await call.parse(read, body)
     call.state.windows, model = len(reading.windows), served.model
 
     def compute() -> tuple[bytes, CheckedWindows]:
@@ -143,13 +141,11 @@ async def _answer(
         head = {"output": reading.output, "unit": served.model.unit_of(reading.output)}
         return encode_json({**head_of(served), **head, **checked.describe(), **plan.answer(model)}), checked
 
-    with parts.work.claim("explanation", plan.n_bytes + reading.windows.nbytes) as held:
-        if plan.rule is not None:
-            finding = parts.results.find(served, reading.output, Model.topology, **vars(plan.rule))
-            await while_connected(call, deadline.wait(finding))
-            model = parts.results.share(served).model
-        computing = parts.work.run(compute, "explanation", SLICE, None, deadline, held)
-        described, checked = await while_connected(call, computing)
+    if plan.rule is not None:
+        await while_connected(call, call.find(Model.topology, reading.output, **vars(plan.rule)))
+        model = parts.results.share(served).model
+    n_bytes = plan.n_bytes + reading.windows.nbytes
+    described, checked = await while_connected(call, call.submit(compute, n_bytes))
     call.count_warnings(checked.counts)
     return Response(described, media_type=JSON)
 

@@ -148,13 +148,11 @@ async def get_attributions(call: Call) -> Response:
     A small share means that this model does not use a feature, not that it is independent of others or useless.
     With `Accept: image/svg+xml` as a picture, without `baselines`.
     """
-    served, results, query, output = call.served, call.parts.results, call.query, call.output
+    served, query = call.served, call.query
     parsed = parse_groups({"groups": query.groups}, find_limits(served.model, call.parts.settings))
     groups, _ = read_groups(parsed, served.model)
-    importance = await call.deadline.wait(results.find(served, output, Model.importance, groups=groups))
+    importance = await call.find(Model.importance, groups=groups)
     if call.media_type == SVG:
-        return answer_svg(importance.svg(theme=query.theme).encode())
-    agreements = None
-    if query.baselines:
-        agreements = await call.deadline.wait(results.find(served, output, Model.agreement))
-    return answer_json(describe_attributions(served, importance, agreements))
+        return await call.make(lambda: answer_svg(importance.svg(theme=query.theme).encode()))
+    agreements = await call.find(Model.agreement) if query.baselines else None
+    return await call.make(lambda: answer_json(describe_attributions(served, importance, agreements)))

@@ -16,14 +16,13 @@ from kanmodel.tables.windows import Windows, read_table
 from service.models.registry import Served
 from service.operations.members import Adaptation, Answer, Closed, UnitOf, about, describe, head_of
 from service.operations.route import MODEL, Call, Operation
-from service.operations.windows import Gaps, NewSeriesWarning, estimate_reading, warn_of_new
+from service.operations.windows import Gaps, NewSeriesWarning, warn_of_new
 from service.telemetry.observation import span
-from service.wire.bodies import find_limits, parse_windows, read_body, validate_request
+from service.wire.bodies import PARSED, find_limits, parse_windows, validate_request
 from service.wire.connections import while_connected
 from service.wire.errors import invalid_value
-from service.wire.json import JSON, encode_json
+from service.wire.json import HELD_NUMBER_BYTES, JSON, encode_json
 from service.wire.windows import read_cells
-from service.work.jobs import HELD_NUMBER_BYTES, SLICE
 
 N_MEMBERS = 8  # of a row of the answer, without bounds
 N_ARRAYS = 8  # of each feature and output over the rows, while they are read and compared
@@ -253,39 +252,38 @@ async def backtest(call: Call) -> Response:
     Windows across a gap in time, or with a missing value, are left out and counted, and so are forecasts whose actual
     value is missing. Of a model with intervals, the answer has their coverage, and with `adapt` they follow what came.
     """
-    parts, served, deadline, config = call.parts, call.served, call.deadline, call.served.model.config
-    settings, encoding, n_bounds = parts.settings, config.table.encoding, 2 * len(served.model.levels)
+    served, config = call.served, call.served.model.config
+    settings, encoding, n_bounds = call.parts.settings, config.table.encoding, 2 * len(served.model.levels)
     n_columns, of_row = len(encoding.names) + 1, 8 * N_ARRAYS * (len(config.features) + config.horizon * (1 + n_bounds))
-    with parts.work.claim("explanation", place=False) as held:
-        body = await read_body(call, settings, held)
-        held.grow(of_row * (body.count(b",") // n_columns + 1))
+    body = await call.read_body()
+    n_read = PARSED * len(body) + of_row * (body.count(b",") // n_columns + 1)
 
-        def read() -> tuple[BacktestRequest, Windows]:
-            most_rows = settings.max_body_bytes // (2 * n_columns)  # as a body can hold
-            limits = replace(find_limits(served.model, settings), rows=most_rows, texts=n_columns + 1)
-            document = parse_windows(body, limits)
-            if "series" not in document:
-                raise invalid_value("series", "is missing: give the rows of a table")
-            asked = validate_request(BacktestRequest, document, unread=("series", "last"))
-            names = [target.name for target in config.targets]
-            if asked.target is None and len(names) > 1:
-                raise invalid_value("target", f"is missing; the targets are {', '.join(names)}")
-            if asked.target is not None and asked.target not in names:
-                raise invalid_value("target", f"is unknown; the targets are {', '.join(names)}")
-            target, rows = asked.target or names[0], document["series"]
-            column = target
-            if isinstance(rows, dict):
-                columns = {column_of(name, rows) for name in names}
-                column = column_of(target, rows)
-                others = columns - {column, *encoding.names}
-                rows = {name: cells for name, cells in rows.items() if name not in others}
-            last = document.get("last")
-            table, places = read_cells(rows, config, limits, "series", last, column)
-            chosen = Selection(last, is_ordered=True)
-            return asked, read_table(config.table, table, places, chosen, asked.gaps, target)
+    def read() -> tuple[BacktestRequest, Windows]:
+        most_rows = settings.max_body_bytes // (2 * n_columns)  # as a body can hold
+        limits = replace(find_limits(served.model, settings), rows=most_rows, texts=n_columns + 1)
+        document = parse_windows(body, limits)
+        if "series" not in document:
+            raise invalid_value("series", "is missing: give the rows of a table")
+        asked = validate_request(BacktestRequest, document, unread=("series", "last"))
+        names = [target.name for target in config.targets]
+        if asked.target is None and len(names) > 1:
+            raise invalid_value("target", f"is missing; the targets are {', '.join(names)}")
+        if asked.target is not None and asked.target not in names:
+            raise invalid_value("target", f"is unknown; the targets are {', '.join(names)}")
+        target, rows = asked.target or names[0], document["series"]
+        column = target
+        if isinstance(rows, dict):
+            columns = {column_of(name, rows) for name in names}
+            column = column_of(target, rows)
+            others = columns - {column, *encoding.names}
+            rows = {name: cells for name, cells in rows.items() if name not in others}
+        last = document.get("last")
+        table, places = read_cells(rows, config, limits, "series", last, column)
+        chosen = Selection(last, is_ordered=True)
+        return asked, read_table(config.table, table, places, chosen, asked.gaps, target)
 
-        with span("parse"):
-            asked, windows = await parts.work.run(read, "explanation", estimate_reading(body), deadline=deadline)
+    with span("parse"):
+        asked, windows = await call.submit(read, n_read)
     n_windows, n_forecasts = len(windows), len(windows) * windows.horizon
     call.state.windows = n_windows
     if n_windows > (most := settings.max_path_nodes):
@@ -301,7 +299,5 @@ async def backtest(call: Call) -> Response:
             answer["warnings"] = warn_of_new(new, windows.series or ())
         return encode_json(answer)
 
-    with parts.work.claim("explanation", n_bytes) as held:
-        computing = parts.work.run(compute, "explanation", SLICE, None, deadline, held)
-        described = await while_connected(call, computing)
+    described = await while_connected(call, call.submit(compute, n_bytes))
     return Response(described, media_type=JSON)

@@ -13,8 +13,8 @@ from service.operations.members import Answer, about, describe, head_of
 from service.operations.windows import Forms
 from service.wire.bodies import find_limits
 from service.wire.errors import invalid_value
+from service.wire.json import HELD_NUMBER_BYTES
 from service.wire.windows import FORMS, SERIES_OPTIONS, read_windows, refuse_infinite_values
-from service.work.jobs import HELD_NUMBER_BYTES
 
 Contributions = Annotated[dict[str, float], about("Contribution of each feature, in the target's unit.")]
 

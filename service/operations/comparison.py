@@ -90,5 +90,5 @@ async def get_comparison(call: Call) -> Response:
     if query.against_model is not None or query.against_version is not None:
         name = served.name if query.against_model is None else query.against_model
         other = await call.load(name, query.against_version)
-    found = await call.deadline.wait(call.parts.results.comparison(served, output, other, query.fidelity))
-    return answer_json(describe_model_comparison(served, other, found))
+    found = await call.parts.results.comparison(served, output, other, query.fidelity, call.deadline)
+    return await call.make(lambda: answer_json(describe_model_comparison(served, other, found)))

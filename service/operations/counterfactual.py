@@ -12,7 +12,7 @@ from kanmodel.model import Model
 from service.operations.alternative import Plan, Reading, WindowsAnswer, WindowsRequest, question, read_range
 from service.operations.members import Closed, Features, Steps, UnitOf, about, describe
 from service.operations.windows import NearestReference
-from service.work.jobs import HELD_NUMBER_BYTES
+from service.wire.json import HELD_NUMBER_BYTES
 
 
 class CounterfactualTarget(Closed):

@@ -25,10 +25,8 @@ from service.operations.route import MODEL, Call, Operation
 from service.telemetry.monitor import HOUR, Monitor, watched_output
 from service.wire.errors import NotReadyError, invalid_value
 from service.wire.json import answer_json
-from service.work.jobs import Cost
 from service.work.sampling import count_reference
 
-COMPARED_VALUE = Cost(4e-6, 1500)  # a feature of a reference window: its bins, in sums over spans
 Question = TypeAliasType("Question", Literal["inputs", "use", "errors"])
 Known = Annotated[float | None, about("Null if unknown.")]
 OfReference = Annotated[float | None, about("The same on the reference windows; null if unknown.")]
@@ -150,14 +148,13 @@ async def get_drift(call: Call) -> Response:
     Counted is what `:predict`, `:explain` and infer have forecast, in all processes that share the file of the setting
     `monitor`; a random share of it is explained. Errors need `:outcomes`, and stand with the hour of their forecast.
     """
-    parts, served, monitor = call.parts, call.served, find_monitor(call)
+    served, monitor = call.served, find_monitor(call)
     first = read_since(call.query.since, time())
     output = served.model.outputs[watched_output(served.model)]
-    importance = await call.deadline.wait(parts.results.find(served, output, Model.importance))
+    importance = await call.find(Model.importance, output)
     compare = partial(_compare, monitor, served, importance, first, call.query.false_alarms)
-    n_values = len(served.model.reference) * len(served.model.config.features)
     try:
-        answer = await parts.work.run(compare, "explanation", COMPARED_VALUE * n_values, None, call.deadline)
+        answer = await call.submit(compare)
     except sqlite3.Error as error:
         raise NotReadyError(f"the hours cannot be read now: {error}", headers={"Retry-After": "60"}) from error
     return answer_json(answer)

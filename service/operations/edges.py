@@ -27,11 +27,11 @@ from service.operations.topology import (
     Stage,
     describe_lags,
     describe_rule,
+    estimate_curves,
     find_topology,
 )
 from service.wire.errors import invalid_value
 from service.wire.json import SVG, answer_json, answer_svg
-from service.work.jobs import EDGE_FORMULAS, estimate_curves
 
 CurveRange = TypeAliasType("CurveRange", curves.Span)
 Shape = TypeAliasType("Shape", curves.CurveShape)
@@ -211,8 +211,7 @@ async def list_edges(call: Call) -> Response:
     def sample() -> Response:
         return answer_json(describe_edges(served, topology, model.curves(kept, query.points, query.range)))
 
-    cost = estimate_curves(len(kept), query.points)
-    return await call.parts.work.run(sample, "explanation", cost, deadline=call.deadline)
+    return await call.make(sample, estimate_curves(len(kept), query.points))
 
 
 _PICTURE = {SVG: "The curve of the edge over its grid, with a histogram of its inputs on the reference windows."}
@@ -240,8 +239,7 @@ async def get_edge(call: Call) -> Response:
             return answer_svg(picture)
         return answer_json(describe_edge(served, topology, curve, formulas))
 
-    cost = EDGE_FORMULAS if query.formulas else estimate_curves(1, query.points)
-    return await call.parts.work.run(sample, "explanation", cost, deadline=call.deadline)
+    return await call.make(sample, estimate_curves(1, query.points))
 
 
 async def _get_topology(call: Call) -> Topology:

@@ -23,7 +23,14 @@ from kanmodel.attribution.shapley import Orders
 from kanmodel.errors import quote
 from kanmodel.model import Model
 from service.models.registry import Served
-from service.operations.explanations import Detail, ExplainQuestion, Explanation, Progress, compute_explanations
+from service.operations.explanations import (
+    SMALL,
+    Detail,
+    Explained,
+    ExplainQuestion,
+    Explanation,
+    compute_explanations,
+)
 from service.operations.members import (
     Answer,
     AskAdaptation,
@@ -47,17 +54,15 @@ from service.operations.windows import (
     Windows,
     check_values,
     describe_trust,
-    estimate_comparing,
-    estimate_reading,
 )
 from service.settings import Settings
 from service.telemetry.observation import span
 from service.wire import windows as wire
-from service.wire.bodies import find_limits, parse_windows, read_body, validate_request
+from service.wire.bodies import find_limits, parse_windows, validate_request
 from service.wire.connections import ClosingStream, while_connected
 from service.wire.errors import ErrorResponse, describe_error, invalid_value
 from service.wire.json import JSON, NDJSON, encode_json
-from service.work.jobs import FREE, JOINED_BYTE, estimate_describing
+from service.work.forecasts import Plain
 
 logger = logging.getLogger(__name__)
 UNREAD = (*wire.UNREAD, "output", "baseline", "groups", "segments")  # by pydantic
@@ -365,36 +370,34 @@ async def explain(call: Call) -> Response:
     """
     parts, served, deadline = call.parts, call.served, call.deadline
     is_stream, n_outputs = call.media_type == NDJSON, len(served.model.outputs)
-    with parts.work.claim("explanation", place=False) as held:
-        body = await read_body(call, parts.settings, held)
-        read = partial(read_question, body, served, parts.settings)
-        with span("parse"):
-            question = await parts.work.run(read, "explanation", estimate_reading(body), deadline=deadline)
+    body = await call.read_body()
+    question = await call.parse(partial(read_question, body, served, parts.settings), body)
     if question.progress and not is_stream:
         raise invalid_value("progress", f"needs Accept: {NDJSON}")
     call.state.windows = len(question.windows)
-    cost = estimate_describing(question.windows, n_outputs)
-    cost += estimate_comparing(served.model, question.windows) if question.trust else FREE
-    explaining = compute_explanations(question, parts, deadline, "lines" if is_stream else "json")
+    explaining = compute_explanations(question, parts, deadline, encoded=True)
     is_alone = question.outputs == served.model.outputs and n_outputs == 1
     if is_stream or not is_alone:
-        with parts.work.claim("explanation", question.windows.nbytes, place=False):
-            predictions = await parts.work.predict(served.model, question.windows, deadline)
-        call.count_forecasts(question.checked, predictions)
+        predictions = await parts.forecasts.predict(Plain(served.model), question.windows, deadline)
     if is_stream:
-        describing = partial(_encode, question, predictions)
-        header = await parts.work.run(describing, "explanation", cost, deadline=deadline)
+        call.observe = partial(call.count_forecasts, question.checked, predictions)
+        header = await call.submit(partial(_encode, question, predictions))
         return ClosingStream(_stream(call, question, predictions, header, explaining), media_type=NDJSON)
-    encoded, forecasts = await while_connected(call, _collect(explaining))
+    encoded, forecasts = await while_connected(call, _collect(call, question, explaining))
     if is_alone:  # the forecast of a window is the end of its path
         predictions = np.array(forecasts)[:, None]
-        call.count_forecasts(question.checked, predictions)
-    cost += JOINED_BYTE * sum(map(len, encoded))
+    join = partial(_encode, question, predictions, encoded)
+    is_brief = len(encoded) <= SMALL and not (question.trust or question.receipt)
     with span("encode"):
-        join = partial(_encode, question, predictions, encoded)
-        answer = Response(await parts.work.run(join, "explanation", cost), media_type=JSON)
-    if (recording := begin_recording(call)) is not None:
-        record_explanations(recording, question, predictions, encoded, len(answer.body))
+        answer = Response(join() if is_brief else await call.submit(join), media_type=JSON)
+    call.hold.add(-sum(map(len, encoded)))
+
+    def observe() -> None:
+        call.count_forecasts(question.checked, predictions)
+        if (recording := begin_recording(call)) is not None:
+            record_explanations(recording, question, predictions, encoded, len(answer.body))
+
+    call.observe = observe
     return answer
 
 
@@ -427,12 +430,23 @@ def _count_from(first: int, ones: Sequence[Any]) -> list[Any]:
     return [{**one, "instance": one["instance"] - first} for one in ones] if first else [*ones]
 
 
-async def _collect(explaining: AsyncGenerator[Progress, None]) -> tuple[list[bytes], list[float]]:
-    """All explanations in JSON, and their forecasts."""
+async def _collect(
+    call: Call, question: ExplainQuestion, explaining: AsyncGenerator[Explained, None]
+) -> tuple[list[bytes], list[float]]:
+    """All explanations in JSON, and their forecasts.
+
+    Raises `DataError` after the first part, if by its size all would take more memory than requests may.
+    """
     encoded, forecasts = list[bytes](), list[float]()
-    async for progress in explaining:
-        encoded += progress.encoded
-        forecasts += [one["prediction"] for one in progress.explanations]
+    most = call.parts.settings.max_work_bytes
+    async for found in explaining:
+        encoded += found.encoded
+        forecasts += [one["prediction"] for one in found.explanations]
+        n_bytes = sum(map(len, found.encoded))
+        call.hold.add(n_bytes)
+        if (expected := 2 * n_bytes * question.total // max(len(found.encoded), 1)) > most:  # twice, while it is joined
+            message = f"would take {expected / 1e6:.0f} MB of memory, of at most {most / 1e6:.0f} MB (max_work_bytes)"
+            raise invalid_value("request", f"{message}: send fewer windows, or Accept: {NDJSON}", "limit_exceeded")
     return encoded, forecasts
 
 
@@ -449,7 +463,7 @@ async def _stream(
     question: ExplainQuestion,
     predictions: Array,
     header: bytes,
-    explaining: AsyncGenerator[Progress, None],
+    explaining: AsyncGenerator[Explained, None],
 ) -> AsyncGenerator[bytes, None]:
     """The answer line by line. Its status has been sent, so an error can only be the last line."""
     yield header + b"\n"

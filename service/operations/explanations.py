@@ -5,7 +5,8 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequenc
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate, chain, islice
-from typing import Annotated, Any, Literal, NotRequired
+from math import prod
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired
 
 import numpy as np
 import orjson
@@ -19,19 +20,19 @@ from kanmodel.attribution.ledger import USUAL_NODES, LedgerOptions
 from kanmodel.attribution.paths.path import LedgerLayer
 from kanmodel.attribution.shapley import Orders, count_forecasts
 from kanmodel.computing import pause, pausing
-from kanmodel.network.config import Groups, ModelConfig, resolve_groups
+from kanmodel.network.config import Groups, resolve_groups
+from service.compute import Deadline, attempt_each
 from service.models.registry import Served
 from service.operations.members import about
 from service.operations.route import Parts
 from service.operations.windows import CheckedWindows
 from service.telemetry.observation import span
 from service.wire.errors import invalid_value
-from service.wire.json import encode_json
-from service.work.jobs import NUMBER_BYTES, OBJECT_BYTES_PER_JSON_BYTE, SLICE, Deadline, StoppedError
+from service.wire.json import HELD_NUMBER_BYTES, encode_json
 
 PART_WINDOWS = 32  # that are explained, and sent, together
 SMALL = 8  # largest request that is batched with others; a larger one fills passes by itself
-EDGE_BYTES = len('{"i":100,"j":100,"contribution":},') + NUMBER_BYTES
+BATCH_EXPLANATIONS = 32  # of small requests, that are computed together
 Detail = TypeAliasType("Detail", Literal["features", "steps", "flow"])
 
 
@@ -286,54 +287,55 @@ class ExplainQuestion:
             raise invalid_value("body", message, "limit_exceeded")
 
 
-@dataclass(frozen=True)
-class Progress:
+class Explained(NamedTuple):
     """What is computed of a question after a slice of work."""
 
     done: int  # how many explanations are computed
     explanations: Sequence[Explanation] = ()  # those now ready to be sent, in order; none after most slices
-    encoded: Sequence[bytes] = ()  # the same in JSON, if requested
+    encoded: Sequence[bytes] = ()  # the same in JSON, where that is wanted
 
 
 async def compute_explanations(
-    question: ExplainQuestion, parts: Parts, deadline: Deadline, kept: Literal["lines", "json", "objects"]
-) -> AsyncGenerator[Progress, None]:
+    question: ExplainQuestion, parts: Parts, deadline: Deadline, encoded: bool
+) -> AsyncGenerator[Explained, None]:
     """Yields explanations as they become ready, until the deadline or until the consumer stops.
 
-    All but ``objects`` are encoded too; `kept` is what the consumer holds, as in `estimate_explanations`. Raises
-    `DataError` if they would take more memory than explanations may, and as `Executor.run` and `explain_part`.
+    A small request goes together with others that wait for the same; of a large one, part after part has its turn.
+    Raises as `Compute.submit` and `explain_part`.
     """
-    work, encoded = parts.work, kept != "objects"
-    with work.claim("explanation", estimate_explanations(question, kept)) as held:
-        if question.total <= SMALL and not question.progress:
-            explain, key = partial(_explain_together, encoded), (encoded, question.batch_key)
-            yield _observe(await work.run_together(key, explain, question, question.total, deadline), question, parts)
-            return
-        for first in range(0, len(question.windows), PART_WINDOWS):
-            news: asyncio.Queue[int | asyncio.Future[Progress]] = asyncio.Queue()  # of its slices, then of its end
-            put: Callable[..., None] = news.put_nowait
-            tell = partial(asyncio.get_running_loop().call_soon_threadsafe, put) if question.progress else None
-            compute = partial(explain_part, question, first, tell, encoded)
-            computing = asyncio.ensure_future(work.run(compute, "explanation", SLICE, None, deadline, held))
-            computing.add_done_callback(put)
-            try:
-                while isinstance(done := await news.get(), int):
-                    yield Progress(done)
-                progress = await computing
-            finally:
-                computing.cancel()
-            yield _observe(progress, question, parts)
-
-
-def explain_all(question: ExplainQuestion) -> list[Explanation]:
-    """The explanations in order, computed synchronously; raises as `explain_part`."""
-    firsts = range(0, len(question.windows), PART_WINDOWS)
-    return [one for first in firsts for one in explain_part(question, first).explanations]
+    compute, n_bytes = parts.compute, estimate_part(question)
+    if question.total <= SMALL and not question.progress:
+        found = await compute.submit_together(
+            partial(attempt_each, partial(_explain_together, encoded)),
+            "explanation",
+            deadline,
+            item=question,
+            size=question.total,
+            group=("explain", encoded, question.batch_key),
+            most=BATCH_EXPLANATIONS,
+            n_bytes=n_bytes,
+        )
+        yield _observe(found, question, parts)
+        return
+    for first in range(0, len(question.windows), PART_WINDOWS):
+        news: asyncio.Queue[int | asyncio.Future[Explained]] = asyncio.Queue()  # of its slices, then of its end
+        put: Callable[..., None] = news.put_nowait
+        tell = partial(asyncio.get_running_loop().call_soon_threadsafe, put) if question.progress else None
+        explain = partial(explain_part, question, first, encoded, tell)
+        computing = asyncio.ensure_future(compute.submit(explain, "explanation", deadline, n_bytes=n_bytes))
+        computing.add_done_callback(put)
+        try:
+            while isinstance(done := await news.get(), int):
+                yield Explained(done)
+            found = await computing
+        finally:
+            computing.cancel()
+        yield _observe(found, question, parts)
 
 
 def explain_part(
-    question: ExplainQuestion, first: int, tell: Callable[[int], object] | None = None, encoded: bool = False
-) -> Progress:
+    question: ExplainQuestion, first: int = 0, encoded: bool = False, tell: Callable[[int], object] | None = None
+) -> Explained:
     """The explanations of up to `PART_WINDOWS` windows from number `first`, by window and then by output.
 
     Before each pause, `tell` is called with the number of explanations computed so far. Raises `NonFiniteError` or
@@ -360,91 +362,46 @@ def explain_part(
         explained.require_completeness(explained.tolerance / question.options.tolerance, first)
         by_output.append(describe_explanation(explained, question.detail, first))
     explanations = [explanation for of_window in zip(*by_output, strict=True) for explanation in of_window]
-    return _encode(first * n_outputs + len(explanations), explanations, encoded)
+    with span("encode"):
+        lines = list(map(encode_json, explanations)) if encoded else []
+    return Explained(first * n_outputs + len(explanations), explanations, lines)
 
 
-def _explain_together(encoded: bool, questions: Sequence[ExplainQuestion]) -> list[Progress | Exception]:
-    """Explanations of questions that differ in their windows alone; a failing one does not affect the others."""
+def explain_all(question: ExplainQuestion) -> list[Explanation]:
+    """The explanations in order, computed synchronously; raises as `explain_part`."""
+    firsts = range(0, len(question.windows), PART_WINDOWS)
+    return [one for first in firsts for one in explain_part(question, first).explanations]
+
+
+def _explain_together(encoded: bool, questions: Sequence[ExplainQuestion]) -> list[Explained]:
+    """Explanations of questions that differ in their windows alone."""
+    if len(questions) == 1:
+        return [explain_part(questions[0], encoded=encoded)]
     windows = [question.windows for question in questions]
-    whole = questions[0] if len(windows) == 1 else replace(questions[0], windows=np.concatenate(windows))
-    try:
-        explained = iter(explain_part(whole, 0).explanations)
-    except StoppedError:
-        raise
-    except Exception as error:
-        if len(questions) == 1:
-            return [error]
-        return [answer for question in questions for answer in _explain_together(encoded, [question])]
-    found: list[Progress | Exception] = []
+    explained, found = iter(explain_part(replace(questions[0], windows=np.concatenate(windows))).explanations), []
     for question, end in zip(questions, accumulate(map(len, windows)), strict=True):
-        explanations = list(islice(explained, question.total))
-        for explanation in explanations:
+        own = list(islice(explained, question.total))
+        for explanation in own:
             explanation["instance"] -= end - len(question.windows)
-        found.append(_encode(question.total, explanations, encoded))
+        found.append(Explained(len(own), own, list(map(encode_json, own)) if encoded else []))
     return found
 
 
-def _encode(done: int, explanations: Sequence[Explanation], encoded: bool) -> Progress:
-    if not encoded:
-        return Progress(done, explanations)
-    with span("encode"):
-        return Progress(done, explanations, [encode_json(one) for one in explanations])
-
-
-def _observe(progress: Progress, question: ExplainQuestion, parts: Parts) -> Progress:
-    for one in progress.explanations:
+def _observe(found: Explained, question: ExplainQuestion, parts: Parts) -> Explained:
+    for one in found.explanations:
         spreads = one["tolerance"] / question.options.tolerance
         residual = one["residual"] / spreads if spreads else 0.0  # a tolerance of 1e-320 may be 0 in the output's unit
         parts.metrics.observe_explanation(question.served.name, residual, one["converged"])
-    return progress
+    return found
 
 
-def estimate_explanations(question: ExplainQuestion, kept: Literal["lines", "json", "objects"]) -> int:
-    """The memory that explanations will take, with what is kept until all are computed.
-
-    ``lines``, one part at a time; ``json``, all of them encoded, twice while they are joined; ``objects``, all of them
-    as Python objects.
-    """
-    part = min(len(question.windows), PART_WINDOWS) * len(question.outputs)
-    held = {"lines": 0, "json": 2, "objects": OBJECT_BYTES_PER_JSON_BYTE}[kept] * question.total
-    return question.windows.nbytes + (part * (OBJECT_BYTES_PER_JSON_BYTE + 1) + held) * _estimate_json(question)
-
-
-def _estimate_json(question: ExplainQuestion) -> int:
-    """Upper bound of the bytes of one explanation in JSON, apart from long names."""
-    model = question.served.model
-    lookback, n_features = model.config.window_shape
-    names = sum(map(len, model.config.feature_names))
-    n_bytes = 500 + 2 * (names + n_features * (NUMBER_BYTES + 6))
-    n_bytes += len(model.levels) * (3 * NUMBER_BYTES + len('{"level":,"lower":,"upper":},'))
-    if question.groups or question.segments:
-        n_named = len(question.groups) + n_features
-        of_each = sum(len(name) + NUMBER_BYTES + 6 for name in question.segments) or NUMBER_BYTES
-        named = names + sum(map(len, question.groups)) + n_named * (of_each + 8)
-        n_bytes += named * (1 + question.effects + 2 * (question.shapley is not None))
-    if question.effects:
-        n_bytes += names
-    if question.shapley is not None:
-        n_bytes += 2 * (names + n_features * (NUMBER_BYTES + 6))
-    n_bytes += question.n_parts * (2 * NUMBER_BYTES + len('"":{"removed":,"alone":},'))
-    if question.detail != "features":
-        n_bytes += lookback * n_features * NUMBER_BYTES
+def estimate_part(question: ExplainQuestion) -> int:
+    """The memory that a part takes while it is computed: its numbers as objects and in JSON, and all coalitions."""
+    config, n = question.served.model.config, min(len(question.windows), PART_WINDOWS)
+    n_numbers = 30 + 4 * (len(config.features) + len(question.groups)) * max(len(question.segments), 1)
+    n_numbers += 2 * question.n_parts + (prod(config.window_shape) if question.detail != "features" else 0)
     if question.detail == "flow":
-        n_bytes += _estimate_flow(model.config)
-        if (intervals := model.intervals) is not None and set(question.outputs).intersection(model.bounds):
-            source, n_levels = intervals.network or model.network, len(intervals.levels)
-            n_outputs, n_columns = len(source.config.outputs), 1 + 2 * n_levels  # of at most two layers more
-            n_edges = n_outputs * n_columns + (n_outputs + n_columns) * (1 + 3 * n_levels)
-            n_bytes += _estimate_flow(source.config) + n_edges * EDGE_BYTES + 6 * n_outputs * NUMBER_BYTES
-    return n_bytes
-
-
-def _estimate_flow(config: ModelConfig) -> int:
-    """Upper bound of the bytes of the contributions of all layers in JSON."""
-    n_bytes = NUMBER_BYTES * (len(config.features) + config.n_readout + len(config.outputs))
-    n_bytes += sum(part.n_units * NUMBER_BYTES for part in config.recurrents)
-    around = chain.from_iterable({source for _, source in cut.around} for cut in config.cuts)
-    n_bytes += sum(len(source) + NUMBER_BYTES + 40 for source in around)
-    for layer in chain.from_iterable(config.stages.values()):
-        n_bytes += layer.n_in * layer.n_subnodes * EDGE_BYTES + (layer.n_in + layer.n_subnodes) * NUMBER_BYTES + 100
-    return n_bytes
+        layers = chain.from_iterable(config.stages.values())
+        n_numbers += sum(3 * layer.n_in * layer.n_subnodes + layer.n_in for layer in layers)
+    coalitions = 0 if question.shapley is None else question.n_forecasts * (len(config.features) + 8 * n)
+    return n * len(question.outputs) * n_numbers * HELD_NUMBER_BYTES + coalitions

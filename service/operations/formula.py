@@ -130,10 +130,14 @@ async def get_formula(call: Call) -> Response:
                 lambda formula: FormulaPart(formula=describe(FormulaInfo, formula)),
                 lambda found: describe_formulas(served, found, found),
             )
-        found = await call.deadline.wait(call.parts.results.find(served, call.output, Model.formula))
+        found = await call.find(Model.formula)
     except ConfigError as error:  # such as of a layer norm, an output function or an attention
         raise invalid_value("model", f"has no formula: {error}", "no_formula") from error
     chosen = [one for one in found if query.complexity is None or one.complexity <= query.complexity]
-    if media_type == JSON:
-        return answer_json(describe_formulas(served, found, chosen if query.complexity is None else chosen[-1:]))
-    return Response(getattr(chosen[-1], query.format), media_type=TEXT)
+
+    def write() -> Response:
+        if media_type == JSON:
+            return answer_json(describe_formulas(served, found, chosen if query.complexity is None else chosen[-1:]))
+        return Response(getattr(chosen[-1], query.format), media_type=TEXT)
+
+    return await call.make(write)

@@ -21,24 +21,22 @@ from kanmodel.errors import Problem
 from kanmodel.model import Model
 from service.models.registry import Served
 from service.operations.explain import BaselineName, read_baseline, record_explanations
-from service.operations.explanations import ExplainQuestion, Explanation, compute_explanations, estimate_explanations
+from service.operations.explanations import ExplainQuestion, Explanation, compute_explanations
 from service.operations.members import Checkpoint, Closed, Name, Version, about
 from service.operations.models import ModelReadiness
 from service.operations.predict import describe_intervals
 from service.operations.recorded import begin_recording
-from service.operations.route import MODEL_V2, VERSION_V2, Call, Operation
-from service.operations.windows import check_values, estimate_comparing
+from service.operations.route import DESCRIBED_ON_LOOP, MODEL_V2, VERSION_V2, Call, Operation
+from service.operations.windows import check_values
 from service.settings import Settings
 from service.telemetry.observation import span
-from service.wire.bodies import Limits, find_limits, parse_object, read_body, validate_request
+from service.wire.bodies import Limits, find_limits, parse_object, validate_request
 from service.wire.connections import while_connected
 from service.wire.errors import invalid_value, invalid_values
 from service.wire.headers import find_header
-from service.wire.json import BYTES, JSON, answer_json, encode_json
+from service.wire.json import BYTES, HELD_NUMBER_BYTES, JSON, answer_json, encode_json
 from service.wire.windows import ALL, Axis, Given, parse_groups, read_array, read_groups, read_levels
-from service.work.budget import Kind
-from service.work.forecasts import WithBounds
-from service.work.jobs import ANSWERED_VALUE, COPIED_BYTE, DESCRIBED_VALUE, FREE, PARSED_BYTE, Cost, estimate_describing
+from service.work.forecasts import Plain, Predictor, WithBounds
 
 INSTANCES = "instances"  # the tensor that holds all features
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -297,13 +295,6 @@ def read_inference(
     return question, outputs, request.id or None
 
 
-def estimate_inference(body: bytes, header_length: str | None) -> Cost:
-    """The cost of `read_inference`, whatever the header says: what follows its JSON is not parsed."""
-    is_whole = header_length is None or not header_length.isdecimal() or len(header_length) > len(str(len(body)))
-    n_json = len(body) if is_whole else min(int(header_length or 0), len(body))
-    return PARSED_BYTE * n_json + COPIED_BYTE * (len(body) - n_json)
-
-
 def read_tensors(tensors: Sequence[InferInput], binary: bytes, model: Model, max_windows: int) -> Given:
     """The windows of one tensor with all features, or of one tensor per feature, by name; raises `DataError`.
 
@@ -456,46 +447,45 @@ def _choose_outputs(
 async def infer(call: Call) -> Response:
     """Forecasts every output for each instance, as tensors; if requested with intervals, and explained."""
     parts, served, deadline = call.parts, call.served, call.deadline
-    with parts.work.claim("forecast", place=False) as held:
-        body = await read_body(call, parts.settings, held, (JSON, BYTES, ""))  # Triton's client sends none of them
-        length = find_header(call.scope, HEADER_LENGTH.lower().encode())
-        read = partial(read_inference, body, length, served, parts.settings)
-        with span("parse"):
-            reading = parts.work.run(read, "forecast", estimate_inference(body, length), deadline=deadline)
-            question, outputs, request_id = await reading
-    is_explained = outputs.keys() & {*EXPLAINED}
-    kind: Kind = "explanation" if is_explained else "forecast"
+    body = await call.read_body((JSON, BYTES, ""))  # Triton's client sends none of them
+    length = find_header(call.scope, HEADER_LENGTH.lower().encode())
+    question, outputs, request_id = await call.parse(
+        partial(read_inference, body, length, served, parts.settings), body
+    )
+    is_explained = bool(outputs.keys() & {*EXPLAINED})
     if is_explained or question.trust:
         call.state.caller.require("explain")
     call.state.windows = len(question.windows)
-    bounding = WithBounds(served.model) if any(map(BOUND_TENSOR.fullmatch, outputs)) else None
-    values = await parts.work.predict(bounding or served.model, question.windows, deadline)
+    predictor: Predictor = (WithBounds if any(map(BOUND_TENSOR.fullmatch, outputs)) else Plain)(served.model)
+    values = await parts.forecasts.predict(predictor, question.windows, deadline)
     answer_id = request_id or call.state.request_id
-    predictions, *bounds = (values,) if bounding is None else bounding.split(values)
-    call.count_forecasts(question.checked, predictions, bounds, answer_id)
+    predictions, *bounds = predictor.split(values)
     explanations: list[Explanation] = []
 
     async def explain() -> None:
-        async for progress in compute_explanations(question, parts, deadline, "objects"):
-            explanations.extend(progress.explanations)
+        async for found in compute_explanations(question, parts, deadline, encoded=False):
+            explanations.extend(found.explanations)
 
     if is_explained:
         await while_connected(call, explain())
-    cost = (DESCRIBED_VALUE + ANSWERED_VALUE) * values.size
-    cost = estimate_describing(question.windows, values.shape[1]) if is_explained else cost
-    cost += estimate_comparing(served.model, question.windows) if question.trust else FREE
     tensors = {"predictions": predictions, **_name_bounds(served.model.levels, bounds)}
     describe = partial(_answer, question, outputs, answer_id, tensors, explanations)
+    is_brief = not (is_explained or question.trust) and values.size <= DESCRIBED_ON_LOOP
     with span("encode"):
-        answer = await parts.work.run(describe, kind, cost)
-    if (recording := begin_recording(call)) is not None:
+        answer = describe() if is_brief else await call.submit(describe, 2 * HELD_NUMBER_BYTES * values.size)
+
+    def observe() -> None:
+        call.count_forecasts(question.checked, predictions, bounds, answer_id)
+        if (recording := begin_recording(call)) is None:
+            return
         if is_explained:
-            n_bytes = estimate_explanations(question, "objects")
-            record_explanations(recording, question, predictions, explanations, n_bytes)
+            record_explanations(recording, question, predictions, explanations, 2 * len(answer.body))
         else:
             model = served.model
             intervals = partial(describe_intervals, model, model.levels, *bounds) if bounds else None
             recording.add(question.windows, predictions, intervals=intervals, n_bytes=values.nbytes)
+
+    call.observe = observe
     return answer
 
 

@@ -14,13 +14,10 @@ from service.operations.members import Answer, Closed, about, head_of
 from service.operations.route import MODEL, Call, Operation
 from service.telemetry.history import Place
 from service.telemetry.monitor import Monitor, read_times, watched_output
-from service.telemetry.observation import span
-from service.wire.bodies import Limits, parse_object, read_body, validate_request
+from service.wire.bodies import Limits, parse_object, validate_request
 from service.wire.errors import NotReadyError, RequestError, invalid_value, invalid_values
 from service.wire.json import answer_json
-from service.work.jobs import PARSED_BYTE, Cost
 
-SETTLED = Cost(1e-4, 1000)  # an outcome: reading, finding its forecast, and writing
 MAX_ID = 128  # characters
 
 
@@ -72,17 +69,13 @@ async def send_outcomes(call: Call) -> Response:
     repeated, and changes nothing.
     """
     parts, served, monitor = call.parts, call.served, find_monitor(call)
-    with parts.work.claim("forecast", place=False) as held:
-        body = await read_body(call, parts.settings, held)
-        most, name = parts.settings.max_windows, served.model.outputs[watched_output(served.model)]
-        read = partial(_read, body, served.model, name, most, parts.settings.max_json_depth)
-        with span("parse"):
-            outcomes = await parts.work.run(read, "forecast", PARSED_BYTE * (3 * len(body)), deadline=call.deadline)
+    body = await call.read_body()
+    most, name = parts.settings.max_windows, served.model.outputs[watched_output(served.model)]
+    outcomes = await call.parse(partial(_read, body, served.model, name, most, parts.settings.max_json_depth), body)
     call.state.windows = len(outcomes)
     settle = partial(monitor.settle, served.name, call.query.version, outcomes)
-    cost = SETTLED * (10 + len(outcomes))  # never in place, as the file may wait for a disk
     try:
-        counts = await parts.work.run(settle, "explanation", cost, deadline=call.deadline)
+        counts = await call.submit(settle)
     except sqlite3.Error as error:
         raise NotReadyError(f"outcomes cannot be written now: {error}", headers={"Retry-After": "60"}) from error
     matched, unknown, repeated = counts

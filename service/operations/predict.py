@@ -12,7 +12,7 @@ from kanmodel.forecaster import Forecaster
 from kanmodel.model import Model
 from service.operations.members import Answer, AskAdaptation, about, head_of
 from service.operations.recorded import begin_recording
-from service.operations.route import MODEL, Call, Operation
+from service.operations.route import DESCRIBED_ON_LOOP, MODEL, Call, Operation, is_quick_to_read
 from service.operations.windows import (
     AskTrust,
     CheckedWindows,
@@ -21,15 +21,12 @@ from service.operations.windows import (
     Windows,
     check_values,
     describe_trust,
-    estimate_comparing,
-    estimate_reading,
 )
 from service.telemetry.observation import span
-from service.wire.bodies import find_limits, most_windows, parse_windows, read_body, validate_request
-from service.wire.json import answer_json
+from service.wire.bodies import PARSED, most_windows, parse_windows, validate_request
+from service.wire.json import HELD_NUMBER_BYTES, answer_json
 from service.wire.windows import FORMS, UNREAD, may_ask_for_bounds, read_levels, read_windows
-from service.work.forecasts import ForecastRequest, WithBounds
-from service.work.jobs import ANSWERED_VALUE, Cost, estimate_describing
+from service.work.forecasts import ForecastRequest, Plain, Predictor, WithBounds
 
 Predictions = Annotated[
     list[list[float]], about("n x n_outputs, in the order of the model's `outputs`, original units.")
@@ -91,7 +88,7 @@ async def predict(call: Call) -> Response:
     With `trust` a key needs the scope explain, as for the reference windows, from which the instances are measured.
     """
     parts, served, model = call.parts, call.served, call.served.model
-    limits = find_limits(model, parts.settings)
+    limits = call.limits
     found: list[tuple[PredictRequest, CheckedWindows]] = []
     levels: list[float] = []
     forecasts: list[tuple[Array, ...]] = []
@@ -110,16 +107,11 @@ async def predict(call: Call) -> Response:
             found.append((asked, check_values(read_windows(document, model, limits), served)))
         return found[0][1].windows
 
-    def estimate(windows: Array) -> Cost:
-        cost = estimate_describing(windows, n_values)
-        cost += ANSWERED_VALUE * (windows.size if found[0][0].echo else 0)
-        return cost + estimate_comparing(model, windows) if found[0][0].trust else cost
-
     def describe(windows: Array, values: Array) -> Response:
         call.state.windows = len(windows)
         asked, checked = found[0]
         with span("encode"):
-            predictions, *bounds = (values,) if bounding is None else bounding.split(values, *adapted)
+            predictions, *bounds = predictor.split(values, *adapted)
             forecasts.append((predictions, *bounds))
             answer: PredictResponse = {
                 **head_of(served),
@@ -137,26 +129,27 @@ async def predict(call: Call) -> Response:
                 answer["instances"] = windows.tolist()
             return answer_json(answer)
 
-    with parts.work.claim("forecast", place=False) as held:
-        body = await read_body(call, parts.settings, held)
-        bounding = WithBounds(model) if may_ask_for_bounds(body, model) else None
-        reading, most, n_values = estimate_reading(body), most_windows(body, model), len(model.outputs)
-        if bounding is not None:
-            n_values = bounding.n_values
-            reading += ANSWERED_VALUE * (most * n_values)
-        request = ForecastRequest(
-            model=bounding or model,
-            read=read,
-            describe=describe,
-            reading=reading,
-            describing=estimate,
-            most_windows=most,
-        )
-        answer = await parts.work.answer(request, call.deadline)
-    predictions, *bounds = forecasts[0]
-    call.count_forecasts(found[0][1], predictions, bounds)
-    if (recording := begin_recording(call)) is not None:
-        intervals = partial(describe_intervals, model, levels, *bounds) if levels else None
-        n_bytes = sum(values.nbytes for values in forecasts[0])
-        recording.add(found[0][1].windows, predictions, intervals=intervals, n_bytes=n_bytes)
+    body = await call.read_body()
+    predictor: Predictor = (WithBounds if may_ask_for_bounds(body, model) else Plain)(model)
+    most, n_described = most_windows(body, model), predictor.n_values + len(model.config.features)
+    request = ForecastRequest(
+        model=predictor,
+        read=read,
+        describe=describe,
+        most_windows=most,
+        n_bytes=PARSED * len(body) + most * predictor.n_values * HELD_NUMBER_BYTES,
+        is_read_at_once=is_quick_to_read(body),
+        is_described_at_once=lambda windows: not found[0][0].trust and len(windows) * n_described <= DESCRIBED_ON_LOOP,
+    )
+    answer = await parts.forecasts.answer(request, call.deadline)
+
+    def observe() -> None:
+        predictions, *bounds = forecasts[0]
+        call.count_forecasts(found[0][1], predictions, bounds)
+        if (recording := begin_recording(call)) is not None:
+            intervals = partial(describe_intervals, model, levels, *bounds) if levels else None
+            n_bytes = sum(values.nbytes for values in forecasts[0])
+            recording.add(found[0][1].windows, predictions, intervals=intervals, n_bytes=n_bytes)
+
+    call.observe = observe
     return answer

@@ -18,7 +18,6 @@ from service.operations.route import MODEL, Call, Operation
 from service.wire.errors import NotFoundError, RequestError
 from service.wire.json import answer_json
 from service.wire.windows import read_output
-from service.work.jobs import LIST_ENTRY, SLICE
 
 MAX_LISTED = 1000  # windows of one answer
 _OBSERVED = "What was to be forecast, in the order of the model's `outputs`; null where unknown."
@@ -163,7 +162,7 @@ async def list_reference_windows(call: Call) -> Response:
     served, query, reference = call.served, call.query, call.served.model.reference
     contributions = None
     if query.contributions:
-        importance = await call.deadline.wait(call.parts.results.find(served, call.output, Model.importance))
+        importance = await call.find(Model.importance)
         contributions = importance.contributions
     elif query.output is not None:
         read_output(query.output, served.model)
@@ -175,9 +174,7 @@ async def list_reference_windows(call: Call) -> Response:
         head = head_of(served)
         return answer_json(ReferenceList(**head, reference_windows=len(reference), offset=query.offset, windows=rows))
 
-    n_values = 2 * len(served.model.config.features) if query.contributions else 1
-    cost = SLICE if query.intervals else LIST_ENTRY * (min(query.limit, len(reference)) * n_values)
-    return await call.parts.work.run(describe_rows, "explanation", cost, deadline=call.deadline)
+    return await call.make(describe_rows)
 
 
 @Operation(
@@ -194,9 +191,13 @@ async def get_reference_window(call: Call) -> Response:
     if not 0 <= index < len(reference):
         message = f"{index} does not exist: there are 0 to {len(reference) - 1}"
         raise NotFoundError(message, "window_not_found", "index")
-    head, label = head_of(call.served), _describe_label(reference, index)
-    instance = reference.windows[index].tolist()
-    return answer_json(ReferenceWindow(**head, **label, reference_windows=len(reference), instance=instance))
+
+    def describe_window() -> Response:
+        head, label = head_of(call.served), _describe_label(reference, index)
+        instance = reference.windows[index].tolist()
+        return answer_json(ReferenceWindow(**head, **label, reference_windows=len(reference), instance=instance))
+
+    return await call.make(describe_window)
 
 
 def _refuse_hidden(call: Call) -> None:

@@ -102,9 +102,13 @@ async def get_report(call: Call) -> Response:
             lambda finding: ReportPart(finding=describe_finding(finding)),
             lambda report: describe_report(call.served, report),
         )
-    found = await call.deadline.wait(call.parts.results.find(call.served, call.output, Model.report))
-    if call.media_type == JSON:
-        return answer_json(describe_report(call.served, found))
-    if call.media_type == HTML:
-        return Response(found.html(theme=call.query.theme), headers=POLICY, media_type=HTML)
-    return Response(found.markdown(), media_type=MARKDOWN)
+    found = await call.find(Model.report)
+
+    def write() -> Response:
+        if call.media_type == JSON:
+            return answer_json(describe_report(call.served, found))
+        if call.media_type == HTML:
+            return Response(found.html(theme=call.query.theme), headers=POLICY, media_type=HTML)
+        return Response(found.markdown(), media_type=MARKDOWN)
+
+    return await call.make(write)

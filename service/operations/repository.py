@@ -14,10 +14,9 @@ from service.models.registry import Entry, Registry, State
 from service.models.watching import Watch
 from service.operations.members import Closed, Name, Version, about, describe
 from service.operations.route import OF_A_MODEL, Call, Operation
-from service.wire.bodies import Limits, parse_object, read_body, validate_request
-from service.wire.errors import RequestError
+from service.wire.bodies import Limits, parse_object, validate_request
+from service.wire.errors import DeadlineError, RequestError
 from service.wire.json import JSON, answer_json
-from service.work.jobs import PARSED_BYTE
 
 RepositoryState = TypeAliasType("RepositoryState", Literal["LOADING", "READY", "UNAVAILABLE"])
 _STATES: dict[State, RepositoryState] = {"loading": "LOADING", "ready": "READY"}  # all others: UNAVAILABLE
@@ -129,19 +128,18 @@ async def _change(
     await _read(call, cls)
     name, watch = call.path_params["model"], cast(Watch, call.app.state.watch)
     changing = asyncio.ensure_future(watch.apply(partial(change, call.parts.registry, name)))
-    await call.deadline.wait(asyncio.shield(changing))
+    try:
+        async with asyncio.timeout_at(call.deadline.time):
+            await asyncio.shield(changing)
+    except TimeoutError:
+        seconds = f"{call.deadline.seconds:g} s (request_timeout)"
+        raise DeadlineError(f"the models are not changed within {seconds}, and go on being changed") from None
     call.state.model = name
     return call.parts.registry.index().get(name, ())
 
 
 async def _read(call: Call, cls: type[Body]) -> Body:
     """The body, if there is one; Triton's client sends no Content-Type."""
-    parts = call.parts
-    with parts.work.claim("explanation", place=False) as held:
-        body = await read_body(call, parts.settings, held, (JSON, ""))
-        limits = Limits(parts.settings.max_json_depth, windows=0, window_shape=(1, 1))
-
-        def read() -> Body:
-            return validate_request(cls, parse_object(body, limits) if body else {})
-
-        return await parts.work.run(read, "explanation", PARSED_BYTE * len(body))
+    body = await call.read_body((JSON, ""))
+    limits = Limits(call.parts.settings.max_json_depth, windows=0, window_shape=(1, 1))
+    return await call.parse(lambda: validate_request(cls, parse_object(body, limits) if body else {}), body)

@@ -12,6 +12,7 @@ from functools import cached_property, partial
 from math import inf
 from types import ModuleType
 from typing import Any, Literal, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
@@ -19,10 +20,11 @@ from fastapi.routing import APIRoute
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kanmodel.arrays import Array
 from kanmodel.model import Model
+from service.compute import HOLD, Compute, Deadline, Hold, Room
 from service.document import TIMEOUT_HEADER
 from service.models.registry import Registry, Served
 from service.operations.members import Closed, VersionQuery
@@ -32,7 +34,7 @@ from service.telemetry.metrics import Metrics
 from service.telemetry.monitor import Monitor
 from service.telemetry.observation import span
 from service.telemetry.record import Record
-from service.wire.bodies import validate_request
+from service.wire.bodies import LARGE, PARSED, Limits, find_limits, may_hold_series, read_body, validate_request
 from service.wire.connections import ClosingStream, while_connected
 from service.wire.errors import (
     NotFoundError,
@@ -41,14 +43,14 @@ from service.wire.errors import (
     answer_exception,
     describe_error,
     invalid_value,
+    send_error,
 )
 from service.wire.headers import choose_media_type, find_header, path_of
 from service.wire.json import HTML, JSON, MARKDOWN, NDJSON, SVG, encode_json
-from service.wire.security import KeyScope
+from service.wire.security import HEALTH, METRICS_PATH, OWNER, KeyScope
 from service.wire.windows import read_output
-from service.work.cache import Answer, Answers
-from service.work.executor import Executor
-from service.work.jobs import COMPRESSED_BYTE, SLICE, Deadline
+from service.work.cache import Answer, Answers, key_of
+from service.work.forecasts import Forecasts
 from service.work.results import GlobalResults
 from service.work.shadows import Shadows
 
@@ -69,6 +71,11 @@ MODEL_V2 = "/v2" + OF_A_MODEL  # of the Open Inference Protocol
 VERSION_V2 = MODEL_V2 + "/versions/{version:name}"
 _FORMATS = {"json": JSON, "svg": SVG, "html": HTML, "markdown": MARKDOWN}
 _TIMEOUT = TIMEOUT_HEADER.lower().encode()
+N_PROBES = 32  # requests for health and metrics that are answered at a time, beside the others
+READ_ON_LOOP = 48_000  # bytes of a body that are parsed in a millisecond; of a series a sixteenth of that
+DESCRIBED_ON_LOOP = 500  # values of an answer, and of the windows it checks, that are described in a millisecond
+FORECASTS = (":predict", "/infer")  # ends of their paths
+PIECE = 64 << 10  # bytes of an answer that are handed to the server at once
 
 
 @dataclass(frozen=True)
@@ -78,12 +85,14 @@ class Parts:
     settings: Settings
     registry: Registry
     results: GlobalResults
-    work: Executor
+    compute: Compute
+    forecasts: Forecasts
     answers: Answers
     shadows: Shadows
     metrics: Metrics
     record: Record | None  # if answers are recorded
     monitor: Monitor | None  # if forecasts are counted
+    limits: WeakKeyDictionary[Model, Limits] = field(default_factory=WeakKeyDictionary)  # of the bodies of requests
 
 
 class Call(Request):
@@ -95,6 +104,8 @@ class Call(Request):
     media_type: str  # of the answer
     served: Served  # the model of its path, in the version asked for or drawn, or the default one
     is_open: bool = False  # whether it names no version, and has windows
+    hold: Hold  # what it holds until its answer is sent
+    observe: Callable[[], object] | None = None  # what is observed of it, once its answer is sent
 
     @cached_property
     def parts(self) -> Parts:
@@ -113,13 +124,60 @@ class Call(Request):
         """The output or bound that the query names; raises `DataError` or `NotFoundError` if there is none."""
         return read_output(self.query.output, self.served.model)
 
+    @property
+    def limits(self) -> Limits:
+        """What a body of a request to the model may hold."""
+        known = self.parts.limits
+        if (limits := known.get(self.served.model)) is None:
+            limits = known[self.served.model] = find_limits(self.served.model, self.parts.settings)
+        return limits
+
     async def find_model(self) -> Model:
         """The model that has this output, see `Model.find_output`, made off the event loop."""
         find = partial(self.served.model.find_output, self.output)
         if self.output in self.served.model.outputs:
             return find()[0]
         key = ("bound", self.served.checkpoint, self.output)
-        return (await self.parts.work.run(find, "explanation", SLICE, key, self.deadline))[0]
+        return (await self.parts.compute.submit(find, "explanation", self.deadline, key=key, keep=_leave))[0]
+
+    async def read_body(self, media_types: Sequence[str] = (JSON,)) -> bytes:
+        """See `wire.bodies.read_body`."""
+        return await read_body(self, self.parts.settings, self.hold, self.deadline, media_types)
+
+    async def parse(self, read: Callable[[], Found], body: bytes) -> Found:
+        """What is read of a body: at once if that is quick, otherwise on a thread."""
+        with span("parse"):
+            if is_quick_to_read(body):
+                return read()
+            return await self.submit(read, n_bytes=PARSED * len(body))
+
+    async def submit(self, compute: Callable[[], Found], n_bytes: int = 0) -> Found:
+        """Runs a function on a thread in its turn; see `Compute.submit`."""
+        return await self.parts.compute.submit(compute, "explanation", self.deadline, n_bytes=n_bytes)
+
+    async def find(self, method: Callable[..., Found], output: str | None = None, **options: Any) -> Found:
+        """A global result of the model, by default for the output of the query; see `GlobalResults.find`."""
+        return await self.parts.results.find(self.served, output or self.output, method, self.deadline, **options)
+
+    async def make(self, describe: Callable[[], Response], n_bytes: int = 0) -> Response:
+        """The answer of a cached operation, which is described, encoded and compressed on a thread, once for all."""
+        answers, index = self.parts.answers, self.parts.registry.index()
+        key: tuple[Any, ...] = key_of(self.scope, self.media_type)
+        keep = partial(answers.keep, self.scope, self.media_type, index)
+
+        def make() -> Answer:
+            with span("encode"):
+                return Answer.of(describe())
+
+        submit, key = self.parts.compute.submit, (*key, id(index))
+        return self.choose(await submit(make, "explanation", self.deadline, key=key, keep=keep, n_bytes=n_bytes))
+
+    def choose(self, answer: Answer) -> Response:
+        """The form of an answer that the client takes, or 304 if it has it."""
+        status, headers, body = answer.choose(dict(self.scope["headers"]))
+        response = Response(body, status)
+        response.raw_headers = headers
+        return response
 
     def choose_media_type(self, offered: tuple[str, ...]) -> str:
         """The media type of the answer that the client wants most; raises `RequestError` if it accepts none."""
@@ -129,11 +187,12 @@ class Call(Request):
         raise RequestError(message, code="not_acceptable")
 
     async def load(self, name: str, version: str | None) -> Served:
-        """As `Registry.get`, off the event loop; raises `DeadlineError` at the deadline, while loading continues."""
+        """As `Registry.get`, on a thread of its own; at the deadline `DeadlineError`, while loading continues."""
         served = self.parts.registry.find(name, version)
         if served is None:
             get = partial(self.parts.registry.get, name, version)
-            served = await self.parts.work.run(get, "forecast", SLICE, ("load", name, version), self.deadline)
+            key = ("load", name, version)
+            served = await self.parts.compute.submit(get, "load", self.deadline, key=key, keep=_leave)
         return served
 
     def count_warnings(self, counts: Mapping[str, int]) -> None:
@@ -218,8 +277,8 @@ async def stream_result(
     What fails before there is a part is raised; after it, the error is the last line.
     """
     parts: asyncio.Queue[Any] = asyncio.Queue()
-    computing = call.parts.results.follow(call.served, call.output, method, parts.put_nowait)
-    finding = asyncio.ensure_future(call.deadline.wait(computing))
+    computing = call.parts.results.follow(call.served, call.output, method, call.deadline, parts.put_nowait)
+    finding = asyncio.ensure_future(computing)
     finding.add_done_callback(lambda _: parts.put_nowait(None))
     try:
         first = await while_connected(call, parts.get())
@@ -293,11 +352,17 @@ class OperationRoute(Route):
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request, or refuses it."""
         call = Call(scope, receive)
+        call.hold = scope["state"]["hold"]
         try:
             response = await self._answer(call)
         except Exception as error:
             response = answer_exception(call, error)
+        if not isinstance(response, StreamingResponse) and len(response.body) > LARGE:
+            call.hold.add(len(response.body))
+            send = partial(_send_in_pieces, send)
         await response(scope, receive, send)
+        if call.observe is not None:
+            call.observe()
 
     def takes(self, method: str) -> bool:
         """Whether it is its method; HEAD is GET (RFC 9110, section 9.3.2), whose body the server leaves out."""
@@ -310,21 +375,9 @@ class OperationRoute(Route):
         call.deadline = _read_deadline(call)
         if not self.stated.is_cached:
             return await self._compute(call)
-        parts = call.parts
-        known = parts.answers.get(call.scope)
-        if known is None:
-            index = parts.registry.index()  # before the computation, during which the models may change
-            response = await while_connected(call, self._compute(call))
-            if isinstance(response, StreamingResponse):
-                return response
-            cost = COMPRESSED_BYTE * len(response.body)
-            with span("encode"):
-                known = await parts.work.run(partial(Answer.of, response), "explanation", cost, deadline=call.deadline)
-            parts.answers.keep(call.scope, known, index)
-        status, headers, body = known.choose(dict(call.scope["headers"]))
-        response = Response(body, status)
-        response.raw_headers = headers
-        return response
+        accepted = choose_media_type(find_header(call.scope, b"accept"), self.stated.media_types) or ""
+        known = call.parts.answers.get(call.scope, accepted)
+        return await while_connected(call, self._compute(call)) if known is None else call.choose(known)
 
     async def _compute(self, call: Call) -> Response:
         """Reads everything but the body, and calls the handler."""
@@ -365,23 +418,56 @@ class OperationRoute(Route):
 
 
 class Dispatch:
-    """Middleware that sends requests to operations.
+    """Middleware that takes a place for each request, and sends it to its operation.
 
     FastAPI's own router takes a fifth of a forecast's time; it answers what is left: other paths and methods.
     """
 
-    def __init__(self, app: ASGIApp, routes: Sequence[OperationRoute]) -> None:
-        self._app, self._routes = app, routes
+    def __init__(self, app: ASGIApp, routes: Sequence[OperationRoute], room: Room) -> None:
+        self._app, self._routes, self._room = app, routes, room
+        self._probes = Room(N_PROBES, 0, lambda: 1.0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one request."""
-        if scope["type"] == "http":
-            path, method = path_of(scope), scope["method"]
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        path, method = path_of(scope), scope["method"]
+        room = self._probes if path in HEALTH or path == METRICS_PATH else self._room
+        try:
+            hold = room.enter(OWNER.get(), path.endswith(FORECASTS))
+        except RequestError as error:
+            return await send_error(error, scope, receive, send)
+        with hold:
+            HOLD.set(hold)
+            scope["state"]["hold"] = hold
             for route in self._routes:
                 if route.takes(method) and (found := route.path_regex.match(path)) is not None:
                     scope["route"], scope["path_params"] = route, found.groupdict()
                     return await route.answer(scope, receive, send)
-        await self._app(scope, receive, send)
+            await self._app(scope, receive, send)
+
+
+def is_quick_to_read(body: bytes) -> bool:
+    """Whether a body is parsed in less time than a hand-over to a thread is worth."""
+    return len(body) * (16 if may_hold_series(body) else 1) <= READ_ON_LOOP
+
+
+async def _send_in_pieces(send: Send, message: Message) -> None:
+    """Sends a large answer piece by piece: the server takes each once the client has read those before it.
+
+    So what the request holds is counted until all but the last pieces are sent.
+    """
+    body = message.get("body", b"")
+    if message["type"] != "http.response.body" or len(body) <= PIECE:
+        return await send(message)
+    for first in range(0, len(body), PIECE):
+        is_last = first + PIECE >= len(body)
+        more = not is_last or message.get("more_body", False)
+        await send({"type": "http.response.body", "body": body[first : first + PIECE], "more_body": more})
+
+
+def _leave(_: object) -> None:
+    """The result is kept where it was computed."""
 
 
 def routes_of(module: ModuleType) -> list[OperationRoute]:

@@ -35,7 +35,6 @@ from service.operations.reference import OnReference, describe_span
 from service.operations.route import Call, result
 from service.wire.errors import invalid_value
 from service.wire.json import SVG, answer_json, answer_svg
-from service.work.jobs import CURVE_VALUE, LIST_ENTRY, estimate_graph
 
 # Named, so that generated clients have one type for each.
 Stage = TypeAliasType("Stage", Literal["front", "head"])
@@ -326,13 +325,15 @@ def describe_lags(lags: Mapping[str, Lags]) -> dict[str, LagShares] | None:
 async def find_topology(call: Call) -> Topology:
     """The topology of the query's output and pruning rule."""
     rule = vars(call.query.rule(await call.find_model()))
-    return await call.deadline.wait(call.parts.results.find(call.served, call.output, Model.topology, **rule))
+    return await call.find(Model.topology, **rule)
 
 
 def _count(kept: list[bool]) -> Count:
     return {"kept": sum(kept), "total": len(kept)}
 
 
+CURVE_ARRAYS, CURVE_VALUE_BYTES = 7, 64  # of a curve; of a value in an array, in a list, and in JSON
+JSON_PART_BYTES, SVG_PART_BYTES = 1200, 6000  # of a node or an edge, as objects and text
 N_LINKS = 5000  # most links of each kind in a picture; of more, only the strongest are drawn
 _PICTURE = {SVG: "The network; with at most 300 kept edges, the curve of each."}
 
@@ -371,23 +372,29 @@ async def get_topology(call: Call) -> Response:
 
     n_parts = sum(node.kept or not query.pruned for node in part.nodes)
     n_parts += count_links(part, query.pruned, N_LINKS) if is_drawn else len(part.edges)
-    cost = estimate_graph(n_parts, len(curved), N_POINTS, is_drawn)
-    if not is_drawn:
-        cost += CURVE_VALUE * (N_LAGGED * served.model.lookback * sum(bool(node.lags) for node in part.nodes))
-    return await call.parts.work.run(answer, "explanation", cost, deadline=call.deadline)
+    n_lags = 0 if is_drawn else N_LAGGED * served.model.lookback * sum(bool(node.lags) for node in part.nodes)
+    return await call.make(answer, estimate_graph(n_parts, len(curved), is_drawn) + CURVE_VALUE_BYTES * n_lags)
+
+
+def estimate_curves(n_edges: int, points: int) -> int:
+    """The bytes of curves in arrays, in lists, and in JSON."""
+    return CURVE_ARRAYS * CURVE_VALUE_BYTES * n_edges * points
+
+
+def estimate_graph(n_parts: int, n_curves: int, is_drawn: bool) -> int:
+    """The bytes of the nodes and edges of a graph, as objects and text, and of its curves."""
+    return (SVG_PART_BYTES if is_drawn else JSON_PART_BYTES) * n_parts + estimate_curves(n_curves, N_POINTS)
 
 
 @result("topology/fidelity", "topology", FidelityCurve, FidelityQuery)
 async def get_fidelity_curve(call: Call) -> Response:
     """Returns the fidelity against the number of edges, from all towards none, removing the weakest first."""
     served, asked, output = call.served, call.query, call.output
-    finding = call.parts.results.find(served, output, Model.fidelity_curve, metric=asked.metric, fill=asked.fill)
-    points = await call.deadline.wait(finding)
+    points = await call.find(Model.fidelity_curve, metric=asked.metric, fill=asked.fill)
 
     def answer() -> Response:
         curve = [describe(FidelityPointInfo, one, r2=one.fidelity.r2, mae=one.fidelity.mae) for one in points]
         head, n = describe_span(served), len(served.model.reference)
         return answer_json(describe(FidelityCurve, asked, **head, output=output, reference_windows=n, curve=curve))
 
-    cost = LIST_ENTRY * len(points)
-    return await call.parts.work.run(answer, "explanation", cost, deadline=call.deadline)
+    return await call.make(answer)

@@ -10,7 +10,7 @@ from kanmodel.model import Model
 from service.operations.alternative import Plan, Reading, WindowsAnswer, WindowsRequest, question, read_range
 from service.operations.members import Closed, Features, Steps, UnitOf, about, describe
 from service.wire.errors import invalid_value
-from service.work.jobs import HELD_NUMBER_BYTES
+from service.wire.json import HELD_NUMBER_BYTES
 
 N_ARRAYS = 3  # of a curve
 WhatIfKind = TypeAliasType("WhatIfKind", Literal["shift", "value", "level"])

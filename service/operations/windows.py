@@ -13,14 +13,11 @@ from kanmodel.arrays import Array
 from kanmodel.model import Model
 from kanmodel.monitoring import trust
 from kanmodel.tables import table
-from service.models.registry import Served
+from service.models.registry import ROUNDING, Served
 from service.operations.members import Closed, UnitOf, about, describe
-from service.wire.bodies import may_hold_series
 from service.wire.windows import FORMS, Given, refuse_infinite_values
-from service.work.jobs import PARSED_BYTE, READ_BYTE, Cost, estimate_trust
 
 MAX_WARNINGS = 100
-ROUNDING = 1e-6  # in standard deviations of the feature: the rounding of a value that was a float32
 
 Gaps = TypeAliasType("Gaps", table.Gaps)
 TrustVerdict = TypeAliasType("TrustVerdict", trust.TrustVerdict)
@@ -172,11 +169,6 @@ class TrustInfo(TypedDict):
     intervals."""
 
 
-def estimate_comparing(model: Model, windows: Array) -> Cost:
-    """The cost of `describe_trust`."""
-    return estimate_trust(windows, model.reference.scaled.numel())
-
-
 def describe_trust(model: Model, windows: Array) -> list[TrustInfo]:
     """How far the forecasts of windows (n, lookback, n_features), original units, can be relied on."""
     return [describe_window_trust(one) for one in model.trust(windows)]
@@ -278,8 +270,3 @@ def warn_of_range(model: Model, given: Given) -> CheckedWindows:
         )
     counts = zip(model.config.feature_names, is_outside.sum(axis=0).tolist(), strict=True)
     return CheckedWindows(given, listed, {name: n for name, n in counts if n})
-
-
-def estimate_reading(body: bytes) -> Cost:
-    """Parsing a request, and of a series reading each cell and cutting the windows."""
-    return (PARSED_BYTE + READ_BYTE if may_hold_series(body) else PARSED_BYTE) * len(body)

@@ -40,8 +40,8 @@ class Metrics:
         self.in_flight = gauge("requests_in_flight", "Requests being answered.")
         waiting = "Requests that wait for the models or are being computed."
         self.queue_depth = gauge("queue_depth", waiting, ["priority"])
-        held = "Bytes that requests hold while they are read, computed and answered."
-        self.pending_bytes = gauge("pending_bytes", held, ["priority"])
+        held = "Bytes of the bodies and answers that requests hold."
+        self.pending_bytes = gauge("pending_bytes", held)
         self.batch_windows = histogram("batch_windows", "Windows forecast together.", buckets=_SIZES)
         self.slice_seconds = timed("slice_seconds", "Seconds of one slice of explanations.")
         forecasts = "Forecasts by version and use: an answer, those of a shadow, or skipped by a shadow."

@@ -30,7 +30,8 @@ class Observation:
     """Assigns request ids, records each request, and turns unexpected exceptions into responses, recorded too."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, log: RequestLog) -> None:
-        self._app, self._metrics, self._log = app, metrics, log
+        self._app, self._metrics, self._log, self._in_flight = app, metrics, log, 0
+        metrics.watch(metrics.in_flight, lambda: float(self._in_flight))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -51,7 +52,7 @@ class Observation:
                 message["headers"] = [*message.get("headers", ()), id_header, NOSNIFF]
             await send(message)
 
-        self._metrics.in_flight.inc()
+        self._in_flight += 1
         try:
             if (n := scope["query_string"].count(b"&")) >= MAX_PARAMETERS:
                 reason = f"must have at most {MAX_PARAMETERS} parameters, but has {n + 1}"
@@ -63,7 +64,7 @@ class Observation:
                 raise
             await send_error(error, scope, receive, send_with_id)
         finally:
-            self._metrics.in_flight.dec()
+            self._in_flight -= 1
             seconds, route = perf_counter() - start, getattr(scope.get("route"), "path_format", OTHER)
             record_request(self._metrics, self._log, route, state, scope["method"], status or 500, seconds)
 

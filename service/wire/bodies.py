@@ -11,7 +11,6 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from math import prod
@@ -35,10 +34,11 @@ from service.wire.headers import IS_WHOLE, find_header
 from service.wire.json import JSON, format_path, non_finite_places
 
 if TYPE_CHECKING:
-    from service.work.budget import Claim
+    from service.compute import Deadline, Hold
 
 Small = TypeVar("Small", bound=BaseModel)
-LARGE = 64 << 10  # bytes up to which a body is not charged; `max_concurrent` bounds their number
+LARGE = 64 << 10  # bytes up to which a body is not counted; `max_concurrent` bounds their number
+PARSED = 16  # bytes that a byte of a request takes while it is parsed
 KEPT = 512 << 10  # bytes of a text up to which its parser is reused; its buffers take ten times as much
 _OTHERS = 10_000  # values, and lists, besides the windows
 _NAMED = 16  # strings about one feature, step or output: names of members and values, in every place that takes them
@@ -52,17 +52,18 @@ _MARKS = bytes.maketrans(b'[{]}":', bytes([1, 1, 255, 255, _QUOTE, 0]))
 _UNMARKED = bytes(set(range(256)) - set(b'[{]}":'))
 
 
-async def read_body(request: Request, settings: Settings, held: Claim, media_types: Sequence[str] = (JSON,)) -> bytes:
-    """Reads the body of a request, counting its bytes as they arrive; `held` is charged for a large one.
+async def read_body(
+    request: Request, settings: Settings, hold: Hold, deadline: Deadline, media_types: Sequence[str] = (JSON,)
+) -> bytes:
+    """Reads the body of a request, once there is memory for it: until then it stays with the client.
 
-    An empty one of the media types accepts a body without Content-Type. FastAPI's `max_body_size` would answer in plain
-    text instead of with our error.
+    `hold` counts what a large one takes. An empty one of the media types accepts a body without Content-Type. FastAPI's
+    `max_body_size` would answer in plain text instead of with our error.
 
     Raises:
         RequestError: another media type, a compressed body, or one larger than `max_body_bytes` or slower than
             `body_timeout`.
-        DataError: its memory exceeds the limit even without other requests.
-        OverloadedError: too little memory is free at the moment.
+        DataError: as `Hold.take`, and likewise DeadlineError and OverloadedError.
     """
     content_type = find_header(request.scope, b"content-type") or ""
     if content_type.split(";")[0].strip().lower() not in media_types:
@@ -76,28 +77,46 @@ async def read_body(request: Request, settings: Settings, held: Claim, media_typ
     length = find_header(request.scope, b"content-length") or ""
     if length.isdecimal() and int(length) > most:
         raise _too_large(most)
-    chunks: list[bytes] = []
-    n_bytes = n_held = 0
-    is_whole = False
+    if request.scope["state"].get(IS_WHOLE, False):  # it has arrived together with the headers
+        return await _receive(request, hold, deadline, most, LARGE)
+    declared = int(length) if length.isdecimal() else LARGE
+    if declared > LARGE:
+        await hold.take(declared, deadline)
+    refusals: list[Exception] = []
     try:
-        # A body that arrived together with the headers needs no timeout.
-        is_there = request.scope["state"].get(IS_WHOLE, False)
-        async with nullcontext() if is_there else asyncio.timeout(settings.body_timeout):
-            while not is_whole:
-                received = await request.receive()
-                if received["type"] == "http.disconnect":
-                    raise ClientDisconnect
-                chunks.append(received.get("body", b""))
-                is_whole = not received.get("more_body", False)
-                n_bytes += len(chunks[-1])
-                if n_bytes > most:
-                    raise _too_large(most)
-                if n_bytes > max(n_held, LARGE):
-                    held.grow(2 * (n_bytes - n_held))  # the chunks, and the joined copy
-                    n_held = n_bytes
+        async with asyncio.timeout(settings.body_timeout) as timeout:
+
+            def give_way(refusal: Exception) -> None:
+                refusals.append(refusal)
+                timeout.reschedule(0)
+
+            hold.give_way = give_way
+            return await _receive(request, hold, deadline, most, max(declared, LARGE))
     except TimeoutError:
         message = f"the body did not arrive within {settings.body_timeout:g} seconds (body_timeout)"
-        raise RequestError(message, code="body_timeout") from None
+        raise (refusals or [RequestError(message, code="body_timeout")])[0] from None
+    finally:
+        hold.give_way = None
+
+
+async def _receive(request: Request, hold: Hold, deadline: Deadline, most: int, n_held: int) -> bytes:
+    """All bytes of a body; one that turns out to be larger than `n_held` may be as large as any."""
+    chunks: list[bytes] = []
+    n_bytes, n_taken, is_whole = 0, n_held, False
+    while not is_whole:
+        received = await request.receive()
+        if received["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunks.append(received.get("body", b""))
+        is_whole = not received.get("more_body", False)
+        n_bytes += len(chunks[-1])
+        if n_bytes > most:
+            raise _too_large(most)
+        if n_bytes > n_taken:
+            await hold.take(most - LARGE, deadline)
+            n_taken = most
+    if n_taken > n_held:
+        hold.add(n_bytes - n_taken)
     return b"".join(chunks)
 
 

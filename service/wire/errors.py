@@ -3,7 +3,7 @@
 RequestError             a request is refused; its code says why
 ├── NotReadyError        a model, or the service, is not ready
 ├── DeadlineError        the deadline has passed
-└── OverloadedError      too many pending, or concurrent, requests
+└── OverloadedError      too many requests wait
 
 kanmodel.errors.DataError
 └── InvalidValueError    an invalid value, with a code of its own
@@ -60,7 +60,7 @@ _431 = Literal["headers_too_large"]
 _500 = Literal["internal_error"]
 _501 = Literal["not_supported"]
 _UNREADY = Literal["not_ready", "model_failed", "model_unloaded", "stopping"]
-_503 = Literal[_UNREADY, "busy", "queue_full", "deadline_exceeded", "replica_unavailable"]
+_503 = Literal[_UNREADY, "queue_full", "deadline_exceeded", "replica_unavailable"]
 ErrorCode = TypeAliasType(
     "ErrorCode", Literal[_400, _401, _403, _404, _405, _406, _408, _413, _415, _421, _422, _429, _431, _500, _501, _503]
 )
@@ -79,7 +79,7 @@ class RequestError(Exception):
     Args:
         message: what is wrong.
         problems: the invalid values; empty if the error has no place.
-        headers: of the response, besides those of the status.
+        headers: of the response, besides those of the status; an empty one leaves that of the status out.
         code: the cause; that of the class if None.
     """
 
@@ -95,7 +95,8 @@ class RequestError(Exception):
         super().__init__(message)
         self.problems = tuple(problems)
         self.code = code or self.code
-        self.headers = {**_HEADERS.get(STATUSES[self.code], {}), **(headers or {})}
+        given = {**_HEADERS.get(STATUSES[self.code], {}), **(headers or {})}
+        self.headers = {name: value for name, value in given.items() if value}
 
 
 class NotReadyError(RequestError):
@@ -111,7 +112,7 @@ class DeadlineError(RequestError):
 
 
 class OverloadedError(RequestError):
-    """Too many pending, or concurrent, requests."""
+    """Too many requests wait."""
 
     code = "queue_full"
 

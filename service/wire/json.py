@@ -17,6 +17,8 @@ HTML = "text/html"
 TEXT = "text/plain"
 SVG = "image/svg+xml"
 BYTES = "application/octet-stream"
+NUMBER_BYTES = 24  # most of a number in JSON
+HELD_NUMBER_BYTES = 7 * NUMBER_BYTES  # of memory, as a Python object and in JSON
 POLICY = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}  # of a picture or a page
 
 

@@ -14,7 +14,6 @@ import os
 import re
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
@@ -39,7 +38,6 @@ MAX_PER_MINUTE = 1_000_000  # bounds the timestamps that are kept per key
 SETTLED_NS = 3_000_000_000  # after a change of the file of keys, within which it is read again at each look
 DELETED = ()  # the stamp of a file that does not exist
 FORM = "name scope[,scope] key [requests/minute]"
-Claims = Callable[[Literal["request", "probe"]], AbstractContextManager[object]]
 Owner = str
 OWNER: ContextVar[Owner] = ContextVar("owner", default="")  # of this task's request; "" is the service itself
 MINUTE = 60.0  # seconds
@@ -253,7 +251,7 @@ class RateLimits:
 
 
 class Access:
-    """Middleware that identifies the caller, and takes a place for the request of its owner.
+    """Middleware that identifies the caller.
 
     It refuses other hosts with 421 and a guesser of keys with 429. The Host header is checked on a loopback address
     because of DNS rebinding: a web page may resolve its own name to this machine, and then send requests from the
@@ -261,13 +259,12 @@ class Access:
 
     Args:
         app: the wrapped app.
-        claim: takes a place, see `Budget.claim`.
         keys: None if none is needed.
         settings: the host, the hosts allowed beside it, and the origins that may change what is served.
     """
 
-    def __init__(self, app: ASGIApp, claim: Claims, keys: Keys | None, settings: Settings) -> None:
-        self._app, self._claim, self._keys, self._origins = app, claim, keys, load_origins(settings)
+    def __init__(self, app: ASGIApp, keys: Keys | None, settings: Settings) -> None:
+        self._app, self._keys, self._origins = app, keys, load_origins(settings)
         self._limits, self._unknown = RateLimits(), RateLimits()
         own = f"[{settings.host}]" if ":" in settings.host else settings.host
         hosts = frozenset({"localhost", "127.0.0.1", "[::1]", own, *_split(settings.allowed_hosts)})
@@ -288,19 +285,15 @@ class Access:
         scope["state"]["caller"] = caller
         if caller.key is not None:
             scope["state"]["client"] = caller.key.name
-        path = path_of(scope)
         OWNER.set(owner_of(address_of(scope)) if caller.key is None else caller.key.name)
-        try:
-            # Known keys are not counted by address: all clients of a proxy have the same.
-            if caller.offers_unknown_key and path not in HEALTH:
-                message = f"more than {UNKNOWN_PER_MINUTE} unknown API keys came from this address within a minute"
+        # Known keys are not counted by address: all clients of a proxy have the same.
+        if caller.offers_unknown_key and path_of(scope) not in HEALTH:
+            message = f"more than {UNKNOWN_PER_MINUTE} unknown API keys came from this address within a minute"
+            try:
                 self._unknown.admit(owner_of(address_of(scope)), UNKNOWN_PER_MINUTE, message, {"Connection": "close"})
-            place = self._claim("probe" if path in HEALTH or path == METRICS_PATH else "request")
-        except RequestError as error:
-            await send_error(error, scope, receive, send)
-            return
-        with place:
-            await self._app(scope, receive, send)
+            except RequestError as error:
+                return await send_error(error, scope, receive, send)
+        await self._app(scope, receive, send)
 
 
 class Caller:

@@ -13,7 +13,7 @@ from cachetools import LRUCache
 from fastapi import Response
 from starlette.types import Scope
 
-from service.wire.headers import find_header, takes_gzip
+from service.wire.headers import takes_gzip
 
 RawHeaders = list[tuple[bytes, bytes]]
 MIN_COMPRESSED = 1024  # smallest body in bytes that is compressed
@@ -73,7 +73,7 @@ def names_etag(if_none_match: bytes, etag: bytes) -> bool:
 
 
 class Answers:
-    """An LRU cache of answers by path, query and Accept, of `size` bytes. It belongs to one event loop: it has no lock.
+    """An LRU cache of answers by path, query and media type, of `size` bytes. It belongs to one event loop: no lock.
 
     It is cleared when the served models change, after which `find_index` returns a different object; that also frees
     the models that the answers refer to.
@@ -85,22 +85,22 @@ class Answers:
         # Answers with their sizes in bytes, and with their routes and models for metrics and the log.
         self._cached: LRUCache[Hashable, tuple[Answer, int, Any, dict[str, Any]]] = LRUCache(size, itemgetter(1))
 
-    def get(self, scope: Scope) -> Answer | None:
+    def get(self, scope: Scope, media_type: str) -> Answer | None:
         """The cached answer to a request, if any; its route and model are noted in the scope."""
         self._follow_models()
-        cached = self._cached.get(_key(scope))
+        cached = self._cached.get(key_of(scope, media_type))
         if cached is None:
             return None
         answer, _, scope["route"], of_model = cached
         scope.setdefault("state", {}).update(of_model)
         return answer
 
-    def keep(self, scope: Scope, answer: Answer, index: object) -> None:
+    def keep(self, scope: Scope, media_type: str, index: object, answer: Answer) -> None:
         """Caches the answer to a request, unless the models it was computed from are no longer served."""
         self._follow_models()
         if index is not self._index:
             return
-        key, state = _key(scope), scope.get("state", {})
+        key, state = key_of(scope, media_type), scope.get("state", {})
         of_model = {name: state[name] for name in ("model", "checkpoint") if name in state}
         of_key = 4 * len(key[0]) + len(key[1]) + len(key[2])  # a character of a path takes up to 4
         n_bytes = answer.size + of_key + OVERHEAD
@@ -114,5 +114,6 @@ class Answers:
             self._cached.clear()
 
 
-def _key(scope: Scope) -> tuple[str, bytes, str]:
-    return scope["path"], scope["query_string"], find_header(scope, b"accept") or ""
+def key_of(scope: Scope, media_type: str) -> tuple[str, bytes, str]:
+    """What tells an answer from others, as long as the same models are served."""
+    return scope["path"], scope["query_string"], media_type

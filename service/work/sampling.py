@@ -16,12 +16,11 @@ from kanmodel.model import Model
 from kanmodel.structure.importance import Importance
 from kanmodel.tables.statistics.errors import covered
 from kanmodel.tables.statistics.tally import Tally
+from service.compute import Compute
 from service.models.registry import Served
 from service.settings import Settings
 from service.telemetry.monitor import Counter, Monitor, Sample, reference_values, watched_output
 from service.wire.errors import NotReadyError
-from service.work.executor import Executor
-from service.work.jobs import SLICE
 from service.work.results import GlobalResults
 
 logger = logging.getLogger(__name__)
@@ -35,8 +34,8 @@ class Sampling:
     forecasts at that time. Explanations that clients ask for do not count, since people ask about what is unusual.
     """
 
-    def __init__(self, monitor: Monitor, work: Executor, results: GlobalResults, settings: Settings) -> None:
-        self._monitor, self._work, self._results = monitor, work, results
+    def __init__(self, monitor: Monitor, compute: Compute, results: GlobalResults, settings: Settings) -> None:
+        self._monitor, self._compute, self._results = monitor, compute, results
         self._cpu, self._seconds = settings.monitor_cpu, settings.monitor_seconds
         self._left = 0.0  # of the budget, seconds; below 0 after more was used
         self._stated: dict[tuple[str, str], str] = {}  # checkpoints whose reference windows the metrics state
@@ -64,13 +63,13 @@ class Sampling:
     async def _explain(self, samples: Sequence[Sample]) -> None:
         served = cast(Served, samples[-1].served)
         windows = np.stack([one.window for one in samples if one.served.checkpoint == served.checkpoint])
-        await self._work.run(partial(self._count, served, windows), "background", SLICE)
+        await self._compute.submit(partial(self._count, served, windows), "background")
         key = served.name, served.version
         if self._stated.get(key) != served.checkpoint:
             output = served.model.outputs[watched_output(served.model)]
-            importance = await self._results.find_later(served, output, Model.importance)
+            importance = await self._results.find(served, output, Model.importance, kind="background")
             state = partial(self._state, served, importance)
-            await self._work.run(state, "background", SLICE)
+            await self._compute.submit(state, "background")
             self._stated[key] = served.checkpoint
 
     def _count(self, served: Served, windows: Array) -> None:

@@ -4,15 +4,15 @@ import asyncio
 import logging
 import random
 from collections.abc import Sequence
+from contextvars import Context
 
 from kanmodel.arrays import Array
 from kanmodel.errors import KanscopeError
+from service.compute import Compute
 from service.models.registry import Registry, Served
 from service.telemetry.metrics import Metrics
 from service.telemetry.monitor import Monitor
 from service.wire.errors import NotReadyError, OverloadedError
-from service.work.executor import Executor
-from service.work.jobs import SLICE
 
 logger = logging.getLogger(__name__)
 MAX_WAITING = 32  # requests
@@ -26,8 +26,8 @@ class Shadows:
     monitor counts the forecasts under the id of the request, so that an outcome finds those of every version.
     """
 
-    def __init__(self, registry: Registry, work: Executor, metrics: Metrics, monitor: Monitor | None) -> None:
-        self._registry, self._work, self._metrics, self._monitor = registry, work, metrics, monitor
+    def __init__(self, registry: Registry, compute: Compute, metrics: Metrics, monitor: Monitor | None) -> None:
+        self._registry, self._compute, self._metrics, self._monitor = registry, compute, metrics, monitor
         self._tasks: set[asyncio.Task[None]] = set()
         self._n_bytes = 0  # of the windows that wait
 
@@ -43,7 +43,8 @@ class Shadows:
                 self._metrics.observe_forecasts(served.name, version, "skipped", len(windows))
                 continue
             self._n_bytes += windows.nbytes
-            task = asyncio.create_task(self._forecast(served.name, version, windows, request_id, times))
+            forecast = self._forecast(served.name, version, windows, request_id, times)
+            task = asyncio.create_task(forecast, context=Context())  # so that it is charged to no client
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -55,12 +56,12 @@ class Shadows:
     async def _forecast(
         self, name: str, version: str, windows: Array, request_id: str, times: Sequence[str] | None
     ) -> None:
-        def compute() -> tuple[Served, Array]:
+        def forecast() -> tuple[Served, Array]:
             shadow = self._registry.get(name, version)
             return shadow, shadow.model.predict(windows)
 
         try:
-            shadow, predictions = await self._work.run(compute, "background", SLICE)
+            shadow, predictions = await self._compute.submit(forecast, "background")
         except (KanscopeError, NotReadyError, OverloadedError) as error:
             logger.debug("version %s of model %s, a shadow, has no forecast: %s", version, name, error)
             self._metrics.observe_forecasts(name, version, "skipped", len(windows))

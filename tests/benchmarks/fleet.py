@@ -22,7 +22,7 @@ from servers import CLIENT_CORE, Server, finish_background, free_server, measure
 from table import machine
 
 from kanmodel.forecaster import Forecaster
-from service.work.executor import BATCH_EXPLANATIONS
+from service.operations.explanations import BATCH_EXPLANATIONS
 
 SIZES = (1, 2, 4, 8, 16, BATCH_EXPLANATIONS)  # of batches
 WARM_UP, REST = 1.0, 0.5  # seconds

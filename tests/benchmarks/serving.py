@@ -68,7 +68,7 @@ class Work(NamedTuple):
 
 
 ONE_PROCESS = (
-    *(Work("predict", 1, 1), Work("predict", 1, 64), Work("predict", EXPLAINED, 8)),
+    *(Work("predict", 1, 1), Work("predict", 1, 64), Work("predict", EXPLAINED, 8), Work("predict", EXPLAINED, 64)),
     *(Work("explain", 1, 1), Work("explain", 1, 8), Work("explain", EXPLAINED, 1)),
 )
 TWO_PROCESSES = (Work("predict", 1, 64), Work("predict", EXPLAINED, 8), Work("explain", 1, 8))

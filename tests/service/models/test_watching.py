@@ -10,11 +10,11 @@ from factories import make_model
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.structure import questions as structure
+from service.compute import Compute
 from service.models.registry import Registry
 from service.models.watching import Watch
+from service.settings import Settings
 from service.telemetry.metrics import Metrics
-from service.work.budget import Bounds
-from service.work.executor import Executor
 from service.work.results import GlobalResults
 
 SEEDS = (401, 402, 403)  # models that no other test makes: apps that tests share may load theirs meanwhile
@@ -35,9 +35,9 @@ def watch_while(steps, registry, seconds=0.01):
     """Runs the watch during the steps, each of which changes something and yields a condition to wait for."""
 
     async def run():
-        work = Executor(Bounds(10, 10, 10, 1 << 30), Metrics())
-        work.start()
-        kept = GlobalResults(64, work, registry.defaults)
+        compute = Compute(Settings(), Metrics())
+        compute.start()
+        kept = GlobalResults(64, compute, registry.defaults)
         watch = Watch(registry, kept.prepare, seconds)
         watching = asyncio.create_task(watch.run())
         deadline = time.monotonic() + 120
@@ -46,7 +46,7 @@ def watch_while(steps, registry, seconds=0.01):
                 assert time.monotonic() < deadline
                 await asyncio.sleep(0.01)
         watch.close()
-        await work.close()
+        await compute.close()
         await asyncio.wait_for(watching, 120)
 
     asyncio.run(run())

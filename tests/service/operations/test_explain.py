@@ -13,7 +13,10 @@ from kanmodel.attribution.baseline import Baseline, ReferenceBaselines, baseline
 from kanmodel.attribution.explanation import LedgerOptions, explain_windows
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.errors import NonFiniteError
+from service.models.registry import Served
 from service.operations import explanations
+from service.operations.explain import read_question
+from service.settings import Settings
 
 
 def ask(service, name, n=2, **members):
@@ -322,3 +325,27 @@ def test_an_explanation_far_from_complete_is_an_error(service, accept):
         assert (error["status"], error["code"]) == (422, "explanation_incomplete")
         assert error["error"].startswith("instances[1] has values too far out to be explained")
         assert error["errors"][0]["path"] == "instances[1]"
+
+
+@pytest.mark.parametrize("output", ["a+1", ["b+2", "a+1"]])
+def test_batched_requests_have_the_results_they_have_alone(service, output):
+    """Requests with several windows each, numbered from 0, have their own results if they share a pass."""
+    model = service.models["two"]
+    windows, std = make_windows(model, 9), model.output_std.max()
+    served = Served("two", Model.of(model))
+    questions = [
+        read_question(
+            json.dumps({"instances": part.tolist(), "output": output, "detail": "flow"}).encode(), served, Settings()
+        )
+        for part in np.split(windows, [1, 4, 6])
+    ]
+    (key,) = {question.batch_key for question in questions}
+    assert key is not None
+    together = explanations._explain_together(False, questions)
+    for question, progress in zip(questions, together, strict=True):
+        alone = explanations.explain_all(question)
+        assert [one["instance"] for one in progress.explanations] == [one["instance"] for one in alone]
+        for one, other in zip(progress.explanations, alone, strict=True):
+            assert one["output"] == other["output"]
+            np.testing.assert_allclose(one["steps"], other["steps"], rtol=0, atol=1e-6 * std)
+            assert one["prediction"] == pytest.approx(other["prediction"], rel=0, abs=1e-6 * std)

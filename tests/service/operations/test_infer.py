@@ -16,8 +16,6 @@ from kanmodel import Model
 from kanmodel.attribution.baseline import Baseline
 from kanmodel.attribution.ledger import explain_windows
 from kanmodel.checkpoint import save_checkpoint
-from service.operations.infer import estimate_inference
-from service.work.jobs import COPIED_BYTE, PARSED_BYTE
 
 LENGTH = "Inference-Header-Content-Length"
 INFER = "/v2/models/two/infer"
@@ -464,22 +462,3 @@ def test_any_splice_of_a_binary_request_is_answered_or_refused(service, windows,
     headers = {LENGTH: str(len(text) + length), "Content-Type": "application/octet-stream"}
     answer = service.client.post(INFER, content=body[:at] + other + body[at + cut :], headers=headers)
     assert answer.status_code == 200 or refused(answer)
-
-
-@pytest.mark.parametrize(
-    ("header", "n_json"),
-    [
-        (None, 1000),
-        ("0", 0),
-        ("100", 100),
-        ("1000", 1000),
-        ("1001", 1000),
-        ("9" * 5000, 1000),
-        ("-1", 1000),
-        ("", 1000),
-    ],
-)
-def test_binary_data_are_not_estimated_as_json(header, n_json):
-    """What the header says is checked later; until then the estimate is at most that of JSON."""
-    estimated = estimate_inference(b"x" * 1000, header)
-    assert estimated == PARSED_BYTE * n_json + COPIED_BYTE * (1000 - n_json)

@@ -97,9 +97,9 @@ def test_models_are_counted_by_state(service):
 
 
 def test_work_on_models_is_observed(metrics):
-    """Measurements of the executor and of explanations have their metrics."""
+    """Measurements of computations and of explanations have their metrics."""
     metrics.watch(metrics.queue_depth.labels("predict"), lambda: 3)
-    metrics.watch(metrics.pending_bytes.labels("predict"), lambda: 5)
+    metrics.watch(metrics.pending_bytes, lambda: 5)
     metrics.watch(metrics.unprepared, lambda: 2)
     metrics.batch_windows.observe(5)
     metrics.slice_seconds.observe(0.004)
@@ -107,7 +107,7 @@ def test_work_on_models_is_observed(metrics):
     metrics.observe_explanation("two", 0.3, converged=False)
     known = expose(metrics)
     assert known["kanscope_queue_depth", ("priority", "predict")] == 3
-    assert known["kanscope_pending_bytes", ("priority", "predict")] == 5
+    assert known[("kanscope_pending_bytes",)] == 5
     assert known[("kanscope_unprepared_outputs",)] == 2
     assert known[("kanscope_batch_windows_sum",)] == 5
     assert known[("kanscope_slice_seconds_count",)] == 1

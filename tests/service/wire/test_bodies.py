@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from kanmodel.arrays import N_LISTED
 from kanmodel.errors import DataError
 from service.wire import bodies
-from service.wire.bodies import LARGE, Limits, parse_json, parse_object, parse_windows
+from service.wire.bodies import LARGE, PARSED, Limits, parse_json, parse_object, parse_windows
 from service.wire.errors import NOT_FINITE, find_code
 from service.wire.windows import Axis, read_array
-from service.work.jobs import PARSED_BYTE
 
 LIMITS = Limits(depth=32, windows=50, window_shape=(1, 2))
 LARGE_LIMITS = Limits(depth=64, windows=4096, window_shape=(24, 8))
@@ -230,7 +229,7 @@ def test_a_large_body_that_is_refused_costs_little(name, reader, monkeypatch):
     finally:
         tracemalloc.stop()
     assert str(refused.value).startswith(message), str(refused.value)
-    assert peak <= PARSED_BYTE.n_bytes * len(body)
+    assert peak <= PARSED * len(body)
 
 
 def test_a_body_of_as_many_windows_as_may_be_is_read():

@@ -23,6 +23,7 @@ from service.app import create_app
 from service.settings import Settings
 from service.wire.errors import CAUSES, STATUSES, ErrorCode, describe_error
 from service.work import forecasts
+from service.work.forecasts import Forecasts
 
 SERVICE = Path(service.__file__).parent
 TITLES = {
@@ -563,12 +564,12 @@ def test_every_error_of_the_model_core_has_a_status():
     assert (body["status"], body["error"]) == (500, "internal error")
 
 
-def test_the_kinds_of_503_have_different_codes(serve, serve_app, folder, monkeypatch):
-    """The code names the cause: model loading, failed or unloaded; server or queue full; result late."""
+def test_the_kinds_of_503_have_different_codes(serve, folder, monkeypatch):
+    """The code names the cause: model loading, failed or unloaded; server full; result late."""
     go_on = threading.Event()
-    real = forecasts._forecast
+    real = Forecasts._forecast
     monkeypatch.setattr("service.models.registry.load", lambda path: go_on.wait(300) and kanmodel.load(path))
-    with serve(wait=False, models=folder, repository_api=True, max_queue=1) as client:
+    with serve(wait=False, models=folder, repository_api=True) as client:
         soon = {"X-Request-Timeout": "0.05"}
         codes = {"loading": client.get("/v1/models/two", headers=soon), "readiness": client.get("/readyz")}
         go_on.set()
@@ -577,14 +578,12 @@ def test_the_kinds_of_503_have_different_codes(serve, serve_app, folder, monkeyp
         codes["failed"] = client.get("/v1/models/broken")
         asks = {"json": {"instances": [WINDOW]}}
         block = threading.Event()
-        monkeypatch.setattr(forecasts, "_measure_in_place", lambda model: 0)  # all go to the thread, which is blocked
-        monkeypatch.setattr(forecasts, "_forecast", lambda *them: block.wait(300) and real(*them))
-        late = {**asks, "headers": soon}
-        codes["late"] = client.post("/v1/models/two:predict", **late)
+        monkeypatch.setattr(forecasts, "_measure_on_loop", lambda model: 0)  # all go to the thread, which is blocked
+        monkeypatch.setattr(Forecasts, "_forecast", lambda *them: block.wait(300) and real(*them))
         with ThreadPoolExecutor(1) as pool:
             first = pool.submit(client.post, "/v1/models/two:predict", **asks)
             poll(lambda: 'kanscope_queue_depth{priority="forecast"} 1.0' in client.get("/metrics").text)
-            codes["full"] = client.post("/v1/models/two:predict", **asks)
+            codes["late"] = client.post("/v1/models/two:predict", **asks, headers=soon)
             block.set()
             assert first.result().status_code == 200
         client.post("/v2/repository/models/two/unload")
@@ -593,7 +592,7 @@ def test_the_kinds_of_503_have_different_codes(serve, serve_app, folder, monkeyp
         block.clear()
         first = pool.submit(client.post, "/v1/models/two:predict", **asks)
         poll(lambda: client.get("/v1/models").status_code == 503)
-        codes["busy"] = client.get("/v1/models")
+        codes["full"] = client.get("/v1/models")
         block.set()
         assert first.result().status_code == 200
     for answer in codes.values():
@@ -603,9 +602,8 @@ def test_the_kinds_of_503_have_different_codes(serve, serve_app, folder, monkeyp
         "readiness": "not_ready",
         "failed": "model_failed",
         "late": "deadline_exceeded",
-        "full": "queue_full",
         "unloaded": "model_unloaded",
-        "busy": "busy",
+        "full": "queue_full",
     }
 
 

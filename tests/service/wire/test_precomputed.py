@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from kanmodel.checkpoint import save_checkpoint
 from service.models.registry import Registry
 from service.wire.headers import takes_gzip
+from service.wire.json import JSON
 from service.work.cache import OVERHEAD, Answer, Answers, names_etag
 
 REGISTRY = Registry(None)
@@ -45,7 +46,7 @@ def test_responses_are_compressed_if_accepted(each_service):
 
 
 def test_query_and_media_type_are_part_of_the_key(each_service):
-    """The query and the Accept header are part of the cache key."""
+    """The query and the media type are part of the cache key."""
     url = "/v1/models/nyc-weather/"
     answers = [
         each_service.get(url + "topology?fidelity=0.9"),
@@ -67,6 +68,34 @@ def test_an_error_is_not_cached(service):
     assert "etag" not in first.headers
 
 
+@pytest.mark.parametrize(
+    ("url", "accepts"),
+    [
+        (
+            "report",
+            [
+                "text/html",
+                "text/html;q=0.9,*/*;q=0.1",
+                "text/html, application/json;q=0.2",
+                "text/markdown;q=0, text/html ;q=1",
+                "TEXT/HTML",
+            ],
+        ),
+        ("attributions", ["application/json", "*/*", "application/*;q=0.3", "", "image/svg+xml;q=0.1, */*"]),
+    ],
+)
+def test_an_answer_is_cached_by_its_media_type_however_accept_spells_it(serve, folder, url, accepts):
+    """Different headers that choose the same form have one answer, which is computed once."""
+    written = []
+    path = f"/v1/models/head/{url}"
+    with serve(models=folder / "head.safetensors") as client, pytest.MonkeyPatch.context() as patched:
+        make = Answer.of
+        patched.setattr(Answer, "of", lambda response: written.append(response.media_type) or make(response))
+        answers = [client.get(path, headers={"Accept": accept}) for accept in accepts]
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.headers["etag"] for answer in answers}) == len(written) == 1
+
+
 def kept(*pairs, size, registry=REGISTRY):
     """A cache to which responses of given lengths were added one after the other."""
     cache = Answers(size, registry.index)
@@ -76,7 +105,7 @@ def kept(*pairs, size, registry=REGISTRY):
 
 
 def keep(cache, name, length, registry=REGISTRY):
-    cache.keep(asking(name), Answer.of(Response(bytes(length))), registry.index())
+    cache.keep(asking(name), JSON, registry.index(), Answer.of(Response(bytes(length))))
 
 
 def asking(name):
@@ -87,7 +116,7 @@ def asking(name):
 def test_the_cache_holds_no_more_than_its_size(pairs, size):
     """The cached bytes stay within the bound, and each key has its latest value."""
     cache = kept(*pairs, size=size)
-    there = {name: answer for name in range(10) if (answer := cache.get(asking(name))) is not None}
+    there = {name: answer for name in range(10) if (answer := cache.get(asking(name), JSON)) is not None}
     assert sum(answer.size + OVERHEAD for answer in there.values()) <= size
     assert all(answer.size == dict(pairs)[name] for name, answer in there.items())
 
@@ -101,7 +130,7 @@ def test_cached_responses_stay_within_the_memory_bound():
         for number in range(6000):
             query = b"fidelity=0." + str(number).encode() * (1 if number % 2 else 2000)
             scope = {"path": f"/v1/models/m/topology/{number}", "query_string": query, "headers": []}
-            cache.keep(scope, Answer.of(Response(bytes(number % 3000))), REGISTRY.index())
+            cache.keep(scope, JSON, REGISTRY.index(), Answer.of(Response(bytes(number % 3000))))
             del scope, query
         own = tracemalloc.Filter(inclusive=True, filename_pattern=__file__, all_frames=True)  # not of other threads
         held = sum(trace.size for trace in tracemalloc.take_snapshot().filter_traces([own]).traces)
@@ -112,10 +141,10 @@ def test_cached_responses_stay_within_the_memory_bound():
 
 def test_the_least_recently_used_response_is_evicted():
     """The least recently used responses are evicted first."""
-    cache = kept(("a", 10), ("b", 10), size=2 * (10 + OVERHEAD + 8))
-    cache.get(asking("a"))
+    cache = kept(("a", 10), ("b", 10), size=2 * (10 + OVERHEAD + 8 + len(JSON)))
+    cache.get(asking("a"), JSON)
     keep(cache, "c", 10)
-    assert [cache.get(asking(name)) is not None for name in "abc"] == [True, False, True]
+    assert [cache.get(asking(name), JSON) is not None for name in "abc"] == [True, False, True]
 
 
 def test_a_change_of_models_clears_the_cache(tmp_path):
@@ -125,11 +154,11 @@ def test_a_change_of_models_clears_the_cache(tmp_path):
     registry.load()
     before = registry.index()
     cache = kept(("a", 10), size=2 * OVERHEAD, registry=registry)
-    assert cache.get(asking("a")) is not None
+    assert cache.get(asking("a"), JSON) is not None
     registry.unload_model("a")
-    assert cache.get(asking("a")) is None
-    cache.keep(asking("a"), Answer.of(Response(b"a")), before)  # computed from the old models
-    assert cache.get(asking("a")) is None
+    assert cache.get(asking("a"), JSON) is None
+    cache.keep(asking("a"), JSON, before, Answer.of(Response(b"a")))  # computed from the old models
+    assert cache.get(asking("a"), JSON) is None
 
 
 def test_cached_responses_do_not_keep_models_alive(tmp_path):
@@ -140,7 +169,7 @@ def test_cached_responses_do_not_keep_models_alive(tmp_path):
     gone = weakref.ref(registry.get("a").model)
     cache = kept(("a", 10), size=2 * OVERHEAD, registry=registry)
     registry.unload_model("a")
-    assert cache.get(asking("b")) is None
+    assert cache.get(asking("b"), JSON) is None
     assert gone() is None  # at once: objects frozen out of garbage collection would never be freed
 
 

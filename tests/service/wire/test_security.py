@@ -19,7 +19,7 @@ from service.operations.route import OperationRoute
 from service.settings import Settings
 from service.wire import security
 from service.wire.errors import RequestError
-from service.wire.security import HEALTH, KeyFile, RateLimits, parse_keys
+from service.wire.security import HEALTH, KeyFile, RateLimits, owner_of, parse_keys
 
 METER, READ, EXPLAIN, ADMIN, OTHER = (name * 8 for name in ("metr", "read", "expl", "admi", "othr"))
 KEYS = (
@@ -565,3 +565,18 @@ def test_an_invalid_origin_is_refused_at_startup(origins):
     """The error is one sentence."""
     with pytest.raises(ConfigError, match=r"allowed_origins must be such as https://example\.org"):
         create_app(Settings(allowed_origins=origins))
+
+
+@pytest.mark.parametrize(
+    ("address", "owner"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::ffff", "2001:db8:1:2::/64"),
+        ("::ffff:10.0.0.1", "10.0.0.1"),
+        ("/run/kanscope.sock", "/run/kanscope.sock"),
+    ],
+)
+def test_an_ipv6_client_is_its_network(address, owner):
+    """A client has all addresses of its /64 network, so they are one owner."""
+    assert owner_of(address) == owner

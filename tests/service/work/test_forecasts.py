@@ -17,54 +17,60 @@ from virtual import VirtualWorker, run_virtually
 
 from kanmodel import Model, NonFiniteError
 from kanmodel.forecaster import refuse_non_finite_outputs
+from service.compute import Compute, Deadline
+from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.wire.errors import DeadlineError
 from service.wire.security import OWNER
 from service.work import forecasts
-from service.work.budget import Bounds, Budget
-from service.work.executor import Executor
-from service.work.forecasts import BATCH_WINDOWS, ForecastRequest, Forecasts
-from service.work.jobs import FREE, IN_PLACE, ComputeThread, Cost, Deadline
+from service.work.forecasts import BATCH_WINDOWS, ForecastRequest, Forecasts, Plain
 
-MODEL = Model.of(replace(make_model("head"), sha256="a"))
-OTHER = Model.of(replace(make_model("head", seed=1), sha256="b"))
+MODEL = Plain(Model.of(replace(make_model("head"), sha256="a")))
+OTHER = Plain(Model.of(replace(make_model("head", seed=1), sha256="b")))
 LATE = Deadline(1e9, 1e9)
 
 
-def run(scenario, in_place=None, make_thread=ComputeThread, run=asyncio.run, observe=lambda n_windows: None):
+def run(scenario, on_loop=None, make_thread=None, run=asyncio.run, observe=lambda n_windows: None):
     """The result of a scenario, a coroutine that takes forecasts.
 
     Args:
         scenario: the coroutine.
-        in_place: windows that may be computed on the loop, by checkpoint; None to have them measured.
-        make_thread: makes the thread.
+        on_loop: windows that may be computed on the loop, by checkpoint; None to have them measured.
+        make_thread: makes a thread; None for a real one.
         run: runs the loop.
         observe: called with the windows of each batch.
     """
 
     async def start():
-        under_test = Forecasts(Budget(Bounds(1, 2000, 1, 1 << 30)), observe)
-        under_test._in_place.update(in_place or {})
-        under_test.thread = make_thread("forecasts", False)
+        compute = Compute(Settings(), Metrics())
+        under_test = Forecasts(compute, observe)
+        under_test._on_loop.update(on_loop or {})
+        compute.start(make_thread)
         try:
             return await scenario(under_test)
         finally:
-            under_test.thread.close()
+            assert not compute._waiting and not [*compute._running] and not compute.room.n_bytes
+            await compute.close()
 
     return run(start())
+
+
+def run_virtual(scenario, on_loop, observe=lambda n_windows: None):
+    """The same on the virtual clock."""
+    return run(scenario, on_loop, VirtualWorker, run_virtually, observe)
 
 
 @pytest.fixture
 def batches(monkeypatch):
     """The sizes of the requests of each batch, in order."""
     sizes = []
-    forecast = forecasts._forecast
+    forecast = Forecasts._forecast
 
-    def count(model, windows):
+    def count(self, model, windows):
         sizes.append([*map(len, windows)])
-        return forecast(model, windows)
+        return forecast(self, model, windows)
 
-    monkeypatch.setattr(forecasts, "_forecast", count)
+    monkeypatch.setattr(Forecasts, "_forecast", count)
     return sizes
 
 
@@ -72,15 +78,15 @@ NAMES = ("a", "b", MODEL.checkpoint, OTHER.checkpoint)
 ON_THREAD, ON_LOOP = dict.fromkeys(NAMES, 0), dict.fromkeys(NAMES, 10**9)
 
 
-@pytest.mark.parametrize("in_place", [ON_THREAD, ON_LOOP, None])
-def test_everyone_gets_the_forecasts_of_their_own_windows(in_place):
+@pytest.mark.parametrize("on_loop", [ON_THREAD, ON_LOOP, None])
+def test_everyone_gets_the_forecasts_of_their_own_windows(on_loop):
     """Requests of two models and several sizes at once, on the loop and on the thread, get their own forecasts."""
-    asked = [((MODEL, OTHER)[n % 2], make_windows((MODEL, OTHER)[n % 2], 1 + n % 5, seed=n)) for n in range(40)]
+    asked = [((MODEL, OTHER)[n % 2], make_windows((MODEL, OTHER)[n % 2].model, 1 + n % 5, seed=n)) for n in range(40)]
 
     async def scenario(under_test):
         return await asyncio.gather(*(under_test.predict(*one, LATE) for one in asked))
 
-    for (model, windows), found in zip(asked, run(scenario, in_place=in_place), strict=True):
+    for (model, windows), found in zip(asked, run(scenario, on_loop=on_loop), strict=True):
         np.testing.assert_allclose(found, model.predict(windows), rtol=1e-12)
 
 
@@ -88,12 +94,12 @@ def test_requests_of_one_turn_form_a_batch(batches):
     """After two have arrived together, requests of one turn form one batch per model."""
 
     async def scenario(under_test):
-        await asyncio.gather(*(under_test.predict(MODEL, make_windows(MODEL, 1), LATE) for _ in range(2)))
+        await asyncio.gather(*(under_test.predict(MODEL, make_windows(MODEL.model, 1), LATE) for _ in range(2)))
         batches.clear()
-        await asyncio.gather(*(under_test.predict(MODEL, make_windows(MODEL, 1 + n), LATE) for n in range(3)))
-        await asyncio.gather(*(under_test.predict(model, make_windows(model, 2), LATE) for model in (MODEL, OTHER)))
+        await asyncio.gather(*(under_test.predict(MODEL, make_windows(MODEL.model, 1 + n), LATE) for n in range(3)))
+        await asyncio.gather(*(under_test.predict(model, make_windows(model.model, 2), LATE) for model in (MODEL, OTHER)))
 
-    run(scenario, in_place=ON_LOOP)
+    run(scenario, on_loop=ON_LOOP)
     assert batches == [[1, 2, 3], [2], [2]]
 
 
@@ -103,38 +109,38 @@ def test_a_lone_forecast_is_computed_without_waiting_for_the_loop():
     async def scenario(under_test):
         for _ in range(3):
             await asyncio.sleep(0)
-            running = under_test.predict(MODEL, make_windows(MODEL, 2), LATE)
+            running = under_test.predict(MODEL, make_windows(MODEL.model, 2), LATE)
             with pytest.raises(StopIteration) as ended:
                 running.send(None)
-            np.testing.assert_allclose(ended.value.value, MODEL.predict(make_windows(MODEL, 2)))
+            np.testing.assert_allclose(ended.value.value, MODEL.predict(make_windows(MODEL.model, 2)))
             await asyncio.sleep(0)
 
-    run(scenario, in_place=ON_LOOP)
+    run(scenario, on_loop=ON_LOOP)
 
 
 def test_waiting_requests_form_a_batch(monkeypatch):
     """30 requests 1 ms apart on a model of 20 ms form a few batches: the first alone, then those that waited."""
     sizes = []
-    forecast = forecasts._forecast
+    forecast = Forecasts._forecast
 
-    def take_long(model, windows):
-        sizes.append(len(windows))
+    def take_long(self, model, windows):
+        sizes.append(sum(map(len, windows)))
         VirtualWorker.spend(0.020)
-        return forecast(model, windows)
+        return forecast(self, model, windows)
 
-    monkeypatch.setattr(forecasts, "_forecast", take_long)
+    monkeypatch.setattr(Forecasts, "_forecast", take_long)
 
     async def scenario(under_test):
         async def ask(number):
             await asyncio.sleep(number * 0.001)
-            return await under_test.predict(MODEL, make_windows(MODEL, 1, seed=number), LATE)
+            return await under_test.predict(MODEL, make_windows(MODEL.model, 1, seed=number), LATE)
 
         return await asyncio.gather(*map(ask, range(30)))
 
-    found = run(scenario, in_place=ON_THREAD, make_thread=VirtualWorker, run=run_virtually)
+    found = run_virtual(scenario, on_loop=ON_THREAD)
     assert len(sizes) <= 3 and sizes[0] == 1 and sum(sizes) == 30
     for number, forecast_ in enumerate(found):
-        np.testing.assert_allclose(forecast_, MODEL.predict(make_windows(MODEL, 1, seed=number)), rtol=1e-12)
+        np.testing.assert_allclose(forecast_, MODEL.predict(make_windows(MODEL.model, 1, seed=number)), rtol=1e-12)
 
 
 def test_a_batch_does_not_grow_with_the_queue(monkeypatch, batches):
@@ -143,12 +149,12 @@ def test_a_batch_does_not_grow_with_the_queue(monkeypatch, batches):
     sizes = (2, 3, 1, 2, 12, 1, 1)
 
     async def scenario(under_test):
-        return await asyncio.gather(*(under_test.predict(MODEL, make_windows(MODEL, n), LATE) for n in sizes))
+        return await asyncio.gather(*(under_test.predict(MODEL, make_windows(MODEL.model, n), LATE) for n in sizes))
 
-    found = run(scenario, in_place=ON_THREAD)
-    assert batches == [[2, 3], [1, 2], [5], [1, 1], [5], [2]]
+    found = run(scenario, on_loop=ON_THREAD)
+    assert batches == [[2, 3], [1, 2, 1, 1], [5], [5], [2]]
     for n, forecast in zip(sizes, found, strict=True):
-        np.testing.assert_allclose(forecast, MODEL.predict(make_windows(MODEL, n)), rtol=1e-12)
+        np.testing.assert_allclose(forecast, MODEL.predict(make_windows(MODEL.model, n)), rtol=1e-12)
 
 
 @dataclass(eq=False)
@@ -209,14 +215,12 @@ def test_each_request_gets_its_own_forecast_in_time(arrivals):
         done = await asyncio.gather(*tasks, return_exceptions=True)
         assert not [error for error in done if isinstance(error, Exception)], done
         await asyncio.sleep(1)
-        assert not under_test.is_busy and not under_test._batches._waiting
-        assert under_test._budget.places["forecast"].taken == 0
 
     def observe(n_windows):
         assert n_windows <= max(BATCH_WINDOWS, most)
 
-    in_place = {"a": 5, "b": 0, "c": 0}
-    run(scenario, in_place=in_place, make_thread=VirtualWorker, run=run_virtually, observe=observe)
+    on_loop = {"a": 5, "b": 0, "c": 0}
+    run_virtual(scenario, on_loop=on_loop, observe=observe)
 
 
 def test_a_large_request_names_its_own_window(monkeypatch):
@@ -234,7 +238,7 @@ def test_a_large_request_names_its_own_window(monkeypatch):
     windows = np.ones((10, 1, 1))
     windows[6] = np.inf
     with pytest.raises(NonFiniteError, match=r"outputs\[6\]"):
-        run(lambda under_test: under_test.predict(Broken(), windows, LATE), in_place={"broken": 0})
+        run(lambda under_test: under_test.predict(Broken(), windows, LATE), on_loop={"broken": 0})
 
 
 def test_another_owner_waits_for_a_part_of_a_large_request(monkeypatch):
@@ -254,26 +258,7 @@ def test_another_owner_waits_for_a_part_of_a_large_request(monkeypatch):
         assert len(await large) == 400
         return seconds
 
-    seconds = run(scenario, in_place=ON_THREAD, make_thread=VirtualWorker, run=run_virtually)
-    assert seconds <= 3 * 0.02
-
-
-def test_models_take_turns(monkeypatch):
-    """A flood of requests to one model delays another model's forecast by at most the current batch."""
-    monkeypatch.setattr(forecasts, "BATCH_WINDOWS", 4)
-    flooded, other = TimedModel("a", 0.02), TimedModel("b", 0.02)
-
-    async def scenario(under_test):
-        loop = asyncio.get_running_loop()
-        flood = [asyncio.create_task(under_test.predict(flooded, np.ones((1, 1, 1)), LATE)) for _ in range(100)]
-        await asyncio.sleep(0.001)
-        begun = loop.time()
-        await under_test.predict(other, np.ones((1, 1, 1)), LATE)
-        seconds = loop.time() - begun
-        await asyncio.gather(*flood)
-        return seconds
-
-    seconds = run(scenario, in_place=ON_THREAD, make_thread=VirtualWorker, run=run_virtually)
+    seconds = run_virtual(scenario, on_loop=ON_THREAD)
     assert seconds <= 3 * 0.02
 
 
@@ -298,9 +283,7 @@ def test_owners_take_turns(n_models):
         await asyncio.gather(*flood)
         return seconds
 
-    seconds = run(
-        scenario, in_place=dict.fromkeys(map(str, range(40)), 0), make_thread=VirtualWorker, run=run_virtually
-    )
+    seconds = run_virtual(scenario, on_loop=dict.fromkeys(map(str, range(40)), 0))
     assert seconds <= 3 * 2 * 0.02 + 1e-9
 
 
@@ -308,15 +291,15 @@ def test_owners_take_turns(n_models):
 def busy(monkeypatch):
     """A forecast of seven windows that blocks the thread: an event that it has begun, and one to end it."""
     begun, go_on = threading.Event(), threading.Event()
-    forecast = forecasts._forecast
+    forecast = Forecasts._forecast
 
-    def wait(model, windows):
+    def wait(self, model, windows):
         if len(windows[0]) == 7:
             begun.set()
             assert go_on.wait(300)
-        return forecast(model, windows)
+        return forecast(self, model, windows)
 
-    monkeypatch.setattr(forecasts, "_forecast", wait)
+    monkeypatch.setattr(Forecasts, "_forecast", wait)
     return begun, go_on
 
 
@@ -328,16 +311,15 @@ def test_a_failing_request_does_not_affect_the_others():
             raise NonFiniteError("outputs[0][0] must be finite")
         return MODEL.predict(windows)
 
-    model = replace(MODEL)
-    object.__setattr__(model, "predict", predict)
-    good, bad = make_windows(MODEL, 2), np.full((1, *MODEL.config.window_shape), 1e9)
+    model = SimpleNamespace(checkpoint=MODEL.checkpoint, model=MODEL.model, predict=predict)
+    good, bad = make_windows(MODEL.model, 2), np.full((1, *MODEL.model.config.window_shape), 1e9)
 
     async def scenario(under_test):
         together = (under_test.predict(model, windows, LATE) for windows in (good, bad, good))
         return await asyncio.gather(*together, return_exceptions=True)
 
-    for in_place in (ON_LOOP, ON_THREAD):
-        first, error, last = run(scenario, in_place=in_place)
+    for on_loop in (ON_LOOP, ON_THREAD):
+        first, error, last = run(scenario, on_loop=on_loop)
         np.testing.assert_allclose(first, MODEL.predict(good), rtol=1e-12)
         np.testing.assert_allclose(first, last, rtol=1e-12)
         assert isinstance(error, NonFiniteError)
@@ -348,17 +330,17 @@ def test_a_forecast_that_is_not_there_by_its_deadline_is_refused(busy):
     begun, go_on = busy
 
     async def scenario(under_test):
-        long = asyncio.create_task(under_test.predict(MODEL, make_windows(MODEL, 7), LATE))
+        long = asyncio.create_task(under_test.predict(MODEL, make_windows(MODEL.model, 7), LATE))
         await asyncio.to_thread(begun.wait)
-        windows = make_windows(MODEL, 1)
+        windows = make_windows(MODEL.model, 1)
         patient = asyncio.create_task(under_test.predict(MODEL, windows, LATE))
-        with pytest.raises(DeadlineError, match=r"still being computed after 0.01 s \(request_timeout\); retry later"):
+        with pytest.raises(DeadlineError, match=r"not begun within 0.01 s \(request_timeout\); retry later"):
             await under_test.predict(MODEL, windows, Deadline.after(0.01))
         go_on.set()
         await long
         return await patient
 
-    np.testing.assert_allclose(run(scenario, in_place=ON_THREAD), MODEL.predict(make_windows(MODEL, 1)))
+    np.testing.assert_allclose(run(scenario, on_loop=ON_THREAD), MODEL.predict(make_windows(MODEL.model, 1)))
 
 
 def test_no_forecast_is_computed_for_a_cancelled_request(busy, batches):
@@ -366,11 +348,11 @@ def test_no_forecast_is_computed_for_a_cancelled_request(busy, batches):
     begun, go_on = busy
 
     async def scenario(under_test):
-        long = asyncio.create_task(under_test.predict(MODEL, make_windows(MODEL, 7), LATE))
+        long = asyncio.create_task(under_test.predict(MODEL, make_windows(MODEL.model, 7), LATE))
         await asyncio.to_thread(begun.wait)
-        late = [under_test.predict(model, make_windows(MODEL, 3), Deadline.after(0.01)) for model in (MODEL, OTHER)]
-        given_up = asyncio.create_task(under_test.predict(MODEL, make_windows(MODEL, 4), LATE))
-        patient = asyncio.create_task(under_test.predict(MODEL, make_windows(MODEL, 2), LATE))
+        late = [under_test.predict(model, make_windows(MODEL.model, 3), Deadline.after(0.01)) for model in (MODEL, OTHER)]
+        given_up = asyncio.create_task(under_test.predict(MODEL, make_windows(MODEL.model, 4), LATE))
+        patient = asyncio.create_task(under_test.predict(MODEL, make_windows(MODEL.model, 2), LATE))
         errors = await asyncio.gather(*late, return_exceptions=True)
         given_up.cancel()
         await asyncio.sleep(0)
@@ -378,9 +360,9 @@ def test_no_forecast_is_computed_for_a_cancelled_request(busy, batches):
         await long
         return errors, await patient
 
-    errors, found = run(scenario, in_place=ON_THREAD)
+    errors, found = run(scenario, on_loop=ON_THREAD)
     assert [type(error) for error in errors] == [DeadlineError] * 2
-    np.testing.assert_allclose(found, MODEL.predict(make_windows(MODEL, 2)))
+    np.testing.assert_allclose(found, MODEL.predict(make_windows(MODEL.model, 2)))
     assert batches == [[7], [2]]
 
 
@@ -390,11 +372,11 @@ def test_an_error_of_a_batch_is_raised_for_all(monkeypatch):
     def fail(*_):
         raise MemoryError("no room")
 
-    monkeypatch.setattr(forecasts, "_forecast", fail)
+    monkeypatch.setattr(Forecasts, "_forecast", fail)
 
     async def scenario(under_test):
         deadline = Deadline.after(30)
-        together = (under_test.predict(MODEL, make_windows(MODEL, 1), deadline) for _ in range(3))
+        together = (under_test.predict(MODEL, make_windows(MODEL.model, 1), deadline) for _ in range(3))
         return await asyncio.gather(*together, return_exceptions=True)
 
     assert [type(error) for error in run(scenario)] == [MemoryError] * 3
@@ -409,49 +391,37 @@ def test_the_size_for_the_loop_is_measured_by_the_processor_time_of_the_thread(m
         clock[0] += 5e-5 + per_window * len(windows) + next(beside)
         return windows[:, 0, :1]
 
-    model = replace(MODEL)
-    object.__setattr__(model, "predict", predict)
+    model = SimpleNamespace(model=MODEL.model, predict=predict)
     monkeypatch.setattr(forecasts, "thread_time", lambda: clock[0])
-    expected = (IN_PLACE - 5e-5) / per_window
-    assert forecasts._measure_in_place(model) == pytest.approx(expected, abs=1)
+    expected = (forecasts.ON_LOOP - 5e-5) / per_window
+    assert forecasts._measure_on_loop(model) == pytest.approx(expected, abs=1)
 
 
-def run_executor(scenario, in_place):
-    """The same with an executor, whose forecasts are under test."""
-
-    async def start():
-        work = Executor(Bounds(1, 2000, 10, 1 << 30), Metrics())
-        work._forecasts._in_place.update(in_place)
-        work.start()
-        try:
-            return await scenario(work)
-        finally:
-            await work.close()
-
-    return asyncio.run(start())
-
-
-def asking(windows, describe=lambda windows, predictions: predictions, seconds=1.0, most_windows=1):
-    """A request that takes some seconds to parse; `windows` may be an error."""
+def asking(windows, describe=lambda windows, predictions: predictions, is_quick=False, most_windows=1):
+    """A request that is read and described, in no time if it is quick; `windows` may be an error."""
 
     def read():
         if isinstance(windows, Exception):
             raise windows
         return windows
 
-    return ForecastRequest(MODEL, read, describe, Cost(seconds, 8), lambda _: FREE, most_windows)
+    return ForecastRequest(MODEL, read, describe, most_windows, 8, is_quick, lambda _: is_quick)
 
 
 @pytest.mark.parametrize(
-    ("seconds", "most_windows", "where"),
-    [(2 * IN_PLACE, 3, "forecasts"), (IN_PLACE / 2, 3, "loop"), (2 * IN_PLACE, BATCH_WINDOWS + 1, "other")],
+    ("is_quick", "most_windows", "where"),
+    [
+        (False, 3, ["forecasts", "forecasts"]),
+        (True, 3, ["loop", "loop"]),
+        (False, BATCH_WINDOWS + 1, ["work", "forecasts"]),
+    ],
 )
-def test_a_large_request_is_read_and_answered_where_it_is_forecast(seconds, most_windows, where):
+def test_a_large_request_is_read_and_answered_where_it_is_forecast(is_quick, most_windows, where):
     """A large request is parsed, computed and encoded on one thread, a small one on the event loop.
 
     One that may exceed a batch is parsed on another thread.
     """
-    threads, windows = [], make_windows(MODEL, 3)
+    threads, windows = [], make_windows(MODEL.model, 3)
 
     def read():
         threads.append(threading.current_thread().name)
@@ -461,10 +431,10 @@ def test_a_large_request_is_read_and_answered_where_it_is_forecast(seconds, most
         threads.append(threading.current_thread().name)
         return len(of), predictions
 
-    request = asking(windows, describe, seconds, most_windows)._replace(read=read)
-    n, predictions = run_executor(lambda work: work.answer(request, LATE), ON_LOOP)
+    request = asking(windows, describe, is_quick, most_windows)._replace(read=read)
+    n, predictions = run(lambda under_test: under_test.answer(request, LATE), ON_LOOP)
     loop = threading.current_thread().name
-    assert n == 3 and threads == {"forecasts": ["forecasts"] * 2, "loop": [loop] * 2, "other": ["work", loop]}[where]
+    assert n == 3 and threads == [loop if name == "loop" else name for name in where]
     np.testing.assert_allclose(predictions, MODEL.predict(windows), rtol=1e-12)
 
 
@@ -475,22 +445,20 @@ def test_large_requests_go_together_and_those_that_fail_alone(busy, batches):
     def fail(*_):
         raise ArithmeticError
 
-    good = asking(make_windows(MODEL, 2))
+    good = asking(make_windows(MODEL.model, 2))
 
-    async def scenario(work):
-        long = asyncio.create_task(work.predict(MODEL, make_windows(MODEL, 7), LATE))
+    async def scenario(under_test):
+        long = asyncio.create_task(under_test.predict(MODEL, make_windows(MODEL.model, 7), LATE))
         await asyncio.to_thread(begun.wait)
-        requests = (good, asking(KeyError("x")), asking(make_windows(MODEL, 1), fail), good)
-        asked = [asyncio.create_task(work.answer(one, LATE)) for one in requests]
+        requests = (good, asking(KeyError("x")), asking(make_windows(MODEL.model, 1), fail), good)
+        asked = [asyncio.create_task(under_test.answer(one, LATE)) for one in requests]
         await asyncio.sleep(0)
         go_on.set()
         await long
-        found = await asyncio.gather(*asked, return_exceptions=True)
-        assert work._budget.places["forecast"].taken == 0 and work._budget.pools["forecast"].taken == 0
-        return found
+        return await asyncio.gather(*asked, return_exceptions=True)
 
-    first, unread, undescribed, last = run_executor(scenario, ON_THREAD)
+    first, unread, undescribed, last = run(scenario, ON_THREAD)
     assert batches == [[7], [2, 1, 2]]
     assert (type(unread), type(undescribed)) == (KeyError, ArithmeticError)
     for found in (first, last):
-        np.testing.assert_allclose(found, MODEL.predict(make_windows(MODEL, 2)), rtol=1e-12)
+        np.testing.assert_allclose(found, MODEL.predict(make_windows(MODEL.model, 2)), rtol=1e-12)

@@ -14,10 +14,10 @@ from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.report import questions as report
 from kanmodel.structure import questions as structure
 from kanmodel.structure.pruning import PruningRule, Thresholds
+from service.compute import Compute
 from service.models.registry import Served
+from service.settings import Settings
 from service.telemetry.metrics import Metrics
-from service.work.budget import Bounds
-from service.work.executor import Executor
 from service.work.results import GlobalResults
 
 FUNCTIONS = ("measure_importance", "add_groups", "prune_by_rule", "of", "write_report")
@@ -58,12 +58,12 @@ def run(scenario, size=64, served=()):
     """The result of a scenario, a coroutine that takes results."""
 
     async def start():
-        work = Executor(Bounds(10, 10, 10, 1 << 30), Metrics())
-        work.start()
+        compute = Compute(Settings(), Metrics())
+        compute.start()
         try:
-            return await scenario(GlobalResults(size, work, lambda: {one.checkpoint: one for one in served}))
+            return await scenario(GlobalResults(size, compute, lambda: {one.checkpoint: one for one in served}))
         finally:
-            await work.close()
+            await compute.close()
 
     return asyncio.run(start())
 

@@ -6,6 +6,7 @@ import json
 import select
 import threading
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -30,12 +31,13 @@ from kanmodel.structure.curves import sample_edges
 from service.models.registry import Served
 from service.operations import explanations
 from service.operations.edges import describe_edges
-from service.operations.explanations import estimate_explanations, explain_all
+from service.operations.explain import read_question
+from service.operations.explanations import PART_WINDOWS, estimate_part, explain_part
 from service.operations.predict import describe_intervals
-from service.operations.topology import N_LINKS, describe_topology
-from service.wire.json import answer_json, encode_json
+from service.operations.topology import N_LINKS, describe_topology, estimate_curves, estimate_graph
+from service.settings import Settings
+from service.wire.json import HELD_NUMBER_BYTES, answer_json, encode_json
 from service.work.forecasts import WithBounds
-from service.work.jobs import estimate_curves, estimate_describing, estimate_graph
 
 NDJSON = {"Accept": "application/x-ndjson"}
 FLOW = {"output": ["a+1", "a+2", "b+1", "b+2"], "detail": "flow", "tolerance": 1.0}
@@ -73,46 +75,57 @@ def test_curves_that_take_more_memory_than_there_is_are_refused(serve, wide):
         refused = client.get("/v1/models/wide/edges?points=2001&fidelity=1")
         assert refused.status_code == 422
         assert refused.json()["error"].startswith("request would take ")
-        assert refused.json()["error"].endswith(" MB of memory, of at most 151 MB (max_work_bytes)")
+        assert refused.json()["error"].endswith(" MB of memory, of at most 403 MB (max_work_bytes)")
         assert client.get("/v1/models/wide/edges?points=21&fidelity=1").status_code == 200
         poll(lambda: is_at_rest(client))
 
 
-@pytest.mark.thorough("computes until its deadline")
-def test_curves_have_a_deadline_and_a_place(serve, folder, monkeypatch):
-    """Sampling is subject to the deadline, takes an explanation's place, and releases it."""
-    begun, go_on = threading.Event(), threading.Event()
+def test_curves_have_a_deadline_and_are_sampled_once(serve, folder, monkeypatch):
+    """Who waits for them until its deadline is told to retry; sampling goes on, and all who ask get its answer."""
+    begun, go_on = threading.Semaphore(0), threading.Event()
 
     def sample_slowly(*arguments):
-        begun.set()
+        begun.release()
         assert go_on.wait(300)
         return sample_edges(*arguments)
 
-    monkeypatch.setattr(structure, "sample_edges", sample_slowly)
-    url = "/v1/models/nyc-weather/edges?points=2001&fidelity=1"
-    with serve(models=folder / "nyc-weather.safetensors", max_explanations=1, cached_results=64) as client:
-        assert client.get("/v1/models/nyc-weather/report").status_code == 200
-        poll(lambda: is_at_rest(client))
+    monkeypatch.setattr("kanmodel.model.sample_edges", sample_slowly)
+    url = "/v1/models/head/edges?points=201&fidelity=1"
+    with serve(models=folder / "head.safetensors") as client, ThreadPoolExecutor(1) as pool:
         try:
-            assert client.get(url, headers={"X-Request-Timeout": "0.5"}).status_code == 503
-            assert begun.is_set()
-            refused = client.get("/v1/models/nyc-weather/topology?fidelity=0.5")
-            assert refused.json()["error"] == "1 explanations are waiting already (max_explanations); retry later"
+            first = pool.submit(client.get, url)
+            assert begun.acquire(timeout=300)
+            late = client.get(url, headers={"X-Request-Timeout": "0.05"})
+            assert (late.status_code, late.json()["code"]) == (503, "deadline_exceeded")
+            assert late.json()["error"].endswith("and goes on being computed; retry later")
+            assert int(late.headers["Retry-After"]) >= 1
         finally:
             go_on.set()
-        poll(lambda: is_at_rest(client))
-        assert client.get(url).status_code == 200
+        assert first.result().status_code == client.get(url).status_code == 200
+        assert first.result().headers["etag"] == client.get(url).headers["etag"]
+        assert not begun.acquire(blocking=False)
 
 
-def test_an_answer_that_takes_too_much_memory_is_refused_or_streamed(serve, folder, service):
-    """A large response as one JSON object is refused before any computation; as NDJSON it is streamed."""
-    body = body_of(service.models["two"], 400, **FLOW)
+def test_an_answer_that_takes_too_much_memory_is_refused_or_streamed(serve, folder, monkeypatch):
+    """A large response as one JSON object is refused after its first part; as NDJSON it is streamed."""
+    model, parts = load_checkpoint(folder / "two.safetensors"), []
+    body = body_of(model, 400, **FLOW)
+
+    def explain(question, first, *more):
+        parts.append(first)
+        return explain_part(question, first, *more)
+
+    monkeypatch.setattr(explanations, "explain_part", explain)
     with serve(models=folder / "two.safetensors", max_work_bytes=12 << 20) as client:
         refused = client.post("/v1/models/two:explain", json=body)
         assert refused.status_code == 422 and "(max_work_bytes)" in refused.json()["error"]
+        assert refused.json()["error"].endswith("send fewer windows, or Accept: application/x-ndjson")
+        assert parts == [0]
         lines = client.post("/v1/models/two:explain", json=body, headers=NDJSON).text.splitlines()
         assert [json.loads(line)["instance"] for line in lines[1:]] == [number // 4 for number in range(1600)]
-        poll(lambda: is_at_rest(client))
+        few = client.post("/v1/models/two:explain", json=body_of(model, PART_WINDOWS + 1, **FLOW))
+        assert few.status_code == 200
+        poll(lambda: is_at_rest(client) and "kanscope_pending_bytes 0.0" in client.get("/metrics").text)
 
 
 DAY = make_model(horizon=24, n_features=2, n_reference=130)
@@ -126,27 +139,23 @@ BOUNDED = {
 
 @pytest.mark.parametrize("name", ["two", "front", "head", "nyc-weather", *BOUNDED])
 @pytest.mark.parametrize("detail", ["features", "steps", "flow"])
-def test_explanations_take_no_more_bytes_than_estimated(service, name, detail):
+@pytest.mark.parametrize("more", [{}, {"effects": True, "method": "shapley", "orders": 8}], ids=["plain", "effects"])
+def test_explanations_take_no_more_bytes_than_estimated(folder, name, detail, more):
     """The JSON and the objects of one part stay within the estimate, also of bounds and widths."""
-    from service.operations.explain import read_question
-    from service.settings import Settings
-
-    model = service.models[name] if name in service.models else BOUNDED[name]
+    model = BOUNDED.get(name) or load_checkpoint(folder / f"{name}.safetensors")
     outputs = [*model.config.outputs[:4], *Model.of(model).bounds[2::3][:8]]
-    members = {"output": outputs, "detail": detail, "baseline": {"reference": 2}}
+    members = {"output": outputs, "detail": detail, "baseline": {"reference": 2}, **more}
     body = json.dumps(body_of(model, 2, **members)).encode()
     question = read_question(body, Served(name, Model.of(model)), Settings())
-    explain_all(question)  # what is made once
+    explain_part(question)  # what is made once
     tracemalloc.start()
     try:
-        described = explain_all(question)
+        found = explain_part(question, encoded=True)
         held, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    lines = sum(len(encode_json(one)) for one in described)
-    assert 2 * lines <= estimate_explanations(question, "json") - estimate_explanations(question, "lines")
-    assert held <= estimate_explanations(question, "lines") + 200_000  # of what is cached
-    assert lines * 20 >= explanations._estimate_json(question) * question.total  # not much above the real size
+    assert held <= estimate_part(question) + 200_000  # of what is cached
+    assert sum(map(len, found.encoded)) * 40 >= estimate_part(question)  # not much above the real size
 
 
 @pytest.mark.parametrize("name", BOUNDED)
@@ -163,12 +172,12 @@ def test_intervals_take_no_more_bytes_than_estimated(name):
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak <= estimate_describing(windows, bounding.n_values).n_bytes <= 12 * len(body)
+    assert peak <= len(windows) * bounding.n_values * HELD_NUMBER_BYTES <= 12 * len(body)
 
 
-def test_curves_take_no_more_bytes_than_estimated(service):
+def test_curves_take_no_more_bytes_than_estimated(folder):
     """The estimate covers sampling up to the encoded response."""
-    model = Model.of(service.models["two"])
+    model = Model.of(load_checkpoint(folder / "two.safetensors"))
     topology = model.topology(fidelity=1.0)
     edges = topology.kan_edges
     model.curves(edges, 11)
@@ -178,7 +187,7 @@ def test_curves_take_no_more_bytes_than_estimated(service):
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak <= estimate_curves(len(edges), 2001).n_bytes <= 10 * len(answer.body)
+    assert peak <= estimate_curves(len(edges), 2001) <= 10 * len(answer.body)
 
 
 @pytest.fixture(scope="module")
@@ -202,13 +211,13 @@ def test_graphs_take_no_more_bytes_than_estimated(dense, drawn):
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    estimate = estimate_graph(len(topology.nodes) + len(topology.edges), 0, 0, drawn).n_bytes
+    estimate = estimate_graph(len(topology.nodes) + len(topology.edges), 0, drawn)
     assert len(topology.kan_edges) > 1000
     assert peak <= estimate <= 20 * len(body)
 
 
-def test_explanations_leave_forecasts_their_places(serve, folder, service, monkeypatch):
-    """Forecasts are answered while explanations exceed their places."""
+def test_explanations_leave_forecasts_their_places(serve, folder, monkeypatch):
+    """Where explanations of a client have all places, its forecasts take that of one which has not begun."""
     begun, go_on = threading.Semaphore(0), threading.Event()
 
     def explain_slowly(*arguments):
@@ -218,34 +227,39 @@ def test_explanations_leave_forecasts_their_places(serve, folder, service, monke
         return explain_windows(*arguments)
 
     monkeypatch.setattr(attribution, "explain_windows", explain_slowly)
-    body = body_of(service.models["two"], 1)
+    body = body_of(load_checkpoint(folder / "two.safetensors"), 1)
     statuses = []
-    with serve(models=folder / "two.safetensors", max_queue=3, max_explanations=3) as client:
+    with serve(models=folder / "two.safetensors", max_concurrent=3) as client:
 
         def explain():
             with httpx2.Client(base_url=client.base_url, timeout=300) as one:
                 statuses.append(one.post("/v1/models/two:explain", json={**body, "output": "a+1"}).status_code)
 
         threads = [threading.Thread(target=explain) for _ in range(8)]
-        for thread in threads:
-            thread.start()
+        threads[0].start()
         try:
             assert begun.acquire(timeout=300)
+            for thread in threads[1:]:
+                thread.start()
             poll(lambda: len(statuses) == 5)
             assert {client.post("/v1/models/two:predict", json=body).status_code for _ in range(20)} == {200}
+            poll(lambda: len(statuses) == 6)
         finally:
             go_on.set()
         for thread in threads:
             thread.join()
         poll(lambda: is_at_rest(client))
-    assert sorted(statuses) == [200] * 3 + [503] * 5
+    assert sorted(statuses) == [200] * 2 + [503] * 6
 
 
-def test_a_disconnect_ends_a_computation_that_nobody_else_awaits(serve, folder, monkeypatch):
-    """After a disconnect a global result that nobody else awaits ends at its next pause."""
+@pytest.mark.parametrize("path", [":explain", ":backtest"])
+def test_a_disconnect_ends_a_computation_that_is_not_kept(serve, folder, monkeypatch, path):
+    """What is computed for one request ends at its next pause once its client has gone."""
     begun, ended = threading.Event(), threading.Event()
 
     def never_end(*_):
+        if not computing._hook.get():  # warms up the model
+            return explain_windows(*_)
         begun.set()
         try:
             while True:
@@ -253,14 +267,47 @@ def test_a_disconnect_ends_a_computation_that_nobody_else_awaits(serve, folder, 
         finally:
             ended.set()
 
-    monkeypatch.setattr(structure.pruning, "trace_fidelity", never_end)
-    with serve(models=folder / "head.safetensors") as client:
+    model = load_checkpoint(folder / "two.safetensors")
+    if path == ":explain":
+        monkeypatch.setattr(attribution, "explain_windows", never_end)
+        asked = {**body_of(model, 1), "output": "a+1"}
+    else:
+        monkeypatch.setattr(Model, "backtest", never_end)
+        features = {name: [0.5] * 20 for name in model.config.feature_names}
+        asked = {"series": {**features, **{name: [0.5] * 20 for name in model.config.table.encoding.names}}}
+    body = json.dumps(asked).encode()
+    headers = ("Content-Type: application/json", f"Content-Length: {len(body)}")
+    with serve(models=folder / "two.safetensors") as client:
         with connect(client) as connection:
-            connection.sendall(head("GET", "/v1/models/head/topology/fidelity"))
+            connection.sendall(head("POST", f"/v1/models/two{path}", *headers) + body)
             assert begun.wait(300)
             assert not ended.is_set()
         assert ended.wait(300)
         poll(lambda: is_at_rest(client))
+
+
+def test_a_result_that_has_begun_goes_on_after_its_client_has_gone(serve, folder, monkeypatch):
+    """Who asks again has it at once: it is computed once, to its end."""
+    begun, go_on, traced = threading.Event(), threading.Event(), []
+    trace = structure.pruning.trace_fidelity
+
+    def trace_slowly(*arguments):
+        begun.set()
+        while not go_on.wait(0.01):
+            pause()
+        traced.append(trace(*arguments))
+        return traced[-1]
+
+    monkeypatch.setattr(structure.pruning, "trace_fidelity", trace_slowly)
+    with serve(models=folder / "head.safetensors") as client:
+        with connect(client) as connection:
+            connection.sendall(head("GET", "/v1/models/head/topology/fidelity"))
+            assert begun.wait(300)
+        poll(lambda: is_at_rest(client))
+        go_on.set()
+        poll(lambda: len(traced) == 1)
+        assert client.get("/v1/models/head/topology/fidelity").status_code == 200
+    assert len(traced) == 1
 
 
 def test_background_computation_continues_past_deadlines(serve, tmp_path, monkeypatch):
@@ -289,30 +336,27 @@ def test_background_computation_continues_past_deadlines(serve, tmp_path, monkey
         assert "kanscope_unprepared_outputs 1.0" in client.get("/metrics").text
         may_end.set()
         poll(lambda: "kanscope_unprepared_outputs 0.0" in client.get("/metrics").text)
-        assert client.get("/v1/models/head/topology", headers={"X-Request-Timeout": "60"}).status_code == 200
+        assert client.get("/v1/models/head/topology", headers={"X-Request-Timeout": "300"}).status_code == 200
     assert measured == [0]
 
 
-def test_large_bodies_leave_small_requests_their_room(serve, folder, service):
-    """Large bodies take only the memory reserved for them; small requests are still served."""
-    model = service.models["two"]
-    start = head(
-        "POST", "/v1/models/two:predict", "Content-Type: application/json", f"Content-Length: {4 << 20}"
-    ) + b" " * (1 << 20)
-    body = body_of(model, 1)
-    with serve(models=folder / "two.safetensors", max_work_bytes=4 << 20) as client:
-        slow = [connect(client) for _ in range(4)]
-        try:
-            for connection in slow:
-                connection.sendall(start)
-            poll(lambda: len(select.select(slow, [], [], 0)[0]) == 3)  # one client takes three quarters
-            refused, _, _ = select.select(slow, [], [], 0)
-            assert [connection.recv(12) for connection in refused] == [b"HTTP/1.1 503"] * 3
-            assert {client.post("/v1/models/two:predict", json=body).status_code for _ in range(20)} == {200}
-        finally:
-            for connection in slow:
-                connection.close()
-        poll(lambda: is_at_rest(client))
+def test_large_bodies_wait_for_memory_and_small_requests_do_not(serve, folder):
+    """Bodies that do not fit are read later, once those before them are answered; none is refused."""
+    small = body_of(load_checkpoint(folder / "two.safetensors"), 1)
+    body = json.dumps(small).encode().ljust(450_000)
+    start = head("POST", "/v1/models/two:predict", "Content-Type: application/json", f"Content-Length: {len(body)}")
+    with serve(models=folder / "two.safetensors", max_work_bytes=8 << 20) as client, ExitStack() as opened:
+        slow = [opened.enter_context(connect(client)) for _ in range(24)]
+        for connection in slow:
+            connection.sendall(start + body[:1000])
+        n_fit = (8 << 20) // len(body)
+        poll(lambda: f"kanscope_pending_bytes {float(n_fit * len(body))}\n" in client.get("/metrics").text)
+        assert {client.post("/v1/models/two:predict", json=small).status_code for _ in range(20)} == {200}
+        assert count_answered(slow) == 0
+        with ThreadPoolExecutor(len(slow)) as pool:  # each is sent as far as it is read
+            list(pool.map(lambda connection: connection.sendall(body[1000:]), slow))
+        assert {read_answer(connection)[0].status for connection in slow} == {200}
+        poll(lambda: is_at_rest(client) and "kanscope_pending_bytes 0.0" in client.get("/metrics").text)
 
 
 def lines_of(headers):
@@ -320,71 +364,73 @@ def lines_of(headers):
 
 
 def test_long_computations_of_one_key_leave_the_others_their_places(serve, folder, monkeypatch):
-    """While 64 endless comparisons of one key fill its share, another is answered as if they were not there."""
+    """While hundreds of endless comparisons of one key have all places, another is answered as if they were not there.
+
+    Its own requests are refused.
+    """
     begun, may_end = threading.Event(), threading.Event()
     prune = structure.pruning.prune_by_rule
 
     def take_long(loaded, measured, rule):
         if 0.9 <= rule.fidelity < 0.91:
             begun.set()
-            while not may_end.wait(0.01):
+            while not may_end.wait(0.001):
                 pause()
         return prune(loaded, measured, rule)
 
     monkeypatch.setattr(structure.pruning, "prune_by_rule", take_long)
     body, path = {"instances": [[[0.5, 1.5, 2.5, 3.5]] * 6]}, "/v1/models/two/comparison?output=a%2B1&fidelity=0.9"
-    with serve(models=folder / "two.safetensors", keys=KEY_LINES, max_explanations=64) as client:
+    with (
+        serve(models=folder / "two.safetensors", keys=KEY_LINES, max_concurrent=400) as client,
+        ExitStack() as opened,
+    ):
+        opened.callback(may_end.set)
         greedy = {**KEYS["a"], "X-Request-Timeout": "3600"}
-        connections = [connect(client) for _ in range(64)]
-        try:
-            for number, connection in enumerate(connections):
-                connection.sendall(head("GET", f"{path}{number:04}", *lines_of(greedy)))
-            poll(lambda: len(select.select(connections, [], [], 0)[0]) == 24)  # of the 64 places one key has 40
-            assert begun.wait(300)
-            for asked in (
-                client.post("/v1/models/two:predict", json=body, headers=KEYS["b"]),
-                client.post("/v1/models/two:explain", json={**body, "output": "a+1"}, headers=KEYS["b"]),
-                client.get("/v1/models/two/topology?output=a%2B1&fidelity=0.5", headers=KEYS["b"]),
-                client.get("/v1/models/two/topology/fidelity?output=a%2B1&metric=backward", headers=KEYS["b"]),
-            ):
-                assert asked.status_code == 200, asked.text
-            refused = client.get(f"{path}5", headers=greedy)
-            assert (refused.status_code, refused.json()["code"]) == (503, "queue_full")
-            assert "40 of them of this client, which is its share" in refused.json()["error"]
-            assert len(select.select(connections, [], [], 0)[0]) == 24
-        finally:
-            may_end.set()
-            for connection in connections:
-                connection.close()
-        poll(lambda: is_at_rest(client, KEYS["b"]))
+        connections = [opened.enter_context(connect(client)) for _ in range(400)]
+        for number, connection in enumerate(connections):
+            connection.sendall(head("GET", f"{path}{number:04}", *lines_of(greedy)))
+        poll(lambda: "kanscope_requests_in_flight 401.0\n" in client.get("/metrics", headers=KEYS["b"]).text)
+        assert begun.wait(300)
+        refused = client.get(f"{path}5", headers=greedy)
+        assert (refused.status_code, refused.json()["code"]) == (503, "queue_full")
+        assert count_answered(connections) == 0
+        for asked in (
+            client.post("/v1/models/two:predict", json=body, headers=KEYS["b"]),
+            client.post("/v1/models/two:explain", json={**body, "output": "a+1"}, headers=KEYS["b"]),
+            client.get("/v1/models/two/topology?output=a%2B1&fidelity=0.5", headers=KEYS["b"]),
+            client.get("/v1/models/two/topology/fidelity?output=a%2B1&metric=backward", headers=KEYS["b"]),
+        ):
+            assert asked.status_code == 200, asked.text
+        assert count_answered(connections) == 1  # whose place they took
 
 
 @pytest.mark.parametrize("keys", [KEY_LINES, None])
 def test_slow_bodies_of_one_client_leave_the_others_their_places(serve, folder, keys):
-    """While slow bodies of a key, or without keys of an address, fill its share, everyone else is answered."""
+    """While slow bodies of a key, or without keys of an address, have all places, everyone else is answered."""
     a, b = (KEYS["a"], KEYS["b"]) if keys else ({}, {})
     start = head("POST", "/v1/models/two:predict", *JSON_OF_1000, *lines_of(a))
     body = {"instances": [[[0.5, 1.5, 2.5, 3.5]] * 6]}
-    with serve(models=folder / "two.safetensors", keys=keys, max_concurrent=32) as client:
+    with (
+        serve(models=folder / "two.safetensors", keys=keys, max_concurrent=32, body_timeout=300) as client,
+        ExitStack() as opened,
+    ):
         poll(lambda: is_at_rest(client, a))
         other = httpx2.HTTPTransport(local_address="127.0.0.2")  # another client, where there are no keys
-        slow = [connect(client) for _ in range(32)]
-        with httpx2.Client(base_url=client.base_url, timeout=300, headers=b, transport=other) as honest:
-            try:
-                for connection in slow:
-                    connection.sendall(start)
-                poll(lambda: len(select.select(slow, [], [], 0)[0]) == 12)  # refused: of 32 places one client has 20
-                refused = client.get("/v1/models", headers=a)
-                assert (refused.status_code, refused.json()["code"]) == (503, "busy")
-                assert "20 of them of this client, which is its share" in refused.json()["error"]
-                for path in ("/healthz", "/readyz", "/v2/health/live", "/metrics"):
-                    assert client.get(path, headers=a).status_code == 200
-                    assert honest.get(path).status_code == 200
-                assert {honest.post("/v1/models/two:predict", json=body).status_code for _ in range(5)} == {200}
-            finally:
-                for connection in slow:
-                    connection.close()
-        poll(lambda: is_at_rest(client, a))
+        honest = opened.enter_context(httpx2.Client(base_url=client.base_url, timeout=300, headers=b, transport=other))
+        slow = [opened.enter_context(connect(client)) for _ in range(32)]
+        for connection in slow:
+            connection.sendall(start)
+        poll(lambda: client.get("/v1/models", headers=a).status_code == 503)
+        assert client.get("/v1/models", headers=a).json()["code"] == "queue_full"
+        for path in ("/healthz", "/readyz", "/v2/health/live", "/metrics"):
+            assert client.get(path, headers=a).status_code == 200
+            assert honest.get(path).status_code == 200
+        assert count_answered(slow) == 0
+        assert {honest.post("/v1/models/two:predict", json=body).status_code for _ in range(5)} == {200}
+        poll(lambda: count_answered(slow) == 1)
+        (given_way,) = (connection for connection in slow if select.select([connection], [], [], 0)[0])
+        answer, error = read_answer(given_way)
+        assert (answer.status, error["code"], answer.headers["Retry-After"].isdecimal()) == (503, "queue_full", True)
 
 
 def count_answered(connections):
@@ -396,15 +442,22 @@ def count_answered(connections):
 
 
 @pytest.mark.parametrize(
-    "others",
-    [[("a", 512, 320)], [("a", 512, 320), ("c", 96, 64), ("d", 96, 64)], [(None, 512, 0)]],
+    ("others", "n_of_a"),
+    [([("a", 512)], 448), ([("a", 512), ("c", 96), ("d", 96)], 256), ([(None, 512)], 0)],
     ids=["of one", "of three", "without a key"],
 )
-def test_64_requests_of_one_key_get_through_slow_bodies_of_others(serve, folder, others):
-    """Slow bodies of one other key, of three one after another, or without a key, leave a key 64 places at once."""
+def test_64_requests_of_one_key_get_through_slow_bodies_of_others(serve, folder, others, n_of_a):
+    """Slow bodies of one key that has all places, or of three, give way to those of whoever has fewer, and only they.
+
+    Those without a key have no place at all.
+    """
     body = json.dumps({"instances": [[[0.5, 1.5, 2.5, 3.5]] * 6]}).encode()
     length = ("Content-Type: application/json", f"Content-Length: {len(body)}")
-    with serve(models=folder / "two.safetensors", keys=KEY_LINES) as client, ExitStack() as opened:
+    with (
+        serve(models=folder / "two.safetensors", keys=KEY_LINES, body_timeout=300) as client,
+        ExitStack() as opened,
+    ):
+        slow = {}
 
         def send(start, n):
             connections = [opened.enter_context(connect(client)) for _ in range(n)]
@@ -412,12 +465,16 @@ def test_64_requests_of_one_key_get_through_slow_bodies_of_others(serve, folder,
                 connection.sendall(start)
             return connections
 
-        for key, n, held in others:
-            slow = send(head("POST", "/v1/models/two:predict", *JSON_OF_1000, *lines_of(KEYS.get(key, {}))), n)
-            poll(lambda: count_answered(slow) == n - held)  # noqa: B023
+        def in_flight(n):
+            return f"kanscope_requests_in_flight {n + 1:.1f}\n" in client.get("/metrics", headers=KEYS["b"]).text
+
+        for key, n in others:
+            slow[key] = send(head("POST", "/v1/models/two:predict", *JSON_OF_1000, *lines_of(KEYS.get(key, {}))), n)
+            poll(lambda: in_flight(512 if key else 0))  # noqa: B023
         honest = send(head("POST", "/v1/models/two:predict", *length, *lines_of(KEYS["b"])) + body[:-1], 64)
-        in_flight = f"kanscope_requests_in_flight {sum(held for *_, held in others) + 64 + 1:.1f}\n"
-        poll(lambda: in_flight in client.get("/metrics", headers=KEYS["b"]).text)
+        poll(lambda: in_flight(512 if n_of_a else 64))
         for connection in honest:
             connection.sendall(body[-1:])
         assert {read_answer(connection)[0].status for connection in honest} == {200}
+        held = {key: len(connections) - count_answered(connections) for key, connections in slow.items()}
+        assert held == {key: n if key in ("c", "d") else n_of_a for key, n in others}
