@@ -126,7 +126,7 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
     app.state.watch = Watch(registry, parts.results.prepare, settings.poll_seconds)
     origins = load_origins(settings)
     keys = app.state.keys = load_keys(settings)
-    log = RequestLog(settings)
+    log = app.state.log = RequestLog(settings, counted.dropped_lines.inc)
     app.state.record_refusal = partial(record_request, parts.metrics, log, OTHER)
     app.add_exception_handler(HTTPException, answer_http_error)
     routes = [route for module in OPERATIONS for route in routes_of(module)]
@@ -181,6 +181,7 @@ async def _serve(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         if writing is not None:
             await asyncio.to_thread(writing.close)
     await watching
+    await asyncio.to_thread(app.state.log.close)
 
 
 async def _refresh(metrics: Metrics) -> None:

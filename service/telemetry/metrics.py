@@ -62,6 +62,8 @@ class Metrics:
         self.unrecorded = counter("unrecorded_events", "Events that were lost to the record, by reason.", ["reason"])
         for reason in ("full", "failed", "refused"):
             self.unrecorded.labels(reason)
+        dropped = "Log lines that were not written, as nobody read them fast enough or that failed."
+        self.dropped_lines = counter("log_lines_dropped", dropped)
         version_of = ["model", "version"]
         values = (
             "Values at the newest step, and forecasts, by bin: 0 is below those of the reference windows, 11 above."
