@@ -91,7 +91,9 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
         start_tracing()
     source = follow(settings.models, settings.downloads, settings.download_bytes)
     registry = Registry(source, settings.model_bytes)
-    counted = Metrics(replica)
+    counted = Metrics(
+        replica, lambda: {(one.name, version) for one in registry.entries for version in (one.version, "")}
+    )
     counted.watch(counted.model_bytes, lambda: registry.n_bytes)
     counted.watch(counted.models_outdated, lambda: float(registry.problem is not None))
     for state in get_args(State):
