@@ -59,12 +59,14 @@ class LogWriter:
 
     def _write(self, _: bool) -> None:
         while lines := self._backlog.take():
+            left = len(lines)
             try:
-                for piece in _join(lines):
-                    self._stream.buffer.write(piece)
+                for piece in _group(lines):
+                    self._stream.buffer.write(b"".join(piece))
                     self._stream.buffer.flush()
+                    left -= len(piece)
             except Exception:
-                self._drop(len(lines))
+                self._drop(left)
                 raise
         if self._has_dropped:
             self._has_dropped = False
@@ -168,13 +170,15 @@ def _dump_for_console(line: dict[str, Any]) -> bytes:
     return f"{clock} {level} {event} {members}\n".encode()
 
 
-def _join(lines: list[bytes]) -> list[bytearray]:
+def _group(lines: list[bytes]) -> list[list[bytes]]:
     """Lines in pieces of at most `PIPE_BUF` where no line is longer: other processes' lines cannot split them."""
-    pieces = [bytearray()]
+    pieces, room = list[list[bytes]](), 0
     for line in lines:
-        if len(pieces[-1]) + len(line) > PIPE_BUF:
-            pieces.append(bytearray())
-        pieces[-1] += line
+        if len(line) > room or not pieces:
+            pieces.append([])
+            room = PIPE_BUF
+        pieces[-1].append(line)
+        room -= len(line)
     return pieces
 
 
