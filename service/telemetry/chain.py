@@ -12,6 +12,7 @@ import math
 import os
 import re
 import secrets
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
@@ -150,30 +151,30 @@ class ChainedFiles:
         return self.encode(self._describe(kind, data))
 
     def _append(self, events: deque[bytes]) -> None:
-        """Writes the next events, up to the one that reaches `max_bytes` or `PIECE`, or none of them."""
-        lines, end, size, time = list[bytes](), self._end, self._size, to_text(datetime.now(UTC))
-        for body in events:
-            line, chain = seal(body, end.lines + 1, time, end.chain.encode())
-            end = End(end.file, end.lines + 1, chain.decode(), time)
+        """Writes the next events, up to the one that reaches `max_bytes` or `PIECE`."""
+        lines, ends, sizes, time = list[bytes](), [self._end], [self._size], to_text(datetime.now(UTC))
+        for number, body in enumerate(events, start=self._end.lines + 1):
+            line, chain = seal(body, number, time, ends[-1].chain.encode())
             lines.append(line)
-            size += len(line)
-            if size >= min(self._max_bytes, self._size + PIECE):
+            ends.append(End(self._end.file, number, chain.decode(), time))
+            sizes.append(sizes[-1] + len(line))
+            if sizes[-1] >= min(self._max_bytes, self._size + PIECE):
                 break
-        failure, piece = None, b"".join(lines)
+        n, failure, piece = len(lines), None, b"".join(lines)
         try:
             while piece:
                 piece = piece[os.write(self._descriptor, piece) :]
             os.fsync(self._descriptor)
         except OSError as error:
-            failure, end, size = error, self._end, self._size
+            # whole lines stay where the disk is full: others may have read them
+            failure, n = error, bisect_right(sizes, os.fstat(self._descriptor).st_size) - 1
             try:
-                os.ftruncate(self._descriptor, size)
-            except OSError:  # nothing may follow half a line
-                self._leave()
-                end = read_end(self._folder / end.file) or end
-        for _ in range(end.lines - self._end.lines):
+                os.ftruncate(self._descriptor, sizes[n])
+            except OSError:
+                self._leave()  # nothing may follow half a line
+        for _ in range(n):
             events.popleft()
-        self._end, self._size = end, size
+        self._end, self._size = ends[n], sizes[n]
         if failure is not None:
             raise failure
 
@@ -312,7 +313,7 @@ def verify(folder: Path, noted: Collection[str] = ()) -> Verified:
                     found.lost = {name: found.lost.get(name, 0) + data.get(name, 0) for name in found.lost | data}
             except (KeyError, TypeError, ValueError):  # of one who computed the hashes anew
                 say(f"{path.name}, line {last.lines}, is none that the record says of itself")
-        found.ends.append(last)
+        found.ends.append(replace(last, ended=kind == CLOSED))
         if kind != CLOSED:
             found.unfinished.append(path.name)
         elif path.name in found.torn:

@@ -100,7 +100,7 @@ def test_what_was_written_verifies(written):
     """Every event is in it once, in the order of its process, and each file has its closing line."""
     found = verify(written)
     assert found.problems == found.unfinished == [] and not found.torn
-    assert found.events == 14 and found.lost == {} and all(end.time for end in found.ends)
+    assert found.events == 14 and found.lost == {} and all(end.time and end.ended for end in found.ends)
     assert [end.file for end in found.ends] == [path.name for path in paths_of(written)]
     for process in ("one", "two"):
         assert [name for name in ids(written) if process in name] == [f"{process} {n}" for n in range(6)]
