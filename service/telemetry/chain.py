@@ -258,13 +258,11 @@ def read_end(path: Path) -> End | None:
 
 def _is_written(path: Path) -> bool:
     """Whether a process writes a file."""
-    try:
-        with path.open("rb") as file:
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
+        except BlockingIOError:
+            return True
     return False
 
 
