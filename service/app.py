@@ -91,7 +91,9 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
         start_tracing()
     source = follow(settings.models, settings.downloads, settings.download_bytes)
     registry = Registry(source, settings.model_bytes)
-    counted = Metrics(replica)
+    counted = Metrics(
+        replica, lambda: {(one.name, version) for one in registry.entries for version in (one.version, "")}
+    )
     counted.watch(counted.model_bytes, lambda: registry.n_bytes)
     counted.watch(counted.models_outdated, lambda: float(registry.problem is not None))
     for state in get_args(State):
@@ -121,7 +123,7 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
     app.state.watch = Watch(registry, parts.results.prepare, settings.poll_seconds)
     origins = load_origins(settings)
     keys = app.state.keys = load_keys(settings)
-    log = RequestLog(settings)
+    log = app.state.log = RequestLog(settings, counted.dropped_lines.inc)
     app.state.record_refusal = partial(record_request, parts.metrics, log, OTHER)
     app.add_exception_handler(HTTPException, answer_http_error)
     routes = [route for module in OPERATIONS for route in routes_of(module)]
@@ -176,6 +178,7 @@ async def _serve(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         if writing is not None:
             await asyncio.to_thread(writing.close)
     await watching
+    await asyncio.to_thread(app.state.log.close)
 
 
 async def _refresh(metrics: Metrics) -> None:

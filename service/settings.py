@@ -129,7 +129,7 @@ class Settings(BaseSettings):
     record: HttpUrl | Path | None = Field(default=None, union_mode="left_to_right")
     """Folder of the record of forecasts and explanations, or `http(s)://` address that it is sent to."""
     record_inputs: str = ""
-    """Features whose values are recorded, separated by commas; `*` for all, `-name` for one that is not."""
+    """Features or columns whose values are recorded, separated by commas; `*` for all, `-name` for one that is not."""
     record_headers: str = ""
     """Headers of requests that are recorded, separated by commas."""
     record_share: float = Field(default=1.0, gt=0, le=1)

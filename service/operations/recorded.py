@@ -4,7 +4,8 @@ The data of events are documents of the Open Inference Protocol with a tensor fo
 several tensors of one shape, (n), as columns of their names.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from kanmodel.arrays import Array
 from service.models.registry import Served
 from service.operations.members import find_versions, hash_windows
 from service.operations.route import Call
-from service.telemetry.chain import Event
+from service.telemetry.chain import Event, to_text
 from service.telemetry.record import REQUEST, RESPONSE, Record
 
 
@@ -41,11 +42,11 @@ class Recording(NamedTuple):
         `answer` makes an `ExplainResponse` with a receipt on the thread of the record, `intervals` those of the answer;
         both hold `n_bytes` until then. Parts of a stream are recorded one by one: `first` is a part's first window.
         """
-        names = self.served.model.config.feature_names if self.record.names else ()
-        n_events = 2 if self.record.show(names) else 1
-        describe = partial(self._describe, windows, predictions, answer, intervals, first, datetime.now(UTC))
+        served = self.served
+        shown = self.record.choose_features(served.name, served.checkpoint, served.model.config)
+        describe = partial(self._describe, windows, predictions, answer, intervals, first, datetime.now(UTC), shown)
         n_bytes += windows.nbytes + predictions.nbytes
-        self.record.put(n_bytes, n_events, describe)
+        self.record.put(n_bytes, 2 if shown else 1, describe)
 
     def _describe(
         self,
@@ -55,20 +56,26 @@ class Recording(NamedTuple):
         intervals: Callable[[], object] | None,
         first: int,
         time: datetime,
+        shown: Sequence[int],
     ) -> Iterator[Event]:
         served, config, record = self.served, self.served.model.config, self.record
-        shown = record.show(config.feature_names) if record.names else []
         is_partly_shown = 0 < len(shown) < len(config.features)
         event_id, source = self.request_id, f"/v2/models/{served.name}/versions/{served.version}"
         if first:
             event_id += f".{first}"
-        component = "predictor" if answer is None else "explainer"
-        members = (event_id, source, time, served.name, component, self.headers)
+        members = {
+            "id": event_id,
+            "source": source,
+            "time": to_text(time),
+            "inferenceservicename": served.name,
+            "component": "predictor" if answer is None else "explainer",
+            "metadata": json.dumps(self.headers) if self.headers else "{}",
+        }
         parameters = {"checkpoint": served.checkpoint}
         if shown:
             cells = _name_cells(tuple(config.feature_names[number] for number in shown), config.lookback)
             inputs = _encode_tensors(cells, windows[..., shown].reshape(len(windows), -1))
-            yield record.describe(REQUEST, {"id": event_id, "parameters": parameters, "inputs": inputs}, *members)
+            yield record.describe(REQUEST, {"id": event_id, "parameters": parameters, "inputs": inputs}, members)
         data: dict[str, Any] = {
             "model_name": served.name,
             "model_version": served.version,
@@ -86,7 +93,7 @@ class Recording(NamedTuple):
             data["receipt"] = {"checkpoint": served.checkpoint, "versions": find_versions()}
             if not is_partly_shown:
                 data["receipt"]["input"] = hash_windows(windows)
-        yield record.describe(RESPONSE, data, *members)
+        yield record.describe(RESPONSE, data, members)
 
 
 def begin_recording(call: Call) -> Recording | None:

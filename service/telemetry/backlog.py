@@ -4,7 +4,8 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from threading import Event as Flag
-from threading import Lock, Thread
+from threading import RLock, Thread
+from time import monotonic, sleep
 from typing import Generic, TypeVar
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ class Backlog(Generic[Item]):
         self, name: str, n_bytes: int, seconds: float, work: Callable[[bool], None], failed: str, again: str
     ) -> None:
         self._most, self._seconds, self._work, self._failed, self._again = n_bytes, seconds, work, failed, again
-        self._lock, self._wake = Lock(), Flag()
+        self._lock, self._wake = RLock(), Flag()  # R: a signal, or what is collected, may log while a line is put
         self._queue: deque[tuple[int, Item]] = deque()
         self._held = self._taken = 0  # bytes: all, and those of them that are taken
         self._is_ending = self._is_failing = False
@@ -60,6 +61,13 @@ class Backlog(Generic[Item]):
         """Begins a round now, unless the last one failed."""
         if not self._is_failing:
             self._wake.set()
+
+    def flush(self, seconds: float) -> None:
+        """Waits until all is taken and worked off, or for so many seconds."""
+        until = monotonic() + seconds
+        self._wake.set()
+        while self._held and monotonic() < until:
+            sleep(0.001)
 
     def take(self, n: int | None = None) -> list[Item]:
         """The next `n`, by default all; those that were taken before are done, so their bytes are free."""

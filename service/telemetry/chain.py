@@ -1,21 +1,23 @@
 """Chained files: JSON lines, each with a hash of itself and of all lines before it in its file.
 
-The first line of a file states how far the files around it had come: the one before it in the same process, and the
-newest of every other process. So an edited, removed, added or moved line is found, and an end that was cut off before a
-later file began. Who can write to the folder can compute all hashes anew: note some of them elsewhere, as the log does.
+The first line of a file states the last lines of others: of the one before it in its process, and of those of other
+processes that no file states as ended yet. So an edited, removed, added or moved line is found, and a file that was
+removed, cut off or written on before a later one began. Who can write to the folder can compute all hashes anew: note
+some of them elsewhere, as the log does.
 """
 
 import fcntl
 import logging
+import math
 import os
 import re
 import secrets
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from errno import ENOSPC
 from hashlib import sha256
 from pathlib import Path
 from time import monotonic
@@ -30,11 +32,10 @@ Event = dict[str, Any]  # its members, in the order in which they are written
 GENESIS = b"0" * 64  # the hash before the first line
 PIECE = 1 << 20  # bytes that are encoded before they are written
 LOOK_SECONDS = 60.0  # between two looks for files that are too old
+_NAME = re.compile(r"\d{8}T\d{12}Z-[0-9a-f]{8}-\d{6}\.jsonl")  # by start and process, then by number
+_SEALED = re.compile(rb',"recordedtime":"([0-9T:.+-]+)","sequence":"(\d{10,18})","chain":"([0-9a-f]{64})"\}\n')
+_CHAIN_LENGTH = len(b',"chain":""}\n') + 64
 _BEGIN = b'{"specversion":"1.0","type":"' + OWN.encode()
-_NAME = re.compile(r"(\d{8}T\d{12}Z-[0-9a-f]{8})-\d{6}\.jsonl")  # by start and process, then by number
-_END = re.compile(rb',"chain":"([0-9a-f]{64})"\}\n')
-_END_LENGTH = len(b',"chain":""}\n') + 64
-_SEALED = re.compile(rb'.*"recordedtime":"([0-9T:.+-]+)","sequence":"(\d{10,18})","chain":"([0-9a-f]{64})"\}')
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class End:
     lines: int
     chain: str
     time: str  # when it was written
+    ended: bool = False  # whether it stays the last: no process writes the file any more
 
 
 NOTHING = End("", 0, GENESIS.decode(), "")
@@ -63,7 +65,7 @@ class ChainedFiles:
     Args:
         folder: where they are.
         describe: makes an event of the record itself from its type and data.
-        max_bytes: of a file, after which the next is begun; each has one event at least.
+        max_bytes: of a file, which ends with the event that reaches it.
         max_days: after which files are removed; None for no limit.
         max_total: bytes of the whole folder, beyond which the oldest files are removed; likewise.
     """
@@ -76,14 +78,14 @@ class ChainedFiles:
         max_days: float | None = None,
         max_total: int | None = None,
     ) -> None:
-        self._folder, self._describe, self._max_bytes, self._max_total = folder, describe, max_bytes, max_total
-        self._max_age = None if max_days is None else timedelta(days=max_days)
+        self._folder, self._describe, self._max_bytes = folder, describe, max_bytes
+        self._max_age = math.inf if max_days is None else max_days * 86400  # seconds
+        self._max_total = math.inf if max_total is None else max_total
         self._process, self._number = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}Z-{secrets.token_hex(4)}", 0
         self._descriptor = -1  # of the file that is written, locked as long as it is; -1: none
-        self._end = NOTHING
+        self._end = NOTHING  # of the file that is written, or was last
         self._size, self._opened, self._looked = 0, 0.0, 0.0
-        self._stated: dict[str, End] = {}  # the ends that this process has written down, by process
-        self._waiting: deque[bytes] = deque()  # lines about the record itself, written before further events
+        self._own: deque[bytes] = deque()  # events about the record itself, written before further events
 
     def encode(self, event: Event) -> bytes:
         """An event as it is given to `write`."""
@@ -95,17 +97,21 @@ class ChainedFiles:
         Raises OSError if the disk is full, or the folder is gone; a later call goes on with what is left.
         """
         self._look_after_files()
-        while self._waiting or events:
+        while self._own or events:
             if self._descriptor < 0:
                 self._open()
-            self._append(self._waiting or events)
+            if self._own:
+                self._append(self._own)
+            self._append(events)
+            if self._size >= self._max_bytes:
+                self.close()
 
     def close(self) -> None:
         """Ends the file that is written."""
         if self._descriptor < 0:
             return
         with suppress(OSError):  # without its last line it is like one of a killed process
-            self._append(deque([self._say(CLOSED, file=self._end.file)]), is_last=True)
+            self._append(deque([self._say(CLOSED, file=self._end.file)]))
         self._leave()
         logger.info("%s of the record ends with line %d, hash %s", self._end.file, self._end.lines, self._end.chain)
 
@@ -113,32 +119,26 @@ class ChainedFiles:
         """Ends a file that is old or has been deleted, and removes old ones."""
         if self._descriptor >= 0 and not os.fstat(self._descriptor).st_nlink:
             self.close()
-        age = None if self._max_age is None else self._max_age.total_seconds()
-        if age is None or monotonic() - self._looked < min(LOOK_SECONDS, age / 10):
-            return
-        if self._end.lines > 1 and monotonic() - self._opened > age / 10:
-            self.close()
-        self._remove_old()
+        if monotonic() - self._looked >= min(LOOK_SECONDS, self._max_age / 10):
+            if self._end.lines > 1 and monotonic() - self._opened > self._max_age / 10:
+                self.close()
+            self._remove_old()
 
     def _open(self) -> None:
         """Begins the next file with what it states of the others."""
-        others = self._find_ends()
-        if self._end.lines:
-            others[self._process] = self._end
+        ends, before = [asdict(end) for end in self._find_ends()], self._end
         path = self._folder / f"{self._process}-{self._number:06}.jsonl"
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-            self._end, self._size, self._opened = End(path.name, 0, GENESIS.decode(), ""), 0, monotonic()
-            ends = [asdict(end) for end in others.values()]
+            self._end, self._size, self._opened = replace(NOTHING, file=path.name), 0, monotonic()
             self._append(deque([self._say(OPENED, file=path.name, ends=ends)]))
         except OSError:
             self._leave()
             path.unlink(missing_ok=True)
-            self._end = others.get(self._process, NOTHING)
+            self._end = before
             raise
         self._number += 1
-        self._stated |= others
         self._remove_old()
 
     def _leave(self) -> None:
@@ -150,76 +150,67 @@ class ChainedFiles:
     def _say(self, kind: str, **data: Any) -> bytes:
         return self.encode(self._describe(kind, data))
 
-    def _append(self, events: deque[bytes], is_last: bool = False) -> None:
-        """Writes the next events, up to `PIECE` bytes, or ends the file if not even one fits in it."""
-        lines, chains, size = list[bytes](), [self._end.chain.encode()], self._size
-        now, before = to_text(datetime.now(UTC)), self._end.lines
-        for number, body in enumerate(events, start=before + 1):
-            line, chain = seal(body, number, now, chains[-1])
-            size += len(line)
-            # after the opening and what was removed, one event at least
-            if (size > self._max_bytes and number > 3 and not is_last) or (lines and size > self._size + PIECE):
-                break
+    def _append(self, events: deque[bytes]) -> None:
+        """Writes the next events, up to the one that reaches `max_bytes` or `PIECE`."""
+        lines, ends, sizes, time = list[bytes](), [self._end], [self._size], to_text(datetime.now(UTC))
+        for number, body in enumerate(events, start=self._end.lines + 1):
+            line, chain = seal(body, number, time, ends[-1].chain.encode())
             lines.append(line)
-            chains.append(chain)
-        if not lines:
-            return self.close()
-        written, n_lines, n_bytes = self._put(b"".join(lines)), 0, 0
-        while n_lines < len(lines) and n_bytes + len(lines[n_lines]) <= written:
-            n_bytes += len(lines[n_lines])
-            n_lines += 1
-            events.popleft()
-        if n_lines:  # which stay also where the disk is full: others may have read them
-            self._end = End(self._end.file, before + n_lines, chains[n_lines].decode(), now)
-            self._size += n_bytes
-        if n_lines < len(lines):
+            ends.append(End(self._end.file, number, chain.decode(), time))
+            sizes.append(sizes[-1] + len(line))
+            if sizes[-1] >= min(self._max_bytes, self._size + PIECE):
+                break
+        n, failure, piece = len(lines), None, b"".join(lines)
+        try:
+            while piece:
+                piece = piece[os.write(self._descriptor, piece) :]
+            os.fsync(self._descriptor)
+        except OSError as error:
+            # whole lines stay where the disk is full: others may have read them
+            failure, n = error, bisect_right(sizes, os.fstat(self._descriptor).st_size) - 1
             try:
-                os.ftruncate(self._descriptor, self._size)
+                os.ftruncate(self._descriptor, sizes[n])
             except OSError:
                 self._leave()  # nothing may follow half a line
-            raise OSError(ENOSPC, os.strerror(ENOSPC), self._end.file)
-        os.fsync(self._descriptor)
+        for _ in range(n):
+            events.popleft()
+        self._end, self._size = ends[n], sizes[n]
+        if failure is not None:
+            raise failure
 
-    def _put(self, piece: bytes) -> int:
-        """Writes bytes and returns how many the disk has taken; raises OSError if it takes none."""
-        written = 0
-        while written < len(piece):
-            try:
-                written += os.write(self._descriptor, piece[written:])
-            except OSError:
-                if not written:
-                    raise
-                break
-        return written
-
-    def _find_ends(self) -> dict[str, End]:
-        """The ends of the newest files of other processes, where this one has not stated them yet."""
-        newest = {name[1]: path for path, name in list_files(self._folder) if name[1] != self._process}
-        ends = {process: end for process, path in newest.items() if (end := read_end(path)) is not None}
-        return {process: end for process, end in ends.items() if self._stated.get(process) != end}
+    def _find_ends(self) -> list[End]:
+        """The end of the file before, and those of other processes' files that none states as ended yet."""
+        paths, found = list_files(self._folder), [replace(self._end, ended=True)] if self._end.lines else []
+        known = {end.file for path in paths for end in read_opening(path) or () if end.ended}
+        for path in paths:
+            if path.name not in known and not path.name.startswith(self._process):
+                is_written = _is_written(path)  # before its end is read
+                if (end := read_end(path)) is not None:
+                    found.append(replace(end, ended=not is_written))
+        return found
 
     def _remove_old(self) -> None:
         """Removes files that are too old or too many, the oldest first, but none that is being written."""
         self._looked = monotonic()
-        if self._max_age is None and self._max_total is None:
+        if math.isinf(self._max_age) and math.isinf(self._max_total):
             return
-        known = [(end, path) for path, _ in list_files(self._folder) if (end := read_end(path)) is not None]
-        sizes, removed = {path: path.stat().st_size for _, path in known}, dict[Path, End]()
-        total, oldest = sum(sizes.values()), "" if self._max_age is None else to_text(datetime.now(UTC) - self._max_age)
-        for end, path in sorted(known, key=lambda one: one[0].time):
-            if end.time >= oldest and (self._max_total is None or total <= self._max_total):
+        known = sorted((end for path in list_files(self._folder) if (end := read_end(path))), key=lambda end: end.time)
+        sizes, removed = [(self._folder / end.file).stat().st_size for end in known], list[End]()
+        total, now = sum(sizes), datetime.now(UTC)
+        oldest = "" if math.isinf(self._max_age) else to_text(now - timedelta(seconds=self._max_age))
+        for end, size in zip(known, sizes, strict=True):
+            if end.time >= oldest and total <= self._max_total:
                 break
-            if not _is_written(path):
-                removed[path] = end
-                total -= sizes[path]
+            if not _is_written(self._folder / end.file):
+                removed.append(end)
+                total -= size
         if removed:
-            ends = [asdict(end) for end in removed.values()]
-            self._waiting.append(self._say(REMOVED, files=ends, until=ends[-1]["time"]))
+            self._own.append(self._say(REMOVED, files=[asdict(end) for end in removed], until=removed[-1].time))
             if self._descriptor >= 0:
                 with suppress(OSError):  # said before, or where the disk is full, once it no longer is
-                    self._append(self._waiting)
-            for path in removed:
-                path.unlink(missing_ok=True)
+                    self._append(self._own)
+            for end in removed:
+                (self._folder / end.file).unlink(missing_ok=True)
 
 
 def to_text(time: datetime) -> str:
@@ -229,39 +220,49 @@ def to_text(time: datetime) -> str:
     return orjson.dumps(time)[1:-1].decode()
 
 
-def list_files(folder: Path) -> list[tuple[Path, re.Match[str]]]:
-    """The chained files of a folder with the parts of their names, each process's oldest first."""
-    named = [(path, _NAME.fullmatch(path.name)) for path in sorted(folder.iterdir())]
-    return [(path, name) for path, name in named if name is not None]
+def list_files(folder: Path) -> list[Path]:
+    """The chained files of a folder, each process's oldest first."""
+    return [path for path in sorted(folder.iterdir()) if _NAME.fullmatch(path.name)]
+
+
+def read_opening(path: Path) -> list[End] | None:
+    """The ends that the first line of a file states; none if that is cut off, and None if it does not name the file."""
+    try:
+        with path.open("rb") as file:
+            line = file.readline()
+        if not line.endswith(b"\n"):
+            return []
+        opening = orjson.loads(line)
+        ends = [
+            End(str(end["file"]), int(end["lines"]), str(end["chain"]), str(end["time"]), end["ended"] is True)
+            for end in opening["data"]["ends"]
+        ]
+        return ends if (opening["type"], opening["data"]["file"]) == (OPENED, path.name) else None
+    except FileNotFoundError:  # removed meanwhile
+        return []
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
 
 
 def read_end(path: Path) -> End | None:
-    """The last whole line of a file; None if it has none that can be read, or if it is gone."""
-    tail = b""
-    try:
-        with path.open("rb") as file:
-            position = file.seek(0, os.SEEK_END)
-            while position and tail.count(b"\n") < 2:
-                step = min(position, max(1 << 16, len(tail)))
-                position = file.seek(position - step)
-                tail = file.read(step) + tail
-    except FileNotFoundError:
-        return None
-    *_, last, _ = (b"", *tail.split(b"\n"))
-    if (sealed := _SEALED.fullmatch(last)) is None:
-        return None
-    return End(path.name, int(sealed[2]), sealed[3].decode(), sealed[1].decode())
+    """The last whole line of a file that has a hash; None if it has none, or if it is gone."""
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        for length in (min(size, 1 << 16), size):  # all of it if its last line is half, and long
+            file.seek(size - length)
+            if found := [*_SEALED.finditer(file.read(length))]:
+                time, lines, chain = found[-1].groups()
+                return End(path.name, int(lines), chain.decode(), time.decode())
+    return None
 
 
 def _is_written(path: Path) -> bool:
     """Whether a process writes a file."""
-    try:
-        with path.open("rb") as file:
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
+        except BlockingIOError:
+            return True
     return False
 
 
@@ -280,20 +281,25 @@ class Verified:
 
 def verify(folder: Path, noted: Collection[str] = ()) -> Verified:
     """Reads all files of a folder, and checks each line; `noted` are hashes that some lines must have."""
-    found, missing, until = Verified(), set(noted), ""
-    paths = [path for path, _ in list_files(folder)]
+    found, missing, until, stated = Verified(), set(noted), "", list[tuple[str, End]]()
+    paths, say = list_files(folder), found.problems.append
     if not paths:
-        found.problems.append(f"{folder} has no file of a record")
-    stated = [(path.name, end) for path in paths for end in _read_opening(path, found)]
+        say(f"{folder} has no file of a record")
+    for path in paths:
+        if (ends := read_opening(path)) is None:
+            say(f"{path.name} does not begin with a line that names it: it was renamed, or that was edited")
+        stated += [(path.name, end) for end in ends or ()]
     wanted, chains = {(end.file, end.lines) for _, end in stated}, dict[tuple[str, int], str]()
     for path in paths:
-        number, chain, kind = 0, "", ""
-        for number, chain, line in _check_lines(path, found):
-            missing.discard(chain)
-            if (path.name, number) in wanted:
-                chains[path.name, number] = chain
-            kind = ""
-            if line is None:
+        last, kind = End(path.name, 0, "", ""), ""
+        for last, line in _check_lines(path, found):
+            missing.discard(last.chain)
+            if (path.name, last.lines) in wanted:
+                chains[path.name, last.lines] = last.chain
+            if kind == CLOSED:
+                say(f"{path.name}, line {last.lines}, was added behind the closing line")
+            if not line.startswith(_BEGIN):
+                kind = ""
                 found.events += 1
                 continue
             try:
@@ -304,59 +310,42 @@ def verify(folder: Path, noted: Collection[str] = ()) -> Verified:
                 elif kind == LOST:
                     found.lost = {name: found.lost.get(name, 0) + data.get(name, 0) for name in found.lost | data}
             except (KeyError, TypeError, ValueError):  # of one who computed the hashes anew
-                found.problems.append(f"{path.name}, line {number}, is none that the record says of itself")
-        last = read_end(path)
-        found.ends.append(End(path.name, number, chain, "" if last is None else last.time))
+                say(f"{path.name}, line {last.lines}, is none that the record says of itself")
+        found.ends.append(replace(last, ended=kind == CLOSED))
         if kind != CLOSED:
             found.unfinished.append(path.name)
+        elif path.name in found.torn:
+            say(f"{path.name} has bytes behind the closing line")
     lines = {end.file: end.lines for end in found.ends}
     for name, end in stated:
         if end.file not in lines:
             if end.time > until:
-                found.problems.append(f"{end.file} is missing: {name} says that it had {end.lines} lines")
-        elif lines[end.file] < end.lines:
-            cut = f"ends after {lines[end.file]} lines, but had {end.lines}"
-            found.problems.append(f"{end.file} {cut} when {name} was begun: its end was cut off")
+                say(f"{end.file} is missing: {name} says that it had {end.lines} lines")
+        elif (n := lines[end.file]) < end.lines:
+            say(f"{end.file} ends after {n} lines, but had {end.lines} when {name} was begun: its end was cut off")
         elif chains.get((end.file, end.lines)) != end.chain:
-            found.problems.append(f"{end.file}, line {end.lines}, is not the one that {name} states: it was replaced")
+            say(f"{end.file}, line {end.lines}, is not the one that {name} states: it was replaced")
+        elif end.ended and n > end.lines:
+            say(f"{end.file} has {n} lines, but had ended with {end.lines} when {name} was begun: lines were added")
     found.problems += [f"no line has the hash {chain}: it was removed or replaced" for chain in sorted(missing)]
     return found
 
 
-def _read_opening(path: Path, found: Verified) -> list[End]:
-    """The ends of other files that the first line of one states, which must name the file itself."""
-    with path.open("rb") as file:
-        line = file.readline()
-    if not line.endswith(b"\n"):  # which `_check_lines` says
-        return []
-    try:
-        opening = orjson.loads(line)
-        stated = opening["data"]["ends"]
-        ends = [End(str(end["file"]), int(end["lines"]), str(end["chain"]), str(end["time"])) for end in stated]
-        if opening["type"] == OPENED and opening["data"]["file"] == path.name:
-            return ends
-    except (KeyError, TypeError, ValueError):
-        pass
-    found.problems.append(f"{path.name} does not begin with a line that names it: it was renamed, or that was edited")
-    return []
-
-
-def _check_lines(path: Path, found: Verified) -> Iterator[tuple[int, str, bytes | None]]:
-    """Yields the number and the hash of each whole line, and the line where the record speaks of itself."""
+def _check_lines(path: Path, found: Verified) -> Iterator[tuple[End, bytes]]:
+    """Yields each whole line of a file, as an end up to there and as it stands."""
     previous: bytes | None = GENESIS
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
                 found.torn[path.name] = len(line)
                 return
-            end = _END.fullmatch(line, max(0, len(line) - _END_LENGTH))
-            expected = None if previous is None else sha256(previous + line[:-_END_LENGTH]).hexdigest().encode()
-            previous, own = None if end is None else end[1], None
-            if end is None:
+            expected = None if previous is None else sha256(previous + line[:-_CHAIN_LENGTH]).hexdigest().encode()
+            time, _, previous = (
+                sealed.groups() if (sealed := _SEALED.search(line, max(0, len(line) - 200))) else (b"", b"", None)
+            )
+            if previous is None:
                 found.problems.append(f"{path.name}, line {number}, is not a line of a record")
-            elif expected not in (None, end[1]):
+            elif expected not in (None, previous):
                 reason = "it was edited, or a line before it was added, removed or moved"
                 found.problems.append(f"{path.name}, line {number}, does not have its hash: {reason}")
-            elif line.startswith(_BEGIN):
-                own = line
-            yield number, (previous or b"").decode(), own
+            yield End(path.name, number, (previous or b"").decode(), time.decode()), line

@@ -3,7 +3,7 @@
 import os
 import platform
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +15,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 SHARED = "PROMETHEUS_MULTIPROC_DIR"  # folder through which the client library's processes share metrics
+Version = tuple[str, str]  # name and version of a model
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 _DEVIATIONS = (1e-6, 1e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 1e-1)
@@ -24,10 +25,13 @@ class Metrics:
     """The metrics of one app; each app in a process has its own. Their help texts document them.
 
     `replica`, if not empty, and the process label every sample, for scrapes that reach one of several replicas.
+    `list_served` gives the versions that are served, and each model with the version "": series of others are left out
+    and removed, after which `on_removed` is called with their versions. In files that processes share they remain.
     """
 
-    def __init__(self, replica: str = "") -> None:
-        registry = CollectorRegistry()
+    def __init__(self, replica: str = "", list_served: Callable[[], Collection[Version]] | None = None) -> None:
+        registry, self._list_served = CollectorRegistry(), list_served
+        self.on_removed: Callable[[Collection[Version]], None] = lambda versions: None
         self._labels = {"pid": str(os.getpid()), "replica": replica} if replica else {}
         counter = partial(Counter, namespace="kanscope", registry=registry)
         gauge = partial(Gauge, namespace="kanscope", registry=registry, multiprocess_mode="livesum")
@@ -62,6 +66,8 @@ class Metrics:
         self.unrecorded = counter("unrecorded_events", "Events that were lost to the record, by reason.", ["reason"])
         for reason in ("full", "failed", "refused"):
             self.unrecorded.labels(reason)
+        dropped = "Log lines that were not written, as nobody read them fast enough or that failed."
+        self.dropped_lines = counter("log_lines_dropped", dropped)
         version_of = ["model", "version"]
         values = (
             "Values at the newest step, and forecasts, by bin: 0 is below those of the reference windows, 11 above."
@@ -83,6 +89,10 @@ class Metrics:
         self.watched_intervals = counter("watched_intervals", covered, [*version_of, "level", "holds"])
         outcomes = "Outcomes by what became of them: matched, repeated, unknown."
         self.outcomes = counter("outcomes", outcomes, ["model", "result"])
+        self._of_models = (self._residuals, self._unconverged, self._outside_range, self.outcomes)
+        watched = (self.watched_values, self.watched_explained, self.watched_contributions, self.watched_known)
+        reference = (self.reference_values, self.reference_contribution, self.reference_error)
+        self._of_versions = (self._forecasts, *watched, self.watched_errors, self.watched_intervals, *reference)
         unwatched = (
             "Forecasts that were not counted (full), or not written, so that they cannot have an outcome (failed)."
         )
@@ -95,6 +105,7 @@ class Metrics:
         # Finding a metric by its labels is slow.
         self._of_route = cache(lambda route, status: (requests.labels(route, status), seconds.labels(route)))
         folder = os.environ.get(SHARED)
+        self._is_shared = folder is not None
         self._exposed = registry if folder is None else CollectorRegistry()
         self._exposed.register(build)
         self._exposed.register(ProcessCollector(registry=None) if folder is None else _Processes(Path(folder)))
@@ -108,10 +119,26 @@ class Metrics:
         return encode(self), media_type  # which only collects
 
     def collect(self) -> Iterator[Metric]:
-        """Yields the metrics, on a replica with its labels."""
+        """Yields the metrics of what is served, on a replica with its labels."""
+        served, gone = None if self._list_served is None else self._list_served(), set[Version]()
         for metric in self._exposed.collect():
-            metric.samples = [sample._replace(labels={**sample.labels, **self._labels}) for sample in metric.samples]
+            samples, metric.samples = metric.samples, []
+            for sample in samples:
+                of = sample.labels.get("model", ""), sample.labels.get("version", "")
+                if served is not None and of[0] and of not in served:
+                    gone.add(of)
+                else:
+                    metric.samples.append(sample._replace(labels={**sample.labels, **self._labels}))
             yield metric
+        if gone and not self._is_shared:
+            self._remove(gone)
+
+    def _remove(self, gone: Collection[Version]) -> None:
+        for name, number in gone:
+            for metric in self._of_versions if number else self._of_models:
+                metric.remove_by_labels({"model": name, "version": number} if number else {"model": name})
+        self._forecasts_of.cache_clear()
+        self.on_removed(gone)
 
     def watch(self, gauge: Gauge, number: Callable[[], float]) -> None:
         """Sets a gauge to a number at each refresh."""

@@ -10,7 +10,7 @@ import os
 import random
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
@@ -139,11 +139,15 @@ class Monitor:
             "the monitor writes again",
         )
         self._lock = RLock()  # of all that follows
-        self._counters: dict[Hashable, Counter] = {}
+        self._counters: dict[tuple[str, str, str], Counter] = {}  # by name, version and checkpoint
         self._woken: set[Hashable] = set()  # versions for whose first forecast the thread was woken
         self._pending: dict[tuple[Counted, int], Tally] = {}
         self._samples: deque[Sample] = deque(maxlen=N_SAMPLES)
         self._until = self._draw() - 1  # forecasts until the next sample
+        self.stated: dict[
+            tuple[str, str], str
+        ] = {}  # checkpoints whose reference windows the metrics state, by version
+        metrics.on_removed = self._forget
 
     def start(self) -> None:
         """Starts counting."""
@@ -214,6 +218,7 @@ class Monitor:
             if total.known[0]:
                 mean = (total.sizes_of_errors[0] + factor * total.errors[0]) / 2 / total.known[0]
                 self._metrics.reference_error.labels(*of, sign).set(mean)
+        self.stated[of] = served.checkpoint
 
     def counter_of(self, served: Served) -> Counter:
         """What a version of a model counts in, made at first."""
@@ -224,6 +229,13 @@ class Monitor:
                     del self._counters[next(iter(self._counters))]
                 self._counters[key] = Counter.make(served, self._metrics)
             return self._counters[key]
+
+    def _forget(self, versions: Collection[tuple[str, str]]) -> None:
+        """Forgets what the metrics no longer have, so that it is made anew if a version comes back."""
+        with self._lock:
+            self._counters = {key: one for key, one in self._counters.items() if key[:2] not in versions}
+        for of in versions:
+            self.stated.pop(of, None)
 
     def settle(self, name: str, version: str | None, outcomes: Sequence[tuple[Place, float]]) -> tuple[int, int, int]:
         """Compares forecasts with what came; returns how many outcomes were matched, unknown, and repeated.

@@ -4,11 +4,10 @@ Types, attributes and the binary mode of HTTP are those of KServe's logger (`pkg
 other consumers of KServe read. Events are made and written by a thread of their own, from a queue of bounded size.
 """
 
-import json
 import logging
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from importlib.metadata import version
@@ -20,12 +19,14 @@ from typing import Any
 from urllib.parse import quote
 
 import orjson
+from cachetools import LRUCache
 from pydantic import HttpUrl, SecretStr
 
 from kanmodel.errors import ConfigError
+from kanmodel.network.config import ModelConfig
 from service.settings import Settings
 from service.telemetry.backlog import Backlog
-from service.telemetry.chain import LOST, OWN, ChainedFiles, Event, to_text
+from service.telemetry.chain import LOST, OPENED, OWN, ChainedFiles, Event, to_text
 from service.telemetry.metrics import Metrics
 from service.wire.headers import new_request_id
 from service.wire.json import JSON
@@ -55,7 +56,7 @@ class Record:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         assert settings.record is not None
         self._share = settings.record_share
-        self.names = frozenset(_split(settings.record_inputs))  # of features, as in the settings
+        self._inputs = frozenset(_split(settings.record_inputs))
         self._headers = {name.lower().encode(): name for name in _split(settings.record_headers)}
         if kept := SECRET & {name.lower() for name in self._headers.values()}:
             raise ConfigError(f"KANSCOPE_RECORD_HEADERS has {', '.join(sorted(kept))}, which may hold a key")
@@ -67,7 +68,7 @@ class Record:
             limits = settings.record_file_bytes, settings.record_days, settings.record_bytes
             self._sink = ChainedFiles(settings.record, self._describe_itself, *limits)
         else:
-            self._sink = HttpSink(settings.record, settings.record_token)
+            self._sink = HttpSink(settings.record, settings.record_token, self._refuse)
         self._backlog: Backlog[tuple[int, Described]] = Backlog(
             "record",
             settings.record_queue_bytes,
@@ -76,11 +77,13 @@ class Record:
             "the record cannot be written, and requests wait to be recorded",
             "the record is written again",
         )
+        self._shown: LRUCache[str, list[int]] = LRUCache(256)  # features whose values are recorded, by checkpoint
+        self._warned: set[str] = set()  # models of which names in the settings mean nothing
         self._lock = Lock()  # of what is lost
         self._events: deque[Any] = deque()  # which are being written, as the sink encodes them
         self._lost: Counter[str] = Counter()  # events by reason, since that was last said
         self._said = -SAY_SECONDS  # when
-        self._refusal = ""  # the last of the sink
+        self._n_refused, self._refusal = 0, ""  # events that the sink refused in this round; its last reason
 
     def start(self) -> None:
         """Starts writing."""
@@ -96,14 +99,23 @@ class Record:
         """Whether the next request is among the share that is recorded."""
         return self._share >= 1 or random() < self._share  # nosec B311
 
-    def show(self, features: Sequence[str]) -> list[int]:
-        """The indices of the features whose values are recorded."""
-        is_all = "*" in self.names
-        return [
-            number
-            for number, name in enumerate(features)
-            if (is_all or name in self.names) and f"-{name}" not in self.names
-        ]
+    def choose_features(self, model: str, checkpoint: str, config: ModelConfig) -> list[int]:
+        """The indices of the features whose values are recorded: those that are named, or made of a named column.
+
+        Names that mean nothing of a model are logged, once for each model.
+        """
+        if checkpoint not in self._shown:
+            means = _name_features(config)
+            shown = {feature for name in self._inputs for feature in means.get(name, ())}
+            shown -= {feature for name in self._inputs if name[0] == "-" for feature in means.get(name[1:], ())}
+            numbers = [number for number, feature in enumerate(config.feature_names) if feature in shown]
+            self._shown[checkpoint] = numbers
+            unknown = [name for name in sorted(self._inputs) if name.removeprefix("-") not in means]
+            if unknown and model not in self._warned:
+                self._warned.add(model)
+                reason = "which is neither a feature of model %s nor a column that one is made of"
+                logger.warning(f"KANSCOPE_RECORD_INPUTS has %s, {reason}", ", ".join(unknown), model)
+        return self._shown[checkpoint]
 
     def choose_headers(self, headers: Iterable[tuple[bytes, bytes]]) -> dict[str, list[str]]:
         """The headers that are recorded, by the names in the settings."""
@@ -118,71 +130,48 @@ class Record:
         if not self._backlog.put(n_bytes + ITEM_BYTES, (n_events, describe)):
             self._lose("full", n_events)
 
-    def describe(
-        self,
-        kind: str,
-        data: object,
-        id: str,
-        source: str,
-        time: datetime,
-        name: str,
-        component: str,
-        headers: Mapping[str, list[str]],
-    ) -> Event:
-        """An event about the model of a name; members are as KServe's logger has them."""
-        return {
-            "specversion": "1.0",
-            "type": kind,
-            "id": id,
-            "source": source,
-            "time": to_text(time),
-            "inferenceservicename": name,
-            "namespace": self._namespace,
-            "component": component,
-            "endpoint": "default",
-            "metadata": json.dumps(headers) if headers else "{}",
-            "datacontenttype": JSON,
-            "data": data,
-        }
+    def describe(self, kind: str, data: object, attributes: Mapping[str, str]) -> Event:
+        """An event with the members that KServe's logger has."""
+        of_all = {"namespace": self._namespace, "endpoint": "default", "datacontenttype": JSON}
+        return {"specversion": "1.0", "type": kind, **attributes, **of_all, "data": data}
 
     def _describe_itself(self, kind: str, data: Mapping[str, Any]) -> Event:
-        more: dict[str, Any] = {"specversion": "1.0", "type": kind, "id": new_request_id(), "source": "kanscope"}
-        more |= {"time": to_text(datetime.now(UTC)), "datacontenttype": JSON, "data": data}
-        if "ends" in data:
-            settings = {"share": self._share, "inputs": sorted(self.names), "headers": [*self._headers.values()]}
-            more["data"] = {**data, "version": version("kanscope"), "settings": settings}
-        return more
+        if kind == OPENED:
+            settings = {"share": self._share, "inputs": sorted(self._inputs), "headers": [*self._headers.values()]}
+            data = {**data, "version": version("kanscope"), "settings": settings}
+        own = {"id": new_request_id(), "source": "kanscope", "time": to_text(datetime.now(UTC))}
+        return {"specversion": "1.0", "type": kind, **own, "datacontenttype": JSON, "data": data}
 
     def _write_all(self, is_last: bool) -> None:
         """Writes what is in the queue; raises OSError if it can't."""
         try:
-            while self._events or self._take(is_last):
-                self._write()
-            self._sink.write(self._events)
+            while True:
+                if not self._events:
+                    self._take(is_last)
+                n_events, self._n_refused = len(self._events), 0
+                try:
+                    self._sink.write(self._events)  # without any it looks for old files
+                finally:
+                    self._metrics.recorded.inc(n_events - len(self._events) - self._n_refused)
+                if not n_events:
+                    return
         finally:
             if is_last:
                 self._sink.close()
 
-    def _write(self) -> None:
-        """Writes the events that are made, up to one that is refused."""
-        n_events, refused = len(self._events), 0
-        try:
-            self._sink.write(self._events)
-        except RefusedError as error:
-            refused, self._refusal = 1, f", as the sink {error}"
-            if error.is_lost:
-                self._lose("refused", 1)
-        finally:
-            self._metrics.recorded.inc(n_events - len(self._events) - refused)
+    def _refuse(self, kind: str, status: int) -> None:
+        """Counts an event that the sink refuses as lost, unless it is one of the record itself."""
+        self._n_refused += 1
+        self._refusal = f", as the sink answers {status}"
+        if not kind.startswith(OWN):
+            self._lose("refused", 1)
 
-    def _take(self, is_last: bool) -> bool:
-        """Makes the next events from the queue, after one about those that were lost; returns whether there are any."""
-        taken = self._backlog.take(ITEMS)
-        is_said = bool(self._lost) and (is_last or monotonic() - self._said >= SAY_SECONDS)
-        with self._lock:
-            lost = dict(self._lost) if is_said else {}
-            if is_said:
-                self._lost.clear()
+    def _take(self, is_last: bool) -> None:
+        """Makes the next events from the queue, after one about those that were lost."""
+        taken, lost = self._backlog.take(ITEMS), Counter[str]()
+        if is_last or monotonic() - self._said >= SAY_SECONDS:
+            with self._lock:
+                lost, self._lost = self._lost, lost
         if lost:
             self._said = monotonic()
             told = ", ".join(f"{n} {reason}" for reason, n in lost.items())
@@ -195,7 +184,6 @@ class Record:
                 logger.exception("an event could not be made")
                 self._lose("failed", n_events)
         sleep(0)  # lets the event loop run
-        return bool(self._events)
 
     def _lose(self, reason: str, n_events: int) -> None:
         with self._lock:
@@ -203,20 +191,16 @@ class Record:
         self._metrics.unrecorded.labels(reason).inc(n_events)
 
 
-class RefusedError(Exception):
-    """A sink does not want an event; `is_lost` unless it is one of the record itself."""
-
-    def __init__(self, reason: str, is_lost: bool) -> None:
-        super().__init__(reason)
-        self.is_lost = is_lost
-
-
 class HttpSink:
-    """Sends each event as a POST in the binary mode of CloudEvents: attributes as headers, data as the body."""
+    """Sends each event as a POST in the binary mode of CloudEvents: attributes as headers, data as the body.
 
-    def __init__(self, url: HttpUrl, token: SecretStr | None) -> None:
+    `refuse` is called with the type of an event that is refused, and the status.
+    """
+
+    def __init__(self, url: HttpUrl, token: SecretStr | None, refuse: Callable[[str, int], None]) -> None:
         if url.username or url.password:
             raise ConfigError("KANSCOPE_RECORD may not have a user and a password; give KANSCOPE_RECORD_TOKEN")
+        self._refuse = refuse
         connect = HTTPSConnection if url.scheme == "https" else HTTPConnection
         self._connection = connect(url.host or "", url.port, timeout=SINK_SECONDS)
         self._target = (url.path or "/") + (f"?{url.query}" if url.query else "")
@@ -230,9 +214,9 @@ class HttpSink:
         return {**headers, "Content-Type": media_type, **self._headers}, orjson.dumps(data)
 
     def write(self, events: deque[tuple[dict[str, str], bytes]]) -> None:
-        """Sends encoded events, and removes those that have arrived from the left.
+        """Sends encoded events, and removes those that have arrived or are refused from the left.
 
-        Raises OSError if the sink is down or overloaded, and `RefusedError` if it refuses an event, which is removed.
+        Raises OSError if the sink is down or overloaded.
         """
         while events:
             status = self._send(*events[0])
@@ -240,7 +224,7 @@ class HttpSink:
                 raise OSError(f"the sink answers {status}")
             headers, _ = events.popleft()
             if status >= 300:
-                raise RefusedError(f"answers {status}", is_lost=not headers["ce-type"].startswith(OWN))
+                self._refuse(headers["ce-type"], status)
 
     def close(self) -> None:
         """Closes the connection."""
@@ -263,6 +247,20 @@ class HttpSink:
 
 def _split(names: str) -> list[str]:
     return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def _name_features(config: ModelConfig) -> dict[str, set[str]]:
+    """The features that a name in the settings means: one, those of a column of the table, or, by `*`, all."""
+    means: dict[str, set[str]] = {name: {name} for name in config.feature_names}
+    means["*"] = {*config.feature_names}
+    encoding = config.table.encoding
+    made = [(column.name, column.features) for column in encoding.columns]
+    if encoding.calendar is not None and config.time is not None:
+        parts = encoding.calendar.groups
+        made += [*parts.items(), *((config.time.name, features) for features in parts.values())]
+    for name, features in made:
+        means.setdefault(name, set()).update(features)
+    return means
 
 
 def _prepare(folder: Path) -> None:

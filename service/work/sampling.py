@@ -38,7 +38,6 @@ class Sampling:
         self._monitor, self._compute, self._results = monitor, compute, results
         self._cpu, self._seconds = settings.monitor_cpu, settings.monitor_seconds
         self._left = 0.0  # of the budget, seconds; below 0 after more was used
-        self._stated: dict[tuple[str, str], str] = {}  # checkpoints whose reference windows the metrics state
 
     async def run(self) -> None:
         """Explains, until it is cancelled or the service stops."""
@@ -64,13 +63,11 @@ class Sampling:
         served = cast(Served, samples[-1].served)
         windows = np.stack([one.window for one in samples if one.served.checkpoint == served.checkpoint])
         await self._compute.submit(partial(self._count, served, windows), "background")
-        key = served.name, served.version
-        if self._stated.get(key) != served.checkpoint:
+        if self._monitor.stated.get((served.name, served.version)) != served.checkpoint:
             output = served.model.outputs[watched_output(served.model)]
             importance = await self._results.find(served, output, Model.importance, kind="background")
             state = partial(self._state, served, importance)
             await self._compute.submit(state, "background")
-            self._stated[key] = served.checkpoint
 
     def _count(self, served: Served, windows: Array) -> None:
         start, counter = thread_time(), self._monitor.counter_of(served)

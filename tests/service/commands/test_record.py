@@ -23,13 +23,13 @@ def forecast(client, windows, n):
         assert client.post("/v1/models/two:predict", json={"instances": windows.tolist()}).status_code == 200
 
 
-@pytest.mark.thorough("starts two servers, and waits for periods")
-def test_a_killed_process_loses_at_most_one_period(launch, folder, tmp_path, windows, run, wait_until):
-    """What is older is recorded; its record verifies, and the next process states it in a file of its own."""
+@pytest.mark.thorough("starts three servers, and waits for periods")
+def test_a_killed_process_loses_at_most_one_period(launch, folder, tmp_path, windows, run):
+    """What is older is recorded; its record verifies, and the next process states it, once, in a file of its own."""
     record = tmp_path / "record"
     settings = {"KANSCOPE_RECORD": str(record), "KANSCOPE_RECORD_SECONDS": "0.1"}
-    n_sent = [0, 0]
-    for number in range(2):
+    n_sent = [0, 0, 0]
+    for number in range(3):
         with launch(folder / "two.safetensors", **settings) as process:
             started = time.monotonic()
             while time.monotonic() < started + 0.5:
@@ -42,10 +42,15 @@ def test_a_killed_process_loses_at_most_one_period(launch, folder, tmp_path, win
     code, out, _ = run("record", "verify", record, "--json")
     found = json.loads(out)
     assert code == 0 and found["problems"] == []
-    assert sum(n_sent) <= found["events"] <= sum(n_sent) + 2
-    first, second = sorted(record.iterdir())
-    assert found["unfinished"] == [first.name, second.name]
-    assert json.loads(second.read_text().splitlines()[0])["data"]["ends"][0]["file"] == first.name
+    assert sum(n_sent) <= found["events"] <= sum(n_sent) + 3
+    paths = sorted(record.iterdir())
+    assert found["unfinished"] == [path.name for path in paths]
+    openings = [json.loads(path.read_text().splitlines()[0])["data"]["ends"] for path in paths]
+    ends = [[(end["file"], end["ended"]) for end in opening] for opening in openings]
+    assert ends == [[], [(paths[0].name, True)], [(paths[1].name, True)]]
+    paths[0].unlink()
+    code, out, _ = run("record", "verify", record)
+    assert code == 1 and f"problem: {paths[0].name} is missing: {paths[1].name} says that it had" in out
 
 
 def test_the_command_says_what_it_finds(launch, folder, tmp_path, windows, run):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from datetime import datetime
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from factories import make_model, make_tensors, make_windows, with_intervals
+from factories import make_model, make_shop, make_tensors, make_windows, with_intervals
 from waiting import poll
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
@@ -85,6 +86,39 @@ def test_tensors_have_names_of_any_characters(n):
     np.testing.assert_array_equal(values.T, columns.astype(np.float64))
 
 
+def test_events_have_the_members_of_kserves_logger(serve, folder, tmp_path, windows):
+    """A line is a CloudEvent in the JSON format, with the types and attributes of `pkg/logger/worker.go`."""
+    settings = {"record": tmp_path, "record_headers": "X-Tenant", "record_inputs": "*"}
+    with serve(models=folder / "two.safetensors", **settings) as client:
+        headers = [
+            (b"X-Tenant", b"a\xe9"),
+            (b"Authorization", b"Bearer x"),
+            (b"X-Request-Id", b"one"),
+            (b"X-Tenant", b"b"),
+        ]
+        client.post("/v1/models/two:predict", json={"instances": windows.tolist()}, headers=headers).raise_for_status()
+    (path,) = tmp_path.iterdir()
+    opened, *events, closed = map(json.loads, path.read_text().splitlines())
+    for number, (kind, event) in enumerate(zip((REQUEST, RESPONSE), events, strict=True), start=2):
+        assert datetime.fromisoformat(event.pop("time")) <= datetime.fromisoformat(event.pop("recordedtime"))
+        assert len(event.pop("chain")) == 64 and event.pop("data")["id"] == "one"
+        assert event == {
+            "specversion": "1.0",
+            "type": kind,
+            "id": "one",
+            "source": "/v2/models/two/versions/1",
+            "inferenceservicename": "two",
+            "namespace": "default",
+            "component": "predictor",
+            "endpoint": "default",
+            "metadata": '{"X-Tenant": ["a\\u00e9", "b"]}',
+            "datacontenttype": "application/json",
+            "sequence": f"{number:010}",
+        }
+    assert opened["data"]["settings"] == {"share": 1.0, "inputs": ["*"], "headers": ["X-Tenant"]}
+    assert (opened["type"], closed["type"]) == ("kanscope.record.opened", "kanscope.record.closed")
+
+
 def test_every_answer_is_recorded_with_a_receipt_and_without_inputs(serve, folder, tmp_path, windows):
     """By default: outputs, explanations as sent, and the hash of the windows; no value of theirs, and no header."""
     with serve(models=folder / "two.safetensors", record=tmp_path) as client:
@@ -137,6 +171,43 @@ def test_named_inputs_are_recorded_as_columns(serve, folder, tmp_path, windows, 
     hidden = set(windows[..., 1].ravel().tolist())
     assert not numbers([list(found.values()), list(asked.values())]) & hidden
     assert all("input" not in (data.get("receipt") or data["answer"]["receipt"]) for data in found.values())
+
+
+DAYS, HOURS = ("day+2=holiday", "day+2=strike", "day+2=weekend", "day+2=workday"), ("hour_sin", "hour_cos")
+SKIES, PLAIN = ("sky=clear", "sky=cloudy"), ("sold", "temp+2", "open", "staff")
+
+
+@pytest.mark.parametrize(
+    ("names", "shown", "unknown"),
+    [
+        ("day,temp,hour,sky=clear,nothing,days", {*DAYS, *HOURS, "temp+2", "sky=clear"}, "days, nothing"),
+        ("*,-day,-time,-nothing", {*SKIES, *PLAIN}, "-nothing"),
+        ("*,-hour,-temp", {*DAYS, *SKIES, *PLAIN, "weekend"} - {"temp+2"}, None),
+        ("day,-day+2=strike,open,-open", {*DAYS} - {"day+2=strike"}, None),
+    ],
+)
+def test_a_column_means_the_features_that_are_made_of_it(serve, tmp_path, caplog, names, shown, unknown):
+    """Shown or hidden; a name that means nothing of a model is said once, also if it was to be hidden."""
+    model, windows = make_shop()
+    save_checkpoint(model, tmp_path / "shop.safetensors")
+    assert {*model.config.feature_names} == {*DAYS, *SKIES, *HOURS, *PLAIN, "weekend"}
+    windows = windows[:2]
+    with serve(models=tmp_path / "shop.safetensors", record=tmp_path / "record", record_inputs=names) as client:
+        for _ in range(2):
+            client.post("/v1/models/shop:predict", json={"instances": windows.tolist()}).raise_for_status()
+    (path,) = (tmp_path / "record").iterdir()
+    events = [event for event in map(json.loads, path.read_text().splitlines()) if event["type"] == REQUEST]
+    assert len(events) == 2
+    for event in events:
+        found = {tensor["name"]: tensor["data"] for tensor in event["data"]["inputs"]}
+        assert {name.rpartition("[")[0] for name in found} == shown
+        for number, name in enumerate(model.config.feature_names):
+            if name in shown:
+                assert found[f"{name}[0]"] == windows[:, -1, number].tolist()
+    assert all("input" not in json.loads(line)["data"].get("receipt", {}) for line in path.read_text().splitlines())
+    said = [record.getMessage() for record in caplog.records if "KANSCOPE_RECORD_INPUTS" in record.getMessage()]
+    why = "which is neither a feature of model shop nor a column that one is made of"
+    assert said == ([] if unknown is None else [f"KANSCOPE_RECORD_INPUTS has {unknown}, {why}"])
 
 
 def test_with_all_inputs_an_explanation_can_be_computed_again(serve, folder, tmp_path, windows, run, model):

@@ -20,7 +20,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.telemetry.chain import GENESIS, LOST, OPENED, REMOVED, ChainedFiles, list_files, seal, to_text, verify
+from service.telemetry.chain import (
+    GENESIS,
+    LOST,
+    OPENED,
+    REMOVED,
+    ChainedFiles,
+    list_files,
+    read_opening,
+    seal,
+    to_text,
+    verify,
+)
 
 
 def describe(kind: str, data: Any) -> dict[str, Any]:
@@ -37,12 +48,12 @@ def events(*names: object) -> deque[bytes]:
 
 def ids(folder: Path) -> list[str]:
     """Those of all events in a folder, without what the record says of itself."""
-    lines = [line for path, _ in list_files(folder) for line in path.read_bytes().split(b"\n")[:-1]]
+    lines = [line for path in list_files(folder) for line in path.read_bytes().split(b"\n")[:-1]]
     return [event["id"] for event in map(json.loads, lines) if event["type"] == "forecast"]
 
 
 def paths_of(folder: Path) -> list[Path]:
-    return [path for path, _ in list_files(folder)]
+    return list_files(folder)
 
 
 def find_newest(folder: Path) -> Path:
@@ -89,7 +100,7 @@ def test_what_was_written_verifies(written):
     """Every event is in it once, in the order of its process, and each file has its closing line."""
     found = verify(written)
     assert found.problems == found.unfinished == [] and not found.torn
-    assert found.events == 14 and found.lost == {} and all(end.time for end in found.ends)
+    assert found.events == 14 and found.lost == {} and all(end.time and end.ended for end in found.ends)
     assert [end.file for end in found.ends] == [path.name for path in paths_of(written)]
     for process in ("one", "two"):
         assert [name for name in ids(written) if process in name] == [f"{process} {n}" for n in range(6)]
@@ -168,6 +179,71 @@ def test_every_change_is_found_but_of_the_end_of_the_last_file(written, tmp_path
     is_beginning = before.startswith(whole) and is_newest
     assert bool(found.problems) != is_beginning
     assert found.torn.get(path.name, 0) == len(after) - len(whole)
+
+
+def append(path: Path, *names: object) -> None:
+    """Adds events behind the last line, with the hashes that follow from it, as anyone can who may write the file."""
+    *_, last = map(json.loads, path.read_bytes().splitlines())
+    chain = last["chain"].encode()
+    with path.open("ab") as file:
+        for number, body in enumerate(events(*names), start=int(last["sequence"]) + 1):
+            line, chain = seal(body, number, to_text(datetime.now(UTC)), chain)
+            file.write(line)
+
+
+def test_what_is_added_behind_the_last_line_is_found(written, tmp_path):
+    """Behind the closing line of every file, the newest one included; whole lines and bytes of one."""
+    for path in paths_of(written):
+        folder = copy(written, tmp_path / "changed")
+        append(folder / path.name, "added", "more")
+        found = verify(folder)
+        closing = len(path.read_bytes().splitlines())
+        assert f"{path.name}, line {closing + 1}, was added behind the closing line" in found.problems
+        folder = copy(written, tmp_path / "changed")
+        with (folder / path.name).open("ab") as file:
+            file.write(b'{"specversion"')
+        assert verify(folder).problems == [f"{path.name} has bytes behind the closing line"]
+
+
+def test_what_is_added_to_the_file_of_a_killed_process_is_found(tmp_path):
+    """Once a later file states where it had ended; one that runs may go on."""
+    running, killed = make(tmp_path), make(tmp_path)
+    running.write(events("a"))
+    killed.write(events("b"))
+    os.close(killed._descriptor)
+    later = make(tmp_path)
+    later.write(events("c"))
+    running.write(events("d"))
+    running.close()
+    later.close()
+    assert verify(tmp_path).problems == []
+    (path,) = (path for path in paths_of(tmp_path) if b'"b"' in path.read_bytes())
+    append(path, "added")
+    (problem,) = verify(tmp_path).problems
+    assert problem.startswith(f"{path.name} has 3 lines, but had ended with 2 when") and "lines were added" in problem
+
+
+def test_each_end_is_stated_once(tmp_path):
+    """The record of many short processes grows with their number; any file of theirs that is deleted is still found."""
+    sizes = []
+    for number in range(400):
+        files = make(tmp_path)
+        files.write(events(number))
+        if number % 3:
+            files.close()
+        else:
+            os.close(files._descriptor)  # as of a killed process
+        sizes.append(max(paths_of(tmp_path)).stat().st_size)
+    stated = [end.file for path in paths_of(tmp_path) for end in read_opening(path) or ()]
+    assert sorted(stated) == [path.name for path in paths_of(tmp_path)][:-1]
+    assert max(sizes) < 2 * sizes[0] and sum(sizes) < 400 * 1200
+    assert verify(tmp_path).problems == [] and verify(tmp_path).events == 400
+    for path in paths_of(tmp_path)[:-1:40]:
+        data = path.read_bytes()
+        path.unlink()
+        (problem,) = verify(tmp_path).problems
+        assert problem.startswith(f"{path.name} is missing")
+        path.write_bytes(data)
 
 
 def test_a_problem_names_its_place(written, tmp_path):
@@ -287,7 +363,7 @@ def test_nothing_follows_half_a_line(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patched, full_at(1000):
         patched.setattr(os, "ftruncate", fail)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(OSError, match="File too large"):
             files.write(asked)
     files.write(asked)
     files.close()

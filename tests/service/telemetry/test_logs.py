@@ -1,29 +1,30 @@
 from __future__ import annotations
 
-import asyncio
 import io
 import json
+import os
+import re
+import signal
+import socket
 import subprocess
 import sys
+from threading import Thread
 
+import httpx2
 import pytest
 from factories import make_windows
 from waiting import poll
 
 from service.settings import Settings
-from service.telemetry.logs import PIPE_BUF, RequestLog
+from service.telemetry.logs import PIPE_BUF, LogWriter, RequestLog
 
 
 def write(state=None, **settings):
     """One request's log line."""
     stream = io.TextIOWrapper(io.BytesIO())
-    log = RequestLog(Settings(**settings), stream)
-
-    async def write_one():
-        log.write({"request_id": "1", **(state or {})}, "GET", "/v1/models/{model}", 200, 0.0123456789)
-        await asyncio.sleep(0)
-
-    asyncio.run(write_one())
+    log = RequestLog(Settings(**settings), stream=stream)
+    log.write({"request_id": "1", **(state or {})}, "GET", "/v1/models/{model}", 200, 0.0123456789)
+    log.close()
     return stream.buffer.getvalue().decode()
 
 
@@ -64,7 +65,7 @@ def test_each_request_is_one_line_of_json(launch, folder, service):
 
 
 def test_lines_are_written_whole():
-    """Lines of one turn of the loop are written together, in pieces that other processes' lines cannot split."""
+    """Lines that wait are written together, in pieces that other processes' lines cannot split."""
     written = []
 
     class Stream(io.RawIOBase):
@@ -76,15 +77,10 @@ def test_lines_are_written_whole():
             return len(text)
 
     stream = io.TextIOWrapper(io.BufferedWriter(Stream()))
-    log = RequestLog(Settings(), stream)
-
-    async def write_many():
-        for number in range(100):
-            log.write({"request_id": str(number)}, "GET", "/v1/models", 200, 0.1)
-        assert not written
-        await asyncio.sleep(0)
-
-    asyncio.run(write_many())
+    log = RequestLog(Settings(), stream=stream)
+    for number in range(100):
+        log.write({"request_id": str(number)}, "GET", "/v1/models", 200, 0.1)
+    log.close()
     assert all(piece.endswith(b"\n") and len(piece) <= PIPE_BUF for piece in written) and len(written) < 10
     assert [json.loads(line)["id"] for line in b"".join(written).splitlines()] == [str(n) for n in range(100)]
 
@@ -97,6 +93,87 @@ def test_libraries_log_in_the_same_form(launch, folder):
     assert any(line["level"] == "warning" and "model broken, version 1 failed" in line["event"] for line in lines)
     assert not [line for line in lines if line.get("logger") == "uvicorn.access"]
     assert all({"event", "level", "timestamp"} <= line.keys() for line in lines)
+
+
+def start_unread(folder):
+    """A server whose stderr is a pipe that nobody reads any more once it runs; its port, and what was read."""
+    command = [sys.executable, "-m", "service.cli", "serve", "--port", "0", str(folder / "two.safetensors")]
+    environment = {**os.environ, "KANSCOPE_CACHED_RESULTS": "4", "KANSCOPE_MONITOR_SHARE": "0"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment)
+    for line in process.stderr:
+        if port := re.search(rb"running on http://[^:]+:(\d+)", line):
+            return process, int(port[1])
+    raise AssertionError("it does not start")
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+def test_a_stderr_that_nobody_reads_stops_nothing(folder, is_read):
+    """Requests are answered, lines are dropped and counted; it ends in time, and what waits is written if it can be."""
+    process, port = start_unread(folder)
+    try:
+        url, asked = f"http://127.0.0.1:{port}", 0
+        with httpx2.Client(base_url=url, timeout=30) as client:
+            while count_dropped(client) == 0:
+                for _ in range(200):
+                    assert client.get("/healthz", headers={"X-Request-Id": "x" * 100}).status_code == 200
+                asked += 200
+                assert asked < 40_000
+            for _ in range(3):
+                with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+                    connection.sendall(b"no HTTP\r\n\r\n")  # which uvicorn logs
+                    assert connection.recv(10_000).startswith(b"HTTP/1.1 400")
+            assert client.get("/healthz").status_code == 200
+            if is_read:
+                read = []
+                reader = Thread(target=lambda: read.extend(process.stderr))
+                reader.start()
+                poll(lambda: any(b"lines of the log are missing here" in line for line in tuple(read)))
+                client.get("/healthz", headers={"X-Request-Id": "the-last"})
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(60) == -signal.SIGTERM
+                reader.join()
+                lines = [json.loads(line) for line in read]
+                assert any(line.get("id") == "the-last" for line in lines)
+                assert "Finished server process" in lines[-1]["event"]
+                assert 200 < sum(line["event"] == "request" for line in lines) < asked
+            else:
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(60) == -signal.SIGTERM
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def count_dropped(client):
+    """How many lines the metric counts."""
+    (line,) = re.findall(r"^kanscope_log_lines_dropped_total (.*)$", client.get("/metrics").text, re.MULTILINE)
+    return float(line)
+
+
+def test_the_log_takes_lines_while_it_takes_one():
+    """Of a signal's handler, or of an object that is collected in the meantime: the same thread logs twice at once."""
+    stream = io.TextIOWrapper(io.BytesIO())
+    writer, n = LogWriter(stream), 0
+
+    def log(*_):
+        nonlocal n
+        n += 1
+        writer.put(b"signal\n")
+
+    before = signal.signal(signal.SIGALRM, log)
+    signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)
+    try:
+        put = 0
+        while n < 200:
+            writer.put(b"line\n")
+            put += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    writer.flush()
+    lines = stream.buffer.getvalue().split(b"\n")
+    assert lines.count(b"signal") == n and lines.count(b"line") == put
 
 
 def test_the_console_form_is_plain():

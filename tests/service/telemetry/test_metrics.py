@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+from collections import Counter
 
 import pytest
-from factories import make_tensors, make_windows
+from factories import make_model, make_tensors, make_windows
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open_metrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 from readmes import EVERYTHING
+from waiting import poll
 
+from kanmodel.checkpoint import save_checkpoint
 from service.app import create_app
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
@@ -146,6 +150,83 @@ def test_every_metric_is_in_the_documents(metrics):
     suffixes = {"counter": "_total", "info": "_info"}
     names = {family.name + suffixes.get(family.type, "") for family in families}
     assert rows == {name for name in names if name.startswith("kanscope_")}
+
+
+def follow(serve, models):
+    """A server that follows a folder, and counts all that it can."""
+    return serve(models=models, monitor_share=1, monitor_cpu=1, monitor_seconds=0.05, poll_seconds=0.1)
+
+
+def write_version(models, name, version):
+    """Writes the only version of a model, in place of the one before."""
+    (models / name).mkdir(exist_ok=True)
+    path = models / name / f"{version}.safetensors"
+    save_checkpoint(make_model("lstm", seed=int(version), n_reference=130), path)
+    for other in {*path.parent.iterdir()} - {path}:
+        other.unlink()
+
+
+def use(client, name, version):
+    """Asks a model, once it has a version, for all that is counted of it."""
+    poll(lambda: client.get(f"/v1/models/{name}").json().get("version") == version)
+    windows = make_windows(make_model("lstm"), 3)
+    windows[:, 0, 0] = 1e6  # outside the training range
+    body, (output, *_) = {"instances": windows.tolist()}, client.get(f"/v1/models/{name}").json()["outputs"]
+    outcomes = {"outcomes": [{"id": "none", "values": {output: 1.0}}]}
+    for operation, asked in (("predict", body), ("explain", body), ("outcomes", outcomes)):
+        assert client.post(f"/v1/models/{name}:{operation}", json=asked).status_code == 200
+
+
+def count_series(client):
+    """The numbers of series by model and version, None where the model is the only label of both."""
+    labels = [dict(key[1:]) for key in samples(client.get("/metrics").text)]
+    return Counter((of["model"], of.get("version")) for of in labels if "model" in of)
+
+
+def test_series_go_with_their_version_and_model(serve, tmp_path):
+    """Versions that replace each other leave nothing behind; one that comes back has all its series again."""
+    for name in ("old", "new"):
+        write_version(tmp_path, name, "1")
+    with follow(serve, tmp_path) as client:
+        for name in ("old", "new"):
+            use(client, name, "1")
+        poll(lambda: count_series(client)["new", "1"] == count_series(client)["old", "1"] > 140)  # with contributions
+        n_series = count_series(client)["new", "1"]
+        for version in ("2", "3", "2", "1"):
+            write_version(tmp_path, "new", version)
+            use(client, "new", version)
+            poll(lambda version=version: count_series(client)["new", version] == n_series)
+            poll(lambda version=version: {of for name, of in count_series(client) if name == "new"} == {version, None})
+        shutil.rmtree(tmp_path / "old")
+        poll(lambda: {name for name, _ in count_series(client)} == {"new"})
+
+
+@pytest.mark.thorough("starts two processes")
+def test_several_processes_leave_series_out(launch, tmp_path):
+    """What their files keep of versions that are gone is not in the answer."""
+    write_version(tmp_path, "new", "1")
+    with launch(tmp_path, "--workers", "2", KANSCOPE_POLL_SECONDS="0.1") as process:
+        for version in ("1", "2", "3"):
+            write_version(tmp_path, "new", version)
+            for _ in range(20):  # of either process
+                with type(process.client)(base_url=process.client.base_url, timeout=300) as client:
+                    use(client, "new", version)
+            poll(lambda version=version: {of for _, of in count_series(process.client)} == {version, None})
+
+
+def test_every_metric_with_a_model_is_removed():
+    """By version where it has one, from the client library too."""
+    metrics = Metrics(list_served=lambda: {("a", "1"), ("a", "")})
+    labelled = [one for one in vars(metrics).values() if "model" in getattr(one, "_labelnames", ())]
+    for one in labelled:
+        for model, version in (("a", "1"), ("a", "2"), ("b", "1")):
+            given = {name: "x" for name in one._labelnames} | {"model": model}
+            one.labels(**given | ({"version": version} if "version" in one._labelnames else {}))
+    assert len(labelled) == 14
+    expose(metrics)
+    for one in labelled:
+        kept = {key[:2] if "version" in one._labelnames else key[:1] for key in one._metrics}
+        assert kept == ({("a", "1")} if "version" in one._labelnames else {("a",)})
 
 
 def rename(data, old, new):

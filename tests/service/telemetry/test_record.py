@@ -8,20 +8,22 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import pytest
+from factories import make_model
 from waiting import poll
 
 from kanmodel.errors import ConfigError
+from kanmodel.tables.columns import Feature
 from service.settings import Settings, choose_settings
 from service.telemetry import record as module
-from service.telemetry.chain import verify
+from service.telemetry.chain import to_text, verify
 from service.telemetry.metrics import Metrics
 from service.telemetry.record import REQUEST, RESPONSE, Record
 
@@ -43,8 +45,12 @@ def counts(metrics: Metrics) -> tuple[float, dict[str, float]]:
 
 
 def put(record: Record, name: object, n_bytes: int = 0, kind: str = RESPONSE) -> None:
-    make = partial(record.describe, kind, {"id": str(name)}, str(name), "/v2/models/load/versions/1", TIME, "load")
-    record.put(n_bytes, 1, lambda: [make("predictor", {})])
+    record.put(n_bytes, 1, lambda: [record.describe(kind, {"id": str(name)}, members(str(name)))])
+
+
+def members(name: str) -> dict[str, str]:
+    of_model = {"source": "/v2/models/load/versions/1", "inferenceservicename": "load", "component": "predictor"}
+    return {"id": name, "time": to_text(TIME), **of_model, "metadata": "{}"}
 
 
 def events(folder: Path) -> list[dict[str, Any]]:
@@ -99,37 +105,6 @@ class Sink:
             self.may_answer.set()
             server.shutdown()
             server.server_close()
-
-
-def test_events_have_the_members_of_kserves_logger(tmp_path, metrics):
-    """A line is a CloudEvent in the JSON format, with the types and attributes of `pkg/logger/worker.go`."""
-    record = Record(Settings(record=tmp_path, record_headers="X-Tenant"), metrics)
-    record.start()
-    headers = record.choose_headers([(b"x-tenant", b"a\xe9"), (b"authorization", b"Bearer x"), (b"x-tenant", b"b")])
-    source = "/v2/models/load/versions/1"
-    record.put(0, 1, lambda: [record.describe(REQUEST, {"inputs": []}, "one", source, TIME, "load", "p", headers)])
-    record.close()
-    opened, event, closed = events(tmp_path)
-    recorded = event.pop("recordedtime")
-    assert datetime.fromisoformat(recorded).tzinfo is not None and len(event.pop("chain")) == 64
-    assert event == {
-        "specversion": "1.0",
-        "type": "org.kubeflow.serving.inference.request",
-        "id": "one",
-        "source": source,
-        "time": "2026-11-29T01:02:03.000000+00:00",
-        "inferenceservicename": "load",
-        "namespace": "default",
-        "component": "p",
-        "endpoint": "default",
-        "metadata": '{"X-Tenant": ["a\\u00e9", "b"]}',
-        "datacontenttype": "application/json",
-        "data": {"inputs": []},
-        "sequence": "0000000002",
-    }
-    assert opened["data"]["settings"] == {"share": 1.0, "inputs": [], "headers": ["X-Tenant"]}
-    assert (opened["type"], closed["type"]) == ("kanscope.record.opened", "kanscope.record.closed")
-    assert counts(metrics) == (1, {})
 
 
 def test_events_of_many_threads_are_all_there(tmp_path, metrics):
@@ -279,7 +254,9 @@ def test_a_share_of_the_requests_is_drawn(tmp_path, metrics):
 )
 def test_inputs_are_recorded_by_name(tmp_path, metrics, names, shown):
     """None by default; `-name` takes precedence, and alone records nothing."""
-    assert Record(Settings(record=tmp_path, record_inputs=names), metrics).show(("a", "b", "c")) == shown
+    config = make_model("lstm", n_features=3).config
+    config = replace(config, features=tuple(map(Feature, "abc")))
+    assert Record(Settings(record=tmp_path, record_inputs=names), metrics).choose_features("m", "1", config) == shown
 
 
 @pytest.mark.parametrize(
