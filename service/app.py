@@ -65,7 +65,8 @@ DESCRIPTION = (
     "Looks inside LSTM+KAN forecasters. Instances, predictions, contributions, baselines and errors are in "
     "original units; scores, curves, grids, supports and thresholds in model units. Arrays run oldest step first."
 )
-CORS_REQUEST = ("Authorization", "Content-Type", "If-None-Match", "Traceparent", "X-Request-Id", "X-Request-Timeout")
+_OWN = ("X-Request-Id", "X-Request-Purpose", "X-Request-Timeout")
+CORS_REQUEST = ("Authorization", "Content-Type", "If-None-Match", "Traceparent", *_OWN)
 CORS_ANSWER = ("ETag", "Retry-After", "X-Request-Id")
 OFF = ("operation_spans", "metrics", "logs")  # of FastAPI's telemetry
 REFRESH_SECONDS = 1.0  # by which gauges of other workers may be late

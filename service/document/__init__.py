@@ -88,13 +88,19 @@ _ERROR_EXAMPLES: Mapping[int, tuple[ErrorCode, str]] = {
     ),
     503: ("not_ready", "model 'nyc-weather' is loading"),
 }
-TIMEOUT_HEADER = "X-Request-Timeout"
+TIMEOUT_HEADER, PURPOSE_HEADER = "X-Request-Timeout", "X-Request-Purpose"
 _MODEL_NAME = {"type": "string", "description": "Name of the model."}
 _TIMEOUT = {
     "description": "Seconds to wait for a result, at most the setting `max_request_timeout`; then the answer is 503. "
     "Absent: the setting `request_timeout`.",
     "type": "number",
     "exclusiveMinimum": 0,
+}
+_PURPOSE = {
+    "description": "`explore` for a request that only looks, as those of the explorer: its forecasts go into no drift, "
+    "no metric of inputs and no shadow version, and take no outcomes. The record has them, marked by this purpose. "
+    "Anything else, or none: production.",
+    "type": "string",
 }
 _REFERENCE = "#/components/schemas/{model}"
 
@@ -161,13 +167,14 @@ def describe_api(app: FastAPI) -> dict[str, Any]:
 
 
 def _list_parameters(route: Any, schemas: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The parameters of an operation: the model in its path, the rest of its path, its query, and the timeout."""
+    """The parameters of an operation: the model in its path, the rest of its path, its query, timeout and purpose."""
     found: list[Any] = [("path", "model", True, _MODEL_NAME)] if route.of_model else []
     for place, cls in (("path", route.stated.place), ("query", route.query)):
         schema = schemas[cls.__name__] if cls else {}
         for name, member in schema.get("properties", {}).items():
             found.append((place, name, name in schema.get("required", ()), _leave_out_null(member)))
     found += [("header", TIMEOUT_HEADER, False, _TIMEOUT)] if route.takes_timeout else []
+    found += [("header", PURPOSE_HEADER, False, _PURPOSE)] if route.takes_purpose else []
     return [
         {"name": name, "in": place, "required": required, "schema": schema, "description": schema["description"]}
         for place, name, required, schema in found

@@ -158,6 +158,7 @@ async function send(ask, signal) {
     headers: {
       Accept: ask.accept ?? "application/json",
       "X-Request-Timeout": TIMEOUT,
+      "X-Request-Purpose": "explore", // what is looked at is no production
       ...(ask.body === undefined ? {} : { "Content-Type": "application/json" }),
       ...(key ? { Authorization: `Bearer ${key}` } : {}),
     },

@@ -145,7 +145,7 @@ async def predict(call: Call) -> Response:
 
     def observe() -> None:
         predictions, *bounds = forecasts[0]
-        call.count_forecasts(found[0][1], predictions, bounds)
+        call.count_forecasts(found[0][1], predictions, [] if adapted else bounds)  # coverage is of the model's own
         if (recording := begin_recording(call)) is not None:
             intervals = partial(describe_intervals, model, levels, *bounds) if levels else None
             n_bytes = sum(values.nbytes for values in forecasts[0])

@@ -27,6 +27,7 @@ class Recording(NamedTuple):
     served: Served
     request_id: str
     headers: Mapping[str, list[str]]  # that the settings name
+    marks: Mapping[str, str]  # further attributes of its events
 
     def add(
         self,
@@ -75,7 +76,7 @@ class Recording(NamedTuple):
         if shown:
             cells = _name_cells(tuple(config.feature_names[number] for number in shown), config.lookback)
             inputs = _encode_tensors(cells, windows[..., shown].reshape(len(windows), -1))
-            yield record.describe(REQUEST, {"id": event_id, "parameters": parameters, "inputs": inputs}, members)
+            yield record.describe(REQUEST, {"id": event_id, "parameters": parameters, "inputs": inputs}, members) | self.marks
         data: dict[str, Any] = {
             "model_name": served.name,
             "model_version": served.version,
@@ -93,15 +94,19 @@ class Recording(NamedTuple):
             data["receipt"] = {"checkpoint": served.checkpoint, "versions": find_versions()}
             if not is_partly_shown:
                 data["receipt"]["input"] = hash_windows(windows)
-        yield record.describe(RESPONSE, data, members)
+        yield record.describe(RESPONSE, data, members) | self.marks
 
 
 def begin_recording(call: Call) -> Recording | None:
-    """Begins to record a request; None if nothing is recorded, or another share of the requests."""
+    """Begins to record a request; None if nothing is recorded, or another share of the requests.
+
+    An exploration is recorded too, and marked: no header of a client may keep what it was answered out of an audit.
+    """
     record = call.parts.record
     if record is None or not record.draw():
         return None
-    return Recording(record, call.served, call.state.request_id, record.choose_headers(call.scope["headers"]))
+    marks = {"purpose": "explore"} if call.explores else {}
+    return Recording(record, call.served, call.state.request_id, record.choose_headers(call.scope["headers"]), marks)
 
 
 def _encode_tensors(names: tuple[str, ...], columns: Array) -> orjson.Fragment:

@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from kanmodel.arrays import Array
 from kanmodel.model import Model
 from service.compute import HOLD, Compute, Deadline, Hold, Room
-from service.document import TIMEOUT_HEADER
+from service.document import PURPOSE_HEADER, TIMEOUT_HEADER
 from service.models.registry import Registry, Served
 from service.operations.members import Closed, VersionQuery
 from service.operations.windows import CheckedWindows
@@ -70,7 +70,7 @@ MODEL = "/v1" + OF_A_MODEL
 MODEL_V2 = "/v2" + OF_A_MODEL  # of the Open Inference Protocol
 VERSION_V2 = MODEL_V2 + "/versions/{version:name}"
 _FORMATS = {"json": JSON, "svg": SVG, "html": HTML, "markdown": MARKDOWN}
-_TIMEOUT = TIMEOUT_HEADER.lower().encode()
+_TIMEOUT, _PURPOSE = TIMEOUT_HEADER.lower().encode(), PURPOSE_HEADER.lower().encode()
 N_PROBES = 32  # requests for health and metrics that are answered at a time, beside the others
 READ_ON_LOOP = 48_000  # bytes of a body that are parsed in a millisecond; of a series a sixteenth of that
 DESCRIBED_ON_LOOP = 500  # values of an answer, and of the windows it checks, that are described in a millisecond
@@ -118,6 +118,11 @@ class Call(Request):
         name, index = self.path_params["model"], self.parts.registry.index()
         is_alias = name == self.parts.settings.model_name and name not in index and len(index) == 1
         return next(iter(index)) if is_alias else name
+
+    @property
+    def explores(self) -> bool:
+        """Whether its client says that it only looks, as the explorer does: such forecasts are no production."""
+        return find_header(self.scope, _PURPOSE) == "explore"
 
     @property
     def output(self) -> str:
@@ -196,8 +201,8 @@ class Call(Request):
         return served
 
     def count_warnings(self, counts: Mapping[str, int]) -> None:
-        """Counts windows with values outside the training range, by feature."""
-        if counts:
+        """Counts windows with values outside the training range, by feature, of what is no exploration."""
+        if counts and not self.explores:
             self.parts.metrics.observe_outside_range(self.served.name, counts)
 
     def count_forecasts(
@@ -207,9 +212,15 @@ class Call(Request):
         bounds: Sequence[Array] = (),
         request_id: str | None = None,
     ) -> None:
-        """Counts forecasts, by default under the id of the request, and warnings; `bounds` as of `Monitor.watch`."""
-        self.count_warnings(checked.counts)
+        """Counts forecasts, by default under the id of the request, and warnings; `bounds` as of `Monitor.watch`.
+
+        Those of an exploration are counted as that alone: not by the monitor, nor forecast by shadows.
+        """
         parts, served, given = self.parts, self.served, checked.given
+        if self.explores:
+            parts.metrics.observe_forecasts(served.name, served.version, "explored", len(predictions))
+            return
+        self.count_warnings(checked.counts)
         times = given.times if given.series is None else None  # many series have a forecast of the same time
         known = request_id or self.scope["state"]["request_id"]
         parts.metrics.observe_forecasts(served.name, served.version, "answer", len(predictions))
@@ -315,6 +326,7 @@ class OperationRoute(Route):
         self._loads = stated.loads and self.of_model and scope != "admin"
         self._draws = self._loads and stated.is_drawn and stated.method == "POST"
         self.takes_timeout = self._loads or (self.of_model and scope == "admin")
+        self.takes_purpose = self._draws  # it has windows
         self.query = stated.query or (VersionQuery if self.of_model and not self.is_v2 else Closed)
         self._no_query, members = self.query(), self.query.model_fields
         self._has_version, self._has_format = "version" in members, "format" in members

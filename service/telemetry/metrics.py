@@ -156,7 +156,7 @@ class Metrics:
         duration.observe(seconds)
 
     def observe_forecasts(self, model: str, version: str, use: str, n: int) -> None:
-        """Counts forecasts of a version of a model, whose `use` is answer, shadow or skipped."""
+        """Counts forecasts of a version of a model, whose `use` is answer, explored, shadow or skipped."""
         self._forecasts_of(model, version, use).inc(n)
 
     def observe_explanation(self, model: str, residual: float, converged: bool) -> None:

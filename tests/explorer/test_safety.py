@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +13,14 @@ from urllib.parse import quote
 
 import httpx2
 import pytest
-from factories import make_model
+from factories import make_model, make_windows
 from playwright.sync_api import expect
 from thorough import few_of
 from waiting import poll
 
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.network.network import Network
+from service.telemetry.record import RESPONSE
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 KEY = "0mBq3bTzY1sD5vX8kPnR"
@@ -191,3 +193,29 @@ def test_a_key_is_asked_for_once(serve, folder, open_tab):
         other = page.context.new_page()
         other.goto(f"{tab.base}/explorer/")
         expect(other.get_by_role("dialog")).to_contain_text("requires an API key")
+
+
+def test_what_is_looked_at_is_not_counted(serve, open_tab, tmp_path):
+    """Views that forecast, and a window outside the training range: drift has none, and the record marks each."""
+    save_checkpoint(model := make_model("lstm", n_reference=130), tmp_path / "m.safetensors")
+    with serve(tmp_path / "m.safetensors", KANSCOPE_RECORD=str(tmp_path / "record")) as client:
+        tab = open_tab(client)
+        for view in ("story", "time", "forecast?window=ref:3"):
+            page = tab.show(view)
+        page.get_by_label("your own").check()
+        page.locator("#window").fill(json.dumps((1e3 * make_windows(model, 1)[0]).tolist()))
+        page.get_by_role("button", name="Explain it").click()
+        expect(page.locator(".summary")).to_contain_text("your own window")
+        expect(page.get_by_text("outside the training range, or filled")).to_be_visible()
+        assert tab.problems == []
+        metrics = client.get("/metrics").text
+        assert 'kanscope_forecasts_total{model="m",use="explored",version="1"}' in metrics
+        assert 'use="answer"' not in metrics and "kanscope_inputs_outside_range_total{" not in metrics
+        assert client.get("/v1/models/m/drift").json()["forecasts"] == 0
+
+        def events():
+            lines = "".join(path.read_text() for path in (tmp_path / "record").iterdir()).splitlines()
+            return [event for event in map(json.loads, lines) if event["type"] == RESPONSE]
+
+        poll(lambda: events())
+        assert {event["purpose"] for event in events()} == {"explore"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -167,6 +168,31 @@ def test_outcomes_last_over_a_restart(serve, tmp_path):
     assert found["forecasts"] == 4 and found["errors"]["known"] == 4
     assert found["errors"]["mae"] == pytest.approx(250_000) and found["errors"]["bias"] == pytest.approx(-250_000)
     assert [(one["level"], one["covered"]) for one in found["coverage"]] == [(0.8, 0.75), (0.95, 0.75)]
+
+
+def test_coverage_is_of_the_intervals_that_the_service_makes(serve, tmp_path):
+    """Of those that a client's own adaptation has changed, errors count, and coverage does not."""
+    model = make_model("lstm", n_reference=40)
+    model = with_intervals(model.with_config(replace(model.config, ahead=1)))
+    save_checkpoint(model, tmp_path / "load.safetensors")
+    rng = np.random.default_rng(0)
+    series = {name: rng.normal(size=60).tolist() for name in model.config.feature_names}
+    body, path = {"instances": make_windows(model, 4).tolist(), "intervals": "all"}, "/v1/models/load"
+    with serve(models=tmp_path / "load.safetensors") as client:
+        table = {**series, "y": rng.normal(scale=30, size=60).tolist()}
+        adaptation = client.post(f"{path}:backtest", json={"series": table, "adapt": True}).json()["adaptation"]
+        answers = {}
+        for name, more in (("adapted", {"adaptation": adaptation}), ("own", {})):
+            answer = client.post(f"{path}:predict", json=body | more, headers={"X-Request-Id": name})
+            answers[name] = answer.json()["intervals"]
+        assert answers["adapted"] != answers["own"]
+        outcomes = [{"id": name, "instance": at, "values": {"y+1": 0.0}} for name in answers for at in range(4)]
+        assert counts(send(client, *outcomes, path=path)) == (8, 0, 0)
+        found = client.get(f"{path}/drift").json()
+    assert (found["forecasts"], found["errors"]["known"]) == (8, 8)
+    for one, own in zip(found["coverage"], answers["own"], strict=True):
+        holds = [low[0] <= 0 <= high[0] for low, high in zip(own["lower"], own["upper"], strict=True)]
+        assert (one["level"], one["covered"]) == (own["level"], np.mean(holds))
 
 
 def test_without_the_monitor_there_are_no_outcomes(serve, folder):
