@@ -74,12 +74,8 @@ _ON_MODELS = (models, reference, attributions, topology, edges, report, comparis
 OPERATIONS = (*_ON_WINDOWS, *_ON_MODELS, infer, repository, health)  # in the order of the routes and the document
 
 
-def create_app(settings: Settings, replica: str = "") -> FastAPI:
+def create_app(settings: Settings) -> FastAPI:
     """The service for the models that the settings name; it loads them in the background once it has started.
-
-    Args:
-        settings: every setting.
-        replica: which of those that answer at one address this is, for its metrics; empty where its process says that.
 
     Raises:
         CheckpointError: there is nothing where the settings say the models are.
@@ -91,7 +87,7 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
         start_tracing()
     source = follow(settings.models, settings.downloads, settings.download_bytes)
     registry = Registry(source, settings.model_bytes)
-    counted = Metrics(replica)
+    counted = Metrics()
     counted.watch(counted.model_bytes, lambda: registry.n_bytes)
     counted.watch(counted.models_outdated, lambda: float(registry.problem is not None))
     for state in get_args(State):
@@ -161,7 +157,7 @@ async def _serve(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         parts.monitor.start()
     watch: Watch = app.state.watch
     watching = asyncio.create_task(watch.run())
-    others = [asyncio.create_task(_refresh(parts.metrics))] if parts.settings.workers > 1 else []
+    others = [asyncio.create_task(_refresh(parts.metrics))] if parts.settings.is_shared else []
     if parts.monitor is not None and parts.settings.monitor_share:
         sampling = Sampling(parts.monitor, parts.work, parts.results, parts.settings)
         others.append(asyncio.create_task(sampling.run()))

@@ -21,14 +21,10 @@ _DEVIATIONS = (1e-6, 1e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 1e-1)
 
 
 class Metrics:
-    """The metrics of one app; each app in a process has its own. Their help texts document them.
+    """The metrics of one app; each app in a process has its own. Their help texts document them."""
 
-    `replica`, if not empty, and the process label every sample, for scrapes that reach one of several replicas.
-    """
-
-    def __init__(self, replica: str = "") -> None:
+    def __init__(self) -> None:
         registry = CollectorRegistry()
-        self._labels = {"pid": str(os.getpid()), "replica": replica} if replica else {}
         counter = partial(Counter, namespace="kanscope", registry=registry)
         gauge = partial(Gauge, namespace="kanscope", registry=registry, multiprocess_mode="livesum")
         steady = partial(Gauge, namespace="kanscope", registry=registry, multiprocess_mode="livemax")
@@ -105,13 +101,7 @@ class Metrics:
         """All metrics as text, of all processes that share a folder, and its media type: OpenMetrics if accepted."""
         self.refresh()
         encode, media_type = choose_encoder(accept)
-        return encode(self), media_type  # which only collects
-
-    def collect(self) -> Iterator[Metric]:
-        """Yields the metrics, on a replica with its labels."""
-        for metric in self._exposed.collect():
-            metric.samples = [sample._replace(labels={**sample.labels, **self._labels}) for sample in metric.samples]
-            yield metric
+        return encode(self._exposed), media_type
 
     def watch(self, gauge: Gauge, number: Callable[[], float]) -> None:
         """Sets a gauge to a number at each refresh."""
