@@ -59,7 +59,8 @@ FROM scratch
 COPY --from=system / /
 COPY --from=dependencies /opt/kanscope /opt/kanscope
 COPY --from=kanscope /tree /
-# An empty folder serves the bundled model. Only models of a URL are written, so the root may be read-only otherwise.
+# The bundled model is served if KANSCOPE_MODELS is empty, and never in place of the models of a volume that are missing.
+# Only models of a URL are written, so the root may be read-only otherwise.
 ENV KANSCOPE_HOST=0.0.0.0 \
     KANSCOPE_PORT=8000 \
     KANSCOPE_MODELS=/models \

@@ -39,7 +39,7 @@ class Settings(BaseSettings):
 
     models: Url | Path | None = Field(default=None, union_mode="left_to_right")
     """A folder of checkpoints or one file, or the URL of one, `s3://`, `gs://`, `hf://`, `https://` or MLflow's
-    `models:/name@alias`; the bundled model if it is not set, or until a model of an empty folder is ready."""
+    `models:/name@alias`; the bundled model if it is not set."""
     model_name: str | None = None
     """Another name for the only model of the folder, such as that of a KServe InferenceService, whose clients and
     transformers ask for it."""

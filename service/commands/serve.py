@@ -37,7 +37,7 @@ def serve(
         str | None, Option("--predictor_host", help="Of KServe; not asked, as an explainer here has the model itself.")
     ] = None,
 ) -> None:
-    """Serve models over HTTP, by default, and while the folder is empty, the bundled one at http://127.0.0.1:8000."""
+    """Serve models over HTTP, by default the bundled one, at http://127.0.0.1:8000."""
     given = {"models": models, "host": host, "port": port, "workers": workers, "no_auth": no_auth}
     settings = choose_settings(**given, model_name=model_name)
     configure_logging(settings)

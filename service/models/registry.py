@@ -20,7 +20,6 @@ from kanmodel.arrays import Array
 from kanmodel.computing import unpaused
 from kanmodel.errors import CheckpointError, KanscopeError, NonFiniteError, quote
 from service.models.repository import (
-    BUNDLED,
     FIRST_VERSION,
     CheckpointFile,
     Choice,
@@ -145,8 +144,8 @@ class Registry:
     memory that have become the default version of their name.
 
     Args:
-        source: a folder of checkpoints or one file, CheckpointError if there is none; or a folder that follows a store.
-            None for the bundled model, which is also served instead of an empty folder until a model of it is ready.
+        source: a folder of checkpoints, which may be empty, or one file; CheckpointError if it does not exist. Or a
+            folder that follows a store, or None for the bundled model.
         budget: bytes of the models in memory, by estimate. Those in use may be more, and so may a single one.
     """
 
@@ -155,10 +154,7 @@ class Registry:
         self._path = source.folder if isinstance(source, Mirror) else source
         self._budget, self._stopping = budget, Event()
         self._missing: str | None = None  # what the last scan said of the folder
-        self._stands_in = False  # whether the bundled model does, until one of the folder is ready
         self._listing = self._list()  # of the last scan
-        if not self._listing:
-            self._stands_in, self._listing = True, list_checkpoints(None)
         names = groupby(self._listing.values(), key=lambda file: file.name)
         self._models = {name: self._choose_first(ModelVersions.of(map(Entry, files))) for name, files in names}
         self._settled: dict[str, object] = {}  # by name: the choice and the entries that were last looked at
@@ -295,7 +291,7 @@ class Registry:
             self._mirror.stop()
 
     def _list(self) -> dict[Key, CheckpointFile]:
-        """The checkpoint files, with the bundled one while it stands in."""
+        """The checkpoint files."""
         if self._mirror is not None:
             self._mirror.sync()
         try:
@@ -304,7 +300,7 @@ class Registry:
             self._missing = str(error)
             raise
         self._missing = None
-        return {**list_checkpoints(None), **listing} if self._stands_in else listing
+        return listing
 
     def _find(self, key: Key) -> Entry | None:
         return next((entry for entry in self._models.get(key[0], ()) if entry.version == key[1]), None)
@@ -322,10 +318,6 @@ class Registry:
                     old = self._find(entry.file.key)
                     self._read(entry, are_needed or (old is not None and old.served is not None))
                 self._replace(entry.file.key, entry)
-        bundled = {entry.file.key for entry in self.entries if entry.file.path.parent == BUNDLED}
-        own = (entry for entry in self.entries if entry.file.key not in bundled)
-        if self._stands_in and any(entry.state == "ready" and entry.reason is None for entry in own):
-            self._stands_in, gone = False, {*gone, *bundled}
         for key in gone:
             self._replace(key, None)
         if gone:
@@ -358,7 +350,7 @@ class Registry:
         Otherwise the last one that was stays, and the reason is logged once.
         """
         versions, choice, problem = self._models[name], None, None
-        if name in self._unloaded or versions[0].file.path.parent == BUNDLED:
+        if name in self._unloaded:
             return
         try:
             choice = read_choice(self._path, name)

@@ -95,10 +95,11 @@ async def get_server_readiness(call: Call) -> Response:
 
 
 def _refuse_unready(registry: Registry) -> None:
-    if not registry.ready:
-        waited_for = [entry for entry in registry.entries if entry.state != "ready"]
-        problems = [Problem(entry.name, f"version {entry.version} {entry.condition}") for entry in waited_for]
-        raise NotReadyError("the service is not ready", problems)
+    entries = registry.entries
+    if not any(entry.state == "ready" for entry in entries):
+        problems = [Problem(entry.name, f"version {entry.version} {entry.condition}") for entry in entries]
+        reason = "" if problems else ": there is no model in the folder yet"
+        raise NotReadyError(f"the service is not ready{reason}", problems)
 
 
 @Operation("GET", "/metrics", "health", "metrics", None, media_types=(), is_documented=False)

@@ -82,7 +82,7 @@ def check_running(root: Path, config: dict[str, Any]) -> None:
     assert config["User"].partition(":")[0] == USER
     port = free_port()
     environment = dict(entry.split("=", 1) for entry in config["Env"])
-    environment |= {"KANSCOPE_PORT": str(port), "KANSCOPE_NO_AUTH": "true"}
+    environment |= {"KANSCOPE_PORT": str(port), "KANSCOPE_NO_AUTH": "true", "KANSCOPE_MODELS": ""}
     with run_in(root, config["User"], environment, config["Cmd"]) as (run, server):
         wait_for(lambda: ask(port, "GET", "/readyz")[0] == 200)
         window = WINDOW.read_bytes()

@@ -238,11 +238,10 @@ def test_variables_are_settings(container):
 
 
 def test_folders_are_mounted_where_the_settings_look(pod, container):
-    """Models and keys are there; KServe mounts the models itself, at /mnt/models."""
+    """Keys are there; KServe mounts the models itself, at /mnt/models, and a Deployment names none by itself."""
     folders = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
     given = variables(container)
-    assert folders.get(given["KANSCOPE_MODELS"]) == ("models" if pod is PODS["Deployment"] else None)
-    assert given["KANSCOPE_MODELS"] == ("/models" if pod is PODS["Deployment"] else "/mnt/models")
+    assert given["KANSCOPE_MODELS"] == ("" if pod is PODS["Deployment"] else "/mnt/models")
     assert folders[str(Path(given["KANSCOPE_KEYS_FILE"]).parent)] == "keys"
     assert set(folders.values()) == {volume["name"] for volume in pod["volumes"]}
 
@@ -297,17 +296,21 @@ def test_limits_of_the_ingress_are_those_of_the_settings(deployed):
 
 
 def test_models_are_where_they_are_chosen(deployed):
-    """Without a volume the folder is empty, so that the bundled model or a URL is served; with one it is the claim."""
-    for overlay, is_claimed in {"overlays/plain": False, "overlays/volume": True}.items():
+    """A volume is the folder of the models, whatever else is chosen; with neither, the bundled model is served."""
+    found = {}
+    for overlay in ("overlays/plain", "overlays/volume"):
         manifests = render(deployed, overlay)
+        pod = of_kind(manifests, "Deployment")["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
         claims = [one["metadata"]["name"] for one in manifests if one["kind"] == "PersistentVolumeClaim"]
-        (volume,) = (
-            volume
-            for volume in of_kind(manifests, "Deployment")["spec"]["template"]["spec"]["volumes"]
-            if volume["name"] == "models"
-        )
-        assert claims == ["kanscope-models"] * is_claimed
-        assert ("emptyDir" in volume) is not is_claimed
+        volumes = {one["name"]: one for one in pod["volumes"]}
+        folders = {mount["mountPath"]: volumes[mount["name"]] for mount in container["volumeMounts"]}
+        models = variables(container)["KANSCOPE_MODELS"]
+        found[overlay] = claims, models, folders.get(models)
+    claim = {"claimName": "kanscope-models", "readOnly": True}
+    assert found == {
+        "overlays/plain": ([], "", None),
+        "overlays/volume": (["kanscope-models"], "/models", {"name": "models", "persistentVolumeClaim": claim}),
+    }
     (loaded,) = (one for one in render(deployed, "loader") if one["kind"] == "Pod")
-    assert loaded["spec"]["volumes"][0]["persistentVolumeClaim"] == {"claimName": claims[0]}
-    assert volume["persistentVolumeClaim"] == {"claimName": claims[0], "readOnly": True}
+    assert loaded["spec"]["volumes"][0]["persistentVolumeClaim"] == {"claimName": "kanscope-models"}

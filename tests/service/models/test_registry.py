@@ -267,47 +267,8 @@ def test_a_missing_folder_changes_nothing(good):
     assert registry.get("good") is old
 
 
-def test_the_first_file_replaces_the_bundled_model(tmp_path):
-    """An empty folder serves the bundled model until it has a file."""
-    registry = loaded(tmp_path)
-    assert states(registry) == {("nyc-weather", "1"): "ready"}
-    write(tmp_path / "m.safetensors")
-    registry.poll()
-    registry.poll()
-    assert states(registry) == {("m", "1"): "ready"}
-
-
-@pytest.mark.parametrize("name", ["m", "nyc-weather"])
-def test_the_bundled_model_serves_until_a_file_of_the_folder_is_ready(tmp_path, name):
-    """A first file that fails to load does not replace the bundled model, even under the same name."""
-    registry = loaded(tmp_path)
-    bundled = registry.get("nyc-weather")
-    file = tmp_path / f"{name}.safetensors"
-    file.write_bytes(b"no checkpoint")
-    for _ in range(4):
-        registry.poll()
-        assert registry.ready and registry.get("nyc-weather") is bundled
-    (entry,) = registry.index()[name]
-    assert entry.reason == f"{file.name} is not a safetensors file"
-    file.unlink()
-    registry.poll()
-    registry.poll()
-    assert states(registry) == {("nyc-weather", "1"): "ready"}
-    write(file)
-    registry.poll()
-    registry.poll()
-    assert states(registry) == {(name, "1"): "ready"} and registry.get(name) is not bundled
-
-
-def test_a_folder_that_starts_with_a_broken_file_is_not_ready(tmp_path):
-    """The bundled model does not replace models that failed to load."""
-    (tmp_path / "m.safetensors").write_bytes(b"no checkpoint")
-    registry = loaded(tmp_path)
-    assert states(registry) == {("m", "1"): "failed"} and not registry.ready
-
-
 def test_an_emptied_folder_has_no_models(tmp_path):
-    """The bundled model is served for a folder that never had a model, not for one that was emptied."""
+    """Nothing takes the place of models whose files were all deleted, until there is a file again."""
     file = write(tmp_path / "m.safetensors")
     registry = loaded(tmp_path)
     content = file.read_bytes()

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
 from factories import make_model, make_windows
@@ -66,13 +65,37 @@ def test_every_option_of_a_basis_is_described():
     assert set(BasisInfo.__annotations__) == {"kind", *options}
 
 
-def test_the_bundled_model_is_served_where_no_models_are_given(serve, tmp_path: Path):
-    """The bundled model is served without a folder and with an empty one."""
-    for models in (None, tmp_path):
-        with serve(models=models) as client:
-            assert client.get("/v1/models").json()["models"] == ["nyc-weather"]
-            answer = client.get("/v1/models/nyc-weather").json()
-            assert answer["metrics"]["test_r2"] >= 0.70
+def test_the_bundled_model_is_served_where_no_models_are_given(serve):
+    """The bundled model is served if no folder is named."""
+    with serve(models=None) as client:
+        assert client.get("/v1/models").json()["models"] == ["nyc-weather"]
+        assert client.get("/v1/models/nyc-weather").json()["metrics"]["test_r2"] >= 0.70
+
+
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_an_empty_folder_has_no_model_until_there_is_one(serve, tmp_path, is_broken):
+    """Not the bundled one either, nor under the second name: the service is not ready and says why."""
+    model = make_model("head")
+    with serve(models=tmp_path, model_name="gas", poll_seconds=0.05) as client:
+        answer = client.get("/readyz")
+        assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
+        assert answer.json()["error"] == "the service is not ready: there is no model in the folder yet"
+        assert client.get("/v2/health/ready").status_code == 503
+        listing = client.get("/v1/models")
+        assert (listing.status_code, listing.json()["models"], listing.json()["details"]) == (200, [], [])
+        for name in ("gas", "nyc-weather"):
+            for answer in (client.get(f"/v1/models/{name}"), client.post(f"/v1/models/{name}:predict", json={})):
+                assert (answer.status_code, answer.json()["code"]) == (404, "model_not_found")
+                assert answer.json()["error"] == f"there is no model '{name}'; the models are none"
+        if is_broken:
+            (tmp_path / "broken.safetensors").write_bytes(b"no checkpoint")
+            poll(lambda: "broken" in client.get("/readyz").text)
+            assert client.get("/readyz").status_code == 503
+            (tmp_path / "broken.safetensors").unlink()
+        save_checkpoint(model, tmp_path / "a.safetensors")
+        poll(lambda: client.get("/readyz").status_code == 200)
+        poll(lambda: client.get("/v1/models/gas").status_code == 200)
+        assert client.get("/v1/models/gas").json()["name"] == "a"
 
 
 def test_the_only_model_has_a_second_name(serve, tmp_path):
