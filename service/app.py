@@ -78,7 +78,7 @@ def create_app(settings: Settings) -> FastAPI:
     """The service for the models that the settings name; it loads them in the background once it has started.
 
     Raises:
-        CheckpointError: there is nothing where the settings say the models are.
+        CheckpointError: there is no file or folder where the settings say the models are.
         ConfigError: the API keys cannot be used, or there must be some; tracing is on, and OpenTelemetry is missing; a
             package is missing for the URL of the models; or the record, the monitor or what is downloaded cannot be
             written where the settings say.
@@ -165,8 +165,8 @@ async def _serve(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         others.append(asyncio.create_task(app.state.keys.file.follow()))
     if parts.settings.is_shared:  # one that takes the place of another has no answer before, while the others have
         server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)  # uvicorn's, which tells the app of no
-        while not (watch.loaded.is_set() or getattr(server, "should_exit", False)):  # signal, but waits for it
-            await asyncio.sleep(0.05)
+        while not (watch.loaded.is_set() or parts.registry.is_downloading or getattr(server, "should_exit", False)):
+            await asyncio.sleep(0.05)  # signal, but waits for it
     yield {"record_refusal": app.state.record_refusal}
     for task in others:
         task.cancel()

@@ -51,7 +51,7 @@ class Metrics:
         unprepared = "Model outputs whose global results are still to be computed in advance."
         self.unprepared = gauge("unprepared_outputs", unprepared)
         self.models = gauge("models", "Models by state.", ["state"], multiprocess_mode="livemax")
-        outdated = "1 while the folder or the store of the models cannot be read, otherwise 0."
+        outdated = "1 while the models may not be those of the folder or the store, otherwise 0."
         self.models_outdated = gauge("models_outdated", outdated, multiprocess_mode="livemax")
         self.model_bytes = gauge("model_bytes", "Estimated bytes of the models in memory.")
         self.recorded = counter("recorded_events", "Events written to the record.")
