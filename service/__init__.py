@@ -3,7 +3,7 @@
 Each package has one subject, and imports only packages listed below it; import-linter checks that.
 
 cli, commands       the command line
-engines             worker processes, and Ray
+engines             worker processes
 app                 the application factory
 batch               batch explanation of whole tables
 operations          one file per operation: its request, how it is computed, its answer

@@ -75,15 +75,11 @@ _ON_MODELS = (models, reference, attributions, topology, edges, report, comparis
 OPERATIONS = (*_ON_WINDOWS, *_ON_MODELS, infer, repository, health)  # in the order of the routes and the document
 
 
-def create_app(settings: Settings, replica: str = "") -> FastAPI:
+def create_app(settings: Settings) -> FastAPI:
     """The service for the models that the settings name; it loads them in the background once it has started.
 
-    Args:
-        settings: every setting.
-        replica: which of those that answer at one address this is, for its metrics; empty where its process says that.
-
     Raises:
-        CheckpointError: there is nothing where the settings say the models are.
+        CheckpointError: there is no file or folder where the settings say the models are.
         ConfigError: the API keys cannot be used, or there must be some; tracing is on, and OpenTelemetry is missing; a
             package is missing for the URL of the models; or the record, the monitor or what is downloaded cannot be
             written where the settings say.
@@ -92,9 +88,7 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
         start_tracing()
     source = follow(settings.models, settings.downloads, settings.download_bytes)
     registry = Registry(source, settings.model_bytes)
-    counted = Metrics(
-        replica, lambda: {(one.name, version) for one in registry.entries for version in (one.version, "")}
-    )
+    counted = Metrics(lambda: {(one.name, version) for one in registry.entries for version in (one.version, "")})
     counted.watch(counted.model_bytes, lambda: registry.n_bytes)
     counted.watch(counted.models_outdated, lambda: float(registry.problem is not None))
     for state in get_args(State):
@@ -159,7 +153,7 @@ async def _serve(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         parts.monitor.start()
     watch: Watch = app.state.watch
     watching = asyncio.create_task(watch.run())
-    others = [asyncio.create_task(_refresh(parts.metrics))] if parts.settings.workers > 1 else []
+    others = [asyncio.create_task(_refresh(parts.metrics))] if parts.settings.is_shared else []
     if parts.monitor is not None and parts.settings.monitor_share:
         sampling = Sampling(parts.monitor, parts.compute, parts.results, parts.settings)
         others.append(asyncio.create_task(sampling.run()))
@@ -167,8 +161,8 @@ async def _serve(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         others.append(asyncio.create_task(app.state.keys.file.follow()))
     if parts.settings.is_shared:  # one that takes the place of another has no answer before, while the others have
         server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)  # uvicorn's, which tells the app of no
-        while not (watch.loaded.is_set() or getattr(server, "should_exit", False)):  # signal, but waits for it
-            await asyncio.sleep(0.05)
+        while not (watch.loaded.is_set() or parts.registry.is_downloading or getattr(server, "should_exit", False)):
+            await asyncio.sleep(0.05)  # signal, but waits for it
     yield {"record_refusal": app.state.record_refusal}
     for task in others:
         task.cancel()

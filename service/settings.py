@@ -54,16 +54,6 @@ class Settings(BaseSettings):
 
     workers: int = Field(default=1, ge=1, le=256)
     """Processes that answer, each with its own copy of the models."""
-    engine: Literal["process", "ray"] = "process"
-    """`process` answers from this machine, `ray` from the replicas of a Ray cluster."""
-    min_replicas: Count = 1
-    """Smallest number of replicas on Ray."""
-    max_replicas: Count = 4
-    """Largest number of replicas on Ray."""
-    replica_requests: Positive = 8.0
-    """Target of concurrent requests per replica; Ray adds a replica above it."""
-    replica_cpus: float = Field(default=1.0, ge=0)
-    """Cores that Ray reserves for a replica."""
     torch_threads: Count = 1
     """Threads of one tensor operation; more than one only helps very large models."""
 
@@ -164,7 +154,7 @@ class Settings(BaseSettings):
     @property
     def is_shared(self) -> bool:
         """Whether other processes answer at the same address."""
-        return self.workers > 1 or self.engine == "ray"
+        return self.workers > 1
 
 
 def describe_settings() -> Iterator[tuple[str, str, str]]:

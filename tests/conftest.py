@@ -32,9 +32,9 @@ NICE = 15  # set in a worker whose scope should run at a lower priority
 
 
 def scope_of(nodeid: str) -> str:
-    """What runs in one worker: a file, or all tests of one server: in a browser, on Ray, or in this process."""
+    """What runs in one worker: a file, or all tests of one server: in a browser, or in this process."""
     file, _, name = nodeid.partition("::")
-    if "[ray" in name or file.endswith(("test_ray.py", "test_cluster.py")):
+    if file.endswith("test_cluster.py"):
         return "ray"
     if "[process" in name:
         return "process"

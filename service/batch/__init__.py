@@ -29,11 +29,11 @@ class Csv:
 PLAIN = Csv()
 
 
-def join_cluster(num_cpus: int | None = None, **options: Any) -> bool:
+def join_cluster(num_cpus: int | None = None, **options: Any) -> None:
     """Joins the Ray cluster at ``RAY_ADDRESS``, or starts one on the loopback address if that is not set.
 
-    A started one has `num_cpus` cores, None for all, and ends with the process; returns whether it was. `options` are
-    other arguments of `ray.init`.
+    A started one has `num_cpus` cores, None for all, and ends with the process. `options` are other arguments of
+    `ray.init`.
     """
     import ray  # here, since it is an extra
 
@@ -41,4 +41,3 @@ def join_cluster(num_cpus: int | None = None, **options: Any) -> bool:
     if address == "local":
         options |= {"num_cpus": num_cpus, "include_dashboard": False, "_node_ip_address": LOOPBACK}
     ray.init(address, **options)
-    return address == "local"

@@ -3,21 +3,18 @@
 import logging
 import os
 import re
-from typing import Annotated, Literal
+from typing import Annotated
 
 import uvicorn
 from rich.markup import escape
 from typer import Argument, Option
 
-from kanmodel.errors import ConfigError
 from service.app import create_app
 from service.engines.workers import serve_workers
 from service.settings import check_variables, choose_settings, describe_settings
 from service.telemetry.logs import configure_logging
 from service.wire.connections import server_options
 
-# Read by Ray when it is imported: no usage reports, and no deduplication of the replicas' log lines.
-RAY_VARIABLES = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_COLOR_PREFIX": "0"}
 EPILOG = "Settings, by environment variables; an option takes precedence:\n\n" + "\n".join(
     escape(f"{variable}={default}  {meaning}") for variable, default, meaning in describe_settings()
 )
@@ -32,7 +29,6 @@ def serve(
         int | None, Option("--port", "--http_port", min=0, max=65535, help="KANSCOPE_PORT: its port.")
     ] = None,
     workers: Annotated[int | None, Option(min=1, help="KANSCOPE_WORKERS: processes that answer.")] = None,
-    engine: Annotated[Literal["process", "ray"] | None, Option(help="KANSCOPE_ENGINE: what they are.")] = None,
     no_auth: Annotated[bool | None, Option("--no-auth", help="Serve without API keys, also to other machines.")] = None,
     model_name: Annotated[
         str | None, Option("--model_name", help="KANSCOPE_MODEL_NAME: another name for the only model.")
@@ -42,22 +38,14 @@ def serve(
     ] = None,
 ) -> None:
     """Serve models over HTTP, by default the bundled one, at http://127.0.0.1:8000."""
-    given = {"models": models, "host": host, "port": port, "workers": workers, "engine": engine, "no_auth": no_auth}
+    given = {"models": models, "host": host, "port": port, "workers": workers, "no_auth": no_auth}
     settings = choose_settings(**given, model_name=model_name)
     configure_logging(settings)
     app = create_app(settings)  # with several workers too, so that bad settings are reported once, by this process
     logging.getLogger("uvicorn.error").addFilter(_add_explorer)
     for warning in check_variables(os.environ):
         logging.getLogger(__name__).warning(warning)
-    if settings.engine == "ray":
-        for name, value in RAY_VARIABLES.items():
-            os.environ.setdefault(name, value)
-        try:
-            from service.engines.ray import serve_on_ray
-        except ModuleNotFoundError as error:
-            raise ConfigError("the engine ray needs Ray: pip install 'kanscope[ray]'") from error
-        serve_on_ray(settings)
-    elif settings.workers > 1:
+    if settings.workers > 1:
         serve_workers(settings)
     else:
         uvicorn.run(app, **server_options(settings))

@@ -83,7 +83,7 @@ _ERROR_EXAMPLES: Mapping[int, tuple[ErrorCode, str]] = {
     500: ("internal_error", "internal error"),
     501: (
         "not_supported",
-        "with several processes (workers, or the engine ray) no model is loaded or unloaded by command: change the "
+        "with several processes (workers) no model is loaded or unloaded by command: change the "
         "folder, which each process looks at by itself (poll_seconds)",
     ),
     503: ("not_ready", "model 'nyc-weather' is loading"),

@@ -155,9 +155,10 @@ class Registry:
         self._path = source.folder if isinstance(source, Mirror) else source
         self._budget, self._stopping = budget, Event()
         self._missing: str | None = None  # what the last scan said of the folder
-        self._listing = self._list()  # of the last scan
-        names = groupby(self._listing.values(), key=lambda file: file.name)
-        self._models = {name: self._choose_first(ModelVersions.of(map(Entry, files))) for name, files in names}
+        self._listing: dict[Key, CheckpointFile] = {}  # of the last scan
+        self._models: Mapping[str, ModelVersions] = {}
+        if self._mirror is None:
+            self._list_first()
         self._settled: dict[str, object] = {}  # by name: the choice and the entries that were last looked at
         self._loaded: OrderedDict[Entry, None] = OrderedDict()  # the least recently used first
         self._unloaded: frozenset[str] = frozenset()  # names that are not loaded again by a scan
@@ -182,9 +183,21 @@ class Registry:
         return any(entry.state == "ready" for entry in self.entries)
 
     @property
+    def is_listed(self) -> bool:
+        """Whether it is known which models there are: of a store, once it was downloaded or was at an earlier time."""
+        return self._mirror is None or bool(self._listing)
+
+    @property
+    def is_downloading(self) -> bool:
+        """Whether nothing of a store is on this machine yet."""
+        return self._mirror is not None and not list_checkpoints(self._mirror.folder)
+
+    @property
     def problem(self) -> str | None:
         """Why the models may not be those of the folder or the store; None if they are."""
-        return self._missing or (None if self._mirror is None else self._mirror.problem)
+        if self._missing or self._mirror is None:
+            return self._missing
+        return self._mirror.problem or (None if self.is_listed else f"downloading the models of {self._mirror.name}")
 
     @property
     def n_bytes(self) -> int:
@@ -200,11 +213,12 @@ class Registry:
     def choose(self, name: str, version: str | None = None, or_loading: bool = False) -> Entry:
         """Returns a version of a model, by default `ModelVersions.default`, that is ready, or may also be loading.
 
-        NotFoundError lists the models or versions that exist; NotReadyError says why it is not ready.
+        NotFoundError lists the models or versions that exist; NotReadyError says why it is not ready, or which are
+        there is not known yet.
         """
         models = self._models
         if name not in models:
-            raise _unknown_model(name, models)
+            raise self._refuse_unknown(name)
         versions = {entry.version: entry for entry in models[name]}
         if version is not None and version not in versions:
             message = f"model {name!r} has no version {quote(version)}; the versions are {', '.join(versions)}"
@@ -241,6 +255,9 @@ class Registry:
     def load(self, until_ready: bool = False) -> tuple[str, ...]:
         """Reads the files in turn, perhaps until one is ready; one that fails does not affect the others."""
         with self._scanning:
+            if not self.is_listed:
+                with suppress(CheckpointError):  # the mirror has logged it
+                    self._list_first()
             defaults = [versions.default for versions in self._models.values()]
             entries = sorted(self.entries, key=lambda entry: entry not in defaults)  # before what is only tried
             return self._follow((entry for entry in entries if entry.state == "loading"), until_ready=until_ready)
@@ -249,8 +266,11 @@ class Registry:
         """Scans the folder and applies each change that two scans in a row have seen; CheckpointError if it is missing.
 
         So a file is not read while it is being written, and a deleted version is served until the version that
-        replaces it is ready. Files that could not be read because of a system error are retried.
+        replaces it is ready. Files that could not be read because of a system error are retried. As `load` until a
+        store has been listed.
         """
+        if not self.is_listed:
+            return self.load()
         with self._scanning:
             self._trim()
             before, self._listing = self._listing, self._list()
@@ -264,9 +284,11 @@ class Registry:
     def load_model(self, name: str) -> tuple[str, ...]:
         """Loads the versions of a model that are not served as they are on disk: at once, and failed ones again.
 
-        Raises as `poll`, and NotFoundError if there are no files of that name.
+        Raises as `poll`; NotFoundError if there are no files of that name, NotReadyError until a store has been listed.
         """
         with self._scanning:
+            if not self.is_listed:
+                raise self._refuse_unknown(name)
             listing = self._list().values()
             files = sorted((file for file in listing if file.name == name), key=self._comes_later)
             if not files:
@@ -279,7 +301,7 @@ class Registry:
         """Unloads all versions of a model until `load_model` loads it again; NotFoundError if there are none."""
         with self._scanning:
             if name not in self._models:
-                raise _unknown_model(name, self._models)
+                raise self._refuse_unknown(name)
             self._unloaded |= {name}
             for entry in self._models[name]:
                 self._replace(entry.file.key, Entry(entry.file, "unloaded"))
@@ -290,6 +312,11 @@ class Registry:
         self._stopping.set()
         if self._mirror is not None:
             self._mirror.stop()
+
+    def _list_first(self) -> None:
+        self._listing = self._list()
+        names = groupby(self._listing.values(), key=lambda file: file.name)
+        self._models = {name: self._choose_first(ModelVersions.of(map(Entry, files))) for name, files in names}
 
     def _list(self) -> dict[Key, CheckpointFile]:
         """The checkpoint files."""
@@ -302,6 +329,11 @@ class Registry:
             raise
         self._missing = None
         return listing
+
+    def _refuse_unknown(self, name: str) -> NotFoundError | NotReadyError:
+        if not self.is_listed:
+            return NotReadyError(f"there is no model yet: {self.problem}")
+        return _unknown_model(name, self._models)
 
     def _find(self, key: Key) -> Entry | None:
         return next((entry for entry in self._models.get(key[0], ()) if entry.version == key[1]), None)

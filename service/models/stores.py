@@ -237,7 +237,7 @@ class Mirror:
         self.folder, self._blobs = self._own / "models", self._own / "blobs"
         self.problem: str | None = None  # why the folder may not be as the store is
         self._failed: Collection[str] = ()  # at the last download
-        self._done = Event()
+        self._stopped, self._done = False, Event()
         self._done.set()
         try:
             self._make_folders()
@@ -257,16 +257,17 @@ class Mirror:
         if self._done.is_set():
             self._done.clear()
             Thread(target=self._run, name="store", daemon=True).start()
-        while not self._done.wait(PATIENCE):
+        while not (self._stopped or self._done.wait(PATIENCE)):
             if self.problem is None:
-                self._say(f"{self.name} takes more than {PATIENCE:.0f} seconds to be listed and downloaded")
+                self._say(f"downloading the models of {self.name} takes more than {PATIENCE:.0f} seconds")
             if list_checkpoints(self.folder):
                 return
         if not list_checkpoints(self.folder):
             raise CheckpointError(self.problem or f"{self.name}: no checkpoint was downloaded")
 
     def stop(self) -> None:
-        """Ends the wait for the store."""
+        """Ends the wait for the store, for good."""
+        self._stopped = True
         self._done.set()
 
     def _run(self) -> None:
@@ -281,7 +282,7 @@ class Mirror:
         if problem != self.problem:
             self.problem = problem
             if problem is None:
-                logger.info("the models are again those of %s", self.name)
+                logger.info("the models are those of %s", self.name)
             else:
                 logger.warning("%s", problem)
 
@@ -290,10 +291,12 @@ class Mirror:
         self._make_folders()
         with self._own.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            for left in self._blobs.glob("*.tmp"):  # by a process that was killed
-                left.unlink()
+            for part in self._blobs.glob("*.tmp"):  # of a process that was killed
+                part.unlink()
             listing = self._list()
             blobs = {path: self._blobs / _hash(path, stored.mark) for path, stored in listing.items()}
+            for whole in self._blobs.glob("*.whole"):  # of one too, which had not listed the store again
+                _take(whole, whole.with_suffix("") in blobs.values())
             new = {path: stored for path, stored in listing.items() if not blobs[path].exists()}
             failures = self._download(new, blobs) if new else {}
             for path in sorted(listing, key=lambda path: (path.endswith(CHOICE), path.endswith(SUFFIX), path)):
@@ -341,6 +344,7 @@ class Mirror:
                     self._store.download(stored, target)
                     with target.open("rb+") as file:
                         os.fsync(file.fileno())  # or it may be empty, under its final name, after a power failure
+                    target.replace(target.with_suffix(".whole"))
                 except Exception as error:  # of whatever library
                     failures[path] = self._describe(error)
 
@@ -351,9 +355,7 @@ class Mirror:
             thread.join()
         after = self._list()
         for path in new.keys() - failures.keys():
-            if after.get(path) == new[path]:
-                blobs[path].with_suffix(".tmp").replace(blobs[path])
-            else:
+            if not _take(blobs[path].with_suffix(".whole"), after.get(path) == new[path]):
                 failures[path] = "it changed meanwhile"
         return failures
 
@@ -417,6 +419,15 @@ def _silence_libraries() -> None:
 
 def _hash(*texts: str) -> str:
     return sha256("\0".join(texts).encode(errors="backslashreplace")).hexdigest()
+
+
+def _take(whole: Path, is_listed: bool) -> bool:
+    """Makes a download a blob if the store lists the file as before it, else removes it; returns which."""
+    if is_listed:
+        whole.replace(whole.with_suffix(""))
+    else:
+        whole.unlink()
+    return is_listed
 
 
 def _link(blob: Path, target: Path) -> None:

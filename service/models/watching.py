@@ -13,10 +13,13 @@ from starlette.concurrency import run_in_threadpool
 from service.models.registry import Registry
 
 logger = logging.getLogger(__name__)
+RETRY = 10.0  # seconds until a store is listed again that never was, where there are no scans
 
 
 class Watch:
     """Loads the models, and polls for changes of their files every `seconds`; only once, at the start, if these are 0.
+
+    A store that cannot be listed at the start is tried again until it was.
 
     It has `prepare` compute the global results of new models, which are given by their hashes.
     """
@@ -39,7 +42,8 @@ class Watch:
         try:
             while not self._stopping.is_set():
                 try:
-                    await asyncio.wait_for(self._stopping.wait(), self._seconds or None)
+                    seconds = self._seconds or (None if self._registry.is_listed else RETRY)
+                    await asyncio.wait_for(self._stopping.wait(), seconds)
                 except TimeoutError:
                     await self._scan(self._registry.poll)
                     await trim_memory()

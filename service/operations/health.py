@@ -98,7 +98,7 @@ def _refuse_unready(registry: Registry) -> None:
     entries = registry.entries
     if not any(entry.state == "ready" for entry in entries):
         problems = [Problem(entry.name, f"version {entry.version} {entry.condition}") for entry in entries]
-        reason = "" if problems else ": there is no model in the folder yet"
+        reason = "" if problems else f": {registry.problem or 'there is no model in the folder yet'}"
         raise NotReadyError(f"the service is not ready{reason}", problems)
 
 

@@ -76,7 +76,8 @@ class Recording(NamedTuple):
         if shown:
             cells = _name_cells(tuple(config.feature_names[number] for number in shown), config.lookback)
             inputs = _encode_tensors(cells, windows[..., shown].reshape(len(windows), -1))
-            yield record.describe(REQUEST, {"id": event_id, "parameters": parameters, "inputs": inputs}, members) | self.marks
+            asked = {"id": event_id, "parameters": parameters, "inputs": inputs}
+            yield record.describe(REQUEST, asked, members) | self.marks
         data: dict[str, Any] = {
             "model_name": served.name,
             "model_version": served.version,

@@ -122,7 +122,7 @@ async def _change(
     """
     _refuse_off(call)
     if call.parts.settings.is_shared:
-        reason = "with several processes (workers, or the engine ray) models cannot be loaded or unloaded over HTTP: "
+        reason = "with several processes (workers) models cannot be loaded or unloaded over HTTP: "
         advice = "change the folder, which each process scans (poll_seconds)"
         raise RequestError(reason + advice, code="not_supported")
     await _read(call, cls)

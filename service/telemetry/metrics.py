@@ -24,15 +24,13 @@ _DEVIATIONS = (1e-6, 1e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 1e-1)
 class Metrics:
     """The metrics of one app; each app in a process has its own. Their help texts document them.
 
-    `replica`, if not empty, and the process label every sample, for scrapes that reach one of several replicas.
     `list_served` gives the versions that are served, and each model with the version "": series of others are left out
     and removed, after which `on_removed` is called with their versions. In files that processes share they remain.
     """
 
-    def __init__(self, replica: str = "", list_served: Callable[[], Collection[Version]] | None = None) -> None:
+    def __init__(self, list_served: Callable[[], Collection[Version]] | None = None) -> None:
         registry, self._list_served = CollectorRegistry(), list_served
         self.on_removed: Callable[[Collection[Version]], None] = lambda versions: None
-        self._labels = {"pid": str(os.getpid()), "replica": replica} if replica else {}
         counter = partial(Counter, namespace="kanscope", registry=registry)
         gauge = partial(Gauge, namespace="kanscope", registry=registry, multiprocess_mode="livesum")
         steady = partial(Gauge, namespace="kanscope", registry=registry, multiprocess_mode="livemax")
@@ -59,7 +57,7 @@ class Metrics:
         unprepared = "Model outputs whose global results are still to be computed in advance."
         self.unprepared = gauge("unprepared_outputs", unprepared)
         self.models = gauge("models", "Models by state.", ["state"], multiprocess_mode="livemax")
-        outdated = "1 while the folder or the store of the models cannot be read, otherwise 0."
+        outdated = "1 while the models may not be those of the folder or the store, otherwise 0."
         self.models_outdated = gauge("models_outdated", outdated, multiprocess_mode="livemax")
         self.model_bytes = gauge("model_bytes", "Estimated bytes of the models in memory.")
         self.recorded = counter("recorded_events", "Events written to the record.")
@@ -119,7 +117,7 @@ class Metrics:
         return encode(self), media_type  # which only collects
 
     def collect(self) -> Iterator[Metric]:
-        """Yields the metrics of what is served, on a replica with its labels."""
+        """Yields the metrics of what is served."""
         served, gone = None if self._list_served is None else self._list_served(), set[Version]()
         for metric in self._exposed.collect():
             samples, metric.samples = metric.samples, []
@@ -128,7 +126,7 @@ class Metrics:
                 if served is not None and of[0] and of not in served:
                     gone.add(of)
                 else:
-                    metric.samples.append(sample._replace(labels={**sample.labels, **self._labels}))
+                    metric.samples.append(sample)
             yield metric
         if gone and not self._is_shared:
             self._remove(gone)

@@ -60,7 +60,7 @@ _431 = Literal["headers_too_large"]
 _500 = Literal["internal_error"]
 _501 = Literal["not_supported"]
 _UNREADY = Literal["not_ready", "model_failed", "model_unloaded", "stopping"]
-_503 = Literal[_UNREADY, "queue_full", "deadline_exceeded", "replica_unavailable"]
+_503 = Literal[_UNREADY, "queue_full", "deadline_exceeded"]
 ErrorCode = TypeAliasType(
     "ErrorCode", Literal[_400, _401, _403, _404, _405, _406, _408, _413, _415, _421, _422, _429, _431, _500, _501, _503]
 )

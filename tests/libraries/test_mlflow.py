@@ -307,6 +307,7 @@ def test_a_broken_version_leaves_the_one_before(model, tmp_path, monkeypatch):
         versions = {entry.version: entry.state for entry in again.entries}
         assert (versions, again.get("broken").version) == ({"1": "ready", "2": "failed"}, "1")
     alone = start("models:/broken/1")
+    alone.load()
     assert [entry.version for entry in alone.entries] == ["1"]
 
 
@@ -329,9 +330,9 @@ def test_a_registry_needs_a_server(tmp_path, monkeypatch):
         follow("models:/energy/1", tmp_path, 1 << 30)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://who:hidden@127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(CheckpointError, match=r"models:/energy/1 cannot be read") as caught:
-        Registry(follow("models:/energy/1", tmp_path, 1 << 30))
-    assert "hidden" not in str(caught.value)
+    registry = Registry(follow("models:/energy/1", tmp_path, 1 << 30))
+    registry.load()
+    assert "models:/energy/1 cannot be read" in registry.problem and "hidden" not in registry.problem
 
 
 def test_the_lines_of_the_readme_run():

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import pytest
 import uvicorn
 from factories import make_model
 from fastapi import FastAPI
-from processes import Process, is_loaded, run_process, start_command
+from processes import Process, is_loaded, run_process
 from waiting import poll
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
@@ -96,27 +95,12 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
     return run
 
 
-def run_on_ray(log: Path, *arguments: object, **variables: str) -> AbstractContextManager[Process]:
-    """A server on its own Ray cluster, which ends with the process in any case."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    settings = {"RAY_ADDRESS": "local", "HOME": str(log.parent), "KANSCOPE_REPLICA_CPUS": "0", **variables}
-    return run_process(log, *arguments, "--engine", "ray", "--port", port, by=start_command, **settings)
-
-
 @pytest.fixture
 def launch(tmp_path: Path) -> Callable[..., AbstractContextManager[Process]]:
     """Starts the command with settings by their variables, such as ``KANSCOPE_LOG_FORMAT="json"``."""
     return partial(
         run_process, tmp_path / "log", KANSCOPE_CACHED_RESULTS=str(QUICK["cached_results"]), KANSCOPE_MONITOR_SHARE="0"
     )
-
-
-@pytest.fixture(scope="module")
-def launch_on_ray(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., AbstractContextManager[Process]]:
-    """Starts the command on Ray; such as ``launch_on_ray(folder, KANSCOPE_MAX_REPLICAS="2")``."""
-    return partial(run_on_ray, tmp_path_factory.mktemp("ray") / "log")
 
 
 @pytest.fixture(scope="session")
@@ -181,29 +165,7 @@ def local_service(folder: Path) -> Iterator[Service]:
         yield service
 
 
-@pytest.fixture(scope="session")
-def ray_service(local_service: Service, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """The same server with two replicas on Ray."""
-    limits = {f"KANSCOPE_{name.upper()}": str(limit) for name, limit in LIMITS.items()}
-    replicas = {"KANSCOPE_MIN_REPLICAS": "2", "KANSCOPE_MAX_REPLICAS": "2"}
-    with run_on_ray(tmp_path_factory.mktemp("ray") / "log", folder, **limits, **replicas) as process:
-        yield replace(local_service, client=process.client)
-
-
-ON_RAY = pytest.mark.thorough("starts a Ray cluster")
-
-
 @pytest.fixture(scope="session", params=["process"])  # an id, by which one worker has all tests of the server
 def service(local_service: Service) -> Service:
     """The server in this process."""
     return local_service
-
-
-IN_PROCESS = pytest.param("local_service", id="process")
-
-
-@pytest.fixture(scope="session", params=[IN_PROCESS, pytest.param("ray_service", id="ray", marks=ON_RAY)])
-def each_service(request: pytest.FixtureRequest) -> Service:
-    """The server in this process and the one on Ray, for one test of each kind of request and response."""
-    one: Service = request.getfixturevalue(request.param)
-    return one

@@ -263,9 +263,9 @@ def test_the_rule_of_the_verdict_is_that_of_the_model_core():
         "computes formulas",
     ),
 )
-def test_each_example_is_answered_in_the_described_form(each_service, operation_id):
+def test_each_example_is_answered_in_the_described_form(service, operation_id):
     """Each example works on the bundled model, and the response matches its schema."""
-    answer = ask_example(each_service.client, operation_id)
+    answer = ask_example(service.client, operation_id)
     assert answer.status_code == 200, answer.text
     assert violations(answer.json(), answer_schema(operation_id)) == []
 
@@ -304,38 +304,36 @@ def test_each_example_of_the_repository_is_answered_in_the_described_form(serve,
 
 
 @pytest.mark.parametrize("name", ["nyc-weather", "two", "front", "head"])
-def test_answers_of_every_shape_of_model_are_as_described(each_service, name):
+def test_answers_of_every_shape_of_model_are_as_described(service, name):
     """Responses at full detail match the schema for models of each shape."""
-    model = each_service.models[name]
+    model = service.models[name]
     output = model.config.outputs[-1]
     body = {"instances": make_windows(model, 2).tolist()}
     query = {"output": output}
     path = f"/v1/models/{name}"
     answers = {
-        "get_model": each_service.get(path),
-        "predict": each_service.post(
-            f"{path}:predict", {"instances": [[[1e6] * len(row) for row in body["instances"][0]]]}
-        ),
-        "explain": each_service.post(f"{path}:explain", {**body, "output": [output], "detail": "flow"}),
-        "get_attributions": each_service.get(f"{path}/attributions", params={**query, "baselines": name == "head"}),
-        "get_topology": each_service.get(f"{path}/topology", params={**query, "pruned": False}),
-        "get_fidelity_curve": each_service.get(f"{path}/topology/fidelity", params=query),
-        "get_reference_window": each_service.get(f"{path}/reference/1"),
-        "list_reference_windows": each_service.get(
+        "get_model": service.get(path),
+        "predict": service.post(f"{path}:predict", {"instances": [[[1e6] * len(row) for row in body["instances"][0]]]}),
+        "explain": service.post(f"{path}:explain", {**body, "output": [output], "detail": "flow"}),
+        "get_attributions": service.get(f"{path}/attributions", params={**query, "baselines": name == "head"}),
+        "get_topology": service.get(f"{path}/topology", params={**query, "pruned": False}),
+        "get_fidelity_curve": service.get(f"{path}/topology/fidelity", params=query),
+        "get_reference_window": service.get(f"{path}/reference/1"),
+        "list_reference_windows": service.get(
             f"{path}/reference", params={**query, "limit": 3, "contributions": name == "two"}
         ),
-        "get_report": each_service.get(f"{path}/report", params=query),
-        "list_edges": each_service.get(f"{path}/edges", params={**query, "points": 3}),
-        "get_model_metadata": each_service.get(path.replace("v1", "v2")),
-        "infer": each_service.post(f"{path.replace('v1', 'v2')}/infer", make_tensors(body["instances"], explain=True)),
-        "what_if": each_service.post(f"{path}:whatif", {**body, **query, "shift": {"from": -1, "to": 1, "points": 2}}),
-        "counterfactual": each_service.post(f"{path}:counterfactual", {**body, **query, "target": {"at_least": 1e9}}),
-        "ablate": each_service.post(f"{path}:ablate", {**body, **query, "fidelity": 0.9, "without": ["head:0:0:0"]}),
-        "compare": each_service.post(
+        "get_report": service.get(f"{path}/report", params=query),
+        "list_edges": service.get(f"{path}/edges", params={**query, "points": 3}),
+        "get_model_metadata": service.get(path.replace("v1", "v2")),
+        "infer": service.post(f"{path.replace('v1', 'v2')}/infer", make_tensors(body["instances"], explain=True)),
+        "what_if": service.post(f"{path}:whatif", {**body, **query, "shift": {"from": -1, "to": 1, "points": 2}}),
+        "counterfactual": service.post(f"{path}:counterfactual", {**body, **query, "target": {"at_least": 1e9}}),
+        "ablate": service.post(f"{path}:ablate", {**body, **query, "fidelity": 0.9, "without": ["head:0:0:0"]}),
+        "compare": service.post(
             f"{path}:compare", {**body, **query, "against": {"instances": body["instances"][::-1]}}
         ),
-        "get_comparison": each_service.get(f"{path}/comparison", params=query),
-        "get_edge": each_service.get(f"{path}/edges/0/0/0", params={**query, "points": 3, "formulas": True}),
+        "get_comparison": service.get(f"{path}/comparison", params=query),
+        "get_edge": service.get(f"{path}/edges/0/0/0", params={**query, "points": 3, "formulas": True}),
     }
     for operation_id, answer in answers.items():
         assert violations(answer.json(), answer_schema(operation_id)) == [], operation_id

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -15,17 +16,18 @@ from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
+import httpx2
 import pytest
 from factories import make_model, make_windows
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import run_process
+from processes import run_process, start_process
 from waiting import poll, repeating
 
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.errors import ConfigError
 from service.commands.repeat import _find_model as find_model
-from service.models import stores
+from service.models import stores, watching
 from service.models.registry import Registry
 from service.models.stores import Mirror, Remote, Stored, follow
 from service.settings import Settings
@@ -179,7 +181,7 @@ def test_an_outage_fails_no_request_and_is_said_once(serve, bucket, checkpoint, 
     )
     said = [record.getMessage() for record in caplog.records]
     assert said.count(problem) == 1
-    assert said.count(f"the models are again those of {bucket.url}") == 1
+    assert said.count(f"the models are those of {bucket.url}") == 1
 
 
 @pytest.mark.thorough("starts three processes")
@@ -240,19 +242,33 @@ def test_a_url_of_one_file_is_one_model(bucket, checkpoint, tmp_path, monkeypatc
     """Of a bucket as of a path, and so for the command that finds the checkpoint of a receipt."""
     bucket.put("m/7.safetensors", checkpoint(1))
     mirror = follow(f"{bucket.url}/m/7.safetensors", tmp_path, LIMIT)
-    assert list(Registry(mirror).index()) == ["7"]
+    registry = Registry(mirror)
+    registry.load()
+    assert list(registry.index()) == ["7"]
     monkeypatch.setenv("KANSCOPE_MODELS", mirror.name)
     monkeypatch.setenv("KANSCOPE_DOWNLOADS", str(tmp_path))
     assert find_model(None, "").checkpoint == f"sha256:{sha256(checkpoint(1)).hexdigest()}"
 
 
-@pytest.mark.parametrize("where", ["models/none", "none/none"])
-def test_nothing_at_the_start_is_one_sentence(run, bucket, tmp_path, monkeypatch, where):
-    """A folder without checkpoints, and a bucket that is not there, end the command: no other model stands in."""
-    monkeypatch.setenv("KANSCOPE_DOWNLOADS", str(tmp_path))
-    url = f"s3://{where.replace('models', bucket.name)}"
-    code, _, err = run("serve", url)
-    assert code == 2 and err.splitlines()[-1].startswith(f"kanscope: {url} cannot be read")
+@pytest.mark.parametrize("seconds", [0.05, 0])
+def test_nothing_at_the_start_is_a_reason_not_to_be_ready(serve, bucket, tmp_path, monkeypatch, checkpoint, seconds):
+    """A bucket that is not there, or has no checkpoints, is asked again, although scans may be off; none stands in."""
+    monkeypatch.setattr(watching, "RETRY", 0.05)
+    bucket.name, bucket.url = f"{bucket.name}-late", f"s3://{bucket.name}-late/models"
+    with serve(wait=False, models=bucket.url, downloads=tmp_path, poll_seconds=seconds) as client:
+
+        def why():
+            return client.get("/readyz").json()["error"]
+
+        poll(lambda: f"the service is not ready: {bucket.url} cannot be read" in why())
+        bucket.client.create_bucket(Bucket=bucket.name)
+        poll(lambda: "there is no file name.safetensors" in why())
+        answer = client.post("/v1/models/m:predict", json=BODY)
+        assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
+        assert "there is no file name.safetensors" in answer.json()["error"]
+        bucket.put("m.safetensors", checkpoint(1))
+        poll(lambda: client.get("/readyz").status_code == 200)
+        assert client.post("/v1/models/m:predict", json=BODY).status_code == 200
 
 
 ODD = ["../up.safetensors", "m/../../up.safetensors", "/etc/up.safetensors", ".hidden.safetensors", "m/.h.safetensors"]
@@ -447,14 +463,16 @@ def test_what_others_delete_or_leave_in_the_cache_is_mended(tmp_path):
 
 @contextmanager
 def website(folder):
-    """A real server of a folder with index pages; the paths in `failing` are 503."""
-    failing, seen = set(), []
+    """A real server of a folder with index pages; the paths in `failing` are 503, the files in `held` wait."""
+    failing, seen, held = set(), [], set()
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def send_head(self):
             seen.append((self.command, self.path, self.headers.get("Authorization")))
             if self.path in failing:
                 return self.send_error(503)
+            if self.command == "GET":
+                poll(lambda: self.path not in held)
             return super().send_head()
 
         def log_message(self, *_):
@@ -463,8 +481,9 @@ def website(folder):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder)) as server:
         threading.Thread(target=server.serve_forever).start()
         try:
-            yield f"127.0.0.1:{server.server_port}", failing, seen
+            yield f"127.0.0.1:{server.server_port}", failing, seen, held
         finally:
+            held.clear()
             server.shutdown()
 
 
@@ -476,10 +495,10 @@ def test_a_website_is_followed_by_its_index_pages(tmp_path, checkpoint):
     (site / "models" / "m" / "versions.json").write_text("{}")
     (site / "models" / "a b.safetensors").write_bytes(b"x")
     (site / "models" / "readme.txt").write_bytes(b"x")
-    with website(site) as (address, failing, seen):
+    with website(site) as (address, failing, seen, _):
         mirror = follow(f"http://who:secret@{address}/models/?token=hidden", tmp_path / "cache", LIMIT)
         assert mirror.name == f"http://{address}/models/"
-    with website(site) as (address, failing, seen):
+    with website(site) as (address, failing, seen, _):
         mirror = follow(f"http://who:secret@{address}/models/", tmp_path / "cache", LIMIT)
         mirror.sync()
         assert mirror.problem is None and {header for *_, header in seen} == {"Basic d2hvOnNlY3JldA=="}
@@ -501,6 +520,77 @@ def test_a_website_is_followed_by_its_index_pages(tmp_path, checkpoint):
         one.sync()
         assert read(one) == {"1.safetensors": checkpoint(1)}
         assert any(path.endswith("signature=hidden") for _, path, _ in seen)
+
+
+def test_the_service_answers_while_the_first_download_runs(serve, tmp_path, checkpoint):
+    """It lives and is not ready, with the reason, and a model that may be among those to come is no error 404."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "m.safetensors").write_bytes(checkpoint(1))
+    with website(tmp_path / "site") as (address, _, seen, held):
+        held.add("/m.safetensors")
+        url = f"http://{address}"
+        with serve(wait=False, models=url, downloads=tmp_path / "cache") as client:
+            poll(lambda: is_fetched("/m.safetensors", seen))
+            assert client.get("/healthz").status_code == 200
+            ready = client.get("/readyz")
+            assert (ready.status_code, ready.headers["retry-after"]) == (503, "1")
+            assert ready.json()["error"] == f"the service is not ready: downloading the models of {url}"
+            assert client.get("/v2/health/ready").json()["ready"] is False
+            answer = client.post("/v1/models/m:predict", json=BODY)
+            assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
+            assert client.get("/v1/models").json()["problem"] == f"downloading the models of {url}"
+            held.clear()
+            poll(lambda: client.get("/readyz").status_code == 200)
+            assert client.post("/v1/models/m:predict", json=BODY).status_code == 200
+            assert "problem" not in client.get("/v1/models").json()
+
+
+STARTS = pytest.mark.thorough("starts several processes")
+
+
+@pytest.mark.parametrize("arguments", [(), pytest.param(("--workers", "2"), marks=STARTS)])
+def test_a_process_that_is_killed_goes_on_with_what_it_has_downloaded(tmp_path, checkpoint, arguments):
+    """It answers while it downloads, is killed between two files, and its successor downloads only the other one."""
+    (tmp_path / "site").mkdir()
+    for name in ("large", "small"):
+        (tmp_path / "site" / f"{name}.safetensors").write_bytes(checkpoint(1))
+    cache = tmp_path / "cache"
+    with website(tmp_path / "site") as (address, _, seen, held):
+
+        def start():
+            seen.clear()
+            return start_process(tmp_path / "log", f"http://{address}", *arguments, KANSCOPE_DOWNLOADS=str(cache))
+
+        held.add("/large.safetensors")
+        with start() as process:
+            poll(lambda: is_fetched("/large.safetensors", seen))
+            poll(lambda: any(path.suffix != ".tmp" for path in cache.glob("*/blobs/*")))
+            poll(lambda: is_alive(process.client))
+            assert "downloading" in process.client.get("/readyz").json()["error"]
+        with start() as process:  # the other one was killed
+            poll(lambda: is_fetched("/large.safetensors", seen))
+            poll(lambda: is_alive(process.client))
+            process.popen.send_signal(signal.SIGTERM)
+            assert process.popen.wait(60) in (0, -signal.SIGTERM)
+        with start() as process:
+            held.clear()
+            poll(lambda: is_alive(process.client))
+            poll(lambda: process.client.get("/readyz").status_code == 200)
+            poll(lambda: len(process.client.get("/v1/models").json()["models"]) == 2)
+            assert is_fetched("/large.safetensors", seen) and not is_fetched("/small.safetensors", seen)
+
+
+def is_alive(client):
+    """Whether the process answers; workers listen a moment after their supervisor has said so."""
+    try:
+        return client.get("/healthz").status_code == 200
+    except httpx2.ConnectError:
+        return False
+
+
+def is_fetched(path, seen):
+    """Whether a file was asked for, as opposed to its headers."""
+    return any(request[:2] == ("GET", path) for request in seen)
 
 
 def test_a_file_of_another_size_than_listed_is_refused(tmp_path, checkpoint):

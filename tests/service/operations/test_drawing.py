@@ -434,7 +434,7 @@ def test_pictures_have_their_colours_outside_browsers(service, path, tmp_path):
 
 
 @pytest.mark.parametrize("path", ["head/topology", "head/edges/0/1/1", "head/attributions"])
-def test_the_media_type_is_negotiated(each_service, path):
+def test_the_media_type_is_negotiated(service, path):
     """JSON is the default, Accept selects the picture, the query takes precedence, and Vary has Accept."""
     for accept, query, media_type in (
         (None, "", "application/json"),
@@ -445,16 +445,16 @@ def test_the_media_type_is_negotiated(each_service, path):
         ("text/html", "?format=svg", "image/svg+xml"),
         ("image/svg+xml", "?format=json", "application/json"),
     ):
-        answer = each_service.get(f"/v1/models/{path}{query}", headers={"Accept": accept} if accept else {})
+        answer = service.get(f"/v1/models/{path}{query}", headers={"Accept": accept} if accept else {})
         assert (answer.headers["content-type"], answer.headers["vary"]) == (
             media_type,
             "Accept, Accept-Encoding, Authorization",
         )
         assert ("content-security-policy" in answer.headers) == (media_type == "image/svg+xml")
-    refused = each_service.get(f"/v1/models/{path}", headers={"Accept": "text/html"})
+    refused = service.get(f"/v1/models/{path}", headers={"Accept": "text/html"})
     assert refused.status_code == 406
     assert "application/json or image/svg+xml" in refused.json()["error"]
-    unknown = each_service.get(f"/v1/models/{path}?format=png")
+    unknown = service.get(f"/v1/models/{path}?format=png")
     assert (unknown.status_code, unknown.json()["errors"][0]["path"]) == (422, "format")
 
 

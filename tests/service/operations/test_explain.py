@@ -45,11 +45,11 @@ def test_every_layer_sums_to_the_change_of_the_forecast(service, name):
         assert explanation["converged"] == (explanation["error"] <= explanation["tolerance"])
 
 
-def test_the_answer_is_the_ledger(each_service):
+def test_the_answer_is_the_ledger(service):
     """Every number is that of the model core, with the names of features, layers, nodes and edges."""
-    model = each_service.models["front"]
+    model = service.models["front"]
     windows = make_windows(model, 2)
-    answer = ask(each_service, "front", detail="flow")
+    answer = ask(service, "front", detail="flow")
     ledger = explain_windows(model, model.to_model_units(windows), 0)
     assert answer["predictions"] == [[prediction] for prediction in ledger.predictions]
     assert np.allclose(answer["predictions"], model.predict(windows), rtol=1e-12, atol=0)
@@ -249,12 +249,12 @@ def test_few_reference_windows_are_all_baselines(serve, tmp_path):
 
 @pytest.mark.parametrize("baseline", ["mean", {"reference": 3}])
 @pytest.mark.parametrize("output", ["a+1", ["b+2", "a+1"]])
-def test_ndjson_lines_are_the_plain_answer(each_service, output, baseline):
+def test_ndjson_lines_are_the_plain_answer(service, output, baseline):
     """The first line has what all share, each further line one explanation, also over several slices."""
     n = explanations.PART_WINDOWS + 3
-    plain = ask(each_service, "two", n=n, output=output, baseline=baseline)
-    body = {"instances": make_windows(each_service.models["two"], n).tolist(), "output": output, "baseline": baseline}
-    answer = each_service.post("/v1/models/two:explain", body, headers={"Accept": "application/x-ndjson"})
+    plain = ask(service, "two", n=n, output=output, baseline=baseline)
+    body = {"instances": make_windows(service.models["two"], n).tolist(), "output": output, "baseline": baseline}
+    answer = service.post("/v1/models/two:explain", body, headers={"Accept": "application/x-ndjson"})
     assert answer.headers["content-type"] == "application/x-ndjson"
     assert answer.text.endswith("\n")
     header, *lines = [json.loads(line) for line in answer.text.splitlines()]

@@ -23,9 +23,9 @@ def test_health_is_ok(service):
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
 
 
-def test_is_ready_although_one_file_failed(each_service):
+def test_is_ready_although_one_file_failed(service):
     """/readyz is 200 once a model is ready, and names the file that failed."""
-    answer = each_service.get("/readyz")
+    answer = service.get("/readyz")
     assert (answer.status_code, answer.json()["ready"]) == (200, True)
     states = {model["name"]: model["state"] for model in answer.json()["models"]}
     assert states["broken"] == "failed"
@@ -119,19 +119,19 @@ def test_each_file_is_served_under_the_policy(service, file):
         assert answer.headers["content-type"].startswith("text/javascript")
 
 
-def test_a_cached_file_is_not_sent_again(each_service):
+def test_a_cached_file_is_not_sent_again(service):
     """A file revalidates by its ETag; below the hash of all files, which the page has, browsers need not ask."""
-    first = each_service.get("/explorer/app.js")
+    first = service.get("/explorer/app.js")
     assert first.headers["cache-control"] == "no-cache"
-    again = each_service.get("/explorer/app.js", headers={"If-None-Match": first.headers["etag"]})
+    again = service.get("/explorer/app.js", headers={"If-None-Match": first.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
-    page = each_service.get("/explorer/")
+    page = service.get("/explorer/")
     assert page.headers["cache-control"] == "no-cache"  # so that a new release is seen at once
     (release,) = set(re.findall(r"\b[0-9a-f]{16}(?=/)", page.text))
-    kept = each_service.get(f"/explorer/{release}/app.js")
+    kept = service.get(f"/explorer/{release}/app.js")
     assert (kept.content, kept.headers["content-encoding"]) == (first.content, "gzip")
     assert "immutable" in kept.headers["cache-control"]
-    other = each_service.get("/explorer/0123456789abcdef/app.js")  # of a page that was loaded from another release
+    other = service.get("/explorer/0123456789abcdef/app.js")  # of a page that was loaded from another release
     assert (other.content, other.headers["cache-control"]) == (first.content, "no-cache")
 
 

@@ -125,13 +125,13 @@ def test_a_tensor_for_each_feature_is_its_column(service, model, windows):
     ("datatype", "dtype"),
     [("FP16", "<f2"), ("FP32", "<f4"), ("FP64", "<f8"), ("INT8", "i1"), ("INT32", "<i4"), ("UINT64", "<u8")],
 )
-def test_a_datatype_is_the_same_in_json_and_in_bytes(each_service, model, windows, datatype, dtype):
+def test_a_datatype_is_the_same_in_json_and_in_bytes(service, model, windows, datatype, dtype):
     """Values are converted to the datatype alike in JSON and in binary data."""
     values = np.abs(np.round(windows)).clip(0, 100) if np.dtype(dtype).kind in "iu" else windows
     values = values.astype(dtype)
     head, content = binary(values, dtype, datatype)
-    in_bytes = read(send(each_service.client, {"inputs": [head]}, content))["predictions"]
-    in_json = read(each_service.post(INFER, {"inputs": [tensor(values.tolist(), datatype)]}))["predictions"]
+    in_bytes = read(send(service.client, {"inputs": [head]}, content))["predictions"]
+    in_json = read(service.post(INFER, {"inputs": [tensor(values.tolist(), datatype)]}))["predictions"]
     np.testing.assert_array_equal(in_bytes, in_json)
     np.testing.assert_array_equal(in_bytes, model.predict(values.astype(np.float64)))
 
@@ -167,11 +167,11 @@ def test_outputs_are_chosen_and_may_be_bytes(service, windows, asked, names):
         np.testing.assert_array_equal(tensors[name], whole[name])
 
 
-def test_explanations_are_those_of_the_ledger(each_service, model, windows):
+def test_explanations_are_those_of_the_ledger(service, model, windows):
     """One per window and output, by features or by steps, from the given baseline."""
     scaled = model.to_model_units(windows)
     answers = {
-        detail: each_service.post(INFER, make_tensors(windows.tolist(), explain=True, detail=detail, baseline="zero"))
+        detail: service.post(INFER, make_tensors(windows.tolist(), explain=True, detail=detail, baseline="zero"))
         for detail in ("features", "steps")
     }
     for detail, answer in answers.items():

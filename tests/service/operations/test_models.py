@@ -11,15 +11,15 @@ from kanmodel.network.bases import BASES
 from service.operations.models import BasisInfo
 
 
-def test_lists_every_model_with_the_reason_of_a_failure(each_service):
+def test_lists_every_model_with_the_reason_of_a_failure(service):
     """Failed models are listed with their reason, the others as ready."""
-    answer = each_service.get("/v1/models").json()
+    answer = service.get("/v1/models").json()
     assert answer["models"] == ["broken", "front", "head", "nyc-weather", "two"]
     details = {detail["name"]: detail for detail in answer["details"]}
     assert details["broken"]["state"] == "failed"
     assert details["broken"]["reason"].startswith("broken.safetensors is truncated")
     assert (details["broken"]["ready"], details["broken"]["checkpoint"]) == (False, None)
-    for name, model in each_service.models.items():
+    for name, model in service.models.items():
         version = {"version": "1", "state": "ready", "ready": True, "loaded": True}
         version |= {"checkpoint": f"sha256:{model.sha256}", "prepared": False}
         version["unprepared"] = f"there is no {name}.results"

@@ -15,13 +15,13 @@ def columns_of(model, windows):
 
 
 @pytest.mark.parametrize("name", ["nyc-weather", "two", "front", "head"])
-def test_predicts_what_the_model_predicts_in_either_form(each_service, name):
+def test_predicts_what_the_model_predicts_in_either_form(service, name):
     """Instances and columns give the checkpoint's forecasts in original units."""
-    model = each_service.models[name]
+    model = service.models[name]
     windows = make_windows(model, 3)
     expected = model.predict(windows).tolist()
     for body in ({"instances": windows.tolist()}, {"columns": columns_of(model, windows)}):
-        answer = each_service.post(f"/v1/models/{name}:predict", body)
+        answer = service.post(f"/v1/models/{name}:predict", body)
         assert answer.status_code == 200
         assert answer.headers["content-type"] == "application/json"
         assert answer.json()["predictions"] == expected
@@ -77,9 +77,9 @@ def test_counts_the_warnings_that_it_leaves_out(service):
 
 
 @pytest.mark.parametrize("name", ["nyc-weather", "two", "head"])
-def test_states_how_unlike_the_reference_windows_each_instance_is(each_service, name):
+def test_states_how_unlike_the_reference_windows_each_instance_is(service, name):
     """What the library says of each, for any form and number of windows; :explain says the same, without it nothing."""
-    model = each_service.models[name]
+    model = service.models[name]
     windows = make_windows(model, 8)
     far = windows[3, 0, 1] = model.config.features[1].max + 5 * model.config.features[1].std
     expected, found = Model.of(model).trust(windows), []
@@ -88,8 +88,8 @@ def test_states_how_unlike_the_reference_windows_each_instance_is(each_service, 
         ("predict", {"columns": columns_of(model, windows)}),
         ("explain", {"instances": windows.tolist(), "output": model.config.outputs[0]}),
     ):
-        assert "trust" not in each_service.post(f"/v1/models/{name}:{verb}", body).json()
-        found.append(each_service.post(f"/v1/models/{name}:{verb}", {**body, "trust": True}).json()["trust"])
+        assert "trust" not in service.post(f"/v1/models/{name}:{verb}", body).json()
+        found.append(service.post(f"/v1/models/{name}:{verb}", {**body, "trust": True}).json()["trust"])
     assert found[0] == found[1] == found[2] and len(found[0]) == 8
     for one, answer in zip(expected, found[0], strict=True):
         assert (answer["verdict"], answer["reliable"], answer["sentence"]) == (one.verdict, one.reliable, str(one))
@@ -118,13 +118,13 @@ def test_an_unknown_way_to_ask_for_trust_is_refused(service):
         assert answer.status_code == 422 and answer.json()["errors"][0]["path"] == path, answer.text
 
 
-def test_four_threads_get_the_results_of_one(each_service):
+def test_four_threads_get_the_results_of_one(service):
     """Concurrent requests do not affect each other."""
-    bodies = [{"instances": make_windows(each_service.models["two"], 2, seed).tolist()} for seed in range(8)]
+    bodies = [{"instances": make_windows(service.models["two"], 2, seed).tolist()} for seed in range(8)]
 
     def ask(body):
         return [
-            each_service.post(f"/v1/models/two:{verb}", body | more).json()
+            service.post(f"/v1/models/two:{verb}", body | more).json()
             for verb, more in (("predict", {}), ("explain", {"output": "b+2", "detail": "flow"}))
         ]
 

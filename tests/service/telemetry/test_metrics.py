@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections import Counter
@@ -127,18 +126,10 @@ def test_two_apps_share_nothing(metrics, folder):
     assert expose(Metrics())[("kanscope_batch_windows_count",)] == 0
 
 
-def test_a_replica_names_itself_in_every_sample(folder):
-    """Replicas have a label with their name; a single process has none."""
-    for replica, labels in (("r1", {("r1", str(os.getpid()))}), ("", {(None, None)})):
-        text = Metrics(replica).expose("")[0].decode()
-        found = [sample.labels for family in parse(text) for sample in family.samples]
-        assert {(one.get("replica"), one.get("pid")) for one in found} == labels
-
-
-def test_the_form_is_negotiated(each_service):
+def test_the_form_is_negotiated(service):
     """Prometheus's text by default, OpenMetrics on request."""
-    assert each_service.get("/metrics").headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
-    answer = each_service.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    assert service.get("/metrics").headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    answer = service.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
     assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
     assert {family.name for family in parse_open_metrics(answer.text)} >= {"kanscope_requests", "kanscope_build"}
 

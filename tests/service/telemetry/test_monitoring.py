@@ -25,7 +25,7 @@ DRIFT = yaml.safe_load((EXAMPLES / "drift.yaml").read_text())["groups"][0]["rule
 SCRAPE = yaml.safe_load((EXAMPLES / "prometheus.yaml").read_text())["scrape_configs"][0]
 OF_PROMETHEUS = {"up"}  # added by Prometheus
 OF_A_TARGET = {"instance", "job"}
-OF_WORKERS = {"pid"}  # with several processes or replicas
+OF_WORKERS = {"pid"}  # with several processes
 RECORDED = {rule["record"]: {"model", "version", "of", "name", "bin"} for rule in DRIFT if "record" in rule}
 METER, EXPLAIN = "metr" * 8, "expl" * 8
 

@@ -402,10 +402,10 @@ def check_error(answer: httpx2.Response, status: int, message: str, path: str | 
 
 
 @pytest.mark.parametrize("name", STATUS_CASES)
-def test_each_kind_of_wrong_request_has_its_status(each_service, name):
+def test_each_kind_of_wrong_request_has_its_status(service, name):
     """Each unsupported path, method, media type, encoding or size has its documented status."""
     method, path, options, status, message = STATUS_CASES[name]
-    answer = each_service.client.request(method, path, **options)
+    answer = service.client.request(method, path, **options)
     check_error(answer, status, message)
     assert answer.json()["code"] == CODES.get(name, CODES.get(status, "invalid_value"))
 
@@ -513,14 +513,14 @@ def test_an_error_is_a_problem_document_where_accept_names_it(service, path, acc
     assert answer.status_code == answer.json()["status"] >= 404
 
 
-def test_a_405_lists_the_allowed_methods(each_service):
+def test_a_405_lists_the_allowed_methods(service):
     """405 responses have the header Allow."""
-    assert each_service.client.delete("/v1/models").headers["allow"] == "GET, HEAD"
+    assert service.client.delete("/v1/models").headers["allow"] == "GET, HEAD"
 
 
-def test_a_503_has_retry_after(each_service):
+def test_a_503_has_retry_after(service):
     """A model that is not available gives 503 with the header Retry-After."""
-    assert int(each_service.get("/v1/models/broken").headers["retry-after"]) > 0
+    assert int(service.get("/v1/models/broken").headers["retry-after"]) > 0
 
 
 def test_results_that_are_not_finite_are_named(serve, tmp_path):

@@ -95,9 +95,9 @@ ULID = re.compile("[0-9A-HJKMNP-TV-Z]{26}")
         ({"traceparent": "no", "X-Request-Id": "mine"}, "mine"),
     ],
 )
-def test_a_valid_id_of_the_client_is_that_of_the_answer(each_service, headers, expected):
+def test_a_valid_id_of_the_client_is_that_of_the_answer(service, headers, expected):
     """The client's X-Request-Id is used first, then its trace id, in the response header and in errors."""
-    answer = each_service.get("/v1/nothing", headers=headers)
+    answer = service.get("/v1/nothing", headers=headers)
     assert answer.headers.get_list("x-request-id") == [expected]
     assert answer.json()["request_id"] == expected
 
@@ -119,9 +119,9 @@ def test_a_valid_id_of_the_client_is_that_of_the_answer(each_service, headers, e
         {"traceparent": PARENT[:-1]},
     ],
 )
-def test_an_invalid_id_is_replaced(each_service, headers):
+def test_an_invalid_id_is_replaced(service, headers):
     """An invalid id is ignored."""
-    answer = each_service.get("/v1/nothing", headers=headers)
+    answer = service.get("/v1/nothing", headers=headers)
     assert ULID.fullmatch(answer.headers["x-request-id"])
     assert answer.json()["request_id"] == answer.headers["x-request-id"]
 
@@ -154,9 +154,9 @@ def check_for_echoes(answer):
 @pytest.mark.parametrize(
     "path", ["/healthz", "/v1/models", "/v1/models/two", "/v1/models/two/report?output=a%2B1", "/docs"]
 )
-def test_head_is_get_without_the_body(each_service, path):
+def test_head_is_get_without_the_body(service, path):
     """HEAD returns the status and the headers of GET, without a body."""
-    head, get = each_service.client.head(path), each_service.get(path)
+    head, get = service.client.head(path), service.get(path)
     own = {"date", "x-request-id"}
     assert head.status_code == get.status_code == 200
     assert {name: value for name, value in head.headers.items() if name not in own} == {

@@ -59,18 +59,18 @@ def metric(client, start, end=""):
     return float(lines[0].split()[-1]) if lines else 0.0
 
 
-def test_ten_thousand_tiny_chunks_are_one_body(each_service):
+def test_ten_thousand_tiny_chunks_are_one_body(service):
     """A body in ten thousand chunks is read like any other."""
     chunks = [bytes([byte]) for byte in b" " * (10_000 - len(BODY)) + BODY]
-    answer = each_service.client.post(
+    answer = service.client.post(
         "/v1/models/two:predict", content=iter(chunks), headers={"Content-Type": "application/json"}
     )
     assert answer.status_code == 200, answer.text
 
 
-def test_too_large_a_body_leaves_the_connection_fine(each_service):
+def test_too_large_a_body_leaves_the_connection_fine(service):
     """The server sends 413 before the whole body has arrived, and the connection stays usable."""
-    with connect(each_service.client) as connection:
+    with connect(service.client) as connection:
         connection.sendall(head(*PREDICT, "Content-Length: 100001"))
         answer, body = read_answer(connection)
         assert (answer.status, body["error"]) == (413, "the body is larger than 100000 bytes (max_body_bytes)")

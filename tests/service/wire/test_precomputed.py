@@ -32,12 +32,12 @@ def test_an_answer_is_the_same_each_time(service, path):
     assert (known.status_code, known.content, known.headers["etag"]) == (304, b"", first.headers["etag"])
 
 
-def test_responses_are_compressed_if_accepted(each_service):
+def test_responses_are_compressed_if_accepted(service):
     """The compressed body decompresses to the plain one, and has its own ETag."""
     url = "/v1/models/nyc-weather/topology"
-    plain = each_service.get(url, headers={"Accept-Encoding": "identity"})
+    plain = service.get(url, headers={"Accept-Encoding": "identity"})
     assert "content-encoding" not in plain.headers
-    with each_service.client.stream("GET", url, headers={"Accept-Encoding": "gzip"}) as answer:
+    with service.client.stream("GET", url, headers={"Accept-Encoding": "gzip"}) as answer:
         compressed = b"".join(answer.iter_raw())
         assert answer.headers["content-encoding"] == "gzip"
         assert answer.headers["etag"] != plain.headers["etag"]
@@ -45,15 +45,15 @@ def test_responses_are_compressed_if_accepted(each_service):
     assert len(compressed) < len(plain.content) / 2
 
 
-def test_query_and_media_type_are_part_of_the_key(each_service):
+def test_query_and_media_type_are_part_of_the_key(service):
     """The query and the media type are part of the cache key."""
     url = "/v1/models/nyc-weather/"
     answers = [
-        each_service.get(url + "topology?fidelity=0.9"),
-        each_service.get(url + "topology?fidelity=0.99"),
-        each_service.get(url + "report"),
-        each_service.get(url + "report", headers={"Accept": "text/markdown"}),
-        each_service.get(url + "report", headers={"Accept": "application/json"}),
+        service.get(url + "topology?fidelity=0.9"),
+        service.get(url + "topology?fidelity=0.99"),
+        service.get(url + "report"),
+        service.get(url + "report", headers={"Accept": "text/markdown"}),
+        service.get(url + "report", headers={"Accept": "application/json"}),
     ]
     assert len({answer.content for answer in answers}) == 4
     assert answers[2].content == answers[4].content

@@ -34,11 +34,11 @@ def read_lines(answer):
 
 @pytest.mark.parametrize("baseline", ["mean", {"reference": 3}])
 @pytest.mark.parametrize("output", ["a+1", ["a+1", "b+2", "b+1"]])
-def test_progress_lines_follow_the_slices(each_service, baseline, output):
+def test_progress_lines_follow_the_slices(service, baseline, output):
     """A progress line follows each slice; without those lines the response is the same."""
     n = explanations.PART_WINDOWS + 3
-    body = make_body(each_service, n, output=output, baseline=baseline)
-    header, *lines = read_lines(each_service.post(EXPLAIN, {**body, "progress": True}, headers=NDJSON))
+    body = make_body(service, n, output=output, baseline=baseline)
+    header, *lines = read_lines(service.post(EXPLAIN, {**body, "progress": True}, headers=NDJSON))
     told = [line["progress"] for line in lines if "progress" in line]
     total = n * (1 if output == "a+1" else 3)
     assert [one["slices"] for one in told] == [*range(1, len(told) + 1)]
@@ -51,7 +51,7 @@ def test_progress_lines_follow_the_slices(each_service, baseline, output):
         counted = line["progress"]["done"] if "progress" in line else counted
         sent += "progress" not in line
         assert sent <= counted
-    plain = read_lines(each_service.post(EXPLAIN, body, headers=NDJSON))
+    plain = read_lines(service.post(EXPLAIN, body, headers=NDJSON))
     assert [header, *(line for line in lines if "progress" not in line)] == plain
 
 
