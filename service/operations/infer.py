@@ -472,7 +472,7 @@ async def infer(call: Call) -> Response:
     values = await parts.work.predict(bounding or served.model, question.windows, deadline)
     answer_id = request_id or call.state.request_id
     predictions, *bounds = (values,) if bounding is None else bounding.split(values)
-    call.count_forecasts(question.checked, predictions, bounds, answer_id)
+    call.count_forecasts(question.checked, predictions)
     explanations: list[Explanation] = []
 
     async def explain() -> None:

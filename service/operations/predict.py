@@ -11,6 +11,7 @@ from kanmodel.arrays import Array
 from kanmodel.forecaster import Forecaster
 from kanmodel.model import Model
 from service.operations.members import Answer, AskAdaptation, about, head_of
+from service.operations.outcomes import RECEIPT, sign_receipts
 from service.operations.recorded import begin_recording
 from service.operations.route import MODEL, Call, Operation
 from service.operations.windows import (
@@ -29,7 +30,7 @@ from service.wire.bodies import find_limits, most_windows, parse_windows, read_b
 from service.wire.json import answer_json
 from service.wire.windows import FORMS, UNREAD, may_ask_for_bounds, read_levels, read_windows
 from service.work.forecasts import ForecastRequest, WithBounds
-from service.work.jobs import ANSWERED_VALUE, Cost, estimate_describing
+from service.work.jobs import ANSWERED_VALUE, FREE, Cost, estimate_describing
 
 Predictions = Annotated[
     list[list[float]], about("n x n_outputs, in the order of the model's `outputs`, original units.")
@@ -44,6 +45,7 @@ class PredictRequest(Windows):
     those that it has."""
     adaptation: AskAdaptation = None
     trust: AskTrust = False
+    receipts: Annotated[bool, about("Whether to add `receipts`, with which `:outcomes` are sent.", strict=True)] = False
     echo: Annotated[bool, about("Whether to add `instances`, as those that are cut from a series.", strict=True)] = (
         False
     )
@@ -66,6 +68,7 @@ class PredictResponse(Answer, OfWindows):
     predictions: Predictions
     intervals: NotRequired[Annotated[list[ForecastIntervals], about("By level, ascending; only where asked for.")]]
     logits: NotRequired[Annotated[list[list[float]], about("Logits of a classifier, n x n_outputs; absent otherwise.")]]
+    receipts: NotRequired[Annotated[list[str], about("Of each instance, to send with its outcome; only if requested.")]]
     trust: NotRequired[Annotated[list[TrustInfo], about("Of each instance; only if requested.")]]
     instances: NotRequired[list[list[list[float]]]]
     """The windows, n x lookback x n_features, original units; only with `echo`."""
@@ -113,6 +116,7 @@ async def predict(call: Call) -> Response:
     def estimate(windows: Array) -> Cost:
         cost = estimate_describing(windows, n_values)
         cost += ANSWERED_VALUE * (windows.size if found[0][0].echo else 0)
+        cost += RECEIPT * len(windows) if found[0][0].receipts else FREE
         return cost + estimate_comparing(model, windows) if found[0][0].trust else cost
 
     def describe(windows: Array, values: Array) -> Response:
@@ -131,6 +135,8 @@ async def predict(call: Call) -> Response:
                 answer["intervals"] = describe_intervals(model, levels, *bounds)
             if model.config.is_classifier:
                 answer["logits"] = model.logits(windows).tolist()
+            if asked.receipts:
+                answer["receipts"] = sign_receipts(call, predictions, () if adapted else bounds)
             if asked.trust:
                 answer["trust"] = describe_trust(model, windows)
             if asked.echo:
@@ -154,7 +160,7 @@ async def predict(call: Call) -> Response:
         )
         answer = await parts.work.answer(request, call.deadline)
     predictions, *bounds = forecasts[0]
-    call.count_forecasts(found[0][1], predictions, bounds)
+    call.count_forecasts(found[0][1], predictions)
     if (recording := begin_recording(call)) is not None:
         intervals = partial(describe_intervals, model, levels, *bounds) if levels else None
         n_bytes = sum(values.nbytes for values in forecasts[0])

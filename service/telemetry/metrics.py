@@ -83,9 +83,7 @@ class Metrics:
         self.watched_intervals = counter("watched_intervals", covered, [*version_of, "level", "holds"])
         outcomes = "Outcomes by what became of them: matched, repeated, unknown."
         self.outcomes = counter("outcomes", outcomes, ["model", "result"])
-        unwatched = (
-            "Forecasts that were not counted (full), or not written, so that they cannot have an outcome (failed)."
-        )
+        unwatched = "Forecasts that are not in the hours of drift: the queue was full, or counting or writing failed."
         self.unwatched = counter("unwatched_forecasts", unwatched, ["reason"])
         for reason in ("full", "failed"):
             self.unwatched.labels(reason)
