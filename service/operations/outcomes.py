@@ -13,6 +13,7 @@ from pydantic import Field
 from kanmodel.arrays import Array
 from kanmodel.errors import Problem
 from kanmodel.monitoring.tallies import TallySchema
+from kanmodel.tables.statistics.tally import N_BINS
 from service.operations.members import Answer, Closed, about, head_of
 from service.operations.route import MODEL, Call, Operation
 from service.telemetry.history import HOUR
@@ -24,7 +25,8 @@ from service.wire.errors import NotReadyError, RequestError, invalid_value, inva
 from service.wire.json import answer_json
 from service.work.jobs import PARSED_BYTE, Cost
 
-SETTLED = Cost(1e-4, 1000)  # an outcome: verifying, and writing
+SETTLED = Cost(1e-4, 1000)  # an outcome: comparing, and writing
+TALLIED = Cost(0, 16 * N_BINS)  # a feature in a tally of one hour
 RECEIPT = Cost(1e-5, 1000)  # to sign
 LARGEST = 1e100  # actual value, in the target's unit: sums of squares stay finite
 
@@ -92,7 +94,9 @@ async def send_outcomes(call: Call) -> Response:
             outcomes = await parts.work.run(partial(_read, body, call), "forecast", cost, deadline=call.deadline)
     call.state.windows = len(outcomes)
     settle = partial(monitor.settle, served.name, outcomes)
-    cost = SETTLED * (10 + len(outcomes))  # never in place, as the file may wait for a disk
+    hours = {(one.of, one.hour) for one, _ in outcomes if one is not None}
+    cost = TALLIED * sum(of.n_features for of, _ in hours)
+    cost += SETTLED * (10 + len(outcomes))  # never in place, as the file may wait for a disk
     try:
         matched, unknown, repeated = await parts.work.run(settle, "explanation", cost, deadline=call.deadline)
     except sqlite3.Error as error:

@@ -45,7 +45,6 @@ N_PENDING = 1000  # tallies that wait while the file cannot be written; the olde
 SIGNS = ("positive", 1), ("negative", -1)
 N_RECENT = 1 << 15  # receipts whose outcomes are remembered, to find those that are sent again
 
-
 Asked = tuple["Counter | Served", bytes, Array]
 """The forecasts of one request, in the queue: what its model counts in, or the model if it has not been counted before
 (a model in the queue could not be dropped from memory); values of the features at the newest step, (n, n_features) as
@@ -108,14 +107,8 @@ class Monitor:
             path = Path(folder) / FILE
         self.history = History(path, settings.monitor_hours, settings.monitor_bytes)
         self._metrics, self._share = metrics, settings.monitor_share
-        self._backlog: Backlog[Asked] = Backlog(
-            "monitor",
-            QUEUE_BYTES,
-            settings.monitor_seconds,
-            lambda _: self.flush(),
-            "the monitor cannot write",
-            "the monitor writes again",
-        )
+        texts = "the monitor cannot write", "the monitor writes again"
+        self._backlog = Backlog[Asked]("monitor", QUEUE_BYTES, settings.monitor_seconds, lambda _: self.flush(), *texts)
         self._lock = RLock()  # of all that follows
         self._counters: dict[Hashable, Counter] = {}
         self._woken: set[Hashable] = set()  # versions for whose first forecast the thread was woken

@@ -35,7 +35,7 @@ class Receipts:
     """Signs and verifies receipts with a key."""
 
     def __init__(self, key: str) -> None:
-        self._key = key.encode()
+        self._key = key.encode(errors="surrogatepass")  # of bytes in the environment that are no text
 
     def sign(self, of: Counted, output: str, request_id: str, forecasts: Array, intervals: Array) -> list[str]:
         """The receipts of forecasts made now, (n,), and of their intervals, (n, n_levels, 2); n_levels may be 0."""

@@ -46,7 +46,9 @@ def test_any_change_of_any_character_is_found(signed):
 
 
 def test_another_key_signs_otherwise(signed):
-    """Though it differs in one character."""
+    """Though it differs in one character; a key may have any."""
+    other = Receipts("\udcff" * 32)
+    assert other.verify(other.sign(OF, "load+1", "an id", FORECASTS, INTERVALS)[0])
     assert [Receipts(f"{KEY[1:]}l").verify(text) for text in signed] == [None] * 3
 
 
