@@ -199,9 +199,9 @@ class Monitor:
                 tally.known[0] += 1
                 tally.errors[0] += error
                 tally.sizes_of_errors[0] += abs(error)
-                for level, (low, high) in enumerate(one.intervals):
-                    tally.intervals[0, level] += 1
-                    tally.covered[0, level] += low <= actual <= high
+                for number, (low, high) in enumerate(one.intervals):
+                    tally.intervals[0, number] += 1
+                    tally.covered[0, number] += low <= actual <= high
             self.history.write(tallies, int(time() // HOUR))
             self._recent.update(dict.fromkeys(new))
             while len(self._recent) > N_RECENT:
@@ -212,9 +212,9 @@ class Monitor:
             for sign, factor in SIGNS:
                 of_sign = (tally.sizes_of_errors[0] + factor * tally.errors[0]) / 2
                 self._metrics.watched_errors.labels(*labels, sign).inc(max(of_sign, 0))  # 0 but for rounding
-            for name_of, n_all, n_held in zip(of.levels.split(), tally.intervals[0], tally.covered[0], strict=True):
-                self._metrics.watched_intervals.labels(*labels, name_of, "yes").inc(n_held)
-                self._metrics.watched_intervals.labels(*labels, name_of, "no").inc(n_all - n_held)
+            for level, n_all, n_held in zip(of.levels.split(), tally.intervals[0], tally.covered[0], strict=True):
+                for holds, n_of in (("yes", n_held), ("no", n_all - n_held)) if n_all else ():
+                    self._metrics.watched_intervals.labels(*labels, level, holds).inc(n_of)
         n_unknown = sum(one is None for one, _ in outcomes)
         counts = {"matched": len(new), "unknown": n_unknown, "repeated": len(outcomes) - n_unknown - len(new)}
         for result, n in counts.items():

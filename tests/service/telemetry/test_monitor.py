@@ -6,6 +6,7 @@ import sqlite3
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -142,6 +143,13 @@ def test_errors_and_coverage_are_those_of_the_forecasts(watch, metrics, served):
         ("load", "repeated"): 33,
         ("load", "unknown"): 1,
     }
+
+
+def test_the_documents_say_how_many_receipts_are_remembered():
+    """The page, and the description of the answer."""
+    for path in ("telemetry/README.md", "operations/outcomes.py"):
+        text = (Path(module.__file__).parents[1] / path).read_text()
+        assert f"last {module.N_RECENT:,} receipts" in " ".join(text.split()), path
 
 
 def test_each_forecast_is_drawn_with_the_same_probability(watch, served):
