@@ -52,6 +52,7 @@ from service.telemetry.logs import RequestLog
 from service.telemetry.metrics import Metrics
 from service.telemetry.monitor import Monitor
 from service.telemetry.observation import OTHER, Observation, record_request, start_tracing
+from service.telemetry.receipts import Receipts
 from service.telemetry.record import Record
 from service.wire.errors import answer_http_error
 from service.wire.security import Access, load_keys, load_origins
@@ -100,7 +101,8 @@ def create_app(settings: Settings) -> FastAPI:
     record = None if settings.record is None else Record(settings, counted)
     monitor = None if settings.monitor == "off" else Monitor(settings, counted)
     shadows = Shadows(registry, compute, counted, monitor)
-    parts = Parts(settings, registry, results, compute, forecasts, answers, shadows, counted, record, monitor)
+    receipts = Receipts(settings.receipt_key.get_secret_value())
+    parts = Parts(settings, registry, results, compute, forecasts, answers, shadows, counted, record, monitor, receipts)
     counted.watch(counted.unprepared, lambda: parts.results.unprepared)
     app: FastAPI = FastAPIOffline(
         title="Kanscope",

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
+from secrets import token_urlsafe
 from typing import Annotated, Literal
 
 from pydantic import Field, HttpUrl, SecretStr, ValidationError
@@ -138,8 +139,7 @@ class Settings(BaseSettings):
     """Sent to the address of the record as `Authorization: Bearer`."""
 
     monitor: Literal["off"] | Path | None = Field(default=None, union_mode="left_to_right")
-    """File of what the monitor counts, and of forecasts that wait for outcomes; without one they last as long as the
-    process. `off`: nothing is counted."""
+    """File of what the monitor counts; without one it lasts as long as the service. `off`: nothing is counted."""
     monitor_seconds: Positive = 2.0
     """Seconds between two writes: the most that is lost if the process is killed."""
     monitor_share: float = Field(default=0.01, ge=0, le=1)
@@ -147,9 +147,12 @@ class Settings(BaseSettings):
     monitor_cpu: float = Field(default=0.01, gt=0, le=1)
     """Share of a core that these explanations may take on average; a forecast drawn beyond it is not explained."""
     monitor_hours: Count = 840
-    """Hours that are kept, and in which an outcome finds its forecast; five weeks."""
+    """Hours that are kept, and after which the receipt of a forecast is unknown; five weeks."""
     monitor_bytes: int = Field(default=64 << 20, ge=1 << 20)
-    """Size of the monitor's file, beyond which the oldest forecasts are dropped, and then the oldest hours."""
+    """Size of what is kept, beyond which the oldest hours are dropped."""
+    receipt_key: SecretStr = Field(default_factory=lambda: SecretStr(token_urlsafe()), min_length=32)
+    """Secret that signs the receipts of forecasts; by default one that is made at the start. Services that take
+    outcomes of each other's forecasts need the same, such as the pods of a Deployment."""
 
     @property
     def is_shared(self) -> bool:
@@ -160,7 +163,7 @@ class Settings(BaseSettings):
 def describe_settings() -> Iterator[tuple[str, str, str]]:
     """Yields the environment variable, the default and the meaning of each setting; its default may be empty."""
     for name, field in Settings.model_fields.items():
-        default = "" if field.default is None else str(field.default)
+        default = "" if field.default is None or field.default_factory else str(field.default)
         yield PREFIX + name.upper(), default, " ".join((field.description or "").split())
 
 
@@ -174,6 +177,8 @@ def choose_settings(**given: object) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name, value = PREFIX + "_".join(map(str, first["loc"])).upper(), first["input"]
+        if first["loc"] == ("receipt_key",):
+            raise ConfigError(f"{name} must have at least 32 characters") from None
         reason = first["msg"].lower()
         if name == "KANSCOPE_PORT" and "://" in str(value):
             reason = "Kubernetes sets this for a Service named kanscope; set enableServiceLinks: false in the pod"

@@ -25,7 +25,8 @@ from kanmodel.tables.instants import read_duration
 from kanmodel.tables.statistics.p_values import MIN_SPANS, NullDistribution, Question, null_distributions, warn_of_rate
 from kanmodel.tables.statistics.tally import PRIOR, Bins, Tally
 from kanmodel.tables.windows import Windows, read_all_windows
-from service.telemetry.monitor import HOUR, N_NAMES, reference_values, watched_output
+from service.telemetry.history import HOUR
+from service.telemetry.monitor import N_NAMES, reference_values, watched_output
 
 ENOUGH = 0.8  # of the forecasts of a span of the history, for an alert
 INTERVAL = "5m"  # between two evaluations

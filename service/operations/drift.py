@@ -3,6 +3,7 @@
 import sqlite3
 from datetime import UTC, datetime
 from functools import partial
+from socket import gethostname
 from time import time
 from typing import Annotated, Any, Literal
 
@@ -22,7 +23,8 @@ from service.operations.members import Interval, UnitOf, VersionQuery, about, de
 from service.operations.outcomes import find_monitor
 from service.operations.reference import OnReference, describe_span
 from service.operations.route import MODEL, Call, Operation
-from service.telemetry.monitor import HOUR, Monitor, watched_output
+from service.telemetry.history import HOUR
+from service.telemetry.monitor import Monitor, watched_output
 from service.wire.errors import NotReadyError, invalid_value
 from service.wire.json import answer_json
 from service.work.sampling import count_reference
@@ -125,7 +127,9 @@ class DriftResponse(OnReference):
     """What changed from the reference windows to the forecasts since then."""
 
     output: Annotated[str, about("Name of the output that is watched.")]
-    since: Annotated[str, about("Start of the first hour.")]
+    host: Annotated[str, about("Name of the host that has counted this; other replicas have counted others.")]
+    since: Annotated[str, about("Start of the first hour that was asked for.")]
+    counted_since: Annotated[str | None, about("Start of the first hour of which this host has counts; null of none.")]
     forecasts: Annotated[int, about("Number of forecasts since then.")]
     explained: Annotated[int, about("Of these, drawn at random, explained.")]
     verdicts: Annotated[list[DriftVerdict], about("Of each question.")]
@@ -145,8 +149,9 @@ class DriftResponse(OnReference):
 async def get_drift(call: Call) -> Response:
     """What has changed since the reference windows: inputs, what the model uses of them, and errors, by the hour.
 
-    Counted is what `:predict`, `:explain` and infer have forecast, in all processes that share the file of the setting
-    `monitor`; a random share of it is explained. Errors need `:outcomes`, and stand with the hour of their forecast.
+    Counted is what `:predict`, `:explain` and infer have forecast on this host, in all processes that share the file of
+    the setting `monitor`; a random share of it is explained. Errors need `:outcomes`, and stand with the hour of their
+    forecast, on the host that got the outcome. Over several replicas the counters of /metrics add up.
     """
     served, monitor = call.served, find_monitor(call)
     first = read_since(call.query.since, time())
@@ -185,8 +190,11 @@ def _compare(
     reference = count_reference(served.model, counter, importance)
     length = _match_length(served.model, len(reference), time() - first * HOUR, len(current))
     found = core.Drift.of(counter.watched, reference, current, length=length, false_alarms=false_alarms)
-    since = datetime.fromtimestamp(first * HOUR, UTC).isoformat(timespec="minutes").replace("+00:00", "Z")
-    return describe_drift(served, found, since)
+    return describe_drift(served, found, first, min(hours, default=None))
+
+
+def _write_hour(hour: int) -> str:
+    return datetime.fromtimestamp(hour * HOUR, UTC).isoformat(timespec="minutes").replace("+00:00", "Z")
 
 
 def _match_length(model: Model, n: int, seconds: float, n_hours: int) -> int:
@@ -198,8 +206,8 @@ def _match_length(model: Model, n: int, seconds: float, n_hours: int) -> int:
     return max(1, min(n, round(seconds / max(float(instants[1] - instants[0]) / (n - 1), 1e-9))))
 
 
-def describe_drift(served: Served, found: core.Drift, since: str) -> DriftResponse:
-    """The answer."""
+def describe_drift(served: Served, found: core.Drift, first: int, first_counted: int | None) -> DriftResponse:
+    """The answer about the hours from `first`, since 1970, of which the first that has counts may be later."""
     errors, effect, schema = found.errors, found.effect, found.schema
 
     def ends(change: Change) -> Any:
@@ -208,7 +216,9 @@ def describe_drift(served: Served, found: core.Drift, since: str) -> DriftRespon
     answer: DriftResponse = {
         **describe_span(served),
         "output": schema.output,
-        "since": since,
+        "host": gethostname(),
+        "since": _write_hour(first),
+        "counted_since": None if first_counted is None else _write_hour(first_counted),
         "forecasts": found.forecasts,
         "explained": found.explained,
         "verdicts": [describe(DriftVerdict, one) for one in found.verdicts.values()],

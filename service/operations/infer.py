@@ -475,7 +475,7 @@ async def infer(call: Call) -> Response:
         answer = describe() if is_brief else await call.submit(describe, 2 * HELD_NUMBER_BYTES * values.size)
 
     def observe() -> None:
-        call.count_forecasts(question.checked, predictions, bounds, answer_id)
+        call.count_forecasts(question.checked, predictions)
         if (recording := begin_recording(call)) is None:
             return
         if is_explained:

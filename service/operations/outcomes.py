@@ -1,37 +1,37 @@
-"""POST /v1/models/{model}:outcomes: what came after forecasts, by their ids or times."""
+"""POST /v1/models/{model}:outcomes: what came after forecasts, with the receipts of these."""
 
 import sqlite3
+from collections.abc import Sequence
 from functools import partial
+from time import time
 from typing import Annotated
 
 import numpy as np
 from fastapi import Response
 from pydantic import Field
 
+from kanmodel.arrays import Array
 from kanmodel.errors import Problem
-from kanmodel.model import Model
+from kanmodel.monitoring.tallies import TallySchema
+from kanmodel.tables.statistics.tally import N_BINS
 from service.operations.members import Answer, Closed, about, head_of
 from service.operations.route import MODEL, Call, Operation
-from service.telemetry.history import Place
-from service.telemetry.monitor import Monitor, read_times, watched_output
+from service.telemetry.history import HOUR
+from service.telemetry.monitor import Monitor, describe_counted, watched_output
+from service.telemetry.receipts import Receipt
 from service.wire.bodies import Limits, parse_object, validate_request
 from service.wire.errors import NotReadyError, RequestError, invalid_value, invalid_values
 from service.wire.json import answer_json
 
-MAX_ID = 128  # characters
+TALLIED = 16 * N_BINS  # bytes of a feature in a tally of one hour
+LARGEST = 1e100  # actual value, in the target's unit: sums of squares stay finite
 
 
 class Outcome(Closed):
     """What came after a forecast."""
 
-    id: Annotated[str, Field(min_length=1, max_length=MAX_ID, strict=True)] | None = None
-    """Id of the request that asked for the forecast: `X-Request-Id` of its answer, or `id` of one under `/v2`. Give
-    this or `time`."""
-    instance: Annotated[int, about("Index of the forecast's instance in that request.", ge=0, strict=True)] = 0
-    time: str | Annotated[float, Field(strict=True)] | None = None
-    """Time of the window's newest row, as in `times` of an answer about a series; not the time that is forecast. It
-    means the first forecast of that time by each version. Of a model over many series give an id."""
-    values: dict[str, Annotated[float, Field(strict=True)]]
+    receipt: Annotated[str, about("One of the `receipts` of `:predict`, as it was.", strict=True)]
+    values: dict[str, Annotated[float, Field(ge=-LARGEST, le=LARGEST, strict=True)]]
     """The actual value by the name of the output, in the target's unit: `{"load+1": 812.5}`. Outcomes are compared with
     the forecasts of one output, the first of a target or its median."""
 
@@ -46,11 +46,13 @@ class OutcomesResponse(Answer):
     """What became of the outcomes, each in one of three numbers."""
 
     output: Annotated[str, about("Name of the output whose forecasts are compared with outcomes.")]
-    matched: Annotated[int, about("Outcomes that have found their forecast.", ge=0)]
-    unknown: Annotated[int, about("Those without one.", ge=0)]
-    """No forecast of that id or time is waiting: it was never made, or is no longer kept (`monitor_hours`,
-    `monitor_bytes`), or another process of the service has not written it yet (`monitor_seconds`)."""
-    repeated: Annotated[int, about("Those of forecasts that have an outcome already, which stays.", ge=0)]
+    matched: Annotated[int, about("Outcomes that were compared with their forecast, and counted.", ge=0)]
+    unknown: Annotated[int, about("Those of which the receipt is not valid here.", ge=0)]
+    """It was changed, or signed with another `receipt_key`, or it is of another model, or of another version than the
+    query names, or older than `monitor_hours`."""
+    repeated: Annotated[int, about("Those that were counted before, and are not again.", ge=0)]
+    """The process that answers remembers its last 32,768 receipts, and nothing of other processes or replicas, so each
+    outcome should be sent once."""
 
 
 def find_monitor(call: Call) -> Monitor:
@@ -60,61 +62,63 @@ def find_monitor(call: Call) -> Monitor:
     return call.parts.monitor
 
 
+def sign_receipts(call: Call, predictions: Array, bounds: Sequence[Array]) -> list[str]:
+    """The receipts of an answer's forecasts, (n, n_outputs), and of their lower and upper bounds, if there are any.
+
+    These are (n_levels, n, n_forecasts) each, of which the first forecast is the one that is watched.
+    """
+    model, output = call.served.model, watched_output(call.served.model)
+    of = describe_counted(call.served, TallySchema.of(model, output))
+    n, request_id = len(predictions), call.state.request_id
+    intervals = np.stack([side[:, :, 0].T for side in bounds], axis=-1) if bounds else np.empty((n, 0))
+    return call.parts.receipts.sign(of, model.outputs[output], request_id, predictions[:, output], intervals)
+
+
 @Operation("POST", f"{MODEL}:outcomes", "predictions", "read", OutcomesResponse, body=OutcomesRequest, is_drawn=False)
 async def send_outcomes(call: Call) -> Response:
     """Takes what came after forecasts, so that errors and the coverage of intervals are known while they are served.
 
-    An outcome finds its forecast in any process of the service that shares the file of the setting `monitor`, and of
-    any version of the model, unless the query names one. Each forecast has one outcome: a second one is counted as
-    repeated, and changes nothing.
+    An outcome brings the receipt of its forecast, which `:predict` gives if it is asked for `receipts`: it has the
+    forecast and its intervals, and is valid in every process with the same setting `receipt_key`, of any version of
+    the model, unless the query names one. Only counts are kept. Send each outcome once.
     """
-    parts, served, monitor = call.parts, call.served, find_monitor(call)
+    served, monitor = call.served, find_monitor(call)
     body = await call.read_body()
-    most, name = parts.settings.max_windows, served.model.outputs[watched_output(served.model)]
-    outcomes = await call.parse(partial(_read, body, served.model, name, most, parts.settings.max_json_depth), body)
+    outcomes = await call.parse(partial(_read, body, call), body)
     call.state.windows = len(outcomes)
-    settle = partial(monitor.settle, served.name, call.query.version, outcomes)
+    hours = {(one.of, one.hour) for one, _ in outcomes if one is not None}
+    n_bytes = TALLIED * sum(of.n_features for of, _ in hours)
     try:
-        counts = await call.submit(settle)
+        matched, unknown, repeated = await call.submit(partial(monitor.settle, served.name, outcomes), n_bytes)
     except sqlite3.Error as error:
         raise NotReadyError(f"outcomes cannot be written now: {error}", headers={"Retry-After": "60"}) from error
-    matched, unknown, repeated = counts
-    head = head_of(served)
-    return answer_json(OutcomesResponse(**head, output=name, matched=matched, unknown=unknown, repeated=repeated))
+    head, output = head_of(served), served.model.outputs[watched_output(served.model)]
+    return answer_json(OutcomesResponse(**head, output=output, matched=matched, unknown=unknown, repeated=repeated))
 
 
-def _read(body: bytes, model: Model, output: str, most: int, depth: int) -> list[tuple[Place, float]]:
-    """The forecasts and the actual values of a request; raises `DataError`, which names each place."""
-    limits = Limits(depth, most, (4, 4), outputs=most)  # an outcome has fewer than 16 values and strings
-    at = model.outputs.index(output)
-    largest = float(np.finfo(np.float32).max) * float(model.scaling.output_scale[at])
+def _read(body: bytes, call: Call) -> list[tuple[Receipt | None, float]]:
+    """The receipts, None where it is not valid, and the actual values; raises `DataError`, which names each place."""
+    settings, name, version = call.parts.settings, call.served.name, call.query.version
+    oldest, most = time() // HOUR - settings.monitor_hours, settings.max_windows
+    limits = Limits(settings.max_json_depth, most, (4, 4), outputs=most)  # an outcome has fewer than 16 values, strings
     asked = validate_request(OutcomesRequest, parse_object(body, limits))
     if len(asked.outcomes) > most:
         message = f"must have at most {most} outcomes (max_windows), but has {len(asked.outcomes)}"
         raise invalid_value("outcomes", message, "limit_exceeded")
-    problems, found = list[Problem](), list[tuple[Place, float]]()
+    problems, found = list[Problem](), list[tuple[Receipt | None, float]]()
     for number, one in enumerate(asked.outcomes):
         place = f"outcomes[{number}]"
-        if (one.id is None) == (one.time is None):
-            problems.append(Problem(place, "must have an id or a time" + (", not both" if one.id else "")))
-        if one.time is not None and model.config.series is not None:
-            problems.append(Problem(f"{place}.time", "is of many series: give an id and an instance"))
-        if one.time is not None and "instance" in one.model_fields_set:
-            problems.append(Problem(f"{place}.instance", "must be given only with an id"))
-        if not one.values:
-            problems.append(Problem(f"{place}.values", f"must have what came for {output}"))
-        for name in one.values:
-            if name != output:
-                known = name in model.outputs
-                reason = f"is {'not compared' if known else 'unknown'}: give what came for {output}"
-                problems.append(Problem(f"{place}.values.{name}", reason))
-            elif abs(one.values[name]) > largest:
-                problems.append(Problem(f"{place}.values.{name}", f"must be at most {largest:.3g}"))
-        if not problems:
-            time = None
-            if one.time is not None:
-                time = float(read_times(model.config, [one.time], partial(str.format, f"{place}.time"))[0])
-            found.append((Place(one.id or "", one.instance, time), one.values[output]))
+        try:
+            receipt = call.parts.receipts.verify(one.receipt)
+        except ValueError:
+            problems.append(Problem(f"{place}.receipt", "must be one of the receipts of an answer"))
+            continue
+        if receipt is None or receipt.hour <= oldest or receipt.of[:2] != (name, version or receipt.of.version):
+            found.append((None, 0))
+        elif one.values.keys() != {receipt.output}:
+            problems.append(Problem(f"{place}.values", f"must have what came for {receipt.output}, and nothing else"))
+        else:
+            found.append((receipt, one.values[receipt.output]))
     if problems:
         raise invalid_values(problems, len(problems))
     return found

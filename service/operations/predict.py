@@ -11,6 +11,7 @@ from kanmodel.arrays import Array
 from kanmodel.forecaster import Forecaster
 from kanmodel.model import Model
 from service.operations.members import Answer, AskAdaptation, about, head_of
+from service.operations.outcomes import sign_receipts
 from service.operations.recorded import begin_recording
 from service.operations.route import DESCRIBED_ON_LOOP, MODEL, Call, Operation, is_quick_to_read
 from service.operations.windows import (
@@ -41,6 +42,7 @@ class PredictRequest(Windows):
     those that it has."""
     adaptation: AskAdaptation = None
     trust: AskTrust = False
+    receipts: Annotated[bool, about("Whether to add `receipts`, with which `:outcomes` are sent.", strict=True)] = False
     echo: Annotated[bool, about("Whether to add `instances`, as those that are cut from a series.", strict=True)] = (
         False
     )
@@ -63,6 +65,7 @@ class PredictResponse(Answer, OfWindows):
     predictions: Predictions
     intervals: NotRequired[Annotated[list[ForecastIntervals], about("By level, ascending; only where asked for.")]]
     logits: NotRequired[Annotated[list[list[float]], about("Logits of a classifier, n x n_outputs; absent otherwise.")]]
+    receipts: NotRequired[Annotated[list[str], about("Of each instance, to send with its outcome; only if requested.")]]
     trust: NotRequired[Annotated[list[TrustInfo], about("Of each instance; only if requested.")]]
     instances: NotRequired[list[list[list[float]]]]
     """The windows, n x lookback x n_features, original units; only with `echo`."""
@@ -123,6 +126,8 @@ async def predict(call: Call) -> Response:
                 answer["intervals"] = describe_intervals(model, levels, *bounds)
             if model.config.is_classifier:
                 answer["logits"] = model.logits(windows).tolist()
+            if asked.receipts:
+                answer["receipts"] = sign_receipts(call, predictions, () if adapted else bounds)
             if asked.trust:
                 answer["trust"] = describe_trust(model, windows)
             if asked.echo:
@@ -139,13 +144,15 @@ async def predict(call: Call) -> Response:
         most_windows=most,
         n_bytes=PARSED * len(body) + most * predictor.n_values * HELD_NUMBER_BYTES,
         is_read_at_once=is_quick_to_read(body),
-        is_described_at_once=lambda windows: not found[0][0].trust and len(windows) * n_described <= DESCRIBED_ON_LOOP,
+        is_described_at_once=lambda windows: (
+            not (found[0][0].trust or found[0][0].receipts) and len(windows) * n_described <= DESCRIBED_ON_LOOP
+        ),
     )
     answer = await parts.forecasts.answer(request, call.deadline)
 
     def observe() -> None:
         predictions, *bounds = forecasts[0]
-        call.count_forecasts(found[0][1], predictions, [] if adapted else bounds)  # coverage is of the model's own
+        call.count_forecasts(found[0][1], predictions)
         if (recording := begin_recording(call)) is not None:
             intervals = partial(describe_intervals, model, levels, *bounds) if levels else None
             n_bytes = sum(values.nbytes for values in forecasts[0])

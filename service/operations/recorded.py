@@ -77,7 +77,7 @@ class Recording(NamedTuple):
             cells = _name_cells(tuple(config.feature_names[number] for number in shown), config.lookback)
             inputs = _encode_tensors(cells, windows[..., shown].reshape(len(windows), -1))
             asked = {"id": event_id, "parameters": parameters, "inputs": inputs}
-            yield record.describe(REQUEST, asked, members) | self.marks
+            yield record.describe(REQUEST, asked, members) | {**self.marks}
         data: dict[str, Any] = {
             "model_name": served.name,
             "model_version": served.version,
@@ -95,7 +95,7 @@ class Recording(NamedTuple):
             data["receipt"] = {"checkpoint": served.checkpoint, "versions": find_versions()}
             if not is_partly_shown:
                 data["receipt"]["input"] = hash_windows(windows)
-        yield record.describe(RESPONSE, data, members) | self.marks
+        yield record.describe(RESPONSE, data, members) | {**self.marks}
 
 
 def begin_recording(call: Call) -> Recording | None:

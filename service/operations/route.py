@@ -33,6 +33,7 @@ from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.monitor import Monitor
 from service.telemetry.observation import span
+from service.telemetry.receipts import Receipts
 from service.telemetry.record import Record
 from service.wire.bodies import LARGE, PARSED, Limits, find_limits, may_hold_series, read_body, validate_request
 from service.wire.connections import ClosingStream, while_connected
@@ -92,6 +93,7 @@ class Parts:
     metrics: Metrics
     record: Record | None  # if answers are recorded
     monitor: Monitor | None  # if forecasts are counted
+    receipts: Receipts
     limits: WeakKeyDictionary[Model, Limits] = field(default_factory=WeakKeyDictionary)  # of the bodies of requests
 
 
@@ -205,29 +207,21 @@ class Call(Request):
         if counts and not self.explores:
             self.parts.metrics.observe_outside_range(self.served.name, counts)
 
-    def count_forecasts(
-        self,
-        checked: CheckedWindows,
-        predictions: Array,
-        bounds: Sequence[Array] = (),
-        request_id: str | None = None,
-    ) -> None:
-        """Counts forecasts, by default under the id of the request, and warnings; `bounds` as of `Monitor.watch`.
+    def count_forecasts(self, checked: CheckedWindows, predictions: Array) -> None:
+        """Counts forecasts, and warnings.
 
         Those of an exploration are counted as that alone: not by the monitor, nor forecast by shadows.
         """
-        parts, served, given = self.parts, self.served, checked.given
+        parts, served, windows = self.parts, self.served, checked.given.windows
         if self.explores:
             parts.metrics.observe_forecasts(served.name, served.version, "explored", len(predictions))
             return
         self.count_warnings(checked.counts)
-        times = given.times if given.series is None else None  # many series have a forecast of the same time
-        known = request_id or self.scope["state"]["request_id"]
         parts.metrics.observe_forecasts(served.name, served.version, "answer", len(predictions))
         if self.is_open:
-            parts.shadows.offer(served, given.windows, known, times)
+            parts.shadows.offer(served, windows)
         if parts.monitor is not None:
-            parts.monitor.watch(served, given.windows, predictions, known, times, bounds)
+            parts.monitor.watch(served, windows, predictions)
 
 
 Handler = Callable[[Call], Coroutine[Any, Any, Response]]

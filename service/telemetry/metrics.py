@@ -91,9 +91,7 @@ class Metrics:
         watched = (self.watched_values, self.watched_explained, self.watched_contributions, self.watched_known)
         reference = (self.reference_values, self.reference_contribution, self.reference_error)
         self._of_versions = (self._forecasts, *watched, self.watched_errors, self.watched_intervals, *reference)
-        unwatched = (
-            "Forecasts that were not counted (full), or not written, so that they cannot have an outcome (failed)."
-        )
+        unwatched = "Forecasts that are not in the hours of drift: the queue was full, or counting or writing failed."
         self.unwatched = counter("unwatched_forecasts", unwatched, ["reason"])
         for reason in ("full", "failed"):
             self.unwatched.labels(reason)

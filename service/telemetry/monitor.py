@@ -1,39 +1,40 @@
-"""The monitor: what is forecast is counted in bins of the reference windows, for /metrics, drift and outcomes.
+"""The monitor: what is forecast is counted in bins of the reference windows, for /metrics and drift, and its outcomes.
 
-Forecasts wait in a backlog of bounded size, and are counted together by a thread of its own.
+Forecasts wait in a backlog of bounded size, and are counted together by a thread of its own; none is kept after that.
 What it counts adds up over processes, replicas and hours; see `kanmodel.tables.statistics.tally`.
 """
+
+from __future__ import annotations
 
 import logging
 import math
 import os
 import random
-import sqlite3
-from collections import deque
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
 from time import time
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from kanmodel.arrays import Array
-from kanmodel.errors import DataError
 from kanmodel.model import Model
 from kanmodel.monitoring.tallies import TallySchema
-from kanmodel.network.config import ModelConfig
 from kanmodel.network.intervals import forecasts_of
-from kanmodel.tables.instants import read_instants
 from kanmodel.tables.statistics.tally import Bins, Tally
 from service.settings import Settings
 from service.telemetry.backlog import Backlog
-from service.telemetry.history import Counted, Found, History, Pack, Place, Tallies
+from service.telemetry.history import HOUR, Counted, History
 from service.telemetry.metrics import SHARED, Metrics
+from service.telemetry.receipts import Receipt
+
+if TYPE_CHECKING:
+    from service.models.registry import Served
 
 logger = logging.getLogger(__name__)
-HOUR = 3600
 FILE = "monitor.sqlite"  # that the processes of one service share
 QUEUE_BYTES = 32 << 20
 ITEM_BYTES = 1000  # that a request takes in the queue beside its arrays
@@ -41,33 +42,13 @@ N_SAMPLES = 32  # forecasts that may wait to be explained
 N_NAMES = 100  # features, and names of contributions, that /metrics has of a model; drift has all
 N_VERSIONS = 256  # of models, whose bins are held
 N_PENDING = 1000  # tallies that wait while the file cannot be written; the oldest are lost
+SIGNS = ("positive", 1), ("negative", -1)
+N_RECENT = 1 << 15  # receipts whose outcomes are remembered, to find those that are sent again
 
-
-class Served(Protocol):
-    """A loaded model, as the registry has it."""
-
-    @property
-    def name(self) -> str:
-        """Its name in the paths."""
-
-    @property
-    def version(self) -> str:
-        """Its version."""
-
-    @property
-    def checkpoint(self) -> str:
-        """The hash of its file."""
-
-    @property
-    def model(self) -> Model:
-        """The model."""
-
-
-Asked = tuple["Counter | Served", str, bytes, Array, Sequence[str] | None, Sequence[Array]]
+Asked = tuple["Counter | Served", bytes, Array]
 """The forecasts of one request, in the queue: what its model counts in, or the model if it has not been counted before
-(a model in the queue could not be dropped from memory); its id; values of the features at the newest step, (n,
-n_features) as bytes; forecasts (n, n_outputs); times of the newest rows; and lower and upper bounds, (n_levels, n,
-n_bounded) each, or nothing."""
+(a model in the queue could not be dropped from memory); values of the features at the newest step, (n, n_features) as
+bytes; and forecasts (n, n_outputs)."""
 
 
 class Sample(NamedTuple):
@@ -86,7 +67,6 @@ class Counter:
         output: number of the output that is watched: the first forecast of a target or its median.
         watched: names and units of the columns.
         bins: of the features, and then of the forecasts.
-        config: of the model, which itself may be dropped from memory.
         values: counters of the metrics, by column of `bins`, of the first `N_NAMES` features and the forecast.
     """
 
@@ -94,17 +74,14 @@ class Counter:
     output: int
     watched: TallySchema
     bins: Bins
-    config: ModelConfig
     values: Mapping[int, Sequence[Any]]
 
     @classmethod
-    def make(cls, served: Served, metrics: Metrics) -> "Counter":
+    def make(cls, served: Served, metrics: Metrics) -> Counter:
         """That of a model, whose reference windows the metrics state from then on."""
         model, output = served.model, watched_output(served.model)
         watched = TallySchema.of(model, output)
-        levels = " ".join(f"{one:g}" for one in watched.levels)
-        n_features, n_names = len(watched.features), len(watched.names)
-        of = Counted(served.name, served.version, served.checkpoint, n_features, n_names, levels)
+        of = describe_counted(served, watched)
         values = reference_values(model, output)
         bins, children = Bins.of(values), dict[int, list[Any]]()
         counts = bins.count(values)[0].reshape(len(bins.edges), -1)
@@ -114,7 +91,7 @@ class Counter:
             children[column] = [metrics.watched_values.labels(*each) for each in names]
             for each, count in zip(names, counts[column].tolist(), strict=True):
                 metrics.reference_values.labels(*each).set(count)
-        return cls(of, output, watched, bins, model.config, children)
+        return cls(of, output, watched, bins, children)
 
 
 class Monitor:
@@ -130,18 +107,13 @@ class Monitor:
             path = Path(folder) / FILE
         self.history = History(path, settings.monitor_hours, settings.monitor_bytes)
         self._metrics, self._share = metrics, settings.monitor_share
-        self._backlog: Backlog[Asked] = Backlog(
-            "monitor",
-            QUEUE_BYTES,
-            settings.monitor_seconds,
-            lambda _: self.flush(),
-            "the monitor cannot write, and forecasts cannot have outcomes",
-            "the monitor writes again",
-        )
+        texts = "the monitor cannot write", "the monitor writes again"
+        self._backlog = Backlog[Asked]("monitor", QUEUE_BYTES, settings.monitor_seconds, lambda _: self.flush(), *texts)
         self._lock = RLock()  # of all that follows
         self._counters: dict[tuple[str, str, str], Counter] = {}  # by name, version and checkpoint
         self._woken: set[Hashable] = set()  # versions for whose first forecast the thread was woken
         self._pending: dict[tuple[Counted, int], Tally] = {}
+        self._recent: OrderedDict[bytes, None] = OrderedDict()  # tags of receipts that have their outcome
         self._samples: deque[Sample] = deque(maxlen=N_SAMPLES)
         self._until = self._draw() - 1  # forecasts until the next sample
         self.stated: dict[
@@ -159,30 +131,15 @@ class Monitor:
             logger.error("the process ends before %d requests are counted", len(left))
         self.history.close()
 
-    def watch(
-        self,
-        served: Served,
-        windows: Array,
-        predictions: Array,
-        request_id: str,
-        times: Sequence[str] | None = None,
-        bounds: Sequence[Array] = (),
-    ) -> None:
-        """Counts forecasts (n, n_outputs) of windows (n, lookback, n_features), original units; takes microseconds.
-
-        `times` are those of the windows' newest rows, `bounds` the lower and the upper ones of the intervals,
-        (n_levels, n, n_bounded) each.
-        """
+    def watch(self, served: Served, windows: Array, predictions: Array) -> None:
+        """Counts forecasts (n, n_outputs) of windows (n, lookback, n_features), original units; takes microseconds."""
         n, newest = len(predictions), windows[:, -1].tobytes()  # the windows themselves are let go
         if self._until < n:
             self._sample(served, windows)
         self._until -= n
-        n_bytes = ITEM_BYTES + len(newest) + predictions.nbytes
-        if times is not None or bounds:
-            n_bytes += 100 * n + sum(each.nbytes for each in bounds)
         key = served.name, served.version, served.checkpoint
         counted = self._counters.get(key, served)
-        if not self._backlog.put(n_bytes, (counted, request_id, newest, predictions, times, bounds)):
+        if not self._backlog.put(ITEM_BYTES + len(newest) + predictions.nbytes, (counted, newest, predictions)):
             self._metrics.unwatched.labels("full").inc(n)
         if counted is served and key not in self._woken:  # once, also of a model that cannot be counted
             self._woken = {*self._woken, key} if len(self._woken) < N_VERSIONS else {key}
@@ -203,7 +160,7 @@ class Monitor:
             self._add(of, int(time() // HOUR), tally)
             labels = of.name, of.version
             self._metrics.watched_explained.labels(*labels).inc(len(contributions))
-            for sign, factor in (("positive", 1), ("negative", -1)):
+            for sign, factor in SIGNS:
                 sums = np.maximum(factor * contributions, 0).sum(axis=0).tolist()
                 for name, of_sign in zip(names[:n_names], sums, strict=False):
                     self._metrics.watched_contributions.labels(*labels, name, sign).inc(of_sign)
@@ -211,7 +168,7 @@ class Monitor:
     def state_reference(self, served: Served, reference: Tally) -> None:
         """States what the reference windows have beside bins in the metrics: contributions and errors."""
         of, total = (served.name, served.version), reference.total()
-        for sign, factor in (("positive", 1), ("negative", -1)):
+        for sign, factor in SIGNS:
             means = (total.sizes[0] + factor * total.contributions[0]) / 2 / total.explained[0]
             for name, mean in zip(self.counter_of(served).watched.names[:N_NAMES], means.tolist(), strict=False):
                 self._metrics.reference_contribution.labels(*of, name, sign).set(mean)
@@ -237,38 +194,41 @@ class Monitor:
         for of in versions:
             self.stated.pop(of, None)
 
-    def settle(self, name: str, version: str | None, outcomes: Sequence[tuple[Place, float]]) -> tuple[int, int, int]:
-        """Compares forecasts with what came; returns how many outcomes were matched, unknown, and repeated.
+    def settle(self, name: str, outcomes: Sequence[tuple[Receipt | None, float]]) -> tuple[int, int, int]:
+        """Compares forecasts with what came, None of those that are unknown, in the hours of the forecasts.
 
-        Raises `sqlite3.Error`.
+        Returns how many outcomes were matched, unknown, and repeated: of receipts that this process remembers. Raises
+        `sqlite3.Error`, and then counts nothing.
         """
-        errors: list[tuple[Found, float]] = []
-
-        def count(taken: Sequence[tuple[int, Found]]) -> Tallies:
-            tallies: dict[tuple[Counted, int], Tally] = {}
-            for number, found in taken:
-                tally = tallies.setdefault((found.of, found.hour), found.of.empty())
-                actual, (forecast, *bounds) = outcomes[number][1], found.columns.tolist()
+        new: dict[bytes, tuple[Receipt, float]] = {}
+        tallies: dict[tuple[Counted, int], Tally] = {}
+        with self._lock:
+            for one, actual in outcomes:
+                if one is not None and one.tag not in self._recent:
+                    new.setdefault(one.tag, (one, actual))
+            for one, actual in new.values():
+                tally, error = tallies.setdefault((one.of, one.hour), one.of.empty()), one.forecast - actual
                 tally.known[0] += 1
-                tally.errors[0] += forecast - actual
-                tally.sizes_of_errors[0] += abs(forecast - actual)
-                for level, (low, high) in enumerate(zip(*np.array_split(bounds, 2), strict=True)):
-                    tally.intervals[0, level] += 1
-                    tally.covered[0, level] += low <= actual <= high
-                errors.append((found, actual))
-            return tallies
-
-        self.flush()
-        results = self.history.settle(name, version, [place for place, _ in outcomes], count)
-        for found, actual in errors:
-            labels, (forecast, *bounds) = (found.of.name, found.of.version), found.columns.tolist()
-            self._metrics.watched_known.labels(*labels).inc()
-            sign = "positive" if forecast > actual else "negative"
-            self._metrics.watched_errors.labels(*labels, sign).inc(abs(forecast - actual))
-            for level, low, high in zip(found.of.levels.split(), *np.array_split(bounds, 2), strict=bool(bounds)):
-                holds = "yes" if low <= actual <= high else "no"
-                self._metrics.watched_intervals.labels(*labels, level, holds).inc()
-        counts = {"matched": results.count(True), "unknown": results.count(None), "repeated": results.count(False)}
+                tally.errors[0] += error
+                tally.sizes_of_errors[0] += abs(error)
+                for number, (low, high) in enumerate(one.intervals):
+                    tally.intervals[0, number] += 1
+                    tally.covered[0, number] += low <= actual <= high
+            self.history.write(tallies, int(time() // HOUR))
+            self._recent.update(dict.fromkeys(new))
+            while len(self._recent) > N_RECENT:
+                self._recent.popitem(last=False)
+        for (of, _), tally in tallies.items():
+            labels = of.name, of.version
+            self._metrics.watched_known.labels(*labels).inc(tally.known[0])
+            for sign, factor in SIGNS:
+                of_sign = (tally.sizes_of_errors[0] + factor * tally.errors[0]) / 2
+                self._metrics.watched_errors.labels(*labels, sign).inc(max(of_sign, 0))  # 0 but for rounding
+            for level, n_all, n_held in zip(of.levels.split(), tally.intervals[0], tally.covered[0], strict=True):
+                for holds, n_of in (("yes", n_held), ("no", n_all - n_held)) if n_all else ():
+                    self._metrics.watched_intervals.labels(*labels, level, holds).inc(n_of)
+        n_unknown = sum(one is None for one, _ in outcomes)
+        counts = {"matched": len(new), "unknown": n_unknown, "repeated": len(outcomes) - n_unknown - len(new)}
         for result, n in counts.items():
             self._metrics.outcomes.labels(name, result).inc(n)
         return counts["matched"], counts["unknown"], counts["repeated"]
@@ -276,51 +236,34 @@ class Monitor:
     def flush(self) -> None:
         """Counts what waits, and writes it; raises `sqlite3.Error` if that fails, and what is counted waits."""
         with self._lock:
-            by_model: dict[tuple[int, bool], list[Asked]] = {}
+            by_model: dict[int, list[Asked]] = {}
             for one in self._backlog.take():
-                by_model.setdefault((id(one[0]), bool(one[-1])), []).append(one)
-            packs = list[Pack]()
+                by_model.setdefault(id(one[0]), []).append(one)
             for group in by_model.values():
                 try:
-                    packs.append(self._count(group))
+                    self._count(group)
                 except Exception:  # of one model, which does not affect the others
                     counted = group[0][0]
                     name = (counted.of if isinstance(counted, Counter) else counted).name
                     logger.exception("forecasts of model %s cannot be counted", name)
-                    self._metrics.unwatched.labels("failed").inc(sum(len(one[3]) for one in group))
-            try:
-                self.history.write(self._pending, packs, int(time() // HOUR))
-            except sqlite3.Error:
-                self._metrics.unwatched.labels("failed").inc(sum(len(one.columns) for one in packs))
-                raise
+                    self._metrics.unwatched.labels("failed").inc(sum(len(one[-1]) for one in group))
+            self.history.write(self._pending, int(time() // HOUR))
             self._pending.clear()
 
-    def _count(self, asked: Sequence[Asked]) -> Pack:
-        """Counts requests to one model, all with bounds or all without; returns what is kept of them."""
-        (counted, *_), ids, newest, predictions, times, bounds = zip(*asked, strict=True)
+    def _count(self, asked: Sequence[Asked]) -> None:
+        """Counts requests to one model."""
+        (counted, *_), newest, predictions = zip(*asked, strict=True)
         counter = counted if isinstance(counted, Counter) else self.counter_of(counted)
-        hour = int(time() // HOUR)
-        ends, columns = np.cumsum([*map(len, predictions)]), np.concatenate(predictions)[:, [counter.output]]
-        values = np.frombuffer(b"".join(newest)).reshape(len(columns), -1)
-        counts, sums = counter.bins.count(np.hstack([values, columns]))
+        forecasts = np.concatenate(predictions)[:, [counter.output]]
+        values = np.frombuffer(b"".join(newest)).reshape(len(forecasts), -1)
+        counts, sums = counter.bins.count(np.hstack([values, forecasts]))
         tally = counter.of.empty()
         tally.inputs[:], tally.forecasts[:] = counts[:, :-1], counts[:, -1:]
         tally.input_sums[:], tally.forecast_sums[:] = sums[:, :-1], sums[:, -1:]
-        self._add(counter.of, hour, tally)
+        self._add(counter.of, int(time() // HOUR), tally)
         for column, children in counter.values.items():
             for number in np.flatnonzero(counts[0, column]).tolist():
                 children[number].inc(counts[0, column, number])
-        if bounds[0]:
-            place = forecasts_of(counter.config).index(counter.output)
-            sides = (np.concatenate(side, axis=1)[:, :, place].T for side in zip(*bounds, strict=True))
-            columns = np.hstack([columns, *sides])
-        instants = [
-            (instant, row)
-            for given, end in zip(times, ends.tolist(), strict=True)
-            if given is not None
-            for row, instant in enumerate(_try_times(counter.config, given), end - len(given))
-        ]
-        return Pack(counter.of, hour, ids, ends, columns.astype(np.float64), instants)
 
     def _sample(self, served: Served, windows: Array) -> None:
         while self._until < len(windows):
@@ -331,7 +274,8 @@ class Monitor:
         key = of, hour
         self._pending[key] = self._pending[key] + tally if key in self._pending else tally
         while len(self._pending) > N_PENDING:
-            del self._pending[next(iter(self._pending))]
+            lost = self._pending.pop(next(iter(self._pending)))
+            self._metrics.unwatched.labels("failed").inc(lost.forecasts.sum())
 
     def _draw(self) -> float:
         """How many forecasts further the next sample is, from 1: a geometric distribution, as each is drawn alone."""
@@ -340,6 +284,13 @@ class Monitor:
         if self._share >= 1:
             return 1
         return 1 + int(math.log(1 - random.random()) / math.log(1 - self._share))  # nosec B311
+
+
+def describe_counted(served: Served, watched: TallySchema) -> Counted:
+    """Which version of a model a served one is, and what its tallies have."""
+    levels = " ".join(f"{one:g}" for one in watched.levels)
+    names = served.name, served.version, served.checkpoint
+    return Counted(*names, len(watched.features), len(watched.names), levels)
 
 
 def watched_output(model: Model) -> int:
@@ -351,17 +302,3 @@ def reference_values(model: Model, output: int) -> Array:
     """Values of the reference windows at the newest step, and forecasts, (n, n_features + 1), original units."""
     newest = model.scaling.features_to_original(model.reference.scaled[:, -1])
     return np.column_stack([newest, model.reference_predictions[:, output]])
-
-
-def read_times(config: ModelConfig, times: Sequence[str | float], place: Callable[[int], str]) -> Array:
-    """Instants of times as a series has them, (n,); raises `DataError`, which names the place of a number."""
-    return read_instants(np.array(times, dtype=object), place, config.time.zone if config.time else None)[0]
-
-
-def _try_times(config: ModelConfig, times: Sequence[str]) -> Sequence[float]:
-    """As `read_times`; none if they cannot be read, such as one of an hour that a zone has twice."""
-    try:
-        instants: Sequence[float] = read_times(config, times, str).tolist()
-    except DataError:
-        return ()
-    return instants

@@ -37,8 +37,8 @@ _KINDS: dict[type, str] = {
 
 
 def may_ask_for_bounds(body: bytes, model: Model) -> bool:
-    """Whether a request to a model with intervals may name some."""
-    return bool(model.levels) and may_hold(body, b"intervals", b"v")
+    """Whether a request to a model with intervals may name some, or want receipts, which sign all."""
+    return bool(model.levels) and (may_hold(body, b"intervals", b"v") or may_hold(body, b"receipts", b"p"))
 
 
 class Given(NamedTuple):

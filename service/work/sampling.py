@@ -5,7 +5,6 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 from time import monotonic, thread_time
-from typing import cast
 
 import numpy as np
 
@@ -60,7 +59,7 @@ class Sampling:
                     logger.exception("samples of model %s cannot be explained", samples[0].served.name)
 
     async def _explain(self, samples: Sequence[Sample]) -> None:
-        served = cast(Served, samples[-1].served)
+        served = samples[-1].served
         windows = np.stack([one.window for one in samples if one.served.checkpoint == served.checkpoint])
         await self._compute.submit(partial(self._count, served, windows), "background")
         if self._monitor.stated.get((served.name, served.version)) != served.checkpoint:

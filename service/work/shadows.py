@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
 from contextvars import Context
 
 from kanmodel.arrays import Array
@@ -22,8 +21,7 @@ MAX_BYTES = 16 << 20  # of their windows
 class Shadows:
     """Forecasts what requests without a version ask for by shadow versions too; it belongs to one event loop.
 
-    These run as background work and delay no request: what is drawn while too much waits is left out, and counted. The
-    monitor counts the forecasts under the id of the request, so that an outcome finds those of every version.
+    These run as background work and delay no request: what is drawn while too much waits is left out, and counted.
     """
 
     def __init__(self, registry: Registry, compute: Compute, metrics: Metrics, monitor: Monitor | None) -> None:
@@ -31,7 +29,7 @@ class Shadows:
         self._tasks: set[asyncio.Task[None]] = set()
         self._n_bytes = 0  # of the windows that wait
 
-    def offer(self, served: Served, windows: Array, request_id: str, times: Sequence[str] | None) -> None:
+    def offer(self, served: Served, windows: Array) -> None:
         """Draws the shadows that forecast windows (n, lookback, n_features), original units, as `served` did."""
         versions = self._registry.index().get(served.name)
         if versions is None or versions.choice is None:
@@ -43,7 +41,7 @@ class Shadows:
                 self._metrics.observe_forecasts(served.name, version, "skipped", len(windows))
                 continue
             self._n_bytes += windows.nbytes
-            forecast = self._forecast(served.name, version, windows, request_id, times)
+            forecast = self._forecast(served.name, version, windows)
             task = asyncio.create_task(forecast, context=Context())  # so that it is charged to no client
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -53,9 +51,7 @@ class Shadows:
         for task in self._tasks:
             task.cancel()
 
-    async def _forecast(
-        self, name: str, version: str, windows: Array, request_id: str, times: Sequence[str] | None
-    ) -> None:
+    async def _forecast(self, name: str, version: str, windows: Array) -> None:
         def forecast() -> tuple[Served, Array]:
             shadow = self._registry.get(name, version)
             return shadow, shadow.model.predict(windows)
@@ -71,6 +67,6 @@ class Shadows:
         else:
             self._metrics.observe_forecasts(name, version, "shadow", len(predictions))
             if self._monitor is not None:
-                self._monitor.watch(shadow, windows, predictions, request_id, times)
+                self._monitor.watch(shadow, windows, predictions)
         finally:
             self._n_bytes -= windows.nbytes

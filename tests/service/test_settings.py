@@ -44,6 +44,17 @@ def test_the_port_of_kubernetes_is_explained(monkeypatch):
         choose_settings()
 
 
+def test_a_key_of_receipts_is_long_and_in_no_error(monkeypatch):
+    """It is a secret also where it is refused; without one each service makes its own."""
+    with pytest.raises(ConfigError, match=r"^KANSCOPE_RECEIPT_KEY must have at least 32 characters$") as error:
+        choose_settings(receipt_key="a secret of 31 characters, alas")
+    assert error.value.__cause__ is None and error.value.__suppress_context__
+    made = [choose_settings().receipt_key.get_secret_value() for _ in range(2)]
+    assert made[0] != made[1] and min(map(len, made)) >= 32 and made[0] not in repr(choose_settings())
+    monkeypatch.setenv("KANSCOPE_RECEIPT_KEY", "k" * 32)
+    assert choose_settings().receipt_key.get_secret_value() == "k" * 32
+
+
 def test_settings_do_not_change():
     """Settings are frozen, and invalid values are refused."""
     with pytest.raises(ValidationError):

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from kanmodel.checkpoint import load_checkpoint
 from service.engines.workers import GRACE
 from service.settings import Settings, choose_settings
 
@@ -45,7 +46,8 @@ def container(pod):
 
 
 def variables(container):
-    return {variable["name"]: variable["value"] for variable in container["env"]}
+    """Those that are no secrets."""
+    return {variable["name"]: variable["value"] for variable in container["env"] if "value" in variable}
 
 
 def port_of(container):
@@ -195,6 +197,36 @@ def test_prometheus_scrapes_what_is_deployed(deployed, launch, folder, tmp_path)
     assert not any("prometheus.io" in name for name in pod["metadata"].get("annotations", {}))  # these hold no key
 
 
+@pytest.mark.parametrize("overlay", ["overlays/monitoring", "overlays/kserve"])
+def test_pods_take_outcomes_of_each_others_forecasts(deployed, serve, folder, overlay):
+    """With the key of receipts that all pods have from the Secret as it is applied."""
+    manifests = render(deployed, overlay)
+    secret = of_kind(manifests, "Secret")
+    references = [
+        variable["valueFrom"]["secretKeyRef"]
+        for container in find_containers(manifests)
+        for variable in container["env"]
+        if variable["name"] == "KANSCOPE_RECEIPT_KEY"
+    ]
+    assert len(references) == len(find_containers(manifests))
+    assert {each["name"] for each in references} == {secret["metadata"]["name"]}
+    (key,) = {b64decode(secret["data"][each["key"]]).decode() for each in references}
+    settings = {"models": folder / "two.safetensors", "receipt_key": key}
+    window = load_checkpoint(folder / "two.safetensors").reference.windows[:1]
+    with serve(**settings) as one, serve(**settings) as other:
+        body = {"instances": window.tolist(), "receipts": True}
+        (receipt,) = one.post("/v1/models/two:predict", json=body).json()["receipts"]
+        outcomes = {"outcomes": [{"receipt": receipt, "values": {"a+1": 1.0}}]}
+        assert other.post("/v1/models/two:outcomes", json=outcomes).json()["matched"] == 1
+
+
+def find_containers(manifests):
+    """All containers of the service in manifests."""
+    specs = [one["spec"] for one in manifests if one["kind"] in ("Deployment", "InferenceService")]
+    pods = [pod for spec in specs for pod in ([spec["template"]["spec"]] if "template" in spec else spec.values())]
+    return [container for pod in pods for container in pod["containers"]]
+
+
 def test_ports_are_where_the_service_listens(container):
     """A pod's port is that of the image, or that which KServe uses and asks for, and probes ask there."""
     (port,) = container["ports"]
@@ -247,7 +279,7 @@ def test_folders_are_mounted_where_the_settings_look(pod, container):
 
 
 def test_there_is_room_for_what_is_downloaded():
-    """The image downloads models to a volume of the Deployment that holds them beside the monitor's file."""
+    """The image downloads models to a volume of the Deployment that holds them."""
     downloads = re.search(r"KANSCOPE_DOWNLOADS=(\S+)", DOCKERFILE)[1]
     (container,) = PODS["Deployment"]["containers"]
     (name,) = (
@@ -255,7 +287,7 @@ def test_there_is_room_for_what_is_downloaded():
     )
     (volume,) = (volume["emptyDir"] for volume in PODS["Deployment"]["volumes"] if volume["name"] == name)
     gibibytes = int(volume["sizeLimit"].removesuffix("Gi"))
-    assert gibibytes << 30 > Settings().download_bytes + Settings().monitor_bytes
+    assert gibibytes << 30 > Settings().download_bytes
 
 
 def test_a_pod_has_time_to_drain(pod, container):

@@ -168,13 +168,13 @@ def test_draws_are_within_chance_of_the_share(registry):
 
 
 def test_requests_are_answered_counted_and_cached_by_version(serve, tmp_path, wait_until):
-    """A canary of all answers windows, GETs are of the default, and an outcome finds the forecasts of a shadow too."""
+    """A canary of all answers windows, GETs are of the default, and an outcome is of the version that answered."""
     write(tmp_path, 1, 2, 3)
     choose(tmp_path, {"default": "1", "canary": {"2": 1.0}, "shadow": {"3": 1.0}})
     with serve(models=tmp_path, poll_seconds=0.05) as client:
         wait_until(lambda: client.get("/v1/models/m").json()["chosen"].get("canary") == {"2": 1.0})
         name = load_checkpoint(tmp_path / "m" / "1.safetensors").config.outputs[0]
-        answers = [client.post("/v1/models/m:predict", json=BODY, headers={"X-Request-Id": "one"})]
+        answers = [client.post("/v1/models/m:predict", json={**BODY, "receipts": True})]
         answers += [client.post(f"/v1/models/m:{verb}", json=BODY) for verb in ("predict", "explain")]
         assert [answer.json()["version"] for answer in answers] == ["2"] * 3
         asked = client.post("/v1/models/m:predict", json=BODY, params={"version": "1"})
@@ -190,10 +190,10 @@ def test_requests_are_answered_counted_and_cached_by_version(serve, tmp_path, wa
 
         wait_until(lambda: counted("3", "shadow", 9))
         assert counted("2", "answer", 9) and counted("1", "answer", 3)
-        outcomes = {"outcomes": [{"id": "one", "values": {name: 1.0}}]}
+        outcomes = {"outcomes": [{"receipt": answers[0].json()["receipts"][0], "values": {name: 1.0}}]}
         assert client.post("/v1/models/m:outcomes", json=outcomes).json()["matched"] == 1
         known = [line for line in client.get("/metrics").text.splitlines() if line.startswith("kanscope_watched_known")]
-        assert sorted(line.split('version="')[1][0] for line in known if "_total" in line) == ["2", "3"]
+        assert sorted(line.split('version="')[1][0] for line in known if "_total" in line) == ["2"]
 
         choose(tmp_path, {"default": "2"})
         wait_until(lambda: client.get("/v1/models/m").json()["version"] == "2")

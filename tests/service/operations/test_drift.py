@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from socket import gethostname
 
 import numpy as np
 import pytest
@@ -32,18 +33,19 @@ def test_the_answer_is_that_of_the_library(serve, model):
     windows = make_windows(loaded, 30) + loaded.scaling.feature_scale
     actual = np.linspace(-1, 1, 30)
     with serve(models=model, **ALL_EXPLAINED) as client:
+        receipts = []
         for at in range(0, 30, 10):
-            body = {"instances": windows[at : at + 10].tolist()}
-            answer = client.post(f"{PATH}:predict", json=body, headers={"X-Request-Id": f"{at}"})
-            assert answer.status_code == 200
+            body = {"instances": windows[at : at + 10].tolist(), "receipts": True}
+            receipts += client.post(f"{PATH}:predict", json=body).json()["receipts"]
         outcomes = [
-            {"id": f"{at // 10 * 10}", "instance": at % 10, "values": {"y+1": value}} for at, value in enumerate(actual)
+            {"receipt": receipt, "values": {"y+1": value}} for receipt, value in zip(receipts, actual, strict=True)
         ]
         assert client.post(f"{PATH}:outcomes", json={"outcomes": outcomes}).json()["matched"] == 30
         poll(lambda: client.get(f"{PATH}/drift").json()["explained"] == 30)
         found = client.get(f"{PATH}/drift").json()
     expected = loaded.drift(loaded.reference.windows, windows)
     assert (found["output"], found["forecasts"], found["explained"]) == ("y+1", 30, 30)
+    assert found["host"] == gethostname() and found["since"] < found["counted_since"] <= datetime.now(UTC).isoformat()
     for mine, theirs in zip(found["inputs"], expected.inputs, strict=True):
         assert (mine["feature"], mine["unit"]) == (theirs.name, theirs.unit)
         told = [mine[name] for name in ("psi", "shift", "distance", "mean", "mean_reference")]
@@ -72,6 +74,7 @@ def test_windows_of_the_reference_are_no_drift(serve, model):
     loaded = kanmodel.load(model)
     with serve(models=model) as client:
         nothing = client.get(f"{PATH}/drift").json()
+        assert nothing["counted_since"] is None
         assert nothing["forecasts"] == 0 and nothing["errors"] is None and nothing["effect"]["total"] is None
         assert all(one["alarm"] is None and one["missing"] for one in nothing["verdicts"])
         for at in range(0, 200, 40):

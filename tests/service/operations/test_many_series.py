@@ -192,12 +192,12 @@ def test_windows_of_all_series_together_are_limited(client):
     assert ask(client, series=series, last=5).status_code == 200
 
 
-def test_outcomes_need_an_id(client):
-    """Since a time has a forecast for each series."""
-    answer = client.post(
-        "/v1/models/shops:outcomes", json={"outcomes": [{"time": "2024-02-28", "values": {"sold+1": 1.0}}]}
-    )
-    assert answer.status_code == 422 and "outcomes[0].time is of many series" in answer.json()["error"]
+def test_each_series_has_outcomes(client):
+    """A receipt is of one window, so forecasts of one time are told apart."""
+    answer = ask(client, series=series_of(FRAME), last=1, receipts=True).json()
+    outcomes = [{"receipt": receipt, "values": {"sold+1": 1.0}} for receipt in answer["receipts"]]
+    found = ask(client, "outcomes", outcomes=outcomes).json()
+    assert (found["matched"], found["unknown"], found["repeated"]) == (len(SHOPS), 0, 0)
 
 
 def test_an_explanation_is_streamed_with_its_series(client):

@@ -1,4 +1,4 @@
-"""Outcomes find the forecasts of real requests by id or time; those that do not, are repeated or wrong are told so."""
+"""An outcome with the receipt of a real forecast is counted by any service with the key; nothing else is."""
 
 from __future__ import annotations
 
@@ -8,23 +8,55 @@ from typing import Any
 
 import httpx2
 import numpy as np
+import orjson
 import pytest
-from factories import make_model, make_tensors, make_windows, with_intervals
+from factories import make_model, make_windows, with_intervals
+from prometheus_client.parser import text_string_to_metric_families as parse
 
-from kanmodel.checkpoint import load_checkpoint, save_checkpoint
+from kanmodel.checkpoint import save_checkpoint
+from kanmodel.model import Model
+from service.telemetry import receipts as module
+from service.telemetry.history import HOUR
+from service.telemetry.receipts import Receipts
 
-PATH = "/v1/models/two"
-NDJSON = {"Accept": "application/x-ndjson"}
+PATH = "/v1/models/load"
+KEY = "of all replicas, of 32 characters"
 
 
 @pytest.fixture(scope="module")
-def model(folder):
-    return load_checkpoint(folder / "two.safetensors")
+def model() -> Model:
+    plain = make_model("lstm", n_reference=40)
+    return Model.of(with_intervals(plain.with_config(replace(plain.config, ahead=1))))
 
 
-def send(client: Any, *outcomes: dict[str, Any], path: str = PATH) -> httpx2.Response:
-    answer: httpx2.Response = client.post(f"{path}:outcomes", json={"outcomes": outcomes})
-    return answer
+@pytest.fixture(scope="module")
+def models(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("outcomes")
+    save_checkpoint(model, folder / "load.safetensors")
+    save_checkpoint(model, folder / "other.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def client(serve, models):
+    with serve(models=models, max_windows=50, max_body_bytes=100_000, receipt_key=KEY) as client:
+        yield client
+
+
+def ask(client: httpx2.Client, windows: np.ndarray, path: str = PATH, **members: Any) -> dict[str, Any]:
+    """An answer of `:predict` with receipts."""
+    answer = client.post(f"{path}:predict", json={"instances": windows.tolist(), "receipts": True, **members})
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    assert len(found["receipts"]) == len(windows)
+    return found
+
+
+def send(client: httpx2.Client, receipts: list[str], values: Any = 1.0, path: str = PATH) -> httpx2.Response:
+    every = np.broadcast_to(values, len(receipts)).tolist()
+    outcomes = [{"receipt": one, "values": {"y+1": value}} for one, value in zip(receipts, every, strict=True)]
+    name, _, query = path.partition("?")
+    return client.post(f"{name}:outcomes?{query}", json={"outcomes": outcomes})
 
 
 def counts(answer: httpx2.Response) -> tuple[int, int, int]:
@@ -34,185 +66,217 @@ def counts(answer: httpx2.Response) -> tuple[int, int, int]:
     return found["matched"], found["unknown"], found["repeated"]
 
 
-def test_each_kind_of_forecast_has_its_outcome(serve, folder, model):
-    """By the id of the answer and the number of the instance: of :predict, :explain in both forms, and infer."""
+def samples(client: httpx2.Client, name: str) -> dict[tuple[str, ...], float]:
+    """Values of one metric by its labels, without 0."""
+    found = [sample for family in parse(client.get("/metrics").text) for sample in family.samples]
+    return {tuple(one.labels.values()): one.value for one in found if one.name == f"kanscope_{name}" and one.value}
+
+
+def test_a_forecast_of_one_replica_has_its_outcome_in_another(serve, models, model):
+    """With the same key, which is all that they share: errors and coverage are those of what the client was given."""
+    windows = make_windows(model, 4)
+    with serve(models=models, receipt_key=KEY) as one, serve(models=models, receipt_key=KEY) as other:
+        answer = ask(one, windows)
+        assert "intervals" not in answer  # they are signed, though nobody asked for them
+        middle = np.array(answer["predictions"])[:, 0]
+        actual = [*middle[:3], middle[3] + 1e6]
+        assert counts(send(other, answer["receipts"], actual)) == (4, 0, 0)
+        assert samples(other, "watched_known_total") == {("load", "1"): 4}
+        assert samples(one, "watched_known_total") == {}
+        drifts = [client.get(f"{PATH}/drift").json() for client in (one, other)]
+    assert [(found["forecasts"], found["errors"] and found["errors"]["known"]) for found in drifts] == [
+        (4, None),
+        (0, 4),
+    ]
+    found = drifts[1]
+    assert found["errors"]["mae"] == pytest.approx(250_000) and found["errors"]["bias"] == pytest.approx(-250_000)
+    assert [(one["level"], one["covered"]) for one in found["coverage"]] == [(0.8, 0.75), (0.95, 0.75)]
+
+
+@pytest.mark.parametrize("keys", [{"receipt_key": "another, which also has 32 characters"}, {}])
+def test_another_key_makes_receipts_unknown(serve, client, models, model, keys):
+    """Also one that is made at the start, where the setting is missing."""
+    with serve(models=models, **keys) as other:
+        receipts = ask(other, make_windows(model, 2))["receipts"]
+        assert counts(send(client, receipts)) == (0, 2, 0)
+        assert counts(send(other, receipts)) == (2, 0, 0)
+        assert counts(send(other, ask(client, make_windows(model, 2))["receipts"])) == (0, 2, 0)
+        assert samples(other, "outcomes_total") == {("load", "matched"): 2, ("load", "unknown"): 2}
+
+
+def test_intervals_are_signed_as_the_model_has_them(client, model):
+    """Of all levels, whichever the answer lists; with an adaptation of the client's own none is."""
     windows = make_windows(model, 3)
-    instances, value = {"instances": windows.tolist()}, {"a+1": 1.0}
-    with serve(models=folder / "two.safetensors") as client:
-        for name, path, body, headers in (
-            ("predict", f"{PATH}:predict", instances, {}),
-            ("explain", f"{PATH}:explain", {**instances, "output": "b+2"}, {}),
-            ("stream", f"{PATH}:explain", {**instances, "output": "a+1"}, NDJSON),
-            ("infer", "/v2/models/two/infer", make_tensors(windows.tolist()), {}),
-            ("explained", "/v2/models/two/infer", make_tensors(windows.tolist(), explain=True), {}),
-        ):
-            answer = client.post(path, json=body, headers={"X-Request-Id": name, **headers})
-            assert answer.status_code == 200 and answer.headers["X-Request-Id"] == name
-            found = [send(client, {"id": name, "instance": at, "values": value}) for at in (0, 2, 2, 3)]
-            assert [*map(counts, found)] == [(1, 0, 0), (1, 0, 0), (0, 0, 1), (0, 1, 0)], name
-        client.post("/v2/models/two/infer", json={**make_tensors(windows.tolist()), "id": "of the body"})
-        assert counts(send(client, {"id": "of the body", "values": value})) == (1, 0, 0)
-        answer = client.post(f"{PATH}:predict", json=instances)
-        found = send(client, {"id": answer.headers["X-Request-Id"], "values": value})
-        assert counts(found) == (1, 0, 0) and found.json()["output"] == "a+1"
-        refused = client.post(f"{PATH}:predict", json={"instances": 1}, headers={"X-Request-Id": "refused"})
-        whatif = {"instances": windows[:1].tolist(), "features": ["f0"], "output": "a+1"}
-        shifted = client.post(f"{PATH}:whatif", json=whatif, headers={"X-Request-Id": "shifted"})
-        assert (refused.status_code, shifted.status_code) == (422, 200)
-        unknown = [{"id": name, "values": value} for name in ("refused", "shifted", "never", "predict.1")]
-        assert counts(send(client, *unknown)) == (0, 4, 0)
-        assert counts(send(client, *([{"id": "predict", "instance": 1, "values": value}] * 3))) == (1, 0, 2)
+    rng = np.random.default_rng(0)
+    series = {name: rng.normal(size=60).tolist() for name in (*model.config.feature_names, "y")}
+    adapting = client.post(f"{PATH}:backtest", json={"series": series, "adapt": True})
+    assert adapting.status_code == 200, adapting.text
+    expected = model.predict(windows, intervals="all")
+    for members, n_levels in (
+        ({}, 2),
+        ({"intervals": [0.8]}, 2),
+        ({"intervals": "all"}, 2),
+        ({"intervals": "all", "adaptation": adapting.json()["adaptation"]}, 0),
+    ):
+        answer = ask(client, windows, **members)
+        found = [Receipts(KEY).verify(text) for text in answer["receipts"]]
+        assert [one.forecast for one in found] == np.array(answer["predictions"])[:, 0].tolist()
+        assert [one.instance for one in found] == [0, 1, 2]
+        for at, one in enumerate(found):
+            bounds = np.stack([expected.lower[:n_levels, at, 0], expected.upper[:n_levels, at, 0]], axis=-1)
+            np.testing.assert_allclose(np.reshape(one.intervals, (n_levels, 2)), bounds, rtol=1e-5)
+    assert "receipts" not in client.post(f"{PATH}:predict", json={"instances": windows.tolist()}).json()
 
 
-def test_forecasts_of_a_series_have_outcomes_by_time(serve):
-    """As the answer writes times, in another zone, or by id; of one time the first forecast alone."""
-    rows = load_rows(40)
-    path, value = "/v1/models/nyc-weather", {"dtemp_6h+1": 1.0}
-    with serve() as client:
-        answer = client.post(f"{path}:predict", json={"series": rows, "last": 5}, headers={"X-Request-Id": "first"})
-        times = answer.json()["times"]
-        client.post(f"{path}:predict", json={"series": rows, "last": 2}, headers={"X-Request-Id": "second"})
-        found = send(client, *({"time": time, "values": value} for time in times), path=path)
-        assert counts(found) == (5, 0, 0)
-        later = times[-1].replace("Z", "+00:00")
-        assert counts(send(client, {"time": later, "values": value}, path=path)) == (0, 0, 1)
-        assert counts(send(client, {"id": "first", "instance": 4, "values": value}, path=path)) == (0, 0, 1)
-        assert counts(send(client, {"id": "second", "values": value}, path=path)) == (1, 0, 0)
-        assert counts(send(client, {"time": "2030-01-01", "values": value}, path=path)) == (0, 1, 0)
+def test_what_was_edited_forged_or_is_of_another_model_is_unknown(client, model):
+    """Nothing of it is counted, whatever its values."""
+    (receipt,) = ask(client, make_windows(model, 1))["receipts"]
+    (of_other,) = ask(client, make_windows(model, 1), "/v1/models/other")["receipts"]
+    data = bytearray(module.urlsafe_b64decode(receipt + "=" * (-len(receipt) % 4)))
+    edited = bytearray(data)
+    edited[edited.index(b"load")] ^= 1
+    forged = [module._encode(bytes(edited)), module._encode(bytes(data[:-32]) + bytes(32)), "A" * 80, of_other]
+    before = samples(client, "watched_known_total")
+    assert counts(send(client, forged, 1e99)) == (0, 4, 0)
+    assert counts(send(client, [receipt], path=f"{PATH}?version=1")) == (1, 0, 0)
+    assert counts(send(client, [of_other], path="/v1/models/other")) == (1, 0, 0)
+    after = samples(client, "watched_known_total")
+    assert {key: n - before.get(key, 0) for key, n in after.items()} == {("load", "1"): 1, ("other", "1"): 1}
 
 
-def load_rows(n: int) -> dict[str, Any]:
-    """Rows of the bundled model with hourly times."""
-    from service.models.repository import BUNDLED
+def test_a_receipt_counts_once_in_a_process(client, model):
+    """A second outcome of it is repeated, in one request or later, and changes nothing."""
+    receipts = ask(client, make_windows(model, 3))["receipts"]
+    assert counts(send(client, [*receipts, receipts[1]])) == (3, 0, 1)
+    before = samples(client, "watched_errors_total")
+    assert counts(send(client, receipts, 1e9)) == (0, 0, 3)
+    assert samples(client, "watched_errors_total") == before
 
-    model = load_checkpoint(BUNDLED / "nyc-weather.safetensors")
-    values = make_windows(model, -(-n // model.config.lookback)).reshape(-1, len(model.config.features))[:n]
-    columns = dict(zip(model.config.feature_names, values.T.tolist(), strict=True))
-    return {**columns, "time": [f"2026-03-{1 + hour // 24:02d}T{hour % 24:02d}:00Z" for hour in range(n)]}
+
+def test_a_receipt_lasts_as_long_as_the_hours_that_are_kept(serve, models, model, monkeypatch):
+    """After that it is unknown, so that no outcome is counted in an hour that nobody sees."""
+    with serve(models=models, monitor_hours=3) as client:
+        receipts = []
+        for hours in (3, 2):
+            now = module.time()
+            with monkeypatch.context() as patch:
+                patch.setattr(module, "time", lambda past=now - hours * HOUR: past)
+                receipts += ask(client, make_windows(model, 1))["receipts"]
+        assert counts(send(client, receipts)) == (1, 1, 0)
+        assert client.get(f"{PATH}/drift?since=3h").json()["errors"]["known"] == 1
 
 
 @pytest.mark.parametrize(
     ("outcome", "place", "reason"),
     [
-        ({"values": {"a+1": 1}}, "outcomes[0]", "must have an id or a time"),
-        ({"id": "a", "time": 1, "values": {"a+1": 1}}, "outcomes[0]", "must have an id or a time, not both"),
-        ({"id": "a"}, "outcomes[0].values", "is missing"),
-        ({"id": "a", "values": {}}, "outcomes[0].values", "must have what came for a+1"),
-        ({"id": "a", "values": {"a": 1}}, "outcomes[0].values.a", "is unknown: give what came for a+1"),
-        ({"id": "a", "values": {"b+2": 1}}, "outcomes[0].values.b+2", "is not compared: give what came for a+1"),
-        ({"id": "a", "values": {"a+1": "1"}}, "outcomes[0].values.a+1", "must be a"),
-        ({"id": "a", "values": {"a+1": None}}, "outcomes[0].values.a+1", "must be a"),
-        ({"id": "a", "values": {"a+1": True}}, "outcomes[0].values.a+1", "must be a"),
-        ({"id": "a", "values": {"a+1": 1e300}}, "outcomes[0].values.a+1", "must be at most"),
-        ({"id": "", "values": {"a+1": 1}}, "outcomes[0].id", "must"),
-        ({"id": "a" * 129, "values": {"a+1": 1}}, "outcomes[0].id", "must"),
-        ({"id": 7, "values": {"a+1": 1}}, "outcomes[0].id", "must"),
-        ({"id": "a", "instance": -1, "values": {"a+1": 1}}, "outcomes[0].instance", "must be"),
-        ({"time": 1, "instance": 0, "values": {"a+1": 1}}, "outcomes[0].instance", "must be given only with an id"),
-        ({"time": "soon", "values": {"a+1": 1}}, "outcomes[0].time", "must be a time"),
-        ({"id": "a", "values": {"a+1": 1}, "value": 1}, "outcomes[0].value", "is unknown"),
+        ({"values": {"y+1": 1}}, "outcomes[0].receipt", "is missing"),
+        ({"receipt": "", "values": {"y+1": 1}}, "outcomes[0].receipt", "must be one of the receipts of an answer"),
+        ({"receipt": "A" * 40, "values": {"y+1": 1}}, "outcomes[0].receipt", "must be one of the receipts"),
+        ({"receipt": "é" * 80, "values": {"y+1": 1}}, "outcomes[0].receipt", "must be one of the receipts"),
+        ({"receipt": 7, "values": {"y+1": 1}}, "outcomes[0].receipt", "must be a"),
+        ({"receipt": "valid"}, "outcomes[0].values", "is missing"),
+        ({"receipt": "valid", "values": {}}, "outcomes[0].values", "must have what came for y+1"),
+        ({"receipt": "valid", "values": {"y": 1}}, "outcomes[0].values", "must have what came for y+1"),
+        ({"receipt": "valid", "values": {"y+1": 1, "y": 1}}, "outcomes[0].values", "and nothing else"),
+        ({"receipt": "valid", "values": {"y+1": "1"}}, "outcomes[0].values.y+1", "must be a"),
+        ({"receipt": "valid", "values": {"y+1": None}}, "outcomes[0].values.y+1", "must be a"),
+        ({"receipt": "valid", "values": {"y+1": True}}, "outcomes[0].values.y+1", "must be a"),
+        ({"receipt": "valid", "values": {"y+1": 1e101}}, "outcomes[0].values.y+1", "must be less than"),
+        ({"receipt": "valid", "values": {"y+1": -1e101}}, "outcomes[0].values.y+1", "must be greater than"),
+        ({"receipt": "valid", "values": {"y+1": 1}, "id": "x"}, "outcomes[0].id", "is unknown"),
     ],
 )
-def test_a_wrong_outcome_is_refused_with_its_place(local_service, outcome, place, reason):
+def test_a_wrong_outcome_is_refused_with_its_place(client, model, outcome, place, reason):
     """Nothing of the request is taken then."""
-    service = local_service
-    windows = make_windows(service.models["two"], 1)
-    service.post(f"{PATH}:predict", {"instances": windows.tolist()}, headers={"X-Request-Id": "kept"})
-    answer = send(service.client, outcome, {"id": "kept", "values": {"a+1": 1.0}})
+    first, second = ask(client, make_windows(model, 2))["receipts"]
+    if outcome.get("receipt") == "valid":
+        outcome = {**outcome, "receipt": first}
+    body = {"outcomes": [outcome, {"receipt": second, "values": {"y+1": 1.0}}]}
+    answer = client.post(f"{PATH}:outcomes", json=body)
     error = answer.json()
-    assert answer.status_code == 422 and error["errors"][0]["path"] == place
+    assert answer.status_code == 422 and error["errors"][0]["path"] == place, error
     assert reason in error["errors"][0]["message"], error
-    client_answer = send(service.client, {"id": "kept", "values": {"a+1": 1.0}})
-    assert counts(client_answer) in ((1, 0, 0), (0, 0, 1))
+    assert counts(send(client, [first, second])) == (2, 0, 0)
 
 
-def test_too_many_outcomes_are_refused(local_service):
+def test_too_many_outcomes_are_refused(client):
     """As many as a request may have windows, in bodies that would hold far more too."""
-    for n, status in ((50, 200), (51, 422), (1000, 422)):
-        answer = send(local_service.client, *[{"id": "x", "values": {"a+1": 1}}] * n)
-        assert answer.status_code == status, answer.text
-    assert send(local_service.client).json()["errors"][0]["path"] == "outcomes"
+    for n, status in ((50, 200), (51, 422), (600, 422)):
+        assert send(client, ["A" * 80] * n).status_code == status
+    assert send(client, []).json()["errors"][0]["path"] == "outcomes"
+    longest = client.post(f"{PATH}:outcomes", json={"outcomes": [{"receipt": "A" * 90_000, "values": {"y+1": 1.0}}]})
+    assert counts(longest) == (0, 1, 0)
 
 
-def test_a_forecast_of_another_version_has_its_outcome(serve, tmp_path):
-    """One that was made by a version before, unless the request names a version."""
+def test_the_largest_outcomes_leave_drift_finite(serve, models, model):
+    """Sums and squares of them do not overflow."""
+    with serve(models=models) as client:
+        receipts = ask(client, make_windows(model, 40))["receipts"]
+        assert counts(send(client, receipts, 1e100)) == (40, 0, 0)
+        answer = client.get(f"{PATH}/drift")
+        assert answer.status_code == 200 and answer.json()["errors"]["mae"] == pytest.approx(1e100)
+
+
+def test_a_forecast_of_a_version_that_is_gone_has_its_outcome(serve, tmp_path):
+    """A receipt has all that is needed; where the query names a version, those of others are unknown."""
     (tmp_path / "load").mkdir()
-    model = make_model("lstm", n_reference=40)
-    save_checkpoint(model, tmp_path / "load" / "1.safetensors")
-    save_checkpoint(make_model("lstm", n_reference=40, seed=1), tmp_path / "load" / "2.safetensors")
-    body, value = {"instances": make_windows(model, 1).tolist()}, {"y+1": 1.0}
-    with serve(models=tmp_path) as client:
-        for version in ("1", "2"):
-            path = f"/v1/models/load:predict?version={version}"
-            assert client.post(path, json=body, headers={"X-Request-Id": version}).status_code == 200
-        outcome = {"outcomes": [{"id": "1", "values": value}]}
-        assert counts(client.post("/v1/models/load:outcomes?version=2", json=outcome)) == (0, 1, 0)
-        assert counts(client.post("/v1/models/load:outcomes", json=outcome)) == (1, 0, 0)
+    first = make_model("lstm", n_reference=40)
+    save_checkpoint(first, tmp_path / "load" / "1.safetensors")
+    with serve(models=tmp_path, receipt_key=KEY) as client:
+        receipts = ask(client, make_windows(first, 2))["receipts"]
+    (tmp_path / "load" / "1.safetensors").unlink()
+    save_checkpoint(make_model("head", n_reference=40, seed=1), tmp_path / "load" / "2.safetensors")
+    with serve(models=tmp_path, receipt_key=KEY) as client:
+        assert counts(send(client, receipts, path=f"{PATH}?version=2")) == (0, 2, 0)
+        assert counts(send(client, receipts)) == (2, 0, 0)
+        assert samples(client, "watched_known_total") == {("load", "1"): 2}
 
 
-def test_outcomes_last_over_a_restart(serve, tmp_path):
-    """Where the setting names a file: forecasts wait for their outcomes, and intervals are compared as they were."""
-    model = with_intervals(make_model("lstm", n_reference=40))
-    save_checkpoint(model, tmp_path / "load.safetensors")
-    windows = make_windows(model, 4)
-    body = {"instances": windows.tolist(), "intervals": "all"}
-    settings = {"models": tmp_path / "load.safetensors", "monitor": tmp_path / "monitor"}
+def test_a_restart_keeps_the_hours_and_the_receipts(serve, models, model, tmp_path):
+    """Where the settings name a file and a key."""
+    settings = {"models": models, "monitor": tmp_path / "monitor", "receipt_key": KEY}
     with serve(**settings) as client:
-        answer = client.post("/v1/models/load:predict", json=body, headers={"X-Request-Id": "before"}).json()
-    middle = np.array(answer["predictions"])[:, 0]
+        receipts = ask(client, make_windows(model, 4))["receipts"]
+        assert counts(send(client, receipts[:1])) == (1, 0, 0)
     with serve(**settings) as client:
-        outcomes = [{"id": "before", "instance": at, "values": {"y+1": value}} for at, value in enumerate(middle)]
-        outcomes[3]["values"] = {"y+1": middle[3] + 1e6}
-        assert counts(send(client, *outcomes, path="/v1/models/load")) == (4, 0, 0)
-        found = client.get("/v1/models/load/drift").json()
+        assert counts(send(client, receipts[1:])) == (3, 0, 0)
+        found = client.get(f"{PATH}/drift").json()
     assert found["forecasts"] == 4 and found["errors"]["known"] == 4
-    assert found["errors"]["mae"] == pytest.approx(250_000) and found["errors"]["bias"] == pytest.approx(-250_000)
-    assert [(one["level"], one["covered"]) for one in found["coverage"]] == [(0.8, 0.75), (0.95, 0.75)]
 
 
-def test_coverage_is_of_the_intervals_that_the_service_makes(serve, tmp_path):
-    """Of those that a client's own adaptation has changed, errors count, and coverage does not."""
-    model = make_model("lstm", n_reference=40)
-    model = with_intervals(model.with_config(replace(model.config, ahead=1)))
-    save_checkpoint(model, tmp_path / "load.safetensors")
-    rng = np.random.default_rng(0)
-    series = {name: rng.normal(size=60).tolist() for name in model.config.feature_names}
-    body, path = {"instances": make_windows(model, 4).tolist(), "intervals": "all"}, "/v1/models/load"
-    with serve(models=tmp_path / "load.safetensors") as client:
-        table = {**series, "y": rng.normal(scale=30, size=60).tolist()}
-        adaptation = client.post(f"{path}:backtest", json={"series": table, "adapt": True}).json()["adaptation"]
-        answers = {}
-        for name, more in (("adapted", {"adaptation": adaptation}), ("own", {})):
-            answer = client.post(f"{path}:predict", json=body | more, headers={"X-Request-Id": name})
-            answers[name] = answer.json()["intervals"]
-        assert answers["adapted"] != answers["own"]
-        outcomes = [{"id": name, "instance": at, "values": {"y+1": 0.0}} for name in answers for at in range(4)]
-        assert counts(send(client, *outcomes, path=path)) == (8, 0, 0)
-        found = client.get(f"{path}/drift").json()
-    assert (found["forecasts"], found["errors"]["known"]) == (8, 8)
-    for one, own in zip(found["coverage"], answers["own"], strict=True):
-        holds = [low[0] <= 0 <= high[0] for low, high in zip(own["lower"], own["upper"], strict=True)]
-        assert (one["level"], one["covered"]) == (own["level"], np.mean(holds))
+@pytest.mark.thorough("forecasts 100,000 windows")
+def test_nothing_grows_with_the_number_of_forecasts(serve, models, model, tmp_path):
+    """The file is as large after 100,000 forecasts as after 1,000 of them."""
+    body = orjson.dumps({"instances": make_windows(model, 1000).tolist(), "receipts": True})
+    with serve(models=models, monitor=tmp_path / "monitor") as client:
+        sizes = []
+        for _ in range(100):
+            answer = client.post(f"{PATH}:predict", content=body, headers={"Content-Type": "application/json"})
+            assert answer.status_code == 200, answer.text
+            client.get(f"{PATH}/drift")  # writes what waits
+            sizes.append((tmp_path / "monitor").stat().st_size)
+        assert client.get(f"{PATH}/drift").json()["forecasts"] == 100_000
+    assert (tmp_path / "monitor").stat().st_size <= max(sizes[:10]) + 65_536 < 1 << 20
 
 
-def test_without_the_monitor_there_are_no_outcomes(serve, folder):
+def test_without_the_monitor_there_are_no_outcomes(serve, models, model):
     """The answer says which setting turns it off."""
-    with serve(models=folder / "two.safetensors", monitor="off") as client:
-        for answer in (send(client, {"id": "x", "values": {"a+1": 1}}), client.get(f"{PATH}/drift")):
+    with serve(models=models, monitor="off") as client:
+        receipts = ask(client, make_windows(model, 1))["receipts"]
+        for answer in (send(client, receipts), client.get(f"{PATH}/drift")):
             assert answer.status_code == 403 and answer.json()["code"] == "disabled"
             assert "monitor" in answer.json()["error"]
 
 
-def test_a_file_that_is_locked_is_a_clear_answer(serve, folder, tmp_path, monkeypatch):
-    """The client may try again; forecasts go on."""
+def test_a_file_that_is_locked_is_a_clear_answer(serve, models, model, tmp_path, monkeypatch):
+    """The client may try again, and the outcome counts then; forecasts go on."""
     monkeypatch.setattr("service.telemetry.history.BUSY_SECONDS", 0.1)
-    body = {"instances": make_windows(load_checkpoint(folder / "two.safetensors"), 1).tolist()}
-    with serve(models=folder / "two.safetensors", monitor=tmp_path / "file") as client:
+    with serve(models=models, monitor=tmp_path / "file") as client:
         locking = sqlite3.connect(tmp_path / "file", isolation_level=None)
         locking.execute("BEGIN IMMEDIATE")
-        assert client.post(f"{PATH}:predict", json=body).status_code == 200
-        answer = send(client, {"id": "x", "values": {"a+1": 1}})
+        receipts = ask(client, make_windows(model, 1))["receipts"]
+        answer = send(client, receipts)
         assert answer.status_code == 503 and answer.headers["Retry-After"] == "60" and "locked" in answer.text
         locking.execute("ROLLBACK")
         locking.close()
-        assert counts(send(client, {"id": "x", "values": {"a+1": 1}})) == (0, 1, 0)
+        assert counts(send(client, receipts)) == (1, 0, 0)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +20,9 @@ from kanmodel.tables.statistics.tally import Tally
 from service.models.registry import Served
 from service.settings import Settings
 from service.telemetry import monitor as module
-from service.telemetry.history import Place
 from service.telemetry.metrics import Metrics
 from service.telemetry.monitor import Monitor
+from service.telemetry.receipts import Receipt, Receipts
 
 Watch = Callable[..., Monitor]
 
@@ -63,12 +65,20 @@ def hours(monitor: Monitor, served: Served) -> Tally:
     return Tally.join([*found.values()]).total()
 
 
+def give_receipts(monitor: Monitor, served: Served, predictions: np.ndarray, *bounds: np.ndarray) -> list[Receipt]:
+    """The receipts of forecasts (n, n_outputs) with bounds (n_levels, n, n_bounded)."""
+    receipts, counter = Receipts("k" * 32), monitor.counter_of(served)
+    intervals = np.stack([side[:, :, 0].T for side in bounds], axis=-1) if bounds else np.empty((len(predictions), 0))
+    signed = receipts.sign(counter.of, counter.watched.output, "an id", predictions[:, counter.output], intervals)
+    return [found for text in signed if (found := receipts.verify(text))]
+
+
 def test_forecasts_are_counted_as_the_library_does(watch, metrics, served):
     """Requests of any size, together or one by one: the sums of an hour, and counters, are those of `Tally.of`."""
     monitor, windows = watch(), make_windows(served.model, 200)
     predictions, start = served.model.predict(windows), 0
     for number, size in enumerate((1, 1, 50, 1, 100, 47)):
-        monitor.watch(served, windows[start : start + size], predictions[start : start + size], f"{number}")
+        monitor.watch(served, windows[start : start + size], predictions[start : start + size])
         start += size
         if number % 2:
             monitor.flush()
@@ -90,17 +100,18 @@ def test_forecasts_are_counted_as_the_library_does(watch, metrics, served):
 
 
 def test_four_monitors_count_as_one(watch, served, tmp_path):
-    """The same traffic, spread over monitors with one file, gives the same hours, and outcomes find their forecasts."""
+    """The same traffic and outcomes, spread over monitors with one file, give the same hours."""
     windows = make_windows(served.model, 400)
     predictions = served.model.predict(windows)
     one, four = watch(), [watch(monitor=tmp_path / "file") for _ in range(4)]
     for number in range(400):
         for monitor in (one, four[number % 4]):
-            monitor.watch(served, windows[[number]], predictions[[number]], f"{number}")
+            monitor.watch(served, windows[[number]], predictions[[number]])
     for monitor in four:
         monitor.flush()
-    outcomes = [(Place(f"{number}"), float(number)) for number in range(500)]
-    assert one.settle("load", None, outcomes) == four[2].settle("load", None, outcomes) == (400, 100, 0)
+    outcomes = [(receipt, float(at)) for at, receipt in enumerate(give_receipts(one, served, predictions))]
+    assert one.settle("load", outcomes) == (400, 0, 0)
+    assert [four[at % 4].settle("load", [outcome]) for at, outcome in enumerate(outcomes)] == [(1, 0, 0)] * 400
     for mine, theirs in zip(hours(one, served).arrays, hours(four[1], served).arrays, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-12)
 
@@ -110,12 +121,12 @@ def test_errors_and_coverage_are_those_of_the_forecasts(watch, metrics, served):
     monitor, windows = watch(), make_windows(served.model, 60)
     predictions, lower, upper = served.model.predict_bounds(windows)
     actual = predictions[:, 0] + np.random.default_rng(0).normal(size=60) * (upper - lower)[0, :, 0]
-    monitor.watch(served, windows[:40], predictions[:40], "with", bounds=[lower[:, :40], upper[:, :40]])
-    monitor.watch(served, windows[40:], predictions[40:], "without")
-    outcomes = [(Place("with", number), actual[number]) for number in range(40)]
-    outcomes += [(Place("without", number), actual[40 + number]) for number in range(20)]
-    assert monitor.settle("load", None, outcomes) == (60, 0, 0)
-    assert monitor.settle("load", None, [*outcomes[:3], (Place("none"), 1.0)]) == (0, 1, 3)
+    monitor.watch(served, windows, predictions)
+    given = give_receipts(monitor, served, predictions[:40], lower[:, :40], upper[:, :40])
+    given += give_receipts(monitor, served, predictions)[40:]
+    outcomes = [*zip(given, actual.tolist(), strict=True)]
+    assert monitor.settle("load", [*outcomes[:30], *outcomes[:30], *outcomes[30:]]) == (60, 0, 30)
+    assert monitor.settle("load", [(outcomes[0][0], 1e9), *outcomes[1:3], (None, 1.0)]) == (0, 1, 3)
     found, errors = hours(monitor, served), predictions[:, 0] - actual
     held = ((lower <= actual[:, None]) & (actual[:, None] <= upper))[:, :40, 0].sum(axis=1)
     assert found.known == 60 and found.errors[0] == pytest.approx(errors.sum())
@@ -129,9 +140,16 @@ def test_errors_and_coverage_are_those_of_the_forecasts(watch, metrics, served):
     assert sum(intervals.values()) == 80
     assert samples(metrics, "outcomes_total") == {
         ("load", "matched"): 60,
-        ("load", "repeated"): 3,
+        ("load", "repeated"): 33,
         ("load", "unknown"): 1,
     }
+
+
+def test_the_documents_say_how_many_receipts_are_remembered():
+    """The page, and the description of the answer."""
+    for path in ("telemetry/README.md", "operations/outcomes.py"):
+        text = (Path(module.__file__).parents[1] / path).read_text()
+        assert f"last {module.N_RECENT:,} receipts" in " ".join(text.split()), path
 
 
 def test_each_forecast_is_drawn_with_the_same_probability(watch, served):
@@ -142,29 +160,31 @@ def test_each_forecast_is_drawn_with_the_same_probability(watch, served):
     for number in range(400):
         size = 50 if number % 2 else 1
         for start in range(0, 50, size):
-            monitor.watch(served, windows[start : start + size], predictions[start : start + size], "")
+            monitor.watch(served, windows[start : start + size], predictions[start : start + size])
             for sample in monitor.take_samples():
                 drawn[np.flatnonzero((windows == sample.window).all(axis=(1, 2)))] += 1
         monitor.flush()
     assert drawn.sum() == pytest.approx(2000, abs=200) and drawn.min() > 15 and drawn.max() < 75
     for share, n in ((0, 0), (1, module.N_SAMPLES)):
         monitor = watch(monitor_share=share)
-        monitor.watch(served, windows, predictions, "")
+        monitor.watch(served, windows, predictions)
         assert len(monitor.take_samples()) == n and monitor.take_samples() == []
 
 
-def test_memory_is_constant(watch, served):
-    """However many forecasts there are, and whether or not any has an outcome."""
-    monitor = watch(monitor_bytes=1 << 20)
+def test_memory_is_constant(watch, served, monkeypatch):
+    """However many forecasts and outcomes there are."""
+    monkeypatch.setattr(module, "N_RECENT", 100)
+    monitor = watch()
     windows = np.repeat(make_windows(served.model, 50), 20, axis=0)
     predictions = served.model.predict(windows)
+    receipts = give_receipts(monitor, served, predictions[:50])
 
     def feed(n: int) -> int:
         for number in range(n):
-            monitor.watch(
-                served, windows, predictions, f"{number}", times=[f"2026-01-01T00:{i % 60:02d}Z" for i in range(9)]
-            )
+            monitor.watch(served, windows, predictions)
             monitor.flush()
+            given = [receipt._replace(tag=b"%d" % number + receipt.tag) for receipt in receipts]
+            assert monitor.settle("load", [(receipt, 1.0) for receipt in given]) == (50, 0, 0)
         return tracemalloc.get_traced_memory()[0]
 
     tracemalloc.start()
@@ -180,30 +200,50 @@ def test_what_does_not_fit_in_the_queue_is_counted(watch, metrics, served, monke
     monkeypatch.setattr(module, "QUEUE_BYTES", 50_000)
     monitor, windows = watch(), make_windows(served.model, 10)
     predictions = served.model.predict(windows)
-    for number in range(100):
-        monitor.watch(served, windows, predictions, f"{number}")
+    for _ in range(100):
+        monitor.watch(served, windows, predictions)
     lost = samples(metrics, "unwatched_forecasts_total")["full",]
     assert 0 < lost < 1000 and hours(monitor, served).forecasts.sum() == 1000 - lost
 
 
-def test_a_file_that_cannot_be_written_loses_no_count(watch, metrics, served, caplog, monkeypatch):
-    """What is counted waits until it can be; forecasts cannot have outcomes, which the log and a metric say once."""
+def test_a_file_that_cannot_be_written_loses_no_count(watch, served, caplog, monkeypatch):
+    """What is counted waits, which the log says once; outcomes are not taken, and can be sent again."""
     monitor, windows = watch(monitor_seconds=0.01), make_windows(served.model, 10)
-    predictions, write = served.model.predict(windows), monitor.history.write
+    predictions, write, tried = served.model.predict(windows), monitor.history.write, []
 
     def fail(*_: Any) -> None:
+        tried.append(1)
         raise sqlite3.OperationalError("disk is full")
 
     monkeypatch.setattr(monitor.history, "write", fail)
     monitor.start()
-    monitor.watch(served, windows, predictions, "a")
-    poll(lambda: samples(metrics, "unwatched_forecasts_total") == {("failed",): 10})
-    monitor.watch(served, windows, predictions, "b")
-    poll(lambda: samples(metrics, "unwatched_forecasts_total") == {("failed",): 20})
+    for _ in range(2):
+        monitor.watch(served, windows, predictions)
+        n = len(tried)
+        poll(lambda n=n: len(tried) > n + 1)
+    outcomes = [(receipt, 1.0) for receipt in give_receipts(monitor, served, predictions)]
+    with pytest.raises(sqlite3.OperationalError):
+        monitor.settle("load", outcomes)
     monkeypatch.setattr(monitor.history, "write", write)
     poll(lambda: "writes again" in caplog.text)
     assert hours(monitor, served).forecasts.sum() == 20 and caplog.text.count("cannot write") == 1
-    assert monitor.settle("load", None, [(Place("a"), 1.0)]) == (0, 1, 0)
+    assert monitor.settle("load", outcomes) == (10, 0, 0) and hours(monitor, served).known == 10
+
+
+def test_counts_that_wait_too_long_are_lost_and_counted(watch, metrics, served, tmp_path, monkeypatch):
+    """Where the file cannot be written for many hours, memory stays bounded."""
+    monkeypatch.setattr(module, "N_PENDING", 3)
+    monkeypatch.setattr("service.telemetry.history.BUSY_SECONDS", 0.01)
+    monitor, windows = watch(monitor=tmp_path / "file"), make_windows(served.model, 10)
+    with closing(sqlite3.connect(tmp_path / "file", isolation_level=None)) as locking:
+        locking.execute("BEGIN IMMEDIATE")
+        for hour in range(500_000, 500_005):
+            monkeypatch.setattr(module, "time", lambda hour=hour: 3600 * hour)
+            monitor.watch(served, windows, served.model.predict(windows))
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                monitor.flush()
+    assert hours(monitor, served).forecasts.sum() == 30
+    assert samples(metrics, "unwatched_forecasts_total") == {("failed",): 20}
 
 
 def test_a_model_that_cannot_be_counted_does_not_affect_others(watch, metrics, served, caplog, monkeypatch):
@@ -218,7 +258,7 @@ def test_a_model_that_cannot_be_counted_does_not_affect_others(watch, metrics, s
 
     monkeypatch.setattr(module.Counter, "make", refuse)
     for one in (other, served, other):
-        monitor.watch(one, windows, served.model.predict(windows), "a")
+        monitor.watch(one, windows, served.model.predict(windows))
     assert hours(monitor, served).forecasts.sum() == 10 and "other cannot be counted" in caplog.text
     assert samples(metrics, "unwatched_forecasts_total") == {("failed",): 20}
 
@@ -227,7 +267,7 @@ def test_a_model_of_many_features_has_some_in_the_metrics(watch, metrics):
     """The first 100, and all of them in the hours."""
     wide = Served("wide", Model.of(make_model("head", n_features=120, lookback=1, n_reference=20), "wide"))
     monitor, windows = watch(), make_windows(wide.model, 5)
-    monitor.watch(wide, windows, wide.model.predict(windows), "a")
+    monitor.watch(wide, windows, wide.model.predict(windows))
     assert hours(monitor, wide).inputs.sum() == 5 * 120
     assert sum(samples(metrics, "watched_values_total").values()) == 5 * 101
 
@@ -237,9 +277,8 @@ def test_the_rest_is_counted_at_the_end(metrics, served, tmp_path):
     settings = Settings(monitor=tmp_path / "file", monitor_share=0, monitor_seconds=1000)
     monitor, windows = Monitor(settings, metrics), make_windows(served.model, 10)
     monitor.start()
-    monitor.watch(served, windows, served.model.predict(windows), "a")
+    monitor.watch(served, windows, served.model.predict(windows))
     monitor.close()
     again = Monitor(settings, metrics)
     assert hours(again, served).forecasts.sum() == 10
-    assert again.settle("load", None, [(Place("a", 9), 1.0)]) == (1, 0, 0)
     again.history.close()

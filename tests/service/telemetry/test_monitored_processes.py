@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ N_REQUESTS = 120
 @pytest.fixture(scope="module")
 def bodies(folder: Path) -> list[dict[str, Any]]:
     windows = make_windows(load_checkpoint(folder / "two.safetensors"), N_REQUESTS)
-    return [{"instances": windows[[number]].tolist()} for number in range(N_REQUESTS)]
+    return [{"instances": windows[[number]].tolist(), "receipts": True} for number in range(N_REQUESTS)]
 
 
 def on_new_connection(process: Process, method: str, path: str, **options: Any) -> httpx2.Response:
@@ -44,25 +43,33 @@ def counters(process: Process) -> dict[tuple[Any, ...], float]:
     }
 
 
+def is_counted(process: Process) -> bool:
+    """Whether every forecast and outcome is in the metrics, and in the hours."""
+    found, drift = counters(process), on_new_connection(process, "GET", f"{PATH}/drift").json()
+    n_of = {
+        name: sum(n for (metric, *labels), n in found.items() if metric == name and ("of", "input") not in labels)
+        for name in ("kanscope_watched_values_total", "kanscope_watched_known_total")
+    }
+    return {*n_of.values(), drift["forecasts"], drift["errors"] and drift["errors"]["known"]} == {N_REQUESTS}
+
+
 @pytest.mark.thorough("starts five processes")
 def test_four_processes_count_as_one(folder, tmp_path, bodies):
-    """Metrics, hours and errors of the same traffic are equal, and outcomes find forecasts of every process."""
+    """Metrics, hours and errors of the same traffic are equal, and each process knows the receipts of the others."""
     settings = {"KANSCOPE_CACHED_RESULTS": "4", "KANSCOPE_MONITOR_SHARE": "0", "KANSCOPE_MONITOR_SECONDS": "0.2"}
     found, drifts = [], []
     for number, workers in enumerate((1, 4)):
         with run_process(
             tmp_path / f"{number}", folder / "two.safetensors", "--workers", workers, **settings
         ) as process:
-            for at, body in enumerate(bodies):
-                asked = {"json": body, "headers": {"X-Request-Id": str(at)}}
-                assert on_new_connection(process, "POST", f"{PATH}:predict", **asked).status_code == 200
-            poll(lambda process=process: sum(counters(process).values()) > 0)
-            time.sleep(1)  # in which every process has written
-            for at in range(0, N_REQUESTS + 30, 30):
-                outcomes = [{"id": str(at + k), "values": {"a+1": float(k)}} for k in range(30)]
+            receipts = []
+            for body in bodies:
+                receipts += on_new_connection(process, "POST", f"{PATH}:predict", json=body).json()["receipts"]
+            for at in range(0, N_REQUESTS, 3):
+                outcomes = [{"receipt": one, "values": {"a+1": float(at)}} for one in receipts[at : at + 3]]
                 answer = on_new_connection(process, "POST", f"{PATH}:outcomes", json={"outcomes": outcomes})
-                assert answer.json()["matched"] == (30 if at < N_REQUESTS else 0), answer.text
-            time.sleep(1)
+                assert answer.json()["matched"] == 3, answer.text
+            poll(lambda process=process: is_counted(process))
             found.append(counters(process))
             drifts.append([on_new_connection(process, "GET", f"{PATH}/drift").json() for _ in range(3)])
     one, four = found
@@ -75,14 +82,13 @@ def test_four_processes_count_as_one(folder, tmp_path, bodies):
             assert mine["psi"] == theirs["psi"] and mine["shift"] == pytest.approx(theirs["shift"])
 
 
-@pytest.mark.thorough("starts two servers, and waits for periods")
-def test_a_killed_process_loses_at_most_one_period(launch: Callable[..., Any], folder, tmp_path, bodies):
-    """What is older is in the file: the next process goes on with it, and outcomes find forecasts of the first."""
-    settings = {"KANSCOPE_MONITOR": str(tmp_path / "monitor"), "KANSCOPE_MONITOR_SECONDS": "0.1"}
+@pytest.mark.thorough("starts two servers")
+def test_a_killed_process_loses_at_most_what_it_had_not_written(launch: Callable[..., Any], folder, tmp_path, bodies):
+    """What is older is in the file, and outcomes of its forecasts count in the next process, with the same key."""
+    settings = {"KANSCOPE_MONITOR": str(tmp_path / "monitor"), "KANSCOPE_RECEIPT_KEY": "k" * 32}
     with launch(folder / "two.safetensors", **settings) as process:
-        for at, body in enumerate(bodies):
-            process.client.post(f"{PATH}:predict", json=body, headers={"X-Request-Id": str(at)})
-        time.sleep(1)  # ten periods, on a machine that is busy with other things
+        answers = [process.client.post(f"{PATH}:predict", json=body).json() for body in bodies]
+        assert process.client.get(f"{PATH}/drift").json()["forecasts"] == N_REQUESTS  # it writes what waits
         for body in bodies[:10]:
             process.client.post(f"{PATH}:predict", json=body)
         process.popen.kill()
@@ -90,6 +96,6 @@ def test_a_killed_process_loses_at_most_one_period(launch: Callable[..., Any], f
     with launch(folder / "two.safetensors", **settings) as process:
         found = process.client.get(f"{PATH}/drift").json()
         assert N_REQUESTS <= found["forecasts"] <= N_REQUESTS + 10
-        outcomes = [{"id": str(at), "values": {"a+1": 0.0}} for at in range(N_REQUESTS)]
+        outcomes = [{"receipt": answer["receipts"][0], "values": {"a+1": 0.0}} for answer in answers]
         answer = process.client.post(f"{PATH}:outcomes", json={"outcomes": outcomes}).json()
         assert (answer["matched"], answer["unknown"], answer["repeated"]) == (N_REQUESTS, 0, 0)

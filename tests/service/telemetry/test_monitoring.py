@@ -67,9 +67,9 @@ def exposed(serve, tmp_path_factory):
         explain = {"Authorization": f"Bearer {EXPLAIN}"}
         for tolerance in (1e-3, 1e-300):
             client.post("/v1/models/load:explain", json={**body, "tolerance": tolerance}, headers=explain)
-        known = {**body, "intervals": "all", "instances": make_windows(model, 1).tolist()}
-        client.post("/v1/models/load:predict", json=known, headers={**explain, "X-Request-Id": "known"})
-        outcomes = {"outcomes": [{"id": "known", "values": {"y+1": 1.0}}]}
+        known = {"instances": make_windows(model, 1).tolist(), "receipts": True}
+        (receipt,) = client.post("/v1/models/load:predict", json=known, headers=explain).json()["receipts"]
+        outcomes = {"outcomes": [{"receipt": receipt, "values": {"y+1": 1.0}}]}
         assert client.post("/v1/models/load:outcomes", json=outcomes, headers=explain).json()["matched"] == 1
         metrics = {"Authorization": f"{SCRAPE['authorization']['type']} {METER}"}
         poll(lambda: "reference_error{" in client.get(SCRAPE["metrics_path"], headers=metrics).text)
