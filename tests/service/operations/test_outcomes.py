@@ -229,7 +229,7 @@ def test_a_forecast_of_a_version_that_is_gone_has_its_outcome(serve, tmp_path):
     with serve(models=tmp_path, receipt_key=KEY) as client:
         assert counts(send(client, receipts, path=f"{PATH}?version=2")) == (0, 2, 0)
         assert counts(send(client, receipts)) == (2, 0, 0)
-        assert samples(client, "watched_known_total") == {("load", "1"): 2}
+        assert samples(client, "outcomes_total") == {("load", "matched"): 2, ("load", "unknown"): 2}
 
 
 def test_a_restart_keeps_the_hours_and_the_receipts(serve, models, model, tmp_path):
