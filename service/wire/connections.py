@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -365,11 +365,15 @@ async def send_held(send: Send, message: Message) -> None:
 
 
 class ClosingStream(StreamingResponse):
-    """A stream whose generator is closed when it ends, however that happens.
+    """A stream whose generator is closed when it ends, however that happens, and which no proxy holds back.
 
     Starlette leaves one whose client has gone while a chunk was sent to the garbage collector, and until then what it
-    computes would go on.
+    computes would go on. nginx, and what follows it, buffer answers without the header.
     """
+
+    def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
+        """Sets the headers of the response."""
+        super().init_headers({"X-Accel-Buffering": "no", **(headers or {})})
 
     async def stream_response(self, send: Send) -> None:
         """Sends all chunks."""
