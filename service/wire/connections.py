@@ -49,7 +49,7 @@ def server_options(settings: Settings) -> dict[str, Any]:
         "access_log": False,
         "server_header": False,
         "proxy_headers": False,  # a client could choose the address in the log
-        "timeout_keep_alive": 2 * settings.header_timeout,  # the guard closes idle connections before
+        "timeout_keep_alive": 3 * settings.header_timeout,  # the guard closes such connections before
         "timeout_graceful_shutdown": settings.shutdown_timeout,
     }
 
@@ -78,8 +78,8 @@ class Guard(asyncio.Protocol):
     rest of a message whose answer is sent. It gets whole heads of one request after the other, and bodies without chunk
     extensions and trailers. Here
 
-    - a head, and what stands between two chunks of a body, have ``max_header_bytes``, and a body `MAX_CHUNKS` or, if it
-      may be larger, chunks of `MIN_CHUNK`. The bytes of a body are counted by the app that reads it, with its timeout;
+    - a head, and what stands between two chunks of a body, have ``max_header_bytes``, up to a `PIECE`, and a body has
+      `MAX_CHUNKS` or, if it may be larger, chunks of `MIN_CHUNK`. The app counts its bytes, and has its own timeout;
     - a connection without a request, and a head, have ``header_timeout``; an answered message has `LINGER` and
       ``max_body_bytes`` until it ends;
     - a client may hold up an answer for ``send_timeout`` and as long as what it reads meanwhile takes at `MIN_RATE`.
@@ -345,9 +345,9 @@ class Guard(asyncio.Protocol):
 def guarded(app: ASGIApp) -> ASGIApp:
     """The app, which tells a request's `Guard`, if it has one, when it is answered."""
 
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+    def answer(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         guard: Guard | None = scope.get("state", {}).get(GUARD)
-        await (app(scope, receive, send) if guard is None else guard.answer(app, scope, receive, send))
+        return app(scope, receive, send) if guard is None else guard.answer(app, scope, receive, send)
 
     return answer
 

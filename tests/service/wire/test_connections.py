@@ -6,13 +6,18 @@ import json
 import re
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from hashlib import sha256
+from itertools import pairwise
+from random import Random
 
 import httpx2
 import pytest
 import uvicorn
-from fastapi import Response
+from fastapi import Request, Response
 from sockets import connect, head, is_closed, read_all, read_answer
+from thorough import examples
 from waiting import poll
 
 from service.app import create_app
@@ -370,6 +375,47 @@ def test_requests_to_upgrade_wait_for_each_other(strict):
         *((b"200", b""), (b"", b"model_name"), (b"200", b""), (b"", b"status")),
         *((b"200", b""), (b"", b"model_name"), (b"404", b""), (b"", b"status")),
     ]
+
+
+def make_request(rng, number):
+    """A request with any body, headers and framing, and what the route /echo answers."""
+    body = (
+        rng.randbytes(rng.choice([1, 10, 1000, 70_000, 300_000])) if rng.random() < 0.7 else head("GET", "/", *UPGRADE)
+    )
+    headers = [f"X-{number}: a", *(UPGRADE if rng.random() < 0.4 else ())]
+    framed, trailers = body, b""
+    if rng.random() < 0.5:
+        headers.append(f"Content-Length: {len(body)}")
+    else:
+        headers.append(CHUNKED)
+        length = max(1, rng.choice([len(body), len(body) // 3, len(body) // 2000]))
+        chunks = [body[start : start + length] for start in range(0, len(body), length)]
+        framed = b"".join(b"%x%b\r\n%b\r\n" % (len(chunk), rng.choice([b"", b";a=b"]), chunk) for chunk in chunks)
+        trailers = b"0\r\n" + rng.choice([b"", b"Upgrade: h2c\r\nX-Other: a\r\n"]) + b"\r\n"
+    rng.shuffle(headers)
+    return head("POST", "/echo", *headers) + framed + trailers, f'"{sha256(body).hexdigest()} x-{number}"'.encode()
+
+
+def test_requests_are_the_same_however_they_are_framed_and_cut(serve_app, folder):
+    """Any requests on one connection, in any parts, are answered one after the other, with their bodies and headers."""
+    app, rng = create_app(Settings(models=folder / "two.safetensors")), Random(0)
+
+    async def echo(request: Request) -> str:
+        names = [name for name in request.headers if name.startswith("x-")]
+        return f"{sha256(await request.body()).hexdigest()} {' '.join(names)}"
+
+    app.add_api_route("/echo", echo, methods=["POST"])
+    with serve_app(app) as client:
+        for _ in range(examples(100)):
+            requests, answers = zip(*(make_request(rng, number) for number in range(rng.randint(1, 6))), strict=True)
+            data = b"\r\n".join(requests) + head("GET", "/healthz", "Connection: close")
+            cuts = sorted(rng.choices(range(len(data)), k=rng.choice([0, 3, 100])))
+            with connect(client) as connection, ThreadPoolExecutor(1) as pool:
+                pieces = [data[a:b] for a, b in pairwise([0, *cuts, len(data)])]
+                sending = pool.submit(lambda: [connection.sendall(piece) for piece in pieces])  # noqa: B023
+                received = read_all(connection)
+                sending.result()
+            assert re.findall(rb'"[0-9a-f]{64}.*?"', received) == [*answers]
 
 
 @pytest.mark.parametrize("start", ["CONNECT localhost:80 HTTP/1.1\r\n\r\n", "GET http://localhost HTTP/1.1\r\n\r\n"])
