@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 from fastapi import FastAPI
@@ -51,9 +51,10 @@ from service.settings import Settings
 from service.telemetry.logs import RequestLog
 from service.telemetry.metrics import Metrics
 from service.telemetry.monitor import Monitor
-from service.telemetry.observation import OTHER, Observation, record_request, start_tracing
+from service.telemetry.observation import Observation, start_tracing
 from service.telemetry.receipts import Receipts
 from service.telemetry.record import Record
+from service.wire.connections import guarded
 from service.wire.errors import answer_http_error
 from service.wire.security import Access, load_keys, load_origins
 from service.work.cache import Answers
@@ -121,7 +122,6 @@ def create_app(settings: Settings) -> FastAPI:
     origins = load_origins(settings)
     keys = app.state.keys = load_keys(settings)
     log = app.state.log = RequestLog(settings, counted.dropped_lines.inc)
-    app.state.record_refusal = partial(record_request, parts.metrics, log, OTHER)
     app.add_exception_handler(HTTPException, answer_http_error)
     routes = [route for module in OPERATIONS for route in routes_of(module)]
     # In place of FastAPI's stack: a request to an operation passes none of it, and others what they need.
@@ -129,7 +129,7 @@ def create_app(settings: Settings) -> FastAPI:
     access: ASGIApp = Access(Dispatch(others, routes, compute.room), keys, settings)
     if origins:
         access = CORSMiddleware(access, origins, ("GET", "HEAD", "POST"), CORS_REQUEST, expose_headers=CORS_ANSWER)
-    app.middleware_stack = Observation(access, parts.metrics, log)
+    app.middleware_stack = guarded(Observation(access, parts.metrics, log))
     for route in app.routes:  # of FastAPI, such as /docs; those of operations do this themselves
         if isinstance(route, Route) and not route.include_in_schema and route.methods == {"GET"}:
             route.methods.add("HEAD")
@@ -143,8 +143,8 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 @asynccontextmanager
-async def _serve(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
-    """Watches over the models while the app answers; see `Watch`. Gives the server what `BoundedProtocol` needs."""
+async def _serve(app: FastAPI) -> AsyncIterator[None]:
+    """Watches over the models while the app answers; see `Watch`."""
     parts: Parts = app.state.parts
     torch.set_num_threads(parts.settings.torch_threads)
     share_memory()
@@ -165,7 +165,7 @@ async def _serve(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)  # uvicorn's, which tells the app of no
         while not (watch.loaded.is_set() or parts.registry.is_downloading or getattr(server, "should_exit", False)):
             await asyncio.sleep(0.05)  # signal, but waits for it
-    yield {"record_refusal": app.state.record_refusal}
+    yield
     for task in others:
         task.cancel()
     watch.close()

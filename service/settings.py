@@ -93,11 +93,11 @@ class Settings(BaseSettings):
     """Memory that bodies and answers may hold, and again what is computed; a body that does not fit is read later."""
 
     header_timeout: Positive = 10.0
-    """Seconds in which the headers of a request must arrive."""
+    """Seconds in which the headers of a request must arrive, and for which a connection may have no request."""
     body_timeout: Positive = 30.0
     """Seconds in which the body of a request must arrive."""
     send_timeout: Positive = 30.0
-    """Seconds in which a client must read 64 KiB of its answer, or the rest of it."""
+    """Seconds for which a client may hold up an answer, besides the time that what it reads takes at 256 KiB/s."""
     request_timeout: float = Field(default=30.0, gt=0, le=3600)
     """Seconds that a request waits for its result, unless its header says otherwise."""
     max_request_timeout: float = Field(default=600.0, gt=0, le=86400)

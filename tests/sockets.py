@@ -31,6 +31,11 @@ def read_answer(connection: socket.socket) -> tuple[HTTPResponse, dict[str, Any]
     return answer, json.loads(answer.read())
 
 
+def read_all(connection: socket.socket) -> bytes:
+    """Reads all answers until the server closes the connection."""
+    return b"".join(iter(lambda: connection.recv(1 << 16), b""))
+
+
 def is_closed(connection: socket.socket) -> bool:
     """Whether the server closes the connection without sending anything."""
     return connection.recv(1) == b""

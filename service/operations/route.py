@@ -20,7 +20,7 @@ from fastapi.routing import APIRoute
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kanmodel.arrays import Array
 from kanmodel.model import Model
@@ -76,7 +76,6 @@ N_PROBES = 32  # requests for health and metrics that are answered at a time, be
 READ_ON_LOOP = 48_000  # bytes of a body that are parsed in a millisecond; of a series a sixteenth of that
 DESCRIBED_ON_LOOP = 500  # values of an answer, and of the windows it checks, that are described in a millisecond
 FORECASTS = (":predict", "/infer")  # ends of their paths
-PIECE = 64 << 10  # bytes of an answer that are handed to the server at once
 
 
 @dataclass(frozen=True)
@@ -365,7 +364,6 @@ class OperationRoute(Route):
             response = answer_exception(call, error)
         if not isinstance(response, StreamingResponse) and len(response.body) > LARGE:
             call.hold.add(len(response.body))
-            send = partial(_send_in_pieces, send)
         await response(scope, receive, send)
         if call.observe is not None:
             call.observe()
@@ -456,20 +454,6 @@ class Dispatch:
 def is_quick_to_read(body: bytes) -> bool:
     """Whether a body is parsed in less time than a hand-over to a thread is worth."""
     return len(body) * (16 if may_hold_series(body) else 1) <= READ_ON_LOOP
-
-
-async def _send_in_pieces(send: Send, message: Message) -> None:
-    """Sends a large answer piece by piece: the server takes each once the client has read those before it.
-
-    So what the request holds is counted until all but the last pieces are sent.
-    """
-    body = message.get("body", b"")
-    if message["type"] != "http.response.body" or len(body) <= PIECE:
-        return await send(message)
-    for first in range(0, len(body), PIECE):
-        is_last = first + PIECE >= len(body)
-        more = not is_last or message.get("more_body", False)
-        await send({"type": "http.response.body", "body": body[first : first + PIECE], "more_body": more})
 
 
 def _leave(_: object) -> None:

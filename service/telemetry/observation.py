@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from kanmodel.errors import ConfigError
 from service.telemetry.logs import RequestLog
 from service.telemetry.metrics import Metrics
+from service.wire.connections import PIECE, REFUSAL, send_held
 from service.wire.errors import invalid_value, send_error
 from service.wire.headers import HEADER, address_of, choose_request_id
 
@@ -50,10 +51,12 @@ class Observation:
                 status = message["status"]
                 _describe_request(scope, state)  # before the span ends with the response
                 message["headers"] = [*message.get("headers", ()), id_header, NOSNIFF]
-            await send(message)
+            await (send_held(send, message) if len(message.get("body", b"")) > PIECE else send(message))
 
         self._in_flight += 1
         try:
+            if (refusal := state.get(REFUSAL)) is not None:
+                raise refusal
             if (n := scope["query_string"].count(b"&")) >= MAX_PARAMETERS:
                 reason = f"must have at most {MAX_PARAMETERS} parameters, but has {n + 1}"
                 await send_error(invalid_value("query", reason, "limit_exceeded"), scope, receive, send_with_id)

@@ -1,38 +1,40 @@
-"""Connections: uvicorn with limits on what a client sends and leaves unread; work that ends with its client."""
+"""Connections: bounds in front of uvicorn on what a client sends and leaves unread; work that ends with its client."""
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass
 from functools import partial
-from time import perf_counter
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
+import httptools
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
-from starlette.types import Send
-from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.settings import Settings
-from service.wire.errors import STATUSES, ErrorCode, error_body
-from service.wire.headers import HEADER, IS_WHOLE, new_request_id
-from service.wire.json import JSON, encode_json
+from service.wire.errors import OverloadedError, RequestError
+from service.wire.headers import IS_WHOLE
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
-MIN_TAKEN = 64 << 10  # bytes that a client must read within the timeout; beyond them uvicorn pauses the app
-PIECE = 16 << 10  # bytes that are parsed before they are counted; more arrive at once
-BODY_PIECE = 256 << 10  # the same within a body, whose bytes the app counts
-MAX_CHUNKS = 16_384  # parts in which a body may arrive: to take one costs the same if it has a single byte
-MIN_CHUNK = 512  # bytes of such a part, where the largest body needs more of them
+PIECE = 64 << 10  # bytes that are parsed before they are counted, and of an answer that are sent at once
+MIN_RATE = 256 << 10  # bytes a second that a client reads: 2 Mbit/s, at which the largest answers take a minute
+MAX_CHUNKS = 16_384  # of a body: to take one costs the same if it has a single byte
+MIN_CHUNK = 512  # bytes of a chunk, where the largest body needs more of them
 MAX_PIPELINED = 16  # requests of a connection that wait for the answers of earlier ones
 LINGER = 5.0  # seconds in which a message must end after its answer
 STOPPING = 0.25  # seconds in which a stopping process still accepts requests on open connections
-UNREAD = "other"  # the method of a request that was refused before it was parsed
-DROPPED: deque[tuple[bytes, bytes]] = deque(maxlen=0)  # the parser's trailers: they are neither kept nor headers
+GUARD = "guard"  # in a request's state: the `Guard` of its connection
+REFUSAL = "refusal"  # in a request's state: the error of a head that is refused
+UNREAD = "other"  # the method of such a request
+REFUSED = b"GET / HTTP/1.1\r\n\r\n"  # what uvicorn gets in its place
+LAST_CHUNK = b"0\r\n\r\n"
+NOT_HTTP = "the request is not HTTP/1.1"
 
 
 def server_options(settings: Settings) -> dict[str, Any]:
@@ -41,173 +43,257 @@ def server_options(settings: Settings) -> dict[str, Any]:
         "host": settings.host,
         "port": settings.port,
         "root_path": settings.root_path,
-        "http": partial(BoundedProtocol, settings=settings),
+        "http": partial(Guard, settings=settings),
         "ws": "none",
         "log_config": None,
         "access_log": False,
         "server_header": False,
         "proxy_headers": False,  # a client could choose the address in the log
+        "timeout_keep_alive": 3 * settings.header_timeout,  # the guard closes such connections before
         "timeout_graceful_shutdown": settings.shutdown_timeout,
     }
 
 
-class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's connection, in which what a client sends and leaves unread is bounded in bytes and in time.
+@dataclass(slots=True)
+class _Exchange:
+    """A request whose head is whole, until it has arrived and is answered.
 
-    uvicorn has no such limits: it buffers a head, a trailer and an answer for as long as they last, and waits for the
-    rest of a message whose answer is sent. Here
-
-    - a head, and what stands between two parts of a body (chunk sizes, their extensions, trailers), have
-      ``max_header_bytes``, a body `MAX_CHUNKS` or, if it may be larger, parts of `MIN_CHUNK`. The bytes of a body are
-      counted by the app that reads it, with `body_timeout`;
-    - a head has ``header_timeout``, the first one from the connection; an answered message `LINGER` and
-      ``max_body_bytes`` until it ends; a client ``send_timeout`` to read `MIN_TAKEN` bytes or the rest of an answer.
-      uvicorn's own timer closes a connection on which nothing follows an answer.
-
-    A refused head never reaches the app, so it is answered here, and recorded by ``record_refusal`` of the app's
-    lifespan state.
+    Attributes:
+        pieces: of it that uvicorn has not got yet.
+        is_whole: whether all of it has arrived.
+        error: why the rest of it is refused; all of it, if `is_refused`.
     """
 
-    def __init__(self, *arguments: Any, settings: Settings, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    pieces: list[bytes]
+    is_whole: bool = False
+    is_answered: bool = False
+    is_refused: bool = False
+    error: RequestError | None = None
+
+
+class Guard(asyncio.Protocol):
+    """A connection, which bounds what a client sends and leaves unread before uvicorn's own protocol gets any of it.
+
+    uvicorn has no such limits: it buffers a head, a trailer and an answer for as long as they last, and waits for the
+    rest of a message whose answer is sent. It gets whole heads of one request after the other, and bodies without chunk
+    extensions and trailers. Here
+
+    - a head, and what stands between two chunks of a body, have ``max_header_bytes``, up to a `PIECE`, and a body has
+      `MAX_CHUNKS` or, if it may be larger, chunks of `MIN_CHUNK`. The app counts its bytes, and has its own timeout;
+    - a connection without a request, and a head, have ``header_timeout``; an answered message has `LINGER` and
+      ``max_body_bytes`` until it ends;
+    - a client may hold up an answer for ``send_timeout`` and as long as what it reads meanwhile takes at `MIN_RATE`.
+
+    What is refused here is answered by the app, which raises the error in place of a request or of the rest of a body.
+    """
+
+    def __init__(
+        self, config: Any, server_state: Any, app_state: dict[str, Any], _loop: Any = None, *, settings: Settings
+    ) -> None:
         self._settings = settings
+        self._loop = _loop or asyncio.get_running_loop()
+        self._inner = HttpToolsProtocol(config, server_state, {**app_state, GUARD: self}, _loop)
+        self._finish = self._inner.shutdown  # closes the connection after the answer that is under way
+        self._inner.shutdown = self.shutdown  # type: ignore[method-assign]  # which the server calls
         self._max_chunks = max(MAX_CHUNKS, settings.max_body_bytes // MIN_CHUNK)
-        self._receiving: Literal["nothing", "head", "body"] = "nothing"  # the part of a message that is incomplete
-        self._parsing = 0  # bytes of the piece that is parsed
-        self._unused = 0  # bytes since a message or a head has ended, or the app was given a part of a body
-        self._chunks = 0  # of the body
+        self._parser = httptools.HttpRequestParser(self)
+        self._exchanges = deque[_Exchange]()  # the first has uvicorn; only the last may be incomplete
+        self._is_in_head = False
+        self._url, self._fields = b"", list[tuple[bytes, bytes]]()
+        self._head = b""  # with which a message to change the protocol is parsed again
+        self._unused = 0  # bytes since a message or a head has ended, or since the last of a body
+        self._n_chunks = 0
+        self._is_refused = self._is_stopping = self._is_paused = False
         self._timer: asyncio.TimerHandle | None = None  # of the client that has to send
         self._send_timer: asyncio.TimerHandle | None = None  # of the client that has to read
-        self._unsent = 0  # bytes, when that timer started
-        self._method = UNREAD
-        self._begun = perf_counter()
-        self._refused = False
-        self._stopping = False
-        self._answering: RequestResponseCycle | None = None  # the pipelined request that is running
+        self._patience = settings.send_timeout  # seconds for which the client may still hold up the answer
+        self._since, self._unsent = 0.0, 0  # time and bytes when that timer was started
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        self._transport = transport
+        self._inner.connection_made(transport)
         self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         self._stop_send_timer()
-        if self._answering is not None:  # of pipelined requests, uvicorn notifies only the last
-            self._answering.disconnected = True
-            self._answering.message_event.set()
-        super().connection_lost(exc)
+        self._inner.connection_lost(exc)
+        del self._inner, self._finish, self._parser  # or only the garbage collector would free them
 
     def data_received(self, data: bytes) -> None:
-        start = 0
-        while start < len(data):
-            if self._refused:
+        for start in range(0, len(data), PIECE):
+            if self._is_refused:
                 return
-            piece = data[start : start + (BODY_PIECE if self._receiving == "body" else PIECE)]
-            start += len(piece)
-            self._parsing = len(piece)
-            self._unused += self._parsing
-            super().data_received(piece)
+            piece = data[start : start + PIECE]
+            self._unused += len(piece)
+            self._parse(piece)
+            self._pass_on()
             limits = self._settings
             if self._unused > (limits.max_body_bytes if self._is_lingering else limits.max_header_bytes):
-                self._refuse_large()
+                self._refuse(self._too_large())
+        if len(self._exchanges) > 1 and not self._transport.is_closing():
+            self._transport.pause_reading()
         self._start_timer()
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._receiving = "head"
-        self._method = UNREAD
-        self._begun = perf_counter()
-
-    def on_headers_complete(self) -> None:
-        self._stop_timer()
-        self._method = self.parser.get_method().decode("ascii")
-        most = self._settings.max_header_bytes
-        may_be_large = self._unused + self._parsing > most  # the head may have begun within a piece
-        if may_be_large and len(self.url) + sum(len(n) + len(v) for n, v in self.headers) > most:
-            self._refuse_large()
-            raise ValueError("the head is too large")  # stops the parser
-        if len(self.pipeline) >= MAX_PIPELINED:
-            self._refused, self.cycle.keep_alive = True, False  # those that wait are answered
-            raise ValueError("too many requests are pipelined")
-        super().on_headers_complete()
-        self.headers = DROPPED  # type: ignore[assignment]
-        self._receiving = "body"
-        self._unused = self._chunks = 0
-        if self._stopping:
-            self.cycle.keep_alive = False
-
-    def on_body(self, body: bytes) -> None:
-        self._chunks += 1
-        if self._chunks > self._max_chunks:
-            self._refuse("body_too_large", f"the body has more than {self._max_chunks} chunks (max_body_bytes)")
-            raise ValueError("too many chunks")  # stops the parser
-        if not self.cycle.response_complete:  # else it is dropped
-            self._unused = 0
-            super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        self._stop_timer()
-        self._receiving = "nothing"
-        self._unused = 0
-        self.scope["state"][IS_WHOLE] = True
-        super().on_message_complete()
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if self.transport.is_closing():
-            self._start_send_timer()
-        else:
-            self._start_timer()
-
-    def timeout_keep_alive_handler(self) -> None:
-        self._close()
-
-    def send_400_response(self, msg: str) -> None:
-        self._refuse("malformed_request", "the request is not HTTP/1.1")
-
-    def shutdown(self) -> None:
-        """Graceful shutdown: requests that have arrived, or are arriving, are answered first."""
-        self._stopping = True
-        if self._is_idle:
-            self.loop.call_later(STOPPING, self._end_idle)
-        else:
-            super().shutdown()
-
     def pause_writing(self) -> None:
-        super().pause_writing()
+        self._is_paused = True
+        self._inner.pause_writing()
         self._start_send_timer()
 
     def resume_writing(self) -> None:
-        super().resume_writing()
-        if not self.transport.is_closing():  # then the rest must be read too
+        self._is_paused = False
+        self._inner.resume_writing()
+        if self._exchanges and not self._exchanges[0].is_answered:  # else the rest must be read too
             self._stop_send_timer()
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        self._answering = cycle
-        super()._start_asgi_task(cycle, app)
+    def on_message_begin(self) -> None:
+        self._stop_timer()
+        self._is_in_head = True
+        self._url, self._fields = b"", []
 
-    @property
-    def _is_idle(self) -> bool:
-        """Whether no request is being answered."""
-        return self.cycle is None or self.cycle.response_complete
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._is_in_head:  # else it is a trailer
+            self._fields.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        method, version = self._parser.get_method(), self._parser.get_http_version().encode()
+        httptools.parse_url(self._url).path.decode("ascii")  # raises here what it would in uvicorn
+        if method == b"CONNECT":
+            raise ValueError("tunnels are for proxies")
+        is_upgrade, fields = self._parser.should_upgrade(), self._fields
+        if is_upgrade:
+            fields = [field for field in fields if field[0].lower() != b"upgrade"]
+        lines = b"".join([b"%b: %b\r\n" % field for field in fields])
+        head = b"%b %b HTTP/%b\r\n%b\r\n" % (method, self._url, version, lines)
+        if len(head) > self._settings.max_header_bytes:
+            raise self._too_large()
+        if is_upgrade:
+            self._head = head
+            return
+        self._stop_timer()
+        self._is_in_head = False
+        self._unused = self._n_chunks = 0
+        if len(self._exchanges) > MAX_PIPELINED:
+            raise OverloadedError(f"more than {MAX_PIPELINED} requests of this connection wait for earlier answers")
+        self._exchanges.append(_Exchange([head]))
+
+    def on_chunk_header(self) -> None:
+        self._n_chunks += 1
+        if self._n_chunks > self._max_chunks:
+            message = f"the body has more than {self._max_chunks} chunks (max_body_bytes)"
+            raise RequestError(message, code="body_too_large")
+
+    def on_body(self, body: bytes) -> None:
+        exchange = self._exchanges[-1]
+        exchange.pieces += [b"%x\r\n" % len(body), body, b"\r\n"] if self._n_chunks else [body]
+        if not exchange.is_answered:  # else it is dropped
+            self._unused = 0
+
+    def on_message_complete(self) -> None:
+        if self._head:
+            return
+        self._stop_timer()
+        self._unused = 0
+        self._exchanges[-1].is_whole = True
+        if self._n_chunks:
+            self._exchanges[-1].pieces.append(LAST_CHUNK)
+
+    def shutdown(self) -> None:
+        """Graceful shutdown: requests that have arrived, or are arriving, are answered first."""
+        self._is_stopping = True
+        self._pass_on()
+        self._loop.call_later(STOPPING, self._end_idle)
+
+    async def answer(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Has the app answer the first request; its body ends with an error if the rest of it is refused."""
+        exchange = self._exchanges[0]
+        if exchange.is_refused:
+            scope["method"], scope["state"][REFUSAL] = UNREAD, exchange.error
+        scope["state"][IS_WHOLE] = exchange.is_whole
+        if not self._is_paused:  # the client has read the last answer
+            self._stop_send_timer()
+
+        async def receive_or_raise() -> Message:
+            message = await receive()
+            if exchange.error is not None:
+                raise exchange.error
+            return message
+
+        try:
+            await app(scope, receive if exchange.is_whole and exchange.error is None else receive_or_raise, send)
+        finally:
+            exchange.is_answered = True
+            self._stop_send_timer()
+            self._patience = self._settings.send_timeout
+            self._start_send_timer()  # of what is left
+            self._pass_on()
+            self._start_timer()
+
+    def _parse(self, piece: bytes) -> None:
+        while piece:
+            try:
+                self._parser.feed_data(piece)
+                return
+            except httptools.HttpParserUpgrade as upgrade:  # it would take the body for another protocol
+                self._parser = httptools.HttpRequestParser(self)
+                piece, self._head = self._head + piece[upgrade.args[0] :], b""
+            except httptools.HttpParserError as error:
+                cause, malformed = error.__context__, RequestError(NOT_HTTP, code="malformed_request")
+                self._refuse(cause if isinstance(cause, RequestError) else malformed)
+                return
+
+    def _pass_on(self) -> None:
+        """Gives uvicorn what has arrived of the first request, and the next one once that is answered."""
+        while self._exchanges and not self._transport.is_closing():
+            first = self._exchanges[0]
+            if first.pieces:
+                pieces, first.pieces = first.pieces, []
+                self._inner.data_received(b"".join(pieces))
+            if len(self._exchanges) == 1 and (self._is_refused or self._is_stopping):
+                self._finish()
+            if not (first.is_whole and first.is_answered):
+                return
+            self._exchanges.popleft()
+            if len(self._exchanges) == 1:
+                self._transport.resume_reading()
+
+    def _refuse(self, error: RequestError) -> None:
+        """Has the app answer with an error what is incomplete, unless that is answered; the connection then ends."""
+        if self._is_refused:
+            return
+        self._is_refused = True
+        self._stop_timer()
+        if self._is_lingering:
+            self._close()
+            return
+        if self._exchanges and not self._exchanges[-1].is_whole:
+            self._exchanges[-1].pieces.append(LAST_CHUNK)  # other bodies have no bounds here
+        else:
+            self._exchanges.append(_Exchange([REFUSED], is_refused=True))
+        self._exchanges[-1].is_whole, self._exchanges[-1].error = True, error
+        self._pass_on()
+
+    def _too_large(self) -> RequestError:
+        what = "headers" if self._is_in_head or not self._exchanges else "trailers or chunk extensions"
+        message = f"the {what} are larger than {self._settings.max_header_bytes} bytes (max_header_bytes)"
+        return RequestError(message, code="headers_too_large")
 
     @property
     def _is_lingering(self) -> bool:
         """Whether a message has been answered before it has ended."""
-        return self._receiving == "body" and self._is_idle
-
-    def _end_idle(self) -> None:
-        if self._is_idle and self._receiving != "head":
-            self._close()
+        return bool(self._exchanges) and self._exchanges[0].is_answered and not self._exchanges[0].is_whole
 
     def _start_timer(self) -> None:
-        """Starts the timer of what the client has to send, unless it runs, or uvicorn's does."""
-        if self._timer is not None or self._refused:
+        """Starts the timer of what the client has to send, unless it runs."""
+        if self._timer is not None or self._is_refused or self._transport.is_closing():
             return
         if self._is_lingering:
-            self._timer = self.loop.call_later(LINGER, self._close)
-        elif self._receiving == "head" or (self._is_idle and self.timeout_keep_alive_task is None):
-            self._timer = self.loop.call_later(self._settings.header_timeout, self._end_slow_head)
+            self._timer = self._loop.call_later(LINGER, self._close)
+        elif self._is_in_head or not self._exchanges:
+            self._timer = self._loop.call_later(self._settings.header_timeout, self._end_slow_head)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -216,78 +302,78 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _end_slow_head(self) -> None:
         self._timer = None
-        if self.flow.read_paused:  # by earlier requests: the client cannot send
+        if not self._transport.is_reading():  # because of earlier requests: the client cannot send
             self._start_timer()
-        elif self._receiving == "head":
+        elif self._is_in_head:
             seconds = f"{self._settings.header_timeout:g} seconds (header_timeout)"
-            self._refuse("headers_timeout", f"the headers did not arrive within {seconds}")
+            self._refuse(RequestError(f"the headers did not arrive within {seconds}", code="headers_timeout"))
         else:
             self._close()
 
+    def _end_idle(self) -> None:
+        if not self._is_in_head and (not self._exchanges or self._is_lingering):
+            self._close()
+
+    def _close(self) -> None:
+        """Closes the connection once the client has read what was sent to it."""
+        self._transport.close()
+        self._start_send_timer()
+
     def _start_send_timer(self) -> None:
-        if self._send_timer is None:
-            self._unsent = self.transport.get_write_buffer_size()
-            self._send_timer = self.loop.call_later(self._settings.send_timeout, self._end_slow_reader)
+        """Starts the timer of what the client has to read, if there is anything and it does not run."""
+        if self._send_timer is None and (unsent := self._transport.get_write_buffer_size()):
+            self._unsent, self._since = unsent, self._loop.time()
+            self._send_timer = self._loop.call_later(self._patience, self._end_slow_reader)
 
     def _stop_send_timer(self) -> None:
         if self._send_timer is not None:
             self._send_timer.cancel()
             self._send_timer = None
+            n_read = self._unsent - self._transport.get_write_buffer_size()
+            self._patience += n_read / MIN_RATE - (self._loop.time() - self._since)
 
     def _end_slow_reader(self) -> None:
-        self._send_timer = None
-        if self._unsent - self.transport.get_write_buffer_size() >= MIN_TAKEN:
+        self._stop_send_timer()
+        if self._patience > 0:
             self._start_send_timer()
-            return
-        logger.warning("a client has not read its answer within %g seconds (send_timeout)", self._settings.send_timeout)
-        self.transport.abort()
+        elif self._transport.get_write_buffer_size():
+            seconds = f"{self._settings.send_timeout:g} seconds (send_timeout)"
+            logger.warning("a client has not read its answer within %s", seconds)
+            self._transport.abort()
 
-    def _close(self) -> None:
-        """Closes the connection once the client has read what was sent to it."""
-        self.transport.close()
-        self._start_send_timer()
 
-    def _refuse_large(self) -> None:
-        what = "trailers or chunk extensions" if self._receiving == "body" else "headers"
-        limit = f"{self._settings.max_header_bytes} bytes (max_header_bytes)"
-        self._refuse("headers_too_large", f"the {what} are larger than {limit}")
+def guarded(app: ASGIApp) -> ASGIApp:
+    """The app, which tells a request's `Guard`, if it has one, when it is answered."""
 
-    def _refuse(self, code: ErrorCode, message: str) -> None:
-        """Closes the connection with an error response; without one if this request, or an earlier one, has its own."""
-        if self._refused:
-            return
-        self._refused = True
-        request_id, status = new_request_id(), STATUSES[code]
-        if self._is_lingering:
-            self._close()
-            return
-        if self._is_idle:
-            seconds = perf_counter() - self._begun
-            state = {"request_id": request_id, "address": self.client[0] if self.client else ""}
-            self.app_state["record_refusal"](state, self._method, status, seconds)
-        elif self.cycle.more_body and not self.cycle.response_started and not self.pipeline:
-            # the app waits for the rest of the body: it sees a disconnect, and records it
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
-        else:
-            self.cycle.keep_alive = False
-            return
-        error = error_body(status, code, message, request_id)
-        body = encode_json(error)
-        head = (
-            f"HTTP/1.1 {status} {error['title']}\r\ncontent-type: {JSON}\r\ncontent-length: {len(body)}\r\n"
-            f"{HEADER.lower()}: {request_id}\r\nx-content-type-options: nosniff\r\nconnection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode() + body)
-        self._close()
+    def answer(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        guard: Guard | None = scope.get("state", {}).get(GUARD)
+        return app(scope, receive, send) if guard is None else guard.answer(app, scope, receive, send)
+
+    return answer
+
+
+async def send_held(send: Send, message: Message) -> None:
+    """Sends a part of a response's body in pieces, and returns once the client's kernel, or ours, has most of it.
+
+    uvicorn takes a part of any size at once, and a next one when it has sent that: at most two pieces are left.
+    """
+    body = message["body"]
+    for start in range(0, len(body), PIECE):
+        is_last = start + PIECE >= len(body)
+        more_body = not is_last or message.get("more_body", False)
+        await send({"type": message["type"], "body": body[start : start + PIECE], "more_body": more_body})
 
 
 class ClosingStream(StreamingResponse):
-    """A stream whose generator is closed when it ends, however that happens.
+    """A stream whose generator is closed when it ends, however that happens, and which no proxy holds back.
 
     Starlette leaves one whose client has gone while a chunk was sent to the garbage collector, and until then what it
-    computes would go on.
+    computes would go on. nginx, and what follows it, buffer answers without the header.
     """
+
+    def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
+        """Sets the headers of the response."""
+        super().init_headers({"X-Accel-Buffering": "no", **(headers or {})})
 
     async def stream_response(self, send: Send) -> None:
         """Sends all chunks."""
@@ -298,16 +384,15 @@ class ClosingStream(StreamingResponse):
 async def while_connected(request: Request, computing: Awaitable[Result]) -> Result:
     """Awaits a computation; if the client disconnects, cancels it and raises `ClientDisconnect`."""
 
-    async def wait_for_disconnect() -> None:
+    async def wait_for_disconnect() -> Result:
         while (await request.receive())["type"] != "http.disconnect":
             pass
+        raise ClientDisconnect
 
     answering, leaving = asyncio.ensure_future(computing), asyncio.ensure_future(wait_for_disconnect())
     try:
         await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if answering.done():
-            return await answering
-        raise ClientDisconnect
+        return await (answering if answering.done() else leaving)
     finally:
         answering.cancel()
         leaving.cancel()

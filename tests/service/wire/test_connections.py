@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
+import re
+import socket
 import threading
-from unittest.mock import Mock
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from hashlib import sha256
+from itertools import pairwise
+from random import Random
 
+import httpx2
 import pytest
 import uvicorn
-from sockets import connect, head, is_closed, read_answer
-from uvicorn.server import ServerState
+from fastapi import Request, Response
+from sockets import connect, head, is_closed, read_all, read_answer
+from thorough import examples
 from waiting import poll
 
 from service.app import create_app
 from service.settings import Settings
 from service.wire import connections as module
-from service.wire.connections import BoundedProtocol
+from service.wire.connections import server_options
 
 BODY = json.dumps({"instances": [[[0.5, 1.5, 2.5, 3.5]] * 6]}).encode()  # fits model "two"
 PREDICT = ("POST", "/v1/models/two:predict", "Content-Type: application/json")
@@ -254,20 +261,168 @@ def test_a_head_that_is_not_read_yet_is_not_late(serve_app, folder):
             received += part
 
 
-def test_a_closing_connection_is_not_held_by_what_is_unread():
-    """A connection that is closed while its client reads nothing is aborted after `send_timeout`."""
+def drip(connection, n_bytes, seconds):
+    """Reads so many bytes in every so many seconds until the connection ends; how many it read."""
+    n_read, pace = 0, threading.Event()
+    try:
+        while part := connection.recv(n_bytes - n_read % n_bytes):
+            n_read += len(part)
+            pace.wait(0 if n_read % n_bytes else seconds)
+    except ConnectionError:
+        pass
+    return n_read
 
-    async def close() -> Mock:
-        settings = Settings(header_timeout=1, send_timeout=0.01)
-        protocol = BoundedProtocol(uvicorn.Config(Mock()), ServerState(), {}, settings=settings)
-        transport = Mock(spec=asyncio.Transport)
-        transport.get_extra_info.return_value = None
-        transport.get_write_buffer_size.return_value = 10_000
-        protocol.connection_made(transport)
-        protocol.timeout_keep_alive_handler()
-        transport.close.assert_called_once_with()
-        while not transport.abort.called:
-            await asyncio.sleep(0.01)
-        return transport
 
-    asyncio.run(asyncio.wait_for(close(), 60))
+@contextmanager
+def serve_large(folder, **settings):
+    """A server with small buffers, and an event that says when its route /large has made an answer."""
+    app = create_app(Settings(models=folder / "two.safetensors", monitor_share=0, cached_results=4, **settings))
+    made = threading.Event()
+
+    def large(n_bytes: int = MOST) -> Response:
+        made.set()
+        return Response(b"x" * n_bytes)
+
+    app.add_api_route("/large", large)
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 << 10)  # or the kernel takes much of an answer
+        listening.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, **server_options(app.state.parts.settings)))
+        thread = threading.Thread(target=server.run, args=([listening],))
+        thread.start()
+        try:
+            poll(lambda: server.started)
+            with httpx2.Client(base_url=f"http://127.0.0.1:{listening.getsockname()[1]}", timeout=300) as client:
+                yield client, made
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@contextmanager
+def connect_narrow(client):
+    """A connection that buffers little of what is sent to it."""
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(300)
+        connection.connect((client.base_url.host, client.base_url.port))
+        yield connection
+
+
+@pytest.mark.parametrize("end", ["", "Connection: close"])
+def test_an_answer_has_to_be_read_as_a_whole(folder, caplog, end):
+    """A client that reads a little again and again is disconnected, however often it reads."""
+    with serve_large(folder, send_timeout=1) as (client, _), connect_narrow(client) as connection:
+        connection.sendall(head("GET", "/large", *filter(None, [end])))
+        assert drip(connection, 32 << 10, 0.2) < MOST / 10  # 160 KB a second, where `MIN_RATE` has 262
+        assert "a client has not read its answer within 1 seconds (send_timeout)" in caplog.text
+
+
+def test_what_is_left_of_an_answer_has_to_be_read(folder, caplog):
+    """A connection that is to be closed is not held by the end of an answer that its client leaves unread."""
+    with serve_large(folder, send_timeout=0.5) as (client, _), connect_narrow(client) as connection:
+        connection.sendall(head("GET", "/openapi.json", "Connection: close"))
+        poll(lambda: "a client has not read its answer within 0.5 seconds (send_timeout)" in caplog.text)
+
+
+def test_a_client_that_reads_has_the_time_that_it_takes(folder, caplog, monkeypatch):
+    """An answer may take longer than `send_timeout` if its client reads on."""
+    monkeypatch.setattr(module, "MIN_RATE", 16 << 10)
+    with serve_large(folder, send_timeout=0.2) as (client, _), connect_narrow(client) as connection:
+        connection.sendall(head("GET", "/large?n_bytes=2000000", "Connection: close"))
+        assert drip(connection, 8 << 10, 0.01) > 2_000_000
+        assert "send_timeout" not in caplog.text
+
+
+def test_a_request_lasts_until_its_answer_is_read(folder):
+    """What a request holds, it holds until its client has read all but the end of the answer."""
+    with serve_large(folder, send_timeout=300) as (client, made), connect_narrow(client) as connection:
+        connection.sendall(head("GET", "/large", "Connection: close"))
+        made.wait(300)
+        for _ in range(50):
+            assert "kanscope_requests_in_flight 2.0" in client.get("/metrics").text
+        while connection.recv(1 << 20):
+            pass
+        poll(lambda: "kanscope_requests_in_flight 1.0" in client.get("/metrics").text)
+
+
+UPGRADE = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAA")
+
+
+@pytest.mark.parametrize("parts", [1, 2, 1000], ids=["at once", "head and body", "byte by byte"])
+@pytest.mark.parametrize("length", [f"Content-Length: {len(BODY)}", CHUNKED])
+def test_a_request_to_upgrade_keeps_its_body(strict, length, parts):
+    """Clients that would change to HTTP/2, as Java's and curl's, are answered in HTTP/1.1, again and again."""
+    start = head(*PREDICT, *UPGRADE, length)
+    body = BODY if length != CHUNKED else b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
+    with connect(strict) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(2):
+            pieces = {1: [start + body], 2: [start, body]}.get(parts, [bytes([byte]) for byte in start + body])
+            for piece in pieces:
+                connection.sendall(piece)
+            answer, document = read_answer(connection)
+            assert (answer.status, document["model_name"]) == (200, "two")
+
+
+def test_requests_to_upgrade_wait_for_each_other(strict):
+    """Each of several requests that arrive at once has its own answer, in their order."""
+    one = head(*PREDICT, *UPGRADE, f"Content-Length: {len(BODY)}") + BODY
+    with connect(strict) as connection:
+        connection.sendall(one + head("GET", "/healthz", *UPGRADE) + one + head("GET", "/none", "Connection: close"))
+        received = read_all(connection)
+    assert re.findall(rb"HTTP/1.1 (...)|(model_name|status)", received) == [
+        *((b"200", b""), (b"", b"model_name"), (b"200", b""), (b"", b"status")),
+        *((b"200", b""), (b"", b"model_name"), (b"404", b""), (b"", b"status")),
+    ]
+
+
+def make_request(rng, number):
+    """A request with any body, headers and framing, and what the route /echo answers."""
+    body = (
+        rng.randbytes(rng.choice([1, 10, 1000, 70_000, 300_000])) if rng.random() < 0.7 else head("GET", "/", *UPGRADE)
+    )
+    headers = [f"X-{number}: a", *(UPGRADE if rng.random() < 0.4 else ())]
+    framed, trailers = body, b""
+    if rng.random() < 0.5:
+        headers.append(f"Content-Length: {len(body)}")
+    else:
+        headers.append(CHUNKED)
+        length = max(1, rng.choice([len(body), len(body) // 3, len(body) // 2000]))
+        chunks = [body[start : start + length] for start in range(0, len(body), length)]
+        framed = b"".join(b"%x%b\r\n%b\r\n" % (len(chunk), rng.choice([b"", b";a=b"]), chunk) for chunk in chunks)
+        trailers = b"0\r\n" + rng.choice([b"", b"Upgrade: h2c\r\nX-Other: a\r\n"]) + b"\r\n"
+    rng.shuffle(headers)
+    return head("POST", "/echo", *headers) + framed + trailers, f'"{sha256(body).hexdigest()} x-{number}"'.encode()
+
+
+def test_requests_are_the_same_however_they_are_framed_and_cut(serve_app, folder):
+    """Any requests on one connection, in any parts, are answered one after the other, with their bodies and headers."""
+    app, rng = create_app(Settings(models=folder / "two.safetensors")), Random(0)
+
+    async def echo(request: Request) -> str:
+        names = [name for name in request.headers if name.startswith("x-")]
+        return f"{sha256(await request.body()).hexdigest()} {' '.join(names)}"
+
+    app.add_api_route("/echo", echo, methods=["POST"])
+    with serve_app(app) as client:
+        for _ in range(examples(100)):
+            requests, answers = zip(*(make_request(rng, number) for number in range(rng.randint(1, 6))), strict=True)
+            data = b"\r\n".join(requests) + head("GET", "/healthz", "Connection: close")
+            cuts = sorted(rng.choices(range(len(data)), k=rng.choice([0, 3, 100])))
+            with connect(client) as connection, ThreadPoolExecutor(1) as pool:
+                pieces = [data[a:b] for a, b in pairwise([0, *cuts, len(data)])]
+                sending = pool.submit(lambda: [connection.sendall(piece) for piece in pieces])  # noqa: B023
+                received = read_all(connection)
+                sending.result()
+            assert re.findall(rb'"[0-9a-f]{64}.*?"', received) == [*answers]
+
+
+@pytest.mark.parametrize("start", ["CONNECT localhost:80 HTTP/1.1\r\n\r\n", "GET http://localhost HTTP/1.1\r\n\r\n"])
+def test_a_request_to_a_proxy_is_refused(strict, start):
+    """What only a proxy could answer is malformed, in the form of all errors."""
+    with connect(strict) as connection:
+        connection.sendall(start.encode())
+        answer, body = read_answer(connection)
+        assert (answer.status, body["code"]) == (400, "malformed_request")
+        assert is_closed(connection)

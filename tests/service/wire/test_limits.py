@@ -7,7 +7,7 @@ import threading
 
 import pytest
 from factories import make_windows
-from sockets import connect, head, is_closed, read_answer
+from sockets import connect, head, is_closed, read_all, read_answer
 from waiting import poll
 
 from service.app import create_app
@@ -143,7 +143,7 @@ def test_a_refused_head_is_counted_and_logged(serve, folder, capfd):
     lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
     refused = [line for line in lines if line.get("id") in ids]
     assert {line["id"]: line["status"] for line in refused} == ids
-    assert [line["method"] for line in refused] == ["other", "other", "GET"]
+    assert [line["method"] for line in refused] == ["other"] * 3
 
 
 def test_an_invalid_chunk_is_refused_at_once(serve, folder):
@@ -184,7 +184,7 @@ def test_a_client_that_does_not_read_is_disconnected(serve, folder, service, cap
 
 
 def test_half_a_request_behind_another_does_not_disturb_its_answer(waiting):
-    """The first request is answered, then the connection is closed because the second one is too slow."""
+    """The first request is answered, then the second one is refused because it is too slow."""
     server, go_on, arrived = waiting(header_timeout=0.5)
     with server as client, connect(client) as connection:
         connection.sendall(head("GET", "/wait") + b"GET /wai")
@@ -192,9 +192,9 @@ def test_half_a_request_behind_another_does_not_disturb_its_answer(waiting):
         with connect(client) as later:  # the timeout of the incomplete second request
             assert is_closed(later)
         go_on.set()
-        answer, body = read_answer(connection)
-        assert (answer.status, body) == (200, True)
-        assert is_closed(connection)
+        first, second = read_all(connection).split(b"HTTP/1.1 ")[1:]
+        assert first.startswith(b"200 OK") and first.endswith(b"true")
+        assert second.startswith(b"408 ") and b"(header_timeout)" in second
 
 
 def test_a_client_that_vanishes_leaves_nothing_behind(serve, folder):
