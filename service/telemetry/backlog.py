@@ -4,7 +4,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from threading import Event as Flag
-from threading import RLock, Thread
+from threading import RLock, Thread, current_thread
 from time import monotonic, sleep
 from typing import Generic, TypeVar
 
@@ -66,7 +66,7 @@ class Backlog(Generic[Item]):
         """Waits until all is taken and worked off, or for so many seconds."""
         until = monotonic() + seconds
         self._wake.set()
-        while self._held and monotonic() < until:
+        while self._held and monotonic() < until and current_thread() is not self._thread:
             sleep(0.001)
 
     def take(self, n: int | None = None) -> list[Item]:

@@ -62,12 +62,8 @@ def seal(body: bytes, line: int, time: str, previous: bytes) -> tuple[bytes, byt
 class ChainedFiles:
     """The files of one process in a folder, which other processes may share.
 
-    Args:
-        folder: where they are.
-        describe: makes an event of the record itself from its type and data.
-        max_bytes: of a file, which ends with the event that reaches it.
-        max_days: after which files are removed; None for no limit.
-        max_total: bytes of the whole folder, beyond which the oldest files are removed; likewise.
+    `describe` makes an event of the record itself from its type and data. A file ends with the event that reaches
+    `max_bytes`; files are removed after `max_days`, and the oldest beyond `max_total` bytes of the whole folder.
     """
 
     def __init__(

@@ -36,26 +36,29 @@ class LogWriter:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self.on_drop: Callable[[int], None] = lambda n: None
-        self.is_ending = False  # whether records of logging are written at once
-        self._has_dropped = False  # since that was last said
+        self._is_ending = self._has_dropped = False  # dropped: since that was last said
         self._backlog: Backlog[bytes] = Backlog(
             "log", QUEUE_BYTES, WRITE_SECONDS, self._write, "the log cannot be written", "the log is written again"
         )
         self._backlog.start()
-        atexit.register(self.flush)
+        atexit.register(self.close)
 
     def put(self, line: bytes) -> None:
         """Adds a line, which ends with a line feed; takes microseconds."""
         if not self._backlog.put(len(line), line):
             self._drop(1)
 
-    def flush(self) -> None:
-        """Waits until all lines are written, for at most `FLUSH_SECONDS`."""
-        self._backlog.flush(FLUSH_SECONDS)
+    def hurry(self) -> None:
+        """Has what waits written now; once the process is ending, waits for that, for at most `FLUSH_SECONDS`."""
+        if self._is_ending:
+            self._backlog.flush(FLUSH_SECONDS)
+        else:
+            self._backlog.wake()
 
-    def wake(self) -> None:
-        """Lets what waits be written now."""
-        self._backlog.wake()
+    def close(self) -> None:
+        """Writes what waits, as far as that is possible in time; lines may still be put."""
+        self._is_ending = True
+        self.hurry()
 
     def _write(self, _: bool) -> None:
         while lines := self._backlog.take():
@@ -88,6 +91,7 @@ class RequestLog:
     ) -> None:
         stream = sys.stderr if stream is None else stream
         self._writer = find_writer(stream)
+        self.close = self._writer.close
         if on_drop is not None:
             self._writer.on_drop = on_drop
         self._is_wanted = settings.log_level in ("debug", "info")
@@ -103,11 +107,6 @@ class RequestLog:
         line |= {"route": route, "status": status, "seconds": round(seconds, 6)}
         line |= {name: state[name] for name in LOGGED if name in state}
         self._writer.put(self._dump(line))
-
-    def close(self) -> None:
-        """Writes what waits, in bounded time, as does each record of logging that follows: the process may end."""
-        self._writer.is_ending = True
-        self._writer.flush()
 
 
 def configure_logging(settings: Settings) -> None:
@@ -137,10 +136,7 @@ class _Handler(logging.Handler):
         except Exception:
             return self.handleError(record)
         self._writer.put(f"{line}\n".encode(errors="replace"))
-        if self._writer.is_ending:
-            self._writer.flush()
-        else:
-            self._writer.wake()
+        self._writer.hurry()
 
 
 class _JsonFormatter(logging.Formatter):

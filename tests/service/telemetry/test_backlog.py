@@ -47,6 +47,25 @@ def test_what_does_not_fit_is_refused_until_there_is_room():
     assert taken + backlog.close() in ([0, 1, 4], [0, 1])
 
 
+def test_a_flush_waits_for_the_thread_though_not_of_it():
+    """What was put before is worked off; a round that flushes itself would wait in vain."""
+    taken = list[int]()
+
+    def work(is_last: bool) -> None:
+        backlog.flush(60)
+        while items := backlog.take():
+            taken.extend(items)
+
+    backlog: Backlog[int] = Backlog("test", 1000, 60, work, *SAID)
+    backlog.start()
+    for number in range(100):
+        backlog.put(1, number)
+    start = monotonic()
+    backlog.flush(30)
+    assert taken == [*range(100)] and monotonic() - start < 30
+    backlog.close()
+
+
 def test_a_round_that_fails_is_repeated_after_its_time_alone(caplog):
     """A queue that is half full does not wake a thread that cannot write; failing and going on are said once."""
     rounds: list[float] = []

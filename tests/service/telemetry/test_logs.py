@@ -171,7 +171,7 @@ def test_the_log_takes_lines_while_it_takes_one():
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    writer.flush()
+    writer.close()
     lines = stream.buffer.getvalue().split(b"\n")
     assert lines.count(b"signal") == n and lines.count(b"line") == put
 
