@@ -10,7 +10,7 @@ from pydantic import Field
 
 from kanmodel.errors import Problem
 from kanmodel.model import Model
-from service.operations.members import Answer, Closed, about, head_of
+from service.operations.members import Answer, Closed, Whole, about, head_of
 from service.operations.route import MODEL, Call, Operation
 from service.telemetry.history import Place
 from service.telemetry.monitor import Monitor, read_times, watched_output
@@ -30,7 +30,7 @@ class Outcome(Closed):
     id: Annotated[str, Field(min_length=1, max_length=MAX_ID, strict=True)] | None = None
     """Id of the request that asked for the forecast: `X-Request-Id` of its answer, or `id` of one under `/v2`. Give
     this or `time`."""
-    instance: Annotated[int, about("Index of the forecast's instance in that request.", ge=0, strict=True)] = 0
+    instance: Annotated[Whole, about("Index of the forecast's instance in that request.", ge=0, strict=True)] = 0
     time: str | Annotated[float, Field(strict=True)] | None = None
     """Time of the window's newest row, as in `times` of an answer about a series; not the time that is forecast. It
     means the first forecast of that time by each version. Of a model over many series give an id."""

@@ -108,6 +108,7 @@ def load_rows(n: int) -> dict[str, Any]:
         ({"id": "a" * 129, "values": {"a+1": 1}}, "outcomes[0].id", "must"),
         ({"id": 7, "values": {"a+1": 1}}, "outcomes[0].id", "must"),
         ({"id": "a", "instance": -1, "values": {"a+1": 1}}, "outcomes[0].instance", "must be"),
+        ({"id": "a", "instance": 2**63, "values": {"a+1": 1}}, "outcomes[0].instance", "must be"),
         ({"time": 1, "instance": 0, "values": {"a+1": 1}}, "outcomes[0].instance", "must be given only with an id"),
         ({"time": "soon", "values": {"a+1": 1}}, "outcomes[0].time", "must be a time"),
         ({"id": "a", "values": {"a+1": 1}, "value": 1}, "outcomes[0].value", "is unknown"),
