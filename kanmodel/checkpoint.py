@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args
 
@@ -20,7 +21,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from kanmodel.errors import CheckpointError, ConfigError, check_choice, check_number
+from kanmodel.errors import MAX_MAGNITUDE, CheckpointError, ConfigError, check_choice, check_number
 from kanmodel.files import replacing
 from kanmodel.forecaster import Forecaster, Provenance, Reference
 from kanmodel.network.config import ModelConfig, config_from_dict, config_to_dict, read_record
@@ -55,8 +56,8 @@ def save_checkpoint(model: Forecaster, path: Path) -> str:
         of_nodes = {} if nodes is None else nodes.state_dict()
         tensors |= {f"intervals.network.{name}": tensor.contiguous() for name, tensor in of_nodes.items()}
     for name, tensor in tensors.items():
-        if not tensor.isfinite().all():
-            raise CheckpointError(f"cannot save {path.name}: a value of tensor {name} is not finite")
+        if (problem := _refuse_values(tensor)) is not None:
+            raise CheckpointError(f"cannot save {path.name}: a value of tensor {name} {problem}")
     document = {
         "format_version": FORMAT_VERSION,
         "config": config_to_dict(model.config),
@@ -119,8 +120,8 @@ def parse_checkpoint(data: bytes) -> Forecaster:
     except SafetensorError as error:
         raise CheckpointError(f"is damaged: {error}") from error
     for name, tensor in tensors.items():
-        if not tensor.isfinite().all():
-            raise CheckpointError(f"has a value that is not finite in tensor {name}")
+        if (problem := _refuse_values(tensor)) is not None:
+            raise CheckpointError(f"has a value that {problem} in tensor {name}")
     windows = tensors.pop("reference.windows")
     targets = tensors.pop("reference.targets").numpy() if "reference.targets" in tensors else None
     of_intervals = {name: tensors.pop(name) for name in list(tensors) if name.startswith("intervals.")}
@@ -130,6 +131,14 @@ def parse_checkpoint(data: bytes) -> Forecaster:
         reference = Reference(windows, config, targets, times, series)
         intervals = None if described is None else described.make(of_intervals)
         return Forecaster(network, reference, metrics, provenance, hashlib.sha256(data).hexdigest(), intervals)
+
+
+def _refuse_values(tensor: Tensor) -> str | None:
+    """Why the values of a tensor cannot be computed with; None if they can."""
+    largest = float(tensor.abs().amax()) if tensor.numel() else 0.0
+    if not isfinite(largest):
+        return "is not finite"
+    return f"is above {MAX_MAGNITUDE:g} in magnitude" if largest > MAX_MAGNITUDE else None
 
 
 class _IntervalsRecord(NamedTuple):

@@ -143,6 +143,7 @@ class ExportError(KanscopeError):
 
 LARGEST = 2**63 - 1  # of whole numbers
 MAX_TEXT = 200  # characters of a name
+MAX_MAGNITUDE = 1e75  # of weights, and of a column's mean, spread and ends: squares of their products are finite
 MAX_SIZE = 1 << 16  # of any count in a document: a malicious one must not exhaust the memory
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -287,9 +288,16 @@ def check_number(value: object, place: str, positive: bool = False) -> None:
         raise ConfigError(f"{place} must be a {'positive' if positive else 'finite'} number, but is {quote(value)}")
 
 
-def check_spread(value: object, place: str) -> None:
-    """Raises `ConfigError` unless a value is a finite number from 0."""
+def check_magnitude(value: object, place: str) -> None:
+    """Raises `ConfigError` unless a value is a number of at most `MAX_MAGNITUDE`."""
     check_number(value, place)
+    if abs(value) > MAX_MAGNITUDE:  # type: ignore[arg-type]
+        raise ConfigError(f"{place} must be at most {MAX_MAGNITUDE:g} in magnitude, but is {quote(value)}")
+
+
+def check_spread(value: object, place: str) -> None:
+    """Raises `ConfigError` unless a value is such a number from 0."""
+    check_magnitude(value, place)
     if value < 0:  # type: ignore[operator]
         raise ConfigError(f"{place} must be a number from 0, but is {quote(value)}")
 
@@ -315,6 +323,7 @@ def check_choice(value: object, place: str, choices: Collection[str]) -> None:
 Index = Annotated[int, partial(check_count, lowest=0)]
 """A whole number from 0."""
 Positive = Annotated[float, partial(check_number, positive=True)]
+Magnitude = Annotated[float, check_magnitude]
 Spread = Annotated[float, check_spread]
 """A finite number from 0: a standard deviation."""
 _OF_CONFIGS: dict[Any, Callable[[Any, str], None]]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kanmodel.arrays import Array
-from kanmodel.errors import ConfigError, Spread, check_config, check_text, quote
+from kanmodel.errors import ConfigError, Magnitude, Spread, check_config, check_text, quote
 
 QUANTILE = re.compile(r"(.*)(?<!:lower|:upper|:width|:below|:above)(@0\.\d+)")  # of a target that is a quantile
 _MARKUP = frozenset("`*_<>[]|\\")  # of Markdown and HTML
@@ -43,7 +43,7 @@ class Column:
 
     name: str
     unit: str | None = None
-    mean: float = 0.0
+    mean: Magnitude = 0.0
     std: Spread = 1.0
     title: Annotated[str, check_title] | None = field(default=None, kw_only=True)
 
@@ -73,8 +73,8 @@ class Feature(Column):
         fixed: whether nobody can change it, like the calendar; a counterfactual leaves it unchanged.
     """
 
-    min: float | None = None
-    max: float | None = None
+    min: Magnitude | None = None
+    max: Magnitude | None = None
     integer: bool = field(default=False, kw_only=True)
     fixed: bool = field(default=False, kw_only=True)
 

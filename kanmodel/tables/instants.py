@@ -22,6 +22,8 @@ from kanmodel.tables.frames import Cells
 
 DAY = 86_400.0  # seconds
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+YEARS = 2, 9998  # of dates: a local clock, and forecasts, may be in the year before or after
+FIRST, LAST = datetime(YEARS[0], 1, 1, tzinfo=UTC).timestamp(), datetime(YEARS[1] + 1, 1, 1, tzinfo=UTC).timestamp()
 NO_TIME = "must be a time in ISO 8601 or as 31.12.2023 23:00, a date or a number, but is"
 FORMS = tuple(f"%Y-%m-%d{to}{of}{end}" for to in "T " for of in ("%H:%M", "%H:%M:%S") for end in ("Z", ""))
 DOTTED = ("%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y", "%Y-%m")  # day first, which dots say and slashes do not
@@ -142,7 +144,11 @@ def _read_cell(cell: Any, place: Callable[[int], str], row: int) -> _Instant:
         instant = datetime(instant.year, instant.month, instant.day)
     if isinstance(instant, datetime) and instant == instant:  # pandas' NaT is a datetime that differs from itself
         is_local = instant.tzinfo is None
-        return _Instant((instant.replace(tzinfo=UTC) if is_local else instant).timestamp(), True, is_local)
+        seconds = (instant.replace(tzinfo=UTC) if is_local else instant).timestamp()
+        if not FIRST <= seconds < LAST:
+            years = "a date of the years {} to {}".format(*YEARS)
+            raise DataError.at(place(row), f"must be {years}, but is {quote(cell)}")
+        return _Instant(seconds, True, is_local)
     if isinstance(instant, Real):
         return _Instant(float(instant), False, False)
     raise DataError.at(place(row), f"{NO_TIME} {quote(cell)}")

@@ -14,7 +14,7 @@ from kanmodel.tables.statistics.errors import Errors
 from kanmodel.tables.table import Selection
 from kanmodel.tables.windows import Windows, read_table
 from service.models.registry import Served
-from service.operations.members import Adaptation, Answer, Closed, UnitOf, about, describe, head_of
+from service.operations.members import Adaptation, Answer, Closed, UnitOf, Whole, about, describe, head_of
 from service.operations.route import MODEL, Call, Operation
 from service.operations.windows import Gaps, NewSeriesWarning, warn_of_new
 from service.telemetry.observation import span
@@ -39,7 +39,7 @@ class BacktestRequest(Closed):
     """Rows of a table, once, as in `:predict`, and the column of the target beside them, original units, null where its
     value is unknown. The times of the rows are needed if the model was trained with times."""
     target: Annotated[str | None, about("Name of the target; optional if the model has one.")] = None
-    last: Annotated[int, Field(ge=1, strict=True)] | str | None = None
+    last: Annotated[Whole, Field(ge=1, strict=True)] | str | None = None
     """Only the newest windows whose whole horizon the series has, of many those of each: so many, or those whose newest
     row is within a duration, such as `30d`, before the newest of these rows."""
     gaps: Annotated[Gaps, about("Whether windows across a gap in time are left out, or a gap is an error.")] = "skip"

@@ -10,7 +10,7 @@ from kanmodel.alternatives.counterfactual import Counterfactual as Found
 from kanmodel.alternatives.search import LARGEST_BATCH, count_forecasts
 from kanmodel.model import Model
 from service.operations.alternative import Plan, Reading, WindowsAnswer, WindowsRequest, question, read_range
-from service.operations.members import Closed, Features, Steps, UnitOf, about, describe
+from service.operations.members import Closed, Features, Steps, UnitOf, Whole, about, describe
 from service.operations.windows import NearestReference
 from service.wire.json import HELD_NUMBER_BYTES
 
@@ -36,7 +36,7 @@ class CounterfactualRequest(WindowsRequest):
     target: CounterfactualTarget
     features: Features = None
     steps: Steps = None
-    max_features: Annotated[int, about("Most features that change together.", ge=1, strict=True)] = 2
+    max_features: Annotated[Whole, about("Most features that change together.", ge=1, strict=True)] = 2
     within_training_range: Annotated[bool, Field(strict=True)] = True
     """Whether changed values must stay in the feature's training range. A feature shifts by at most 10 standard
     deviations in any case. One of 0 and 1 alone stays 0 or 1, so it changes only if the steps have one value."""

@@ -168,7 +168,7 @@ async def get_drift(call: Call) -> Response:
 def read_since(given: str, now: float) -> int:
     """The number of the first hour since 1970, of a duration before now, in seconds, or a time."""
     if (seconds := read_duration(given)) is not None:
-        return max(0, int((now - seconds) // HOUR) + 1)
+        return int(max(now - seconds, -HOUR) // HOUR) + 1  # a duration may be infinite, of hundreds of digits
     try:
         (instant,), dated = read_instants([given], lambda _: "since")
     except DataError:

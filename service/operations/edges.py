@@ -14,7 +14,7 @@ from kanmodel.structure import curves
 from kanmodel.structure.curves import Edge
 from kanmodel.structure.topology import Topology
 from service.models.registry import Served
-from service.operations.members import Closed, FormatParameter, ThemeParameter, about, describe
+from service.operations.members import Closed, FormatParameter, ThemeParameter, Whole, about, describe
 from service.operations.reference import OnReference, describe_span
 from service.operations.route import Call, result
 from service.operations.topology import (
@@ -42,7 +42,7 @@ _OF_TOPOLOGY = ("stage", "layer", "i", "j", "source", "target", "contribution", 
 class CurvesQuery(RuleQuery):
     """How edges are sampled, and by which rule they are pruned."""
 
-    points: Annotated[int, about("Samples of a curve, evenly spaced.", ge=2)] = 101
+    points: Annotated[Whole, about("Samples of a curve, evenly spaced.", ge=2)] = 101
     range: CurveRange = "support"
     """Interval: `support`, 1st to 99th percentile on the reference windows; `reference`, their minimum to maximum;
     `grid`, the core interval of the knots."""

@@ -11,7 +11,7 @@ from kanmodel.errors import ConfigError
 from kanmodel.formula.formula import Formula, Formulas
 from kanmodel.model import Model
 from service.models.registry import Served
-from service.operations.members import OutputQuery, about, describe
+from service.operations.members import OutputQuery, Whole, about, describe
 from service.operations.reference import OnReference, describe_span
 from service.operations.route import Call, result, stream_result
 from service.wire.errors import ErrorResponse, invalid_value
@@ -23,7 +23,7 @@ FormulaFormat = TypeAliasType("FormulaFormat", Literal["json", "python", "latex"
 class FormulaQuery(OutputQuery):
     """Selects an output, and the form of its formulas."""
 
-    complexity: Annotated[int | None, Field(ge=1)] = None
+    complexity: Annotated[Whole | None, Field(ge=1)] = None
     """Only the formula nearest to the model of at most this complexity."""
     format: FormulaFormat = "json"
     """`json`: all formulas, or the one of `complexity`; `python` and `latex`: that one as text, of any complexity where

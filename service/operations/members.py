@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import Annotated, Any, Literal, NotRequired, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType, TypedDict, is_typeddict
 
@@ -24,6 +24,8 @@ def about(text: str, **constraints: Any) -> Any:
 
 
 Described = TypeVar("Described")
+Whole = Annotated[int, Field(le=2**53 - 1)]
+"""A whole number of a request: at most what every parser of JSON keeps exactly (RFC 7493), and int64 holds."""
 
 
 class Closed(BaseModel):
@@ -61,7 +63,7 @@ Features = Annotated[
     ),
 ]
 Steps = Annotated[
-    list[StrictInt] | None,
+    list[Annotated[Whole, Field(ge=-(2**53) + 1, strict=True)]] | None,
     Field(min_length=2, max_length=2),
     about("First and last step that change, 0 the newest: `[-5, 0]` for six steps; absent: all."),
 ]
@@ -103,7 +105,7 @@ class Adaptation(TypedDict):
         about("How much more often than they should actual values lay below of late, a share; how fast factors adapt."),
     ]
     average_above: Annotated[list[list[float]], about("Likewise above.")]
-    outcomes: Annotated[int, Field(ge=0, strict=True), about("Number of actual values that they come from.")]
+    outcomes: Annotated[Whole, Field(ge=0, strict=True), about("Number of actual values that they come from.")]
     last: str | None
     """Time of the newest row of the last window of which an outcome is among them; null without times."""
 

@@ -27,7 +27,7 @@ class Recording(NamedTuple):
     served: Served
     request_id: str
     headers: Mapping[str, list[str]]  # that the settings name
-    marks: Mapping[str, str]  # further attributes of its events
+    marks: dict[str, Any]  # further attributes of its events
 
     def add(
         self,

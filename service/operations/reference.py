@@ -13,7 +13,7 @@ from kanmodel.model import Model
 from kanmodel.network.intervals import BOUNDS
 from service.models.registry import Served
 from service.operations.explanations import PredictionInterval
-from service.operations.members import Answer, Closed, OutputQuery, about, describe, head_of
+from service.operations.members import Answer, Closed, OutputQuery, Whole, about, describe, head_of
 from service.operations.route import MODEL, Call, Operation
 from service.wire.errors import NotFoundError, RequestError
 from service.wire.json import answer_json
@@ -56,7 +56,7 @@ class OnReference(Answer):
 class ReferencesQuery(OutputQuery):
     """Which windows are listed, and with what."""
 
-    offset: Annotated[int, about("Number of the first window.", ge=0)] = 0
+    offset: Annotated[Whole, about("Number of the first window.", ge=0)] = 0
     limit: Annotated[int, about("How many windows are listed at most.", ge=1, le=MAX_LISTED)] = MAX_LISTED
     contributions: bool = False
     """Whether to list each window's contributions to `output`, beside its newest values."""

@@ -8,7 +8,7 @@ from kanmodel.alternatives.changeable import Levels, find_columns
 from kanmodel.alternatives.what_if import DEFAULT_POINTS, Curve
 from kanmodel.model import Model
 from service.operations.alternative import Plan, Reading, WindowsAnswer, WindowsRequest, question, read_range
-from service.operations.members import Closed, Features, Steps, UnitOf, about, describe
+from service.operations.members import Closed, Features, Steps, UnitOf, Whole, about, describe
 from service.wire.errors import invalid_value
 from service.wire.json import HELD_NUMBER_BYTES
 
@@ -21,7 +21,7 @@ class Shift(Closed):
 
     from_: Annotated[float, about("The first.", alias="from", strict=True)]
     to: Annotated[float, about("The last.", strict=True)]
-    points: Annotated[int, about("Number of constants, at most `max_points`.", ge=2, strict=True)] = DEFAULT_POINTS
+    points: Annotated[Whole, about("Number of constants, at most `max_points`.", ge=2, strict=True)] = DEFAULT_POINTS
 
 
 class WhatIfRequest(WindowsRequest):

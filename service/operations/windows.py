@@ -14,7 +14,7 @@ from kanmodel.model import Model
 from kanmodel.monitoring import trust
 from kanmodel.tables import table
 from service.models.registry import ROUNDING, Served
-from service.operations.members import Closed, UnitOf, about, describe
+from service.operations.members import Closed, UnitOf, Whole, about, describe
 from service.wire.windows import FORMS, Given, refuse_infinite_values
 
 MAX_WARNINGS = 100
@@ -44,7 +44,7 @@ class Forms(Closed):
     be in order and without a gap, and may be left out unless the table has a `calendar`. Of a model over many series
     the column that its `table` names says of which each row is, and rows are in order within each. Give this,
     `instances` or `columns`."""
-    last: Annotated[int, Field(ge=1, strict=True)] | str | None = None
+    last: Annotated[Whole, Field(ge=1, strict=True)] | str | None = None
     """Of a series only the newest windows, of many those of each: so many, or those whose newest row is within a
     duration, such as `7d`, `36h` or `15min`, before the newest row of all."""
     gaps: Annotated[

@@ -310,6 +310,10 @@ def set_tensor(name, tensor):
             lambda tensors: tensors["reference.targets"][2].fill_(float("inf")),
             "has a value that is not finite in tensor reference.targets",
         ),
+        (
+            lambda tensors: tensors["reference.windows"][0, 0].fill_(-1e76),
+            "has a value that is above 1e+75 in magnitude in tensor reference.windows",
+        ),
     ],
 )
 def test_the_first_tensor_that_differs_is_named(model, data, change, message):
@@ -449,9 +453,10 @@ def test_a_model_that_could_not_be_loaded_is_not_saved(model, tmp_path):
             save_checkpoint(diverged, path)
     other = make_model(n_reference=4)
     with torch.no_grad():
-        other.network.head[0].coef[0, 0, 0] = torch.nan
-    with pytest.raises(CheckpointError, match=r"tensor head\.0\.coef is not finite"):
-        save_checkpoint(other, path)
+        for value, reason in ((torch.nan, "is not finite"), (1e76, "is above 1e\\+75 in magnitude")):
+            other.network.head[0].coef[0, 0, 0] = value
+            with pytest.raises(CheckpointError, match=rf"tensor head\.0\.coef {reason}"):
+                save_checkpoint(other, path)
     assert load_checkpoint(path).sha256 == sha256
 
 

@@ -278,10 +278,9 @@ def test_the_last_copy_of_a_model_is_not_dropped(few, tmp_path):
 
 def test_a_file_that_only_loading_finds_bad_fails_when_it_is_needed(few, tmp_path, caplog):
     """Its header is good, so that it is ready until the first request for it, which gets the reason."""
-    model = make_model("head")
-    target = replace(model.config.targets[0], std=1e308)
-    model.network.config = replace(model.config, targets=(target,))
-    model.network.head[-1].node_bias.fill_(5.0)
+    model = make_model("head", dtype="float32")
+    for tensor in (model.network.head[-1].subnode_bias, model.network.head[-1].node_scale):
+        tensor.fill_(1e30)
     save_checkpoint(replace(model, reference=replace(model.reference, targets=None)), tmp_path / "bad.safetensors")
     few.poll()
     few.poll()

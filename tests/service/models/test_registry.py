@@ -112,10 +112,9 @@ def test_an_unexpected_error_fails_one_model_only(good, monkeypatch, caplog):
 
 def test_a_model_without_an_answer_for_its_own_data_fails(tmp_path):
     """A model whose forecast for its own reference windows is not finite fails to load."""
-    model = make_model("head")
-    target = replace(model.config.targets[0], std=1e308)
-    model.network.config = replace(model.config, targets=(target,))
-    model.network.head[-1].node_bias.fill_(5.0)
+    model = make_model("head", dtype="float32")
+    for tensor in (model.network.head[-1].subnode_bias, model.network.head[-1].node_scale):
+        tensor.fill_(1e30)
     reference = replace(model.reference, targets=None)
     save_checkpoint(replace(model, reference=reference), tmp_path / "huge.safetensors")
     (entry,) = loaded(tmp_path).entries

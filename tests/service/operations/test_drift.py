@@ -103,7 +103,8 @@ def test_since_is_a_duration_or_a_time():
     assert first("7d") == datetime(2026, 2, 26, 11, tzinfo=UTC)
     assert first("2026-03-05T09:59Z") == datetime(2026, 3, 5, 9, tzinfo=UTC)
     assert first("2026-03-05T09:59+02:00") == datetime(2026, 3, 5, 7, tzinfo=UTC)
-    assert first("9999999999999w") == first("0001-01-01") == datetime(1970, 1, 1, tzinfo=UTC)
+    for long in ("9999999999999w", "9" * 400 + "h", "0002-01-01"):
+        assert first(long) == datetime(1970, 1, 1, tzinfo=UTC)
     for wrong in ("7", "1e400d", "NaT", "2026-03-05T10:21Z"):
         with pytest.raises(DataError, match="since must be"):
             read_since(wrong, now.timestamp())
