@@ -17,7 +17,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
 from functools import partial
@@ -84,14 +84,16 @@ class Hold:
         owner: the client.
         is_forecast: whether it asks for a forecast, which comes before other requests.
         n_bytes: what it holds.
-        give_way: refuses the request in favour of another one, as long as nothing of it is computed; None after that.
+        give_way: refuses the request in favour of another one; None where it waits for nothing.
+        has_begun: whether some of it is being computed.
     """
 
-    __slots__ = ("_room", "give_way", "has_place", "is_forecast", "n_bytes", "owner")
+    __slots__ = ("_room", "give_way", "has_begun", "has_place", "is_forecast", "n_bytes", "owner")
 
     def __init__(self, room: Room, owner: Owner, is_forecast: bool) -> None:
         self._room, self.owner, self.is_forecast, self.n_bytes, self.has_place = room, owner, is_forecast, 0, True
         self.give_way: Callable[[Exception], object] | None = None
+        self.has_begun = False
 
     async def take(self, n_bytes: int, deadline: Deadline) -> None:
         """Takes bytes, and waits for them where too many are held.
@@ -120,9 +122,9 @@ HOLD: ContextVar[Hold | None] = ContextVar("hold", default=None)  # of this task
 class Room:
     """The places and the memory of all requests.
 
-    A full room refuses the newest request of whoever has the most, of those that have not begun: so a lone client gets
-    everything, and another one still gets in (longest queue drop; Suter et al. 1998, INFOCOM). A forecast also
-    takes the place of another request of its client. What does not fit into memory waits unread.
+    A full room refuses the newest request of whoever has the most, first of those that have not begun: so a lone client
+    gets everything, and another one still gets in (longest queue drop; Suter et al. 1998, INFOCOM). A forecast also
+    takes the place of another request of its client that has not begun. What does not fit into memory waits unread.
 
     Args:
         places: most requests.
@@ -199,15 +201,16 @@ class Room:
             outcome.set_result(None)
 
     def _make_place(self, owner: Owner, is_forecast: bool) -> bool:
-        own = len(self._holds.get(owner, ()))
-        for other in sorted(self._holds, key=lambda one: len(self._holds[one]), reverse=True):
-            if other != owner and len(self._holds[other]) <= own + 1:
-                continue
-            for hold in reversed(self._holds[other]):
-                if hold.give_way and (other != owner or (is_forecast and not hold.is_forecast)):
-                    self._dismiss(hold)
-                    return True
-        return False
+        own, by_size = len(self._holds.get(owner, ())), sorted(self._holds, key=lambda one: -len(self._holds[one]))
+        greedy = [one for one in by_size if one != owner and len(self._holds[one]) > own + 1]
+        candidates = [hold for one in greedy for hold in reversed(self._holds[one]) if hold.give_way]
+        candidates.sort(key=lambda hold: hold.has_begun)
+        if is_forecast:
+            own_holds = reversed(self._holds.get(owner, {}))
+            candidates += [one for one in own_holds if one.give_way and not (one.is_forecast or one.has_begun)]
+        if candidates:
+            self._dismiss(candidates[0])
+        return bool(candidates)
 
     def _make_room(self, hold: Hold, n_bytes: int) -> None:
         """Refuses bodies that are still arriving, of clients that hold more than this one would, until it fits."""
@@ -217,7 +220,7 @@ class Room:
                 is_served = hold.give_way is None or self.n_bytes + n_bytes <= self._most
                 if is_served or self.held_by(owner) <= wanted:
                     break
-                if owner != hold.owner and other.give_way and other.n_bytes:
+                if owner != hold.owner and other.give_way and not other.has_begun and other.n_bytes:
                     self._dismiss(other)
                     self.count(other, -other.n_bytes)
 
@@ -393,6 +396,7 @@ class Compute:
         Nothing waits for a batch to fill: batches grow with the load, up to the sum of sizes `most`. `compute` returns
         a result or an exception for each item. A batch of at most `most_on_loop` is computed on the event loop.
         """
+        self._refuse_large(n_bytes)
         number = next(self._numbers)
         job = Job(compute, kind, number, group=group, size=size, most=most, most_on_loop=most_on_loop, n_bytes=n_bytes)
         return await self._join(job, Waiter(item), deadline)
@@ -417,6 +421,7 @@ class Compute:
     async def _join(self, job: Job, waiter: Waiter, deadline: Deadline | None) -> Any:
         if self._closed:
             raise _stopping()
+        self._settle(job.kind == "forecast")
         waiter.job = job
         job.waiters.append(waiter)
         if job not in self._begun:
@@ -426,7 +431,7 @@ class Compute:
                 if job.key is not None:
                     self._by_key[job.key] = job
             if waiter.hold is not None:
-                waiter.hold.give_way = partial(_fail, waiter.outcome)
+                waiter.hold.give_way, waiter.hold.has_begun = partial(_fail, waiter.outcome), False
         if deadline is not None:
             deadline.watch(waiter.outcome, partial(self._expire, waiter))
         self._look_later()
@@ -441,6 +446,17 @@ class Compute:
                 last.waiters.remove(waiter)
                 if not last.waiters and not self._goes_on(last):
                     self._cancel(last)
+
+    def _settle(self, are_forecasts: bool) -> None:
+        """Charges what runs until now, so that who comes begins where those are who are there."""
+        now, turns = self._loop.time(), self._turns[not are_forecasts]
+        for job in self._running.values():
+            if (job.kind == "forecast") == are_forecasts:
+                seconds, job.begun = now - job.begun, now
+                job.used += seconds
+                turns.charge(job.owner, seconds)
+        jobs = {*self._running.values(), *self._waiting}
+        turns.follow(job.owner for job in jobs if (job.kind == "forecast") == are_forecasts)
 
     def _goes_on(self, job: Job) -> bool:
         """Whether a job is computed to its end if nobody waits for it: of a client only a few are."""
@@ -515,7 +531,7 @@ class Compute:
         job.batch = [*job.waiters]
         for waiter in job.batch:
             if waiter.hold is not None:
-                waiter.hold.give_way = None
+                waiter.hold.has_begun = True
         self._begun.add(job)
         if job.size <= job.most_on_loop:
             attempted = _attempt(partial(self._compute_batch, job))
@@ -532,13 +548,15 @@ class Compute:
     def _gather(self, job: Job, most: int) -> None:
         """Adds what waits for the same as a job that begins: of each client as much, if it waits for that."""
         taken, before, order = job.size, {job.owner: job.size}, []
-        for number, other in enumerate(one for one in self._waiting if one.group == job.group):
+        others = [one for one in self._waiting if one.group == job.group and one.thread is None]  # not paused ones
+        for number, other in enumerate(others):
             start = before.get(other.owner, 0)
             before[other.owner] = start + other.size
             order.append((start, number, other))
         for _, _, other in sorted(order, key=lambda one: one[:2]):
-            if taken + other.size <= most:
+            if taken + other.size <= most and job.n_bytes + other.n_bytes <= self._most_bytes:
                 taken += other.size
+                job.n_bytes += other.n_bytes
                 self._waiting.remove(other)
                 self._turns_of(job).charge(other.owner, 0.0)
                 for waiter in other.waiters:
@@ -551,32 +569,38 @@ class Compute:
 
     def _run(self, job: Job, thread: ComputeThread) -> Any:
         """On a thread: between slices, the job yields to others, and raises once it is cancelled."""
-        begun = thread.clock()
+        begun, of_slice = thread.clock(), ExitStack()
+
+        def end_slice() -> None:
+            job.slice = thread.clock() - begun
+            of_slice.close()
+            if job.kind == "explanation":
+                self._metrics.slice_seconds.observe(job.slice)
 
         def pause_job() -> None:
             nonlocal begun
-            job.slice = thread.clock() - begun
-            if job.kind == "explanation":
-                self._metrics.slice_seconds.observe(job.slice)
+            end_slice()
             if not job.stopped.is_set():
                 thread.pause(lambda: self._must_pause(job), partial(self._yield_turn, job))
             begun = thread.clock()
             if job.stopped.is_set():
                 raise StoppedError
+            of_slice.enter_context(span("slice"))
 
         def note(done: float) -> None:
             job.seconds_left = done.seconds_left if isinstance(done, Done) else None
 
+        of_slice.enter_context(span("slice"))
         try:
             with pausing(pause_job), reporting(note) if job.keep else nullcontext():
                 return self._compute_batch(job)
         finally:
-            job.slice = thread.clock() - begun
+            end_slice()
 
     def _must_pause(self, job: Job) -> bool:
         """Whether others are to run, it has run too long for its lane, or it is background work and requests come."""
         level = _level(job.used + self._loop.time() - job.begun)
-        is_long = job.kind == "explanation" and job.level == 0 < level
+        is_long = self._running.get("short") is job and level > 0
         is_behind = job.rival is not None and job.rival < level
         return job.must_yield or is_long or is_behind or self._must_rest(job)
 
@@ -636,7 +660,9 @@ class Compute:
             return DeadlineError(message, headers=_retry_in(self._expect_wait()))
         if self._goes_on(job):
             message = f"the result is not computed {within}, and goes on being computed; retry later"
-            return DeadlineError(message, headers=_retry_in(job.seconds_left or job.used))
+            return DeadlineError(
+                message, headers=_retry_in(job.seconds_left or job.used + self._loop.time() - job.begun)
+            )
         most = f"of at most {self._most_seconds:g} (max_request_timeout)"
         message = f"the result was not computed {within}: ask for less, or give X-Request-Timeout, {most}"
         return DeadlineError(message, headers={"Retry-After": ""})
@@ -758,6 +784,10 @@ class Turns:
             self.forget()
         self._times[owner] = self._now
         return owner
+
+    def follow(self, owners: Iterable[Owner]) -> None:
+        """Moves on to the least time of the clients that are there."""
+        self._now = max(self._now, min(map(self._time_of, owners), default=0.0))
 
     def charge(self, owner: Owner, amount: float) -> None:
         """Counts what a client has used since its turn began."""

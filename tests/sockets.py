@@ -49,6 +49,12 @@ def is_at_rest(client: httpx2.Client, headers: dict[str, str] | None = None) -> 
     return sum(map(float, gauges)) == 1
 
 
+def pending_bytes(client: httpx2.Client, headers: dict[str, str] | None = None) -> float:
+    """Bytes of the bodies and answers that requests hold."""
+    (value,) = re.findall(r"^kanscope_pending_bytes (.+)$", client.get("/metrics", headers=headers).text, re.M)
+    return float(value)
+
+
 async def converse(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes
 ) -> tuple[int, dict[str, str], Any] | None:

@@ -20,7 +20,7 @@ from kanmodel.attribution.ledger import USUAL_NODES, LedgerOptions
 from kanmodel.attribution.paths.path import LedgerLayer
 from kanmodel.attribution.shapley import Orders, count_forecasts
 from kanmodel.computing import pause, pausing
-from kanmodel.network.config import Groups, resolve_groups
+from kanmodel.network.config import Groups, ModelConfig, resolve_groups
 from service.compute import Deadline, attempt_each
 from service.models.registry import Served
 from service.operations.members import about
@@ -397,11 +397,24 @@ def _observe(found: Explained, question: ExplainQuestion, parts: Parts) -> Expla
 
 def estimate_part(question: ExplainQuestion) -> int:
     """The memory that a part takes while it is computed: its numbers as objects and in JSON, and all coalitions."""
-    config, n = question.served.model.config, min(len(question.windows), PART_WINDOWS)
+    model, n = question.served.model, min(len(question.windows), PART_WINDOWS)
+    config = model.config
     n_numbers = 30 + 4 * (len(config.features) + len(question.groups)) * max(len(question.segments), 1)
     n_numbers += 2 * question.n_parts + (prod(config.window_shape) if question.detail != "features" else 0)
     if question.detail == "flow":
-        layers = chain.from_iterable(config.stages.values())
-        n_numbers += sum(3 * layer.n_in * layer.n_subnodes + layer.n_in for layer in layers)
+        n_numbers += _count_flow(config)
+        if (intervals := model.intervals) is not None and set(question.outputs).intersection(model.bounds):
+            source, n_levels = intervals.network or model.network, len(intervals.levels)
+            n_outputs, n_columns = len(source.config.outputs), 1 + 2 * n_levels  # of at most two layers more
+            n_edges = n_outputs * n_columns + (n_outputs + n_columns) * (1 + 3 * n_levels)
+            n_numbers += _count_flow(source.config) + 3 * n_edges
     coalitions = 0 if question.shapley is None else question.n_forecasts * (len(config.features) + 8 * n)
     return n * len(question.outputs) * n_numbers * HELD_NUMBER_BYTES + coalitions
+
+
+def _count_flow(config: ModelConfig) -> int:
+    """The numbers of the contributions of all layers, with what names them."""
+    layers = chain.from_iterable(config.stages.values())
+    around = chain.from_iterable({source for _, source in cut.around} for cut in config.cuts)
+    n_units = config.n_readout + sum(part.n_units for part in config.recurrents) + len(config.features)
+    return 3 * (sum(layer.n_in * layer.n_subnodes + layer.n_in for layer in layers) + sum(1 for _ in around)) + n_units

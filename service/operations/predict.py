@@ -142,7 +142,7 @@ async def predict(call: Call) -> Response:
         read=read,
         describe=describe,
         most_windows=most,
-        n_bytes=PARSED * len(body) + most * predictor.n_values * HELD_NUMBER_BYTES,
+        n_bytes=PARSED * len(body) + min(most, parts.settings.max_windows) * predictor.n_values * HELD_NUMBER_BYTES,
         is_read_at_once=is_quick_to_read(body),
         is_described_at_once=lambda windows: (
             not (found[0][0].trust or found[0][0].receipts) and len(windows) * n_described <= DESCRIBED_ON_LOOP

@@ -154,14 +154,18 @@ class Forecasts:
         submit, n = self._compute.submit, request.most_windows
         if request.is_read_at_once or n > BATCH_WINDOWS:
             read = request.read
-            windows = read() if request.is_read_at_once else await submit(read, "explanation", deadline)
+            n_bytes = request.n_bytes
+            windows = (
+                read() if request.is_read_at_once else await submit(read, "explanation", deadline, n_bytes=n_bytes)
+            )
             n = len(windows)
             is_quick = request.is_described_at_once(windows)
             if is_quick or n > BATCH_WINDOWS:
                 values = await self.predict(request.model, windows, deadline)
                 if is_quick:
                     return request.describe(windows, values)
-                return await submit(lambda: request.describe(windows, values), "explanation", deadline)
+                describe = partial(request.describe, windows, values)
+                return await submit(describe, "explanation", deadline, n_bytes=n_bytes)
             request = request._replace(read=lambda: windows)
         answer = await self._compute.submit_together(
             self._answer_each,

@@ -511,9 +511,7 @@ def doubling(batches, seconds=1.0, n=1):
 
 def double(compute, function, item, size=1, group="group", most=32, **more):
     """Submits one item."""
-    return compute.submit_together(
-        function, "explanation", None, item=item, size=size, group=group, most=most, **more
-    )
+    return compute.submit_together(function, "explanation", None, item=item, size=size, group=group, most=most, **more)
 
 
 def test_items_that_wait_go_together():
@@ -592,6 +590,25 @@ def test_items_that_leave_do_not_stop_the_others(leaving, after):
         assert isinstance(result, asyncio.CancelledError) if number in leaving else result == 2 * number
     if len(leaving) == 4:
         assert used - before < 1
+
+
+def test_a_long_batch_does_not_hold_up_the_next():
+    """What comes while a batch is paused or runs in the long lane forms the next, and nothing is computed twice."""
+    batches = []
+
+    async def scenario(compute):
+        first = await start_all(double(compute, doubling(batches, seconds=2, n=200), 1))
+        times = []
+        for item in (2, 3, 4):
+            await asyncio.sleep(0.3)
+            times.append(await seconds_of(double(compute, doubling(batches, seconds=0.05), item)))
+        second = await start_all(*(double(compute, doubling(batches, seconds=2, n=200), item) for item in (5, 6)))
+        await asyncio.sleep(0.3)
+        await asyncio.gather(double(compute, doubling(batches, seconds=0.05), 7), *first, *second)
+        return times
+
+    assert run(scenario) == pytest.approx([0.05] * 3)
+    assert batches == [[1], [2], [3], [4], [5, 6], [7]]
 
 
 def test_an_item_without_a_place_in_a_batch_begins_in_the_next_though_its_thread_is_busy():
@@ -882,7 +899,7 @@ def check_arrivals(arrivals):
                     if kind == "batch":
                         function = doubling([], seconds, n)
                         item = -1 if error else 1
-                        asked = double(compute, function, item, n, group=key, most_on_loop=key or 0)
+                        asked = double(compute, function, item, n, group=n % 3, most_on_loop=key or 0)
                         one.result = await asyncio.wait_for(asked, deadline and deadline.seconds)
                     else:
                         function = taking(seconds, key, n=n, error=error)

@@ -97,7 +97,9 @@ def test_requests_of_one_turn_form_a_batch(batches):
         await asyncio.gather(*(under_test.predict(MODEL, make_windows(MODEL.model, 1), LATE) for _ in range(2)))
         batches.clear()
         await asyncio.gather(*(under_test.predict(MODEL, make_windows(MODEL.model, 1 + n), LATE) for n in range(3)))
-        await asyncio.gather(*(under_test.predict(model, make_windows(model.model, 2), LATE) for model in (MODEL, OTHER)))
+        await asyncio.gather(
+            *(under_test.predict(model, make_windows(model.model, 2), LATE) for model in (MODEL, OTHER))
+        )
 
     run(scenario, on_loop=ON_LOOP)
     assert batches == [[1, 2, 3], [2], [2]]
@@ -350,7 +352,9 @@ def test_no_forecast_is_computed_for_a_cancelled_request(busy, batches):
     async def scenario(under_test):
         long = asyncio.create_task(under_test.predict(MODEL, make_windows(MODEL.model, 7), LATE))
         await asyncio.to_thread(begun.wait)
-        late = [under_test.predict(model, make_windows(MODEL.model, 3), Deadline.after(0.01)) for model in (MODEL, OTHER)]
+        late = [
+            under_test.predict(model, make_windows(MODEL.model, 3), Deadline.after(0.01)) for model in (MODEL, OTHER)
+        ]
         given_up = asyncio.create_task(under_test.predict(MODEL, make_windows(MODEL.model, 4), LATE))
         patient = asyncio.create_task(under_test.predict(MODEL, make_windows(MODEL.model, 2), LATE))
         errors = await asyncio.gather(*late, return_exceptions=True)

@@ -13,9 +13,8 @@ from types import SimpleNamespace
 
 import httpx2
 import numpy as np
-import pytest
 from factories import make_model, make_windows
-from sockets import connect, head, is_at_rest
+from sockets import connect, head, is_at_rest, pending_bytes
 from virtual import VirtualWorker, run_virtually
 from waiting import poll
 
@@ -31,13 +30,6 @@ from service.wire.security import OWNER
 from service.work.shadows import Shadows
 
 
-def pending_bytes(client):
-    lines = client.get("/metrics").text.splitlines()
-    (value,) = (line.split()[1] for line in lines if line.startswith("kanscope_pending_bytes "))
-    return float(value)
-
-
-@pytest.mark.thorough("explains 2048 windows")
 def test_64_clients_that_explain_32_windows_at_once_are_all_answered(serve, folder):
     """A burst waits for its turn: nobody is refused."""
     windows = make_windows(load_checkpoint(folder / "nyc-weather.safetensors"), 32)

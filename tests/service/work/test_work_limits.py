@@ -14,7 +14,7 @@ import httpx2
 import pytest
 import torch
 from factories import make_model, make_windows, with_intervals
-from sockets import connect, head, is_at_rest, read_answer
+from sockets import connect, head, is_at_rest, pending_bytes, read_answer
 from waiting import poll
 
 from kanmodel import Model, computing
@@ -116,7 +116,7 @@ def test_an_answer_that_takes_too_much_memory_is_refused_or_streamed(serve, fold
         return explain_part(question, first, *more)
 
     monkeypatch.setattr(explanations, "explain_part", explain)
-    with serve(models=folder / "two.safetensors", max_work_bytes=12 << 20) as client:
+    with serve(models=folder / "two.safetensors", max_work_bytes=7 << 20) as client:
         refused = client.post("/v1/models/two:explain", json=body)
         assert refused.status_code == 422 and "(max_work_bytes)" in refused.json()["error"]
         assert refused.json()["error"].endswith("send fewer windows, or Accept: application/x-ndjson")
@@ -125,7 +125,7 @@ def test_an_answer_that_takes_too_much_memory_is_refused_or_streamed(serve, fold
         assert [json.loads(line)["instance"] for line in lines[1:]] == [number // 4 for number in range(1600)]
         few = client.post("/v1/models/two:explain", json=body_of(model, PART_WINDOWS + 1, **FLOW))
         assert few.status_code == 200
-        poll(lambda: is_at_rest(client) and "kanscope_pending_bytes 0.0" in client.get("/metrics").text)
+        poll(lambda: is_at_rest(client) and pending_bytes(client) == 0)
 
 
 DAY = make_model(horizon=24, n_features=2, n_reference=130)
@@ -257,9 +257,9 @@ def test_a_disconnect_ends_a_computation_that_is_not_kept(serve, folder, monkeyp
     """What is computed for one request ends at its next pause once its client has gone."""
     begun, ended = threading.Event(), threading.Event()
 
-    def never_end(*_):
+    def never_end(*arguments, **options):
         if not computing._hook.get():  # warms up the model
-            return explain_windows(*_)
+            return explain_windows(*arguments)
         begun.set()
         try:
             while True:
@@ -273,8 +273,8 @@ def test_a_disconnect_ends_a_computation_that_is_not_kept(serve, folder, monkeyp
         asked = {**body_of(model, 1), "output": "a+1"}
     else:
         monkeypatch.setattr(Model, "backtest", never_end)
-        features = {name: [0.5] * 20 for name in model.config.feature_names}
-        asked = {"series": {**features, **{name: [0.5] * 20 for name in model.config.table.encoding.names}}}
+        columns = (*model.config.table.encoding.names, "a")
+        asked = {"series": {name: [0.5] * 20 for name in columns}, "target": "a"}
     body = json.dumps(asked).encode()
     headers = ("Content-Type: application/json", f"Content-Length: {len(body)}")
     with serve(models=folder / "two.safetensors") as client:
@@ -350,13 +350,13 @@ def test_large_bodies_wait_for_memory_and_small_requests_do_not(serve, folder):
         for connection in slow:
             connection.sendall(start + body[:1000])
         n_fit = (8 << 20) // len(body)
-        poll(lambda: f"kanscope_pending_bytes {float(n_fit * len(body))}\n" in client.get("/metrics").text)
+        poll(lambda: pending_bytes(client) == n_fit * len(body))
         assert {client.post("/v1/models/two:predict", json=small).status_code for _ in range(20)} == {200}
         assert count_answered(slow) == 0
         with ThreadPoolExecutor(len(slow)) as pool:  # each is sent as far as it is read
             list(pool.map(lambda connection: connection.sendall(body[1000:]), slow))
         assert {read_answer(connection)[0].status for connection in slow} == {200}
-        poll(lambda: is_at_rest(client) and "kanscope_pending_bytes 0.0" in client.get("/metrics").text)
+        poll(lambda: is_at_rest(client) and pending_bytes(client) == 0)
 
 
 def lines_of(headers):
