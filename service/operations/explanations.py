@@ -399,7 +399,9 @@ def estimate_part(question: ExplainQuestion) -> int:
     """The memory that a part takes while it is computed: its numbers as objects and in JSON, and all coalitions."""
     model, n = question.served.model, min(len(question.windows), PART_WINDOWS)
     config = model.config
-    n_numbers = 30 + 4 * (len(config.features) + len(question.groups)) * max(len(question.segments), 1)
+    n_numbers = (
+        40 + 8 * len(model.levels) + 4 * (len(config.features) + len(question.groups)) * max(len(question.segments), 1)
+    )
     n_numbers += 2 * question.n_parts + (prod(config.window_shape) if question.detail != "features" else 0)
     if question.detail == "flow":
         n_numbers += _count_flow(config)
