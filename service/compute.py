@@ -1,4 +1,4 @@
-"""The one way to compute: what a request computes passes `Compute.submit`, and what it holds is in its `Hold`.
+"""The one way to compute: what a request computes passes `Compute.submit`; what it holds is in its `room.Hold`.
 
 There is one queue. Forecasts have a thread of their own, and everything that waits for the same model goes together.
 Explanations and results have two: one for what has run less than `SHORT` seconds, one for what has run longer, so that
@@ -18,20 +18,21 @@ import os
 import sys
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import ExitStack, nullcontext, suppress
-from contextvars import Context, ContextVar, copy_context
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count, repeat
 from queue import SimpleQueue
 from threading import Event, Semaphore, Thread, get_native_id
 from time import thread_time
-from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 from kanmodel.computing import Done, pausing, reporting
+from service.room import HOLD, Deadline, Hold, Room, fail, refuse_large, retry_in
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.observation import span
-from service.wire.errors import DeadlineError, NotReadyError, OverloadedError, invalid_value
+from service.wire.errors import DeadlineError, NotReadyError
 from service.wire.security import OWNER, Owner
 
 Result = TypeVar("Result")
@@ -46,204 +47,10 @@ QUIET = 0.5  # seconds without a request, after which it takes what it can
 SWITCH = 5e-4  # interpreter switch interval, for the event loop's latency: Python's default of 5 ms adds up
 GRACE = 2.0  # seconds to wait at shutdown for a thread that does not pause
 MOST_LEFT = 4  # computations of a client that go on though nobody waits for them
-PATIENCE = 1.0  # seconds that a request waits for memory before bodies of who holds the most make room
 
 
 class StoppedError(Exception):
     """A computation was cancelled at a pause."""
-
-
-class Deadline(NamedTuple):
-    """When a request stops waiting: `time` by the clock of the event loop, `seconds` after its arrival."""
-
-    seconds: float
-    time: float
-
-    @classmethod
-    def after(cls, seconds: float) -> Deadline:
-        """The deadline of a request that arrives now."""
-        return cls(seconds, asyncio.get_running_loop().time() + seconds)
-
-    def watch(self, outcome: asyncio.Future[Any], make_error: Callable[[Deadline], Exception]) -> None:
-        """Makes a future fail at the deadline, by a timer alone."""
-
-        def expire() -> None:
-            if not outcome.done():
-                outcome.set_exception(make_error(self))
-
-        timer = outcome.get_loop().call_at(self.time, expire)
-        outcome.add_done_callback(lambda _: timer.cancel())
-
-
-class Hold:
-    """What a request holds until its answer is sent: a place, and the bytes of its body and its answer.
-
-    A context, released at its end.
-
-    Attributes:
-        owner: the client.
-        is_forecast: whether it asks for a forecast, which comes before other requests.
-        n_bytes: what it holds.
-        give_way: refuses the request in favour of another one; None where it waits for nothing.
-        has_begun: whether some of it is being computed.
-    """
-
-    __slots__ = ("_room", "give_way", "has_begun", "has_place", "is_forecast", "n_bytes", "owner")
-
-    def __init__(self, room: Room, owner: Owner, is_forecast: bool) -> None:
-        self._room, self.owner, self.is_forecast, self.n_bytes, self.has_place = room, owner, is_forecast, 0, True
-        self.give_way: Callable[[Exception], object] | None = None
-        self.has_begun = False
-
-    async def take(self, n_bytes: int, deadline: Deadline) -> None:
-        """Takes bytes, and waits for them where too many are held.
-
-        Raises:
-            DataError: they are more than all requests together may hold.
-            DeadlineError: they were not free by the deadline.
-            OverloadedError: the request has made room for another client.
-        """
-        await self._room.take(self, n_bytes, deadline)
-
-    def add(self, n_bytes: int) -> None:
-        """Counts bytes that are there already, such as those of an answer; negative ones are given back."""
-        self._room.count(self, n_bytes)
-
-    def __enter__(self) -> Hold:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._room.leave(self)
-
-
-HOLD: ContextVar[Hold | None] = ContextVar("hold", default=None)  # of this task's request
-
-
-class Room:
-    """The places and the memory of all requests.
-
-    A full room refuses the newest request of whoever has the most, first of those that have not begun: so a lone client
-    gets everything, and another one still gets in (longest queue drop; Suter et al. 1998, INFOCOM). A forecast also
-    takes the place of another request of its client that has not begun. What does not fit into memory waits unread.
-
-    Args:
-        places: most requests.
-        most: most bytes.
-        retry_after: seconds after which a refused request may be sent again.
-    """
-
-    def __init__(self, places: int, most: int, retry_after: Callable[[], float]) -> None:
-        self.n_bytes = self.n_requests = 0  # held now; that have come so far
-        self._places, self._most, self._retry_after, self.n_taken = places, most, retry_after, 0
-        self._holds: dict[Owner, dict[Hold, None]] = {}  # by age
-        self._waiting: list[tuple[Hold, int, asyncio.Future[None]]] = []
-
-    def enter(self, owner: Owner, is_forecast: bool = False) -> Hold:
-        """Takes a place; raises OverloadedError if none is free, and none can be made."""
-        self.n_requests += 1
-        if self.n_taken >= self._places and not self._make_place(owner, is_forecast):
-            raise self._refuse(f"{self.n_taken} requests are being answered already (max_concurrent)")
-        hold = Hold(self, owner, is_forecast)
-        self._holds.setdefault(owner, {})[hold] = None
-        self.n_taken += 1
-        return hold
-
-    async def take(self, hold: Hold, n_bytes: int, deadline: Deadline) -> None:
-        """See `Hold.take`."""
-        if n_bytes > self._most:
-            asked, most = _megabytes(n_bytes), _megabytes(self._most)
-            message = f"would take {asked} MB of memory, of at most {most} MB (max_work_bytes)"
-            raise invalid_value("request", message, "limit_exceeded")
-        if not self._waiting and self.n_bytes + n_bytes <= self._most:
-            return self.count(hold, n_bytes)
-        outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        deadline.watch(outcome, self._expire)
-        hold.give_way = partial(_fail, outcome)
-        patience = outcome.get_loop().call_later(PATIENCE, self._make_room, hold, n_bytes)
-        waiting = (hold, n_bytes, outcome)
-        self._waiting.append(waiting)
-        try:
-            await outcome
-        finally:
-            patience.cancel()
-            hold.give_way = None
-            if waiting in self._waiting:
-                self._waiting.remove(waiting)
-                self._serve()
-
-    def count(self, hold: Hold, n_bytes: int) -> None:
-        """Counts bytes of a request."""
-        hold.n_bytes += n_bytes
-        self.n_bytes += n_bytes
-        if n_bytes < 0:
-            self._serve()
-
-    def leave(self, hold: Hold) -> None:
-        """Gives back all that a request holds."""
-        self._free_place(hold)
-        if hold.n_bytes:
-            self.count(hold, -hold.n_bytes)
-
-    def held_by(self, owner: Owner) -> int:
-        """Bytes of one client."""
-        return sum(hold.n_bytes for hold in self._holds.get(owner, ()))
-
-    def _serve(self) -> None:
-        """Gives bytes to those that wait: to who holds the least first, as far as they fit."""
-        self._waiting = [one for one in self._waiting if not one[2].done()]
-        while self._waiting:
-            hold, n_bytes, outcome = first = min(self._waiting, key=lambda one: self.held_by(one[0].owner))
-            if self.n_bytes + n_bytes > self._most:
-                return
-            self._waiting.remove(first)
-            hold.give_way = None
-            self.count(hold, n_bytes)
-            outcome.set_result(None)
-
-    def _make_place(self, owner: Owner, is_forecast: bool) -> bool:
-        own, by_size = len(self._holds.get(owner, ())), sorted(self._holds, key=lambda one: -len(self._holds[one]))
-        greedy = [one for one in by_size if one != owner and len(self._holds[one]) > own + 1]
-        candidates = [hold for one in greedy for hold in reversed(self._holds[one]) if hold.give_way]
-        candidates.sort(key=lambda hold: hold.has_begun)
-        if is_forecast:
-            own_holds = reversed(self._holds.get(owner, {}))
-            candidates += [one for one in own_holds if one.give_way and not (one.is_forecast or one.has_begun)]
-        if candidates:
-            self._dismiss(candidates[0])
-        return bool(candidates)
-
-    def _make_room(self, hold: Hold, n_bytes: int) -> None:
-        """Refuses bodies that are still arriving, of clients that hold more than this one would, until it fits."""
-        wanted = self.held_by(hold.owner) + n_bytes
-        for owner in sorted(self._holds, key=self.held_by, reverse=True):
-            for other in [*reversed(self._holds[owner])]:
-                is_served = hold.give_way is None or self.n_bytes + n_bytes <= self._most
-                if is_served or self.held_by(owner) <= wanted:
-                    break
-                if owner != hold.owner and other.give_way and not other.has_begun and other.n_bytes:
-                    self._dismiss(other)
-                    self.count(other, -other.n_bytes)
-
-    def _dismiss(self, hold: Hold) -> None:
-        give_way, hold.give_way = hold.give_way, None
-        assert give_way is not None
-        give_way(self._refuse("other clients wait, and this one has the most requests"))
-        self._free_place(hold)
-
-    def _free_place(self, hold: Hold) -> None:
-        if hold.has_place:
-            hold.has_place = False
-            self.n_taken -= 1
-            del self._holds[hold.owner][hold]
-            if not self._holds[hold.owner]:
-                del self._holds[hold.owner]
-
-    def _refuse(self, message: str) -> OverloadedError:
-        return OverloadedError(f"{message}; retry later", headers=_retry_in(self._retry_after()))
-
-    def _expire(self, deadline: Deadline) -> DeadlineError:
-        message = f"no memory was free for {deadline.seconds:g} s (max_work_bytes, request_timeout); retry later"
-        return DeadlineError(message, headers=_retry_in(self._retry_after()))
 
 
 @dataclass(eq=False, slots=True)
@@ -371,7 +178,7 @@ class Compute:
         """
         job = None if key is None else self._by_key.get(key)
         if job is None:
-            self._refuse_large(n_bytes)
+            refuse_large(n_bytes, self._most_bytes)
             alone = key if key is not None else object()  # one result, whoever waits for it
             job = Job(lambda _: compute(), kind, next(self._numbers), key=alone, keep=keep, n_bytes=n_bytes)
         elif kind != "background" and job.kind == "background":
@@ -396,7 +203,7 @@ class Compute:
         Nothing waits for a batch to fill: batches grow with the load, up to the sum of sizes `most`. `compute` returns
         a result or an exception for each item. A batch of at most `most_on_loop` is computed on the event loop.
         """
-        self._refuse_large(n_bytes)
+        refuse_large(n_bytes, self._most_bytes)
         number = next(self._numbers)
         job = Job(compute, kind, number, group=group, size=size, most=most, most_on_loop=most_on_loop, n_bytes=n_bytes)
         return await self._join(job, Waiter(item), deadline)
@@ -431,7 +238,7 @@ class Compute:
                 if job.key is not None:
                     self._by_key[job.key] = job
             if waiter.hold is not None:
-                waiter.hold.give_way, waiter.hold.has_begun = partial(_fail, waiter.outcome), False
+                waiter.hold.give_way, waiter.hold.has_begun = partial(fail, waiter.outcome), False
         if deadline is not None:
             deadline.watch(waiter.outcome, partial(self._expire, waiter))
         self._look_later()
@@ -657,11 +464,11 @@ class Compute:
         job, within = waiter.job, f"within {deadline.seconds:g} s (request_timeout)"
         if job is None or job not in self._begun:
             message = f"other requests were before this one, which was not begun {within}; retry later"
-            return DeadlineError(message, headers=_retry_in(self._expect_wait()))
+            return DeadlineError(message, headers=retry_in(self._expect_wait()))
         if self._goes_on(job):
             message = f"the result is not computed {within}, and goes on being computed; retry later"
             return DeadlineError(
-                message, headers=_retry_in(job.seconds_left or job.used + self._loop.time() - job.begun)
+                message, headers=retry_in(job.seconds_left or job.used + self._loop.time() - job.begun)
             )
         most = f"of at most {self._most_seconds:g} (max_request_timeout)"
         message = f"the result was not computed {within}: ask for less, or give X-Request-Timeout, {most}"
@@ -677,12 +484,6 @@ class Compute:
 
     def _count(self, kind: Kind) -> float:
         return float(sum(len(job.waiters) for job in {*self._waiting, *self._begun} if job.kind == kind))
-
-    def _refuse_large(self, n_bytes: int) -> None:
-        if n_bytes > self._most_bytes:
-            asked, most = _megabytes(n_bytes), _megabytes(self._most_bytes)
-            message = f"would take {asked} MB of memory, of at most {most} MB (max_work_bytes)"
-            raise invalid_value("request", message, "limit_exceeded")
 
 
 Finished = Callable[[Any, BaseException | None], None]
@@ -821,19 +622,6 @@ def _attempt(function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
         return function(), None
     except BaseException as error:
         return None, error
-
-
-def _fail(outcome: asyncio.Future[Any], error: Exception) -> None:
-    if not outcome.done():
-        outcome.set_exception(error)
-
-
-def _retry_in(seconds: float) -> dict[str, str]:
-    return {"Retry-After": str(max(1, math.ceil(seconds)))}
-
-
-def _megabytes(n_bytes: int) -> str:
-    return f"{n_bytes / 1e6:.1f}" if n_bytes < 1e7 else f"{n_bytes / 1e6:.0f}"
 
 
 def _stopping() -> NotReadyError:

@@ -21,11 +21,12 @@ from kanmodel.attribution.paths.path import LedgerLayer
 from kanmodel.attribution.shapley import Orders, count_forecasts
 from kanmodel.computing import pause, pausing
 from kanmodel.network.config import Groups, ModelConfig, resolve_groups
-from service.compute import Deadline, attempt_each
+from service.compute import attempt_each
 from service.models.registry import Served
 from service.operations.members import about
 from service.operations.route import Parts
 from service.operations.windows import CheckedWindows
+from service.room import Deadline
 from service.telemetry.observation import span
 from service.wire.errors import invalid_value
 from service.wire.json import HELD_NUMBER_BYTES, encode_json

@@ -24,11 +24,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kanmodel.arrays import Array
 from kanmodel.model import Model
-from service.compute import HOLD, Compute, Deadline, Hold, Room
+from service.compute import Compute
 from service.document import PURPOSE_HEADER, TIMEOUT_HEADER
 from service.models.registry import Registry, Served
 from service.operations.members import Closed, VersionQuery
 from service.operations.windows import CheckedWindows
+from service.room import HOLD, Deadline, Hold, Room
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.monitor import Monitor

@@ -34,7 +34,7 @@ from service.wire.headers import IS_WHOLE, find_header
 from service.wire.json import JSON, format_path, non_finite_places
 
 if TYPE_CHECKING:
-    from service.compute import Deadline, Hold
+    from service.room import Deadline, Hold
 
 Small = TypeVar("Small", bound=BaseModel)
 LARGE = 64 << 10  # bytes up to which a body is not counted; `max_concurrent` bounds their number

@@ -21,7 +21,8 @@ from kanmodel.arrays import Array
 from kanmodel.errors import NonFiniteError
 from kanmodel.forecaster import Forecaster
 from kanmodel.model import Model
-from service.compute import Compute, Deadline, attempt_each
+from service.compute import Compute, attempt_each
+from service.room import Deadline
 from service.telemetry.observation import span
 
 Result = TypeVar("Result")

@@ -13,8 +13,9 @@ from kanmodel.computing import Pinned, SingleFlightCache, pausing, publishing
 from kanmodel.model import Model
 from kanmodel.structure.model_comparison import ModelComparison
 from kanmodel.structure.pruning import PruningRule
-from service.compute import Compute, Deadline, Kind
+from service.compute import Compute, Kind
 from service.models.registry import Served
+from service.room import Deadline
 from service.wire.errors import NotReadyError
 
 logger = logging.getLogger(__name__)

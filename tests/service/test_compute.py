@@ -23,19 +23,8 @@ from virtual import VirtualWorker, run_virtually
 
 from kanmodel import DataError, NonFiniteError
 from kanmodel.computing import pause, tracked
-from service.compute import (
-    BACKGROUND_SHARE,
-    HOLD,
-    LANES,
-    MOST_LEFT,
-    N_KNOWN,
-    NICE,
-    QUIET,
-    SHORT,
-    Compute,
-    Deadline,
-    Turns,
-)
+from service.compute import BACKGROUND_SHARE, LANES, MOST_LEFT, N_KNOWN, NICE, QUIET, SHORT, Compute, Turns
+from service.room import HOLD, Deadline
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.wire.errors import DeadlineError, NotReadyError, OverloadedError, find_code

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from virtual import VirtualWorker, run_virtually
 
 from kanmodel import DataError
-from service.compute import HOLD, PATIENCE, Compute, Deadline, Room
+from service.compute import Compute
+from service.room import HOLD, PATIENCE, Deadline, Room
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.wire.errors import DeadlineError, OverloadedError, find_code

@@ -17,7 +17,8 @@ from virtual import VirtualWorker, run_virtually
 
 from kanmodel import Model, NonFiniteError
 from kanmodel.forecaster import refuse_non_finite_outputs
-from service.compute import Compute, Deadline
+from service.compute import Compute
+from service.room import Deadline
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.wire.errors import DeadlineError

@@ -22,8 +22,9 @@ import kanmodel
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.computing import pause
 from kanmodel.formula.formula import Formulas
-from service.compute import HOLD, Compute
+from service.compute import Compute
 from service.models.repository import Choice
+from service.room import HOLD
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.wire.security import OWNER
