@@ -139,9 +139,9 @@ async def _ask(app: Any, body: bytes) -> int:
 
     path, length = f"/v1/models/{NAME}:predict", str(len(body)).encode()
     headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json"), (b"content-length", length)]
-    scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": path, "raw_path": path.encode()}
-    scope |= {"query_string": b"", "root_path": "", "headers": headers, "scheme": "http", "state": {IS_WHOLE: True}}
-    scope |= {"client": ("127.0.0.1", 1), "server": ("127.0.0.1", 8000), "asgi": {"version": "3.0"}}
+    scope: dict[str, Any] = {"type": "http", "http_version": "1.1", "method": "POST", "path": path}
+    scope |= {"raw_path": path.encode(), "query_string": b"", "root_path": "", "headers": headers, "scheme": "http"}
+    scope |= {"client": ("127.0.0.1", 1), "server": ("127.0.0.1", 8000), "state": {IS_WHOLE: True}}
     assert len(body) < bodies.LARGE
     await app(scope, receive, send)
     return statuses[0]
