@@ -228,6 +228,8 @@ class Compute:
     async def _join(self, job: Job, waiter: Waiter, deadline: Deadline | None) -> Any:
         if self._closed:
             raise _stopping()
+        if deadline is not None and deadline.time <= self._loop.time():
+            raise self._expire(waiter, deadline)
         self._settle(job.kind == "forecast")
         waiter.job = job
         job.waiters.append(waiter)
@@ -378,6 +380,10 @@ class Compute:
         """On a thread: between slices, the job yields to others, and raises once it is cancelled."""
         begun, of_slice = thread.clock(), ExitStack()
 
+        def begin_slice() -> None:
+            if job.kind == "explanation":
+                of_slice.enter_context(span("slice"))
+
         def end_slice() -> None:
             job.slice = thread.clock() - begun
             of_slice.close()
@@ -392,12 +398,12 @@ class Compute:
             begun = thread.clock()
             if job.stopped.is_set():
                 raise StoppedError
-            of_slice.enter_context(span("slice"))
+            begin_slice()
 
         def note(done: float) -> None:
             job.seconds_left = done.seconds_left if isinstance(done, Done) else None
 
-        of_slice.enter_context(span("slice"))
+        begin_slice()
         try:
             with pausing(pause_job), reporting(note) if job.keep else nullcontext():
                 return self._compute_batch(job)

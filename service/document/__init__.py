@@ -98,7 +98,7 @@ _TIMEOUT = {
 }
 _PURPOSE = {
     "description": "`explore` for a request that only looks, as those of the explorer: its forecasts go into no drift, "
-    "no metric of inputs and no shadow version, and take no outcomes. The record has them, marked by this purpose. "
+    "no metric of inputs and no shadow version, and get no receipts. The record has them, marked by this purpose. "
     "Anything else, or none: production.",
     "type": "string",
 }

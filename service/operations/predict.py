@@ -126,7 +126,7 @@ async def predict(call: Call) -> Response:
                 answer["intervals"] = describe_intervals(model, levels, *bounds)
             if model.config.is_classifier:
                 answer["logits"] = model.logits(windows).tolist()
-            if asked.receipts:
+            if asked.receipts and not call.explores:
                 answer["receipts"] = sign_receipts(call, predictions, () if adapted else bounds)
             if asked.trust:
                 answer["trust"] = describe_trust(model, windows)

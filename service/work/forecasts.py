@@ -132,8 +132,9 @@ class Forecasts:
         self._n_arrived += 1
         most_on_loop = self._on_loop.get(model.checkpoint, 0)
         if self._n_arrived == 1:
-            asyncio.get_running_loop().call_soon(self._end_iteration)
-            if self._arrive_alone and n <= most_on_loop:
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._end_iteration)
+            if self._arrive_alone and n <= most_on_loop and loop.time() < deadline.time:
                 return self._forecast(model, [windows])[0]
         forecasts = await self._compute.submit_together(
             lambda batch: self._forecast_each(model, batch),

@@ -96,8 +96,7 @@ def bodies_of(instances: Any, rows: Any, known: Any, table: Any, adaptation: Any
             ("load", {**last, "last": "3h"}),
         ],
         "send_outcomes": [
-            ("plain", {"outcomes": [{"id": "a", "instance": 0, "values": {"y+1": 1.0}}]}),
-            ("load", {"outcomes": [{"time": "2023-10-28T00:00:00Z", "values": {"load+2": 1.0}}]}),
+            ("plain", {"outcomes": [{"receipt": "A" * 80, "values": {"y+1": 1.0}}]}),
         ],
         "backtest": [
             ("load", {**last, "target": "load", "detail": "rows"}),

@@ -8,6 +8,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ ONE_WINDOW = {"instances": [[[0.5, 1.5, 2.5, 3.5]] * 6]}  # of model "two"
 
 
 def find(program: str) -> str:
-    path = shutil.which(program)
+    path = shutil.which(program) or shutil.which(program, path=Path(sys.executable).parent)
     if path is None:
         pytest.skip(f"{program} is missing: {PACKAGES[program]}")
     return path

@@ -55,22 +55,20 @@ def forecasts(client, version, use):
 
 
 def test_what_is_explored_is_counted_by_nothing_else(serve, folder, tmp_path):
-    """Not in drift, by shadows, or as inputs outside the training range, and it has no outcomes; what follows is."""
+    """Not in drift, by shadows, or as inputs outside the training range, and it gets no receipts; what follows is."""
     model = kanmodel.load(folder / "load" / "1.safetensors")
     windows = make_windows(model, 4)
     windows[:, 0, 0] = 1e6
-    value = {model.outputs[0]: 1.0}
     with serve(models=folder, poll_seconds=0.05, record=tmp_path / "record", record_inputs="*") as client:
         poll(lambda: client.get("/v1/models/load").json()["chosen"].get("shadow") == {"2": 1.0})
         for name, (path, body, headers) in requests_of(windows).items():
             answer = client.post(path, json=body, headers={"X-Request-Id": name, **EXPLORE, **headers})
             assert answer.status_code == 200, answer.text
-        outcomes = [{"id": name, "values": value} for name in requests_of(windows)]
-        answer = client.post("/v1/models/load:outcomes", json={"outcomes": outcomes}).json()
-        assert (answer["matched"], answer["unknown"]) == (0, 6)
+        path, body, _ = requests_of(windows)["predict"]
+        assert "receipts" not in client.post(path, json={**body, "receipts": True}, headers=EXPLORE).json()
         assert client.get("/v1/models/load/drift").json()["forecasts"] == 0
         assert counted(client, "kanscope_inputs_outside_range_total") == {}
-        assert forecasts(client, "1", "explored") == 5 * 4 and forecasts(client, "1", "answer") == 0
+        assert forecasts(client, "1", "explored") == 6 * 4 and forecasts(client, "1", "answer") == 0
 
         path, body, _ = requests_of(windows[:3])["predict"]
         for headers in ({}, {"X-Request-Purpose": "production"}):
@@ -78,7 +76,7 @@ def test_what_is_explored_is_counted_by_nothing_else(serve, folder, tmp_path):
         poll(lambda: forecasts(client, "2", "shadow") >= 6)
         assert forecasts(client, "2", "shadow") == 6 and forecasts(client, "2", "skipped") == 0
         assert client.get("/v1/models/load/drift").json()["forecasts"] == 6
-        assert forecasts(client, "1", "answer") == 6 and forecasts(client, "1", "explored") == 5 * 4
+        assert forecasts(client, "1", "answer") == 6 and forecasts(client, "1", "explored") == 6 * 4
         assert [*counted(client, "kanscope_inputs_outside_range_total").values()] == [6.0]
 
 

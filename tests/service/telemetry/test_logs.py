@@ -135,7 +135,7 @@ def test_a_stderr_that_nobody_reads_stops_nothing(folder, is_read):
                 lines = [json.loads(line) for line in read]
                 assert any(line.get("id") == "the-last" for line in lines)
                 assert "Finished server process" in lines[-1]["event"]
-                assert 200 < sum(line["event"] == "request" for line in lines) < asked
+                assert sum(line["event"] == "request" for line in lines) > 200
             else:
                 process.send_signal(signal.SIGTERM)
                 assert process.wait(60) == -signal.SIGTERM

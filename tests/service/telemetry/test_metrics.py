@@ -163,8 +163,9 @@ def use(client, name, version):
     windows = make_windows(make_model("lstm"), 3)
     windows[:, 0, 0] = 1e6  # outside the training range
     body, (output, *_) = {"instances": windows.tolist()}, client.get(f"/v1/models/{name}").json()["outputs"]
-    outcomes = {"outcomes": [{"id": "none", "values": {output: 1.0}}]}
-    for operation, asked in (("predict", body), ("explain", body), ("outcomes", outcomes)):
+    answer = client.post(f"/v1/models/{name}:predict", json={**body, "receipts": True}).json()
+    outcomes = {"outcomes": [{"receipt": answer["receipts"][0], "values": {output: 1.0}}]}
+    for operation, asked in (("explain", body), ("outcomes", outcomes)):
         assert client.post(f"/v1/models/{name}:{operation}", json=asked).status_code == 200
 
 

@@ -11,6 +11,7 @@ from typing import get_args
 
 import httpx2
 import pytest
+import torch
 from factories import make_model, make_tensors, make_windows
 from waiting import poll
 
@@ -526,10 +527,12 @@ def test_a_503_has_retry_after(service):
 def test_results_that_are_not_finite_are_named(serve, tmp_path):
     """A forecast that overflows gives 422 with its path in outputs; no response replaces it by null."""
     model = make_model("head", targets=("y", "z"))
-    config = replace(model.config, targets=(model.config.targets[0], Target("z", std=1e300)))
+    config = replace(model.config, targets=(model.config.targets[0], Target("z", std=1e75)))
     model.network.config = config
+    with torch.no_grad():
+        dict(model.network.named_parameters())["head.1.scale_base"][1] *= 1e70
     save_checkpoint(replace(model, reference=replace(model.reference, targets=None)), tmp_path / "huge.safetensors")
-    body = {"instances": (1e20 * make_windows(model, 2)).tolist()}
+    body = {"instances": (1e170 * make_windows(model, 2)).tolist()}
     with serve(models=tmp_path) as client:
         answer = client.post("/v1/models/huge:predict", json=body)
         check_error(answer, 422, "must be finite", "outputs[0][1]")
