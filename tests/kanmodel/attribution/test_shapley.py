@@ -15,7 +15,7 @@ from thorough import examples, few_of
 from kanmodel import DataError, Model, UnknownNameError
 from kanmodel.attribution.baseline import Baseline
 from kanmodel.attribution.effects import each_feature, select_cells
-from kanmodel.attribution.shapley import MAX_EXACT, Orders, measure_shapley
+from kanmodel.attribution.shapley import MAX_EXACT, Orders, _rules, _values, measure_shapley
 from kanmodel.network.bases import Line
 from kanmodel.network.config import LayerConfig, ModelConfig
 from kanmodel.tables.columns import Feature, Target
@@ -118,6 +118,23 @@ def test_random_orders_of_an_additive_model_have_no_error():
     slopes = model.network(torch.eye(20, dtype=torch.float64)[:, None]) - model.network(torch.zeros(1, 1, 20).double())
     np.testing.assert_allclose(found.values, (windows[:, 0] * slopes.T).detach().numpy(), atol=1e-9)
     assert found.standard_error.max() < 1e-12
+
+
+def test_thousands_of_orders_take_megabytes():
+    """The rules of 30 parts in 2000 orders: no number for each order and coalition, which were 7 gigabytes.
+
+    Values and errors are those of all samples at once.
+    """
+    rules = _rules(30, Orders(2000), 0)
+    assert rules.weights is None and rules.changes is not None
+    assert sum(one.numel() * one.element_size() for one in (rules.coalitions, rules.changes)) < 10e6
+    worth = torch.randn(len(rules.coalitions), 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    after, before = rules.changes
+    samples = (worth[after] - worth[before]).mean(dim=1)  # (n_pairs, n_parts, n)
+    values, errors = _values(rules, worth)
+    np.testing.assert_allclose(values, samples.mean(dim=0).T, atol=1e-12)
+    np.testing.assert_allclose(errors, (samples.std(dim=0) / len(samples) ** 0.5).T, rtol=1e-9)
+    np.testing.assert_allclose(values.sum(dim=1), worth[-1] - worth[0], atol=1e-9)
 
 
 def test_the_same_seed_gives_the_same_values_in_any_batch():
