@@ -157,7 +157,7 @@ def test_shadows_are_charged_to_no_client():
         compute._loop = asyncio.get_running_loop()
         with compute.room.enter("client") as hold:
             HOLD.set(hold)
-            shadows.offer(SimpleNamespace(name="m", version="1"), np.ones((3, 2, 1)), "id", None)
+            shadows.offer(SimpleNamespace(name="m", version="1"), np.ones((3, 2, 1)))
             await asyncio.sleep(0)
             (job,) = compute._waiting
             (waiter,) = job.waiters

@@ -109,20 +109,20 @@ def test_curves_have_a_deadline_and_are_sampled_once(serve, folder, monkeypatch)
 def test_an_answer_that_takes_too_much_memory_is_refused_or_streamed(serve, folder, monkeypatch):
     """A large response as one JSON object is refused after its first part; as NDJSON it is streamed."""
     model, parts = load_checkpoint(folder / "two.safetensors"), []
-    body = body_of(model, 400, **FLOW)
+    body = body_of(model, 800, **FLOW)
 
     def explain(question, first, *more):
         parts.append(first)
         return explain_part(question, first, *more)
 
     monkeypatch.setattr(explanations, "explain_part", explain)
-    with serve(models=folder / "two.safetensors", max_work_bytes=7 << 20) as client:
+    with serve(models=folder / "two.safetensors", max_work_bytes=12 << 20) as client:
         refused = client.post("/v1/models/two:explain", json=body)
         assert refused.status_code == 422 and "(max_work_bytes)" in refused.json()["error"]
         assert refused.json()["error"].endswith("send fewer windows, or Accept: application/x-ndjson")
         assert parts == [0]
         lines = client.post("/v1/models/two:explain", json=body, headers=NDJSON).text.splitlines()
-        assert [json.loads(line)["instance"] for line in lines[1:]] == [number // 4 for number in range(1600)]
+        assert [json.loads(line)["instance"] for line in lines[1:]] == [number // 4 for number in range(3200)]
         few = client.post("/v1/models/two:explain", json=body_of(model, PART_WINDOWS + 1, **FLOW))
         assert few.status_code == 200
         poll(lambda: is_at_rest(client) and pending_bytes(client) == 0)
