@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import count, repeat
 from queue import SimpleQueue
-from threading import Event, Semaphore, Thread, get_native_id
+from threading import Semaphore, Thread, get_native_id
 from time import thread_time
 from typing import Any, Literal, TypeVar, cast, get_args
 
@@ -79,7 +79,6 @@ class Job:
     group: Hashable = None
     size: int = 1
     most: int = 1
-    most_on_loop: int = 0
     batch: Sequence[Waiter] = ()  # whose items are computed, once it has begun
     thread: ComputeThread | None = None  # once it has begun
     owner: Owner = ""  # whose turn it runs in, which began at `begun`
@@ -89,7 +88,7 @@ class Job:
     seconds_left: float | None = None  # an estimate
     must_yield: bool = False  # whether another client's job waits for its lane
     rival: int | None = None  # the least level of what else of its client waits for it
-    stopped: Event = field(default_factory=Event)  # set once it is cancelled
+    is_stopped: bool = False  # whether it was cancelled
 
     @property
     def level(self) -> int:
@@ -195,24 +194,23 @@ class Compute:
         size: int,
         group: Hashable,
         most: int,
-        most_on_loop: int = 0,
         n_bytes: int = 0,
     ) -> Any:
         """As `submit` for one item of a computation of several; those of a group that wait begin together.
 
         Nothing waits for a batch to fill: batches grow with the load, up to the sum of sizes `most`. `compute` returns
-        a result or an exception for each item. A batch of at most `most_on_loop` is computed on the event loop.
+        a result or an exception for each item.
         """
         refuse_large(n_bytes, self._most_bytes)
         number = next(self._numbers)
-        job = Job(compute, kind, number, group=group, size=size, most=most, most_on_loop=most_on_loop, n_bytes=n_bytes)
+        job = Job(compute, kind, number, group=group, size=size, most=most, n_bytes=n_bytes)
         return await self._join(job, Waiter(item), deadline)
 
     async def close(self) -> None:
         """Cancels running jobs at their next pause, refuses waiting ones, and waits until the threads are idle."""
         self._closed = True
         for job in [*self._waiting, *self._begun]:
-            job.stopped.set()
+            job.is_stopped = True
             job.resolve(_stopping())
             if job.thread is not None and job in self._waiting:
                 job.thread.resume()
@@ -264,8 +262,8 @@ class Compute:
                 seconds, job.begun = now - job.begun, now
                 job.used += seconds
                 turns.charge(job.owner, seconds)
-        jobs = {*self._running.values(), *self._waiting}
-        turns.follow(job.owner for job in jobs if (job.kind == "forecast") == are_forecasts)
+        jobs = (*self._running.values(), *self._waiting)
+        turns.follow({job.owner for job in jobs if (job.kind == "forecast") == are_forecasts})
 
     def _goes_on(self, job: Job) -> bool:
         """Whether a job is computed to its end if nobody waits for it: of a client only a few are."""
@@ -273,7 +271,7 @@ class Compute:
         return job.keep is not None and job in self._begun and len(left) < MOST_LEFT
 
     def _cancel(self, job: Job) -> None:
-        job.stopped.set()
+        job.is_stopped = True
         self._forget(job)
         if job in self._waiting:
             self._waiting.remove(job)
@@ -296,17 +294,15 @@ class Compute:
         self._is_due = False
         if self._closed:
             return
+        wanted = {job.lane for job in self._waiting} - self._running.keys()
         for lane in LANES:
-            if lane not in self._running and (ready := self._list_ready(lane)):
+            if lane in wanted and (ready := self._list_ready(lane)):
                 self._begin(self._choose(ready), lane)
-        if quick := [job for job in self._waiting if job.size <= job.most_on_loop]:  # while that thread is busy
-            self._begin(self._choose(quick), "forecast", on_loop=True)
-            self._look_later()  # other events come between two of them
         if not self._waiting and not self._running:
             for turns in self._turns.values():
                 turns.forget()
         for lane, job in self._running.items():
-            others = self._list_ready(lane)
+            others = self._list_ready(lane) if self._waiting else []
             job.must_yield = any(not one.is_awaited_by(job.owner) for one in others)
             job.rival = min((one.level for one in others), default=None)
 
@@ -326,7 +322,7 @@ class Compute:
         job.owner = owner
         return job
 
-    def _begin(self, job: Job, lane: Lane, on_loop: bool = False) -> None:
+    def _begin(self, job: Job, lane: Lane) -> None:
         self._waiting.remove(job)
         now = self._loop.time()
         self._waits += (now - job.begun - self._waits) / 8 if job.thread is None else 0.0
@@ -336,17 +332,12 @@ class Compute:
             job.thread.resume()
             return
         if job.group is not None:
-            self._gather(job, job.most_on_loop if on_loop else job.most)
+            self._gather(job)
         job.batch = [*job.waiters]
         for waiter in job.batch:
             if waiter.hold is not None:
                 waiter.hold.has_begun = True
         self._begun.add(job)
-        if job.size <= job.most_on_loop:
-            attempted = _attempt(partial(self._compute_batch, job))
-            self._turns_of(job).charge(job.owner, self._loop.time() - now)
-            self._finish(job, None, *attempted)
-            return
         self._running[lane] = job
         is_nice = lane != "forecast"
         idle = self._idle[is_nice]
@@ -354,7 +345,7 @@ class Compute:
         run = partial((job.batch[0].context if job.batch else copy_context()).run, self._run, job, thread)
         thread.give(run, partial(self._finish, job, thread))
 
-    def _gather(self, job: Job, most: int) -> None:
+    def _gather(self, job: Job) -> None:
         """Adds what waits for the same as a job that begins: of each client as much, if it waits for that."""
         taken, before, order = job.size, {job.owner: job.size}, []
         others = [one for one in self._waiting if one.group == job.group and one.thread is None]  # not paused ones
@@ -363,7 +354,7 @@ class Compute:
             before[other.owner] = start + other.size
             order.append((start, number, other))
         for _, _, other in sorted(order, key=lambda one: one[:2]):
-            if taken + other.size <= most and job.n_bytes + other.n_bytes <= self._most_bytes:
+            if taken + other.size <= job.most and job.n_bytes + other.n_bytes <= self._most_bytes:
                 taken += other.size
                 job.n_bytes += other.n_bytes
                 self._waiting.remove(other)
@@ -393,10 +384,10 @@ class Compute:
         def pause_job() -> None:
             nonlocal begun
             end_slice()
-            if not job.stopped.is_set():
+            if not job.is_stopped:
                 thread.pause(lambda: self._must_pause(job), partial(self._yield_turn, job))
             begun = thread.clock()
-            if job.stopped.is_set():
+            if job.is_stopped:
                 raise StoppedError
             begin_slice()
 
@@ -425,7 +416,7 @@ class Compute:
         """Puts a paused job back into the queue."""
         assert job.thread is not None, "it has begun"
         self._end_turn(job)
-        if job.stopped.is_set():
+        if job.is_stopped:
             job.thread.resume()
         else:
             job.begun = self._loop.time()
@@ -445,25 +436,21 @@ class Compute:
         self._rests.is_on = False
         self._look()
 
-    def _finish(self, job: Job, thread: ComputeThread | None, result: Any, error: BaseException | None) -> None:
+    def _finish(self, job: Job, thread: ComputeThread, result: Any, error: BaseException | None) -> None:
         self._end_turn(job)
         self._begun.discard(job)
-        if thread is not None:
-            idle = self._idle[job.kind != "forecast"]
-            if self._closed or len(idle) >= len(LANES):
-                thread.close()
-            else:
-                idle.append(thread)
+        idle = self._idle[job.kind != "forecast"]
+        if self._closed or len(idle) >= len(LANES):
+            thread.close()
+        else:
+            idle.append(thread)
         self._forget(job)
         if error is not None:
             result = _stopping() if isinstance(error, StoppedError) else error
         elif job.keep is not None:
             job.keep(result)
         job.resolve(result)
-        if thread is None:
-            self._look_later()
-        elif not self._closed:
-            self._look()
+        self._look()
 
     def _expire(self, waiter: Waiter, deadline: Deadline) -> DeadlineError:
         """The error of a request whose deadline has passed, which says what to do."""

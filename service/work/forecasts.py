@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, repeat
 from time import thread_time
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
@@ -106,12 +106,21 @@ class ForecastRequest(NamedTuple, Generic[Result]):
     is_described_at_once: Callable[[Array], bool]  # likewise, of its windows
 
 
+class _Arrived(NamedTuple):
+    """Windows to be forecast at the end of this turn of the event loop; the outcome is None if they have to wait."""
+
+    model: Predictor
+    windows: Array
+    outcome: asyncio.Future[Array | None]
+
+
 class Forecasts:
     """Batches the forecasts of all requests, and observes the number of windows of each batch."""
 
     def __init__(self, compute: Compute, observe_batch: Callable[[int], None]) -> None:
         self._compute, self._observe_batch = compute, observe_batch
         self._n_arrived, self._arrive_alone = 0, True  # in this turn of the event loop; whether one did in the last
+        self._arrived: list[_Arrived] = []
         self._on_loop: dict[str | None, int] = {}  # windows that may be computed on the event loop, by checkpoint
 
     async def predict(self, model: Predictor, windows: Array, deadline: Deadline) -> Array:
@@ -130,12 +139,15 @@ class Forecasts:
             with suppress(NonFiniteError):  # it would name its place in the part: computed together, it names the right
                 return np.concatenate([await self.predict(model, part, deadline) for part in parts])
         self._n_arrived += 1
-        most_on_loop = self._on_loop.get(model.checkpoint, 0)
+        loop = asyncio.get_running_loop()
         if self._n_arrived == 1:
-            loop = asyncio.get_running_loop()
             loop.call_soon(self._end_iteration)
-            if self._arrive_alone and n <= most_on_loop and loop.time() < deadline.time:
+        if n <= self._on_loop.get(model.checkpoint, 0) and loop.time() < deadline.time:
+            if self._n_arrived == 1 and self._arrive_alone:
                 return self._forecast(model, [windows])[0]
+            self._arrived.append(_Arrived(model, windows, loop.create_future()))
+            if (found := await self._arrived[-1].outcome) is not None:
+                return found
         forecasts = await self._compute.submit_together(
             lambda batch: self._forecast_each(model, batch),
             "forecast",
@@ -144,7 +156,6 @@ class Forecasts:
             size=n,
             group=("windows", model.checkpoint),
             most=BATCH_WINDOWS,
-            most_on_loop=most_on_loop,
         )
         return cast(Array, forecasts)
 
@@ -182,7 +193,24 @@ class Forecasts:
         return cast(Result, answer)
 
     def _end_iteration(self) -> None:
+        """Forecasts what has arrived together, on the event loop if that is quick; the rest gets None, and waits."""
         self._arrive_alone, self._n_arrived = self._n_arrived == 1, 0
+        by_model: dict[str | None, list[_Arrived]] = {}
+        for one in self._arrived:
+            if not one.outcome.done():
+                by_model.setdefault(one.model.checkpoint, []).append(one)
+        self._arrived, left = [], 1.0  # of the time for which forecasts may block the loop
+        for checkpoint, batch in by_model.items():
+            share = sum(len(one.windows) for one in batch) / self._on_loop.get(checkpoint, 1)
+            is_quick = share <= left
+            left -= share if is_quick else 0.0
+            windows = [one.windows for one in batch]
+            found = self._forecast_each(batch[0].model, windows) if is_quick else repeat(None)
+            for one, result in zip(batch, found, strict=False):
+                if isinstance(result, Exception):
+                    one.outcome.set_exception(result)
+                else:
+                    one.outcome.set_result(result)
 
     def _answer_each(self, requests: Sequence[ForecastRequest[Any]]) -> list[Any]:
         """The answer or the error of each request to one model, alone in failing."""

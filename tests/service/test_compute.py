@@ -8,7 +8,6 @@ import os
 import sys
 import threading
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from math import inf
 from time import monotonic, thread_time
@@ -600,68 +599,6 @@ def test_a_long_batch_does_not_hold_up_the_next():
     assert batches == [[1], [2], [3], [4], [5, 6], [7]]
 
 
-def test_an_item_without_a_place_in_a_batch_begins_in_the_next_though_its_thread_is_busy():
-    """A small batch is computed on the event loop, also while the thread of its lane is busy."""
-    batches, threads = [], []
-
-    def compute_here(items):
-        threads.append(threading.current_thread())
-        return doubling(batches, seconds=0)(items)
-
-    async def scenario(compute):
-        def ask(item):
-            return compute.submit_together(
-                compute_here, "forecast", None, item=item, size=1, group="g", most=32, most_on_loop=4
-            )
-
-        busy = of("", compute.submit(taking(100), "forecast"))
-        await asyncio.sleep(1)
-        results = await asyncio.gather(*map(ask, range(6)))
-        assert now() == pytest.approx(1)
-        busy.cancel()
-        return results
-
-    assert run(scenario) == [0, 2, 4, 6, 8, 10]
-    assert batches == [[0, 1, 2, 3], [4, 5]] and {*threads} == {threading.current_thread()}
-
-
-def test_what_waits_behind_a_batch_on_the_loop_begins():
-    """After a batch on the event loop, what needs the thread begins there without anything else happening."""
-
-    async def scenario(compute):
-        def ask(size, group):
-            return compute.submit_together(
-                doubling([], 0.5), "forecast", None, item=1, size=size, group=group, most=32, most_on_loop=4
-            )
-
-        return await asyncio.wait_for(asyncio.gather(ask(1, "small"), ask(9, "large"), ask(9, "larger")), 5)
-
-    assert run(scenario) == [2, 2, 2]
-
-
-def test_forecasts_on_the_loop_are_charged_to_their_client():
-    """Clients take turns by the seconds that they use there too."""
-    log = []
-
-    async def scenario(compute):
-        def block(owner, seconds):
-            log.append(owner)
-            asyncio.get_running_loop()._virtual.now += seconds
-            return [None]
-
-        def ask(owner, seconds):
-            function, group = partial(block, owner, seconds), object()
-            return compute.submit_together(
-                lambda _: function(), "forecast", None, item=0, size=1, group=group, most=1, most_on_loop=1
-            )
-
-        greedy = [of("greedy", ask("greedy", 0.01)) for _ in range(20)]
-        await asyncio.gather(*greedy, *(of("other", ask("other", 0.001)) for _ in range(20)))
-
-    run(scenario)
-    assert log[:10].count("greedy") == 1
-
-
 # Memory
 
 
@@ -872,7 +809,7 @@ def check_arrivals(arrivals):
             assert {*running} <= compute._begun and len({*running}) == len(running)
             assert len({job.thread for job in compute._begun}) == len(compute._begun)
             assert not {*compute._waiting} & {*running}
-            keys = [job.key for job in {*compute._waiting, *compute._begun} if not job.stopped.is_set()]
+            keys = [job.key for job in {*compute._waiting, *compute._begun} if not job.is_stopped]
             keys = [key for key in keys if isinstance(key, tuple)]
             assert len(keys) == len({*keys}), "one key is computed twice"
             assert len(compute._begun) == 1 or sum(job.n_bytes for job in compute._begun) <= 100 * MB
@@ -888,7 +825,7 @@ def check_arrivals(arrivals):
                     if kind == "batch":
                         function = doubling([], seconds, n)
                         item = -1 if error else 1
-                        asked = double(compute, function, item, n, group=n % 3, most_on_loop=key or 0)
+                        asked = double(compute, function, item, n, group=n % 3)
                         one.result = await asyncio.wait_for(asked, deadline and deadline.seconds)
                     else:
                         function = taking(seconds, key, n=n, error=error)
