@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import aclosing
@@ -35,6 +36,13 @@ UNREAD = "other"  # the method of such a request
 REFUSED = b"GET / HTTP/1.1\r\n\r\n"  # what uvicorn gets in its place
 LAST_CHUNK = b"0\r\n\r\n"
 NOT_HTTP = "the request is not HTTP/1.1"
+# A head of which uvicorn's parser and ours cannot think differently: no message within it, no other protocol after it.
+_SIMPLE = re.compile(
+    rb"(?:GET|HEAD|POST) /(?!/)[\w./:?=&%,@+~!*();-]* HTTP/1\.1\r\n"
+    rb"(?:(?!transfer-encoding:|upgrade:|expect:|connection:(?! ?(?:keep-alive|close)\r))[\w-]+:[ \t]?[ -~]*\r\n)*\r\n",
+    re.IGNORECASE | re.ASCII,
+)
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]?([^\r]*)", re.IGNORECASE)
 
 
 def server_options(settings: Settings) -> dict[str, Any]:
@@ -105,6 +113,8 @@ class Guard(asyncio.Protocol):
         self._n_chunks = 0
         self._is_refused = self._is_stopping = self._is_paused = False
         self._timer: asyncio.TimerHandle | None = None  # of the client that has to send
+        self._due: float | None = None  # when it must have; the timer may ring sooner, and is then set again
+        self._rings = 0.0  # when it does
         self._send_timer: asyncio.TimerHandle | None = None  # of the client that has to read
         self._patience = settings.send_timeout  # seconds for which the client may still hold up the answer
         self._since, self._unsent = 0.0, 0  # time and bytes when that timer was started
@@ -115,12 +125,19 @@ class Guard(asyncio.Protocol):
         self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_timer()
+        if self._timer is not None:
+            self._timer.cancel()
         self._stop_send_timer()
         self._inner.connection_lost(exc)
         del self._inner, self._finish, self._parser  # or only the garbage collector would free them
 
     def data_received(self, data: bytes) -> None:
+        if not (self._exchanges or self._is_in_head or self._is_refused) and self._is_simple(data):
+            self._stop_timer()
+            self._exchanges.append(_Exchange([data], is_whole=True))
+            self._pass_on()
+            self._start_timer()
+            return
         for start in range(0, len(data), PIECE):
             if self._is_refused:
                 return
@@ -232,6 +249,15 @@ class Guard(asyncio.Protocol):
             self._pass_on()
             self._start_timer()
 
+    def _is_simple(self, data: bytes) -> bool:
+        """Whether these are the bytes of one whole request that needs no second parser: most are."""
+        if len(data) > PIECE or self._unused or (head := _SIMPLE.match(data)) is None:
+            return False
+        lengths = _LENGTH.findall(data, 0, head.end())
+        length = int(lengths[0]) if len(lengths) == 1 and lengths[0].isdigit() and len(lengths[0]) < 10 else 0
+        is_plain = len(lengths) == 0 or str(length).encode() == lengths[0]
+        return is_plain and head.end() <= self._settings.max_header_bytes and len(data) == head.end() + length
+
     def _parse(self, piece: bytes) -> None:
         while piece:
             try:
@@ -288,20 +314,37 @@ class Guard(asyncio.Protocol):
 
     def _start_timer(self) -> None:
         """Starts the timer of what the client has to send, unless it runs."""
-        if self._timer is not None or self._is_refused or self._transport.is_closing():
+        if self._due is not None or self._is_refused or self._transport.is_closing():
             return
-        if self._is_lingering:
-            self._timer = self._loop.call_later(LINGER, self._close)
-        elif self._is_in_head or not self._exchanges:
-            self._timer = self._loop.call_later(self._settings.header_timeout, self._end_slow_head)
+        if self._is_lingering or self._is_in_head or not self._exchanges:
+            seconds = LINGER if self._is_lingering else self._settings.header_timeout
+            self._due = self._loop.time() + seconds
+            self._set_timer(self._due)
 
     def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._due = None
+
+    def _set_timer(self, due: float) -> None:
+        """Has the timer ring by a time: it is not set anew for each request, which would take longer."""
+        if self._timer is None or self._rings > due:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer, self._rings = self._loop.call_at(due, self._ring), due
+
+    def _ring(self) -> None:
+        self._timer = None
+        if self._due is None:
+            return
+        if self._due > self._loop.time():
+            self._set_timer(self._due)
+            return
+        self._due = None
+        if self._is_lingering:
+            self._close()
+        else:
+            self._end_slow_head()
 
     def _end_slow_head(self) -> None:
-        self._timer = None
         if not self._transport.is_reading():  # because of earlier requests: the client cannot send
             self._start_timer()
         elif self._is_in_head:

@@ -184,10 +184,14 @@ def _with_verb(windows: np.ndarray, verb: str) -> dict[str, Any]:
 def compare(contenders: Sequence[Contender], work: Work, windows: np.ndarray) -> dict[str, Measured]:
     """The same windows to all servers that do such work, in turn."""
     requests = {one: one.requests(windows, work) for one in contenders if work.verb in one.paths}
+    longer = 2 if work.windows * work.connections > 1000 else 1  # for the slowest to answer each connection
     for one, of_one in requests.items():
-        drive(one.server.port, of_one, work.connections, WARM_UP)
+        drive(one.server.port, of_one, work.connections, longer * WARM_UP)
     rounds = [
-        {one.name: measure(one.server, of_one, work.connections, warm_up=0) for one, of_one in requests.items()}
+        {
+            one.name: measure(one.server, of_one, work.connections, longer * DURATION, warm_up=0)
+            for one, of_one in requests.items()
+        }
         for _ in range(ROUNDS)
     ]
     return {name: summarize([of[name] for of in rounds]) for name in rounds[0]}
