@@ -63,6 +63,9 @@ class LogWriter:
     def _write(self, _: bool) -> None:
         while lines := self._backlog.take():
             left = len(lines)
+            if self._stream.closed:  # nobody could be told
+                self.on_drop(left)
+                continue
             try:
                 for piece in _group(lines):
                     self._stream.buffer.write(b"".join(piece))

@@ -200,6 +200,7 @@ def test_processes_download_a_file_once_and_start_during_an_outage(bucket, check
     assert [sum(f"/models/m/{version}.safetensors" in line for line in read) for version in (1, 2)] == [1, 1]
     bucket.stop()
     with run_process(logs[2], **settings) as third:
+        poll(lambda: third.client.get("/readyz").status_code == 200)
         assert third.client.post("/v1/models/m:predict", json=BODY).json()["version"] == "2"
         assert "cannot be read" in third.client.get("/v1/models").json()["problem"]
     bucket.start()

@@ -86,4 +86,5 @@ def test_a_round_that_fails_is_repeated_after_its_time_alone(caplog):
     broken.clear()
     poll(lambda: "it works again" in caplog.text)
     assert len(backlog.close()) == 9 and len(rounds) <= n_rounds + 4
-    assert [record.getMessage() for record in caplog.records] == ["it fails: of any kind", "it works again"]
+    said = [record.getMessage() for record in caplog.records if record.getMessage().startswith("it ")]
+    assert said == ["it fails: of any kind", "it works again"]

@@ -148,12 +148,12 @@ def test_a_sink_that_is_down_loses_nothing_that_the_queue_holds(metrics, caplog)
         record.start()
         for number in range(100):
             put(record, number)
-        poll(lambda: "cannot be written" in caplog.text)
+        poll(lambda: "the record cannot be written" in caplog.text)
         sink.status = lambda headers: 200
         poll(lambda: counts(metrics)[0] == 100)
         record.close()
     assert [headers["ce-id"] for headers, _ in sink.received] == [str(number) for number in range(100)]
-    assert caplog.text.count("cannot be written") == 1 and "503" in caplog.text
+    assert caplog.text.count("the record cannot be written") == 1 and "503" in caplog.text
     assert counts(metrics) == (100, {}) and "written again" in caplog.text
 
 
@@ -217,7 +217,7 @@ def test_a_folder_that_is_gone_and_back(tmp_path, metrics, caplog):
     folder.rename(tmp_path / "away")
     record.start()
     put(record, "a")
-    poll(lambda: "cannot be written" in caplog.text)
+    poll(lambda: "the record cannot be written" in caplog.text)
     (tmp_path / "away").rename(folder)
     poll(lambda: counts(metrics)[0] == 1)
     record.close()
