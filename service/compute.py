@@ -69,7 +69,7 @@ class Waiter:
 class Job:
     """A computation that waits for a thread or runs on one."""
 
-    compute: Callable[[Sequence[Any]], Any]  # of the items: one result for each, or where there is a key one for all
+    compute: Callable[[Sequence[Any]], Any]  # of the items: one result for each, or without a group one for all
     kind: Kind
     arrival: int
     waiters: list[Waiter] = field(default_factory=list)
@@ -107,7 +107,7 @@ class Job:
     def resolve(self, result: Any) -> None:
         """Gives every request the result, or its own of a batch; an exception is raised there."""
         waiters, self.waiters = self.waiters, []
-        is_shared = self.key is not None or isinstance(result, BaseException)
+        is_shared = self.group is None or isinstance(result, BaseException)
         batch, results = (waiters, repeat(result)) if is_shared else (self.batch, result)
         for waiter, own in zip(batch, results, strict=False):
             if waiter.outcome.done():
@@ -178,8 +178,7 @@ class Compute:
         job = None if key is None else self._by_key.get(key)
         if job is None:
             refuse_large(n_bytes, self._most_bytes)
-            alone = key if key is not None else object()  # one result, whoever waits for it
-            job = Job(lambda _: compute(), kind, next(self._numbers), key=alone, keep=keep, n_bytes=n_bytes)
+            job = Job(lambda _: compute(), kind, next(self._numbers), key=key, keep=keep, n_bytes=n_bytes)
         elif kind != "background" and job.kind == "background":
             job.kind = kind  # which a request now waits for
         return cast(Result, await self._join(job, Waiter(), deadline))
@@ -358,7 +357,6 @@ class Compute:
                 taken += other.size
                 job.n_bytes += other.n_bytes
                 self._waiting.remove(other)
-                self._turns_of(job).charge(other.owner, 0.0)
                 for waiter in other.waiters:
                     waiter.job = job
                 job.waiters += other.waiters
@@ -598,6 +596,10 @@ class Turns:
 def _level(seconds: float) -> int:
     """0 for what is short; beyond that one more each time that it has run twice as long."""
     return 0 if seconds < SHORT else 1 + int(math.log2(seconds / SHORT))
+
+
+def leave(_: object) -> None:
+    """`keep` of a result that stays where it was computed."""
 
 
 def attempt_each(compute: Callable[[Sequence[Any]], Sequence[Any]], items: Sequence[Any]) -> list[Any]:

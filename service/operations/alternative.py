@@ -15,7 +15,7 @@ from kanmodel.structure.pruning import PruningRule
 from service.operations.members import Answer, Output, about, head_of
 from service.operations.route import MODEL, Call, Operation, OperationRoute
 from service.operations.windows import CheckedWindows, OfWindows, Windows, warn_of_range
-from service.wire.bodies import PARSED, find_limits, parse_windows, validate_request
+from service.wire.bodies import PARSED, parse_windows, validate_request
 from service.wire.connections import while_connected
 from service.wire.errors import invalid_value
 from service.wire.json import JSON, encode_json
@@ -111,10 +111,9 @@ async def _answer(
     """
     parts, served = call.parts, call.served
     most = parts.settings.max_path_nodes
-    body = await call.read_body()
+    body, limits = await call.read_body(), call.limits
 
     def read() -> tuple[Reading[Asked], Plan]:
-        limits = find_limits(served.model, parts.settings)
         document = parse_windows(body, limits)
         unread = dict(document)
         if isinstance(against := document.get("against"), dict):  # its windows are read by numpy, which is faster

@@ -16,7 +16,6 @@ from service.models.registry import Served
 from service.operations.members import Answer, FormatParameter, Interval, OutputQuery, ThemeParameter, about, describe
 from service.operations.reference import ReferenceSpan, ReferenceWarnings, describe_span
 from service.operations.route import Call, result
-from service.wire.bodies import find_limits
 from service.wire.json import SVG, answer_json, answer_svg
 from service.wire.windows import parse_groups, read_groups
 
@@ -149,7 +148,7 @@ async def get_attributions(call: Call) -> Response:
     With `Accept: image/svg+xml` as a picture, without `baselines`.
     """
     served, query = call.served, call.query
-    parsed = parse_groups({"groups": query.groups}, find_limits(served.model, call.parts.settings))
+    parsed = parse_groups({"groups": query.groups}, call.limits)
     groups, _ = read_groups(parsed, served.model)
     importance = await call.find(Model.importance, groups=groups)
     if call.media_type == SVG:

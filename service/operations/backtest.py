@@ -18,7 +18,7 @@ from service.operations.members import Adaptation, Answer, Closed, UnitOf, Whole
 from service.operations.route import MODEL, Call, Operation
 from service.operations.windows import Gaps, NewSeriesWarning, warn_of_new
 from service.telemetry.observation import span
-from service.wire.bodies import PARSED, find_limits, parse_windows, validate_request
+from service.wire.bodies import PARSED, parse_windows, validate_request
 from service.wire.connections import while_connected
 from service.wire.errors import invalid_value
 from service.wire.json import HELD_NUMBER_BYTES, JSON, encode_json
@@ -260,7 +260,7 @@ async def backtest(call: Call) -> Response:
 
     def read() -> tuple[BacktestRequest, Windows]:
         most_rows = settings.max_body_bytes // (2 * n_columns)  # as a body can hold
-        limits = replace(find_limits(served.model, settings), rows=most_rows, texts=n_columns + 1)
+        limits = replace(call.limits, rows=most_rows, texts=n_columns + 1)
         document = parse_windows(body, limits)
         if "series" not in document:
             raise invalid_value("series", "is missing: give the rows of a table")

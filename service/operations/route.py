@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kanmodel.arrays import Array
 from kanmodel.model import Model
-from service.compute import Compute
+from service.compute import Compute, leave
 from service.document import PURPOSE_HEADER, TIMEOUT_HEADER
 from service.models.registry import Registry, Served
 from service.operations.members import Closed, VersionQuery
@@ -145,7 +145,7 @@ class Call(Request):
         if self.output in self.served.model.outputs:
             return find()[0]
         key = ("bound", self.served.checkpoint, self.output)
-        return (await self.parts.compute.submit(find, "explanation", self.deadline, key=key, keep=_leave))[0]
+        return (await self.parts.compute.submit(find, "explanation", self.deadline, key=key, keep=leave))[0]
 
     async def read_body(self, media_types: Sequence[str] = (JSON,)) -> bytes:
         """See `wire.bodies.read_body`."""
@@ -199,7 +199,7 @@ class Call(Request):
         if served is None:
             get = partial(self.parts.registry.get, name, version)
             key = ("load", name, version)
-            served = await self.parts.compute.submit(get, "load", self.deadline, key=key, keep=_leave)
+            served = await self.parts.compute.submit(get, "load", self.deadline, key=key, keep=leave)
         return served
 
     def count_warnings(self, counts: Mapping[str, int]) -> None:
@@ -355,10 +355,10 @@ class OperationRoute(Route):
         match, found = super().matches(scope)
         return match, {**found, "route": self}
 
-    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(self, hold: Hold, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request, or refuses it."""
         call = Call(scope, receive)
-        call.hold = scope["state"]["hold"]
+        call.hold = hold
         try:
             response = await self._answer(call)
         except Exception as error:
@@ -444,21 +444,16 @@ class Dispatch:
             return await send_error(error, scope, receive, send)
         with hold:
             HOLD.set(hold)
-            scope["state"]["hold"] = hold
             for route in self._routes:
                 if route.takes(method) and (found := route.path_regex.match(path)) is not None:
                     scope["route"], scope["path_params"] = route, found.groupdict()
-                    return await route.answer(scope, receive, send)
+                    return await route.answer(hold, scope, receive, send)
             await self._app(scope, receive, send)
 
 
 def is_quick_to_read(body: bytes) -> bool:
     """Whether a body is parsed in less time than a hand-over to a thread is worth."""
     return len(body) * (16 if may_hold_series(body) else 1) <= READ_ON_LOOP
-
-
-def _leave(_: object) -> None:
-    """The result is kept where it was computed."""
 
 
 def routes_of(module: ModuleType) -> list[OperationRoute]:

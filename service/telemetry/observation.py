@@ -69,15 +69,8 @@ class Observation:
         finally:
             self._in_flight -= 1
             seconds, route = perf_counter() - start, getattr(scope.get("route"), "path_format", OTHER)
-            record_request(self._metrics, self._log, route, state, scope["method"], status or 500, seconds)
-
-
-def record_request(
-    metrics: Metrics, log: RequestLog, route: str, state: Mapping[str, Any], method: str, status: int, seconds: float
-) -> None:
-    """Records a finished request in the metrics and the access log; see `RequestLog.write`."""
-    metrics.observe_request(route, status, seconds)
-    log.write(state, method, route, status, seconds)
+            self._metrics.observe_request(route, status or 500, seconds)
+            self._log.write(state, scope["method"], route, status or 500, seconds)
 
 
 def start_tracing() -> None:

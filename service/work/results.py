@@ -13,7 +13,7 @@ from kanmodel.computing import Pinned, SingleFlightCache, pausing, publishing
 from kanmodel.model import Model
 from kanmodel.structure.model_comparison import ModelComparison
 from kanmodel.structure.pruning import PruningRule
-from service.compute import Compute, Kind
+from service.compute import Compute, Kind, leave
 from service.models.registry import Served
 from service.room import Deadline
 from service.wire.errors import NotReadyError
@@ -117,7 +117,7 @@ class GlobalResults:
                 return compute()
 
         submit = self._compute.submit
-        return await submit(compute_published, kind, deadline, key=key, keep=_leave, n_bytes=RESULT_BYTES)
+        return await submit(compute_published, kind, deadline, key=key, keep=leave, n_bytes=RESULT_BYTES)
 
     async def follow(
         self,
@@ -161,10 +161,6 @@ class GlobalResults:
 
 def _key_of(served: Served, output: str, method: Callable[..., Any], options: Mapping[str, Any]) -> Hashable:
     return served.checkpoint, output, method.__name__, repr({**options})
-
-
-def _leave(_: object) -> None:
-    """The model core has cached the result."""
 
 
 class _UnknownError(Exception):

@@ -61,11 +61,11 @@ class Timer:
 
             @wraps(function)
             async def call(*arguments: Any, **named: Any) -> Any:
-                with_start = self._begin()
+                start = self._begin()
                 try:
                     return await function(*arguments, **named)
                 finally:
-                    self._end(name, with_start)
+                    self._end(name, start)
 
             return call
 
