@@ -3,7 +3,6 @@
 A receipt is what an auditor needs to reproduce an answer; it does not repeat the numbers, which are compared with it.
 """
 
-import logging
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -60,11 +59,10 @@ from service.telemetry.observation import span
 from service.wire import windows as wire
 from service.wire.bodies import find_limits, parse_windows, validate_request
 from service.wire.connections import ClosingStream, while_connected
-from service.wire.errors import ErrorResponse, describe_error, invalid_value
+from service.wire.errors import ErrorResponse, end_stream, invalid_value
 from service.wire.json import JSON, NDJSON, encode_json
 from service.work.forecasts import Plain
 
-logger = logging.getLogger(__name__)
 UNREAD = (*wire.UNREAD, "output", "baseline", "groups", "segments")  # by pydantic
 Method = TypeAliasType("Method", Literal["integrated_gradients", "expected_gradients"])
 ExplainedOutput = Annotated[str | list[str], about("The explained output; a list if the request has one, or `all`.")]
@@ -467,7 +465,7 @@ async def _stream(
 ) -> AsyncGenerator[bytes, None]:
     """The answer line by line. Its status has been sent, so an error can only be the last line."""
     yield header + b"\n"
-    slices, request_id, recording = 0, call.state.request_id, begin_recording(call)
+    slices, recording = 0, begin_recording(call)
     try:
         while (progress := await while_connected(call, anext(explaining, None))) is not None:
             slices += 1
@@ -487,5 +485,4 @@ async def _stream(
     except ClientDisconnect:
         return
     except Exception as error:
-        logger.warning("request %s failed in its stream", request_id, exc_info=error)
-        yield encode_json(describe_error(error, request_id)) + b"\n"
+        yield end_stream(call, error)

@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 from factories import make_model, make_windows
+from waiting import poll
 
 from kanmodel import Model
 from kanmodel.attribution import explanation as attribution
@@ -286,8 +287,8 @@ def test_ndjson_lines_are_sent_as_soon_as_they_are_ready(service, monkeypatch):
         go_on.set()
 
 
-def test_an_error_in_a_stream_is_its_last_line(service, monkeypatch):
-    """An error after the first lines is sent as the last line of the stream."""
+def test_an_error_in_a_stream_is_its_last_line(service, monkeypatch, capfd):
+    """An error after the first lines is sent as the last line of the stream; the log and the metrics have its code."""
     calls = []
 
     def explain_once(*arguments):
@@ -306,6 +307,18 @@ def test_an_error_in_a_stream_is_its_last_line(service, monkeypatch):
     assert len(lines) == 1 + explanations.PART_WINDOWS
     assert (last["status"], last["error"]) == (422, "outputs[0][0] must be finite")
     assert last["request_id"] == answer.headers["x-request-id"]
+    log = ""
+
+    def is_logged():
+        nonlocal log
+        log += capfd.readouterr().err
+        return f'"id":"{last["request_id"]}"' in log
+
+    poll(is_logged)
+    (line,) = (line for line in log.splitlines() if f'"id":"{last["request_id"]}"' in line)
+    assert (json.loads(line)["status"], json.loads(line)["code"]) == (200, "result_not_finite")
+    counted = 'kanscope_requests_total{code="result_not_finite",route="/v1/models/{model}:explain",status="200"}'
+    assert counted in service.get("/metrics").text
 
 
 @pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson"])
