@@ -141,7 +141,7 @@ async def get_docs(request: Request) -> Response:
     """The operations in Swagger UI, from this service alone; its address below a proxy's prefix is in the script."""
     root, app = request.scope.get("root_path", ""), request.app
     files = {"js": "swagger-ui-bundle.js", "css": "swagger-ui.css", "favicon": "favicon.png"}
-    urls = {f"swagger_{kind}_url": f"{root}{ASSETS}/{name}" for kind, name in files.items()}
+    urls: dict[str, Any] = {f"swagger_{kind}_url": f"{root}{ASSETS}/{name}" for kind, name in files.items()}
     page = get_swagger_ui_html(openapi_url=f"{root}{app.openapi_url}", title=f"{app.title} - Swagger UI", **urls)
     (start,) = re.findall(rb"<script>(.*?)</script>", page.body, re.DOTALL)
     page.headers["Content-Security-Policy"] = _DOCS_POLICY.format(start=_hash(start))

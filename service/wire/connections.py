@@ -401,7 +401,8 @@ class Guard(asyncio.Protocol):
         """
         if not hasattr(socket, "TCP_INFO"):
             return False
-        return max(self._transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 4)[2:]) > 1
+        info: bytes = self._transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 4)
+        return max(info[2:]) > 1
 
 
 def guarded(app: ASGIApp) -> ASGIApp:
