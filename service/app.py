@@ -127,7 +127,7 @@ def create_app(settings: Settings) -> FastAPI:
     keys = app.state.keys = load_keys(settings)
     log = app.state.log = RequestLog(settings, counted.dropped_lines.inc)
     app.add_exception_handler(HTTPException, answer_http_error)
-    routes = [route for module in OPERATIONS for route in routes_of(module)]
+    routes = app.state.routes = [route for module in OPERATIONS for route in routes_of(module)]
     # In place of FastAPI's stack: a request to an operation passes none of it, and others what they need.
     others = ExceptionMiddleware(AsyncExitStackMiddleware(app.router), app.exception_handlers)
     access: ASGIApp = Access(Dispatch(others, routes, compute.room), keys, settings)
@@ -138,7 +138,6 @@ def create_app(settings: Settings) -> FastAPI:
     for route in app.routes:  # of FastAPI, such as /docs; those of operations do this themselves
         if isinstance(route, Route) and not route.include_in_schema and route.methods == {"GET"}:
             route.methods.add("HEAD")
-    app.router.routes += routes
     older = Route(OLDER_PATH, lambda _: answer_json(downgrade(app.openapi())), include_in_schema=False)
     app.router.routes.append(older)
     # The page's relative addresses need the folder.

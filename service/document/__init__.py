@@ -139,7 +139,10 @@ _LINKED_BODIES = {("predict", "explain"): {"requestBody": "$request.body"}}
 
 def describe_api(info: Mapping[str, Any], routes: Sequence[Any]) -> dict[str, Any]:
     """The document of operations: what their routes declare, with examples, links, and each thing in it once."""
-    documented, examples = [route for route in routes if route.include_in_schema], orjson.loads(EXAMPLES.read_bytes())
+    documented, examples = (
+        [route for route in routes if route.stated.is_documented],
+        orjson.loads(EXAMPLES.read_bytes()),
+    )
     schemas = _describe_schemas(documented)
     paths: dict[str, dict[str, Any]] = {}
     for route in documented:

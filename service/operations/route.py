@@ -1,6 +1,7 @@
 """One way in: what an operation states, the route that runs it, and the call that its handler takes.
 
-FastAPI documents these routes. It resolves nothing around their handlers, since that takes longer than a forecast.
+FastAPI resolves nothing around the handlers, since that takes longer than a forecast; `service.document` describes
+them.
 """
 
 import asyncio
@@ -16,8 +17,9 @@ from weakref import WeakKeyDictionary
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.convertors import StringConvertor, register_url_convertor
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.routing import Match, Route
+from starlette.routing import compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kanmodel.arrays import Array
@@ -41,6 +43,7 @@ from service.wire.errors import (
     NotReadyError,
     RequestError,
     answer_exception,
+    answer_http_error,
     end_stream,
     invalid_value,
     send_error,
@@ -297,8 +300,8 @@ async def stream_result(
     return ClosingStream(lines(), media_type=NDJSON)
 
 
-class OperationRoute(Route):
-    """An operation as it is routed and run."""
+class OperationRoute:
+    """An operation as it is routed and run: a pattern of paths, and what answers a request to one of them."""
 
     def __init__(self, stated: Operation, handler: Handler) -> None:
         self.stated, self.handler, scope = stated, handler, stated.scope
@@ -317,13 +320,8 @@ class OperationRoute(Route):
         statuses |= {408, 413, 415} if stated.body else set()
         statuses |= {304} if stated.is_cached else set()
         self.statuses = sorted(statuses)
-        super().__init__(stated.path, handler, include_in_schema=stated.is_documented)
-        self.methods = {stated.method}  # Starlette adds HEAD, see `takes`
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Whether a request is one to it, of its method or another; the route is the label of the metrics."""
-        match, found = super().matches(scope)
-        return match, {**found, "route": self}
+        self.name = handler.__name__  # the operation's id
+        self.path_regex, self.path_format, _ = compile_path(stated.path)
 
     async def answer(self, hold: Hold, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request, or refuses it."""
@@ -393,9 +391,9 @@ class OperationRoute(Route):
 
 
 class Dispatch:
-    """Middleware that takes a place for each request, and sends it to its operation.
+    """Middleware that takes a place for each request, and sends it to its operation; other paths are the app's.
 
-    FastAPI's own router takes a fifth of a forecast's time; it answers what is left: other paths and methods.
+    Operations are no routes of FastAPI or Starlette: to go through their routers takes a fifth of a forecast's time.
     """
 
     def __init__(self, app: ASGIApp, routes: Sequence[OperationRoute], room: Room) -> None:
@@ -418,6 +416,12 @@ class Dispatch:
                 if route.takes(method) and (found := route.path_regex.match(path)) is not None:
                     scope["route"], scope["path_params"] = route, found.groupdict()
                     return await route.answer(hold, scope, receive, send)
+            if others := [route for route in self._routes if route.path_regex.match(path)]:
+                scope["route"] = others[0]
+                allowed = ", ".join(sorted({route.stated.method for route in others}))
+                refusal = HTTPException(405, headers={"Allow": allowed})
+                response = await answer_http_error(Request(scope, receive), refusal)
+                return await response(scope, receive, send)
             await self._app(scope, receive, send)
 
 

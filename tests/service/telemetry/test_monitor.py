@@ -147,7 +147,7 @@ def test_errors_and_coverage_are_those_of_the_forecasts(watch, metrics, served):
 
 def test_the_documents_say_how_many_receipts_are_remembered():
     """The page, and the description of the answer."""
-    for path in ("telemetry/README.md", "operations/outcomes.py"):
+    for path in ("telemetry/README.md", "answers/forecasts.py"):
         text = (Path(module.__file__).parents[1] / path).read_text()
         assert f"last {module.N_RECENT:,} receipts" in " ".join(text.split()), path
 

@@ -15,7 +15,6 @@ from waiting import poll
 from kanmodel.errors import ConfigError
 from service.app import create_app
 from service.models.repository import BUNDLED
-from service.operations.route import OperationRoute
 from service.settings import Settings
 from service.wire import security
 from service.wire.errors import RequestError
@@ -95,10 +94,8 @@ def test_health_and_documentation_need_no_key(client, path):
 def api_routes(app):
     """Every route of the app: method, path and declared scopes."""
     return [
-        (method, route.path, () if route.stated.scope is None else (route.stated.scope,))
-        for route in app.routes
-        if isinstance(route, OperationRoute)
-        for method in sorted(route.methods)
+        (route.stated.method, route.path_format, () if route.stated.scope is None else (route.stated.scope,))
+        for route in app.state.routes
     ]
 
 
