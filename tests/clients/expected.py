@@ -30,8 +30,8 @@ def expect(server: httpx2.Client) -> dict[str, Any]:
         unready: status and code of a model that could not be loaded.
     """
     instances = json.loads(WINDOW.read_bytes())["instances"]
-    zero = _explain(server, MODEL, instances=instances, baseline="zero")["explanations"][0]
-    half = {"values": dict.fromkeys(zero["contributions"], 0.5)}
+    zero = _explain(server, MODEL, instances=instances, baseline={"kind": "zero"})["explanations"][0]
+    half = {"kind": "values", "values": dict.fromkeys(zero["contributions"], 0.5)}
     given = _explain(server, MODEL, instances=instances, baseline=half)["explanations"][0]
     hour = {"hour": ["hour_sin", "hour_cos"]}
     grouped = _explain(server, MODEL, instances=instances, groups=hour)["explanations"][0]
@@ -44,7 +44,7 @@ def expect(server: httpx2.Client) -> dict[str, Any]:
 
     drawn = _get(server, f"{MODEL}/topology?metric=backward&fidelity=0.9")
     first = next(edge for edge in drawn["edges"] if edge["kind"] == "edge")
-    curve = _get(server, f"{MODEL}/edges/{first['layer']}/{first['i']}/{first['j']}?stage={first['stage']}&points=11")
+    curve = _get(server, f"{MODEL}/edges/{first['layer']}/{first['i']}/{first['j']}?points=11")
     findings = {finding["id"]: finding["answer"] for finding in _get(server, f"{MODEL}/report")["findings"]}
 
     refused = server.post(f"{MODEL}:predict", json={"instances": []})
