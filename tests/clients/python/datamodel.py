@@ -34,7 +34,9 @@ def get(answer: type[Answer], path: str, **query: str | float) -> Answer:
 
 
 def post(path: str, request: BaseModel) -> httpx.Response:
-    return client.post(f"/{path}", json=request.model_dump(mode="json", by_alias=True))  # with null for all that is absent
+    return client.post(
+        f"/{path}", json=request.model_dump(mode="json", by_alias=True)
+    )  # with null for all that is absent
 
 
 def explain(model: str, request: ExplainRequest) -> list[Explanation]:
@@ -44,7 +46,9 @@ def explain(model: str, request: ExplainRequest) -> list[Explanation]:
 
 response = post("nyc-weather:predict", PredictRequest(instances=instances)).raise_for_status()
 predicted = PredictResponse.model_validate_json(response.content)
-(zero,) = explain("nyc-weather", ExplainRequest(instances=instances, baseline=Baseline(kind=BaselineKind.BASELINE_KIND_ZERO)))
+(zero,) = explain(
+    "nyc-weather", ExplainRequest(instances=instances, baseline=Baseline(kind=BaselineKind.BASELINE_KIND_ZERO))
+)
 baseline = Baseline(kind=BaselineKind.BASELINE_KIND_VALUES, values=halves(zero.contributions))
 (values,) = explain("nyc-weather", ExplainRequest(instances=instances, baseline=baseline))
 (grouped,) = explain("nyc-weather", ExplainRequest(instances=instances, groups=groups))

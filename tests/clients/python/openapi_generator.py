@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 
 from inputs import groups, halves, instances, stream, url
-from openapi_client import (
+from kanscope import (
     ApiClient,
     ApiException,
     Baseline,
@@ -40,7 +40,9 @@ def refusal(call: Callable[[], object]) -> tuple[int, ErrorResponse]:
 
 
 predicted = predict("nyc-weather", PredictRequest(instances=instances))
-zero = explain("nyc-weather", ExplainRequest(instances=instances, baseline=Baseline(kind=BaselineKind.BASELINE_KIND_ZERO)))
+zero = explain(
+    "nyc-weather", ExplainRequest(instances=instances, baseline=Baseline(kind=BaselineKind.BASELINE_KIND_ZERO))
+)
 baseline = Baseline(kind=BaselineKind.BASELINE_KIND_VALUES, values=halves(zero.explanations[0].contributions))
 values = explain("nyc-weather", ExplainRequest(instances=instances, baseline=baseline))
 grouped = explain("nyc-weather", ExplainRequest(instances=instances, groups=groups))

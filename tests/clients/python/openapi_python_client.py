@@ -43,7 +43,9 @@ def explained(model: str, request: ExplainRequest) -> list[Explanation]:
 
 predicted = predict.sync("nyc-weather", client=client, body=PredictRequest(instances=instances))
 assert isinstance(predicted, PredictResponse)
-(zero,) = explained("nyc-weather", ExplainRequest(instances=instances, baseline=Baseline(kind=BaselineKind.BASELINE_KIND_ZERO)))
+(zero,) = explained(
+    "nyc-weather", ExplainRequest(instances=instances, baseline=Baseline(kind=BaselineKind.BASELINE_KIND_ZERO))
+)
 given = BaselineValuesType0.from_dict(halves(zero.contributions.additional_keys))
 baseline = Baseline(kind=BaselineKind.BASELINE_KIND_VALUES, values=given)
 (values,) = explained("nyc-weather", ExplainRequest(instances=instances, baseline=baseline))
