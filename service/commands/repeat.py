@@ -17,13 +17,14 @@ from typer import Exit, echo
 from kanmodel import Model, load
 from kanmodel.attribution.ledger import LedgerOptions
 from kanmodel.errors import CheckpointError, DataError, KanscopeError
+from service.answers.explanations import Baseline, ExplainResponse, Receipt
+from service.answers.members import find_versions, hash_windows
 from service.commands.options import print_json
 from service.models.registry import Served
 from service.models.repository import list_checkpoints
 from service.models.stores import Mirror, follow
 from service.operations import explain
 from service.operations.explanations import ExplainQuestion, explain_all
-from service.operations.members import find_versions, hash_windows
 from service.settings import Settings, choose_settings
 from service.wire.errors import problem_of
 from service.wire.windows import FORMS, SERIES_OPTIONS
@@ -32,9 +33,9 @@ AGREEMENT = 1e-6  # tolerance of numbers, in standard deviations; what follows f
 # May differ: the name under which the model is served, and the versions of the libraries that computed the numbers.
 NAMES = (("model_name",), ("version",), ("receipt", "versions"))
 ABSENT = object()  # stands for a value that one of the answers lacks
-_ANSWER = TypeAdapter(explain.ExplainResponse)
+_ANSWER = TypeAdapter(ExplainResponse)
 Place = tuple[str | int, ...]  # names and indices that lead to a value of an answer
-Saved = tuple[Mapping[str, Any], explain.Receipt, str | None]  # an answer, its receipt, the error that ended it early
+Saved = tuple[Mapping[str, Any], Receipt, str | None]  # an answer, its receipt, the error that ended it early
 
 
 @dataclass(frozen=True)
@@ -155,9 +156,9 @@ def repeat_answer(saved: Saved, request: Mapping[str, Any], model: Model) -> Rep
     return Repeat(not reasons, reasons, warnings, len(found), largest if largest < inf else None)
 
 
-def _ask_again(receipt: explain.Receipt, request: Mapping[str, Any], served: Served) -> ExplainQuestion:
+def _ask_again(receipt: Receipt, request: Mapping[str, Any], served: Served) -> ExplainQuestion:
     """The question of a receipt with the windows of a request; DataError or UnknownNameError unless both fit."""
-    used: explain.Baseline = receipt["baseline"]
+    used: Baseline = receipt["baseline"]
     members = "kind", *explain.BASELINE_MEMBERS.get(str(used.kind), ())
     asked = {name: request[name] for name in (*FORMS, *SERIES_OPTIONS, "adaptation") if name in request}
     asked |= {name: receipt[name] for name in ("output", "detail", "groups", "segments", "tolerance")}
@@ -172,7 +173,7 @@ def _ask_again(receipt: explain.Receipt, request: Mapping[str, Any], served: Ser
     return replace(explain.read_question(orjson.dumps(asked), served, unlimited), options=options, receipt=True)
 
 
-def _compare_question(receipt: explain.Receipt, question: ExplainQuestion) -> Iterator[str]:
+def _compare_question(receipt: Receipt, question: ExplainQuestion) -> Iterator[str]:
     """How the windows differ from those of the receipt, and its options of integration from those of its version."""
     wanted, found, usual = receipt["input"], hash_windows(question.windows), LedgerOptions()
     if found["shape"] != wanted["shape"]:

@@ -105,6 +105,7 @@ _PURPOSE = {
 }
 _WIDTHS = {"number": "double", "integer": "int64"}
 _RESERVED = ("value", "name", "ordinal")
+_DECLARING = ("service.answers.", "service.operations.")  # modules
 _REFERENCE = "#/components/schemas/{model}"
 _REFERRED = re.compile(r'"#/components/schemas/([^"]*)"')
 
@@ -267,8 +268,7 @@ def _describe_schemas(routes: Sequence[Any]) -> dict[str, Any]:
 
 def _describe_members(schemas: dict[str, Any]) -> None:
     """Adds the texts that stand below the members of classes: for pydantic to read them would slow down the start."""
-    operations = f"{__package__.rpartition('.')[0]}.operations."
-    modules = [module for name, module in sys.modules.items() if name.startswith(operations)]
+    modules = [module for name, module in sys.modules.items() if name.startswith(_DECLARING)]
     for cls in (one for module in modules for one in vars(module).values() if _has_members(one)):
         members = schemas.get(cls.__name__, {}).get("properties", {})
         for name, text in _read_docstrings(cls).items():

@@ -1,37 +1,14 @@
 """POST /v1/models/{model}:ablate: forecasts of the pruned network beside those of the full one."""
 
-from typing import Annotated, Any
-
-from pydantic import ConfigDict
-from typing_extensions import TypedDict
+from typing import Any
 
 from kanmodel.model import Model
-from service.operations.alternative import Plan, Reading, WindowsAnswer, WindowsRequest, question
-from service.operations.members import about, describe
-from service.operations.topology import AppliedRule, Count, FidelityInfo, RuleMembers, describe_rule
+from service.answers.alternatives import AblateRequest, AblateResponse, AblationInfo
+from service.answers.members import describe
+from service.answers.topology import Count, FidelityInfo
+from service.operations.alternative import Plan, Reading, question
+from service.operations.topology import describe_rule
 from service.wire.json import HELD_NUMBER_BYTES
-
-
-class AblateRequest(RuleMembers, WindowsRequest):
-    """Windows, and the rule by which the network is pruned; the forecast of the rest is asked for."""
-
-    model_config = ConfigDict(strict=True)
-
-
-class AblationInfo(TypedDict):
-    """The forecast of one instance with and without the removed edges."""
-
-    prediction: Annotated[float, about("Of the full network, as `:predict` returns it.")]
-    ablated_prediction: Annotated[float, about("Of the pruned network; equal to `prediction` if nothing is removed.")]
-
-
-class AblateResponse(WindowsAnswer):
-    """Forecasts of the pruned network beside those of the full one."""
-
-    rule: AppliedRule
-    fidelity: FidelityInfo
-    edges: Annotated[Count, about("Edges that hold functions.")]
-    ablations: Annotated[list[AblationInfo], about("One per instance.")]
 
 
 @question("ablate", AblateResponse, AblateRequest)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from fastapi import Response
 
@@ -12,28 +12,15 @@ from kanmodel.errors import DataError, UnknownNameError
 from kanmodel.model import Model
 from kanmodel.network.config import ModelConfig
 from kanmodel.structure.pruning import PruningRule
-from service.operations.members import Answer, Output, about, head_of
+from service.answers.alternatives import WindowsAnswer, WindowsRequest
+from service.answers.members import head_of
 from service.operations.route import MODEL, Call, Operation, OperationRoute
-from service.operations.windows import CheckedWindows, OfWindows, Windows, warn_of_range
+from service.operations.windows import CheckedWindows, warn_of_range
 from service.wire.bodies import PARSED, parse_windows, validate_request
 from service.wire.connections import while_connected
 from service.wire.errors import invalid_value
 from service.wire.json import JSON, encode_json
 from service.wire.windows import UNREAD, Given, read_output, read_windows, refuse_infinite_values
-
-
-class WindowsRequest(Windows):
-    """Windows in one of three forms, and an output."""
-
-    output: Output = None
-
-
-class WindowsAnswer(Answer, OfWindows):
-    """What the answers to these questions say first."""
-
-    output: Annotated[str, about("Name of the output.")]
-    unit: Annotated[str | None, about("Unit of its forecasts; null if unknown.")]
-
 
 Asked = TypeVar("Asked", bound=WindowsRequest)
 Found = TypeVar("Found")

@@ -1,22 +1,30 @@
 """POST /v1/models/{model}:backtest: forecasts over a table beside what came, and their errors."""
 
 from dataclasses import replace
-from typing import Annotated, Any, Literal, NotRequired, cast
+from typing import Any, cast
 
 from fastapi import Response
-from pydantic import ConfigDict, Field
-from pydantic.json_schema import SkipJsonSchema
-from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.forecasts.backtest import Backtest
 from kanmodel.tables.columns import column_of
 from kanmodel.tables.statistics.errors import Errors
 from kanmodel.tables.table import Selection
 from kanmodel.tables.windows import Windows, read_table
+from service.answers.forecasts import (
+    BacktestDetail,
+    BacktestRequest,
+    BacktestResponse,
+    ErrorsInfo,
+    IntervalInfo,
+    LeftOut,
+    RowInterval,
+    SeasonInfo,
+    Skill,
+)
+from service.answers.members import Adaptation, describe, head_of
 from service.models.registry import Served
-from service.operations.members import Adaptation, Answer, Closed, UnitOf, about, describe, head_of
 from service.operations.route import MODEL, Call, Operation
-from service.operations.windows import DataWarning, Gaps, Last, Series, warn_of_new
+from service.operations.windows import warn_of_new
 from service.telemetry.observation import span
 from service.wire.bodies import PARSED, parse_windows, validate_request
 from service.wire.connections import while_connected
@@ -26,180 +34,6 @@ from service.wire.windows import is_absent, read_cells
 
 N_MEMBERS = 8  # of a row of the answer, without bounds
 N_ARRAYS = 8  # of each feature and output over the rows, while they are read and compared
-BacktestDetail = TypeAliasType("BacktestDetail", Literal["errors", "rows"])
-Mean = Annotated[float | None, about("In the target's unit; null if nothing can be compared.")]
-
-
-class BacktestRequest(Closed):
-    """A table with the columns of the training, the target's among them."""
-
-    model_config = ConfigDict(json_schema_extra={"required": ["series"]})
-
-    series: Series | SkipJsonSchema[None] = None
-    """Rows of a table, once, as in `:predict`, and the column of the target beside them, original units, null where its
-    value is unknown. The times of the rows are needed if the model was trained with times."""
-    target: Annotated[str | None, about("Name of the target; optional if the model has one.")] = None
-    last: Last | None = None
-    """Only the newest windows whose whole horizon the series has, of many those of each: so many, or those whose newest
-    row is within a duration, such as `30d`, before the newest of these rows."""
-    gaps: Annotated[Gaps, about("Whether windows across a gap in time are left out, or a gap is an error.")] = "skip"
-    adapt: Annotated[bool, Field(strict=True)] = False
-    """Whether the intervals are adapted in the order of time, each forecast's by the actual values that were known as
-    it was made. The answer then has an `adaptation`. Of a model over many series give the rows of one."""
-    adaptation: Adaptation | None = None
-    """The `adaptation` of an answer, from which the intervals of a later series are adapted further: actual values of
-    windows up to its `last` do not count again, and forecasts made before it was have no interval."""
-    detail: Annotated[BacktestDetail, about("`rows` adds every forecast beside its actual value.")] = "errors"
-
-
-class Skill(TypedDict):
-    """How much better the forecasts are than simpler ones: 1 - MAE / MAE of those."""
-
-    persistence: float | None
-    """Than the last value known at the window's last row: 1 perfect, 0 as good, below 0 worse. Null if no such value is
-    known, as of a target that was shifted before training, or none of them has an error."""
-
-
-class ErrorsInfo(TypedDict):
-    """Errors of some forecasts."""
-
-    count: Annotated[int, about("Number of forecasts whose actual value is known.")]
-    mae: Mean
-    rmse: Mean
-    bias: Annotated[float | None, about("Mean of forecast minus actual value; null if nothing can be compared.")]
-    persistence_mae: Mean
-    seasonal_naive_mae: Annotated[float | None, about("MAE of the seasonal naive forecast; null if none is known.")]
-    skill: Skill
-
-
-class IntervalInfo(TypedDict):
-    """How the intervals of one level fit what came; null where nothing can be compared."""
-
-    level: Annotated[float, about("Nominal coverage.")]
-    count: Annotated[int, about("Number of forecasts with an interval whose actual value is known.")]
-    covered: Annotated[float | None, about("Share of the actual values inside.")]
-    below: Annotated[float | None, about("Share of those below the lower bound.")]
-    above: Annotated[float | None, about("Share of those above the upper bound.")]
-    width: Annotated[float | None, about("Mean width, in the target's unit.")]
-    winkler: Annotated[float | None, about("Winkler score (mean interval score), in the target's unit.")]
-
-
-Coverage = Annotated[list[IntervalInfo], about("Of the intervals, by level; absent without them.")]
-
-
-class GroupErrors(ErrorsInfo):
-    """Errors of a part of the forecasts."""
-
-    coverage: NotRequired[Coverage]
-
-
-class HorizonErrors(GroupErrors):
-    """Errors of one output."""
-
-    horizon: Annotated[int, about("Steps from the window's last row.")]
-    output: Annotated[str, about("Name of the output.")]
-
-
-class SeriesErrors(GroupErrors):
-    """Errors of one series."""
-
-    series: Annotated[str, about("Its name.")]
-
-
-class HourErrors(GroupErrors):
-    """Errors of one hour of the day."""
-
-    hour: Annotated[int, about("Of the time that is forecast, 0 to 23.")]
-
-
-class MonthErrors(GroupErrors):
-    """Errors of one month."""
-
-    month: Annotated[str, about("Of the time that is forecast, such as `2024-03`.")]
-
-
-class WeekErrors(GroupErrors):
-    """Errors of one week."""
-
-    week: Annotated[str, about("Its Monday, such as `2024-03-04`.")]
-
-
-class ErrorsBy(TypedDict):
-    """Errors by parts of the forecasts; those of times are of the time that is forecast, by the clock of `zone`.
-
-    Of a target that was shifted before training, they are those of the row with its value. There are none without
-    dates, and no hours and weeks of rows a day or more apart.
-    """
-
-    horizon: list[HorizonErrors]
-    series: Annotated[list[SeriesErrors], about("Largest errors first; empty of a model of one series.")]
-    hour: list[HourErrors]
-    month: list[MonthErrors]
-    week: list[WeekErrors]
-
-
-class SeasonInfo(TypedDict):
-    """After how many steps the target repeats itself best."""
-
-    steps: Annotated[int, about("Steps of a season.")]
-    name: Annotated[str, about("What it is: `day`, `week`, `year`, or `season` where no calendar names it.")]
-
-
-class LeftOut(TypedDict):
-    """Windows of the series that are not compared."""
-
-    across_gaps: Annotated[int, about("Windows with a gap in time in them, or before their actual values.")]
-    missing: Annotated[int, about("Windows with a missing value.")]
-    missing_columns: Annotated[dict[str, int], about("Of these, by the features with the most missing values.")]
-
-
-class RowInterval(TypedDict):
-    """An interval of one forecast; null before a given adaptation was made."""
-
-    level: Annotated[float, about("Nominal coverage.")]
-    lower: Annotated[float | None, about("Original units.")]
-    upper: Annotated[float | None, about("Original units.")]
-
-
-class BacktestRow(TypedDict):
-    """One forecast beside what came."""
-
-    window: Annotated[int, about("Number of the window, from 0.")]
-    time: NotRequired[Annotated[str, about("Of the window's newest row; absent without times.")]]
-    series: NotRequired[Annotated[str, about("Its series; absent of a model of one series.")]]
-    output: Annotated[str, about("Name of the output.")]
-    target_time: NotRequired[str]
-    """The time that is forecast, or of a target that was shifted before training, of the row with its value; absent
-    without times."""
-    prediction: Annotated[float, about("The forecast, original units.")]
-    actual: Annotated[float | None, about("Null if unknown.")]
-    error: Annotated[float | None, about("Forecast minus actual value; null if that is unknown.")]
-    persistence: Annotated[float | None, about("The last value known at the window's last row; null if none is.")]
-    intervals: NotRequired[Annotated[list[RowInterval], about("By level; absent without intervals.")]]
-
-
-class BacktestResponse(Answer):
-    """The errors of forecasts over a table."""
-
-    target: Annotated[str, about("Name of the target.")]
-    unit: UnitOf
-    outputs: Annotated[list[str], about("Names of the target's outputs.")]
-    windows: Annotated[int, about("Number of windows, each with a forecast for each output.")]
-    in_training: int | None
-    """Windows in the time of the training, from the first to the last that the model was fitted to, whose errors are
-    not those of new rows; null if that time is unknown."""
-    left_out: LeftOut
-    zone: Annotated[str | None, about("Time zone of hours and months; null for UTC, or times as they stand.")]
-    season: SeasonInfo | None
-    """Of the seasonal naive forecast, the latest value a whole number of seasons before that was known; null if no
-    season is known."""
-    metrics: ErrorsInfo
-    by: ErrorsBy
-    coverage: NotRequired[Coverage]
-    adaptation: NotRequired[Adaptation]
-    """With `adapt`: the factors of the intervals after all outcomes, for the next backtest."""
-    rows: NotRequired[Annotated[list[BacktestRow], about("With `detail` rows: window by window, then output.")]]
-    warnings: NotRequired[Annotated[list[DataWarning], about("Of series that training did not have, if any.")]]
 
 
 def describe_backtest(served: Served, found: Backtest, detail: BacktestDetail = "errors") -> BacktestResponse:

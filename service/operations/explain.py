@@ -6,14 +6,12 @@ A receipt is what an auditor needs to reproduce an answer; it does not repeat th
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Any
 
 import numpy as np
 import orjson
 from fastapi import Response
-from pydantic import BeforeValidator, Field
 from starlette.requests import ClientDisconnect
-from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.arrays import Array, refuse_non_finite
 from kanmodel.attribution import baseline as core
@@ -21,40 +19,25 @@ from kanmodel.attribution.baseline import DEFAULT_COUNT, ReferenceBaselines
 from kanmodel.attribution.ledger import LedgerOptions
 from kanmodel.attribution.shapley import Orders
 from kanmodel.model import Model
-from service.models.registry import Served
-from service.operations.explanations import (
-    SMALL,
-    Detail,
-    Explained,
-    ExplainQuestion,
+from service.answers.explanations import (
+    Baseline,
+    ExplainHeader,
+    ExplainRequest,
+    ExplainResponse,
     Explanation,
-    compute_explanations,
+    Receipt,
 )
-from service.operations.members import (
-    Answer,
-    AskAdaptation,
-    Checkpoint,
-    Closed,
-    InputHash,
-    LibraryVersions,
-    Whole,
-    about,
+from service.answers.members import (
     describe,
     find_versions,
     hash_windows,
     head_of,
 )
-from service.operations.predict import Predictions
+from service.models.registry import Served
+from service.operations.explanations import SMALL, Explained, ExplainQuestion, compute_explanations
 from service.operations.recorded import Recording, begin_recording
 from service.operations.route import MODEL, Call, Operation
-from service.operations.windows import (
-    AskTrust,
-    OfWindows,
-    TrustInfo,
-    Windows,
-    check_values,
-    describe_trust,
-)
+from service.operations.windows import check_values, describe_trust
 from service.settings import Settings
 from service.telemetry.observation import span
 from service.wire import windows as wire
@@ -65,131 +48,11 @@ from service.wire.json import JSON, NDJSON, encode_json
 from service.work.forecasts import Plain
 
 UNREAD = (*wire.UNREAD, "output", "groups", "segments")  # by pydantic
-Method = TypeAliasType("Method", Literal["integrated_gradients", "expected_gradients"])
-BaselineKind = TypeAliasType("BaselineKind", Literal["mean", "zero", "reference", "values", "instance"])
-BaselineName = TypeAliasType("BaselineName", Literal["mean", "zero", "reference"])
 BASELINE_MEMBERS: Mapping[str, tuple[str, ...]] = {  # by kind
     "reference": ("reference", "seed"),
     "values": ("values", "values_by_step"),
     "instance": ("instance",),
 }
-Number = Annotated[float, Field(strict=True)]
-_Groups = dict[str, Annotated[list[str], Field(min_length=1)]]
-_Segments = dict[str, Annotated[list[int], Field(min_length=2, max_length=2)]]
-
-
-def _read_kind(value: Any) -> Any:
-    """A baseline that is named by its kind alone."""
-    return {"kind": value} if isinstance(value, str) else value
-
-
-class Baseline(Closed):
-    """What windows are compared with, in original units. An answer states the one that was used."""
-
-    kind: BaselineKind | None = None
-    """`mean`, each feature's mean over the reference windows; `zero`, its training mean; `reference`, the average of
-    the explanations over drawn reference windows (expected gradients); `values`, given ones; `instance`, another
-    window: why has the forecast changed? Absent: that of the member that is given, or `mean`."""
-    reference: Annotated[Whole | None, Field(ge=2, strict=True)] = None
-    """Number of reference windows to draw; only for `reference`, by default 32, or all if there are fewer."""
-    seed: Annotated[Whole | None, about("Seed of the draw; only for `reference`.", ge=0, strict=True)] = None
-    values: dict[str, Number] | None = None
-    """The value of each feature at every step; in a request only for `values`. In an answer also those of `mean` and
-    `zero`, and of `reference` the means over windows and steps."""
-    values_by_step: dict[str, list[Number]] | None = None
-    """In place of `values` of some or all features, one value for each step, oldest step first."""
-    instance: Annotated[list[list[Number]] | None, about("lookback x n_features, oldest step first.")] = None
-
-
-class ExplainRequest(Windows):
-    """Windows to explain, in one of three forms, and the options of the explanation."""
-
-    output: list[str] | None = None
-    """Names of outputs, or `["all"]`; optional if the model has one. Of a model with intervals also a bound or a width
-    of one, such as `load+24:lower@0.8`, `load+24:upper@0.8` or `load+24:width@0.8`. A single name may stand as it is:
-    `"load+24"`."""
-    detail: Detail = "features"
-    """`features` for totals; `steps` for steps x features too; `flow` for every layer's nodes and edges as well."""
-    baseline: Annotated[Baseline | None, BeforeValidator(_read_kind)] = None
-    """The baseline of the path, by default `mean`. A kind that needs nothing else may stand as it is: `"zero"`."""
-    groups: _Groups | None = None
-    """Features that mean one thing, whose contributions are summed in `contributions_by_group`: `{"hour": ["hour_sin",
-    "hour_cos"]}`. A member may be another group; each is in one at most. Absent: those of the checkpoint; null:
-    none."""
-    segments: _Segments | None = None
-    """Steps whose contributions are summed, by their first and last, 0 the newest: `{"last six hours": [-5, 0]}`. They
-    may not overlap. Steps that are in none are entries of their own, such as `other steps -23 to -6`."""
-    tolerance: Annotated[float, Field(gt=0, strict=True)] = 1e-3
-    """Largest accepted residual and error, in standard deviations of the output on the reference windows."""
-    effects: Annotated[bool, Field(strict=True)] = False
-    """Whether each explanation has `effects` too: what the forecast loses without each feature, and what each does
-    alone; with detail `steps` or `flow` also `step_effects`. 2 forecasts for each instance, output, baseline and
-    feature, or cell, which count as path nodes in `max_path_nodes`."""
-    method: Literal["path", "shapley"] = "path"
-    """`shapley` adds Shapley values beside the contributions of the path, of the outermost groups and of the features
-    without a group, in each segment where there are `segments`. Of at most 12 such parts they are exact, from the
-    forecasts of all 2^n coalitions; of more they are means over `orders`, with a standard error. These forecasts count
-    as path nodes in `max_path_nodes`."""
-    orders: Annotated[int, Field(ge=4, multiple_of=2, strict=True)] = Orders.count
-    """Number of random orders for the Shapley values of more than 12 parts, half of them the reverse of the others."""
-    seed: Annotated[int, Field(ge=0, strict=True)] = Orders.seed
-    """Seed of these orders."""
-    receipt: Annotated[bool, Field(strict=True)] = False
-    """Whether to include a `receipt`, from which `kanscope explain --receipt` repeats the answer."""
-    adaptation: AskAdaptation = None
-    trust: AskTrust = False
-    progress: Annotated[bool, Field(strict=True)] = False
-    """Whether lines such as `{"progress": {"done": 32, "total": 96, "slices": 7}}` come between the explanations, one
-    after each slice of work: how many explanations are computed, of how many, and how many slices that took. Only with
-    `Accept: application/x-ndjson`."""
-
-
-class ShapleyOrders(TypedDict):
-    """The random orders of the parts, from which Shapley values of more than 12 parts are."""
-
-    count: Annotated[int, about("Their number, half of them the reverse of the others.")]
-    seed: Annotated[int, about("Seed of the draw.")]
-
-
-class Receipt(TypedDict):
-    """What `kanscope explain --receipt` needs, besides the windows, to reproduce an answer."""
-
-    checkpoint: Checkpoint
-    versions: LibraryVersions
-    input: InputHash
-    method: Method
-    """`integrated_gradients` along the straight path from one baseline, or `expected_gradients`, their mean over
-    several; units, nodes and edges by conductance along the same path."""
-    output: Annotated[list[str], about("The explained outputs.")]
-    detail: Annotated[Detail, about("Level of detail.")]
-    effects: NotRequired[Annotated[bool, about("True if effects were requested.")]]
-    shapley: NotRequired[Annotated[ShapleyOrders, about("The random orders, if Shapley values were requested.")]]
-    baseline: Baseline
-    groups: Annotated[_Groups, about("Groups of features whose contributions are summed; may be empty.")]
-    segments: _Segments
-    """Segments of steps whose contributions are summed, with those of steps that no given one holds; may be empty."""
-    tolerance: Annotated[float, about("Largest accepted residual and error, in standard deviations of the output.")]
-    path_nodes: Annotated[int, Field(ge=5)]
-    """Nodes of the path to begin with, positions of a Clenshaw-Curtis rule: a multiple of 4, and one."""
-    halvings: Annotated[int, about("Most bisections of any part of a path.", ge=0)]
-
-
-class ExplainHeader(Answer, OfWindows):
-    """What all explanations of a request share; the first line of an NDJSON answer."""
-
-    output: Annotated[list[str], about("The explained outputs.")]
-    unit: Annotated[list[str], about("The unit of each; empty if unknown.")]
-    baseline: Baseline
-    predictions: Predictions
-    receipt: NotRequired[Annotated[Receipt, about("Only if requested.")]]
-    trust: NotRequired[Annotated[list[TrustInfo], about("Of each instance; only if requested.")]]
-
-
-class ExplainResponse(ExplainHeader):
-    """The explanations of a request."""
-
-    explanations: list[Explanation]
-    """One per instance; with several outputs, one per instance and output."""
 
 
 def read_baseline(asked: Baseline | None, model: Model) -> core.Baseline | ReferenceBaselines:

@@ -6,11 +6,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate, chain, islice
 from math import prod
-from typing import Annotated, Any, Literal, NamedTuple, NotRequired
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
-from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.arrays import Array
 from kanmodel.attribution import explanation as attribution
@@ -21,9 +20,13 @@ from kanmodel.attribution.paths.path import LedgerLayer
 from kanmodel.attribution.shapley import Orders, count_forecasts
 from kanmodel.computing import pause, pausing
 from kanmodel.network.config import Groups, ModelConfig, resolve_groups
+from service.answers.explanations import (
+    Detail,
+    Explanation,
+    LayerContributions,
+)
 from service.compute import attempt_each
 from service.models.registry import Served
-from service.operations.members import about
 from service.operations.route import Parts
 from service.operations.windows import CheckedWindows
 from service.room import Deadline
@@ -35,114 +38,6 @@ PART_WINDOWS = 32  # that are explained, and sent, together
 SMALL = 8  # largest request that is batched with others; a larger one fills passes by itself
 ALL_STEPS = "all steps"  # the only segment where none are asked for
 BATCH_EXPLANATIONS = 32  # of small requests, that are computed together
-Detail = TypeAliasType("Detail", Literal["features", "steps", "flow"])
-
-
-class EdgeContribution(TypedDict):
-    """The contribution of one edge."""
-
-    i: Annotated[int, about("Index of the source node.")]
-    j: Annotated[int, about("Index of the target sub-node, in the next layer.")]
-    contribution: Annotated[float, about("Its contribution, in the target's unit.")]
-
-
-class AroundContribution(TypedDict):
-    """What flows around a layer of a graph, such as a skip or what undoes a normalisation of the window."""
-
-    source: Annotated[str, about("What it comes from: `window`, or layers by stage and index, joined by ` + `.")]
-    contribution: Annotated[float, about("Its contribution, in the target's unit.")]
-
-
-class LayerContributions(TypedDict):
-    """Contributions of one layer: of its nodes or its edges, each with what flows around it.
-
-    They sum to prediction - baseline_prediction. A graph has one such layer for each of its KAN layers, whose nodes are
-    its inputs, and for each recurrent layer, whose nodes are its units.
-    """
-
-    stage: Annotated[Literal["input", "front", "lstm", "gru", "cell", "head", "output"], about("Part of the network.")]
-    layer: Annotated[int, about("Index of the layer within its stage.")]
-    nodes: NotRequired[Annotated[list[float], about("Contribution of each node; absent if another stage lists them.")]]
-    edges: NotRequired[list[EdgeContribution]]
-    """Contributions of the edges from this layer, by i, then j; absent if there are none."""
-    around: NotRequired[list[AroundContribution]]
-    """What flows around the layer of a graph; absent if nothing does."""
-
-
-class Effect(TypedDict):
-    """What one feature does to a forecast, in the target's unit (feature ablation); both are differences of forecasts.
-
-    For a feature that acts on its own both equal its contribution. `removed - alone` says how much it acts together
-    with others. Neither sums to F(x) - F(x0).
-    """
-
-    removed: Annotated[float, about("The loss by removal: F(x) - F(x with the feature at x0).")]
-    alone: Annotated[float, about("The effect alone: F(x0 with the feature at x) - F(x0).")]
-
-
-class StepEffects(TypedDict):
-    """The same for each step of each feature, lookback x n_features, oldest step first."""
-
-    removed: Annotated[list[list[float]], about("F(x) - F(x with that cell at x0).")]
-    alone: Annotated[list[list[float]], about("F(x0 with that cell at x) - F(x0).")]
-
-
-class PredictionInterval(TypedDict):
-    """That of one forecast at one level."""
-
-    level: Annotated[float, about("Nominal coverage.")]
-    lower: Annotated[float, about("Lower bound, in the target's unit.")]
-    upper: Annotated[float, about("Upper bound.")]
-
-
-class Explanation(TypedDict):
-    """The ledger of one instance and one output, in the target's unit."""
-
-    instance: Annotated[int, about("Index of the instance.")]
-    output: Annotated[str, about("Name of the output.")]
-    prediction: Annotated[float, about("The forecast F(x); of a bound or a width, that.")]
-    intervals: NotRequired[list[PredictionInterval]]
-    """Of the forecast, by level, ascending; absent of a bound or a width, and without intervals."""
-    usual_width: NotRequired[Annotated[float, about("Median over the reference windows; only of a width.")]]
-    baseline_prediction: float
-    """The forecast of the baseline, F(x0); the mean over several baselines."""
-    contributions: dict[str, float]
-    """Contribution of each feature, over all steps; they sum to F(x) - F(x0) (completeness)."""
-    contributions_by_group: NotRequired[dict[str, dict[str, float]]]
-    """Of each group, and of each feature that is in none, in each segment; without `segments` in `all steps`. Only
-    where there are groups or segments."""
-    steps: NotRequired[list[list[float]]]
-    """lookback x n_features, oldest step first; only for detail `steps` and `flow`."""
-    effects: NotRequired[Annotated[dict[str, Effect], about("Of each feature; only where asked for.")]]
-    effects_by_group: NotRequired[dict[str, dict[str, Effect]]]
-    """Of what `contributions_by_group` is of, in the same form; with `effects`."""
-    step_effects: NotRequired[StepEffects]
-    """Of each cell; with `effects` and detail `steps` or `flow`."""
-    shapley: NotRequired[dict[str, dict[str, float]]]
-    """Shapley value of each outermost group, and of each feature without a group, in each segment, in the form of
-    `contributions_by_group`. A contribution is what a part adds as all parts move from the baseline to the window
-    together; a Shapley value is what it adds on average over the orders in which the parts change one after another.
-    They sum to F(x) - F(x0) too. Only where asked for."""
-    shapley_standard_error: NotRequired[dict[str, dict[str, float]]]
-    """Standard error of each of them: of the random orders, or over several baselines; 0 where all coalitions of one
-    baseline were forecast."""
-    layers: NotRequired[list[LayerContributions]]
-    """In the order input, front, lstm or gru or cell, head, output; only for detail `flow`."""
-    residual: float
-    """Largest deviation of a layer's sum from F(x) - F(x0), or of a KAN node from in = out (Captum: convergence
-    delta); only with detail `flow` there are other layers than the input."""
-    error: float
-    """Largest estimated error of any contribution of `detail`; not below the residual."""
-    detail: Detail
-    """The contributions on whose errors `error` and `converged` stand: as requested, and `steps` at least where there
-    are `segments`."""
-    tolerance: Annotated[float, about("The bound on residual and error, in the target's unit.")]
-    converged: bool
-    """Whether both are within the tolerance, and no node of the network jumps between two neighbouring points of the
-    path."""
-    path_nodes: Annotated[int, about("Number of nodes of the integration path.")]
-    standard_error: dict[str, float] | None
-    """Standard error of each feature's contribution, for baseline `reference`; otherwise null."""
 
 
 def describe_explanation(explained: attribution.Explanation, detail: Detail, first: int) -> Iterator[Explanation]:

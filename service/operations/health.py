@@ -22,9 +22,10 @@ from typing_extensions import TypedDict
 
 from kanmodel.errors import Problem
 from kanmodel.show.style import STYLE
+from service.answers.members import about
+from service.answers.models import ModelSummary
 from service.document import describe_error_answer
-from service.operations.members import about
-from service.operations.models import ModelSummary, summarise_model
+from service.operations.models import summarise_model
 from service.operations.route import Call, Operation
 from service.wire.errors import ErrorResponse, NotReadyError, answer_body, describe_error
 from service.wire.headers import find_header

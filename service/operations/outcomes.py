@@ -4,17 +4,16 @@ import sqlite3
 from collections.abc import Sequence
 from functools import partial
 from time import time
-from typing import Annotated
 
 import numpy as np
 from fastapi import Response
-from pydantic import Field
 
 from kanmodel.arrays import Array
 from kanmodel.errors import Problem
 from kanmodel.monitoring.tallies import TallySchema
 from kanmodel.tables.statistics.tally import N_BINS
-from service.operations.members import Answer, Closed, about, head_of
+from service.answers.forecasts import OutcomesRequest, OutcomesResponse
+from service.answers.members import head_of
 from service.operations.route import MODEL, Call, Operation
 from service.telemetry.history import HOUR
 from service.telemetry.monitor import Monitor, describe_counted, watched_output
@@ -24,35 +23,6 @@ from service.wire.errors import NotReadyError, RequestError, invalid_value, inva
 from service.wire.json import answer_json
 
 TALLIED = 16 * N_BINS  # bytes of a feature in a tally of one hour
-LARGEST = 1e100  # actual value, in the target's unit: sums of squares stay finite
-
-
-class Outcome(Closed):
-    """What came after a forecast."""
-
-    receipt: Annotated[str, about("One of the `receipts` of `:predict`, as it was.", strict=True)]
-    values: dict[str, Annotated[float, Field(ge=-LARGEST, le=LARGEST, strict=True)]]
-    """The actual value by the name of the output, in the target's unit: `{"load+1": 812.5}`. Outcomes are compared with
-    the forecasts of one output, the first of a target or its median."""
-
-
-class OutcomesRequest(Closed):
-    """Outcomes of forecasts."""
-
-    outcomes: Annotated[list[Outcome], about("At most `max_windows`.", min_length=1, fail_fast=True)]
-
-
-class OutcomesResponse(Answer):
-    """What became of the outcomes, each in one of three numbers."""
-
-    output: Annotated[str, about("Name of the output whose forecasts are compared with outcomes.")]
-    matched: Annotated[int, about("Outcomes that were compared with their forecast, and counted.", ge=0)]
-    unknown: Annotated[int, about("Those of which the receipt is not valid here.", ge=0)]
-    """It was changed, or signed with another `receipt_key`, or it is of another model, or of another version than the
-    query names, or older than `monitor_hours`."""
-    repeated: Annotated[int, about("Those that were counted before, and are not again.", ge=0)]
-    """The process that answers remembers its last 32,768 receipts, and nothing of other processes or replicas, so each
-    outcome should be sent once."""
 
 
 def find_monitor(call: Call) -> Monitor:

@@ -2,74 +2,23 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, NotRequired
 
 from fastapi import Response
-from typing_extensions import TypedDict
 
 from kanmodel.arrays import Array
 from kanmodel.forecaster import Forecaster
 from kanmodel.model import Model
-from service.operations.members import Answer, AskAdaptation, about, head_of
+from service.answers.forecasts import ForecastIntervals, PredictRequest, PredictResponse
+from service.answers.members import head_of
 from service.operations.outcomes import sign_receipts
 from service.operations.recorded import begin_recording
 from service.operations.route import DESCRIBED_ON_LOOP, MODEL, Call, Operation, is_quick_to_read
-from service.operations.windows import (
-    AskTrust,
-    CheckedWindows,
-    OfWindows,
-    TrustInfo,
-    Windows,
-    check_values,
-    describe_trust,
-)
+from service.operations.windows import CheckedWindows, check_values, describe_trust
 from service.telemetry.observation import span
 from service.wire.bodies import PARSED, most_windows, parse_windows, validate_request
 from service.wire.json import HELD_NUMBER_BYTES, answer_json
 from service.wire.windows import FORMS, UNREAD, may_ask_for_bounds, read_levels, read_windows
 from service.work.forecasts import ForecastRequest, Plain, Predictor, WithBounds
-
-Predictions = Annotated[
-    list[list[float]], about("n x n_outputs, in the order of the model's `outputs`, original units.")
-]
-
-
-class PredictRequest(Windows):
-    """Windows to forecast, in one of three forms."""
-
-    intervals: list[float] | None = None
-    """Levels of the prediction intervals that the answer has too, such as `[0.8, 0.95]`, of those that the model
-    states. `"all"` may stand in place of the list."""
-    adaptation: AskAdaptation = None
-    trust: AskTrust = False
-    receipts: Annotated[bool, about("Whether to add `receipts`, with which `:outcomes` are sent.", strict=True)] = False
-    echo: Annotated[bool, about("Whether to add `instances`, as those that are cut from a series.", strict=True)] = (
-        False
-    )
-
-
-class ForecastIntervals(TypedDict):
-    """The prediction intervals of one level, which cover about that share of what comes."""
-
-    level: Annotated[float, about("Nominal coverage.")]
-    outputs: list[str]
-    """Names of the forecasts: the `outputs`, but of a target with quantiles the target itself or its median alone."""
-    lower: Annotated[list[list[float]], about("Lower bounds, n x these, original units.")]
-    upper: Annotated[list[list[float]], about("Upper bounds.")]
-
-
-class PredictResponse(Answer, OfWindows):
-    """The forecasts of a request."""
-
-    outputs: Annotated[list[str], about("Names of the outputs, `{target}+{step}`.")]
-    predictions: Predictions
-    intervals: NotRequired[Annotated[list[ForecastIntervals], about("By level, ascending; only where asked for.")]]
-    logits: NotRequired[Annotated[list[list[float]], about("Logits of a classifier, n x n_outputs; absent otherwise.")]]
-    receipts: NotRequired[Annotated[list[str], about("Of each instance, to send with its outcome; only if requested.")]]
-    trust: NotRequired[Annotated[list[TrustInfo], about("Of each instance; only if requested.")]]
-    instances: NotRequired[list[list[list[float]]]]
-    """The windows, n x lookback x n_features, original units; only with `echo`."""
-
 
 PLAIN = PredictRequest()  # a request of windows alone
 

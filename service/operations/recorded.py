@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from kanmodel.arrays import Array
+from service.answers.members import find_versions, hash_windows
 from service.models.registry import Served
-from service.operations.members import find_versions, hash_windows
 from service.operations.route import Call
 from service.telemetry.chain import Event, to_text
 from service.telemetry.record import REQUEST, RESPONSE, Record

@@ -3,63 +3,35 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Annotated, Literal, TypeVar, cast
+from typing import TypeVar, cast
 
 from fastapi import Response
-from pydantic import Field
-from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.errors import CheckpointError
+from service.answers.members import Closed, describe
+from service.answers.models import (
+    Entries,
+    IndexRequest,
+    RepositoryEntry,
+    RepositoryRequest,
+    RepositoryState,
+)
 from service.models.registry import Entry, Registry, State
 from service.models.watching import Watch
-from service.operations.members import Closed, Name, Version, about, describe
 from service.operations.route import OF_A_MODEL, Call, Operation
 from service.wire.bodies import Limits, parse_object, validate_request
 from service.wire.errors import DeadlineError, RequestError
 from service.wire.json import JSON, answer_json
 
-RepositoryState = TypeAliasType("RepositoryState", Literal["LOADING", "READY", "UNAVAILABLE"])
 _STATES: dict[State, RepositoryState] = {"loading": "LOADING", "ready": "READY"}  # all others: UNAVAILABLE
 REPOSITORY = "/v2/repository"
 Body = TypeVar("Body", bound=Closed)
-
-
-class IndexRequest(Closed):
-    """Which models to list."""
-
-    ready: Annotated[bool, about("Whether to list only ready ones.", strict=True)] = False
-
-
-class RepositoryParameters(Closed):
-    """Parameters of loading and unloading, as Triton's client sends them."""
-
-    unload_dependents: Annotated[bool, Field(strict=True)] = False
-    """Ignored, since no model depends on another."""
-
-
-class RepositoryRequest(Closed):
-    """A request to load or unload; the file defines the model."""
-
-    parameters: RepositoryParameters | None = None
-
-
-class RepositoryEntry(TypedDict):
-    """A version of a model in the repository."""
-
-    name: Name
-    version: Version
-    state: Annotated[RepositoryState, about("Whether it answers.")]
-    reason: str
-    """Why it is not ready, or why its changed file cannot be loaded; empty if all is well."""
 
 
 def describe_entry(entry: Entry) -> RepositoryEntry:
     """Describes a version of a model in the repository."""
     reason = entry.reason or ("unloaded by command" if entry.state == "unloaded" else "")
     return describe(RepositoryEntry, entry, state=_STATES.get(entry.state, "UNAVAILABLE"), reason=reason)
-
-
-Entries = list[RepositoryEntry]
 
 
 @Operation("POST", f"{REPOSITORY}/index", "repository", "admin", Entries, body=IndexRequest)

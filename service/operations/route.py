@@ -22,10 +22,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kanmodel.arrays import Array
 from kanmodel.model import Model
+from service.answers.members import Closed, VersionQuery
 from service.compute import Compute, leave
 from service.document import PURPOSE_HEADER, TIMEOUT_HEADER
 from service.models.registry import Registry, Served
-from service.operations.members import Closed, VersionQuery
 from service.operations.windows import CheckedWindows
 from service.room import HOLD, Deadline, Hold, Room
 from service.settings import Settings

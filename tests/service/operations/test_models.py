@@ -8,7 +8,7 @@ from waiting import poll
 
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.network.bases import BASES
-from service.operations.models import BasisInfo
+from service.answers.models import BasisInfo
 
 
 def test_lists_every_model_with_the_reason_of_a_failure(service):

@@ -1,0 +1,1 @@
+"""What requests and answers are: each declared once, for the JSON, the OpenAPI document and the READMEs."""

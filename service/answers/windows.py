@@ -1,0 +1,172 @@
+"""The windows of a request, and warnings of their values outside the training range."""
+
+from typing import Annotated, Literal, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypeAliasType, TypedDict
+
+from kanmodel.monitoring import trust
+from kanmodel.tables import table
+from service.answers.members import Closed, UnitOf, Whole, about
+
+Cell = TypeAliasType(
+    "Cell",
+    Annotated[float | str | bool | None, about("A cell of a table: a number, a text, or null where it has none.")],
+)
+
+
+Series = dict[str, list[Cell]]
+
+
+Last = TypeAliasType(
+    "Last",
+    Annotated[
+        Annotated[Whole, Field(ge=1, strict=True)] | str,
+        about("A number of windows, or a duration such as `7d`, `36h` or `15min`."),
+    ],
+)
+
+
+Gaps = TypeAliasType("Gaps", table.Gaps)
+
+
+WarningCode = TypeAliasType("WarningCode", Literal["outside_training_range", "filled", "new_series"])
+
+
+TrustVerdict = TypeAliasType("TrustVerdict", trust.TrustVerdict)
+
+
+AskTrust = Annotated[
+    bool, about("Whether to add `trust`: how unlike the reference windows each instance is.", strict=True)
+]
+
+
+class Windows(Closed):
+    """Windows, in one of three forms."""
+
+    instances: list[list[list[float]]] | None = None
+    """Windows as arrays, n x lookback x n_features, original units, oldest step first, features in the order of the
+    model's `features`. Give this, `columns` or `series`."""
+    columns: dict[str, list[list[float]]] | None = None
+    """Windows as named columns: for each feature of the model n x lookback values, original units, oldest step first.
+    Give this, `instances` or `series`."""
+    series: Series | None = None
+    """Rows of a table, once, as named columns with a cell for each row, oldest first: the features in original units,
+    or of a model with a `table` the columns of that table as they are, with null where a value is missing and `fill`
+    says how it is filled. Each row that is the newest of a whole window gives that window. `time`, or the name of the
+    model's time column, has the times of the rows: strings as in ISO 8601 or 31.12.2023 23:00, or numbers. They must
+    be in order and without a gap, and may be left out unless the table has a `calendar`. Of a model over many series
+    the column that its `table` names says of which each row is, and rows are in order within each. Give this,
+    `instances` or `columns`."""
+    last: Last | None = None
+    """Of a series only the newest windows, of many those of each: so many, or those whose newest row is within a
+    duration, such as `7d`, `36h` or `15min`, before the newest row of all."""
+    gaps: Annotated[
+        Gaps, about("Of a series, whether a gap in time is an error, or windows across it are left out.")
+    ] = "error"
+
+
+class DataWarning(TypedDict):
+    """A warning of the values of an instance; the members that a code does not name are absent."""
+
+    code: WarningCode
+    """`outside_training_range`: a value is, of several steps the most extreme one, with `feature`, `step`, `value`,
+    `min` and `max`; `filled`: cells without a value were filled as in training, with `column` and `count`;
+    `new_series`: training did not have this series, with `series`, so its forecasts rest on what the others have in
+    common."""
+    instance: Annotated[int, about("Index of the instance; of a new series that of its first.")]
+    message: Annotated[str, about("The warning as a sentence.")]
+    feature: NotRequired[Annotated[str, about("Name of the feature.")]]
+    step: NotRequired[Annotated[int, about("The step: 0 is the newest, -1 the one before it.")]]
+    value: NotRequired[Annotated[float, about("The value, in the feature's unit.")]]
+    min: NotRequired[Annotated[float | None, about("Smallest training value; null if unknown.")]]
+    max: NotRequired[Annotated[float | None, about("Largest training value; null if unknown.")]]
+    column: NotRequired[Annotated[str, about("Name of the column.")]]
+    count: NotRequired[Annotated[int, about("Number of filled cells that the window reads.")]]
+    series: NotRequired[Annotated[str, about("Name of the series.")]]
+
+
+class OfWindows(TypedDict):
+    """What an answer about windows says of them."""
+
+    times: NotRequired[Annotated[list[str], about("The time of each instance's newest row, if a series has times.")]]
+    series: NotRequired[Annotated[list[str], about("The series of each instance; absent of a model of one series.")]]
+    windows_omitted: NotRequired[int]
+    """Number of windows of a series that span a gap in time, left out with `"gaps": "skip"`; absent if there are
+    none."""
+    warnings: list[DataWarning]
+    """Series that training did not have, cells that were filled, and values outside the training range; at most 100
+    together."""
+    warnings_omitted: NotRequired[Annotated[int, about("Number of further warnings; absent if there are none.")]]
+
+
+class NearestReference(TypedDict):
+    """The reference window nearest to a window.
+
+    Distances are root mean square differences over all cells, in training standard deviations.
+    """
+
+    index: Annotated[int, about("Index of the reference window.")]
+    distance: Annotated[float, about("Its distance from the window.")]
+    typical: float | None
+    """Median distance between a reference window and the nearest one of another block, which is a run of neighbouring
+    reference windows; null if all overlap."""
+
+
+class OutsideInfo(TypedDict):
+    """The values of a feature outside its training range."""
+
+    feature: Annotated[str, about("Name of the feature.")]
+    unit: UnitOf
+    steps: Annotated[list[int], about("The steps of these values, 0 the newest, ascending.")]
+    value: Annotated[float, about("The one farthest outside.")]
+    min: Annotated[float | None, about("Smallest training value; null if unknown.")]
+    max: Annotated[float | None, about("Largest training value; null if unknown.")]
+    excess: Annotated[float, about("How far outside it is, in training standard deviations.")]
+
+
+class LevelCoverage(TypedDict):
+    """How many actual values the intervals of a level hold."""
+
+    level: Annotated[float, about("Nominal coverage of the intervals.")]
+    covered: Annotated[float, about("Share of the actual values that they hold.")]
+
+
+class TrustInfo(TypedDict):
+    """How unlike the reference windows an instance is, and whether what holds for them can be relied on here."""
+
+    verdict: TrustVerdict
+    """`outside`: a value is more than 0.1 training standard deviations outside the training range, and farther than in
+    99 % of the reference windows; `unusual`: else, `p_value` is at most 0.01; `usual`: neither; `unknown`: all
+    reference windows overlap in time. Of fewer than 99 reference windows, all must be exceeded."""
+    reliable: bool
+    """Whether the verdict is `usual`: nothing speaks against it that the coverage of intervals, and errors, are as on
+    the reference windows."""
+    sentence: Annotated[str, about("The verdict with its reasons, as a sentence.")]
+    nearest_reference: NearestReference
+    p_value: float | None
+    """Conformal p-value: the share of the reference windows, this one counted, that are at least as far from the
+    nearest one of another block; null if all overlap. Of a reference without times or of one block, those that overlap
+    are left out alone, and more new windows than that share have such a p-value."""
+    shares: dict[str, float]
+    """Share of each feature in the square of the distance; they sum to 1, or are 0 at a distance of 0."""
+    steps: dict[str, list[int]]
+    """Of the features with the largest shares, at most 3: the first and the last step, 0 the newest, of the shortest
+    run that holds 80 % of the share."""
+    outside: Annotated[list[OutsideInfo], about("Features outside their training range, farthest first.")]
+    mean_abs_error: dict[str, float] | None
+    """Mean absolute error of each output on that third of the reference windows, by distance, to which this one
+    belongs; null if unknown."""
+    error_ratio: float | None
+    """The same over the mean of the thirds, as a mean over the outputs; null if unknown."""
+    coverage: list[LevelCoverage] | None
+    """Of the intervals, ascending by level, on the actual values of that third; null if unknown, or without
+    intervals."""
+
+
+class PredictionInterval(TypedDict):
+    """That of one forecast at one level."""
+
+    level: Annotated[float, about("Nominal coverage.")]
+    lower: Annotated[float, about("Lower bound, in the target's unit.")]
+    upper: Annotated[float, about("Upper bound.")]
