@@ -17,7 +17,6 @@ from service.document.__main__ import DOCUMENT
 HERE = Path(__file__).parent
 TOOLS = Path(sys.prefix) / "clients"  # `make test` sets it up
 MODULES = TOOLS / "node_modules"
-RUNNERS = {"npx": MODULES / ".bin", "pipx": TOOLS / "bin"}
 # Warnings of openapi-generator that the document does not avoid: of any value, and of a parameter's name in TypeScript.
 UNAVOIDABLE = r"Failed to get the schema name: null|Index \(reserved word\) cannot be used as model name"
 
@@ -31,20 +30,19 @@ def run(folder: Path, *command: str | Path) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def generate(folder: Path, start: str) -> None:
+def generate(folder: Path, command: str) -> None:
     """Runs the command of openapi/README.md that starts so, which must not warn of the document."""
-    (line,) = re.findall(rf"^{re.escape(start)}.*$", DOCUMENT.with_name("README.md").read_text(), re.MULTILINE)
+    (line,) = re.findall(rf"^{re.escape(command)}.*$", DOCUMENT.with_name("README.md").read_text(), re.MULTILINE)
     words = [word.replace("openapi/", f"{DOCUMENT.parent}/") if ".json" in word else word for word in shlex.split(line)]
-    runner, *rest = words[1:] if words[:2] == ["pipx", "run"] else words
-    bin = RUNNERS["npx" if runner == "npx" else "pipx"]
-    name, options = (rest[0], rest[1:]) if runner == "npx" else (runner, rest)
-    generator = bin / Path(name).name
+    if words[0] == "npx":
+        generator, options = MODULES / ".bin" / Path(words[1]).name, words[2:]
+    else:
+        start = words.index("run") + 1 if words[0] == "pipx" else 0
+        generator, options = TOOLS / "bin" / words[start], words[start + 1 :]
     if not generator.exists() or (generator.name == "openapi-generator-cli" and not shutil.which("java")):
         pytest.skip(f"{generator.name}, node or java is missing: make test and .ci/run install them")
     done = run(folder, generator, *options)
-    warnings = [
-        line
-        for line in (done.stdout + done.stderr).splitlines()
-        if re.search(r"\b(warn|error|unable|skipp)", line, re.IGNORECASE)
-    ]
-    assert [line for line in warnings if not re.search(UNAVOIDABLE, line)] == []
+    printed = done.stdout + done.stderr
+    warnings = re.findall(r".*(?:\bWARN\b|\bERROR\b|WARNING|Warning\(s\)|Unable to|Skipping).*", printed)
+    remaining = [line for line in warnings if not re.search(UNAVOIDABLE, line)]
+    assert remaining == [], printed
