@@ -53,13 +53,16 @@ ROUNDING = 1e-6
 class Lags:
     """The steps at which a node reads a feature, as lags: 0 is the newest step of the window.
 
-    `newest` and `oldest` are the ends of the shortest run of neighbouring lags that holds 80 % of the feature's share;
-    of equally short ones that which holds most, of these the newest.
+    Attributes:
+        newest: the first lag of the shortest run of neighbouring ones that holds 80 % of the feature's share; of
+            equally short runs that which holds most, of these the newest.
+        oldest: the last lag of this run.
+        shares: of each lag in the node's value, (lookback,), lag 0 first; they sum to the share of the feature.
     """
 
     newest: int
     oldest: int
-    shares: NDArray[np.float32]  # of each lag in the node's value, (lookback,); they sum to the share of the feature
+    shares: NDArray[np.float32]
 
     def __str__(self) -> str:
         return f"lag {self.newest}" if self.newest == self.oldest else f"lags {self.newest} to {self.oldest}"

@@ -93,14 +93,21 @@ N_SAMPLES = 128  # of an edge
 
 @dataclass(frozen=True)
 class Candidate:
-    """A formula c f(a x + b) + d for sampled values."""
+    """A formula c f(a x + b) + d for sampled values.
 
-    function: str  # name of f, in `FUNCTIONS`
-    a: float  # inner scale
-    b: float  # inner shift
-    c: float  # outer scale
-    d: float  # outer shift
-    r2: float = 1.0  # coefficient of determination on the samples
+    Attributes:
+        function: name of f, in `FUNCTIONS`.
+        a, b: inner scale and shift.
+        c, d: outer scale and shift.
+        r2: coefficient of determination on the samples; 1 where it is the function itself.
+    """
+
+    function: str
+    a: float
+    b: float
+    c: float
+    d: float
+    r2: float = 1.0
 
     @property
     def complexity(self) -> int:

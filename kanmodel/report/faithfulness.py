@@ -31,12 +31,19 @@ N_SUBSETS = 16  # of the features, for infidelity
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far two baselines agree on the features' mean |contribution| over the reference windows."""
+    """How far two baselines agree on the features' mean |contribution| over the reference windows.
 
-    baselines: tuple[ComparedBaseline, ComparedBaseline]  # their kinds
-    rank_correlation: float  # Spearman's, of the features' mean |contribution|
-    share_difference: float  # largest difference between a feature's shares of all mean |contribution|
-    feature: str  # the feature with that difference
+    Attributes:
+        baselines: their kinds; ``reference`` averages over 16 reference windows.
+        rank_correlation: Spearman's, of the features' mean |contribution|.
+        share_difference: the largest difference between a feature's shares of all mean |contribution|.
+        feature: the one with that difference.
+    """
+
+    baselines: tuple[ComparedBaseline, ComparedBaseline]
+    rank_correlation: float
+    share_difference: float
+    feature: str
 
 
 def compare_baselines(model: Forecaster, importance: Importance) -> tuple[Agreement, ...]:

@@ -53,6 +53,7 @@ class Support:
     """Percentiles and histogram of the values of an edge's input on the reference windows, model units.
 
     Attributes:
+        p01, p50, p99: 1st percentile, median and 99th percentile.
         histogram_edges: (21,), from the smallest to the largest value, with the 20 `histogram_counts` between.
         outside_grid: share of the values beyond the core interval of the grid, where the basis fades to zero; None for
             a basis without one.
@@ -82,7 +83,10 @@ class Support:
 class LinearFit:
     """The straight line nearest to an edge at the reference inputs between p01 and p99 (least squares), model units.
 
-    Its coefficient of determination, `r2`, is 1 for a constant edge.
+    Attributes:
+        slope: of the line.
+        intercept: its value at x = 0.
+        r2: its coefficient of determination; 1 for a constant edge.
     """
 
     slope: float
@@ -104,11 +108,15 @@ class Edge(GlobalResult, Pictured):
         slope: dy/dx.
         x_original: x in the feature's `unit`, where the edge leaves a feature; else None.
         y_original: what the edge adds to the forecast in the target's unit, where it enters an output; else None.
+        unit: of `x_original`; None if there is none or it is unknown.
         grid: knots or centres of the basis, as positions of `x`; empty for a basis without any.
         core: ends of the interval beyond which the basis fades to zero; None without one.
         shape: ``flat`` where it adds less than 1 % of the spread of its sub-node; ``base_only`` where most of what
             passes lies outside the grid, so that only the base acts; ``linear`` from an R2 of 0.98; else ``curved``.
-        function_of: ``normalised input`` where the layer has a norm.
+        support: the distribution of its inputs on the reference windows.
+        line: the straight line nearest to it there.
+        function_of: what x is. After a layer norm it is the ``normalised input``, which depends on all inputs of the
+            layer. Where the base reads the input itself, as in fast-kan, `y` is the spline part alone.
         name: of the model, for the picture.
     """
 

@@ -21,14 +21,19 @@ _ID = re.compile("(front|head):([0-9]{1,9}):([0-9]{1,9}):([0-9]{1,9})")
 
 @dataclass(frozen=True)
 class TopologyEdge:
-    """An edge of the graph, from (sub-)node `source`, number i of `layer`, to (sub-)node `target`, number j.
+    """An edge: a function, or a way from a sub-node to its product node, from a feature to a unit, to an output.
 
     Attributes:
+        source: id of the node that it leaves.
+        target: id of the node or sub-node that it enters.
         kind: ``edge``, a function of a KAN; ``product``, from a sub-node to its node in the same layer; ``input``, from
             a feature to a unit or a cell that the head reads; ``output``, from a node of the last layer to the output,
             through the output function; ``link``, in a graph from a node to one that the operations between the layers
             compute of it, or that reads it through a recurrent part.
-        stage: front, lstm, gru, cell, glue, head or output.
+        stage: the part of the network: front, lstm, gru, cell, glue, head or output.
+        layer: layer of the node that it leaves, within its stage.
+        i: number of the node that it leaves.
+        j: number of the sub-node that it enters.
         kept: whether the rule keeps it.
         masked: whether the checkpoint itself masks it.
         contribution, interval: mean |contribution| over the reference windows, the target's unit, with its 95 %
@@ -61,7 +66,7 @@ class TopologyEdge:
 
     @property
     def reads(self) -> str:
-        """As of a node."""
+        """When its source reads which features, as of a node; with a share, when the target reads the feature."""
         return describe_lags(self.lags)
 
     @property

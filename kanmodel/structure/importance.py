@@ -53,7 +53,12 @@ _OF_PERMUTATION = ("permutation_mae_increase", "permutation_interval_low", "perm
 
 @dataclass(frozen=True)
 class Partner:
-    """Another feature that is correlated with a feature: its name, and Pearson's correlation over windows and steps."""
+    """Another feature that is strongly correlated with a feature on the reference windows.
+
+    Attributes:
+        name: of the other.
+        correlation: Pearson's, over all windows and steps.
+    """
 
     name: str
     correlation: float
@@ -77,11 +82,12 @@ class Attribution:
             the interval of its permutation effect includes 0 where targets are known; else ``weak``.
         connected: whether such a path exists.
         mean_abs_contribution, interval: mean magnitude of its contribution, summed over steps.
-        mean_contribution: signed mean.
+        mean_contribution: signed mean of its contribution.
         share, share_interval: of all features' mean |contribution|, or of that of all names that no group holds.
         permutation_mae_increase, permutation_interval: growth of the mean absolute error when its series are permuted
             between windows, of a large model on fewer of them; None where targets are unknown.
-        pykan_feature_score: pykan's `feature_score` of a feature that enters the head KAN itself; else None.
+        pykan_feature_score: pykan's `feature_score`, model units, of a feature that enters the head KAN itself; else
+            None, and with too few reference windows.
         redundant_with: features with |correlation| >= 0.9: the model may use either in the other's place.
     """
 

@@ -41,16 +41,27 @@ _COLUMNS = ("source", "target", "contribution", "backward")
 
 @dataclass(frozen=True)
 class TopologyNode:
-    """A node of the graph, number `index` of a layer of its stage; `kanmodel.network.connections` describes ids.
+    """A node: a feature, a unit of an LSTM or GRU, a cell of the window, an input or node of a layer, or an output.
 
     Attributes:
+        id: ``feature:{name}``, ``front:{l}:{j}``, ``lstm:{u}`` or ``gru:{u}``, ``cell:{step}:{name}`` where the head
+            reads all steps, step 0 the newest, ``head:{l}:{j}``, ``output:{name}``; of a product node's factor
+            ``head:{l}:{j}.{m}``. In a graph ``lstm:{r}:{u}`` or ``gru:{r}:{u}``, unit u of recurrent part r;
+            ``head:{l}:{j}``, output j of layer l - 1; and ``glue:{l}:{i}``, input i of layer l, where operations
+            between the layers compute it.
+        kind: what it is.
+        layer: its layer within its stage.
+        index: its number within its layer.
+        label: a name for people.
         kept: whether the rule keeps it; for a feature that no KAN reads, whether it is connected with the output.
         contribution, interval: mean |contribution| over the reference windows, the target's unit, with its 95 %
             interval; None for a sub-node.
         scores: pykan's backward score, model units; None if not available.
-        profile: share of each feature in the node's own value, by name; empty for features and sub-nodes.
-        lags: the steps at which it reads these features; empty for a window of one step, and for a model with more than
-            4 million nodes x features x steps.
+        profile: share of each feature in the node's own value, by name, largest first; empty for features and
+            sub-nodes.
+        lags: the steps at which it reads these features; empty for features and sub-nodes, for nodes of a front, which
+            read the step at which they are applied, for a window of one step, and for a model with more than 4 million
+            nodes x features x steps.
     """
 
     id: str

@@ -6,6 +6,9 @@ from pydantic import ConfigDict, Field, StrictFloat
 from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.alternatives.what_if import DEFAULT_POINTS
+from kanmodel.monitoring.trust import Neighbour
+from kanmodel.structure.pruning import Fidelity, PruningRule
+from service.answers.forms import Answered
 from service.answers.members import (
     Answer,
     Closed,
@@ -19,8 +22,8 @@ from service.answers.members import (
     about,
 )
 from service.answers.reference import OnReference
-from service.answers.topology import AppliedRule, Count, FidelityInfo, RuleMembers
-from service.answers.windows import NearestReference, OfWindows, Windows
+from service.answers.topology import Count, RuleMembers
+from service.answers.windows import OfWindows, Windows
 
 
 class WindowsRequest(Windows):
@@ -132,7 +135,7 @@ class CounterfactualInfo(TypedDict):
     changes: Annotated[list[ChangeInfo], about("Largest first; empty if the forecast already reaches the target.")]
     new_prediction: Annotated[float, about("The forecast of `instance`, as `:predict` returns it.")]
     distance: Annotated[float, about("Sum of the magnitudes of `shift_in_std`.")]
-    nearest_reference: NearestReference
+    nearest_reference: Answered[Neighbour]
     instance: Annotated[list[list[float]], about("The changed window, lookback x n_features.")]
     single_features: list[SingleFeatureInfo]
     """One entry per feature, or level, that may change, in the order of the model."""
@@ -160,8 +163,8 @@ class AblationInfo(TypedDict):
 class AblateResponse(WindowsAnswer):
     """Forecasts of the pruned network beside those of the full one."""
 
-    rule: AppliedRule
-    fidelity: FidelityInfo
+    rule: Answered[PruningRule]
+    fidelity: Answered[Fidelity]
     edges: Annotated[Count, about("Edges that hold functions.")]
     ablations: Annotated[list[AblationInfo], about("One per instance.")]
 

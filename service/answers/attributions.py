@@ -2,18 +2,14 @@
 
 from typing import Annotated, NotRequired
 
-from typing_extensions import TypeAliasType, TypedDict
+from typing_extensions import TypedDict
 
 from kanmodel.report import faithfulness
-from kanmodel.structure import importance
+from kanmodel.report.faithfulness import Agreement
+from kanmodel.structure.importance import Attribution
+from service.answers.forms import Answered
 from service.answers.members import Answer, FormatParameter, Interval, OutputQuery, ThemeParameter, about
 from service.answers.reference import ReferenceSpan, ReferenceWarnings
-
-Verdict = TypeAliasType("Verdict", importance.Verdict)
-
-
-ComparedBaseline = TypeAliasType("ComparedBaseline", faithfulness.ComparedBaseline)
-
 
 _BASELINES = f"The two baselines; `reference` averages over {faithfulness.N_BASELINES} reference windows."
 
@@ -38,67 +34,11 @@ class ReferenceInfo(ReferenceSpan):
     """Confidence of the intervals (circular block bootstrap, block lengths chosen from the data)."""
 
 
-class RedundantFeature(TypedDict):
-    """A feature that is strongly correlated on the reference windows."""
-
-    name: Annotated[str, about("Name of the feature.")]
-    correlation: Annotated[float, about("Pearson correlation over all windows and steps.")]
-
-
-class FeatureAttribution(TypedDict):
-    """One feature; contributions and errors in the target's unit."""
-
-    name: Annotated[str, about("Name of the feature.")]
-    rank: Annotated[int, about("1 for the largest mean |contribution|.")]
-    verdict: Verdict
-    """The first that holds, where the even share is 1 / n_features: `disconnected`, no path of live edges and nonzero
-    weights leads to the output, and its contribution is exactly 0; `unseen`, it has one value in all reference windows,
-    such as a holiday that none of them has, so they do not show what it does; `important`, the lower bound of its share
-    is at least 0.5 even shares, and that of its permutation effect above 0 where targets are known; `negligible`, the
-    upper bound of its share is below 0.2 even shares, and the interval of its permutation effect includes 0 where
-    targets are known; else `weak`."""
-    connected: Annotated[bool, about("Whether a path of live edges and nonzero weights leads to the output.")]
-    mean_abs_contribution: float
-    """Mean magnitude of its contribution, summed over steps; baseline `mean`."""
-    interval: Annotated[Interval, about("95 % interval of that mean.")]
-    mean_contribution: Annotated[float, about("Signed mean of its contribution.")]
-    share: Annotated[float, about("Share of all features' mean |contribution|; the shares sum to 1.")]
-    share_interval: Annotated[Interval, about("95 % interval of the share.")]
-    permutation_mae_increase: float | None
-    """Growth of the mean absolute error when its series are permuted between windows: three times between all reference
-    windows, or, of a large model, fewer times and between fewer, taken evenly; null without targets."""
-    permutation_interval: Annotated[Interval | None, about("95 % interval of the growth; null without targets.")]
-    pykan_feature_score: float | None
-    """pykan's `feature_score`, model units; null after an LSTM, where it would be about units, and with too few
-    reference windows."""
-    redundant_with: list[RedundantFeature]
-    """Features with |correlation| >= 0.9, which the model may use in place of this one."""
-
-
-class GroupedAttribution(FeatureAttribution):
-    """One group of features, or a feature that is in none: the group's contribution is the sum of its features'.
-
-    Its series are permuted together, and the even share is 1 / number of names that no group holds, of which the shares
-    sum to 1. `pykan_feature_score` is null and `redundant_with` empty.
-    """
-
-    members: Annotated[list[str], about("Names of the features in it, at any depth.")]
-
-
 class StepImportance(TypedDict):
     """One step of the windows, in the target's unit."""
 
     mean_abs_contribution: Annotated[float, about("Mean magnitude of its contribution, summed over features.")]
     interval: Annotated[Interval, about("95 % interval of that mean.")]
-
-
-class BaselineAgreement(TypedDict):
-    """Agreement of two baselines on the importance of features."""
-
-    baselines: Annotated[list[ComparedBaseline], about(_BASELINES, min_length=2, max_length=2)]
-    rank_correlation: Annotated[float, about("Spearman correlation of the features' mean |contribution|.")]
-    share_difference: Annotated[float, about("Largest difference between the shares of a feature.")]
-    feature: Annotated[str, about("Name of the feature with that difference.")]
 
 
 class AttributionsResponse(Answer):
@@ -108,10 +48,10 @@ class AttributionsResponse(Answer):
     unit: Annotated[str | None, about("Unit of the target; null if unknown.")]
     reference: ReferenceInfo
     warnings: ReferenceWarnings
-    features: Annotated[list[FeatureAttribution], about("Most important first.")]
-    groups: list[GroupedAttribution]
+    features: Annotated[list[Answered[Attribution]], about("Most important first.")]
+    groups: list[Answered[Attribution]]
     """The groups, of the request or the checkpoint, and the features that are in none, most important first; empty
     where there are no groups."""
     steps: Annotated[list[StepImportance], about("Oldest first.")]
-    baselines: NotRequired[list[BaselineAgreement]]
+    baselines: NotRequired[list[Answered[Agreement]]]
     """One entry per pair of baselines; only if requested."""

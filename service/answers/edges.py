@@ -1,20 +1,16 @@
 """GET /v1/models/{model}/edges and one of them: the functions on the edges of a KAN."""
 
-from typing import Annotated, Literal, NotRequired
+from typing import Annotated
 
 from pydantic import Field
-from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel.structure import curves
+from kanmodel.structure.curves import Edge
+from kanmodel.structure.pruning import PruningRule
+from service.answers.forms import Answered, join
 from service.answers.members import Closed, FormatParameter, ThemeParameter, Whole, about
 from service.answers.reference import OnReference
-from service.answers.topology import MAX_WIDTH, MIN_WIDTH, AppliedRule, LagShares, RuleQuery, Scores, Stage
-
-CurveRange = TypeAliasType("CurveRange", curves.Span)
-
-
-Shape = TypeAliasType("Shape", curves.CurveShape)
-
+from service.answers.table import CurveRange, Stage
+from service.answers.topology import MAX_WIDTH, MIN_WIDTH, RuleQuery
 
 N_FORMULAS = 5
 
@@ -39,97 +35,20 @@ class CurveQuery(CurvesQuery):
     """Width of the picture, pixels, in which its texts keep their size."""
 
 
-class Histogram(TypedDict):
-    """Histogram of the edge's inputs on the reference windows."""
-
-    edges: Annotated[list[float], about("Edges of the bins, one more than `counts`, model units.")]
-    counts: Annotated[list[int], about("Number of values in each bin.")]
-
-
-class SupportInfo(TypedDict):
-    """Distribution of the edge's inputs on the reference windows, model units."""
-
-    p01: Annotated[float, about("1st percentile.")]
-    p50: Annotated[float, about("Median.")]
-    p99: Annotated[float, about("99th percentile.")]
-    histogram: Histogram
-    outside_grid: float | None
-    """Share of the values outside the core interval of the grid; null for a basis without one."""
-
-
-class LineInfo(TypedDict):
-    """Linear fit to the edge on its support, model units."""
-
-    slope: Annotated[float, about("Its slope.")]
-    intercept: Annotated[float, about("Its value at x = 0.")]
-    r2: Annotated[float, about("R2 of the line; 1 for a constant.")]
-
-
-class Formula(TypedDict):
-    """A formula c f(a x + b) + d of an edge, model units."""
-
-    expression: Annotated[str, about("A Python expression of x with NumPy's names, with as few digits as keep its R2.")]
-    r2: float
-    """Coefficient of determination between `p01` and `p99`; 1 where it is the edge's function."""
-    complexity: Annotated[int, about("pykan's price of f; 1 for a straight line.")]
-
-
-class EdgeFunction(TypedDict):
-    """One edge, sampled; masks and scales included."""
-
-    stage: Annotated[Stage, about("The KAN of the edge.")]
-    layer: Annotated[int, about("Layer of the source node.")]
-    i: Annotated[int, about("Index of the source node.")]
-    j: Annotated[int, about("Index of the target sub-node.")]
-    source: Annotated[str, about("Id of the source node.")]
-    target: Annotated[str, about("Id of the target node or sub-node.")]
-    space: Annotated[Literal["model"], about("Positions, values, knots and scores are in model units.")]
-    x: Annotated[list[float], about("Positions, ascending, model units.")]
-    function_of: Literal["input", "normalised input"]
-    """What x is. After a layer norm it is the normalised input, which depends on all inputs of the layer. Where the
-    base reads the input itself, as in fast-kan, `y` is then the spline part alone, and `base` 0."""
-    y: Annotated[list[float], about("Values, base + spline (+ symbolic), model units.")]
-    base: Annotated[list[float], about("The base part.")]
-    spline: Annotated[list[float], about("The spline part.")]
-    symbolic: NotRequired[Annotated[list[float], about("The fixed function; only for a symbolic edge.")]]
-    slope: Annotated[list[float], about("dy/dx.")]
-    x_original: NotRequired[Annotated[list[float], about("x in the feature's unit; only if the source is a feature.")]]
-    y_original: NotRequired[list[float]]
-    """y in the target's unit, as it adds to the forecast; only if the edge enters an output."""
-    unit: Annotated[str | None, about("Unit of `x_original`; null if there is none or it is unknown.")]
-    grid: Annotated[list[float], about("Knots, extended ones included, model units.")]
-    support: SupportInfo
-    line: LineInfo
-    shape: Shape
-    """`linear`, `curved`, `flat` if it is nearly constant, or `base_only` if its inputs lie outside the grid."""
-    scores: NotRequired[Scores]
-    reads: NotRequired[str]
-    """When the source node reads which features, such as `hour_sin at lags 0 to 5, temp_c at lag 0`; absent where
-    the topology has no lags of it."""
-    lags: NotRequired[dict[str, LagShares]]
-    """The features with the largest shares in the source node by lag, at most 4; only of a single edge."""
-    contribution: Annotated[float | None, about("Mean |contribution| over the reference windows, target's unit.")]
-    kept: Annotated[bool, about("Whether the rule keeps it.")]
-    formulas: NotRequired[Annotated[list[Formula], Field(max_length=N_FORMULAS)]]
-    """At most 5, best first, a straight line among them; only if requested, and not after a layer norm, where an edge
-    is not a function of one number."""
-
-
 class EdgeContext(OnReference):
     """Members that all answers about edges share."""
 
     output: Annotated[str, about("Name of the output that contributions and `kept` are about.")]
-    rule: AppliedRule
+    rule: Answered[PruningRule]
 
 
-class EdgeResponse(EdgeContext, EdgeFunction):
-    """One edge."""
+EdgeResponse = join("EdgeResponse", EdgeContext, Answered[Edge])
 
 
 class EdgeList(EdgeContext):
     """The edges that the rule keeps."""
 
-    edges: list[EdgeFunction]
+    edges: list[Answered[Edge]]
 
 
 class EdgePath(Closed):

@@ -6,7 +6,9 @@ from pydantic import BeforeValidator, Field
 from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.attribution.shapley import Orders
+from kanmodel.monitoring.trust import WindowTrust
 from service.answers.forecasts import Predictions
+from service.answers.forms import Answered
 from service.answers.members import (
     Answer,
     AskAdaptation,
@@ -17,7 +19,7 @@ from service.answers.members import (
     Whole,
     about,
 )
-from service.answers.windows import AskTrust, OfWindows, PredictionInterval, TrustInfo, Windows
+from service.answers.windows import AskTrust, OfWindows, PredictionInterval, Windows
 
 Detail = TypeAliasType("Detail", Literal["features", "steps", "flow"])
 
@@ -243,7 +245,7 @@ class ExplainHeader(Answer, OfWindows):
     baseline: Baseline
     predictions: Predictions
     receipt: NotRequired[Annotated[Receipt, about("Only if requested.")]]
-    trust: NotRequired[Annotated[list[TrustInfo], about("Of each instance; only if requested.")]]
+    trust: NotRequired[Annotated[list[Answered[WindowTrust]], about("Of each instance; only if requested.")]]
 
 
 class ExplainResponse(ExplainHeader):

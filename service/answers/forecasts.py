@@ -6,6 +6,8 @@ from pydantic import ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import TypeAliasType, TypedDict
 
+from kanmodel.monitoring.trust import WindowTrust
+from service.answers.forms import Answered
 from service.answers.members import (
     Adaptation,
     Answer,
@@ -17,7 +19,8 @@ from service.answers.members import (
     about,
 )
 from service.answers.reference import OnReference
-from service.answers.windows import AskTrust, DataWarning, Gaps, Last, OfWindows, Series, TrustInfo, Windows
+from service.answers.table import Gaps
+from service.answers.windows import AskTrust, DataWarning, Last, OfWindows, Series, Windows
 
 Predictions = Annotated[
     list[list[float]], about("n x n_outputs, in the order of the model's `outputs`, original units.")
@@ -56,7 +59,7 @@ class PredictResponse(Answer, OfWindows):
     intervals: NotRequired[Annotated[list[ForecastIntervals], about("By level, ascending; only where asked for.")]]
     logits: NotRequired[Annotated[list[list[float]], about("Logits of a classifier, n x n_outputs; absent otherwise.")]]
     receipts: NotRequired[Annotated[list[str], about("Of each instance, to send with its outcome; only if requested.")]]
-    trust: NotRequired[Annotated[list[TrustInfo], about("Of each instance; only if requested.")]]
+    trust: NotRequired[Annotated[list[Answered[WindowTrust]], about("Of each instance; only if requested.")]]
     instances: NotRequired[list[list[list[float]]]]
     """The windows, n x lookback x n_features, original units; only with `echo`."""
 

@@ -2,15 +2,14 @@
 
 import hashlib
 import platform
-from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import version
-from typing import Annotated, Any, Literal, NotRequired, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NotRequired
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
-from typing_extensions import TypeAliasType, TypedDict, is_typeddict
+from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel import result
 from kanmodel.arrays import Array
@@ -24,7 +23,6 @@ def about(text: str, **constraints: Any) -> Any:
     return Field(description=text, **constraints)
 
 
-Described = TypeVar("Described")
 Whole = Annotated[int, Field(le=2**53 - 1)]
 """A whole number of a request: at most what every parser of JSON keeps exactly (RFC 7493), and int64 holds."""
 
@@ -178,36 +176,23 @@ def hash_windows(windows: Array) -> InputHash:
     return {"sha256": hashlib.sha256(values.data).hexdigest(), "shape": list(windows.shape)}
 
 
-def describe(cls: Callable[..., Described], source: object, /, **given: Any) -> Described:
-    """A typed dict of a class: its members are given, or the attributes of the same names.
+class Scores(TypedDict):
+    """pykan's scores: magnitudes in model units, unsigned, not percentages."""
 
-    Attributes become plain: arrays and tuples lists, mappings dicts, and objects the typed dicts of their members. A
-    member that is not required is left out where it is None.
-    """
-    described = {}
-    for name, (is_required, kind) in _list_members(cls).items():
-        value = given[name] if name in given else _plain(getattr(source, name), kind)
-        if is_required or value is not None:
-            described[name] = value
-    return cast(Described, described)
+    backward: Annotated[float, about("pykan's default score.")]
+    forward_n: NotRequired[Annotated[float, about("Output over input spread; of edges only.")]]
+    forward_u: NotRequired[Annotated[float, about("Output spread; of edges only.")]]
 
 
-def _plain(value: Any, kind: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item, kind) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item, kind) for item in value]
-    return value if kind is None or value is None else describe(kind, value)
+class LevelCoverage(TypedDict):
+    """How many actual values the intervals of a level hold."""
+
+    level: Annotated[float, about("Nominal coverage of the intervals.")]
+    covered: Annotated[float, about("Share of the actual values that they hold.")]
 
 
-@cache
-def _list_members(cls: Any) -> dict[str, tuple[bool, Any]]:
-    """The members of a typed dict: whether each is required, and the typed dict of its value, or of the items in it."""
-    hints = get_type_hints(cls, include_extras=True)
-    return {name: (get_origin(hint) is not NotRequired, _find_kind(hint)) for name, hint in hints.items()}
+class Histogram(TypedDict):
+    """Histogram of the edge's inputs on the reference windows."""
 
-
-def _find_kind(hint: Any) -> Any:
-    return hint if is_typeddict(hint) else next(filter(None, map(_find_kind, get_args(hint))), None)
+    edges: Annotated[list[float], about("Edges of the bins, one more than `counts`, model units.")]
+    counts: Annotated[list[int], about("Number of values in each bin.")]

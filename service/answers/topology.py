@@ -1,42 +1,32 @@
 """GET /v1/models/{model}/topology and its fidelity: the pruned network as a graph; the pruning rule in requests."""
 
-from typing import Annotated, Literal, NotRequired
+from typing import Annotated, NotRequired
 
 from pydantic import Field
-from typing_extensions import TypeAliasType, TypedDict
+from typing_extensions import TypedDict
 
 from kanmodel.errors import UnknownNameError
 from kanmodel.model import Model
-from kanmodel.network.connections import NodeKind
-from kanmodel.structure import pruning
-from kanmodel.structure.edges import EdgeKind
-from kanmodel.structure.pruning import PruningRule, Thresholds
+from kanmodel.structure.edges import TopologyEdge
+from kanmodel.structure.pruning import Fidelity, FidelityPoint, PruningRule, Thresholds
+from kanmodel.structure.topology import TopologyNode
+from service.answers.forms import Answered
 from service.answers.members import (
     Closed,
     Color,
     FormatParameter,
-    Interval,
     OutputQuery,
     ThemeParameter,
     about,
 )
 from service.answers.reference import OnReference
+from service.answers.table import THRESHOLDS, Fill, Metric
 from service.wire.errors import invalid_value
 
 # Named, so that generated clients have one type for each.
-Stage = TypeAliasType("Stage", Literal["front", "head"])
-
-
-Metric = TypeAliasType("Metric", pruning.Metric)
-
-
-Fill = TypeAliasType("Fill", pruning.Fill)
 
 
 Threshold = Annotated[float | None, Field(ge=0)]
-
-
-_THRESHOLDS = ("node", "edge", "input")
 
 
 MIN_WIDTH, MAX_WIDTH = 240, 8000  # of a picture, pixels
@@ -72,7 +62,7 @@ class RuleMembers(Closed):
             DataError: both a fidelity and a threshold are given, or an edge does not exist.
         """
         without = _find_edges(model, self.without or [])
-        thresholds = {name: getattr(self, f"{name}_threshold") for name in _THRESHOLDS}
+        thresholds = {name: getattr(self, f"{name}_threshold") for name in THRESHOLDS}
         given = {name: value for name, value in thresholds.items() if value is not None}
         if given and self.fidelity is not None:
             raise invalid_value("fidelity", f"and {next(iter(given))}_threshold are both given: give one")
@@ -84,18 +74,6 @@ class RuleMembers(Closed):
 
 class RuleQuery(RuleMembers, OutputQuery):
     """Selects an output and a pruning rule."""
-
-
-class AppliedRule(TypedDict):
-    """The applied pruning rule, in the form of the query."""
-
-    metric: Annotated[Metric, about("The metric that ranked the edges.")]
-    fidelity: NotRequired[Annotated[float, about("Smallest R2; absent with thresholds.")]]
-    node_threshold: NotRequired[Annotated[float, about("Model units; absent with `fidelity`.")]]
-    edge_threshold: NotRequired[Annotated[float, about("Model units; absent with `fidelity`.")]]
-    input_threshold: NotRequired[Annotated[float, about("Model units; absent with `fidelity`.")]]
-    fill: Annotated[Fill, about("Replacement of a pruned edge.")]
-    without: NotRequired[Annotated[list[str], about("Ids of the edges that go in any case; absent without such.")]]
 
 
 def _find_edges(model: Model, names: list[str]) -> tuple[tuple[str, int, int, int], ...]:
@@ -138,15 +116,6 @@ class FidelityQuery(OutputQuery):
     """What stands for a pruned edge: its `mean` on the reference windows, or `zero`."""
 
 
-class FidelityInfo(TypedDict):
-    """What pruning costs, on the reference windows."""
-
-    r2: Annotated[float, about("R2 of the pruned outputs against the full model's.")]
-    mae: Annotated[float | None, about("Mean absolute error of the pruned model, target's unit; null without targets.")]
-    mae_full: float | None
-    """Mean absolute error of the full model, target's unit; null without targets."""
-
-
 class Count(TypedDict):
     """How many are kept, of how many."""
 
@@ -158,87 +127,12 @@ class GraphInfo(OnReference):
     """What the graph is of."""
 
     output: Annotated[str, about("Name of the output.")]
-    rule: AppliedRule
-    fidelity: FidelityInfo
+    rule: Answered[PruningRule]
+    fidelity: Answered[Fidelity]
     nodes: Annotated[Count, about("Nodes, sub-nodes not counted.")]
     edges: Annotated[Count, about("Edges that hold functions (kind `edge`).")]
     reference_windows: Annotated[int, about("Windows that everything was measured on.")]
     scores_missing: NotRequired[Annotated[str, about("Why nodes and edges have no scores; absent where they have.")]]
-
-
-class Scores(TypedDict):
-    """pykan's scores: magnitudes in model units, unsigned, not percentages."""
-
-    backward: Annotated[float, about("pykan's default score.")]
-    forward_n: NotRequired[Annotated[float, about("Output over input spread; of edges only.")]]
-    forward_u: NotRequired[Annotated[float, about("Output spread; of edges only.")]]
-
-
-class LagShares(TypedDict):
-    """The steps of the window at which a feature is read, as lags: 0 is the newest step, 1 the one before."""
-
-    newest: int
-    """The first lag of the shortest run of neighbouring ones that holds 80 % of the feature's share; of equally short
-    runs, the one which holds most."""
-    oldest: Annotated[int, about("The last lag of this run.")]
-    shares: Annotated[list[float], about("Share of the feature at each lag, lag 0 first; they sum to its share.")]
-
-
-class GraphNode(TypedDict):
-    """A node: a feature, a unit of an LSTM or GRU, a cell of the window, an input or node of a layer, or an output."""
-
-    id: str
-    """`feature:{name}`, `front:{l}:{j}`, `lstm:{u}` or `gru:{u}`, `cell:{step}:{name}` where the head reads all steps,
-    step 0 the newest, `head:{l}:{j}`, `output:{name}`; of a product node's factor `head:{l}:{j}.{m}`. In a graph
-    `lstm:{r}:{u}` or `gru:{r}:{u}`, unit u of recurrent part r; `head:{l}:{j}`, output j of layer l - 1; and
-    `glue:{l}:{i}`, input i of layer l, where operations between the layers compute it."""
-    kind: Annotated[NodeKind, about("What it is.")]
-    layer: Annotated[int, about("Its layer within its stage.")]
-    index: Annotated[int, about("Its number within its layer.")]
-    label: Annotated[str, about("A name for people.")]
-    contribution: float | None
-    """Mean |contribution| over the reference windows, target's unit; null for a sub-node."""
-    interval: NotRequired[Annotated[Interval, about("Of that mean, 95 %; absent for a sub-node.")]]
-    scores: NotRequired[Scores]
-    profile: NotRequired[dict[str, float]]
-    """Share of each feature in the node's own value, largest first; absent for features."""
-    lags: NotRequired[dict[str, LagShares]]
-    """When the node reads the features with the largest shares, at most 4. Absent for features and sub-nodes, nodes of
-    a front, which read the step at which they are applied, a window of one step, and a model with more than 4 million
-    nodes x features x steps."""
-    reads: NotRequired[Annotated[str, about("The same in words: `hour_sin at lags 0 to 5, temp_c at lag 0`.")]]
-    kept: Annotated[bool, about("Whether the rule keeps it.")]
-
-
-class GraphEdge(TypedDict):
-    """An edge: a function, or a way from a sub-node to its product node, from a feature to a unit, to an output."""
-
-    source: Annotated[str, about("Id of the node it leaves.")]
-    target: Annotated[str, about("Id of the node or sub-node it enters.")]
-    kind: EdgeKind
-    """`edge` holds a function; `product` joins a sub-node to its node; `input` joins a feature to a unit or a cell;
-    `output` joins a node of the last layer to the output, where an output function stands between them; `link` joins
-    two nodes of a graph of which one is computed from the other by operations between the layers, such as a skip."""
-    stage: Literal["front", "lstm", "gru", "cell", "glue", "head", "output"]
-    """Which part of the network it is of."""
-    layer: Annotated[int, about("Layer of the node it leaves.")]
-    i: Annotated[int, about("Number of the node it leaves.")]
-    j: Annotated[int, about("Number of the sub-node it enters.")]
-    space: Annotated[Literal["model"], about("Scores and opacity are in model units.")]
-    contribution: float | None
-    """Mean |contribution| over the reference windows, target's unit; null for kinds `product` and `input`, and for a
-    `link` into a recurrent part or of a graph with more than 256 computed nodes."""
-    interval: NotRequired[Annotated[Interval, about("Of that mean, 95 %; absent without a contribution.")]]
-    share: NotRequired[Annotated[float, about("Share of the feature in the target's profile; only from a feature.")]]
-    reads: NotRequired[str]
-    """When its source reads which features, as `hour_sin at lags 0 to 5, temp_c at lag 0`; of an edge with a `share`,
-    when the target reads the feature. Absent for kind `product`, and for an `edge` that leaves a feature."""
-    scores: NotRequired[Scores]
-    opacity: NotRequired[Annotated[float, about("tanh(3 x backward), as pykan draws the edge; 0 to 1.")]]
-    outside_grid: NotRequired[float]
-    """Share of its reference inputs outside the core of its grid; only where it has one."""
-    masked: NotRequired[Annotated[bool, about("Whether the checkpoint itself masks it; only for kind `edge`.")]]
-    kept: Annotated[bool, about("Whether the rule keeps it.")]
 
 
 class TopologyResponse(TypedDict):
@@ -247,17 +141,8 @@ class TopologyResponse(TypedDict):
     directed: Annotated[bool, about("Edges have a direction.")]
     multigraph: Annotated[bool, about("No two edges join the same nodes.")]
     graph: GraphInfo
-    nodes: Annotated[list[GraphNode], about("In the order of the data, features first.")]
-    edges: Annotated[list[GraphEdge], about("Those of kind `edge` first.")]
-
-
-class FidelityPointInfo(TypedDict):
-    """What one number of edges costs, on the reference windows."""
-
-    edges: Annotated[int, about("Edges that are kept; what is cut off from either side has gone too.")]
-    r2: Annotated[float, about("R2 of the pruned outputs against the full model's.")]
-    mae: Annotated[float | None, about("Mean absolute error of the pruned model, target's unit; null without targets.")]
-    threshold: Annotated[float, about("Score, model units, at or below which edges went.")]
+    nodes: Annotated[list[Answered[TopologyNode]], about("In the order of the data, features first.")]
+    edges: Annotated[list[Answered[TopologyEdge]], about("Those of kind `edge` first.")]
 
 
 class FidelityCurve(OnReference):
@@ -267,6 +152,6 @@ class FidelityCurve(OnReference):
     metric: Annotated[Metric, about("What the edges are ranked by.")]
     fill: Annotated[Fill, about("What stands for a pruned edge.")]
     reference_windows: Annotated[int, about("Windows that everything was measured on.")]
-    curve: list[FidelityPointInfo]
+    curve: list[Answered[FidelityPoint]]
     """From all edges that are not masked to none, or to where an output is not finite; of a large network not every
     number of edges, as they go in groups."""

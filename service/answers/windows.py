@@ -5,9 +5,8 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel.monitoring import trust
-from kanmodel.tables import table
-from service.answers.members import Closed, UnitOf, Whole, about
+from service.answers.members import Closed, Whole, about
+from service.answers.table import Gaps
 
 Cell = TypeAliasType(
     "Cell",
@@ -27,13 +26,7 @@ Last = TypeAliasType(
 )
 
 
-Gaps = TypeAliasType("Gaps", table.Gaps)
-
-
 WarningCode = TypeAliasType("WarningCode", Literal["outside_training_range", "filled", "new_series"])
-
-
-TrustVerdict = TypeAliasType("TrustVerdict", trust.TrustVerdict)
 
 
 AskTrust = Annotated[
@@ -98,70 +91,6 @@ class OfWindows(TypedDict):
     """Series that training did not have, cells that were filled, and values outside the training range; at most 100
     together."""
     warnings_omitted: NotRequired[Annotated[int, about("Number of further warnings; absent if there are none.")]]
-
-
-class NearestReference(TypedDict):
-    """The reference window nearest to a window.
-
-    Distances are root mean square differences over all cells, in training standard deviations.
-    """
-
-    index: Annotated[int, about("Index of the reference window.")]
-    distance: Annotated[float, about("Its distance from the window.")]
-    typical: float | None
-    """Median distance between a reference window and the nearest one of another block, which is a run of neighbouring
-    reference windows; null if all overlap."""
-
-
-class OutsideInfo(TypedDict):
-    """The values of a feature outside its training range."""
-
-    feature: Annotated[str, about("Name of the feature.")]
-    unit: UnitOf
-    steps: Annotated[list[int], about("The steps of these values, 0 the newest, ascending.")]
-    value: Annotated[float, about("The one farthest outside.")]
-    min: Annotated[float | None, about("Smallest training value; null if unknown.")]
-    max: Annotated[float | None, about("Largest training value; null if unknown.")]
-    excess: Annotated[float, about("How far outside it is, in training standard deviations.")]
-
-
-class LevelCoverage(TypedDict):
-    """How many actual values the intervals of a level hold."""
-
-    level: Annotated[float, about("Nominal coverage of the intervals.")]
-    covered: Annotated[float, about("Share of the actual values that they hold.")]
-
-
-class TrustInfo(TypedDict):
-    """How unlike the reference windows an instance is, and whether what holds for them can be relied on here."""
-
-    verdict: TrustVerdict
-    """`outside`: a value is more than 0.1 training standard deviations outside the training range, and farther than in
-    99 % of the reference windows; `unusual`: else, `p_value` is at most 0.01; `usual`: neither; `unknown`: all
-    reference windows overlap in time. Of fewer than 99 reference windows, all must be exceeded."""
-    reliable: bool
-    """Whether the verdict is `usual`: nothing speaks against it that the coverage of intervals, and errors, are as on
-    the reference windows."""
-    sentence: Annotated[str, about("The verdict with its reasons, as a sentence.")]
-    nearest_reference: NearestReference
-    p_value: float | None
-    """Conformal p-value: the share of the reference windows, this one counted, that are at least as far from the
-    nearest one of another block; null if all overlap. Of a reference without times or of one block, those that overlap
-    are left out alone, and more new windows than that share have such a p-value."""
-    shares: dict[str, float]
-    """Share of each feature in the square of the distance; they sum to 1, or are 0 at a distance of 0."""
-    steps: dict[str, list[int]]
-    """Of the features with the largest shares, at most 3: the first and the last step, 0 the newest, of the shortest
-    run that holds 80 % of the share."""
-    outside: Annotated[list[OutsideInfo], about("Features outside their training range, farthest first.")]
-    mean_abs_error: dict[str, float] | None
-    """Mean absolute error of each output on that third of the reference windows, by distance, to which this one
-    belongs; null if unknown."""
-    error_ratio: float | None
-    """The same over the mean of the thirds, as a mean over the outputs; null if unknown."""
-    coverage: list[LevelCoverage] | None
-    """Of the intervals, ascending by level, on the actual values of that third; null if unknown, or without
-    intervals."""
 
 
 class PredictionInterval(TypedDict):

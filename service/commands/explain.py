@@ -141,10 +141,10 @@ def explain(
         with suppress(InsufficientReferenceError):
             trust = model.trust()[number]
         if as_json:
+            from service.answers.forms import describe_one
             from service.operations.explanations import describe_explanation
-            from service.operations.windows import describe_window_trust
 
-            shown = {"window": number, "time": time, "target": target, "trust": trust and describe_window_trust(trust)}
+            shown = {"window": number, "time": time, "target": target, "trust": trust and describe_one(trust)}
             described = next(describe_explanation(explained, "features", number))
             print_json({**about, "unit": explained.unit, **shown, **described})
         else:

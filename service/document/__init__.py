@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeGuard, get_args, get_origin
+from typing import Any, TypeGuard, cast, get_args, get_origin
 
 import orjson
 from pydantic import BaseModel, TypeAdapter
 from typing_extensions import get_original_bases, is_typeddict
 
+from service.answers.forms import FORMS, type_of
 from service.wire.errors import ErrorCode, ErrorResponse, error_body, title_of
 from service.wire.json import JSON
 from service.wire.security import SCHEME
@@ -269,9 +270,10 @@ def _describe_schemas(routes: Sequence[Any]) -> dict[str, Any]:
 def _describe_members(schemas: dict[str, Any]) -> None:
     """Adds the texts that stand below the members of classes: for pydantic to read them would slow down the start."""
     modules = [module for name, module in sys.modules.items() if name.startswith(_DECLARING)]
-    for cls in (one for module in modules for one in vars(module).values() if _has_members(one)):
+    declared = [one for module in modules for one in vars(module).values() if _has_members(one)]
+    for cls in (*declared, *map(type_of, FORMS)):
         members = schemas.get(cls.__name__, {}).get("properties", {})
-        for name, text in _read_docstrings(cls).items():
+        for name, text in _read_texts(cls).items():
             members.get(name, {}).setdefault("description", text)
 
 
@@ -280,12 +282,16 @@ def _has_members(cls: object) -> TypeGuard[type]:
 
 
 @cache
-def _read_docstrings(cls: type) -> Mapping[str, str]:
+def _read_texts(cls: type) -> Mapping[str, str]:
     """The texts of a class's members, inherited ones too, by name."""
+    if joined := getattr(cls, "__joined__", None):
+        return {name: text for part in joined for name, text in _read_texts(part).items()}
+    if hasattr(cls, "__form__"):
+        return cast(Mapping[str, str], vars(cls)["__texts__"])
     (tree,) = ast.parse(inspect.getsource(cls)).body
     assert isinstance(tree, ast.ClassDef)
     bases = [base for base in get_original_bases(cls) if _has_members(base)]
-    texts = {name: text for base in bases for name, text in _read_docstrings(base).items()}
+    texts = {name: text for base in bases for name, text in _read_texts(base).items()}
     for member, below in pairwise(tree.body):
         match member, below:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):

@@ -4,10 +4,9 @@ from typing import Any
 
 from kanmodel.model import Model
 from service.answers.alternatives import AblateRequest, AblateResponse, AblationInfo
-from service.answers.members import describe
-from service.answers.topology import Count, FidelityInfo
+from service.answers.forms import describe_one
+from service.answers.topology import Count
 from service.operations.alternative import Plan, Reading, question
-from service.operations.topology import describe_rule
 from service.wire.json import HELD_NUMBER_BYTES
 
 
@@ -23,8 +22,8 @@ def ablate(reading: Reading[AblateRequest]) -> Plan:
         found = model.ablate(windows, reading.output, **vars(rule))
         pairs = zip(found.predictions.tolist(), found.ablated_predictions.tolist(), strict=True)
         ablations = [AblationInfo(prediction=full, ablated_prediction=ablated) for full, ablated in pairs]
-        edges, fidelity = Count(kept=found.n_kept, total=found.n_edges), describe(FidelityInfo, found.fidelity)
-        return {"rule": describe_rule(found.rule), "fidelity": fidelity, "edges": edges, "ablations": ablations}
+        edges, fidelity = Count(kept=found.n_kept, total=found.n_edges), describe_one(found.fidelity)
+        return {"rule": describe_one(found.rule), "fidelity": fidelity, "edges": edges, "ablations": ablations}
 
     n_forecasts = 2 * len(windows)  # held, with the scaled windows
     return Plan(n_forecasts, n_forecasts * HELD_NUMBER_BYTES + 2 * int(windows.nbytes), find, rule)

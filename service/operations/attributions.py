@@ -12,10 +12,9 @@ from kanmodel.tables.statistics.bootstrap import CONFIDENCE, SEED
 from service.answers.attributions import (
     AttributionsQuery,
     AttributionsResponse,
-    BaselineAgreement,
     StepImportance,
 )
-from service.answers.members import describe
+from service.answers.forms import describe, describe_all, describe_one
 from service.models.registry import Served
 from service.operations.reference import describe_span
 from service.operations.route import Call, result
@@ -31,7 +30,8 @@ def describe_attributions(
     given: dict[str, Any] = {**head, "reference": {**head["reference"], "seed": SEED, "confidence": CONFIDENCE}}
     values = enumerate(of_steps.value.tolist())
     steps = [StepImportance(mean_abs_contribution=value, interval=list(of_steps.bounds(n))) for n, value in values]
-    baselines = None if agreements is None else [describe(BaselineAgreement, one) for one in agreements]
+    given["groups"] = [describe_one(group, members=list(group.members)) for group in importance.groups]
+    baselines = None if agreements is None else describe_all(agreements)
     return describe(AttributionsResponse, importance, **given, steps=steps, baselines=baselines)
 
 

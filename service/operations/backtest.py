@@ -21,7 +21,8 @@ from service.answers.forecasts import (
     SeasonInfo,
     Skill,
 )
-from service.answers.members import Adaptation, describe, head_of
+from service.answers.forms import describe
+from service.answers.members import Adaptation, head_of
 from service.models.registry import Served
 from service.operations.route import MODEL, Call, Operation
 from service.operations.windows import warn_of_new

@@ -6,7 +6,8 @@ from kanmodel.attribution.comparison import Comparison
 from kanmodel.attribution.ledger import USUAL_NODES
 from kanmodel.model import Model
 from service.answers.alternatives import CompareRequest, CompareResponse, DataPart, ForecastComparison, ModelPart
-from service.answers.members import describe, head_of
+from service.answers.forms import describe
+from service.answers.members import head_of
 from service.operations.alternative import Plan, Reading, question
 from service.wire.bodies import find_limits
 from service.wire.errors import invalid_value

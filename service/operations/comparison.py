@@ -5,7 +5,8 @@ from fastapi import Response
 from kanmodel.structure.model_comparison import ModelComparison
 from kanmodel.tables.statistics.bootstrap import CONFIDENCE
 from service.answers.alternatives import ComparisonQuery, ModelComparisonResponse
-from service.answers.members import describe, head_of
+from service.answers.forms import describe
+from service.answers.members import head_of
 from service.models.registry import Served
 from service.operations.reference import describe_span
 from service.operations.route import Call, result

@@ -7,7 +7,7 @@ from kanmodel.alternatives.counterfactual import Counterfactual as Found
 from kanmodel.alternatives.search import LARGEST_BATCH, count_forecasts
 from kanmodel.model import Model
 from service.answers.alternatives import ChangeInfo, CounterfactualInfo, CounterfactualRequest, CounterfactualResponse
-from service.answers.members import describe
+from service.answers.forms import describe
 from service.operations.alternative import Plan, Reading, question, read_range
 from service.wire.json import HELD_NUMBER_BYTES
 

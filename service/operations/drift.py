@@ -23,7 +23,7 @@ from service.answers.forecasts import (
     FeatureDrift,
     UseDrift,
 )
-from service.answers.members import describe
+from service.answers.forms import describe
 from service.models.registry import Served
 from service.operations.outcomes import find_monitor
 from service.operations.reference import describe_span

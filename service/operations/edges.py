@@ -7,71 +7,36 @@ from fastapi import Response
 
 from kanmodel.formula.symbolic import Candidate
 from kanmodel.show.edge import draw_edge
-from kanmodel.structure.curves import Edge
 from kanmodel.structure.topology import Topology
 from service.answers.edges import (
     N_FORMULAS,
     CurveQuery,
     CurvesQuery,
     EdgeContext,
-    EdgeFunction,
     EdgeList,
     EdgePath,
     EdgeResponse,
-    Formula,
-    SupportInfo,
 )
-from service.answers.members import describe
-from service.answers.topology import LagShares
+from service.answers.forms import describe_all, describe_one
+from service.answers.table import first_lags
 from service.models.registry import Served
 from service.operations.reference import describe_span
 from service.operations.route import Call, result
-from service.operations.topology import describe_lags, describe_rule, estimate_curves, find_topology
+from service.operations.topology import estimate_curves, find_topology
 from service.wire.errors import invalid_value
 from service.wire.json import JSON, SVG, answer_json, answer_svg
 
-_OF_TOPOLOGY = ("stage", "layer", "i", "j", "source", "target", "contribution", "kept")
-
 
 def _describe_context(served: Served, topology: Topology) -> EdgeContext:
-    return {**describe_span(served), "output": topology.output, "rule": describe_rule(topology.rule)}
+    return {**describe_span(served), "output": topology.output, "rule": describe_one(topology.rule)}
 
 
-def describe_edge(served: Served, topology: Topology, curve: Edge, candidates: Sequence[Candidate]) -> EdgeResponse:
-    """One edge, with its formulas, best first, if there are any."""
-    described = _describe_curve(curve, candidates, describe_lags(curve.edge.lags))
-    return {**_describe_context(served, topology), **described}
-
-
-def describe_edges(served: Served, topology: Topology, curves: list[Edge]) -> EdgeList:
-    """Several edges."""
-    return {**_describe_context(served, topology), "edges": list(map(_describe_curve, curves))}
-
-
-def _describe_curve(
-    curve: Edge, candidates: Sequence[Candidate] = (), lags: dict[str, LagShares] | None = None
-) -> EdgeFunction:
-    support = curve.support
-    histogram = {"edges": support.histogram_edges.tolist(), "counts": support.histogram_counts.astype(int).tolist()}
-    return describe(
-        EdgeFunction,
-        curve,
-        **{name: getattr(curve.edge, name) for name in _OF_TOPOLOGY},
-        space="model",
-        scores=curve.edge.scores and dict(curve.edge.scores),
-        reads=curve.edge.reads or None,
-        lags=lags,
-        support=describe(SupportInfo, support, histogram=histogram),
-        formulas=_choose_formulas(candidates) if candidates else None,
-    )
-
-
-def _choose_formulas(candidates: Sequence[Candidate]) -> list[Formula]:
+def _choose_formulas(candidates: Sequence[Candidate]) -> list[Candidate]:
     """The first few; the last one is replaced by a straight line if there is none among them."""
     best = list(candidates[:N_FORMULAS])
-    if all(candidate.function != "x" for candidate in best):
+    if best and all(candidate.function != "x" for candidate in best):
         best[-1] = next(candidate for candidate in candidates if candidate.function == "x")
-    return [describe(Formula, candidate) for candidate in best]
+    return best
 
 
 @result("edges", "edges", EdgeList, CurvesQuery)
@@ -82,7 +47,8 @@ async def list_edges(call: Call) -> Response:
     kept = [edge for edge in topology.kan_edges if edge.kept]
 
     def sample() -> Response:
-        return answer_json(describe_edges(served, topology, model.curves(kept, query.points, query.range)))
+        curves = [describe_one(curve) for curve in model.curves(kept, query.points, query.range)]
+        return answer_json(EdgeList(**_describe_context(served, topology), edges=curves))
 
     return await call.make(sample, estimate_curves(len(kept), query.points))
 
@@ -107,7 +73,8 @@ async def get_edge(call: Call) -> Response:
                 named, query.theme, output=topology.output, unit=unit, formulas=formulas, width=query.width
             )
             return answer_svg(picture)
-        return answer_json(describe_edge(served, topology, curve, formulas))
+        lags, chosen = describe_all(first_lags(edge.lags)), describe_all(_choose_formulas(formulas))
+        return answer_json({**_describe_context(served, topology), **describe_one(curve, lags=lags, formulas=chosen)})
 
     return await call.make(sample, estimate_curves(1, query.points))
 

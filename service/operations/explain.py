@@ -27,8 +27,8 @@ from service.answers.explanations import (
     Explanation,
     Receipt,
 )
+from service.answers.forms import describe
 from service.answers.members import (
-    describe,
     find_versions,
     hash_windows,
     head_of,

@@ -7,7 +7,7 @@ from fastapi import Response
 from kanmodel.errors import ConfigError
 from kanmodel.formula.formula import Formula, Formulas
 from kanmodel.model import Model
-from service.answers.members import describe
+from service.answers.forms import describe
 from service.answers.report import (
     FormulaInfo,
     FormulaPart,

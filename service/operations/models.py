@@ -7,7 +7,7 @@ from fastapi import Response
 from kanmodel.network.bases import BSpline
 from kanmodel.network.config import LayerConfig, Layers, ModelConfig, width_of
 from kanmodel.tables.instants import DAY
-from service.answers.members import describe
+from service.answers.forms import describe
 from service.answers.models import (
     MAX_NAMES,
     Architecture,

@@ -9,7 +9,8 @@ from kanmodel.arrays import Array
 from kanmodel.forecaster import Reference
 from kanmodel.model import Model
 from kanmodel.network.intervals import BOUNDS
-from service.answers.members import describe, head_of
+from service.answers.forms import describe
+from service.answers.members import head_of
 from service.answers.reference import (
     OnReference,
     ReferenceList,

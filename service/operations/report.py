@@ -5,7 +5,7 @@ from fastapi import Response
 from kanmodel.model import Model
 from kanmodel.report.finding import Finding
 from kanmodel.report.report import Report
-from service.answers.members import describe
+from service.answers.forms import describe
 from service.answers.report import FindingInfo, ReportPart, ReportQuery, ReportResponse
 from service.models.registry import Served
 from service.operations.reference import describe_span

@@ -8,7 +8,8 @@ from typing import TypeVar, cast
 from fastapi import Response
 
 from kanmodel.errors import CheckpointError
-from service.answers.members import Closed, describe
+from service.answers.forms import describe
+from service.answers.members import Closed
 from service.answers.models import (
     Entries,
     IndexRequest,

@@ -1,34 +1,21 @@
 """GET /v1/models/{model}/topology and its fidelity: the pruned network as a graph; the pruning rule in requests."""
 
-from collections.abc import Mapping
 from dataclasses import replace
-from itertools import islice
-from typing import Any
 
-import numpy as np
 from fastapi import Response
 
-from kanmodel.attribution.profiles import Lags
 from kanmodel.errors import UnknownNameError
 from kanmodel.model import Model
 from kanmodel.show.network import count_links, curved_edges, draw_topology
-from kanmodel.structure.pruning import PruningRule
 from kanmodel.structure.scores import MIN_INPUTS
 from kanmodel.structure.topology import N_POINTS, Topology
-from service.answers.members import (
-    describe,
-)
+from service.answers.forms import describe, describe_one
+from service.answers.table import N_LAGGED
 from service.answers.topology import (
-    _THRESHOLDS,
-    AppliedRule,
     Count,
     FidelityCurve,
-    FidelityPointInfo,
     FidelityQuery,
-    GraphEdge,
     GraphInfo,
-    GraphNode,
-    LagShares,
     TopologyQuery,
     TopologyResponse,
 )
@@ -38,16 +25,6 @@ from service.operations.route import Call, result
 from service.wire.errors import invalid_value
 from service.wire.json import JSON, SVG, answer_json, answer_svg
 
-N_LAGGED, LAG_DIGITS = 4, 8  # features of a node that are listed by lag, and decimals of their shares
-
-
-def describe_rule(rule: PruningRule) -> AppliedRule:
-    """Describes a rule whose metric is known."""
-    assert rule.metric is not None, "the rule of a topology has its metric"
-    without = [":".join(map(str, edge)) for edge in rule.without] or None
-    names: dict[str, Any] = {f"{name}_threshold": getattr(rule.thresholds, name, None) for name in _THRESHOLDS}
-    return describe(AppliedRule, rule, **names, without=without)
-
 
 def describe_topology(served: Served, topology: Topology, part: Topology, pruned: bool) -> TopologyResponse:
     """The graph of a part of what leads to the output; `pruned` leaves out what the rule does not keep."""
@@ -56,37 +33,13 @@ def describe_topology(served: Served, topology: Topology, part: Topology, pruned
         GraphInfo,
         topology,
         **describe_span(served),
-        rule=describe_rule(topology.rule),
         nodes=_count([node.kept for node in whole.nodes if node.kind != "subnode"]),
         edges=_count([edge.kept for edge in whole.kan_edges]),
         scores_missing=f"scores need {MIN_INPUTS} reference windows, and there are fewer" if few else None,
     )
-    nodes = [
-        describe(
-            GraphNode,
-            node,
-            scores=node.scores and dict(node.scores),
-            profile=dict(node.profile) or None,
-            lags=describe_lags(node.lags),
-            reads=node.reads or None,
-        )
-        for node in part.nodes
-        if node.kept or not pruned
-    ]
-    edges = []
-    for edge in (one for one in part.edges if one.kept or not pruned):
-        scores, masked = edge.scores and dict(edge.scores), edge.masked if edge.kind == "edge" else None
-        reads = edge.reads or None
-        edges.append(describe(GraphEdge, edge, space="model", scores=scores, masked=masked, reads=reads))
+    nodes = [describe_one(node) for node in part.nodes if node.kept or not pruned]
+    edges = [describe_one(edge) for edge in part.edges if edge.kept or not pruned]
     return {"directed": True, "multigraph": False, "graph": graph, "nodes": nodes, "edges": edges}
-
-
-def describe_lags(lags: Mapping[str, Lags]) -> dict[str, LagShares] | None:
-    """The lags of the first features; None if there are none."""
-    described = {}
-    for name, of in islice(lags.items(), N_LAGGED):
-        described[name] = describe(LagShares, of, shares=np.round(of.shares.astype(float), LAG_DIGITS).tolist())
-    return described or None
 
 
 async def find_topology(call: Call) -> Topology:
@@ -160,7 +113,7 @@ async def get_fidelity_curve(call: Call) -> Response:
     points = await call.find(Model.fidelity_curve, metric=asked.metric, fill=asked.fill)
 
     def answer() -> Response:
-        curve = [describe(FidelityPointInfo, one, r2=one.fidelity.r2, mae=one.fidelity.mae) for one in points]
+        curve = list(map(describe_one, points))
         head, n = describe_span(served), len(served.model.reference)
         return answer_json(describe(FidelityCurve, asked, **head, output=output, reference_windows=n, curve=curve))
 

@@ -6,7 +6,7 @@ from kanmodel.alternatives.changeable import Levels, find_columns
 from kanmodel.alternatives.what_if import DEFAULT_POINTS, Curve
 from kanmodel.model import Model
 from service.answers.alternatives import ResponseCurve, WhatIfRequest, WhatIfResponse
-from service.answers.members import describe
+from service.answers.forms import describe
 from service.operations.alternative import Plan, Reading, question, read_range
 from service.wire.errors import invalid_value
 from service.wire.json import HELD_NUMBER_BYTES

@@ -7,14 +7,11 @@ import numpy as np
 
 from kanmodel.arrays import Array
 from kanmodel.model import Model
-from kanmodel.monitoring import trust
-from service.answers.members import describe
+from kanmodel.monitoring.trust import WindowTrust
+from service.answers.forms import Answered, describe_one
 from service.answers.windows import (
     DataWarning,
-    LevelCoverage,
     OfWindows,
-    OutsideInfo,
-    TrustInfo,
 )
 from service.models.registry import ROUNDING, Served
 from service.wire.windows import Given, refuse_infinite_values
@@ -22,17 +19,9 @@ from service.wire.windows import Given, refuse_infinite_values
 MAX_WARNINGS = 100
 
 
-def describe_trust(model: Model, windows: Array) -> list[TrustInfo]:
+def describe_trust(model: Model, windows: Array) -> list[Answered[WindowTrust]]:
     """How far the forecasts of windows (n, lookback, n_features), original units, can be relied on."""
-    return [describe_window_trust(one) for one in model.trust(windows)]
-
-
-def describe_window_trust(one: trust.WindowTrust) -> TrustInfo:
-    """The same of one window."""
-    steps = {name: [-lags.oldest, -lags.newest] for name, lags in one.lags.items()}
-    outside = [describe(OutsideInfo, each, min=each.low, max=each.high) for each in one.outside]
-    levels = None if one.coverage is None else [LevelCoverage(level=of, covered=c) for of, c in one.coverage.items()]
-    return describe(TrustInfo, one, sentence=str(one), steps=steps, outside=outside, coverage=levels)
+    return [describe_one(one) for one in model.trust(windows)]
 
 
 @dataclass(frozen=True)

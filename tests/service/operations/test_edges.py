@@ -108,6 +108,6 @@ def test_a_straight_line_is_listed_once():
         for function, r2 in (("x", 0.5), ("sin", 0.9), ("exp", 0.8), ("tanh", 0.7), ("abs", 0.6), ("log", 0.55))
     ]
     for candidates, lines in (([*others[:2], line, *others[2:]], 2), ([*others, line], 4)):
-        described = [formula["complexity"] for formula in _choose_formulas(candidates)]
+        described = [formula.complexity for formula in _choose_formulas(candidates)]
         assert described.index(1) == lines
         assert described.count(1) == 1

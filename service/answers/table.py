@@ -1,0 +1,180 @@
+"""Which classes of the model core are answers, and what an answer does else than its class."""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from typing import Any, Literal
+
+import numpy as np
+from typing_extensions import TypeAliasType
+
+from kanmodel.attribution.profiles import Lags
+from kanmodel.formula.symbolic import Candidate
+from kanmodel.monitoring import trust
+from kanmodel.report import faithfulness
+from kanmodel.structure import curves, edges, importance, pruning, topology
+from kanmodel.tables import table
+from service.answers.forms import FORMS, NAMED, Form, given, made, members_of
+from service.answers.members import Histogram, LevelCoverage, Scores
+
+THRESHOLDS = ("node", "edge", "input")
+N_LAGGED, LAG_DIGITS = 4, 8  # features of a node that are listed by lag, and decimals of their shares
+# Named, so that generated clients have one type for each.
+AnyStage = Literal["front", "lstm", "gru", "cell", "glue", "head", "output"]
+Stage = TypeAliasType("Stage", Literal["front", "head"])
+Metric = TypeAliasType("Metric", pruning.Metric)
+Fill = TypeAliasType("Fill", pruning.Fill)
+Gaps = TypeAliasType("Gaps", table.Gaps)
+TrustVerdict = TypeAliasType("TrustVerdict", trust.TrustVerdict)
+Verdict = TypeAliasType("Verdict", importance.Verdict)
+ComparedBaseline = TypeAliasType("ComparedBaseline", faithfulness.ComparedBaseline)
+CurveRange = TypeAliasType("CurveRange", curves.Span)
+Shape = TypeAliasType("Shape", curves.CurveShape)
+
+for _alias in (Metric, Fill, Gaps, TrustVerdict, Verdict, ComparedBaseline, CurveRange, Shape):
+    NAMED[_alias.__value__] = _alias
+
+
+def first_lags(lags: Mapping[str, Lags]) -> dict[str, Lags]:
+    """The lags of the first features."""
+    return dict(islice(lags.items(), N_LAGGED))
+
+
+def _round_shares(lags: Lags) -> list[float]:
+    rounded: list[float] = np.round(lags.shares.astype(float), LAG_DIGITS).tolist()
+    return rounded
+
+
+def _describe_scores(of: Any) -> dict[str, float] | None:
+    return None if of.scores is None else dict(of.scores)
+
+
+def _list_coverage(levels: Mapping[float, float] | None) -> list[LevelCoverage] | None:
+    return None if levels is None else [{"level": level, "covered": covered} for level, covered in levels.items()]
+
+
+def _list_steps(one: trust.WindowTrust) -> dict[str, list[int]]:
+    return {name: [-lags.oldest, -lags.newest] for name, lags in one.lags.items()}
+
+
+def _describe_histogram(support: curves.Support) -> Histogram:
+    return {"edges": support.histogram_edges.tolist(), "counts": support.histogram_counts.astype(int).tolist()}
+
+
+def _threshold_of(name: str) -> Callable[[pruning.PruningRule], float | None]:
+    return lambda rule: None if rule.thresholds is None else getattr(rule.thresholds, name)
+
+
+_THRESHOLD = "Model units; absent with `fidelity`."
+_SCORES = "pykan's scores; absent if there are too few reference windows."
+_SPREAD_STEPS = (
+    "Of the features with the largest shares, at most 3: the first and the last step, 0 the newest, of the shortest "
+    "run that holds 80 % of the share."
+)
+_CURVE_READS = (
+    "When the source node reads which features, such as `hour_sin at lags 0 to 5, temp_c at lag 0`; absent where the "
+    "topology has no lags of it."
+)
+_CURVE_FORMULAS = (
+    "At most 5, best first, a straight line among them; only if requested, and not after a layer norm, where an edge "
+    "is not a function of one number."
+)
+_FORMS = (
+    Form(Lags, "LagShares", more={"shares": (list[float], _round_shares)}),
+    # How like the reference windows a window is.
+    Form(trust.Neighbour, "NearestReference"),
+    Form(trust.Outside, "OutsideInfo", names={"low": "min", "high": "max"}),
+    Form(
+        trust.WindowTrust,
+        "TrustInfo",
+        left_out=("lags", "cells"),
+        properties=("reliable",),
+        more={
+            "sentence": made(str, "The verdict with its reasons, as a sentence.", str),
+            "steps": made(dict[str, list[int]], _SPREAD_STEPS, _list_steps),
+            "coverage": (list[LevelCoverage] | None, lambda one: _list_coverage(one.coverage)),
+        },
+    ),
+    # The pruned network.
+    Form(pruning.Fidelity, "FidelityInfo"),
+    Form(
+        pruning.FidelityPoint,
+        "FidelityPointInfo",
+        left_out=("fidelity",),
+        more=members_of(pruning.Fidelity, "fidelity", "r2", "mae"),
+    ),
+    Form(
+        topology.TopologyNode,
+        "GraphNode",
+        properties=("reads",),
+        absent=("interval", "scores", "profile", "lags", "reads"),
+        more={
+            "scores": made(Scores | None, _SCORES, _describe_scores),
+            "lags": (Mapping[str, Lags], lambda node: first_lags(node.lags)),
+        },
+    ),
+    Form(
+        edges.TopologyEdge,
+        "GraphEdge",
+        left_out=("lags",),
+        properties=("reads",),
+        absent=("interval", "share", "reads", "scores", "opacity", "outside_grid", "masked"),
+        more={
+            "stage": (AnyStage, lambda edge: edge.stage),
+            "space": made(Literal["model"], "Scores and opacity are in model units.", lambda _: "model"),
+            "scores": made(Scores | None, _SCORES, _describe_scores),
+            "masked": (bool | None, lambda edge: edge.masked if edge.kind == "edge" else None),
+        },
+    ),
+    Form(
+        pruning.PruningRule,
+        "AppliedRule",
+        left_out=("thresholds",),
+        absent=("fidelity", "without", *(f"{name}_threshold" for name in THRESHOLDS)),
+        more={
+            "metric": made(Metric, "The metric that ranked the edges.", lambda rule: rule.metric),
+            "fidelity": made(
+                float | None,
+                "Smallest R2; absent with thresholds.",
+                lambda rule: None if rule.thresholds else rule.fidelity,
+            ),
+            "without": (Sequence[str], lambda rule: [":".join(map(str, edge)) for edge in rule.without]),
+            **{f"{name}_threshold": made(float | None, _THRESHOLD, _threshold_of(name)) for name in THRESHOLDS},
+        },
+    ),
+    # The functions on the edges.
+    Form(curves.LinearFit, "LineInfo"),
+    Form(Candidate, "Formula", left_out=("function", "a", "b", "c", "d"), properties=("expression", "complexity")),
+    Form(
+        curves.Support,
+        "SupportInfo",
+        left_out=("histogram_edges", "histogram_counts", "coverage"),
+        more={"histogram": (Histogram, _describe_histogram)},
+    ),
+    Form(
+        curves.Edge,
+        "EdgeFunction",
+        left_out=("edge", "core", "name", "reference", "origin"),
+        absent=("symbolic", "x_original", "y_original", "scores", "reads", "lags", "formulas"),
+        more={
+            **members_of(edges.TopologyEdge, "edge", "layer", "i", "j", "source", "target", "contribution", "kept"),
+            "stage": made(Stage, "The KAN of the edge.", lambda curve: curve.edge.stage),
+            "space": made(
+                Literal["model"], "Positions, values, knots and scores are in model units.", lambda _: "model"
+            ),
+            "scores": made(Scores | None, _SCORES, lambda curve: _describe_scores(curve.edge)),
+            "reads": made(str, _CURVE_READS, lambda curve: curve.edge.reads),
+            "lags": given(Mapping[str, Lags], "Of the source node, at most 4 features; only of a single edge."),
+            "formulas": given(Sequence[Candidate], _CURVE_FORMULAS),
+        },
+    ),
+    # What each feature matters.
+    Form(importance.Partner, "RedundantFeature"),
+    Form(
+        importance.Attribution,
+        "FeatureAttribution",
+        absent=("members",),
+        more={"members": given(Sequence[str], "Of a row of `groups`, the names of the features in it, at any depth.")},
+    ),
+    Form(faithfulness.Agreement, "BaselineAgreement"),
+)
+FORMS |= {form.source: form for form in _FORMS}
