@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from expected import WINDOW, expect
+from generating import MODULES, TOOLS, generate, run
 from processes import run_process, start_command
 from thorough import few_of
 
@@ -19,8 +20,19 @@ from service.document.__main__ import DOCUMENT
 
 HERE = Path(__file__).parent
 INFERENCE_SERVICE = HERE.parents[1] / "service" / "engines" / "kubernetes" / "overlays" / "kserve" / "service.yaml"
-TOOLS = Path(sys.prefix) / "clients"  # `make test` sets it up
-WINDOW = HERE.parent / "examples" / "window.json"
+# By program: the command in openapi/README.md, and which generated code is typed strictly.
+PYTHON = [
+    ("openapi_generator", "openapi-generator-cli generate -g python ", ()),  # it says that its own is not, yet
+    ("openapi_python_client", "pipx run openapi-python-client ", ("kanscope_client",)),
+    ("datamodel", "datamodel-codegen ", ("kanscope.py",)),
+]
+TYPESCRIPT = [
+    ("openapi-fetch", "npx openapi-typescript "),
+    ("hey-api", "npx @hey-api/openapi-ts "),
+    ("orval", "npx orval "),
+    ("fetch", "openapi-generator-cli generate -g typescript-fetch "),
+    ("axios", "openapi-generator-cli generate -g typescript-axios "),
+]
 # By package: the output of the client's program besides forecasts, given the expected forecasts.
 EXISTING = {
     "tritonclient": lambda _: {
@@ -33,67 +45,52 @@ EXISTING = {
 }
 
 
-def run(folder, *command):
-    """The output of a command."""
-    done = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def documented(runner):
-    """The arguments of a runner's command in openapi/README.md, for the committed document."""
-    (command,) = re.findall(rf"^{runner} (.*)$", DOCUMENT.with_name("README.md").read_text(), re.MULTILINE)
-    return [str(DOCUMENT) if word == "openapi/openapi.json" else word for word in command.split()]
-
-
 def check_answers(server, printed):
-    """Checks that a client's results equal the server's responses."""
-    model = "/v1/models/nyc-weather"
-    window = json.loads(WINDOW.read_bytes())
-    predicted = server.post(f"{model}:predict", json=window).json()
-    explained = server.post(f"{model}:explain", json={**window, "baseline": "zero"}).json()
-    contributions = explained["explanations"][0]["contributions"]
-    drawn = server.get(f"{model}/topology", params={"metric": "backward", "fidelity": 0.9}).json()
-    assert json.loads(printed) == {
-        "forecast": predicted["predictions"][0][0],
-        "contributions": contributions,
-        "hour": pytest.approx(contributions["hour_sin"] + contributions["hour_cos"], abs=1e-9),
-        "kept": drawn["graph"]["edges"]["kept"],
-        "version": "1",
-        "status": 422,
-        "code": "invalid_value",
-        "place": "instances",
-    }
+    """Checks that a program prints what plain HTTP gives."""
+    assert json.loads(printed) == expect(server)
 
 
 @pytest.mark.thorough("generates a client and checks its types")
-def test_the_python_client(server, tmp_path):
-    """The generated Python client and a program with it pass the type checker and run."""
-    generator = TOOLS / "bin" / "openapi-python-client"
-    if not generator.exists():
-        pytest.skip("openapi-python-client is missing: make test installs it")
-    name, *options = documented("pipx run")
-    assert name == generator.name
-    run(tmp_path, generator, *options)
-    folder, python = tmp_path / "kanscope-client", generator.with_name("python")
-    program = shutil.copy(HERE / "program.py", folder)
-    run(folder, sys.executable, "-m", "mypy", "--strict", "--python-executable", python, "kanscope_client", program)
-    check_answers(server, run(folder, python, program, str(server.base_url), "nyc-weather", WINDOW))
+@pytest.mark.parametrize(("client", "command", "checked"), PYTHON)
+def test_a_python_client(server, tmp_path, client, command, checked):
+    """Generated Python code and a program with it pass the type checker and run."""
+    generate(tmp_path, command)
+    package, python = tmp_path / "kanscope-client", TOOLS / "bin" / "python"
+    folder = package if package.exists() else tmp_path
+    for name in (f"{client}.py", "inputs.py", "mypy.ini"):
+        shutil.copy(HERE / "python" / name, folder)
+    mypy = (sys.executable, "-m", "mypy", "--python-executable", python, "--follow-imports=silent")
+    run(folder, *mypy, f"{client}.py", "inputs.py", *checked)
+    check_answers(server, run(folder, python, f"{client}.py", str(server.base_url).rstrip("/"), WINDOW).stdout)
 
 
 @pytest.mark.thorough("generates a client and checks its types")
-def test_the_typescript_client(server, tmp_path):
-    """The types of openapi-typescript and a program with openapi-fetch pass the type checker and run."""
-    modules = TOOLS / "node_modules"
-    if not modules.exists():
+@pytest.mark.parametrize(("client", "command"), TYPESCRIPT)
+def test_a_typescript_client(server, tmp_path, client, command):
+    """Generated TypeScript and a program with it pass the type checker and run."""
+    if not MODULES.exists():
         pytest.skip("node or its packages are missing: make test installs these where there is npm")
-    (tmp_path / "node_modules").symlink_to(modules)
-    for name in ("package.json", "tsconfig.json", "program.ts"):
-        shutil.copy(HERE / name, tmp_path)
-    name, *options = documented("npx")
-    run(tmp_path, modules / ".bin" / name, *options)
-    run(tmp_path, modules / ".bin" / "tsc", "--project", "tsconfig.json")
-    check_answers(server, run(tmp_path, "node", "built/program.js", str(server.base_url), "nyc-weather", WINDOW))
+    generate(tmp_path, command)
+    (tmp_path / "node_modules").symlink_to(MODULES)
+    shutil.copy(HERE / "package.json", tmp_path)
+    for name in (f"{client}.ts", "inputs.ts", "tsconfig.json"):
+        shutil.copy(HERE / "typescript" / name, tmp_path)
+    run(tmp_path, MODULES / ".bin" / "tsc", "--project", "tsconfig.json")
+    check_answers(server, run(tmp_path, "node", f"built/{client}.js", str(server.base_url).rstrip("/"), WINDOW).stdout)
+
+
+@pytest.mark.thorough("starts linters of JavaScript")
+@pytest.mark.parametrize("document", ["openapi.json", "openapi-3.0.json"])
+def test_linters_find_nothing_in_the_document(tmp_path, document):
+    """The recommended rules of redocly and spectral have no finding, not even a hint."""
+    if not MODULES.exists():
+        pytest.skip("node or its packages are missing: make test installs these where there is npm")
+    (tmp_path / "spectral.json").write_text('{"extends": "spectral:oas"}')
+    redocly, spectral = (MODULES / ".bin" / name for name in ("redocly", "spectral"))
+    linted = run(tmp_path, redocly, "lint", "--extends=recommended", DOCUMENT.with_name(document))
+    printed = linted.stdout + linted.stderr
+    assert "Your API description is valid" in printed and "You have" not in printed  # which warnings follow
+    run(tmp_path, spectral, "lint", "--fail-severity=hint", "--ruleset=spectral.json", DOCUMENT.with_name(document))
 
 
 def inferred(server):
@@ -105,13 +102,15 @@ def inferred(server):
 
 
 @pytest.mark.parametrize("package", few_of(EXISTING, ("tritonclient",), "imports kserve for seconds"))
-def test_a_client_of_the_open_inference_protocol(server, package):
+def test_a_client_of_the_open_inference_protocol(inference_server, package):
     """Triton's and KServe's clients request health, forecasts and explanations, in JSON and binary."""
     python = TOOLS / "bin" / "python"
     if not python.exists() or subprocess.run([python, "-c", f"import {package}"], capture_output=True).returncode:
         pytest.skip(f"{package} is missing: make test installs it")
-    printed = json.loads(run(HERE, python, f"{package}_program.py", str(server.base_url), "nyc-weather", WINDOW))
-    predictions, contributions, refusal = inferred(server)
+    printed = json.loads(
+        run(HERE, python, f"{package}_program.py", str(inference_server.base_url), "nyc-weather", WINDOW).stdout
+    )
+    predictions, contributions, refusal = inferred(inference_server)
     near = [pytest.approx(predictions[0], rel=1e-6)]  # only a forecast, and the end of an explained path
     for form in ("json", "binary"):
         assert printed[form]["contributions"] == contributions
@@ -122,7 +121,7 @@ def test_a_client_of_the_open_inference_protocol(server, package):
 
 
 @pytest.mark.thorough("imports kserve for seconds")
-def test_an_inference_service_predicts_and_explains(server, tmp_path):
+def test_an_inference_service_predicts_and_explains(inference_server, tmp_path):
     """KServe's client, and its server as the transformer, get forecasts and explanations under the service's name."""
     python, name, key = TOOLS / "bin" / "python", "weather", "notebook-key-0123456789"
     if not python.exists() or subprocess.run([python, "-c", "import kserve"], capture_output=True).returncode:
@@ -142,10 +141,10 @@ def test_an_inference_service_predicts_and_explains(server, tmp_path):
             )
             hosts[component] = process.client.base_url.netloc.decode()
         command = (python, "kserve_service_program.py", hosts["predictor"], hosts["explainer"], name, key, WINDOW)
-        got = json.loads(run(HERE, *command).splitlines()[-1])
+        got = json.loads(run(HERE, *command).stdout.splitlines()[-1])
     window = json.loads(WINDOW.read_bytes())
     predicted, explained = (
-        server.post(f"/v1/models/nyc-weather:{verb}", json=window).json() for verb in ("predict", "explain")
+        inference_server.post(f"/v1/models/nyc-weather:{verb}", json=window).json() for verb in ("predict", "explain")
     )
     assert got["predictor"] == got["transformer"] == predicted
     assert got["predictor v2"] == predicted["predictions"]
