@@ -4,7 +4,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from typing import get_args
 
@@ -21,6 +21,7 @@ from starlette.types import ASGIApp
 
 from service.compute import Compute
 from service.document import describe_api
+from service.document.older import downgrade
 from service.models.registry import Registry, State
 from service.models.stores import follow
 from service.models.watching import Watch, share_memory
@@ -56,6 +57,7 @@ from service.telemetry.receipts import Receipts
 from service.telemetry.record import Record
 from service.wire.connections import guarded
 from service.wire.errors import answer_http_error
+from service.wire.json import answer_json
 from service.wire.security import Access, load_keys, load_origins
 from service.work.cache import Answers
 from service.work.forecasts import Forecasts
@@ -71,6 +73,7 @@ _OWN = ("X-Request-Id", "X-Request-Purpose", "X-Request-Timeout")
 CORS_REQUEST = ("Authorization", "Content-Type", "If-None-Match", "Traceparent", *_OWN)
 CORS_ANSWER = ("ETag", "Retry-After", "X-Request-Id")
 OFF = ("operation_spans", "metrics", "logs")  # of FastAPI's telemetry
+OLDER_PATH = "/openapi-3.0.json"  # beside /openapi.json
 REFRESH_SECONDS = 1.0  # by which gauges of other workers may be late
 _ON_WINDOWS = (predict, outcomes, backtest, explain, what_if, counterfactual, ablate, compare)
 _ON_MODELS = (models, reference, attributions, topology, edges, report, comparison, formula, drift)
@@ -134,11 +137,14 @@ def create_app(settings: Settings) -> FastAPI:
         if isinstance(route, Route) and not route.include_in_schema and route.methods == {"GET"}:
             route.methods.add("HEAD")
     app.router.routes += routes
+    older = Route(OLDER_PATH, lambda _: answer_json(downgrade(app.openapi())), include_in_schema=False)
+    app.router.routes.append(older)
     # The page's relative addresses need the folder.
     for path, to in (("/", "docs"), ("/explorer", "explorer/")):
         app.router.routes.append(Route(path, RedirectResponse(to), methods=["GET"], include_in_schema=False))
     app.mount("/explorer", health.ExplorerFiles(health.FOLDER))
-    app.openapi = lambda: describe_api(app)  # type: ignore[method-assign]
+    info = {"title": app.title, "version": app.version, "description": DESCRIPTION}
+    app.openapi = cache(partial(describe_api, info, routes))  # type: ignore[method-assign]
     return app
 
 

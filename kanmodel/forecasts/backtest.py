@@ -351,7 +351,7 @@ def _adapt(
         raise DataError.at("adapt", f"needs to know when outcomes come: the checkpoint lacks how far {target} is ahead")
     start = Adaptation.of(model, target)
     if isinstance(adapt, Mapping):
-        start = Adaptation.read(adapt, model, target, "adapt")
+        start = Adaptation.read(adapt, model, target, "adaptation")
     n_known = _count_until(windows, start.last)
     values = np.concatenate([np.stack([-residuals, residuals])[:, None], increments], axis=1)
     values[:, 0, :n_known] = np.nan
@@ -377,5 +377,5 @@ def _count_until(windows: Windows, last: str | None) -> int:
     if last in windows.times:
         return windows.times.index(last) + 1
     zone = windows.table.spec.time.zone if windows.table.spec.time else None
-    of_all, _ = read_instants([*windows.times, last], lambda row: "adapt.last", zone)
+    of_all, _ = read_instants([*windows.times, last], lambda row: "adaptation.last", zone)
     return int(np.searchsorted(of_all[:-1], of_all[-1], "right"))

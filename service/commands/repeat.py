@@ -31,7 +31,6 @@ from service.wire.windows import FORMS, SERIES_OPTIONS
 AGREEMENT = 1e-6  # tolerance of numbers, in standard deviations; what follows from the request alone must be equal
 # May differ: the name under which the model is served, and the versions of the libraries that computed the numbers.
 NAMES = (("model_name",), ("version",), ("receipt", "versions"))
-BASELINES = {"reference": ("reference", "seed"), "values": ("values",), "instance": ("instance",)}  # members by kind
 ABSENT = object()  # stands for a value that one of the answers lacks
 _ANSWER = TypeAdapter(explain.ExplainResponse)
 Place = tuple[str | int, ...]  # names and indices that lead to a value of an answer
@@ -158,14 +157,15 @@ def repeat_answer(saved: Saved, request: Mapping[str, Any], model: Model) -> Rep
 
 def _ask_again(receipt: explain.Receipt, request: Mapping[str, Any], served: Served) -> ExplainQuestion:
     """The question of a receipt with the windows of a request; DataError or UnknownNameError unless both fit."""
-    used: Mapping[str, Any] = receipt["baseline"]
-    members = BASELINES.get(used["kind"])
+    used: explain.Baseline = receipt["baseline"]
+    members = "kind", *explain.BASELINE_MEMBERS.get(str(used.kind), ())
     asked = {name: request[name] for name in (*FORMS, *SERIES_OPTIONS, "adaptation") if name in request}
     asked |= {name: receipt[name] for name in ("output", "detail", "groups", "segments", "tolerance")}
     asked["effects"] = receipt.get("effects", False)
     if "shapley" in receipt:
         asked |= {"method": "shapley", "orders": receipt["shapley"]["count"], "seed": receipt["shapley"]["seed"]}
-    asked["baseline"] = {name: used[name] for name in members if name in used} if members else used["kind"]
+    asked["groups"] = receipt["groups"] or None  # an empty object is an absent one
+    asked["baseline"] = {name: value for name, value in used if name in members and value is not None}
     most = sys.maxsize
     unlimited = Settings.model_construct(max_windows=most, max_body_bytes=most, max_path_nodes=most)
     options = LedgerOptions(receipt["tolerance"], receipt["path_nodes"], receipt["halvings"])

@@ -1,27 +1,28 @@
-"""The OpenAPI document: FastAPI's, made exact for client generators, with examples, links and what answers share."""
+"""The OpenAPI document: made of what operations declare, in shapes that every generator of clients can hold."""
 
 import ast
 import inspect
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, get_args, get_origin
 
 import orjson
-from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, TypeAdapter
-from pydantic.json_schema import models_json_schema
 from typing_extensions import get_original_bases, is_typeddict
 
 from service.wire.errors import ErrorCode, ErrorResponse, error_body, title_of
-from service.wire.json import JSON, NDJSON, PROBLEM
+from service.wire.json import JSON
 from service.wire.security import SCHEME
 
 EXAMPLES = Path(__file__).parent / "examples.json"  # by operation id: a request, an answer
+LICENSE = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
+CONTACT = {"name": "The Kanscope authors"}
+SERVERS = [{"url": "http://127.0.0.1:8000", "description": "Where `kanscope serve` listens by default."}]
 TAGS = {
     "predictions": "Forecasts.",
     "explanations": "What each feature, step, unit and edge adds to a forecast.",
@@ -102,6 +103,8 @@ _PURPOSE = {
     "Anything else, or none: production.",
     "type": "string",
 }
+_WIDTHS = {"number": "double", "integer": "int64"}
+_RESERVED = ("value", "name", "ordinal")
 _REFERENCE = "#/components/schemas/{model}"
 
 _MODEL = {"model": "$request.path.model"}
@@ -131,78 +134,99 @@ _LINKS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
 _LINKED_BODIES = {("predict", "explain"): {"requestBody": "$request.body"}}
 
 
-def describe_api(app: FastAPI) -> dict[str, Any]:
-    """The document of an app, made once: FastAPI's, with what it does not say, and each thing in it once."""
-    if app.openapi_schema is None:
-        tags = [{"name": name, "description": text} for name, text in TAGS.items()]
-        operated: list[Any] = [route for route in app.routes if hasattr(route, "stated")]
-        routes = {route.name: route for route in operated if route.include_in_schema}  # by operation id
-        documented = [route.describe() for route in routes.values()]
-        document = get_openapi(
-            title=app.title, version=app.version, description=app.description, routes=documented, tags=tags
-        )
-        components, examples = document["components"], orjson.loads(EXAMPLES.read_bytes())
-        operations = [operation for path in document["paths"].values() for operation in path.values()]
-        described = [routes[operation["operationId"]] for operation in operations]
-        schemas = components["schemas"] = {**_describe_schemas(described), **components["schemas"]}
-        _describe_members(schemas)
-        for operation, route in zip(operations, described, strict=True):
-            if parameters := _list_parameters(route, schemas) + operation.get("parameters", []):
-                operation["parameters"] = parameters
-            _complete(operation, route, examples[route.name])
-        for route in described:
-            for query in (route.query, route.stated.place):
-                schemas.pop(getattr(query, "__name__", ""), None)
-        components["securitySchemes"] = {"key": SCHEME}
-        unchanged = {"description": _DESCRIPTIONS[304], "headers": _refer("X-Request-Id", "ETag")}
-        errors = {_component_of(status): describe_error_answer(status) for status in _ERROR_EXAMPLES}
-        headers = {name: {"description": text, "schema": schema} for name, (schema, text) in _HEADERS.items()}
-        components |= {"headers": headers, "responses": {_component_of(304): unchanged, **errors}}
-        document["security"] = [{"key": []}, {}]  # the service may want no key
-        _tidy(components)
-        _tidy(document["paths"])
-        components["parameters"] = _share_parameters(operations)
-        app.openapi_schema = document
-    return app.openapi_schema
+def describe_api(info: Mapping[str, Any], routes: Sequence[Any]) -> dict[str, Any]:
+    """The document of operations: what their routes declare, with examples, links, and each thing in it once."""
+    documented, examples = [route for route in routes if route.include_in_schema], orjson.loads(EXAMPLES.read_bytes())
+    schemas = _describe_schemas(documented)
+    paths: dict[str, dict[str, Any]] = {}
+    for route in documented:
+        described = _describe_operation(route, schemas, examples[route.name])
+        paths.setdefault(route.path_format, {})[route.stated.method.lower()] = described
+    operations = [operation for path in paths.values() for operation in path.values()]
+    for query in {cls for route in documented for cls in (route.query, route.stated.place) if cls}:
+        schemas.pop(query.__name__, None)
+    unchanged = {"description": _DESCRIPTIONS[304], "headers": _refer("X-Request-Id", "ETag")}
+    components = {
+        "schemas": dict(sorted(schemas.items())),
+        "parameters": _share_parameters(operations),
+        "headers": {name: {"description": text, "schema": schema} for name, (schema, text) in _HEADERS.items()},
+        "responses": {
+            _component_of(304): unchanged,
+            **{_component_of(status): describe_error_answer(status) for status in _ERROR_EXAMPLES},
+        },
+        "securitySchemes": {"key": SCHEME},
+    }
+    for node in (paths, components):
+        _tidy(node)
+    _name_values(components["schemas"])
+    return {
+        "openapi": "3.1.0",
+        "info": {**info, "license": LICENSE, "contact": CONTACT},
+        "servers": SERVERS,
+        "security": [{"key": []}, {}],  # the service may want no key
+        "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
+        "paths": paths,
+        "components": components,
+    }
 
 
-def _list_parameters(route: Any, schemas: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The parameters of an operation: the model in its path, the rest of its path, its query, timeout and purpose."""
-    found: list[Any] = [("path", "model", True, _MODEL_NAME)] if route.of_model else []
-    for place, cls in (("path", route.stated.place), ("query", route.query)):
-        schema = schemas[cls.__name__] if cls else {}
-        for name, member in schema.get("properties", {}).items():
-            found.append((place, name, name in schema.get("required", ()), _leave_out_null(member)))
-    found += [("header", TIMEOUT_HEADER, False, _TIMEOUT)] if route.takes_timeout else []
-    found += [("header", PURPOSE_HEADER, False, _PURPOSE)] if route.takes_purpose else []
-    return [
-        {"name": name, "in": place, "required": required, "schema": schema, "description": schema["description"]}
-        for place, name, required, schema in found
-    ]
-
-
-def _complete(operation: dict[str, Any], route: Any, example: dict[str, Any]) -> None:
-    """Adds to an operation its body, a request that the bundled model answers, the answer, errors, and links."""
-    stated, responses, name = route.stated, operation["responses"], route.name
-    for parameter in operation.get("parameters", ()):
+def _describe_operation(route: Any, schemas: dict[str, Any], example: Mapping[str, Any]) -> dict[str, Any]:
+    """An operation: its parameters, its body, a request that the bundled model answers, its answers, and links."""
+    stated, name = route.stated, route.name
+    parameters = _list_parameters(route, schemas)
+    for parameter in parameters:
         if parameter["name"] in example.get("parameters", {}):
             parameter["example"] = example["parameters"][parameter["name"]]
+    operation: dict[str, Any] = {
+        "operationId": name,
+        "tags": [stated.tag],
+        "summary": name.replace("_", " ").capitalize(),
+        "description": inspect.getdoc(route.handler),
+        **({"x-required-scope": stated.scope} if stated.scope else {"security": []}),
+        "parameters": parameters,
+    }
     if stated.body:
-        media = {"schema": {"$ref": _REFERENCE.format(model=stated.body.__name__)}, "example": example["request"]}
-        operation["requestBody"] = {"required": stated.scope != "admin", "content": {JSON: media, **stated.body_types}}
-    answer = responses["200"]
-    answer["content"][JSON]["example"] = example["response"]
-    if stated.lines:
-        answer["content"][NDJSON] = {"schema": {"$ref": _REFERENCE.format(model=stated.lines.__name__)}}
-    tag = _refer("ETag") if route.stated.is_cached else {}
-    answer["headers"] = {**_refer("X-Request-Id"), **tag, **answer.get("headers", {})}
+        operation["requestBody"] = {
+            "required": stated.scope != "admin",
+            "content": {JSON: {"schema": _schema_of(stated.body)}},
+        }
+        schemas[stated.body.__name__]["examples"] = [example["request"]]  # beside it openapi-generator ignores it
+    answer: dict[str, Any] = {
+        "description": "The answer.",
+        "headers": _refer("X-Request-Id", *(["ETag"] if stated.is_cached else [])),
+        "content": {JSON: {"schema": _schema_of(stated.answer), "example": example["response"]}},
+    }
     if name in _LINKS:
         answer["links"] = {
             following: {"operationId": following, "parameters": taken, **_LINKED_BODIES.get((name, following), {})}
             for following, taken in _LINKS[name].items()
         }
-    for status in route.statuses:
-        responses.setdefault(str(status), {"$ref": f"#/components/responses/{_component_of(status)}"})
+    errors = {str(status): {"$ref": f"#/components/responses/{_component_of(status)}"} for status in route.statuses}
+    return operation | {"responses": {"200": answer, **errors, **stated.responses}}
+
+
+def _schema_of(kind: Any) -> dict[str, Any]:
+    """The schema of a class, or of a list of one."""
+    if get_origin(kind) is list:
+        return {"type": "array", "items": _schema_of(get_args(kind)[0])}
+    return {"$ref": _REFERENCE.format(model=kind.__name__)}
+
+
+def _list_parameters(route: Any, schemas: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The parameters of an operation: the model in its path, the rest of its path, its query, and its headers."""
+    found: list[Any] = [("path", "model", True, _MODEL_NAME)] if route.of_model else []
+    for place, cls in (("path", route.stated.place), ("query", route.query)):
+        schema = schemas[cls.__name__] if cls else {}
+        for name, member in schema.get("properties", {}).items():
+            if name != "format":  # of the answer: the document has its JSON
+                found.append((place, name, name in schema.get("required", ()), _leave_out_null(member)))
+    found += [("header", TIMEOUT_HEADER, False, _TIMEOUT)] if route.takes_timeout else []
+    found += [("header", PURPOSE_HEADER, False, _PURPOSE)] if route.takes_purpose else []
+    return [
+        {"name": name, "in": place, "required": required, "description": text, "schema": rest}
+        for place, name, required, schema in found
+        for text, rest in [(schema["description"], {key: schema[key] for key in schema if key != "description"})]
+    ]
 
 
 def _refer(*headers: str) -> dict[str, Any]:
@@ -220,19 +244,20 @@ def describe_error_answer(status: int, schema: str = "ErrorResponse", **more: An
     example = {**error_body(status, code, message, "01KAX2M5V7Q8N4W6T9R3Y1ZBCD"), **more}
     media = {"schema": {"$ref": _REFERENCE.format(model=schema)}, "example": example}
     headers = _refer("X-Request-Id", *(["Retry-After"] if status in (429, 503) else []))
-    return {"description": _DESCRIPTIONS[status], "headers": headers, "content": {JSON: media, PROBLEM: media}}
+    return {"description": _DESCRIPTIONS[status], "headers": headers, "content": {JSON: media}}
 
 
 def _describe_schemas(routes: Sequence[Any]) -> dict[str, Any]:
-    """The schemas that FastAPI does not see: those of bodies, queries, paths, errors and lines."""
-    read: set[Any] = {cls for route in routes for cls in (route.stated.body, route.query, route.stated.place) if cls}
-    stated = [(cls, "validation") for cls in sorted(read, key=lambda cls: cls.__name__)]
-    _, schemas = models_json_schema(stated, ref_template=_REFERENCE)  # type: ignore[arg-type]
-    found: dict[str, Any] = schemas["$defs"]
-    for kind in (ErrorResponse, *(route.stated.lines for route in routes if route.stated.lines)):
-        schema = TypeAdapter(kind).json_schema(mode="serialization", ref_template=_REFERENCE)
-        found |= {kind.__name__: schema, **schema.pop("$defs")}
-    return found
+    """The schemas of bodies, queries and paths, of answers and the lines of streams, and of errors, by name."""
+    read = {cls for route in routes for cls in (route.stated.body, route.query, route.stated.place) if cls}
+    made = {ErrorResponse, *(cls for route in routes for cls in (route.stated.answer, *route.stated.others))}
+    kinds: list[tuple[Any, Any, Any]] = [(cls, "validation", TypeAdapter(cls)) for cls in read]
+    kinds += [(cls, "serialization", TypeAdapter(cls)) for cls in made]
+    kinds.sort(key=lambda kind: str(kind[0]))
+    _, found = TypeAdapter.json_schemas(kinds, ref_template=_REFERENCE)
+    schemas: dict[str, Any] = found["$defs"]
+    _describe_members(schemas)
+    return schemas
 
 
 def _describe_members(schemas: dict[str, Any]) -> None:
@@ -284,7 +309,10 @@ def _share_parameters(operations: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _tidy(node: Any) -> None:
-    """Takes out titles that repeat a name, and defaults of null, which schemas do not accept."""
+    """Makes schemas plain for generators: no titles that repeat a name, no defaults of null, and the widths of numbers.
+
+    Without them a Go client has float32 for a number and int32 for a whole one.
+    """
     if isinstance(node, list):
         for item in node:
             _tidy(item)
@@ -293,6 +321,21 @@ def _tidy(node: Any) -> None:
             del node["title"]
         if "default" in node and node["default"] is None:
             del node["default"]
+        if (width := _WIDTHS.get(str(node.get("type")))) is not None:
+            node["format"] = width
         for name, item in node.items():
             if name not in ("example", "examples"):
                 _tidy(item)
+
+
+def _name_values(schemas: Mapping[str, Any]) -> None:
+    """Names the values of enums where two enums share one, or one is a word of Kotlin's enums.
+
+    Go has constants of all enums in one package.
+    """
+    enums = {name: schema for name, schema in schemas.items() if "enum" in schema}
+    counts = Counter(value for schema in enums.values() for value in schema["enum"])
+    for name, schema in enums.items():
+        if any(counts[value] > 1 or value in _RESERVED for value in schema["enum"]):
+            prefix = re.sub(r"(?<!^)(?=[A-Z])", "_", name).upper()
+            schema["x-enum-varnames"] = [f"{prefix}_{re.sub('[^A-Za-z0-9]', '_', v)}".upper() for v in schema["enum"]]

@@ -1,4 +1,4 @@
-"""The committed OpenAPI document: ``python -m service.document`` writes it, with ``--check`` compares it."""
+"""The committed OpenAPI documents: ``python -m service.document`` writes them, with ``--check`` compares them."""
 
 import argparse
 import json
@@ -7,25 +7,27 @@ from pathlib import Path
 from typing import Any
 
 from service.app import create_app
+from service.document.older import downgrade
 from service.settings import Settings
 
 DOCUMENT = Path(__file__).parents[2] / "openapi" / "openapi.json"
 WIDTH = 120  # columns
+OLDER = DOCUMENT.with_name("openapi-3.0.json")
 
 
-def format_document() -> str:
-    """The document of this version as it is committed."""
-    return _format(create_app(Settings(models=None)).openapi()) + "\n"
+def format_documents() -> dict[Path, str]:
+    """The documents of this version as they are committed, by their files."""
+    document = create_app(Settings(models=None)).openapi()
+    return {DOCUMENT: _format(document) + "\n", OLDER: _format(downgrade(document)) + "\n"}
 
 
 def _format(value: Any, indent: int = 0) -> str:
-    """JSON with an entry a line, but what holds no other object or list on one, where that fits or is numbers."""
+    """JSON with an entry a line, but on one what fits there, or holds no other object or list."""
     if not isinstance(value, dict | list) or not value:
         return json.dumps(value, ensure_ascii=False)
     items = list(value.values()) if isinstance(value, dict) else value
     line = json.dumps(value, ensure_ascii=False)
-    is_flat = not any(isinstance(item, dict | list) for item in items)
-    if is_flat and (indent + len(line) < WIDTH or not any(isinstance(item, str) for item in items)):
+    if indent + len(line) < WIDTH or not any(isinstance(item, dict | list) for item in items):
         return line
     names = [f"{json.dumps(name)}: " for name in value] if isinstance(value, dict) else [""] * len(items)
     space = " " * (indent + 2)
@@ -35,17 +37,18 @@ def _format(value: Any, indent: int = 0) -> str:
 
 
 def main() -> int:
-    """Writes the document, or says that the committed one differs."""
+    """Writes the documents, or says which committed one differs."""
     parser = argparse.ArgumentParser(prog="python -m service.document", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="compare with the committed document instead")
-    text = format_document()
-    if not parser.parse_args().check:
-        DOCUMENT.write_text(text, encoding="utf-8")
-        return 0
-    if DOCUMENT.exists() and DOCUMENT.read_text(encoding="utf-8") == text:
-        return 0
-    print(f"{DOCUMENT.name} differs from the app: run python -m service.document", file=sys.stderr)
-    return 1
+    parser.add_argument("--check", action="store_true", help="compare with the committed documents instead")
+    is_check, differing = parser.parse_args().check, list[str]()
+    for path, text in format_documents().items():
+        if not is_check:
+            path.write_text(text, encoding="utf-8")
+        elif not path.exists() or path.read_text(encoding="utf-8") != text:
+            differing.append(path.name)
+    for name in differing:
+        print(f"{name} differs from the app: run python -m service.document", file=sys.stderr)
+    return bool(differing)
 
 
 if __name__ == "__main__":

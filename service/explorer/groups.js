@@ -37,6 +37,15 @@ export function groupsOfBody({ groups }) {
 }
 
 /**
+ * The contribution of each group, and of each feature that is in none; undefined without groups.
+ *
+ * @param {import("./api.js").Schemas["Explanation"]} explanation that sums no segments
+ */
+export function byGroupOf({ contributions_by_group: byGroup }) {
+  return byGroup && Object.fromEntries(Object.entries(byGroup).map(([name, of]) => [name, of["all steps"] ?? 0]));
+}
+
+/**
  * The groups with a feature in another of them, or in none. A group without members is none.
  *
  * @param {Groups} groups

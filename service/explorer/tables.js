@@ -472,7 +472,7 @@ export async function* explainSeries(series, page, ends, refuse, signal) {
     const given = windows
       ? { instances: part.ends.map((end) => windows[numberOf(series.table, end, page.model) - 1]) }
       : { series: withoutActual(part.series, series, page.model), last: part.ends.length, gaps: "skip" };
-    const body = { ...given, output: page.output, groups: null };
+    const body = { ...given, output: [page.output], groups: null };
     try {
       const { explanations, times, series: labels } = /** @type {Schemas["ExplainResponse"]} */ (
         await askPart({ path: `${page.path}:explain`, query: page.version, body }, signal)

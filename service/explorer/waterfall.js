@@ -5,7 +5,7 @@ import "./vendor/plot.umd.min.js";
 import { plot, shortNames } from "./charts.js";
 import { h, widthOf } from "./dom.js";
 import { formatValue } from "./figures.js";
-import { featuresOf } from "./groups.js";
+import { byGroupOf, featuresOf } from "./groups.js";
 import { hideHint, showHint } from "./hint.js";
 import { levelName } from "./intervals.js";
 
@@ -156,10 +156,7 @@ function link(chart, rows, tell, toggle) {
  * @returns {Omit<Row, "label">[]}
  */
 function stack({ explanation, parts, groups }, open) {
-  const all = /** @type {Record<string, number>} */ ({
-    ...explanation.contributions,
-    ...explanation.contributions_by_group,
-  });
+  const all = /** @type {Record<string, number>} */ ({ ...explanation.contributions, ...byGroupOf(explanation) });
   const rowsOf = (/** @type {[string, number][]} */ given, /** @type {number} */ start, path = "", depth = 0) => {
     const sorted = d3.sort(given, ([, value]) => -Math.abs(value));
     const cut = sorted.length > MAX_BARS + 1 ? MAX_BARS : sorted.length;

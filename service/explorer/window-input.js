@@ -100,7 +100,7 @@ export function windowInput(page, reject) {
     problem.textContent = "";
     if (isReference) reference.set(origin, before ? before.time : time);
     else own.set(origin, before?.window ?? window);
-    const compared = other ? { instance: other.window } : (values.baseline ?? "mean");
+    const compared = other ? { kind: "instance", instance: other.window } : { kind: values.baseline ?? "mean" };
     const said = before ? `changed from ${before.note}` : note;
     return {
       ...{ source: shown, origin, window, before: before?.window, other: other?.window },

@@ -16,7 +16,7 @@ from service.models.registry import Served
 from service.operations.members import Answer, FormatParameter, Interval, OutputQuery, ThemeParameter, about, describe
 from service.operations.reference import ReferenceSpan, ReferenceWarnings, describe_span
 from service.operations.route import Call, result
-from service.wire.json import SVG, answer_json, answer_svg
+from service.wire.json import JSON, SVG, answer_json, answer_svg
 from service.wire.windows import parse_groups, read_groups
 
 Verdict = TypeAliasType("Verdict", importance.Verdict)
@@ -135,17 +135,14 @@ def describe_attributions(
     return describe(AttributionsResponse, importance, **given, steps=steps, baselines=baselines)
 
 
-_PICTURE = {SVG: "The features as bars with their intervals, shares and verdicts."}
-
-
-@result("attributions", "attributions", AttributionsResponse, AttributionsQuery, _PICTURE)
+@result("attributions", "attributions", AttributionsResponse, AttributionsQuery, media_types=(JSON, SVG))
 async def get_attributions(call: Call) -> Response:
     """Ranks the features, and groups of them, by their mean contribution over the reference windows.
 
     Each has intervals and a verdict.
 
     A small share means that this model does not use a feature, not that it is independent of others or useless.
-    With `Accept: image/svg+xml` as a picture, without `baselines`.
+    With `Accept: image/svg+xml` or `?format=svg` as a picture, without `baselines`.
     """
     served, query = call.served, call.query
     parsed = parse_groups({"groups": query.groups}, call.limits)

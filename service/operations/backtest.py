@@ -14,15 +14,15 @@ from kanmodel.tables.statistics.errors import Errors
 from kanmodel.tables.table import Selection
 from kanmodel.tables.windows import Windows, read_table
 from service.models.registry import Served
-from service.operations.members import Adaptation, Answer, Closed, UnitOf, Whole, about, describe, head_of
+from service.operations.members import Adaptation, Answer, Closed, UnitOf, about, describe, head_of
 from service.operations.route import MODEL, Call, Operation
-from service.operations.windows import Gaps, NewSeriesWarning, warn_of_new
+from service.operations.windows import DataWarning, Gaps, Last, Series, warn_of_new
 from service.telemetry.observation import span
 from service.wire.bodies import PARSED, parse_windows, validate_request
 from service.wire.connections import while_connected
 from service.wire.errors import invalid_value
 from service.wire.json import HELD_NUMBER_BYTES, JSON, encode_json
-from service.wire.windows import read_cells
+from service.wire.windows import is_absent, read_cells
 
 N_MEMBERS = 8  # of a row of the answer, without bounds
 N_ARRAYS = 8  # of each feature and output over the rows, while they are read and compared
@@ -35,19 +35,20 @@ class BacktestRequest(Closed):
 
     model_config = ConfigDict(json_schema_extra={"required": ["series"]})
 
-    series: dict[str, list[float | str | bool | None]] | SkipJsonSchema[None] = None
+    series: Series | SkipJsonSchema[None] = None
     """Rows of a table, once, as in `:predict`, and the column of the target beside them, original units, null where its
     value is unknown. The times of the rows are needed if the model was trained with times."""
     target: Annotated[str | None, about("Name of the target; optional if the model has one.")] = None
-    last: Annotated[Whole, Field(ge=1, strict=True)] | str | None = None
+    last: Last = None
     """Only the newest windows whose whole horizon the series has, of many those of each: so many, or those whose newest
     row is within a duration, such as `30d`, before the newest of these rows."""
     gaps: Annotated[Gaps, about("Whether windows across a gap in time are left out, or a gap is an error.")] = "skip"
-    adapt: bool | Adaptation = False
+    adapt: Annotated[bool, Field(strict=True)] = False
     """Whether the intervals are adapted in the order of time, each forecast's by the actual values that were known as
-    it was made. The answer then has an `adaptation`; given here with a later series, it goes on from there: actual
-    values of windows up to its `last` do not count again, and forecasts made before it was have no interval. Of a model
-    over many series give the rows of one."""
+    it was made. The answer then has an `adaptation`. Of a model over many series give the rows of one."""
+    adaptation: Adaptation | None = None
+    """The `adaptation` of an answer, from which the intervals of a later series are adapted further: actual values of
+    windows up to its `last` do not count again, and forecasts made before it was have no interval."""
     detail: Annotated[BacktestDetail, about("`rows` adds every forecast beside its actual value.")] = "errors"
 
 
@@ -198,7 +199,7 @@ class BacktestResponse(Answer):
     adaptation: NotRequired[Adaptation]
     """With `adapt`: the factors of the intervals after all outcomes, for the next backtest."""
     rows: NotRequired[Annotated[list[BacktestRow], about("With `detail` rows: window by window, then output.")]]
-    warnings: NotRequired[Annotated[list[NewSeriesWarning], about("Of series that training did not have, if any.")]]
+    warnings: NotRequired[Annotated[list[DataWarning], about("Of series that training did not have, if any.")]]
 
 
 def describe_backtest(served: Served, found: Backtest, detail: BacktestDetail = "errors") -> BacktestResponse:
@@ -262,7 +263,7 @@ async def backtest(call: Call) -> Response:
         most_rows = settings.max_body_bytes // (2 * n_columns)  # as a body can hold
         limits = replace(call.limits, rows=most_rows, texts=n_columns + 1)
         document = parse_windows(body, limits)
-        if "series" not in document:
+        if is_absent(document.get("series")):
             raise invalid_value("series", "is missing: give the rows of a table")
         asked = validate_request(BacktestRequest, document, unread=("series", "last"))
         names = [target.name for target in config.targets]
@@ -293,7 +294,7 @@ async def backtest(call: Call) -> Response:
     n_bytes += (N_MEMBERS + 2 * n_bounds) * n_forecasts * HELD_NUMBER_BYTES if asked.detail == "rows" else 0
 
     def compute() -> bytes:
-        found = served.model.backtest(windows, asked.target, adapt=asked.adapt)
+        found = served.model.backtest(windows, asked.target, adapt=asked.adaptation or asked.adapt)
         answer = describe_backtest(served, found, asked.detail)
         if new := [name for name in windows.table.new if name in (windows.series or ())]:
             answer["warnings"] = warn_of_new(new, windows.series or ())

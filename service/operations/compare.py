@@ -10,16 +10,16 @@ from kanmodel.attribution.ledger import USUAL_NODES
 from kanmodel.model import Model
 from service.operations.alternative import Plan, Reading, WindowsAnswer, WindowsRequest, question
 from service.operations.members import Answer, about, describe, head_of
-from service.operations.windows import Forms
+from service.operations.windows import Windows
 from service.wire.bodies import find_limits
 from service.wire.errors import invalid_value
 from service.wire.json import HELD_NUMBER_BYTES
-from service.wire.windows import FORMS, SERIES_OPTIONS, read_windows, refuse_infinite_values
+from service.wire.windows import FORMS, is_absent, read_windows, refuse_infinite_values
 
 Contributions = Annotated[dict[str, float], about("Contribution of each feature, in the target's unit.")]
 
 
-class Against(Forms):
+class Against(Windows):
     """The other side of a comparison: other windows, another version or another model, or several of these.
 
     Its windows, in any one form, are as many as those of the request; absent: the same windows.
@@ -96,7 +96,7 @@ def compare(reading: Reading[CompareRequest]) -> Plan:
         name = served.name if asked.model is None else asked.model
         other = reading.call.parts.registry.get(name, asked.version)
     against, document = windows, reading.document["against"]
-    if document.keys() & {*FORMS, *SERIES_OPTIONS}:
+    if not all(is_absent(document.get(name)) for name in (*FORMS, "last")):
         limits = find_limits(other.model, reading.call.parts.settings)
         given = read_windows(document, other.model, limits, "against.")
         refuse_infinite_values(given, other.model)
@@ -104,7 +104,7 @@ def compare(reading: Reading[CompareRequest]) -> Plan:
         about_windows = {name: [*of] for name in ("times", "series") if (of := getattr(given, name)) is not None}
         if len(against) != len(windows):
             message = f"must have {len(windows)} windows, as the request has, but has {len(against)}"
-            raise invalid_value(f"against.{next(form for form in FORMS if form in document)}", message)
+            raise invalid_value(f"against.{next(form for form in FORMS if not is_absent(document.get(form)))}", message)
 
     def find(model: Model) -> dict[str, Any]:
         found = model.compare(other.model, windows, against, reading.output, tolerance=reading.asked.tolerance)

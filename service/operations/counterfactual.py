@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, StrictFloat
+from pydantic import Field, StrictFloat
 from typing_extensions import TypedDict
 
 from kanmodel.alternatives.changeable import Goal, find_changeable
@@ -17,13 +17,6 @@ from service.wire.json import HELD_NUMBER_BYTES
 
 class CounterfactualTarget(Closed):
     """The desired range of the forecast, in the target's unit: one of the three members."""
-
-    # Below allOf, since openapi-python-client otherwise generates a class for each form.
-    model_config = ConfigDict(
-        json_schema_extra={
-            "allOf": [{"oneOf": [{"required": ["at_least"]}, {"required": ["at_most"]}, {"required": ["between"]}]}]
-        }
-    )
 
     at_least: Annotated[StrictFloat | None, about("Lower bound.")] = None
     at_most: Annotated[StrictFloat | None, about("Upper bound.")] = None

@@ -31,7 +31,7 @@ from service.operations.topology import (
     find_topology,
 )
 from service.wire.errors import invalid_value
-from service.wire.json import SVG, answer_json, answer_svg
+from service.wire.json import JSON, SVG, answer_json, answer_svg
 
 CurveRange = TypeAliasType("CurveRange", curves.Span)
 Shape = TypeAliasType("Shape", curves.CurveShape)
@@ -214,14 +214,11 @@ async def list_edges(call: Call) -> Response:
     return await call.make(sample, estimate_curves(len(kept), query.points))
 
 
-_PICTURE = {SVG: "The curve of the edge over its grid, with a histogram of its inputs on the reference windows."}
-
-
-@result("edges/{layer}/{i}/{j}", "edges", EdgeResponse, CurveQuery, _PICTURE, place=EdgePath)
+@result("edges/{layer}/{i}/{j}", "edges", EdgeResponse, CurveQuery, media_types=(JSON, SVG), place=EdgePath)
 async def get_edge(call: Call) -> Response:
     """Samples the function on one edge, with the distribution of its inputs on the reference windows.
 
-    With `Accept: image/svg+xml` as a picture.
+    With `Accept: image/svg+xml` or `?format=svg` as a picture.
     """
     served, query = call.served, call.query
     topology, model = await _get_topology(call), await call.find_model()

@@ -4,7 +4,7 @@ A receipt is what an auditor needs to reproduce an answer; it does not repeat th
 """
 
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal, NotRequired
@@ -12,15 +12,15 @@ from typing import Annotated, Any, Literal, NotRequired
 import numpy as np
 import orjson
 from fastapi import Response
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from starlette.requests import ClientDisconnect
 from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.arrays import Array, refuse_non_finite
-from kanmodel.attribution.baseline import DEFAULT_COUNT, Baseline, ReferenceBaselines, baseline_windows
+from kanmodel.attribution import baseline as core
+from kanmodel.attribution.baseline import DEFAULT_COUNT, ReferenceBaselines
 from kanmodel.attribution.ledger import LedgerOptions
 from kanmodel.attribution.shapley import Orders
-from kanmodel.errors import quote
 from kanmodel.model import Model
 from service.models.registry import Served
 from service.operations.explanations import (
@@ -38,6 +38,7 @@ from service.operations.members import (
     Closed,
     InputHash,
     LibraryVersions,
+    Whole,
     about,
     describe,
     find_versions,
@@ -60,60 +61,59 @@ from service.telemetry.observation import span
 from service.wire import windows as wire
 from service.wire.bodies import find_limits, parse_windows, validate_request
 from service.wire.connections import ClosingStream, while_connected
-from service.wire.errors import ErrorResponse, describe_error, invalid_value
+from service.wire.errors import describe_error, invalid_value
 from service.wire.json import JSON, NDJSON, encode_json
 from service.work.forecasts import Plain
 
 logger = logging.getLogger(__name__)
-UNREAD = (*wire.UNREAD, "output", "baseline", "groups", "segments")  # by pydantic
+UNREAD = (*wire.UNREAD, "output", "groups", "segments")  # by pydantic
 Method = TypeAliasType("Method", Literal["integrated_gradients", "expected_gradients"])
-ExplainedOutput = Annotated[str | list[str], about("The explained output; a list if the request has one, or `all`.")]
+BaselineKind = TypeAliasType("BaselineKind", Literal["mean", "zero", "reference", "values", "instance"])
 BaselineName = TypeAliasType("BaselineName", Literal["mean", "zero", "reference"])
-BaselineValue = Annotated[float | list[float], about("A number, or one per step, in original units.")]
-_KINDS = (
-    'must be "mean", "zero", "reference", {"reference": count, "seed": number}, '
-    '{"values": {feature: number or one per step}} or {"instance": [[…]]}'
-)
+BASELINE_MEMBERS: Mapping[str, tuple[str, ...]] = {  # by kind
+    "reference": ("reference", "seed"),
+    "values": ("values", "values_by_step"),
+    "instance": ("instance",),
+}
+Number = Annotated[float, Field(strict=True)]
 _Groups = dict[str, Annotated[list[str], Field(min_length=1)]]
 _Segments = dict[str, Annotated[list[int], Field(min_length=2, max_length=2)]]
 
 
-class BaselineValues(Closed):
-    """A baseline of given values."""
-
-    values: dict[str, BaselineValue]
-    """For every feature of the model a number or one per step, in original units, oldest step first."""
+def _read_kind(value: Any) -> Any:
+    """A baseline that is named by its kind alone."""
+    return {"kind": value} if isinstance(value, str) else value
 
 
-class BaselineInstance(Closed):
-    """Another window as baseline: why has the forecast changed?"""
+class Baseline(Closed):
+    """What windows are compared with, in original units. An answer states the one that was used."""
 
-    instance: Annotated[list[list[float]], about("lookback x n_features, original units, oldest step first.")]
-
-
-class BaselineReference(Closed):
-    """Reference windows as baselines; the explanation is the mean over them."""
-
-    reference: Annotated[int, about("Number of reference windows to draw.", ge=2)]
-    seed: Annotated[int, about("Seed of the draw.", ge=0)] = 0
+    kind: BaselineKind | None = None
+    """`mean`, each feature's mean over the reference windows; `zero`, its training mean; `reference`, the average of
+    the explanations over drawn reference windows (expected gradients); `values`, given ones; `instance`, another
+    window: why has the forecast changed? Absent: that of the member that is given, or `mean`."""
+    reference: Annotated[Whole | None, Field(ge=2, strict=True)] = None
+    """Number of reference windows to draw; only for `reference`, by default 32, or all if there are fewer."""
+    seed: Annotated[Whole | None, about("Seed of the draw; only for `reference`.", ge=0, strict=True)] = None
+    values: dict[str, Number] | None = None
+    """The value of each feature at every step; in a request only for `values`. In an answer also those of `mean` and
+    `zero`, and of `reference` the means over windows and steps."""
+    values_by_step: dict[str, list[Number]] | None = None
+    """In place of `values` of some or all features, one value for each step, oldest step first."""
+    instance: Annotated[list[list[Number]] | None, about("lookback x n_features, oldest step first.")] = None
 
 
 class ExplainRequest(Windows):
     """Windows to explain, in one of three forms, and the options of the explanation."""
 
-    output: str | list[str] | None = None
-    """Name of an output, a list of names, or `all`; optional if the model has one. Of a model with intervals also a
-    bound or a width of one, such as `load+24:lower@0.8`, `load+24:upper@0.8` or `load+24:width@0.8`."""
+    output: list[str] | None = None
+    """Names of outputs, or `["all"]`; optional if the model has one. Of a model with intervals also a bound or a width
+    of one, such as `load+24:lower@0.8`, `load+24:upper@0.8` or `load+24:width@0.8`. A single name may stand as it is:
+    `"load+24"`."""
     detail: Detail = "features"
     """`features` for totals; `steps` for steps x features too; `flow` for every layer's nodes and edges as well."""
-    baseline: Annotated[
-        BaselineName | BaselineReference | BaselineValues | BaselineInstance | None,
-        about(
-            "The baseline of the path: `mean`, each feature's mean over the reference windows; `zero`, its "
-            f"training mean; `reference`, the average over {DEFAULT_COUNT} reference windows, or as many as given "
-            "(expected gradients); given values; or another window."
-        ),
-    ] = "mean"
+    baseline: Annotated[Baseline | None, BeforeValidator(_read_kind)] = None
+    """The baseline of the path, by default `mean`. A kind that needs nothing else may stand as it is: `"zero"`."""
     groups: _Groups | None = None
     """Features that mean one thing, whose contributions are summed in `contributions_by_group`: `{"hour": ["hour_sin",
     "hour_cos"]}`. A member may be another group; each is in one at most. Absent: those of the checkpoint; null:
@@ -146,17 +146,6 @@ class ExplainRequest(Windows):
     `Accept: application/x-ndjson`."""
 
 
-class UsedBaseline(TypedDict):
-    """The baseline of an explanation, in original units."""
-
-    kind: Annotated[Literal["mean", "zero", "reference", "values", "instance"], about("Kind of the baseline.")]
-    values: NotRequired[dict[str, BaselineValue]]
-    """Value per feature; for `reference` the mean over windows and steps; absent for `instance`."""
-    reference: NotRequired[Annotated[int, about("Number of reference windows drawn; only for kind `reference`.")]]
-    seed: NotRequired[Annotated[int, about("Seed of the draw; only for kind `reference`.")]]
-    instance: NotRequired[Annotated[list[list[float]], about("lookback x n_features; only for kind `instance`.")]]
-
-
 class ShapleyOrders(TypedDict):
     """The random orders of the parts, from which Shapley values of more than 12 parts are."""
 
@@ -173,11 +162,11 @@ class Receipt(TypedDict):
     method: Method
     """`integrated_gradients` along the straight path from one baseline, or `expected_gradients`, their mean over
     several; units, nodes and edges by conductance along the same path."""
-    output: ExplainedOutput
+    output: Annotated[list[str], about("The explained outputs.")]
     detail: Annotated[Detail, about("Level of detail.")]
     effects: NotRequired[Annotated[bool, about("True if effects were requested.")]]
     shapley: NotRequired[Annotated[ShapleyOrders, about("The random orders, if Shapley values were requested.")]]
-    baseline: Annotated[UsedBaseline, about("The baseline, with the seed of a draw.")]
+    baseline: Baseline
     groups: Annotated[_Groups, about("Groups of features whose contributions are summed; may be empty.")]
     segments: _Segments
     """Segments of steps whose contributions are summed, with those of steps that no given one holds; may be empty."""
@@ -190,10 +179,9 @@ class Receipt(TypedDict):
 class ExplainHeader(Answer, OfWindows):
     """What all explanations of a request share; the first line of an NDJSON answer."""
 
-    output: ExplainedOutput
-    unit: str | list[str | None] | None
-    """Unit of the target, null if unknown; a list if `output` is one."""
-    baseline: UsedBaseline
+    output: Annotated[list[str], about("The explained outputs.")]
+    unit: Annotated[list[str | None], about("The unit of each; null if unknown.")]
+    baseline: Baseline
     predictions: Predictions
     receipt: NotRequired[Annotated[Receipt, about("Only if requested.")]]
     trust: NotRequired[Annotated[list[TrustInfo], about("Of each instance; only if requested.")]]
@@ -220,65 +208,52 @@ class ProgressLine(TypedDict):
     progress: ProgressCounts
 
 
-ExplainLine = TypeAliasType(
-    "ExplainLine",
-    Annotated[
-        ExplainHeader | Explanation | ProgressLine | ErrorResponse,
-        about(
-            "One JSON object per line: the members of `ExplainResponse` except `explanations`, then each "
-            "`Explanation`; with `progress`, objects with that one member between them; after a failure, an "
-            "`ErrorResponse` as the last line."
-        ),
-    ],
-)
+def read_baseline(asked: Baseline | None, model: Model) -> core.Baseline | ReferenceBaselines:
+    """The baseline of a request; raises `DataError` if it does not fit the model, or becomes infinite."""
+    given: dict[str, Any] = {} if asked is None else {name: value for name, value in asked if value is not None}
+    kind: Any = given.pop("kind", None) or next(
+        (k for k, names in BASELINE_MEMBERS.items() if given.keys() & names), "mean"
+    )
+    for name in given:
+        if name not in BASELINE_MEMBERS.get(kind, ()):
+            raise invalid_value(f"baseline.{name}", f"must not be given with the kind {kind}")
+    if kind == "reference":
+        return _read_reference(given, model)
+    if kind == "values":
+        return _read_values(given, model)
+    if kind == "instance":
+        if "instance" not in given:
+            raise invalid_value("baseline.instance", "is missing")
+        instance: Array = wire.read_array(given["instance"], wire.window_axes(model), "baseline.instance")
+        refuse_non_finite(np.where(model.find_representable(instance), instance, np.nan), "baseline.instance")
+        return core.Baseline("instance", instance=instance)
+    return core.Baseline(kind)
 
 
-def read_baseline(value: Any, model: Model) -> Baseline | ReferenceBaselines:
-    """The baseline of a request; raises `DataError` if it is unknown, does not fit the model, or becomes infinite."""
-    match value:
-        case None | "mean" | "zero":
-            return Baseline(value or "mean")
-        case "reference":
-            return _read_reference({"reference": min(DEFAULT_COUNT, len(model.reference))}, model)
-        case {"reference": _}:
-            return _read_reference(value, model)
-        case {"values": dict(values), **rest} if not rest:
-            return _read_values(values, model)
-        case {"instance": given, **rest} if not rest:
-            instance: Array = wire.read_array(given, wire.window_axes(model), "baseline.instance")
-            refuse_non_finite(np.where(model.find_representable(instance), instance, np.nan), "baseline.instance")
-            return Baseline("instance", instance=instance)
-        case str():
-            raise invalid_value("baseline", f"{_KINDS}, but is {quote(value)}")
-        case dict():
-            raise invalid_value("baseline", f"{_KINDS}, but has {', '.join(map(quote, value)) or 'nothing'}")
-    raise invalid_value("baseline", _KINDS)
-
-
-def _read_reference(members: dict[str, Any], model: Model) -> ReferenceBaselines:
-    for name in members:
-        if name not in ("reference", "seed"):
-            raise invalid_value(f"baseline.{name}", "is unknown; expected one of reference, seed")
-    count, seed, available = members["reference"], members.get("seed", 0), len(model.reference)
-    if type(count) is not int or not 2 <= count <= available:
+def _read_reference(given: dict[str, int], model: Model) -> ReferenceBaselines:
+    available = len(model.reference)
+    count = given.get("reference", min(DEFAULT_COUNT, available))
+    if count > available:
         message = f"must be a whole number from 2 to {available}, the reference windows"
         raise invalid_value("baseline.reference", message)
-    if type(seed) is not int or seed < 0:
-        raise invalid_value("baseline.seed", "must be a whole number from 0")
-    return ReferenceBaselines(count, seed)
+    return ReferenceBaselines(count, given.get("seed", 0))
 
 
-def _read_values(values: dict[str, Any], model: Model) -> Baseline:
+def _read_values(given: dict[str, dict[str, Any]], model: Model) -> core.Baseline:
+    by_step = given.get("values_by_step", {})
+    values = {**given.get("values", {}), **by_step}
+    if len(values) < sum(map(len, given.values())):
+        twice = next(name for name in by_step if name in given["values"])
+        raise invalid_value(f"baseline.values_by_step.{twice}", "is given in values too")
     wire.refuse_other_names(values, model.config.feature_names, "baseline.values")
-    for name, value in values.items():
-        axes = (wire.Axis(model.config.lookback, "steps"),) if isinstance(value, list) else ()
-        wire.read_array(value, axes, f"baseline.values.{name}")
-    baseline = Baseline("values", values=values)
-    finite = model.find_representable(baseline_windows(model, baseline)[0])
+    for name, steps in by_step.items():
+        wire.read_array(steps, (wire.Axis(model.config.lookback, "steps"),), f"baseline.values_by_step.{name}")
+    baseline = core.Baseline("values", values=values)
+    finite = model.find_representable(core.baseline_windows(model, baseline)[0])
     for number, name in enumerate(model.config.feature_names):
         for step in np.flatnonzero(~finite[:, number]):
-            place = f"[{step}]" if isinstance(values[name], list) else ""
-            raise invalid_value(f"baseline.values.{name}{place}", "must be finite")
+            place = f"values_by_step.{name}[{step}]" if name in by_step else f"values.{name}"
+            raise invalid_value(f"baseline.{place}", "must be finite")
     return baseline
 
 
@@ -292,15 +267,14 @@ def read_question(body: bytes, served: Served, settings: Settings) -> ExplainQue
         served = replace(served, model=model)
     groups, segments = wire.read_groups(document, model)
     checked, output = check_values(wire.read_windows(document, model, limits), served), document.get("output")
-    outputs, baseline = wire.read_outputs(output, model), read_baseline(document.get("baseline"), model)
-    options, as_list = LedgerOptions(tolerance=asked.tolerance), isinstance(output, list) or output == wire.ALL
+    outputs, baseline = wire.read_outputs(output, model), read_baseline(asked.baseline, model)
+    options = LedgerOptions(tolerance=asked.tolerance)
     flags: dict[str, Any] = {
         name: getattr(asked, name) for name in ("effects", "receipt", "progress", "trust", "adaptation")
     }
     flags["shapley"] = Orders(asked.orders, asked.seed) if asked.method == "shapley" else None
     question = ExplainQuestion(
         *(served, checked.windows, checked, outputs, asked.detail, baseline, groups, segments, options),
-        as_list=as_list,
         **flags,
     )
     question.refuse_costly(settings.max_path_nodes)
@@ -309,13 +283,12 @@ def read_question(body: bytes, served: Served, settings: Settings) -> ExplainQue
 
 def describe_question(question: ExplainQuestion, predictions: Array) -> ExplainHeader:
     """The members that all explanations share; predictions for its windows are (n, n_outputs), original units."""
-    served, names = question.served, [*question.outputs]
-    units = [served.model.unit_of(name) for name in names]
+    served = question.served
     header: ExplainHeader = {
         **head_of(served),
-        "output": names if question.as_list else names[0],
-        "unit": units if question.as_list else units[0],
-        "baseline": describe_baseline(question.baseline, served.model),
+        "output": [*question.outputs],
+        "unit": [served.model.unit_of(name) for name in question.outputs],
+        "baseline": describe_baseline(question.baseline, served.model),  # type: ignore[typeddict-item]
         "predictions": predictions.tolist(),
         **question.checked.describe(),  # type: ignore[typeddict-item]
     }
@@ -339,14 +312,16 @@ def describe_question(question: ExplainQuestion, predictions: Array) -> ExplainH
     return header
 
 
-def describe_baseline(baseline: Baseline | ReferenceBaselines, model: Model) -> UsedBaseline:
+def describe_baseline(baseline: core.Baseline | ReferenceBaselines, model: Model) -> dict[str, Any]:
     """The baseline of a request as its answer states it."""
-    if isinstance(baseline, Baseline) and baseline.kind == "instance":
+    if isinstance(baseline, core.Baseline) and baseline.kind == "instance":
         return {"kind": "instance", "instance": np.asarray(baseline.instance).tolist()}
-    if isinstance(baseline, Baseline) and baseline.kind == "values":
-        return {"kind": "values", "values": dict[str, Any](baseline.values or {})}
-    windows, names = baseline_windows(model, baseline), model.config.feature_names
-    if isinstance(baseline, Baseline):  # the same at each step
+    if isinstance(baseline, core.Baseline) and baseline.kind == "values":
+        steps = {name: value for name, value in (baseline.values or {}).items() if isinstance(value, list)}
+        values = {name: value for name, value in (baseline.values or {}).items() if name not in steps}
+        return {"kind": "values", "values": values} | ({"values_by_step": steps} if steps else {})
+    windows, names = core.baseline_windows(model, baseline), model.config.feature_names
+    if isinstance(baseline, core.Baseline):  # the same at each step
         return {"kind": baseline.kind, "values": dict(zip(names, windows[0, 0].tolist(), strict=True))}
     values = dict(zip(names, windows.mean(axis=(0, 1)).tolist(), strict=True))
     return {"kind": "reference", "reference": len(windows), "seed": baseline.seed, "values": values}
@@ -360,13 +335,14 @@ def describe_baseline(baseline: Baseline | ReferenceBaselines, model: Model) -> 
     ExplainResponse,
     body=ExplainRequest,
     media_types=(JSON, NDJSON),
-    lines=ExplainLine,
+    others=(ExplainHeader, ProgressLine),
 )
 async def explain(call: Call) -> Response:
     """Explains forecasts: contributions that are complete at every layer, with residual and estimated error.
 
-    With `Accept: application/x-ndjson` the first line has what all explanations share, and each further line one
-    explanation, sent as soon as it is ready. If one fails, or the deadline passes, the last line is an error.
+    With `Accept: application/x-ndjson` there is one JSON object per line: an `ExplainHeader`, what all explanations
+    share; then each `Explanation`, sent as soon as it is ready; with `progress` each `ProgressLine` between them. If
+    one fails, or the deadline passes, the last line is an `ErrorResponse`.
     """
     parts, served, deadline = call.parts, call.served, call.deadline
     is_stream, n_outputs = call.media_type == NDJSON, len(served.model.outputs)

@@ -33,6 +33,7 @@ from service.wire.json import HELD_NUMBER_BYTES, encode_json
 
 PART_WINDOWS = 32  # that are explained, and sent, together
 SMALL = 8  # largest request that is batched with others; a larger one fills passes by itself
+ALL_STEPS = "all steps"  # the only segment where none are asked for
 BATCH_EXPLANATIONS = 32  # of small requests, that are computed together
 Detail = TypeAliasType("Detail", Literal["features", "steps", "flow"])
 
@@ -107,22 +108,22 @@ class Explanation(TypedDict):
     """The forecast of the baseline, F(x0); the mean over several baselines."""
     contributions: dict[str, float]
     """Contribution of each feature, over all steps; they sum to F(x) - F(x0) (completeness)."""
-    contributions_by_group: NotRequired[dict[str, float | dict[str, float]]]
-    """Of each group, and of each feature that is in none; of each segment where there are `segments`. Only where there
-    are groups or segments."""
+    contributions_by_group: NotRequired[dict[str, dict[str, float]]]
+    """Of each group, and of each feature that is in none, in each segment; without `segments` in `all steps`. Only
+    where there are groups or segments."""
     steps: NotRequired[list[list[float]]]
     """lookback x n_features, oldest step first; only for detail `steps` and `flow`."""
     effects: NotRequired[Annotated[dict[str, Effect], about("Of each feature; only where asked for.")]]
-    effects_by_group: NotRequired[dict[str, Effect | dict[str, Effect]]]
+    effects_by_group: NotRequired[dict[str, dict[str, Effect]]]
     """Of what `contributions_by_group` is of, in the same form; with `effects`."""
     step_effects: NotRequired[StepEffects]
     """Of each cell; with `effects` and detail `steps` or `flow`."""
-    shapley: NotRequired[dict[str, float | dict[str, float]]]
-    """Shapley value of each outermost group, and of each feature without a group; of each segment where there are
-    `segments`. A contribution is what a part adds as all parts move from the baseline to the window together; a
-    Shapley value is what it adds on average over the orders in which the parts change one after another. They sum to
-    F(x) - F(x0) too. Only where asked for."""
-    shapley_standard_error: NotRequired[dict[str, float | dict[str, float]]]
+    shapley: NotRequired[dict[str, dict[str, float]]]
+    """Shapley value of each outermost group, and of each feature without a group, in each segment, in the form of
+    `contributions_by_group`. A contribution is what a part adds as all parts move from the baseline to the window
+    together; a Shapley value is what it adds on average over the orders in which the parts change one after another.
+    They sum to F(x) - F(x0) too. Only where asked for."""
+    shapley_standard_error: NotRequired[dict[str, dict[str, float]]]
     """Standard error of each of them: of the random orders, or over several baselines; 0 where all coalitions of one
     baseline were forecast."""
     layers: NotRequired[list[LayerContributions]]
@@ -152,9 +153,9 @@ def describe_explanation(explained: attribution.Explanation, detail: Detail, fir
         return dict(zip(features, values, strict=True))
 
     def name_groups(values: Sequence[Any], names: Sequence[str] = explained.group_names) -> dict[str, Any]:
-        if explained.segments:
-            values = [dict(zip(explained.segments, of_group, strict=True)) for of_group in values]
-        return dict(zip(names, values, strict=True))
+        of_segments = values if explained.segments else [[value] for value in values]
+        segments = [*explained.segments] or [ALL_STEPS]
+        return {name: dict(zip(segments, of, strict=True)) for name, of in zip(names, of_segments, strict=True)}
 
     for window in range(len(explained)):
         explanation: Explanation = {
@@ -239,7 +240,6 @@ class ExplainQuestion:
     options: LedgerOptions = field(default_factory=LedgerOptions)  # accuracy of the ledgers
     effects: bool = False
     shapley: Orders | None = None  # random orders for Shapley values; None where they are not asked for
-    as_list: bool = True  # whether the request has a list of outputs, and so the answer
     receipt: bool = False
     progress: bool = False
     trust: bool = False

@@ -14,7 +14,7 @@ from service.models.registry import Served
 from service.operations.members import OutputQuery, Whole, about, describe
 from service.operations.reference import OnReference, describe_span
 from service.operations.route import Call, result, stream_result
-from service.wire.errors import ErrorResponse, invalid_value
+from service.wire.errors import invalid_value
 from service.wire.json import JSON, NDJSON, TEXT, answer_json
 
 FormulaFormat = TypeAliasType("FormulaFormat", Literal["json", "python", "latex"])
@@ -87,18 +87,6 @@ class FormulaPart(TypedDict):
     formula: FormulaInfo
 
 
-FormulaLine = TypeAliasType(
-    "FormulaLine",
-    Annotated[
-        FormulaPart | FormulaResponse | ErrorResponse,
-        about(
-            "One JSON object per line: while they are searched, a `FormulaPart` for each formula as it is found; at "
-            "last the `FormulaResponse`, or after a failure an `ErrorResponse`."
-        ),
-    ],
-)
-
-
 def describe_formulas(served: Served, found: Formulas, chosen: Iterable[Formula]) -> FormulaResponse:
     """The chosen formulas."""
     windows, formulas = describe(FormulaWindows, found), [describe(FormulaInfo, one) for one in chosen]
@@ -110,15 +98,17 @@ def describe_formulas(served: Served, found: Formulas, chosen: Iterable[Formula]
     "formula",
     FormulaResponse,
     FormulaQuery,
-    {TEXT: "One formula as Python or LaTeX."},
-    lines=FormulaLine,
+    media_types=(JSON, TEXT, NDJSON),
+    others=(FormulaPart,),
 )
 async def get_formula(call: Call) -> Response:
     """Writes an output as formulas, from a constant to the whole network, each with its error.
 
     They are of LSTM units, or of features if there is no LSTM; those of a graph also of the cells and the statistics of
-    the window that flow around its layers. Everything is in original units. With `Accept: application/x-ndjson`
-    formulas come while they are searched.
+    the window that flow around its layers. Everything is in original units. With `?format=python` or `?format=latex`
+    the answer is the formula of `complexity`, or of any where that is absent, as text. With `Accept:
+    application/x-ndjson` there is one JSON object per line: while they are searched a `FormulaPart` for each formula as
+    it is found; at last the `FormulaResponse`, or after a failure an `ErrorResponse`.
     """
     served, query = call.served, call.query
     media_type = call.choose_media_type((JSON, NDJSON) if query.format == "json" else (TEXT,))

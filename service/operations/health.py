@@ -11,7 +11,7 @@ from base64 import b64encode
 from hashlib import sha256
 from mimetypes import guess_type
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import Response
 from starlette.exceptions import HTTPException
@@ -41,22 +41,22 @@ class Health(TypedDict):
 class Readiness(TypedDict):
     """At least one model answers."""
 
-    ready: Annotated[Literal[True], about("Always true: until then the answer is a 503.")]
+    ready: Annotated[bool, about("Always true: until then the answer is a 503.")]
     models: Annotated[list[ModelSummary], about("Every model of the folder, with the reason of a failure.")]
 
 
 class ServerHealth(TypedDict):
     """Liveness and readiness."""
 
-    live: Annotated[Literal[True], about("Always true.")]
+    live: Annotated[bool, about("Always true.")]
     ready: Annotated[bool, about("Whether a model answers.")]
 
 
 class UnreadyResponse(ErrorResponse):
     """The error of a service that is not ready."""
 
-    live: Annotated[Literal[True], about("Always true.")]
-    ready: Annotated[Literal[False], about("Always false.")]
+    live: Annotated[bool, about("Always true.")]
+    ready: Annotated[bool, about("Always false.")]
 
 
 @Operation("GET", "/healthz", "health", None, Health)
@@ -79,11 +79,10 @@ async def get_server_health(call: Call) -> Response:
     return answer_json(ServerHealth(live=True, ready=call.parts.registry.ready))
 
 
-_ANSWER = describe_error_answer(503, "UnreadyResponse", live=True, ready=False)
-_UNREADY: dict[int | str, Any] = {503: {**_ANSWER, "model": UnreadyResponse}}
+_UNREADY = {"503": describe_error_answer(503, "UnreadyResponse", live=True, ready=False)}
 
 
-@Operation("GET", "/v2/health/ready", "health", None, ServerHealth, responses=_UNREADY)
+@Operation("GET", "/v2/health/ready", "health", None, ServerHealth, others=(UnreadyResponse,), responses=_UNREADY)
 async def get_server_readiness(call: Call) -> Response:
     """Readiness: at least one model answers; a request for one that is not loaded waits for that."""
     try:

@@ -20,8 +20,8 @@ from kanmodel.arrays import Array
 from kanmodel.errors import Problem
 from kanmodel.model import Model
 from service.models.registry import Served
-from service.operations.explain import BaselineName, read_baseline, record_explanations
-from service.operations.explanations import ExplainQuestion, Explanation, compute_explanations
+from service.operations.explain import Baseline, BaselineName, read_baseline, record_explanations
+from service.operations.explanations import ALL_STEPS, ExplainQuestion, Explanation, compute_explanations
 from service.operations.members import Checkpoint, Closed, Name, Version, about
 from service.operations.models import ModelReadiness
 from service.operations.predict import describe_intervals
@@ -40,11 +40,6 @@ from service.work.forecasts import Plain, Predictor, WithBounds
 
 INSTANCES = "instances"  # the tensor that holds all features
 HEADER_LENGTH = "Inference-Header-Content-Length"
-_LENGTH = {
-    "description": "Length of the JSON in bytes, if binary tensor data follows it.",
-    "schema": {"type": "integer", "minimum": 0},
-}
-_BINARY = {"schema": {"type": "string", "format": "binary", "description": "JSON, followed by binary tensor data."}}
 MAX_OUTPUTS = 64
 Datatype = TypeAliasType(
     "Datatype",
@@ -285,7 +280,7 @@ def read_inference(
     levels = read_levels(intervals, model, "parameters.intervals")
     outputs = _choose_outputs(request, asked, levels, model, is_grouped=bool(groups or segments))
     is_explained = outputs.keys() & {*EXPLAINED}
-    baseline = read_baseline(asked.baseline if is_explained else None, model)
+    baseline = read_baseline(Baseline(kind=asked.baseline) if is_explained else None, model)
     question = ExplainQuestion(
         *(served, checked.windows, checked, model.outputs, asked.detail, baseline, groups, segments),
         trust=any(name in outputs for name in TRUST),
@@ -439,13 +434,14 @@ def _choose_outputs(
     InferResponse,
     also=f"{VERSION_V2}/infer",
     body=InferRequest,
-    body_types={BYTES: _BINARY},
     media_types=(JSON, BYTES),
-    parameters=[{"name": HEADER_LENGTH, "in": "header", "required": False, **_LENGTH}],
-    responses={200: {"content": {BYTES: _BINARY}, "headers": {HEADER_LENGTH: _LENGTH}}},
 )
 async def infer(call: Call) -> Response:
-    """Forecasts every output for each instance, as tensors; if requested with intervals, and explained."""
+    """Forecasts every output for each instance, as tensors; if requested with intervals, and explained.
+
+    Binary tensor data follows the JSON, in requests and in answers, whose length in bytes is then in the header
+    `Inference-Header-Content-Length`, with the media type `application/octet-stream`.
+    """
     parts, served, deadline = call.parts, call.served, call.deadline
     body = await call.read_body((JSON, BYTES, ""))  # Triton's client sends none of them
     length = find_header(call.scope, HEADER_LENGTH.lower().encode())
@@ -507,7 +503,7 @@ def _answer(
     lists: dict[str, list[Any]] = {
         "contributions": [one.get("steps") or [*one["contributions"].values()] for one in explanations],
         "contributions_by_group": [
-            [[*of.values()] if isinstance(of, dict) else of for of in groups] for groups in by_group
+            [[*of.values()] if question.segments else of[ALL_STEPS] for of in groups] for groups in by_group
         ],
         "residual": [one["residual"] for one in explanations],
         "error": [one["error"] for one in explanations],
@@ -539,9 +535,8 @@ def _answer(
     if by_group:
         names = explanations[0]["contributions_by_group"]
         answer["parameters"]["groups"] = [*names]
-        first = next(iter(names.values()))
-        if isinstance(first, dict):
-            answer["parameters"]["segments"] = [*first]
+        if question.segments:
+            answer["parameters"]["segments"] = [*question.segments]
     if not buffers:
         return answer_json(answer)
     head = encode_json(answer)

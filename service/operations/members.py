@@ -16,6 +16,7 @@ from kanmodel import result
 from kanmodel.arrays import Array
 from kanmodel.show import network
 from service.models.registry import Served
+from service.wire.windows import is_absent
 
 
 def about(text: str, **constraints: Any) -> Any:
@@ -29,22 +30,27 @@ Whole = Annotated[int, Field(le=2**53 - 1)]
 
 
 class Closed(BaseModel):
-    """A request or query that refuses unknown names and lists the known ones."""
+    """A request or query that refuses unknown names and lists the known ones.
+
+    A member that may be absent is so as null, an empty list or an empty object too.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_unknown(cls, data: Any) -> Any:
-        known = [field.alias or name for name, field in cls.model_fields.items()]
-        for name in data if isinstance(data, dict) else ():
+    def _read_names(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        known = {field.alias or name: field for name, field in cls.model_fields.items()}
+        for name in data:
             if name not in known:
                 context = {
                     "name": name,
                     "names": f"expected one of {', '.join(known)}" if known else "none is expected",
                 }
                 raise PydanticCustomError("unknown_name", "is unknown; {names}", context)
-        return data
+        return {name: value for name, value in data.items() if known[name].is_required() or not is_absent(value)}
 
 
 Output = Annotated[

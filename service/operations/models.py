@@ -128,11 +128,11 @@ class LayerInfo(TypedDict):
 class LayersInfo(TypedDict):
     """Layers in a row, each a Kolmogorov-Arnold layer."""
 
-    width: list[int | list[int]]
-    """Nodes per layer, inputs first; `[n_sum, n_product]` where there are product nodes."""
+    width: list[int]
+    """Nodes per layer, inputs first; where there are product nodes, these come last in their layer: as many as
+    `mult_arity` lists for it."""
     layers: Annotated[list[LayerInfo], about("Each layer of edges, first to last.")]
-    grid_size: NotRequired[int | list[int]]
-    """Grid intervals; one number per layer of edges if they differ; only if all layers are B-splines."""
+    grid_size: NotRequired[Annotated[int, about("Grid intervals; only if all layers are B-splines with as many.")]]
     spline_order: NotRequired[Annotated[int, about("Order of the splines; only if all layers have the same.")]]
     base_activation: NotRequired[str]
     """Activation added to the basis; only if all layers have the same."""
@@ -299,7 +299,7 @@ class ModelReadiness(TypedDict):
     """A model that is ready."""
 
     name: Name
-    ready: Annotated[Literal[True], about("Always true: otherwise the answer is 503.")]
+    ready: Annotated[bool, about("Always true: otherwise the answer is 503.")]
 
 
 def summarise_model(entries: ModelVersions) -> ModelSummary:
@@ -371,9 +371,9 @@ def _describe_layers(layers: Layers) -> LayersInfo:
     return describe(
         LayersInfo,
         layers,
-        width=width_of(layers),
+        width=[n if isinstance(n, int) else sum(n) for n in width_of(layers)],
         layers=list(map(_describe_layer, layers)),
-        grid_size=None if None in orders else grids[0] if len(set(grids)) == 1 else grids,
+        grid_size=grids[0] if None not in orders and len(set(grids)) == 1 else None,
         spline_order=orders.pop() if len(orders) == 1 else None,
         base_activation=bases.pop() if len(bases) == 1 else None,
         mult_arity=[[], *map(list, factors)] if any(factors) else None,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Literal, NotRequired
+from typing import Annotated, NotRequired
 
 from fastapi import Response
 from typing_extensions import TypedDict
@@ -37,9 +37,9 @@ Predictions = Annotated[
 class PredictRequest(Windows):
     """Windows to forecast, in one of three forms."""
 
-    intervals: list[float] | Literal["all"] | None = None
-    """Levels of the prediction intervals that the answer has too, such as `[0.8, 0.95]`, or `all`; the model states
-    those that it has."""
+    intervals: list[float] | None = None
+    """Levels of the prediction intervals that the answer has too, such as `[0.8, 0.95]`, of those that the model
+    states. `"all"` may stand in place of the list."""
     adaptation: AskAdaptation = None
     trust: AskTrust = False
     receipts: Annotated[bool, about("Whether to add `receipts`, with which `:outcomes` are sent.", strict=True)] = False

@@ -13,7 +13,6 @@ from service.models.registry import Served
 from service.operations.members import OutputQuery, ReportFormat, ThemeParameter, about, describe
 from service.operations.reference import OnReference, describe_span
 from service.operations.route import Call, result, stream_result
-from service.wire.errors import ErrorResponse
 from service.wire.json import HTML, JSON, MARKDOWN, NDJSON, POLICY, answer_json
 
 FindingId = TypeAliasType("FindingId", finding.FindingId)
@@ -58,18 +57,6 @@ class ReportPart(TypedDict):
     finding: FindingInfo
 
 
-ReportLine = TypeAliasType(
-    "ReportLine",
-    Annotated[
-        ReportPart | ReportResponse | ErrorResponse,
-        about(
-            "One JSON object per line: while the report is computed, a `ReportPart` for each question as it is "
-            "answered; at last the `ReportResponse`, or after a failure an `ErrorResponse`."
-        ),
-    ],
-)
-
-
 def describe_finding(one: Finding) -> FindingInfo:
     """A question and its answer."""
     return describe(FindingInfo, one, pictures=one.draw())
@@ -86,14 +73,16 @@ def describe_report(served: Served, report: Report) -> ReportResponse:
     "report",
     ReportResponse,
     ReportQuery,
-    {MARKDOWN: "The questions and answers as prose.", HTML: "A page with pictures, two sheets of A4 when printed."},
-    lines=ReportLine,
+    media_types=(JSON, MARKDOWN, HTML, NDJSON),
+    others=(ReportPart,),
 )
 async def get_report(call: Call) -> Response:
     """Says what is forecast and how well, what drives it, what to read with care, and answers questions about the KAN.
 
-    Every answer is in words, with the numbers behind it. With `Accept: text/markdown` as prose, with `text/html` as a
-    page that runs and loads nothing; with `application/x-ndjson` the answers come as they are found.
+    Every answer is in words, with the numbers behind it. With `Accept: text/markdown` or `?format=markdown` as prose,
+    with `text/html` or `?format=html` as a page that runs and loads nothing, two sheets of A4 when printed. With
+    `application/x-ndjson` there is one JSON object per line: while the report is computed a `ReportPart` for each
+    question as it is answered; at last the `ReportResponse`, or after a failure an `ErrorResponse`.
     """
     if call.media_type == NDJSON:
         return await stream_result(

@@ -16,7 +16,6 @@ from weakref import WeakKeyDictionary
 
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
-from fastapi.routing import APIRoute
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route
@@ -247,10 +246,8 @@ class Operation:
     is_cached: bool = False  # its answer depends on the checkpoint and the query alone
     loads: bool = True
     is_drawn: bool = True  # whether a canary may answer a POST that names no version
-    lines: Any = None  # the type of its lines as NDJSON
-    body_types: Mapping[str, Any] = field(default_factory=dict)  # and the next two: additions to the document
-    responses: Mapping[int | str, Any] = field(default_factory=dict)
-    parameters: Sequence[Mapping[str, Any]] = ()
+    others: Sequence[Any] = ()  # types of the document's schemas besides: of the lines of a stream
+    responses: Mapping[str, Any] = field(default_factory=dict)  # of the document, besides the usual
     is_documented: bool = True
 
     def __call__(self, handler: Handler) -> "OperationRoute":
@@ -258,16 +255,8 @@ class Operation:
         return OperationRoute(self, handler)
 
 
-def result(
-    path: str, tag: str, answer: Any, query: type[Closed], beside: Mapping[str, str] | None = None, **more: Any
-) -> Operation:
-    """Declares an operation that depends on the checkpoint and the query alone; `path` is below that of the model.
-
-    `beside` describes the answer as text, by media type.
-    """
-    content = {name: {"schema": {"type": "string", "description": text}} for name, text in (beside or {}).items()}
-    lines = (NDJSON,) if "lines" in more else ()
-    more |= {"media_types": (JSON, *content, *lines), "responses": {200: {"content": content}}} if content else {}
+def result(path: str, tag: str, answer: Any, query: type[Closed], **more: Any) -> Operation:
+    """Declares an operation that depends on the checkpoint and the query alone; `path` is below that of the model."""
     return Operation("GET", f"{MODEL}/{path}", tag, "read", answer, query=query, is_cached=True, **more)
 
 
@@ -333,22 +322,6 @@ class OperationRoute(Route):
         self.statuses = sorted(statuses)
         super().__init__(stated.path, handler, include_in_schema=stated.is_documented)
         self.methods = {stated.method}  # Starlette adds HEAD, see `takes`
-
-    def describe(self) -> APIRoute:
-        """The operation as FastAPI documents it; to make the schemas of all answers takes a twentieth of the start."""
-        stated = self.stated
-        extra: dict[str, Any] = {"x-required-scope": stated.scope} if stated.scope else {"security": []}
-        return APIRoute(
-            stated.path,
-            self.handler,
-            methods=[stated.method],
-            operation_id=self.handler.__name__,
-            tags=[stated.tag],
-            response_model=stated.answer,
-            responses={**stated.responses},
-            openapi_extra=extra | ({"parameters": list(stated.parameters)} if stated.parameters else {}),
-            include_in_schema=stated.is_documented,
-        )
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Whether a request is one to it, of its method or another; the route is the label of the metrics."""

@@ -34,7 +34,7 @@ from service.operations.members import (
 from service.operations.reference import OnReference, describe_span
 from service.operations.route import Call, result
 from service.wire.errors import invalid_value
-from service.wire.json import SVG, answer_json, answer_svg
+from service.wire.json import JSON, SVG, answer_json, answer_svg
 
 # Named, so that generated clients have one type for each.
 Stage = TypeAliasType("Stage", Literal["front", "head"])
@@ -254,8 +254,8 @@ class GraphEdge(TypedDict):
 class TopologyResponse(TypedDict):
     """Node-link form: `networkx.node_link_graph(answer, edges="edges")` reads it."""
 
-    directed: Annotated[Literal[True], about("Edges have a direction.")]
-    multigraph: Annotated[Literal[False], about("No two edges join the same nodes.")]
+    directed: Annotated[bool, about("Edges have a direction.")]
+    multigraph: Annotated[bool, about("No two edges join the same nodes.")]
     graph: GraphInfo
     nodes: Annotated[list[GraphNode], about("In the order of the data, features first.")]
     edges: Annotated[list[GraphEdge], about("Those of kind `edge` first.")]
@@ -335,13 +335,13 @@ def _count(kept: list[bool]) -> Count:
 CURVE_ARRAYS, CURVE_VALUE_BYTES = 7, 64  # of a curve; of a value in an array, in a list, and in JSON
 JSON_PART_BYTES, SVG_PART_BYTES = 1200, 6000  # of a node or an edge, as objects and text
 N_LINKS = 5000  # most links of each kind in a picture; of more, only the strongest are drawn
-_PICTURE = {SVG: "The network; with at most 300 kept edges, the curve of each."}
 
 
-@result("topology", "topology", TopologyResponse, TopologyQuery, _PICTURE)
+@result("topology", "topology", TopologyResponse, TopologyQuery, media_types=(JSON, SVG))
 async def get_topology(call: Call) -> Response:
-    """Returns the pruned network as a graph with its fidelity; as a picture with `Accept: image/svg+xml`.
+    """Returns the pruned network as a graph with its fidelity.
 
+    With `Accept: image/svg+xml` or `?format=svg` as a picture; with at most 300 kept edges, the curve of each.
     Prune by `fidelity` (default 0.99) or by thresholds, not both. `through` leaves only the paths through one node.
     """
     served, query, is_drawn = call.served, call.query, call.media_type == SVG

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal, NotRequired
 
 import numpy as np
-from pydantic import ConfigDict, Field
-from pydantic.json_schema import SkipJsonSchema
+from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.arrays import Array
@@ -15,28 +14,34 @@ from kanmodel.monitoring import trust
 from kanmodel.tables import table
 from service.models.registry import ROUNDING, Served
 from service.operations.members import Closed, UnitOf, Whole, about, describe
-from service.wire.windows import FORMS, Given, refuse_infinite_values
+from service.wire.windows import Given, refuse_infinite_values
 
 MAX_WARNINGS = 100
 
+Cell = TypeAliasType(
+    "Cell",
+    Annotated[float | str | bool | None, about("A cell of a table: a number, a text, or null where it has none.")],
+)
+Series = dict[str, list[Cell]]
+Last = Annotated[Whole, Field(ge=1, strict=True)] | str | None
 Gaps = TypeAliasType("Gaps", table.Gaps)
+WarningCode = TypeAliasType("WarningCode", Literal["outside_training_range", "filled", "new_series"])
 TrustVerdict = TypeAliasType("TrustVerdict", trust.TrustVerdict)
 AskTrust = Annotated[
     bool, about("Whether to add `trust`: how unlike the reference windows each instance is.", strict=True)
 ]
 
 
-class Forms(Closed):
-    """The forms of windows, of which one is given."""
+class Windows(Closed):
+    """Windows, in one of three forms."""
 
-    # Null, as which an absent form is read, is refused in a request.
-    instances: list[list[list[float]]] | SkipJsonSchema[None] = None
+    instances: list[list[list[float]]] | None = None
     """Windows as arrays, n x lookback x n_features, original units, oldest step first, features in the order of the
     model's `features`. Give this, `columns` or `series`."""
-    columns: dict[str, list[list[float]]] | SkipJsonSchema[None] = None
+    columns: dict[str, list[list[float]]] | None = None
     """Windows as named columns: for each feature of the model n x lookback values, original units, oldest step first.
     Give this, `instances` or `series`."""
-    series: dict[str, list[float | str | bool | None]] | SkipJsonSchema[None] = None
+    series: Series | None = None
     """Rows of a table, once, as named columns with a cell for each row, oldest first: the features in original units,
     or of a model with a `table` the columns of that table as they are, with null where a value is missing and `fill`
     says how it is filled. Each row that is the newest of a whole window gives that window. `time`, or the name of the
@@ -44,7 +49,7 @@ class Forms(Closed):
     be in order and without a gap, and may be left out unless the table has a `calendar`. Of a model over many series
     the column that its `table` names says of which each row is, and rows are in order within each. Give this,
     `instances` or `columns`."""
-    last: Annotated[Whole, Field(ge=1, strict=True)] | str | None = None
+    last: Last = None
     """Of a series only the newest windows, of many those of each: so many, or those whose newest row is within a
     duration, such as `7d`, `36h` or `15min`, before the newest row of all."""
     gaps: Annotated[
@@ -52,43 +57,24 @@ class Forms(Closed):
     ] = "error"
 
 
-class Windows(Forms):
-    """Windows, in one of three forms."""
+class DataWarning(TypedDict):
+    """A warning of the values of an instance; the members that a code does not name are absent."""
 
-    # Below allOf, since openapi-python-client otherwise generates a class for each form.
-    model_config = ConfigDict(json_schema_extra={"allOf": [{"oneOf": [{"required": [form]} for form in FORMS]}]})
-
-
-class RangeWarning(TypedDict):
-    """A value outside the training range; of several steps, the most extreme one."""
-
-    code: Annotated[Literal["outside_training_range"], about("Stable code, for programs.")]
-    instance: Annotated[int, about("Index of the instance.")]
-    feature: Annotated[str, about("Name of the feature.")]
-    step: Annotated[int, about("The step: 0 is the newest, -1 the one before it.")]
-    value: Annotated[float, about("The value, in the feature's unit.")]
-    min: Annotated[float | None, about("Smallest training value; null if unknown.")]
-    max: Annotated[float | None, about("Largest training value; null if unknown.")]
+    code: WarningCode
+    """`outside_training_range`: a value is, of several steps the most extreme one, with `feature`, `step`, `value`,
+    `min` and `max`; `filled`: cells without a value were filled as in training, with `column` and `count`;
+    `new_series`: training did not have this series, with `series`, so its forecasts rest on what the others have in
+    common."""
+    instance: Annotated[int, about("Index of the instance; of a new series that of its first.")]
     message: Annotated[str, about("The warning as a sentence.")]
-
-
-class FilledWarning(TypedDict):
-    """Cells of a column without a value, which were filled as in training."""
-
-    code: Annotated[Literal["filled"], about("Stable code, for programs.")]
-    instance: Annotated[int, about("Index of the instance.")]
-    column: Annotated[str, about("Name of the column.")]
-    count: Annotated[int, about("Number of filled cells that the window reads.")]
-    message: Annotated[str, about("The warning as a sentence.")]
-
-
-class NewSeriesWarning(TypedDict):
-    """A series that training did not have: its forecasts rest on what the others have in common."""
-
-    code: Annotated[Literal["new_series"], about("Stable code, for programs.")]
-    instance: Annotated[int, about("Index of the first instance of it.")]
-    series: Annotated[str, about("Its name.")]
-    message: Annotated[str, about("The warning as a sentence.")]
+    feature: NotRequired[Annotated[str, about("Name of the feature.")]]
+    step: NotRequired[Annotated[int, about("The step: 0 is the newest, -1 the one before it.")]]
+    value: NotRequired[Annotated[float, about("The value, in the feature's unit.")]]
+    min: NotRequired[Annotated[float | None, about("Smallest training value; null if unknown.")]]
+    max: NotRequired[Annotated[float | None, about("Largest training value; null if unknown.")]]
+    column: NotRequired[Annotated[str, about("Name of the column.")]]
+    count: NotRequired[Annotated[int, about("Number of filled cells that the window reads.")]]
+    series: NotRequired[Annotated[str, about("Name of the series.")]]
 
 
 class OfWindows(TypedDict):
@@ -99,7 +85,7 @@ class OfWindows(TypedDict):
     windows_omitted: NotRequired[int]
     """Number of windows of a series that span a gap in time, left out with `"gaps": "skip"`; absent if there are
     none."""
-    warnings: list[RangeWarning | FilledWarning | NewSeriesWarning]
+    warnings: list[DataWarning]
     """Series that training did not have, cells that were filled, and values outside the training range; at most 100
     together."""
     warnings_omitted: NotRequired[Annotated[int, about("Number of further warnings; absent if there are none.")]]
@@ -187,7 +173,7 @@ class CheckedWindows:
     """The windows of a request, and their values outside the training range."""
 
     given: Given
-    listed: Sequence[RangeWarning] = ()  # the first `MAX_WARNINGS`
+    listed: Sequence[DataWarning] = ()  # the first `MAX_WARNINGS`
     counts: Mapping[str, int] = field(default_factory=dict)  # by feature, the number of instances with such a value
 
     @property
@@ -198,7 +184,7 @@ class CheckedWindows:
     def describe(self) -> OfWindows:
         """The members of an answer."""
         new = warn_of_new(self.given.new_series, self.given.series or ())
-        warnings: list[RangeWarning | FilledWarning | NewSeriesWarning] = [*new, *self._describe_filled(), *self.listed]
+        warnings = [*new, *self._describe_filled(), *self.listed]
         described: OfWindows = {"warnings": warnings[:MAX_WARNINGS]}
         if self.given.times is not None:
             described["times"] = [*self.given.times]
@@ -211,7 +197,7 @@ class CheckedWindows:
             described["warnings_omitted"] = omitted
         return described
 
-    def _describe_filled(self) -> Iterator[FilledWarning]:
+    def _describe_filled(self) -> Iterator[DataWarning]:
         """The first warnings of filled cells, by instance."""
         names, counts = [*self.given.filled], [*self.given.filled.values()]
         for instance, column in np.argwhere(np.array(counts).T)[:MAX_WARNINGS].tolist() if counts else ():
@@ -220,7 +206,7 @@ class CheckedWindows:
             yield {"code": "filled", "instance": instance, "column": name, "count": n, "message": message}
 
 
-def warn_of_new(names: Sequence[str], series: Sequence[str]) -> list[NewSeriesWarning]:
+def warn_of_new(names: Sequence[str], series: Sequence[str]) -> list[DataWarning]:
     """A warning of each of the names, which training did not have; `series` are those of the instances."""
     first = {name: instance for instance, name in reversed([*enumerate(series)])} if names else {}
     message = "was not in the training: forecasts of it rest on what the others have in common"
@@ -252,7 +238,7 @@ def warn_of_range(model: Model, given: Given) -> CheckedWindows:
     is_outside = beyond.max(axis=1) > 0  # (n, n_features)
     if not is_outside.any():
         return CheckedWindows(given)
-    steps, features, listed = beyond.argmax(axis=1), model.config.features, list[RangeWarning]()
+    steps, features, listed = beyond.argmax(axis=1), model.config.features, list[DataWarning]()
     for instance, number in np.argwhere(is_outside)[:MAX_WARNINGS].tolist():
         feature, step = features[number], int(steps[instance, number])
         value = float(windows[instance, step, number])

@@ -30,10 +30,16 @@ MAX_NAMES = 1_000  # in a message
 UNREAD = (*FORMS, "last")  # by pydantic, whose errors would name a form of the member too
 ALL = "all"  # outputs, of which none has this name, since each ends with its step; or levels
 _FORMS = "instances, columns or a series"
+_GAPS: Gaps = "error"  # by default
 _KINDS: dict[type, str] = {
     **{int: "a number", float: "a number", str: "a string", bool: "a boolean", type(None): "null"},
     **{dict: "an object", list: "a list"},
 }
+
+
+def is_absent(value: Any) -> bool:
+    """Whether an optional member of a request is as good as absent: generated clients send null, [] and {} for it."""
+    return value is None or (type(value) in (list, dict) and not value)
 
 
 def may_ask_for_bounds(body: bytes, model: Model) -> bool:
@@ -63,19 +69,17 @@ def read_windows(members: Mapping[str, Any], model: Model, limits: Limits, path:
         DataError: several forms or none, a value or length that does not fit, an unknown or missing feature, or times
             that are not in order or have a gap; the error names each place.
     """
-    given = [form for form in FORMS if form in members]
-    for name in given:
-        if members[name] is None:
-            raise invalid_value(f"{path}{name}", f"must not be null; give {_FORMS}")
+    given = [form for form in FORMS if not is_absent(members.get(form))]
+    given = given or [form for form in FORMS if members.get(form) is not None][:1]  # empty, which its reader refuses
     if len(given) != 1:
         reason = f"and {given[1]} are both given: give one" if given else f"is missing: give {_FORMS}"
         raise invalid_value(f"{path}{given[0] if given else 'instances'}", reason)
     (form,) = given
     value, place = members[form], f"{path}{form}"
     if form == "series":
-        return _read_series(value, model, limits, place, members.get("last"), members.get("gaps", "error"))
+        return _read_series(value, model, limits, place, members.get("last"), members.get("gaps") or _GAPS)
     for name in SERIES_OPTIONS:
-        if name in members:
+        if members.get(name) not in (None, _GAPS):
             raise invalid_value(f"{path}{name}", "must be given only with a series")
     if form == "columns":
         names = model.config.feature_names
@@ -284,18 +288,16 @@ def read_output(value: Any, model: Model, path: str = "output") -> str:
 
 
 def read_outputs(value: Any, model: Model) -> tuple[str, ...]:
-    """The names of one output or bound, of a list of them in the order of the request, or of `ALL` outputs.
+    """The names of outputs or bounds, in the order of the request: a list, a single name, or `ALL` outputs.
 
     Raises:
-        DataError: as `read_output`, or the list is empty or names an output twice.
+        DataError: as `read_output`, or the list names an output twice.
         NotFoundError: there is no such output.
     """
-    if value == ALL:
+    if value in (ALL, [ALL]):
         return model.outputs
-    if not isinstance(value, list):
-        return (read_output(value, model),)
-    if not value:
-        raise invalid_value("output", f"must name at least one output: {', '.join(model.outputs)}")
+    if is_absent(value) or not isinstance(value, list):
+        return (read_output(None if is_absent(value) else value, model),)
     names: dict[str, None] = {}
     for index, given in enumerate(value):
         name = read_output("" if given is None else given, model, f"output[{index}]")
@@ -310,20 +312,20 @@ def read_levels(value: Any, model: Model, path: str = "intervals") -> tuple[floa
 
     Raises DataError: it is no list of levels, or the model has no intervals, or none of such a level.
     """
-    if value is None:
+    if is_absent(value):
         return ()
     levels = value if value == ALL else read_array(value, (Axis(None, "levels"),), path).tolist()
     return choose_levels(model, levels, path)
 
 
 def read_groups(document: Mapping[str, Any], model: Model) -> tuple[Groups, Segments]:
-    """The groups and segments of a request; absent groups are those of the checkpoint, null is none.
+    """The groups and segments of a request; absent or empty groups are those of the checkpoint, null is none.
 
     Raises:
         DataError: invalid groups or segments; the error names each, as ``groups.hour``.
     """
     segments = document.get("segments")
-    if "groups" not in document:
+    if document.get("groups", {}) == {}:
         return model.choose_groups(segments=segments)
     groups = document["groups"]
     if isinstance(groups, str):  # kanmodel also accepts other forms

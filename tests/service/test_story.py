@@ -165,7 +165,7 @@ def test_library_http_and_command_line_say_the_same(model, models, table, week, 
     for name in model.outputs:
         given = [one["contributions_by_group"] for one in explained["explanations"] if one["output"] == name]
         np.testing.assert_allclose(
-            [[one[part] for part in week[name].group_names] for one in given],
+            [[one[part]["all steps"] for part in week[name].group_names] for one in given],
             week[name].contributions_by_group,
             atol=week[name].tolerance,
         )

@@ -87,6 +87,7 @@ def bodies_of(instances: Any, rows: Any, known: Any, table: Any, adaptation: Any
         "receipt": True,
         "effects": True,
     }
+    by_step = {"values_by_step": {"f1": [0.0] * 6}}
     grouped = {"groups": {"both": ["f0", "f1"]}, "segments": {"late": [-2, 0]}}
     return {
         "predict": [
@@ -100,12 +101,12 @@ def bodies_of(instances: Any, rows: Any, known: Any, table: Any, adaptation: Any
         ],
         "backtest": [
             ("load", {**last, "target": "load", "detail": "rows"}),
-            ("plain", {"series": known, "adapt": adaptation}),
+            ("plain", {"series": known, "adaptation": adaptation}),
         ],
         "explain": [
             ("plain", one | explained | grouped | {"baseline": {"reference": 4, "seed": 0}}),
             ("plain", one | {"method": "shapley", "orders": 4, "seed": 1, "baseline": {"instance": instances[0]}}),
-            ("plain", one | {"baseline": {"values": {"f0": 0.0, "f1": [0.0] * 6, "f2": 1.0, "f3": 2.0}}}),
+            ("plain", one | {"baseline": {"values": dict.fromkeys(("f0", "f2", "f3"), 1.0), **by_step}}),
             ("load", last | {"effects": True, "detail": "steps"}),
         ],
         "what_if": [

@@ -11,7 +11,7 @@ import { colorFlow, flowTeller, tellCarried, tellFlow } from "../flow-picture.js
 import { readFlow } from "../flow.js";
 import { FINER, colorKey, foldWarnings, formatsOf, spreadOf, stepRows, tellForecast } from "../forecast-summary.js";
 import { askTopology, topologyAsk } from "../graph.js";
-import { groupsOfBody, outermost, readGroups } from "../groups.js";
+import { byGroupOf, groupsOfBody, outermost, readGroups } from "../groups.js";
 import { heatMap } from "../heat-map.js";
 import { askIntervals, predictOutput } from "../intervals.js";
 import { afterRest, latestOnly } from "../latest.js";
@@ -195,7 +195,7 @@ export function create(page) {
   const askOf = (/** @type {Chosen} */ { baseline }, /** @type {Window} */ window) => ({
     path: `${page.path}:explain`,
     query: page.version,
-    body: { instances: [window], output: page.output, detail: "flow", baseline, ...groupsOfBody(given) },
+    body: { instances: [window], output: [page.output], detail: "flow", baseline, ...groupsOfBody(given) },
   });
 
   /** @type {{topology: Schemas["TopologyResponse"], root: SVGSVGElement} | undefined} the same for all windows */
@@ -238,7 +238,7 @@ export function create(page) {
     const chosen = { note: state.note, actual: isChanged ? undefined : state.actual };
     summary.replaceChildren(...tellForecast(explanation, formats, chosen, intervals, isChanged ? was.forecast : undefined), ...foldWarnings(explained));
     if (!isChanged) was = { origin: state.origin, forecast: explanation.prediction };
-    const byGroup = /** @type {Record<string, number> | undefined} */ (explanation.contributions_by_group);
+    const byGroup = byGroupOf(explanation);
     bars.element.hidden = !byGroup;
     bars.set(given.bars ?? "groups");
     const groups = byGroup && given.bars !== "features" ? readGroups(given, page.model) : undefined;

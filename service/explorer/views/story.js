@@ -8,7 +8,7 @@ import { breakable, freshLink, h, table, widthOf } from "../dom.js";
 import { fit, mayChange, spread, withFeature } from "../edits.js";
 import { formatChange, formatValue, percent, stepLabel } from "../figures.js";
 import { countWarnings, foldWarnings, formatsOf, spreadOf } from "../forecast-summary.js";
-import { featuresOf, groupsOfBody, outermost, readGroups } from "../groups.js";
+import { byGroupOf, featuresOf, groupsOfBody, outermost, readGroups } from "../groups.js";
 import { drawAhead, drawAround, nameBand, seriesKey } from "../history.js";
 import { askIntervals, forecastOf, kindOf, levelName, predictOutput } from "../intervals.js";
 import { capitalise, titlesOf } from "../names.js";
@@ -111,7 +111,7 @@ export function create(page) {
     const ask = {
       path: `${page.path}:explain`,
       query: page.version,
-      body: { instances: [window], output, detail: "steps", trust: true, ...groupsOfBody(values) },
+      body: { instances: [window], output: [output], detail: "steps", trust: true, ...groupsOfBody(values) },
     };
     const explaining = /** @type {Promise<Schemas["ExplainResponse"]>} */ (askJson(ask, signal));
     const [predicted, moments, times] = await Promise.all([
@@ -224,7 +224,7 @@ function errorBand(forecast, errors) {
  */
 function reasonsOf(explanation, values, { model }) {
   const groups = readGroups(values, model);
-  const byGroup = /** @type {Record<string, number> | undefined} */ (explanation.contributions_by_group);
+  const byGroup = byGroupOf(explanation);
   const places = new Map(model.features.map((feature, index) => [feature.name, index]));
   return d3
     .sort(Object.entries(byGroup ? outermost(byGroup, groups) : explanation.contributions), ([, value]) => -Math.abs(value))

@@ -179,7 +179,7 @@ export function create(page) {
     const { windows } = series.table;
     const part = windows ? undefined : partsOf(series, series.ends).at(-1);
     const body = windows ? { instances: windows } : { series: part?.series, last: part?.ends.length, gaps: "skip" };
-    return { path: `${page.path}:explain`, query: page.version, body: { ...body, output: page.output } };
+    return { path: `${page.path}:explain`, query: page.version, body: { ...body, output: [page.output] } };
   };
 
   /** Asks for what is not known of the file, part by part, and draws each part. */

@@ -150,7 +150,7 @@ def test_the_receipt_has_question_and_versions(service):
             "shape": list(windows.shape),
         },
         "method": "expected_gradients",
-        "output": "y+1",
+        "output": ["y+1"],
         "detail": "features",
         "baseline": answer["baseline"],
         "groups": {},

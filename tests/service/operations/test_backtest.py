@@ -106,7 +106,7 @@ def test_intervals_are_measured_and_adapted_as_by_the_library(client, folder, ru
     found = ask(client, "sure", series=SERIES, adapt=True)
     assert agree(found["adaptation"], dict(adapted.adaptation))
     assert agree(found["coverage"], [asdict(each) for each in adapted.metrics.intervals])
-    later = ask(client, "sure", series=SERIES, adapt=found["adaptation"])
+    later = ask(client, "sure", series=SERIES, adaptation=found["adaptation"])
     assert later["adaptation"] == found["adaptation"] and later["coverage"][0]["count"] == 0
     state = tmp_path / "state.json"
     for _ in range(2):
@@ -119,9 +119,9 @@ def test_intervals_are_measured_and_adapted_as_by_the_library(client, folder, ru
     code, _, error = run("backtest", folder / "sure.safetensors", folder / "table.csv", "--adaptation", state)
     assert code == 2 and "state.json must hold a JSON object" in error
     wrong = client.post(
-        "/v1/models/sure:backtest", json={"series": SERIES, "adapt": found["adaptation"] | {"levels": [0.5]}}
+        "/v1/models/sure:backtest", json={"series": SERIES, "adaptation": found["adaptation"] | {"levels": [0.5]}}
     )
-    assert wrong.status_code == 422 and "adapt.levels must be" in wrong.json()["error"]
+    assert wrong.status_code == 422 and "adaptation.levels must be" in wrong.json()["error"]
     assert "has no intervals" in ask(client, series=SERIES, adapt=True)["error"]
 
 
@@ -208,7 +208,7 @@ WITHOUT = {name: column for name, column in SERIES.items() if name != "load"}
     ("body", "error"),
     [
         ({}, "series is missing: give the rows of a table"),
-        ({"series": None}, "series must be an object"),
+        ({"series": [1]}, "series must be an object"),
         ({"series": SERIES, "instances": []}, "instances is unknown"),
         ({"series": WITHOUT}, "series.load is missing"),
         ({"series": SERIES | {"rain": SERIES["load"]}}, "series.rain is unknown"),

@@ -99,7 +99,8 @@ def test_effects_of_groups_are_those_of_the_library(service, segments):
         by_group = explanation["effects_by_group"]
         assert list(by_group) == list(explanation["contributions_by_group"]) == list(found.group_names)
         for number, name in enumerate(found.group_names):
-            effect, place = (by_group[name], ()) if segments is None else (by_group[name]["new"], (0,))
+            segment, place = ("all steps", ()) if segments is None else ("new", (0,))
+            effect = by_group[name][segment]
             assert effect["removed"] == pytest.approx(found.effects_by_group.removed[window, number, *place], abs=1e-9)
             assert effect["alone"] == pytest.approx(found.effects_by_group.alone[window, number, *place], abs=1e-9)
 
@@ -115,7 +116,7 @@ def test_shapley_values_are_those_of_the_library(service, segments):
         for name, values in found.shapley._asdict().items():
             given = explanation["shapley" if name == "values" else "shapley_standard_error"]
             assert list(given) == list(found.parts)
-            parts = [[*part.values()] for part in given.values()] if segments else [*given.values()]
+            parts = [[*part.values()] if segments else part["all steps"] for part in given.values()]
             np.testing.assert_allclose(parts, values[window], atol=1e-9)
     assert answer["receipt"]["shapley"] == {"count": 6, "seed": 2}
     plain = ask(service, "front", receipt=True)
@@ -153,9 +154,11 @@ def test_tolerance_is_given_back_in_the_unit_of_the_target(service):
 
 
 def test_one_output_or_a_list_of_them(service):
-    """With a list of outputs the response has lists, one explanation per instance and output, instances first."""
+    """The response has lists, also of one output; one explanation per instance and output, instances first."""
     one = ask(service, "two", output="b+1")
-    assert (one["output"], one["unit"]) == ("b+1", "K")
+    assert (one["output"], one["unit"]) == (["b+1"], ["K"])
+    assert ask(service, "two", output=["b+1"]) == one
+    assert ask(service, "two", output=["all"]) == ask(service, "two", output="all")
     several = ask(service, "two", output=["b+1", "a+2"])
     assert (several["output"], several["unit"]) == (["b+1", "a+2"], ["K", "K"])
     order = [(e["instance"], e["output"]) for e in several["explanations"]]
@@ -172,6 +175,7 @@ def test_the_baseline_is_used_and_echoed(service, kind):
     other = make_windows(model, 1, seed=7)[0]
     numbers = {name: float(value) for name, value in zip(names, other[0], strict=True)}
     lists = {**numbers, "f2": other[:, 2].tolist()}
+    by_step = {"values": {name: numbers[name] for name in names if name != "f2"}, "values_by_step": {"f2": lists["f2"]}}
     asked, baseline, echoed = {
         "mean": ("mean", Baseline("mean"), None),
         "zero": (
@@ -180,7 +184,7 @@ def test_the_baseline_is_used_and_echoed(service, kind):
             {"kind": "zero", "values": {feature.name: feature.mean for feature in model.config.features}},
         ),
         "values": ({"values": numbers}, Baseline("values", numbers), {"kind": "values", "values": numbers}),
-        "steps": ({"values": lists}, Baseline("values", lists), {"kind": "values", "values": lists}),
+        "steps": (by_step, Baseline("values", lists), {"kind": "values", **by_step}),
         "instance": (
             {"instance": other.tolist()},
             Baseline("instance", instance=other),

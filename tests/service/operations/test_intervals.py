@@ -159,7 +159,6 @@ def test_models_state_their_intervals(client):
         ("plain", [0.8], "intervals must not be given, as the model has none"),
         ("plain", "all", "intervals must not be given, as the model has none"),
         ("nodes", [0.8, 0.9], "intervals[1] must be one of 0.8, 0.95, the levels of the model, but is 0.9"),
-        ("nodes", [], "intervals is empty"),
         ("nodes", "most", "intervals must be a list of levels, but is a string"),
         ("nodes", ["0.8"], "intervals[0] must be a number, but is a string"),
         ("nodes", 0.8, "intervals must be a list of levels, but is a number"),

@@ -47,12 +47,13 @@ def test_describes_inputs_and_outputs(service, name):
 
 
 def test_describes_an_architecture_in_the_names_of_pykan(service):
-    """Width has numbers for sum nodes and pairs for layers with products; an absent stage is null."""
+    """Width counts the nodes, product nodes among them, whose factors are listed; an absent stage is null."""
     front = service.get("/v1/models/front").json()["architecture"]
     assert "graph" not in front
-    assert front["front"]["width"] == [4, [3, 2], 5]
+    assert front["front"]["width"] == [4, 5, 5]
     assert front["front"]["mult_arity"] == [[], [2, 3], []]
-    assert front["front"]["grid_size"] == [4, 5]
+    assert "grid_size" not in front["front"]
+    assert [layer["basis"]["grid_size"] for layer in front["front"]["layers"]] == [4, 5]
     assert front["lstm"] == {"hidden_size": 5, "num_layers": 1, "bidirectional": False, "readout": "last"}
     head = service.get("/v1/models/head").json()["architecture"]
     assert (head["front"], head["lstm"]) == (None, None)

@@ -30,11 +30,13 @@ def test_predicts_what_the_model_predicts_in_either_form(service, name):
         assert answer.json()["checkpoint"] == f"sha256:{model.sha256}"
 
 
-def test_null_is_neither_form(service):
-    """A form that is null is refused, as the document says."""
+def test_a_form_that_is_null_or_empty_is_absent(service):
+    """Generated clients send null, [] or {} for the forms that are not used."""
     windows = make_windows(service.models["two"], 1).tolist()
-    for body in ({"instances": windows, "columns": None}, {"instances": None}):
-        assert service.post("/v1/models/two:predict", body).status_code == 422
+    usual = service.post("/v1/models/two:predict", {"instances": windows}).json()
+    for others in ({"columns": None, "series": {}}, {"columns": {}, "last": None, "gaps": "error"}):
+        assert service.post("/v1/models/two:predict", {"instances": windows, **others}).json() == usual
+    assert service.post("/v1/models/two:predict", {"instances": None}).status_code == 422
 
 
 def test_whole_numbers_are_numbers(service):

@@ -40,6 +40,7 @@ TITLES = {
 WINDOW = [[0.5, 1.5, 2.5, 3.5] for _ in range(6)]  # must fit model "two": lookback 6, features f0 to f3
 COLUMNS = {f"f{f}": [[1.0] * 6] for f in range(4)}
 VALUES = {f"f{f}": 1.0 for f in range(4)}
+OTHERS = {name: 1.0 for name in VALUES if name != "f1"}
 
 
 def window(step=None, feature=None, value=None, *, row=None):
@@ -64,10 +65,8 @@ BAD_WINDOWS = {  # name: (body, path of the first bad value, a part of its messa
     "a list": ([1, 2], "body", "must be a JSON object"),
     "neither form": ({}, "instances", "give instances, columns or a series"),
     "both forms": ({"instances": [WINDOW], "columns": COLUMNS}, "instances", "both given"),
-    "null for both": ({"instances": None, "columns": None}, "instances", "must not be null"),
-    "null beside instances": ({"instances": [WINDOW], "columns": None}, "columns", "must not be null"),
-    "null beside columns": ({"instances": None, "columns": COLUMNS}, "instances", "must not be null"),
-    "null series": ({"series": None}, "series", "must not be null; give instances, columns or a series"),
+    "null for both": ({"instances": None, "columns": None}, "instances", "is missing: give instances, columns"),
+    "null series": ({"series": None}, "instances", "is missing: give instances, columns or a series"),
     "unknown member": (
         {"instances": [WINDOW], "instnaces": 1},
         "instnaces",
@@ -127,7 +126,7 @@ BAD_TEXTS = {  # name: (text, path, a part of the message); texts that json.dump
 BAD_EXPLAIN = {  # name: (body, path, a part of the message)
     "output left out": ({"instances": [WINDOW]}, "output", "is missing; the outputs are a+1, b+1, a+2, b+2"),
     "an output that is no name": (explain(output=3), "output", "must be the name of an output: a+1"),
-    "no outputs": (explain(output=[]), "output", "must name at least one output: a+1"),
+    "no outputs": (explain(output=[]), "output", "is missing; the outputs are a+1"),
     "the same output twice": (explain(output=["a+1", "a+1"]), "output[1]", "is given twice"),
     "unknown detail": (explain(detail="all"), "detail", "must be 'features', 'steps' or 'flow'"),
     "a tolerance of zero": (explain(tolerance=0), "tolerance", "must be greater than 0"),
@@ -139,27 +138,39 @@ BAD_EXPLAIN = {  # name: (body, path, a part of the message)
         "is unknown; expected one of instances, columns, series, last, gaps, output",
     ),
     "bad window": (explain(instances=[window(3, 2, "x")]), "instances[0][3][2]", "must be a number"),
-    "unknown baseline": (explain(baseline="median"), "baseline", '"mean", "zero"'),
-    "too few reference windows": (explain(baseline={"reference": 1}), "baseline.reference", "from 2 to 130"),
+    "unknown baseline": (explain(baseline="median"), "baseline.kind", "must be 'mean', 'zero'"),
+    "too few reference windows": (explain(baseline={"reference": 1}), "baseline.reference", "equal to 2"),
     "too many reference windows": (explain(baseline={"reference": 131}), "baseline.reference", "from 2 to 130"),
-    "half a reference window": (explain(baseline={"reference": 2.5}), "baseline.reference", "must be a whole number"),
-    "a boolean of reference windows": (explain(baseline={"reference": True}), "baseline.reference", "whole number"),
-    "null reference windows": (explain(baseline={"reference": None}), "baseline.reference", "whole number"),
-    "a negative seed": (explain(baseline={"reference": 4, "seed": -1}), "baseline.seed", "whole number from 0"),
-    "a seed that is no number": (explain(baseline={"reference": 4, "seed": "1"}), "baseline.seed", "whole number"),
-    "a seed alone": (explain(baseline={"seed": 1}), "baseline", "but has 'seed'"),
+    "half a reference window": (explain(baseline={"reference": 2.5}), "baseline.reference", "must be a valid integer"),
+    "a boolean of reference windows": (explain(baseline={"reference": True}), "baseline.reference", "valid integer"),
+    "a negative seed": (explain(baseline={"reference": 4, "seed": -1}), "baseline.seed", "greater than or equal to 0"),
+    "a seed that is no number": (explain(baseline={"reference": 4, "seed": "1"}), "baseline.seed", "valid integer"),
+    "a seed of another kind": (
+        explain(baseline={"kind": "mean", "seed": 1}),
+        "baseline.seed",
+        "must not be given with the kind mean",
+    ),
     "reference and more": (
         explain(baseline={"reference": 4, "sede": 1}),
         "baseline.sede",
-        "is unknown; expected one of reference, seed",
+        "is unknown; expected one of kind, reference, seed, values",
     ),
     "reference and values": (
         explain(baseline={"reference": 4, "values": VALUES}),
         "baseline.values",
-        "is unknown; expected one of reference, seed",
+        "must not be given with the kind reference",
     ),
-    "two baselines": (explain(baseline={"values": VALUES, "instance": WINDOW}), "baseline", "'values', 'instance'"),
-    "an empty baseline": (explain(baseline={}), "baseline", "but has nothing"),
+    "two baselines": (
+        explain(baseline={"values": VALUES, "instance": WINDOW}),
+        "baseline.instance",
+        "must not be given with the kind values",
+    ),
+    "no window": (explain(baseline={"kind": "instance"}), "baseline.instance", "is missing"),
+    "a value twice": (
+        explain(baseline={"values": VALUES, "values_by_step": {"f1": [0] * 6}}),
+        "baseline.values_by_step.f1",
+        "is given in values too",
+    ),
     "a number for a baseline": (explain(baseline=0), "baseline", "must be"),
     "baseline lacks a feature": (explain(baseline={"values": {"f0": 1}}), "baseline.values.f1", "is missing"),
     "baseline of an unknown feature": (
@@ -170,19 +181,19 @@ BAD_EXPLAIN = {  # name: (body, path, a part of the message)
     "baseline that is a string": (
         explain(baseline={"values": {**VALUES, "f1": "1"}}),
         "baseline.values.f1",
-        "must be a number, but is a string",
+        "must be a valid number",
     ),
     "baseline of too few steps": (
-        explain(baseline={"values": {**VALUES, "f1": [1, 2]}}),
-        "baseline.values.f1",
+        explain(baseline={"values": OTHERS, "values_by_step": {"f1": [1, 2]}}),
+        "baseline.values_by_step.f1",
         "must have 6 steps, but has 2",
     ),
     "baseline with a bad step": (
-        explain(baseline={"values": {**VALUES, "f1": [1, 2, 3, None, 5, 6]}}),
-        "baseline.values.f1[3]",
-        "must be a number, but is null",
+        explain(baseline={"values": OTHERS, "values_by_step": {"f1": [1, 2, 3, None, 5, 6]}}),
+        "baseline.values_by_step.f1[3]",
+        "must be a valid number",
     ),
-    "values that are none": (explain(baseline={"values": [1]}), "baseline", "must be"),
+    "values that are none": (explain(baseline={"values": [1]}), "baseline.values", "must be"),
     "baseline window too short": (
         explain(baseline={"instance": WINDOW[:5]}),
         "baseline.instance",
@@ -191,7 +202,7 @@ BAD_EXPLAIN = {  # name: (body, path, a part of the message)
     "baseline window with a string": (
         explain(baseline={"instance": window(3, 2, "x")}),
         "baseline.instance[3][2]",
-        "must be a number",
+        "must be a valid number",
     ),
 }
 BAD_QUERIES = {  # name: (path below the model, path of the bad value, a part of the message)
@@ -456,7 +467,11 @@ def test_each_bad_parameter_is_named(service, name):
         ("predict", {"columns": "columns"}, "columns.f2[0][0]"),
         ("predict", {"series": "series"}, "series.f2[0]"),
         ("explain", {"instances": "good", "baseline": {"values": "number"}}, "baseline.values.f2"),
-        ("explain", {"instances": "good", "baseline": {"values": "steps"}}, "baseline.values.f2[0]"),
+        (
+            "explain",
+            {"instances": "good", "baseline": {"values": "others", "values_by_step": "steps"}},
+            "baseline.values_by_step.f2[0]",
+        ),
         ("explain", {"instances": "good", "baseline": {"instance": "row"}}, "baseline.instance[0][2]"),
     ],
 )
@@ -468,7 +483,8 @@ def test_finite_is_judged_after_scaling(service, verb, members, path):
         "columns": {f"f{f}": [[1e39 if f == 2 else 0.0]] for f in range(4)},
         "series": {f"f{f}": [1e39 if f == 2 else 0.0] for f in range(4)},
         "number": {f"f{f}": 1e39 if f == 2 else 0.0 for f in range(4)},
-        "steps": {f"f{f}": [1e39] if f == 2 else 0.0 for f in range(4)},
+        "steps": {"f2": [1e39]},
+        "others": {f"f{f}": 0.0 for f in range(4) if f != 2},
         "row": [[0.0, 0.0, 1e39, 0.0]],
     }
     body = {

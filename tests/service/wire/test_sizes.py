@@ -83,8 +83,14 @@ ATTACKS = {
     "a member of escapes": ("predict", ONE + b'"', rb"\u0000", b'": 0}', r"\0+…\0+ is unknown; expected one of .*"),
     "a long feature": ("whatif", ONE + b'"features": ["', b"x", b'"]}', rf"features\[0\] is unknown: '{LONG}'; .*"),
     "a long output": ("explain", ONE + b'"output": "', b"x", b'"}', f"output does not exist: '{LONG}'; the outputs .*"),
-    "a long baseline": ("explain", ONE + b'"baseline": "', b"x", b'"}', f"baseline must be .* but is '{LONG}'"),
-    "a member of a baseline": ("explain", ONE + b'"baseline": {"', b"x", b'": 0}}', f"baseline .* but has '{LONG}'"),
+    "a long baseline": ("explain", ONE + b'"baseline": "', b"x", b'"}', "baseline.kind must be 'mean', .*"),
+    "a member of a baseline": (
+        "explain",
+        ONE + b'"baseline": {"',
+        b"x",
+        b'": 0}}',
+        rf"baseline\.{LONG} is unknown; .*",
+    ),
     "a value of a baseline": (
         *("explain", ONE + b'"baseline": {"values": {"', b"x", b'": 0}}}'),
         rf"baseline\.values\.{LONG} is unknown; the features are temp_c, .*",
