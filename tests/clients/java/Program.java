@@ -42,14 +42,21 @@ public class Program {
         List<List<List<Double>>> window = JSON.readValue(new File(arguments[1]), PredictRequest.class).getInstances();
         Map<String, Object> answers = new LinkedHashMap<>();
 
-        PredictionsApi predictions = new PredictionsApi(CLIENT);
-        answers.put("forecast", predictions.predict(MODEL, new PredictRequest().instances(window), null, null, null)
-                .getPredictions().get(0).get(0));
+        double forecast = predict(new PredictRequest().instances(window));
+        answers.put("forecast", forecast);
 
         ExplainRequest request = new ExplainRequest().instances(window);
         Baseline zero = new Baseline().kind(BaselineKind.BASELINE_KIND_ZERO);
         Map<String, Double> contributions = explain(MODEL, request.baseline(zero)).get(0).getContributions();
         answers.put("zero", contributions);
+        Map<String, List<Object>> series = new LinkedHashMap<>();
+        for (String name : contributions.keySet()) {
+            int column = series.size();
+            series.put(name, window.get(0).stream().<Object>map(step -> step.get(column)).toList());
+        }
+        if (predict(new PredictRequest().series(series).last(1)) != forecast) {
+            throw new AssertionError("a series has another forecast than its window");
+        }
         Map<String, Double> half = contributions.keySet().stream().collect(Collectors.toMap(name -> name, name -> 0.5));
         Baseline values = new Baseline().kind(BaselineKind.BASELINE_KIND_VALUES).values(half);
         answers.put("values", explain(MODEL, request.baseline(values)).get(0).getContributions());
@@ -82,6 +89,10 @@ public class Program {
         ErrorResponse unready = refusal("broken", window);
         answers.put("unready", List.of(unready.getStatus(), unready.getCode()));
         System.out.println(JSON.writeValueAsString(answers));
+    }
+
+    private static double predict(PredictRequest request) throws ApiException {
+        return new PredictionsApi(CLIENT).predict(MODEL, request, null, null, null).getPredictions().get(0).get(0);
     }
 
     private static List<Explanation> explain(String model, ExplainRequest request) throws ApiException {

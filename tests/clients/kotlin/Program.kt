@@ -64,6 +64,8 @@ fun main(arguments: Array<String>) {
     val forecast = predictions.predict(MODEL, PredictRequest(window)).predictions[0][0]
     val zero = Baseline(kind = BaselineKind.BASELINE_KIND_ZERO)
     val contributions = explain(ExplainRequest(window, baseline = zero))[0].contributions
+    val series = contributions.keys.withIndex().associate { (column, name) -> name to window[0].map { it[column] } }
+    check(predictions.predict(MODEL, PredictRequest(series = series, last = 1)).predictions[0][0] == forecast)
     val half = Baseline(kind = BaselineKind.BASELINE_KIND_VALUES, propertyValues = contributions.mapValues { 0.5 })
     val hour = mapOf("hour" to listOf("hour_sin", "hour_cos"))
     val groups: Map<String, Map<String, Double>>? = explain(ExplainRequest(window, groups = hour))[0].contributionsByGroup
