@@ -20,7 +20,7 @@ from service.wire.json import JSON
 from service.wire.security import SCHEME
 
 EXAMPLES = Path(__file__).parent / "examples.json"  # by operation id: a request, an answer
-LICENSE = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
+LICENSE = {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0.html"}
 CONTACT = {"name": "The Kanscope authors"}
 SERVERS = [{"url": "http://127.0.0.1:8000", "description": "Where `kanscope serve` listens by default."}]
 TAGS = {
@@ -106,6 +106,7 @@ _PURPOSE = {
 _WIDTHS = {"number": "double", "integer": "int64"}
 _RESERVED = ("value", "name", "ordinal")
 _REFERENCE = "#/components/schemas/{model}"
+_REFERRED = re.compile(r'"#/components/schemas/([^"]*)"')
 
 _MODEL = {"model": "$request.path.model"}
 _OUTPUT = {"model": "$response.body#/name", "output": "$response.body#/outputs/0"}
@@ -143,8 +144,8 @@ def describe_api(info: Mapping[str, Any], routes: Sequence[Any]) -> dict[str, An
         described = _describe_operation(route, schemas, examples[route.name])
         paths.setdefault(route.path_format, {})[route.stated.method.lower()] = described
     operations = [operation for path in paths.values() for operation in path.values()]
-    for query in {cls for route in documented for cls in (route.query, route.stated.place) if cls}:
-        schemas.pop(query.__name__, None)
+    _compose(schemas, "ExplainResponse", "ExplainHeader")
+    schemas = _reach(schemas, paths)
     unchanged = {"description": _DESCRIPTIONS[304], "headers": _refer("X-Request-Id", "ETag")}
     components = {
         "schemas": dict(sorted(schemas.items())),
@@ -209,7 +210,11 @@ def _schema_of(kind: Any) -> dict[str, Any]:
     """The schema of a class, or of a list of one."""
     if get_origin(kind) is list:
         return {"type": "array", "items": _schema_of(get_args(kind)[0])}
-    return {"$ref": _REFERENCE.format(model=kind.__name__)}
+    return _schema_of_name(kind.__name__)
+
+
+def _schema_of_name(name: str) -> dict[str, Any]:
+    return {"$ref": _REFERENCE.format(model=name)}
 
 
 def _list_parameters(route: Any, schemas: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -306,6 +311,29 @@ def _share_parameters(operations: list[dict[str, Any]]) -> dict[str, Any]:
             if shared.get(parameter["name"]) == parameter:
                 operation["parameters"][number] = {"$ref": f"#/components/parameters/{parameter['name']}"}
     return shared
+
+
+def _compose(schemas: dict[str, Any], name: str, base: str) -> None:
+    """States a schema as another one with further members."""
+    whole, part = schemas[name], schemas[base]
+    own = {member: schema for member, schema in whole["properties"].items() if member not in part["properties"]}
+    required = [member for member in whole["required"] if member in own]
+    more = {"type": "object", "properties": own, "required": required}
+    schemas[name] = {"description": whole["description"], "allOf": [_schema_of_name(base), more]}
+
+
+def _reach(schemas: Mapping[str, Any], node: Any) -> dict[str, Any]:
+    """The schemas that a node refers to, and those that these refer to; and that of errors."""
+    found, waiting = dict[str, Any](), [ErrorResponse.__name__, *_list_references(node)]
+    while waiting:
+        if (name := waiting.pop()) not in found and name in schemas:
+            found[name] = schemas[name]
+            waiting += _list_references(schemas[name])
+    return found
+
+
+def _list_references(node: Any) -> list[str]:
+    return _REFERRED.findall(orjson.dumps(node).decode())
 
 
 def _tidy(node: Any) -> None:

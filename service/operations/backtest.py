@@ -39,7 +39,7 @@ class BacktestRequest(Closed):
     """Rows of a table, once, as in `:predict`, and the column of the target beside them, original units, null where its
     value is unknown. The times of the rows are needed if the model was trained with times."""
     target: Annotated[str | None, about("Name of the target; optional if the model has one.")] = None
-    last: Last = None
+    last: Last | None = None
     """Only the newest windows whose whole horizon the series has, of many those of each: so many, or those whose newest
     row is within a duration, such as `30d`, before the newest of these rows."""
     gaps: Annotated[Gaps, about("Whether windows across a gap in time are left out, or a gap is an error.")] = "skip"

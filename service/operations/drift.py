@@ -99,7 +99,7 @@ class DriftEffect(TypedDict):
     interval: OfChange
     total: Annotated[float | None, about("Sum of the effects; null if nothing is explained.")]
     unit: UnitOf
-    data: Annotated[dict[str, float | None], about("The effects by name, of which this is the sum.")]
+    data: Annotated[dict[str, float], about("The effects by name, of which this is the sum; empty if unknown.")]
 
 
 class DriftErrors(TypedDict):
@@ -252,7 +252,7 @@ def describe_drift(served: Served, found: core.Drift, first: int, first_counted:
             "interval": ends(effect.forecast),
             "total": effect.total,
             "unit": schema.unit,
-            "data": {one.name: one.effect for one in found.use},
+            "data": {one.name: one.effect for one in found.use if one.effect is not None},
         },
         "errors": None,
         "coverage": [],

@@ -180,7 +180,7 @@ class ExplainHeader(Answer, OfWindows):
     """What all explanations of a request share; the first line of an NDJSON answer."""
 
     output: Annotated[list[str], about("The explained outputs.")]
-    unit: Annotated[list[str | None], about("The unit of each; null if unknown.")]
+    unit: Annotated[list[str], about("The unit of each; empty if unknown.")]
     baseline: Baseline
     predictions: Predictions
     receipt: NotRequired[Annotated[Receipt, about("Only if requested.")]]
@@ -192,20 +192,6 @@ class ExplainResponse(ExplainHeader):
 
     explanations: list[Explanation]
     """One per instance; with several outputs, one per instance and output."""
-
-
-class ProgressCounts(TypedDict):
-    """How far an answer is."""
-
-    done: Annotated[int, about("Number of computed explanations.")]
-    total: Annotated[int, about("Number of all explanations.")]
-    slices: Annotated[int, about("Slices of work so far.")]
-
-
-class ProgressLine(TypedDict):
-    """A line of an NDJSON answer with `progress`."""
-
-    progress: ProgressCounts
 
 
 def read_baseline(asked: Baseline | None, model: Model) -> core.Baseline | ReferenceBaselines:
@@ -287,7 +273,7 @@ def describe_question(question: ExplainQuestion, predictions: Array) -> ExplainH
     header: ExplainHeader = {
         **head_of(served),
         "output": [*question.outputs],
-        "unit": [served.model.unit_of(name) for name in question.outputs],
+        "unit": [served.model.unit_of(name) or "" for name in question.outputs],
         "baseline": describe_baseline(question.baseline, served.model),  # type: ignore[typeddict-item]
         "predictions": predictions.tolist(),
         **question.checked.describe(),  # type: ignore[typeddict-item]
@@ -335,14 +321,14 @@ def describe_baseline(baseline: core.Baseline | ReferenceBaselines, model: Model
     ExplainResponse,
     body=ExplainRequest,
     media_types=(JSON, NDJSON),
-    others=(ExplainHeader, ProgressLine),
+    others=(ExplainHeader,),
 )
 async def explain(call: Call) -> Response:
     """Explains forecasts: contributions that are complete at every layer, with residual and estimated error.
 
     With `Accept: application/x-ndjson` there is one JSON object per line: an `ExplainHeader`, what all explanations
-    share; then each `Explanation`, sent as soon as it is ready; with `progress` each `ProgressLine` between them. If
-    one fails, or the deadline passes, the last line is an `ErrorResponse`.
+    share; then each `Explanation`, sent as soon as it is ready; with `progress` objects `{"progress": {"done": 32,
+    "total": 96, "slices": 7}}` between them. If one fails, or the deadline passes, the last line is an `ErrorResponse`.
     """
     parts, served, deadline = call.parts, call.served, call.deadline
     is_stream, n_outputs = call.media_type == NDJSON, len(served.model.outputs)
@@ -449,7 +435,7 @@ async def _stream(
             slices += 1
             lines = [*progress.encoded]
             if question.progress:
-                counts: ProgressCounts = {"done": progress.done, "total": question.total, "slices": slices}
+                counts = {"done": progress.done, "total": question.total, "slices": slices}
                 lines.insert(0, encode_json({"progress": counts}))
             if lines:
                 yield b"\n".join([*lines, b""])

@@ -63,7 +63,7 @@ class PartInfo(TypedDict):
     separate: Annotated[bool, about("Whether none shares a step with a window of another part.")]
 
 
-class FormulaWindows(TypedDict):
+class FormulaSplit(TypedDict):
     """The three parts of the reference windows: blocks of them in turn."""
 
     searched: Annotated[PartInfo, about("On which formulas are searched and fitted.")]
@@ -76,7 +76,7 @@ class FormulaResponse(OnReference):
 
     output: Annotated[str, about("Name of the output.")]
     unit: Annotated[str | None, about("Its unit; null if unknown.")]
-    windows: FormulaWindows
+    windows: FormulaSplit
     formulas: list[FormulaInfo]
     """Simplest first, each nearer to the model than the last on `chosen` windows."""
 
@@ -89,7 +89,7 @@ class FormulaPart(TypedDict):
 
 def describe_formulas(served: Served, found: Formulas, chosen: Iterable[Formula]) -> FormulaResponse:
     """The chosen formulas."""
-    windows, formulas = describe(FormulaWindows, found), [describe(FormulaInfo, one) for one in chosen]
+    windows, formulas = describe(FormulaSplit, found), [describe(FormulaInfo, one) for one in chosen]
     return describe(FormulaResponse, found, **describe_span(served), windows=windows, formulas=formulas)
 
 
@@ -99,7 +99,6 @@ def describe_formulas(served: Served, found: Formulas, chosen: Iterable[Formula]
     FormulaResponse,
     FormulaQuery,
     media_types=(JSON, TEXT, NDJSON),
-    others=(FormulaPart,),
 )
 async def get_formula(call: Call) -> Response:
     """Writes an output as formulas, from a constant to the whole network, each with its error.
@@ -107,8 +106,8 @@ async def get_formula(call: Call) -> Response:
     They are of LSTM units, or of features if there is no LSTM; those of a graph also of the cells and the statistics of
     the window that flow around its layers. Everything is in original units. With `?format=python` or `?format=latex`
     the answer is the formula of `complexity`, or of any where that is absent, as text. With `Accept:
-    application/x-ndjson` there is one JSON object per line: while they are searched a `FormulaPart` for each formula as
-    it is found; at last the `FormulaResponse`, or after a failure an `ErrorResponse`.
+    application/x-ndjson` there is one JSON object per line: while they are searched `{"formula": …}` for each as it is
+    found; at last the `FormulaResponse`, or after a failure an `ErrorResponse`.
     """
     served, query = call.served, call.query
     media_type = call.choose_media_type((JSON, NDJSON) if query.format == "json" else (TEXT,))

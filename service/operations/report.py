@@ -74,15 +74,14 @@ def describe_report(served: Served, report: Report) -> ReportResponse:
     ReportResponse,
     ReportQuery,
     media_types=(JSON, MARKDOWN, HTML, NDJSON),
-    others=(ReportPart,),
 )
 async def get_report(call: Call) -> Response:
     """Says what is forecast and how well, what drives it, what to read with care, and answers questions about the KAN.
 
     Every answer is in words, with the numbers behind it. With `Accept: text/markdown` or `?format=markdown` as prose,
     with `text/html` or `?format=html` as a page that runs and loads nothing, two sheets of A4 when printed. With
-    `application/x-ndjson` there is one JSON object per line: while the report is computed a `ReportPart` for each
-    question as it is answered; at last the `ReportResponse`, or after a failure an `ErrorResponse`.
+    `application/x-ndjson` there is one JSON object per line: while the report is computed `{"finding": …}`
+    for each question as it is answered; at last the `ReportResponse`, or after a failure an `ErrorResponse`.
     """
     if call.media_type == NDJSON:
         return await stream_result(

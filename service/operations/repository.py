@@ -30,27 +30,17 @@ class IndexRequest(Closed):
     ready: Annotated[bool, about("Whether to list only ready ones.", strict=True)] = False
 
 
-class LoadParameters(Closed):
-    """Parameters of loading: none, since the file defines the model."""
-
-
-class LoadRequest(Closed):
-    """A request to load."""
-
-    parameters: LoadParameters | None = None
-
-
-class UnloadParameters(Closed):
-    """Parameters of unloading."""
+class RepositoryParameters(Closed):
+    """Parameters of loading and unloading, as Triton's client sends them."""
 
     unload_dependents: Annotated[bool, Field(strict=True)] = False
-    """Sent by Triton's client; ignored, since no model depends on another."""
+    """Ignored, since no model depends on another."""
 
 
-class UnloadRequest(Closed):
-    """A request to unload."""
+class RepositoryRequest(Closed):
+    """A request to load or unload; the file defines the model."""
 
-    parameters: UnloadParameters | None = None
+    parameters: RepositoryParameters | None = None
 
 
 class RepositoryEntry(TypedDict):
@@ -81,7 +71,7 @@ async def list_repository(call: Call) -> Response:
     return answer_json([describe_entry(entry) for entry in entries if entry.state == "ready" or not asked.ready])
 
 
-@Operation("POST", f"{REPOSITORY}{OF_A_MODEL}/load", "repository", "admin", Entries, body=LoadRequest)
+@Operation("POST", f"{REPOSITORY}{OF_A_MODEL}/load", "repository", "admin", Entries, body=RepositoryRequest)
 async def load_model(call: Call) -> Response:
     """Loads new and changed files of a model, also after unload, and answers once they are served.
 
@@ -89,7 +79,7 @@ async def load_model(call: Call) -> Response:
     continues if the deadline passes first.
     """
     try:
-        entries = await _change(call, LoadRequest, Registry.load_model)
+        entries = await _change(call, Registry.load_model)
     except (CheckpointError, OSError) as error:
         raise RequestError(f"the models cannot be read: {error}", code="load_failed") from error
     for entry in entries[:1]:
@@ -99,13 +89,13 @@ async def load_model(call: Call) -> Response:
     return answer_json(list(map(describe_entry, entries)))
 
 
-@Operation("POST", f"{REPOSITORY}{OF_A_MODEL}/unload", "repository", "admin", Entries, body=UnloadRequest)
+@Operation("POST", f"{REPOSITORY}{OF_A_MODEL}/unload", "repository", "admin", Entries, body=RepositoryRequest)
 async def unload_model(call: Call) -> Response:
     """Takes every version of a model out of service until it is loaded again; its files stay.
 
     Requests in flight finish.
     """
-    return answer_json(list(map(describe_entry, await _change(call, UnloadRequest, Registry.unload_model))))
+    return answer_json(list(map(describe_entry, await _change(call, Registry.unload_model))))
 
 
 def _refuse_off(call: Call) -> None:
@@ -113,9 +103,7 @@ def _refuse_off(call: Call) -> None:
         raise RequestError("the repository API is off; the setting repository_api turns it on", code="disabled")
 
 
-async def _change(
-    call: Call, cls: type[Closed], change: Callable[[Registry, str], tuple[str, ...] | None]
-) -> Sequence[Entry]:
+async def _change(call: Call, change: Callable[[Registry, str], tuple[str, ...] | None]) -> Sequence[Entry]:
     """Loads or unloads the model of the path, waits until the deadline, and returns its versions.
 
     Each process has its own models, and a request reaches only one process, so there must be only one.
@@ -125,7 +113,7 @@ async def _change(
         reason = "with several processes (workers) models cannot be loaded or unloaded over HTTP: "
         advice = "change the folder, which each process scans (poll_seconds)"
         raise RequestError(reason + advice, code="not_supported")
-    await _read(call, cls)
+    await _read(call, RepositoryRequest)
     name, watch = call.path_params["model"], cast(Watch, call.app.state.watch)
     changing = asyncio.ensure_future(watch.apply(partial(change, call.parts.registry, name)))
     try:

@@ -23,7 +23,13 @@ Cell = TypeAliasType(
     Annotated[float | str | bool | None, about("A cell of a table: a number, a text, or null where it has none.")],
 )
 Series = dict[str, list[Cell]]
-Last = Annotated[Whole, Field(ge=1, strict=True)] | str | None
+Last = TypeAliasType(
+    "Last",
+    Annotated[
+        Annotated[Whole, Field(ge=1, strict=True)] | str,
+        about("A number of windows, or a duration such as `7d`, `36h` or `15min`."),
+    ],
+)
 Gaps = TypeAliasType("Gaps", table.Gaps)
 WarningCode = TypeAliasType("WarningCode", Literal["outside_training_range", "filled", "new_series"])
 TrustVerdict = TypeAliasType("TrustVerdict", trust.TrustVerdict)
@@ -49,7 +55,7 @@ class Windows(Closed):
     be in order and without a gap, and may be left out unless the table has a `calendar`. Of a model over many series
     the column that its `table` names says of which each row is, and rows are in order within each. Give this,
     `instances` or `columns`."""
-    last: Last = None
+    last: Last | None = None
     """Of a series only the newest windows, of many those of each: so many, or those whose newest row is within a
     duration, such as `7d`, `36h` or `15min`, before the newest row of all."""
     gaps: Annotated[
