@@ -112,8 +112,9 @@ def create_app(settings: Settings) -> FastAPI:
         title="Kanscope",
         version=version("kanscope"),
         description=DESCRIPTION,
+        docs_url=None,
         redoc_url=None,
-        static_url="/docs/assets",
+        static_url=health.ASSETS,
         redirect_slashes=False,
         lifespan=_serve,
         # Metrics and logs are `Observation`'s. To ask OpenTelemetry whether it is set up takes a twentieth of a
@@ -133,6 +134,7 @@ def create_app(settings: Settings) -> FastAPI:
     if origins:
         access = CORSMiddleware(access, origins, ("GET", "HEAD", "POST"), CORS_REQUEST, expose_headers=CORS_ANSWER)
     app.middleware_stack = guarded(Observation(access, parts.metrics, log))
+    app.add_api_route(health.DOCS, health.get_docs, include_in_schema=False)
     for route in app.routes:  # of FastAPI, such as /docs; those of operations do this themselves
         if isinstance(route, Route) and not route.include_in_schema and route.methods == {"GET"}:
             route.methods.add("HEAD")

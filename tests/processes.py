@@ -142,9 +142,10 @@ def run_process(log: Path, *arguments: object, by: Start = Fork, **variables: st
 
 
 def is_loaded(client: httpx2.Client) -> bool:
-    """Whether a server has loaded its models, asked without a key; workers only answer after loading."""
+    """Whether a server has loaded its models, or one where it wants a key; workers only answer after loading."""
     try:
-        return "loading" not in client.get("/readyz").text
+        answer = client.get("/readyz")
+        return "loading" not in answer.text and answer.json().get("error") != "the service is not ready"
     except httpx2.NetworkError:
         return False
 

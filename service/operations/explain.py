@@ -3,7 +3,6 @@
 A receipt is what an auditor needs to reproduce an answer; it does not repeat the numbers, which are compared with it.
 """
 
-import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -61,11 +60,10 @@ from service.telemetry.observation import span
 from service.wire import windows as wire
 from service.wire.bodies import find_limits, parse_windows, validate_request
 from service.wire.connections import ClosingStream, while_connected
-from service.wire.errors import describe_error, invalid_value
+from service.wire.errors import end_stream, invalid_value
 from service.wire.json import JSON, NDJSON, encode_json
 from service.work.forecasts import Plain
 
-logger = logging.getLogger(__name__)
 UNREAD = (*wire.UNREAD, "output", "groups", "segments")  # by pydantic
 Method = TypeAliasType("Method", Literal["integrated_gradients", "expected_gradients"])
 BaselineKind = TypeAliasType("BaselineKind", Literal["mean", "zero", "reference", "values", "instance"])
@@ -429,7 +427,7 @@ async def _stream(
 ) -> AsyncGenerator[bytes, None]:
     """The answer line by line. Its status has been sent, so an error can only be the last line."""
     yield header + b"\n"
-    slices, request_id, recording = 0, call.state.request_id, begin_recording(call)
+    slices, recording = 0, begin_recording(call)
     try:
         while (progress := await while_connected(call, anext(explaining, None))) is not None:
             slices += 1
@@ -449,5 +447,4 @@ async def _stream(
     except ClientDisconnect:
         return
     except Exception as error:
-        logger.warning("request %s failed in its stream", request_id, exc_info=error)
-        yield encode_json(describe_error(error, request_id)) + b"\n"
+        yield end_stream(call, error)

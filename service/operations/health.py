@@ -11,9 +11,10 @@ from base64 import b64encode
 from hashlib import sha256
 from mimetypes import guess_type
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
-from fastapi import Response
+from fastapi import Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
@@ -22,7 +23,6 @@ from typing_extensions import TypedDict
 from kanmodel.errors import Problem
 from kanmodel.show.style import STYLE
 from service.document import describe_error_answer
-from service.models.registry import Registry
 from service.operations.members import about
 from service.operations.models import ModelSummary, summarise_model
 from service.operations.route import Call, Operation
@@ -42,7 +42,12 @@ class Readiness(TypedDict):
     """At least one model answers."""
 
     ready: Annotated[bool, about("Always true: until then the answer is a 503.")]
-    models: Annotated[list[ModelSummary], about("Every model of the folder, with the reason of a failure.")]
+    models: NotRequired[
+        Annotated[
+            list[ModelSummary],
+            about("Every model of the folder, with the reason of a failure; absent where a key is needed and missing."),
+        ]
+    ]
 
 
 class ServerHealth(TypedDict):
@@ -67,8 +72,13 @@ async def get_health(call: Call) -> Response:
 
 @Operation("GET", "/readyz", "health", None, Readiness)
 async def get_readiness(call: Call) -> Response:
-    """Readiness: at least one model answers; a request for one that is not loaded waits for that."""
-    _refuse_unready(call.parts.registry)
+    """Readiness: at least one model answers; a request for one that is not loaded waits for that.
+
+    Where the service has keys, models and the reasons of failures are named to those with the scope `read`.
+    """
+    _refuse_unready(call)
+    if not _may_see_names(call):
+        return answer_json(Readiness(ready=True))
     summaries = list(map(summarise_model, call.parts.registry.index().values()))
     return answer_json(Readiness(ready=True, models=summaries))
 
@@ -84,18 +94,27 @@ _UNREADY = {"503": describe_error_answer(503, "UnreadyResponse", live=True, read
 
 @Operation("GET", "/v2/health/ready", "health", None, ServerHealth, others=(UnreadyResponse,), responses=_UNREADY)
 async def get_server_readiness(call: Call) -> Response:
-    """Readiness: at least one model answers; a request for one that is not loaded waits for that."""
+    """Readiness: at least one model answers; a request for one that is not loaded waits for that.
+
+    Where the service has keys, the error names models and reasons to those with the scope `read`.
+    """
     try:
-        _refuse_unready(call.parts.registry)
+        _refuse_unready(call)
     except NotReadyError as error:
         body = describe_error(error, call.state.request_id)
         return answer_body(call, UnreadyResponse(**body, live=True, ready=False), error.headers)
     return answer_json(ServerHealth(live=True, ready=True))
 
 
-def _refuse_unready(registry: Registry) -> None:
-    entries = registry.entries
+def _may_see_names(call: Call) -> bool:
+    return bool(call.state.caller.may("read"))
+
+
+def _refuse_unready(call: Call) -> None:
+    registry, entries = call.parts.registry, call.parts.registry.entries
     if not any(entry.state == "ready" for entry in entries):
+        if not _may_see_names(call):
+            raise NotReadyError("the service is not ready")
         problems = [Problem(entry.name, f"version {entry.version} {entry.condition}") for entry in entries]
         reason = "" if problems else f": {registry.problem or 'there is no model in the folder yet'}"
         raise NotReadyError(f"the service is not ready{reason}", problems)
@@ -107,6 +126,26 @@ async def get_metrics(call: Call) -> Response:
     accept = find_header(call.scope, b"accept") or ""
     content, media_type = await asyncio.to_thread(call.parts.metrics.expose, accept)
     return Response(content, media_type=media_type)
+
+
+DOCS, ASSETS = "/docs", "/docs/assets"
+# Of Swagger UI: its own files, the script that starts it, and the icons of its style sheet.
+_DOCS_POLICY = (
+    "default-src 'self'; script-src 'self' {start}; img-src 'self' data:; "
+    "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+async def get_docs(request: Request) -> Response:
+    """The operations in Swagger UI, from this service alone; its address below a proxy's prefix is in the script."""
+    root, app = request.scope.get("root_path", ""), request.app
+    files = {"js": "swagger-ui-bundle.js", "css": "swagger-ui.css", "favicon": "favicon.png"}
+    urls: dict[str, Any] = {f"swagger_{kind}_url": f"{root}{ASSETS}/{name}" for kind, name in files.items()}
+    page = get_swagger_ui_html(openapi_url=f"{root}{app.openapi_url}", title=f"{app.title} - Swagger UI", **urls)
+    (start,) = re.findall(rb"<script>(.*?)</script>", page.body, re.DOTALL)
+    page.headers["Content-Security-Policy"] = _DOCS_POLICY.format(start=_hash(start))
+    page.headers["Referrer-Policy"] = "no-referrer"
+    return page
 
 
 FOLDER = Path(__file__).parents[1] / "explorer"
@@ -124,8 +163,12 @@ PLOT_STYLE = """:where(.plot) {
 }"""
 
 
-# The hash sources of style elements in a Content-Security-Policy (CSP 3, section 2.3.1).
-_STYLES = [f"'sha256-{b64encode(sha256(style.encode()).digest()).decode()}'" for style in (STYLE, PLOT_STYLE)]
+def _hash(content: bytes) -> str:
+    """The hash source of an element in a Content-Security-Policy (CSP 3, section 2.3.1)."""
+    return f"'sha256-{b64encode(sha256(content).digest()).decode()}'"
+
+
+_STYLES = [_hash(style.encode()) for style in (STYLE, PLOT_STYLE)]
 # Only its own files and the API; of inline styles only those of the drawings and the charts.
 POLICY = (
     f"default-src 'self'; style-src 'self' {' '.join(_STYLES)}; "

@@ -4,7 +4,6 @@ FastAPI documents these routes. It resolves nothing around their handlers, since
 """
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -42,7 +41,7 @@ from service.wire.errors import (
     NotReadyError,
     RequestError,
     answer_exception,
-    describe_error,
+    end_stream,
     invalid_value,
     send_error,
 )
@@ -55,7 +54,6 @@ from service.work.forecasts import Forecasts
 from service.work.results import GlobalResults
 from service.work.shadows import Shadows
 
-logger = logging.getLogger(__name__)
 Found = TypeVar("Found")
 
 
@@ -292,8 +290,7 @@ async def stream_result(
         except ClientDisconnect:
             return
         except Exception as error:
-            logger.warning("request %s failed in its stream", call.state.request_id, exc_info=error)
-            yield encode_json(describe_error(error, call.state.request_id)) + b"\n"
+            yield end_stream(call, error)
         finally:
             finding.cancel()
 

@@ -18,7 +18,7 @@ from service.settings import Settings
 from service.telemetry.backlog import Backlog
 
 logger = logging.getLogger(__name__)
-LOGGED = ("address", "client", "model", "checkpoint", "windows")  # of a request's state, if they are set
+LOGGED = ("code", "address", "client", "model", "checkpoint", "windows")  # of a request's state, if they are set
 PIPE_BUF = 4096  # bytes that are written atomically when several processes share a pipe (POSIX)
 QUEUE_BYTES = 1 << 20  # of lines that wait to be written
 WRITE_SECONDS = 0.1  # by which a line may be late

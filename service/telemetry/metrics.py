@@ -36,7 +36,7 @@ class Metrics:
         steady = partial(Gauge, namespace="kanscope", registry=registry, multiprocess_mode="livemax")
         histogram = partial(Histogram, namespace="kanscope", registry=registry)
         timed = partial(histogram, buckets=_SECONDS)
-        requests = counter("requests", "Requests by route and status.", ["route", "status"])
+        requests = counter("requests", "Requests by route, status and code of the error.", ["route", "status", "code"])
         arrival = "Seconds from the arrival of a request to the end of its response."
         seconds = timed("request_seconds", arrival, ["route"])
         self.in_flight = gauge("requests_in_flight", "Requests being answered.")
@@ -99,7 +99,7 @@ class Metrics:
         build.info({"version": version("kanscope"), "torch": version("torch"), "python": platform.python_version()})
         self._watched: list[tuple[Gauge, Callable[[], float]]] = []
         # Finding a metric by its labels is slow.
-        self._of_route = cache(lambda route, status: (requests.labels(route, status), seconds.labels(route)))
+        self._of_route = cache(lambda route, *answer: (requests.labels(route, *answer), seconds.labels(route)))
         folder = os.environ.get(SHARED)
         self._is_shared = folder is not None
         self._exposed = registry if folder is None else CollectorRegistry()
@@ -145,9 +145,9 @@ class Metrics:
         for gauge, number in self._watched:
             gauge.set(number())
 
-    def observe_request(self, route: str, status: int, seconds: float) -> None:
-        """Records an answered request."""
-        number, duration = self._of_route(route, status)
+    def observe_request(self, route: str, status: int, code: str, seconds: float) -> None:
+        """Records an answered request, with the code of its error, "" if there is none."""
+        number, duration = self._of_route(route, status, code)
         number.inc()
         duration.observe(seconds)
 

@@ -12,8 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from kanmodel.errors import ConfigError
 from service.telemetry.logs import RequestLog
 from service.telemetry.metrics import Metrics
-from service.wire.connections import PIECE, REFUSAL, send_held
-from service.wire.errors import invalid_value, send_error
+from service.wire.connections import GUARD, PIECE, REFUSAL, Guard, send_held
+from service.wire.errors import STATUSES, find_code, invalid_value, send_error
 from service.wire.headers import HEADER, address_of, choose_request_id
 
 NOSNIFF = (b"x-content-type-options", b"nosniff")  # browsers must not guess another media type
@@ -22,6 +22,7 @@ OTHER = "other"  # label of requests that match no route template, such as stati
 NAME = "kanscope"
 Part = Literal["parse", "wait", "forecast", "slice", "encode"]
 _NOTHING = nullcontext()
+GONE = "client_gone"
 _ID = HEADER.lower().encode()
 
 _is_tracing = False  # asking OpenTelemetry takes longer than many of the operations that a span would time
@@ -43,15 +44,21 @@ class Observation:
         state["request_id"] = choose_request_id(scope["headers"])
         state["address"] = address_of(scope)
         id_header = (_ID, state["request_id"].encode())
+        guard: Guard | None = state.get(GUARD)
         status = 0  # of the response, once it has started
+        is_sent = False  # whether the client was there until its end
+
+        def is_left() -> bool:
+            return guard is not None and guard.is_left
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
+            nonlocal status, is_sent
+            if is_start := message["type"] == "http.response.start":
+                status = STATUSES[GONE] if is_left() else message["status"]
                 _describe_request(scope, state)  # before the span ends with the response
                 message["headers"] = [*message.get("headers", ()), id_header, NOSNIFF]
             await (send_held(send, message) if len(message.get("body", b"")) > PIECE else send(message))
+            is_sent = not (message.get("more_body", is_start) or is_left())
 
         self._in_flight += 1
         try:
@@ -64,12 +71,15 @@ class Observation:
                 await self._app(scope, receive, send_with_id)
         except Exception as error:
             if status:  # the response has started: the server closes the connection
+                state["code"] = find_code(error) or "internal_error"
                 raise
             await send_error(error, scope, receive, send_with_id)
         finally:
             self._in_flight -= 1
             seconds, route = perf_counter() - start, getattr(scope.get("route"), "path_format", OTHER)
-            self._metrics.observe_request(route, status or 500, seconds)
+            if not is_sent and is_left():
+                state["code"] = GONE
+            self._metrics.observe_request(route, status or 500, state.get("code", ""), seconds)
             self._log.write(state, scope["method"], route, status or 500, seconds)
 
 

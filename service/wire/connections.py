@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import re
+import socket
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import aclosing
@@ -90,7 +91,8 @@ class Guard(asyncio.Protocol):
       `MAX_CHUNKS` or, if it may be larger, chunks of `MIN_CHUNK`. The app counts its bytes, and has its own timeout;
     - a connection without a request, and a head, have ``header_timeout``; an answered message has `LINGER` and
       ``max_body_bytes`` until it ends;
-    - a client may hold up an answer for ``send_timeout`` and as long as what it reads meanwhile takes at `MIN_RATE`.
+    - a client may hold up an answer for ``send_timeout`` and as long as what it reads meanwhile takes at `MIN_RATE`;
+      one that is there and does not read is stated in the log.
 
     What is refused here is answered by the app, which raises the error in place of a request or of the rest of a body.
     """
@@ -112,6 +114,7 @@ class Guard(asyncio.Protocol):
         self._unused = 0  # bytes since a message or a head has ended, or since the last of a body
         self._n_chunks = 0
         self._is_refused = self._is_stopping = self._is_paused = False
+        self.is_left = False  # whether the client has closed the connection, or it has ended
         self._timer: asyncio.TimerHandle | None = None  # of the client that has to send
         self._due: float | None = None  # when it must have; the timer may ring sooner, and is then set again
         self._rings = 0.0  # when it does
@@ -124,7 +127,11 @@ class Guard(asyncio.Protocol):
         self._inner.connection_made(transport)
         self._start_timer()
 
+    def eof_received(self) -> None:  # the transport then closes itself, once it has sent what it holds
+        self.is_left = True
+
     def connection_lost(self, exc: Exception | None) -> None:
+        self.is_left = True
         if self._timer is not None:
             self._timer.cancel()
         self._stop_send_timer()
@@ -380,9 +387,22 @@ class Guard(asyncio.Protocol):
         if self._patience > 0:
             self._start_send_timer()
         elif self._transport.get_write_buffer_size():
-            seconds = f"{self._settings.send_timeout:g} seconds (send_timeout)"
-            logger.warning("a client has not read its answer within %s", seconds)
+            if not (self.is_left or self._is_unreachable):
+                seconds = f"{self._settings.send_timeout:g} seconds (send_timeout)"
+                logger.warning("a client has not read its answer within %s", seconds)
             self._transport.abort()
+
+    @property
+    def _is_unreachable(self) -> bool:
+        """Whether the client's machine acknowledges nothing, as one that lost its network; that of a slow reader does.
+
+        Those are the second and third of the bytes of Linux's tcp_info: retransmissions and probes without an answer,
+        of which one may be under way.
+        """
+        if not hasattr(socket, "TCP_INFO"):
+            return False
+        info: bytes = self._transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 4)
+        return max(info[2:]) > 1
 
 
 def guarded(app: ASGIApp) -> ASGIApp:

@@ -33,7 +33,7 @@ from kanmodel import errors as core
 from kanmodel.arrays import N_LISTED
 from kanmodel.errors import MAX_MESSAGE, DataError, Problem, shorten
 from service.wire.headers import find_header, path_of, takes_problems
-from service.wire.json import JSON, PROBLEM, answer_json, format_path
+from service.wire.json import JSON, PROBLEM, answer_json, encode_json, format_path
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ _LONG = "must be an integer of fewer digits"
 NOT_FINITE = "must be finite"  # the message of `kanmodel.arrays.refuse_non_finite`
 
 # Codes by status: one per cause, and stable, since clients branch on them. service/wire/README.md describes each.
-_400 = Literal["malformed_request", "client_gone", "load_failed"]
+_400 = Literal["malformed_request", "load_failed"]
 _401 = Literal["key_missing", "key_unknown"]
 _403 = Literal["scope_missing", "disabled", "cross_site"]
 _404 = Literal[
@@ -57,20 +57,23 @@ _INVALID = Literal["invalid_json", "invalid_value", "limit_exceeded", "no_formul
 _422 = Literal[_INVALID, "result_not_finite", "explanation_incomplete"]
 _429 = Literal["rate_limited"]
 _431 = Literal["headers_too_large"]
+_499 = Literal["client_gone"]  # which nobody reads: nginx's status for it is in the log and the metrics alone
 _500 = Literal["internal_error"]
 _501 = Literal["not_supported"]
 _UNREADY = Literal["not_ready", "model_failed", "model_unloaded", "stopping"]
 _503 = Literal[_UNREADY, "queue_full", "deadline_exceeded"]
 ErrorCode = TypeAliasType(
-    "ErrorCode", Literal[_400, _401, _403, _404, _405, _406, _408, _413, _415, _421, _422, _429, _431, _500, _501, _503]
+    "ErrorCode",
+    Literal[_400, _401, _403, _404, _405, _406, _408, _413, _415, _421, _422, _429, _431, _499, _500, _501, _503],
 )
 _STATUSES = {
     **{400: _400, 401: _401, 403: _403, 404: _404, 405: _405, 406: _406, 408: _408, 413: _413, 415: _415, 421: _421},
-    **{422: _422, 429: _429, 431: _431, 500: _500, 501: _501, 503: _503},
+    **{422: _422, 429: _429, 431: _431, 499: _499, 500: _500, 501: _501, 503: _503},
 }
 STATUSES: dict[str, int] = {code: status for status, codes in _STATUSES.items() for code in get_args(codes)}
 _HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 408: {"Connection": "close"}, 503: {"Retry-After": "1"}}
-_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}  # of RFC 9110; those of Python 3.11 are older
+# Of RFC 9110, as those of Python 3.11 are older, and of nginx.
+_TITLES = {413: "Content Too Large", 422: "Unprocessable Content", 499: "Client Closed Request"}
 
 
 class RequestError(Exception):
@@ -251,9 +254,21 @@ def answer_error(request: Request, error: Exception) -> Response:
 
 
 def answer_body(request: Request, body: ErrorResponse, headers: Mapping[str, str] | None = None) -> Response:
-    """The response with an error body, which is a problem document by media type where the client names that."""
+    """The response with an error body, which is a problem document by media type where the client names that.
+
+    The log and the metrics have its code.
+    """
+    request.state.code = body["code"]
     media_type = PROBLEM if takes_problems(find_header(request.scope, b"accept") or "") else JSON
     return answer_json(body, body["status"], headers, media_type)
+
+
+def end_stream(request: Request, error: Exception) -> bytes:
+    """The last line of a stream that fails after its status was sent; the log and the metrics have its code."""
+    body = describe_error(error, request.state.request_id)
+    request.state.code = body["code"]
+    logger.warning("request %s failed in its stream", request.state.request_id, exc_info=error)
+    return encode_json(body) + b"\n"
 
 
 def describe_error(error: Exception, request_id: str) -> ErrorResponse:

@@ -314,6 +314,10 @@ class Caller:
         self.key: Key | None = keys.find(offered.strip()) if keys is not None and self._offers_key else None
         self.offers_unknown_key = self._needs_key and self._offers_key and self.key is None
 
+    def may(self, needed: KeyScope) -> bool:
+        """Whether its key has a scope, or none is needed; counts nothing."""
+        return not self._needs_key or (self.key is not None and needed in self.key.scopes)
+
     def require(self, needed: KeyScope) -> None:
         """Refuses a request whose key lacks a scope; allows everything if no key is needed. Counts the request once.
 

@@ -95,6 +95,37 @@ def test_the_policy_keeps_foreign_code_out(hostile, open_tab):
     assert "Kanscope" in page.title()
 
 
+def read_the_documentation(tab):
+    """Opens an operation of Swagger UI, sends a request, and returns its answer."""
+    page = tab.page
+    page.goto(f"{tab.base}/docs")
+    operation = page.locator("#operations-models-list_models")
+    operation.click()
+    operation.get_by_role("button", name="Try it out").click()
+    operation.get_by_role("button", name="Execute").click()
+    answer = operation.locator(".live-responses-table .microlight").first
+    expect(answer).to_contain_text('"details"')
+    return answer.inner_text()
+
+
+def test_the_documentation_works_under_its_policy(hostile, open_tab):
+    """/docs shows and sends requests without a script, style or image that its policy forbids, and runs no other."""
+    policy = hostile.get("/docs").headers["content-security-policy"]
+    assert "unsafe" not in policy and "://" not in policy and "*" not in policy
+    tab = open_tab(hostile)
+    assert '"m"' in read_the_documentation(tab)
+    assert tab.problems == []
+    tab.page.evaluate(
+        """() => {
+          const script = document.createElement("script");
+          script.textContent = "document.title = 'run'";
+          document.body.append(script);
+        }"""
+    )
+    poll(lambda: tab.page.evaluate("0") == 0 and any("inline script" in problem for problem in tab.problems))
+    assert tab.page.title() == "Kanscope - Swagger UI"
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """A small model whose results take a second."""
@@ -153,6 +184,13 @@ def outside(serve, folder) -> Iterator[httpx2.Client]:
         httpx2.Client(base_url=address) as outside,
     ):
         yield outside
+
+
+def test_the_documentation_works_behind_a_prefix(outside, open_tab):
+    """Its files, the document and its requests are below the prefix, and its policy knows the script that says so."""
+    tab = open_tab(outside, prefix="/kanscope")
+    assert '"m"' in read_the_documentation(tab)
+    assert tab.problems == []
 
 
 @pytest.mark.parametrize("view", few_of(VIEWS, VIEWS[:1], "every view once more"))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 import yaml
@@ -16,6 +18,7 @@ from typer.main import get_command
 
 import kanmodel
 from service.cli import app
+from service.models.repository import BUNDLED
 from service.settings import Settings, describe_settings
 from service.wire.errors import STATUSES
 
@@ -67,6 +70,20 @@ def test_each_question_has_its_real_answer(service: Any, answer: str) -> None:
     for key, number in pairs:
         digits = len(number.partition(".")[2])
         assert any(key == name and round(value, digits) == float(number) for name, value in actual), (key, number)
+
+
+def test_each_checkpoint_of_an_answer_is_the_bundled_one(service: Any) -> None:
+    """Hashes in the answers of the documents, and in the examples of the OpenAPI document, are those of real files."""
+    actual = sha256((BUNDLED / "nyc-weather.safetensors").read_bytes()).hexdigest()
+    assert service.get("/v1/models/nyc-weather").json()["checkpoint"] == f"sha256:{actual}"
+    examples = (ROOT / "openapi" / "openapi.json").read_text()
+    for text, least in ((READMES[README], 2), (EVERYTHING, 6), (examples, 20)):
+        shown = re.findall(r'"checkpoint": "sha256:([0-9a-f]*)', text)
+        assert len(shown) >= least
+        assert {one for one in shown if len(one) < 8 or not actual.startswith(one)} == set()
+    window = np.asarray(json.loads((ROOT / "tests" / "examples" / "window.json").read_text())["instances"], "<f8")
+    for one in re.findall(r'"input": {"sha256": "([0-9a-f]{8,})', EVERYTHING):
+        assert sha256(window.tobytes()).hexdigest().startswith(one)
 
 
 def test_every_setting_is_in_the_table() -> None:

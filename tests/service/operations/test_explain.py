@@ -290,8 +290,8 @@ def test_ndjson_lines_are_sent_as_soon_as_they_are_ready(service, monkeypatch):
         go_on.set()
 
 
-def test_an_error_in_a_stream_is_its_last_line(service, monkeypatch):
-    """An error after the first lines is sent as the last line of the stream."""
+def test_an_error_in_a_stream_is_its_last_line(serve, folder, service, monkeypatch, capfd):
+    """An error after the first lines is sent as the last line of the stream; the log and the metrics have its code."""
     calls = []
 
     def explain_once(*arguments):
@@ -300,16 +300,22 @@ def test_an_error_in_a_stream_is_its_last_line(service, monkeypatch):
             raise NonFiniteError("outputs[0][0] must be finite")
         return explain_windows(*arguments)
 
-    monkeypatch.setattr(attribution, "explain_windows", explain_once)
     body = {
         "instances": make_windows(service.models["two"], explanations.PART_WINDOWS + 1).tolist(),
         "output": "a+1",
     }
-    answer = service.post("/v1/models/two:explain", body, headers={"Accept": "application/x-ndjson"})
+    with serve(models=folder / "two.safetensors") as client:
+        monkeypatch.setattr(attribution, "explain_windows", explain_once)
+        answer = client.post("/v1/models/two:explain", json=body, headers={"Accept": "application/x-ndjson"})
+        counted = client.get("/metrics").text
     *lines, last = [json.loads(line) for line in answer.text.splitlines()]
     assert len(lines) == 1 + explanations.PART_WINDOWS
     assert (last["status"], last["error"]) == (422, "outputs[0][0] must be finite")
     assert last["request_id"] == answer.headers["x-request-id"]
+    (line,) = (line for line in capfd.readouterr().err.splitlines() if f'"id":"{last["request_id"]}"' in line)
+    assert (json.loads(line)["status"], json.loads(line)["code"]) == (200, "result_not_finite")
+    labels = 'code="result_not_finite",route="/v1/models/{model}:explain",status="200"'
+    assert f"kanscope_requests_total{{{labels}}} 1.0" in counted
 
 
 @pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson"])

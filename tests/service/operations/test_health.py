@@ -9,6 +9,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient
+from waiting import poll
 
 import kanmodel
 from service.operations.health import FOLDER, ExplorerFiles
@@ -41,6 +42,38 @@ def test_is_not_ready_where_no_model_is(serve, tmp_path):
         assert answer.json()["errors"][0]["path"] == "bad"
         assert "is not a safetensors file" in answer.json()["errors"][0]["message"]
         assert client.get("/healthz").status_code == 200
+
+
+METER, READER = {"Authorization": f"Bearer {'m' * 16}"}, {"Authorization": f"Bearer {'r' * 16}"}
+KEYS = f"prometheus metrics {'m' * 16};reader read {'r' * 16}"
+STRANGERS = ({}, METER, {"Authorization": f"Bearer {'x' * 16}"})  # without a key that may know names
+
+
+def test_only_keys_learn_names_when_ready(serve, folder):
+    """Where the service has keys, /readyz says to others that it is ready, and names no model, version or reason."""
+    with serve(models=folder, keys=KEYS) as client:
+        for headers in STRANGERS:
+            answer = client.get("/readyz", headers=headers)
+            assert (answer.status_code, answer.json()) == (200, {"ready": True})
+        states = {one["name"]: one["state"] for one in client.get("/readyz", headers=READER).json()["models"]}
+        assert (states["broken"], states["nyc-weather"]) == ("failed", "ready")
+
+
+@pytest.mark.parametrize("path", ["/readyz", "/v2/health/ready"])
+def test_only_keys_learn_names_when_not_ready(serve, tmp_path, path):
+    """The 503 of both protocols likewise: its error, detail and errors name nothing to those without a key."""
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "17.safetensors").write_bytes(b"no checkpoint")
+    with serve(models=tmp_path, keys=KEYS, wait=False) as client:
+        poll(lambda: "is not a safetensors file" in client.get(path, headers=READER).text)
+        named = client.get(path, headers=READER).json()
+        assert (named["code"], named["errors"][0]["path"]) == ("not_ready", "secret")
+        for headers in STRANGERS:
+            answer = client.get(path, headers=headers)
+            body = answer.json()
+            assert (answer.status_code, body["code"], body["errors"]) == (503, "not_ready", [])
+            assert body["error"] == body["detail"] == "the service is not ready"
+            assert "secret" not in answer.text and "17" not in answer.text.replace(body["request_id"], "")
 
 
 @pytest.fixture

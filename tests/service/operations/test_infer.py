@@ -262,7 +262,10 @@ def test_requests_are_counted_and_logged(launch, folder, service, model, windows
     assert [line["status"] for line in lines] == [200, 400]
     assert stated.items() <= lines[1].items()
     assert {**stated, "windows": N}.items() <= lines[0].items()
-    for counted in ('kanscope_requests_total{route="', 'kanscope_inputs_outside_range_total{feature="f0",model="two"'):
+    for counted in (
+        'kanscope_requests_total{code="",route="',
+        'kanscope_inputs_outside_range_total{feature="f0",model="two"',
+    ):
         assert counted in text
     count = next(line for line in text.splitlines() if line.startswith("kanscope_explanation_residual_count"))
     assert float(count.split()[-1]) == N * len(model.config.outputs)

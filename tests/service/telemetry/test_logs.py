@@ -29,7 +29,7 @@ def write(state=None, **settings):
 
 
 def test_each_request_is_one_line_of_json(launch, folder, service):
-    """The line has method, path, model and duration, and nothing of the body."""
+    """The line has method, path, model, duration and the code of an error, and nothing of the body."""
     model = service.models["two"]
     windows = make_windows(model, 3)
     windows[0, 0, 0] = 12345.678
@@ -51,9 +51,9 @@ def test_each_request_is_one_line_of_json(launch, folder, service):
     expected = [
         ("/v1/models/{model}:predict", 200, {**stated, "windows": 3}),
         ("/v1/models/{model}:explain", 200, {**stated, "windows": 3}),
-        ("/v1/models/{model}:predict", 422, stated),
-        ("/v1/models/{model}:predict", 422, bob),
-        ("/v1/models/{model}", 404, bob),
+        ("/v1/models/{model}:predict", 422, {**stated, "code": "invalid_value"}),
+        ("/v1/models/{model}:predict", 422, {**bob, "code": "invalid_value"}),
+        ("/v1/models/{model}", 404, {**bob, "code": "model_not_found"}),
     ]
     assert len(lines) == len(expected)
     for line, (route, status, rest) in zip(lines, expected, strict=True):

@@ -40,8 +40,8 @@ def expose(metrics):
     return samples(metrics.expose("")[0].decode())
 
 
-def test_requests_are_counted_by_route_and_status(serve, folder):
-    """The label is the template of the route, also for HEAD, or `other`; durations likewise."""
+def test_requests_are_counted_by_route_status_and_code(serve, folder):
+    """The route is its template, also for HEAD, or `other`; the code is that of the error. Durations have the route."""
     with serve(models=folder / "two.safetensors") as client:
         for path in ("/v1/models/two", "/v1/models/none", "/v1/models/other", "/no/such", "/nor/this", "/healthz"):
             client.get(path)
@@ -51,11 +51,11 @@ def test_requests_are_counted_by_route_and_status(serve, folder):
         known = samples(client.get("/metrics").text)
     requests = of(known, "kanscope_requests_total")
     model = ("route", "/v1/models/{model}")
-    assert requests[model, ("status", "200")] == 2
-    assert requests[model, ("status", "404")] == 2
-    assert requests[model, ("status", "405")] == 1
-    assert requests[("route", "other"), ("status", "404")] == 2
-    assert requests[("route", "/healthz"), ("status", "200")] == 2
+    assert requests[("code", ""), model, ("status", "200")] == 2
+    assert requests[("code", "model_not_found"), model, ("status", "404")] == 2
+    assert requests[("code", "method_not_allowed"), model, ("status", "405")] == 1
+    assert requests[("code", "path_not_found"), ("route", "other"), ("status", "404")] == 2
+    assert requests[("code", ""), ("route", "/healthz"), ("status", "200")] == 2
     assert known["kanscope_request_seconds_count", model] == 5
     assert known["kanscope_request_seconds_bucket", ("le", "+Inf"), model] == 5
     assert known[("kanscope_requests_in_flight",)] == 1
@@ -71,9 +71,8 @@ def test_a_failure_is_counted_as_500(serve_app, folder):
     app.add_api_route("/boom", fail)
     with serve_app(app) as client:
         assert client.get("/boom").status_code == 500
-        assert (
-            samples(client.get("/metrics").text)["kanscope_requests_total", ("route", "/boom"), ("status", "500")] == 1
-        )
+        labels = ("code", "internal_error"), ("route", "/boom"), ("status", "500")
+        assert samples(client.get("/metrics").text)["kanscope_requests_total", *labels] == 1
 
 
 def test_windows_outside_the_training_range_are_counted_by_feature(serve, folder, service):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import re
 import socket
+import struct
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -31,6 +33,7 @@ CHUNKED = "Transfer-Encoding: chunked"
 ANSWERED = head("GET", "/healthz", CHUNKED)  # this is answered at once, whatever follows
 AWAITED = head(*PREDICT, CHUNKED)  # the body of this is awaited
 MOST = 32 << 20  # bytes that fit in the buffers of the two sockets, and more
+SO_ATTACH_FILTER = 26  # of Linux; Python has no name for it
 KEY = "0mBq3bTzY1sD5vX8kPnR"
 
 
@@ -344,6 +347,61 @@ def test_a_request_lasts_until_its_answer_is_read(folder):
         while connection.recv(1 << 20):
             pass
         poll(lambda: "kanscope_requests_in_flight 1.0" in client.get("/metrics").text)
+
+
+def silence(connection):
+    """Has the kernel drop whatever comes for a socket, as if its machine had lost the network (socket(7))."""
+    drop_all = struct.pack("HBBI", 0x06, 0, 0, 0)  # BPF_RET: keep 0 bytes
+    instructions = ctypes.create_string_buffer(drop_all)
+    connection.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", 1, ctypes.addressof(instructions)))
+
+
+def count_left(client, path, status):
+    """How many requests the metrics say clients have left."""
+    line = re.escape(f'kanscope_requests_total{{code="client_gone",route="{path}",status="{status}"}} ')
+    return sum(map(float, re.findall(line + r"(\S+)", client.get("/metrics").text)))
+
+
+@pytest.mark.parametrize("how", ["closes", "sends no more", "loses its network"])
+def test_a_client_that_has_gone_is_no_slow_reader(folder, caplog, how):
+    """Its request ends with the code client_gone, and the log does not say later that it reads too slowly."""
+    with serve_large(folder, send_timeout=1) as (client, _), connect_narrow(client) as connection:
+        connection.sendall(head("GET", "/large"))
+        assert connection.recv(1)  # its answer has begun
+        if how == "closes":
+            connection.close()
+        elif how == "sends no more":  # as a tunnel does whose client has gone
+            connection.shutdown(socket.SHUT_WR)
+        else:
+            silence(connection)
+        poll(lambda: count_left(client, "/large", 200) == 1)
+        with connect_narrow(client) as slow:  # whose time is over later than that of the first would be
+            slow.sendall(head("GET", "/large"))
+            poll(lambda: "a client has not read its answer within 1 seconds (send_timeout)" in caplog.text)
+        assert caplog.text.count("(send_timeout)") == 1
+
+
+def test_a_client_that_leaves_before_its_answer_has_a_status_of_its_own(serve_app, folder, capfd):
+    """Its request is 499 and client_gone in the log and the metrics, whatever the answer would have been."""
+    app = create_app(Settings(models=folder / "two.safetensors", monitor_share=0, cached_results=4))
+    arrived, go_on = threading.Event(), threading.Event()
+
+    def wait() -> bool:
+        arrived.set()
+        return go_on.wait(300)
+
+    app.add_api_route("/wait", wait)
+    with serve_app(app) as client:
+        with connect(client) as connection:
+            connection.sendall(head("GET", "/wait", "X-Request-Id: left"))
+            arrived.wait(300)
+        assert client.get("/healthz").status_code == 200  # by when the server has seen the end of the connection
+        go_on.set()
+        poll(lambda: count_left(client, "/wait", 499) == 1)
+        assert client.get("/wait").json() is True
+        assert 'kanscope_requests_total{code="",route="/wait",status="200"} 1.0' in client.get("/metrics").text
+    (line,) = (line for line in capfd.readouterr().err.splitlines() if '"id":"left"' in line)
+    assert (json.loads(line)["status"], json.loads(line)["code"]) == (499, "client_gone")
 
 
 UPGRADE = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAA")

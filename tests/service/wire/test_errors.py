@@ -583,8 +583,8 @@ def test_every_error_of_the_model_core_has_a_status():
     assert (body["status"], body["error"]) == (500, "internal error")
 
 
-def test_the_kinds_of_503_have_different_codes(serve, folder, monkeypatch):
-    """The code names the cause: model loading, failed or unloaded; server full; result late."""
+def test_the_kinds_of_503_have_different_codes(serve, folder, monkeypatch, capfd):
+    """The code, also in the log and the metrics, is the cause: model loading, failed, unloaded; server full; late."""
     go_on = threading.Event()
     real = Forecasts._forecast
     monkeypatch.setattr("service.models.registry.load", lambda path: go_on.wait(300) and kanmodel.load(path))
@@ -607,6 +607,7 @@ def test_the_kinds_of_503_have_different_codes(serve, folder, monkeypatch):
             assert first.result().status_code == 200
         client.post("/v2/repository/models/two/unload")
         codes["unloaded"] = client.get("/v1/models/two")
+        counted = client.get("/metrics").text
     with serve(models=folder / "two.safetensors", max_concurrent=1) as client, ThreadPoolExecutor(1) as pool:
         block.clear()
         first = pool.submit(client.post, "/v1/models/two:predict", **asks)
@@ -614,8 +615,14 @@ def test_the_kinds_of_503_have_different_codes(serve, folder, monkeypatch):
         codes["full"] = client.get("/v1/models")
         block.set()
         assert first.result().status_code == 200
+        counted += client.get("/metrics").text
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
+    logged = {line["id"]: (line["status"], line.get("code")) for line in lines if line["event"] == "request"}
     for answer in codes.values():
         assert (answer.status_code, answer.headers["retry-after"].isdecimal()) == (503, True)
+        assert logged[answer.headers["x-request-id"]] == (503, code := answer.json()["code"])
+        assert re.search(f'^kanscope_requests_total{{code="{code}",route="[^"]+",status="503"}}', counted, re.M)
+    assert {code for status, code in logged.values() if status == 200} == {None}
     assert {name: answer.json()["code"] for name, answer in codes.items()} == {
         "loading": "deadline_exceeded",  # it waits for the model
         "readiness": "not_ready",

@@ -131,6 +131,7 @@ def test_bytes_that_are_not_http_are_refused(strict):
 def test_a_refused_head_is_counted_and_logged(serve, folder, capfd):
     """Requests that are refused before they reach the app are logged and counted as well."""
     starts = {400: b"\x16\x03\x01\r\n\r\n", 408: b"GET /he", 431: head("GET", "/healthz", "X: " + "x" * 3000)}
+    codes = {400: "malformed_request", 408: "headers_timeout", 431: "headers_too_large"}
     ids = {}
     with serve(models=folder / "two.safetensors", header_timeout=0.5, max_header_bytes=2048) as client:
         for status, start in starts.items():
@@ -138,11 +139,13 @@ def test_a_refused_head_is_counted_and_logged(serve, folder, capfd):
                 connection.sendall(start)
                 ids[read_answer(connection)[0].headers["x-request-id"]] = status
         for status in starts:
-            assert metric(client, "kanscope_requests_total{", f'route="other",status="{status}"') == 1
+            code = f'code="{codes[status]}",route="other",status="{status}"'
+            assert metric(client, "kanscope_requests_total{", code) == 1
         assert metric(client, "kanscope_request_seconds_count{", 'route="other"') == 3
     lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
     refused = [line for line in lines if line.get("id") in ids]
     assert {line["id"]: line["status"] for line in refused} == ids
+    assert {line["status"]: line["code"] for line in refused} == codes
     assert [line["method"] for line in refused] == ["other"] * 3
 
 
@@ -203,7 +206,8 @@ def test_a_client_that_vanishes_leaves_nothing_behind(serve, folder):
         for _ in range(20):
             with connect(client) as connection:
                 connection.sendall(head(*PREDICT, f"Content-Length: {len(BODY)}") + BODY[:10])
-        poll(lambda: metric(client, "kanscope_requests_total{", 'predict",status="400"') == 20)
+        left = 'code="client_gone",route="/v1/models/{model}:predict",status="499"'
+        poll(lambda: metric(client, "kanscope_requests_total{", left) == 20)
         assert metric(client, "kanscope_requests_in_flight ") == 1  # the request that asks
         assert client.post("/v1/models/two:predict", json=json.loads(BODY)).status_code == 200
 
