@@ -105,13 +105,15 @@ def inferred(server):
 
 
 @pytest.mark.parametrize("package", few_of(EXISTING, ("tritonclient",), "imports kserve for seconds"))
-def test_a_client_of_the_open_inference_protocol(server, package):
+def test_a_client_of_the_open_inference_protocol(inference_server, package):
     """Triton's and KServe's clients request health, forecasts and explanations, in JSON and binary."""
     python = TOOLS / "bin" / "python"
     if not python.exists() or subprocess.run([python, "-c", f"import {package}"], capture_output=True).returncode:
         pytest.skip(f"{package} is missing: make test installs it")
-    printed = json.loads(run(HERE, python, f"{package}_program.py", str(server.base_url), "nyc-weather", WINDOW))
-    predictions, contributions, refusal = inferred(server)
+    printed = json.loads(
+        run(HERE, python, f"{package}_program.py", str(inference_server.base_url), "nyc-weather", WINDOW)
+    )
+    predictions, contributions, refusal = inferred(inference_server)
     near = [pytest.approx(predictions[0], rel=1e-6)]  # only a forecast, and the end of an explained path
     for form in ("json", "binary"):
         assert printed[form]["contributions"] == contributions
@@ -122,7 +124,7 @@ def test_a_client_of_the_open_inference_protocol(server, package):
 
 
 @pytest.mark.thorough("imports kserve for seconds")
-def test_an_inference_service_predicts_and_explains(server, tmp_path):
+def test_an_inference_service_predicts_and_explains(inference_server, tmp_path):
     """KServe's client, and its server as the transformer, get forecasts and explanations under the service's name."""
     python, name, key = TOOLS / "bin" / "python", "weather", "notebook-key-0123456789"
     if not python.exists() or subprocess.run([python, "-c", "import kserve"], capture_output=True).returncode:
@@ -145,7 +147,7 @@ def test_an_inference_service_predicts_and_explains(server, tmp_path):
         got = json.loads(run(HERE, *command).splitlines()[-1])
     window = json.loads(WINDOW.read_bytes())
     predicted, explained = (
-        server.post(f"/v1/models/nyc-weather:{verb}", json=window).json() for verb in ("predict", "explain")
+        inference_server.post(f"/v1/models/nyc-weather:{verb}", json=window).json() for verb in ("predict", "explain")
     )
     assert got["predictor"] == got["transformer"] == predicted
     assert got["predictor v2"] == predicted["predictions"]
