@@ -21,18 +21,18 @@ from service.document.__main__ import DOCUMENT
 HERE = Path(__file__).parent
 INFERENCE_SERVICE = HERE.parents[1] / "service" / "engines" / "kubernetes" / "overlays" / "kserve" / "service.yaml"
 # By program: the command in openapi/README.md, and which generated code is typed strictly.
-PYTHON = [
-    ("openapi_generator", "openapi-generator-cli generate -g python ", ()),  # it says that its own is not, yet
-    ("openapi_python_client", "pipx run openapi-python-client ", ("kanscope_client",)),
-    ("datamodel", "datamodel-codegen ", ("kanscope.py",)),
-]
-TYPESCRIPT = [
-    ("openapi-fetch", "npx openapi-typescript "),
-    ("hey-api", "npx @hey-api/openapi-ts "),
-    ("orval", "npx orval "),
-    ("fetch", "openapi-generator-cli generate -g typescript-fetch "),
-    ("axios", "openapi-generator-cli generate -g typescript-axios "),
-]
+PYTHON = {
+    "openapi_generator": ("openapi-generator-cli generate -g python ", ()),  # it says that its own is not, yet
+    "openapi_python_client": ("pipx run openapi-python-client ", ("kanscope_client",)),
+    "datamodel": ("datamodel-codegen ", ("kanscope.py",)),
+}
+TYPESCRIPT = {
+    "openapi-fetch": "npx openapi-typescript ",
+    "hey-api": "npx @hey-api/openapi-ts ",
+    "orval": "npx orval ",
+    "fetch": "openapi-generator-cli generate -g typescript-fetch ",
+    "axios": "openapi-generator-cli generate -g typescript-axios ",
+}
 # By package: the output of the client's program besides forecasts, given the expected forecasts.
 EXISTING = {
     "tritonclient": lambda _: {
@@ -51,9 +51,10 @@ def check_answers(server, printed):
 
 
 @pytest.mark.thorough("generates a client and checks its types")
-@pytest.mark.parametrize(("client", "command", "checked"), PYTHON)
-def test_a_python_client(server, tmp_path, client, command, checked):
+@pytest.mark.parametrize("client", PYTHON)
+def test_a_python_client(server, tmp_path, client):
     """Generated Python code and a program with it pass the type checker and run."""
+    command, checked = PYTHON[client]
     generate(tmp_path, command)
     package, python = tmp_path / "kanscope-client", TOOLS / "bin" / "python"
     folder = package if package.exists() else tmp_path
@@ -65,12 +66,12 @@ def test_a_python_client(server, tmp_path, client, command, checked):
 
 
 @pytest.mark.thorough("generates a client and checks its types")
-@pytest.mark.parametrize(("client", "command"), TYPESCRIPT)
-def test_a_typescript_client(server, tmp_path, client, command):
+@pytest.mark.parametrize("client", TYPESCRIPT)
+def test_a_typescript_client(server, tmp_path, client):
     """Generated TypeScript and a program with it pass the type checker and run."""
     if not MODULES.exists():
         pytest.skip("node or its packages are missing: make test installs these where there is npm")
-    generate(tmp_path, command)
+    generate(tmp_path, TYPESCRIPT[client])
     (tmp_path / "node_modules").symlink_to(MODULES)
     shutil.copy(HERE / "package.json", tmp_path)
     for name in (f"{client}.ts", "inputs.ts", "tsconfig.json"):
