@@ -149,7 +149,7 @@ def describe_api(info: Mapping[str, Any], routes: Sequence[Any]) -> dict[str, An
         described = _describe_operation(route, schemas, examples[route.name])
         paths.setdefault(route.path_format, {})[route.stated.method.lower()] = described
     operations = [operation for path in paths.values() for operation in path.values()]
-    _compose(schemas, "ExplainResponse", "ExplainHeader")
+    _compose(schemas, "ExplainResponse", "ExplainHeader", "ExplanationList")
     schemas = _reach(schemas, paths)
     unchanged = {"description": _DESCRIPTIONS[304], "headers": _refer("X-Request-Id", "ETag")}
     components = {
@@ -322,13 +322,14 @@ def _share_parameters(operations: list[dict[str, Any]]) -> dict[str, Any]:
     return shared
 
 
-def _compose(schemas: dict[str, Any], name: str, base: str) -> None:
-    """States a schema as another one with further members."""
+def _compose(schemas: dict[str, Any], name: str, base: str, rest: str) -> None:
+    """States a schema as another one with further members, which have a name too: some generators want one."""
     whole, part = schemas[name], schemas[base]
     own = {member: schema for member, schema in whole["properties"].items() if member not in part["properties"]}
     required = [member for member in whole["required"] if member in own]
-    more = {"type": "object", "properties": own, "required": required}
-    schemas[name] = {"description": whole["description"], "allOf": [_schema_of_name(base), more]}
+    text = whole["description"]
+    schemas[rest] = {"type": "object", "description": text, "properties": own, "required": required}
+    schemas[name] = {"description": text, "allOf": [_schema_of_name(base), _schema_of_name(rest)]}
 
 
 def _reach(schemas: Mapping[str, Any], node: Any) -> dict[str, Any]:
