@@ -62,7 +62,7 @@ class ExplanationQuestion(Question[Explanation | Explanations]):
             segment if there are any: of at most 12 such parts from the forecasts of all 2^n coalitions, of more
             from random orders, with a standard error. Without groups, each feature is a part.
         orders: number of random orders, even; the forecasts of each are one less than there are parts.
-        seed: of these orders.
+        seed: seed of these orders.
         last: of a data frame, how many windows, as in `predict`; the explanation has their `times`, and the
             `actual` values of the forecasts if the frame has the target's column.
         gaps: what is done with a gap in time among their rows, as in `predict`.

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import BeforeValidator, Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel.attribution.shapley import Orders
+from kanmodel.attribution.questions import ExplanationQuestion
 from kanmodel.monitoring.trust import WindowTrust
 from service.answers.forecasts import Predictions
 from service.answers.forms import Answered
@@ -167,6 +167,7 @@ class Baseline(Closed):
 class ExplainRequest(Windows):
     """Windows to explain, in one of three forms, and the options of the explanation."""
 
+    asks = ExplanationQuestion
     output: list[str] | None = None
     """Names of outputs, or `["all"]`; optional if the model has one. Of a model with intervals also a bound or a width
     of one, such as `load+24:lower@0.8`, `load+24:upper@0.8` or `load+24:width@0.8`. A single name may stand as it is:
@@ -182,21 +183,14 @@ class ExplainRequest(Windows):
     segments: _Segments | None = None
     """Steps whose contributions are summed, by their first and last, 0 the newest: `{"last six hours": [-5, 0]}`. They
     may not overlap. Steps that are in none are entries of their own, such as `other steps -23 to -6`."""
-    tolerance: Annotated[float, Field(gt=0, strict=True)] = 1e-3
-    """Largest accepted residual and error, in standard deviations of the output on the reference windows."""
+    tolerance: Annotated[float, Field(gt=0, strict=True)] = ExplanationQuestion.tolerance
     effects: Annotated[bool, Field(strict=True)] = False
     """Whether each explanation has `effects` too: what the forecast loses without each feature, and what each does
     alone; with detail `steps` or `flow` also `step_effects`. 2 forecasts for each instance, output, baseline and
     feature, or cell, which count as path nodes in `max_path_nodes`."""
     method: Literal["path", "shapley"] = "path"
-    """`shapley` adds Shapley values beside the contributions of the path, of the outermost groups and of the features
-    without a group, in each segment where there are `segments`. Of at most 12 such parts they are exact, from the
-    forecasts of all 2^n coalitions; of more they are means over `orders`, with a standard error. These forecasts count
-    as path nodes in `max_path_nodes`."""
-    orders: Annotated[int, Field(ge=4, multiple_of=2, strict=True)] = Orders.count
-    """Number of random orders for the Shapley values of more than 12 parts, half of them the reverse of the others."""
-    seed: Annotated[int, Field(ge=0, strict=True)] = Orders.seed
-    """Seed of these orders."""
+    orders: Annotated[int, Field(ge=4, multiple_of=2, strict=True)] = ExplanationQuestion.orders
+    seed: Annotated[int, Field(ge=0, strict=True)] = ExplanationQuestion.seed
     receipt: Annotated[bool, Field(strict=True)] = False
     """Whether to include a `receipt`, from which `kanscope explain --receipt` repeats the answer."""
     adaptation: AskAdaptation = None

@@ -72,9 +72,7 @@ class Form:
         kinds |= {name: NotRequired[_without_none(kinds[name])] for name in self.absent}
         made = _make(self.name, kinds)
         made.__doc__, made.__form__ = _tidy(_prose_of(self.source)), self
-        made.__texts__ = {
-            self.names.get(name, name): _tidy(text) for name, text in read_attributes(self.source).items()
-        }
+        made.__texts__ = {self.names.get(name, name): text for name, text in texts_of(self.source).items()}
         return made
 
 
@@ -137,8 +135,8 @@ def given(kind: Any, text: str) -> tuple[Any, Callable[[Any], Any]]:
 
 def members_of(cls: Any, attribute: str, *names: str) -> dict[str, tuple[Any, Callable[[Any], Any]]]:
     """Members of a class, as `Form.more` takes them, that an object has in an attribute of its own."""
-    hints, texts = get_type_hints(cls), read_attributes(cls)
-    kinds = {name: Annotated[hints[name], Field(description=_tidy(texts[name]))] for name in names}
+    hints, texts = get_type_hints(cls), texts_of(cls)
+    kinds = {name: Annotated[hints[name], Field(description=texts[name])] for name in names}
     return {name: (kind, attrgetter(f"{attribute}.{name}")) for name, kind in kinds.items()}
 
 
@@ -182,7 +180,8 @@ def _answered(kind: Any) -> Any:
     if kind in PAIRS:
         return PAIRS[kind]
     if get_origin(kind) is np.ndarray:
-        return list[float]
+        (scalar,) = get_args(get_args(kind)[1])
+        return list[bool] if scalar is np.bool_ else list[int] if issubclass_of(scalar, np.integer) else list[float]
     origin, arms = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return Annotated[(_answered(arms[0]), *arms[1:])]
@@ -228,6 +227,11 @@ def read_attributes(cls: type) -> Mapping[str, str]:
     return texts
 
 
+def texts_of(cls: type) -> dict[str, str]:
+    """What a class says of its members, for readers of JSON."""
+    return {name: _tidy(text) for name, text in read_attributes(cls).items()}
+
+
 def _prose_of(cls: type) -> str:
     """What a class says of itself, without its members."""
     return inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")[0]
@@ -235,7 +239,8 @@ def _prose_of(cls: type) -> str:
 
 def _tidy(text: str) -> str:
     """A docstring's text for readers of JSON: null for None, no line breaks, a sentence."""
-    line = re.sub(r"\bNone\b", "null", " ".join(text.replace("``", "`").split()))
+    line = re.sub(r'`"?([^`"]*)"?`', r"`\1`", " ".join(text.replace("``", "`").split()))
+    line = re.sub(r"\bNone\b", "null", line)
     if (first := line.partition(" ")[0]).isalpha() and len(first) > 1:  # and no formula
         line = line[:1].upper() + line[1:]
     return line if line.endswith((".", ":")) else f"{line}."

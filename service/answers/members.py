@@ -4,10 +4,11 @@ import hashlib
 import platform
 from functools import cache
 from importlib.metadata import version
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, ClassVar, Literal, NotRequired
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType, TypedDict
 
@@ -15,7 +16,6 @@ from kanmodel import result
 from kanmodel.arrays import Array
 from kanmodel.show import network
 from service.models.registry import Served
-from service.wire.windows import is_absent
 
 
 def about(text: str, **constraints: Any) -> Any:
@@ -27,11 +27,19 @@ Whole = Annotated[int, Field(le=2**53 - 1)]
 """A whole number of a request: at most what every parser of JSON keeps exactly (RFC 7493), and int64 holds."""
 
 
+def _is_absent(value: Any, member: FieldInfo) -> bool:
+    is_empty = type(value) in (list, dict) and not value
+    return is_empty and member.default is None and f"{type(value).__name__}[" in str(member.annotation)
+
+
 class Closed(BaseModel):
     """A request or query that refuses unknown names and lists the known ones.
 
-    A member that may be absent is so as null, an empty list or an empty object too.
+    A member that may be null is absent as an empty list or object too, as generated clients send them. Members are described by the texts
+    below them, or else by those of `asks`, the question of the model core whose parameters they are.
     """
+
+    asks: ClassVar[type | None] = None
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -48,7 +56,7 @@ class Closed(BaseModel):
                     "names": f"expected one of {', '.join(known)}" if known else "none is expected",
                 }
                 raise PydanticCustomError("unknown_name", "is unknown; {names}", context)
-        return {name: value for name, value in data.items() if known[name].is_required() or not is_absent(value)}
+        return {name: value for name, value in data.items() if not _is_absent(value, known[name])}
 
 
 Output = Annotated[

@@ -9,6 +9,7 @@ from kanmodel.errors import UnknownNameError
 from kanmodel.model import Model
 from kanmodel.structure.edges import TopologyEdge
 from kanmodel.structure.pruning import Fidelity, FidelityPoint, PruningRule, Thresholds
+from kanmodel.structure.questions import PruningParameters
 from kanmodel.structure.topology import TopologyNode
 from service.answers.forms import Answered
 from service.answers.members import (
@@ -38,11 +39,10 @@ MAX_WITHOUT = 500  # edges that a request names
 class RuleMembers(Closed):
     """A pruning rule."""
 
+    asks = PruningParameters
+
     metric: Metric | None = None
-    """The metric that ranks edges. Absent with `fidelity`: the one that keeps the fewest edges; absent with thresholds:
-    backward."""
     fidelity: Annotated[float | None, Field(ge=0, le=1)] = None
-    """Smallest R2 against the full model; 0.99 if no threshold is given."""
     node_threshold: Threshold = None
     """Score that a hidden node must exceed, model units; 0.01 if another is given."""
     edge_threshold: Threshold = None
@@ -50,7 +50,6 @@ class RuleMembers(Closed):
     input_threshold: Threshold = None
     """Score that an input must exceed, model units; 0.01 if another is given."""
     fill: Fill = "mean"
-    """Replacement of a pruned edge: its `mean` on the reference windows (mean ablation), or `zero`."""
     without: Annotated[list[str] | None, Field(max_length=MAX_WITHOUT, fail_fast=True)] = None
     """Ids of edges that go in any case, `{stage}:{layer}:{i}:{j}`, such as `head:0:7:3`; what they alone connected goes
     with them. The fidelity that is asked for holds before that."""

@@ -15,7 +15,7 @@ import orjson
 from pydantic import BaseModel, TypeAdapter
 from typing_extensions import get_original_bases, is_typeddict
 
-from service.answers.forms import FORMS, type_of
+from service.answers.forms import FORMS, texts_of, type_of
 from service.wire.errors import ErrorCode, ErrorResponse, error_body, title_of
 from service.wire.json import JSON
 from service.wire.security import SCHEME
@@ -299,7 +299,7 @@ def _read_texts(cls: type) -> Mapping[str, str]:
         match member, below:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
                 texts[name] = " ".join(text.split())
-    return texts
+    return (texts_of(asked) if (asked := getattr(cls, "asks", None)) is not None else {}) | texts
 
 
 def _leave_out_null(schema: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,13 @@
-"""The committed OpenAPI documents: ``python -m service.document`` writes them, with ``--check`` compares them."""
+"""The committed OpenAPI documents and the README's table of routes, which is made of them.
+
+``python -m service.document`` writes them, with ``--check`` compares them.
+"""
 
 import argparse
 import json
+import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +18,26 @@ from service.settings import Settings
 DOCUMENT = Path(__file__).parents[2] / "openapi" / "openapi.json"
 WIDTH = 120  # columns
 OLDER = DOCUMENT.with_name("openapi-3.0.json")
+ROUTES = Path(__file__).parents[1] / "operations" / "README.md"
+_TABLE = re.compile(r"^\| Route \| Answer \|\n(?:\|.*\n)+", re.MULTILINE)
 
 
 def format_documents() -> dict[Path, str]:
     """The documents of this version as they are committed, by their files."""
     document = create_app(Settings(models=None)).openapi()
-    return {DOCUMENT: _format(document) + "\n", OLDER: _format(downgrade(document)) + "\n"}
+    before, after = re.split(_TABLE, ROUTES.read_text(encoding="utf-8"), maxsplit=1)
+    readme = before + _format_routes(document) + after
+    return {DOCUMENT: _format(document) + "\n", OLDER: _format(downgrade(document)) + "\n", ROUTES: readme}
+
+
+def _format_routes(document: Mapping[str, Any]) -> str:
+    """A table of the operations, each with the first sentence of its description."""
+    rows = list[str]()
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            first, _, _ = " ".join(operation["description"].split()).partition(". ")
+            rows.append(f"| `{method.upper()} {path}` | {first.rstrip('.')} |")
+    return "\n".join(["| Route | Answer |", "|---|---|", *rows]) + "\n"
 
 
 def _format(value: Any, indent: int = 0) -> str:
