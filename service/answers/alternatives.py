@@ -1,4 +1,4 @@
-"""What would the forecast be, what would it need, why does it differ: what these questions share."""
+"""What would the forecast be, what would it need, why does it differ: requests and answers."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""GET /v1/models/{model}/report: what a forecaster does, as JSON, as prose, and as a page to read and to print."""
+"""What the report and the formulas of a model are asked for, and answer."""
 
 from typing import Annotated, Literal
 
