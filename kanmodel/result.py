@@ -198,7 +198,7 @@ class GlobalResult(ModelResult):
     """A result on the reference windows, which it states at its end.
 
     Attributes:
-        reference: number and time span of these windows.
+        reference: number and time span of the reference windows.
     """
 
     reference: ReferenceSpan = field(kw_only=True)

@@ -26,12 +26,9 @@ from service.models.registry import Registry, State
 from service.models.stores import follow
 from service.models.watching import Watch, share_memory
 from service.operations import (
-    ablate,
+    alternatives,
     attributions,
     backtest,
-    compare,
-    comparison,
-    counterfactual,
     drift,
     edges,
     explain,
@@ -45,7 +42,6 @@ from service.operations import (
     report,
     repository,
     topology,
-    what_if,
 )
 from service.operations.route import Dispatch, Parts, routes_of
 from service.settings import Settings
@@ -75,8 +71,8 @@ CORS_ANSWER = ("ETag", "Retry-After", "X-Request-Id")
 OFF = ("operation_spans", "metrics", "logs")  # of FastAPI's telemetry
 OLDER_PATH = "/openapi-3.0.json"  # beside /openapi.json
 REFRESH_SECONDS = 1.0  # by which gauges of other workers may be late
-_ON_WINDOWS = (predict, outcomes, backtest, explain, what_if, counterfactual, ablate, compare)
-_ON_MODELS = (models, reference, attributions, topology, edges, report, comparison, formula, drift)
+_ON_WINDOWS = (predict, outcomes, backtest, explain, alternatives)
+_ON_MODELS = (models, reference, attributions, topology, edges, report, formula, drift)
 OPERATIONS = (*_ON_WINDOWS, *_ON_MODELS, infer, repository, health)  # in the order of the routes and the document
 
 

@@ -43,9 +43,9 @@ class Change:
     mean over them, 1 or -1 if they all had the same level.
 
     Attributes:
-        feature: its name.
+        feature: name of the feature.
         unit: its unit; None if unknown.
-        shift: the constant, in that unit.
+        shift: the constant added at each of these steps, in that unit; of a level the mean over them.
         shift_in_std: the same in training standard deviations.
         before: the value at the newest of these steps before the change, in that unit; of a level the mean over them.
         is_level: whether it is a level that is set, if `shift` is positive, or unset.
@@ -69,12 +69,12 @@ class Counterfactual:
     Attributes:
         prediction: the forecast of the unchanged window, the target's unit.
         reached: whether the goal is reached; if not, the rest describes the change that comes nearest.
-        changes: the changed features, by |shift_in_std|; empty if the unchanged forecast reaches the goal.
-        new_prediction: the forecast of `window`, as returned by `Model.predict`.
+        changes: the changed features, largest |shift_in_std| first; empty if the unchanged forecast reaches the goal.
+        new_prediction: the forecast of the changed window, as `predict` returns it.
         distance: sum of |shift_in_std|.
         nearest_reference: the reference window nearest to the changed one.
         window: the changed window, (lookback, n_features), original units.
-        single_features: the effect of each feature that may change, alone.
+        single_features: the effect of each feature, or level, that may change, alone, in the order of the model.
     """
 
     prediction: float

@@ -61,15 +61,16 @@ def count_forecasts(n_features: int, max_features: int, columns: Sequence[Levels
 
 @dataclass(frozen=True)
 class SingleFeature:
-    """The effect of changing one feature alone.
+    """The effect of changing one feature alone, by sampling its range.
 
     Attributes:
-        feature: its name, such as ``daytype=holiday`` of a level that is set; `unit` is None if unknown.
+        feature: name of the feature, such as ``daytype=holiday`` of a level that is set.
+        unit: its unit; None if unknown.
         shift: the smallest shift that reaches the goal, in that unit; None if no sample does. Of a level the mean over
             the steps of what is added to its own feature.
         shift_in_std: the same in training standard deviations.
         best_prediction: the sampled forecast nearest to the goal.
-        searched: number of samples over its range.
+        searched: number of samples over its range; the goal may be reached unseen between two.
     """
 
     feature: str

@@ -21,6 +21,7 @@ from kanmodel.result import Table, WindowsResult
 from kanmodel.text import with_unit
 
 DEFAULT_POINTS = 21
+CurveKind = Literal["shift", "value", "level"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,21 +29,22 @@ class Curve:
     """Forecasts of one window over the values or shifts of one feature, or over the levels of a column.
 
     Attributes:
-        feature: its name, or that of the column; `unit` is None if unknown.
-        kind: ``shift``, values that are added to the feature; ``value``, values that replace it; ``level``, places of
-            levels that are set.
-        values: (points,), in the feature's unit.
+        feature: name of the feature, or of the column.
+        unit: its unit; None if unknown.
+        kind: ``shift``: the values are added to the feature; ``value``: they replace it; ``level``: they are indices of
+            `levels`, each of which is set, with the others unset.
+        values: shifts or values, in the feature's unit, or indices of levels, (points,).
         predictions: (points, n_outputs), original units, as returned by `Model.predict` for the changed windows.
-        outside_training_range: whether a changed value is outside the training range, (points,).
+        outside_training_range: for each, whether a changed value is outside the feature's training range, (points,).
         within: the lowest and the highest value with which none is; infinite where the range is unknown.
         actual: the value that leaves the newest changed step as it is: its own, or a shift of 0; NaN without a level.
         prediction: the forecast of the unchanged window, (n_outputs,).
-        levels: those of the column; None for a feature.
+        levels: all levels of the column; a feature has none.
     """
 
     feature: str
     unit: str | None
-    kind: Literal["shift", "value", "level"]
+    kind: CurveKind
     values: Array
     predictions: Array
     outside_training_range: NDArray[np.bool_]

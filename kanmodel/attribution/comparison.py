@@ -39,24 +39,38 @@ _TOTALS = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """The difference of two forecasts of one output, divided; all in the target's unit."""
+    """The difference of two forecasts of one output, divided: data + model = difference. All in the target's unit.
+
+    Attributes:
+        output: name of the output.
+        prediction: forecast of the first model, F(x).
+        against_prediction: that of the second, G(y).
+        data: contribution of each feature to the data part, (n_features,).
+        model: the same for the model part.
+        baseline_shift: F(b) - G(b), the difference of the models at their common baseline.
+        data_total, model_total: the two parts.
+        residual: bound on how far the sums are from the totals: half the sum of the ledgers' residuals.
+        error: estimated largest error of a contribution: half the sum of the ledgers' errors.
+        tolerance: largest accepted residual and error of each ledger, the larger of the two models'.
+        converged: whether every ledger has converged.
+    """
 
     output: str
-    prediction: float  # F(x), of the first model
-    against_prediction: float  # G(y), of the second
-    data: Array  # contribution of each feature to the data part, (n_features,)
-    model: Array  # the same for the model part
-    baseline_shift: float  # F(b) - G(b), the difference of the models at the baseline
+    prediction: float
+    against_prediction: float
+    data: Array
+    model: Array
+    baseline_shift: float
     data_total: float
     model_total: float
-    residual: float  # bound on how far the sums are from the totals: half the sum of the ledgers' residuals
-    error: float  # estimated largest error of a contribution: half the sum of the ledgers' errors
-    tolerance: float  # the larger of the two models' ledgers
-    converged: bool  # whether all ledgers have
+    residual: float
+    error: float
+    tolerance: float
+    converged: bool
 
     @property
     def difference(self) -> float:
-        """F(x) - G(y)."""
+        """F(x) - G(y), the first forecast minus the second."""
         return self.prediction - self.against_prediction
 
 

@@ -58,12 +58,18 @@ class ReferencePart:
     """The reference windows of one purpose.
 
     Windows at the beginning of a block that share a step with another part are left out, but not more than half.
+
+    Attributes:
+        windows: their number, in all blocks.
+        first: time stamp of the first; None if unknown.
+        last: that of the last; blocks of other parts may lie between.
+        separate: whether none shares a step with a window of another part.
     """
 
-    windows: int  # their number, in all blocks
-    first: str | None  # time stamp of the first; None if unknown
-    last: str | None  # that of the last; blocks of other parts may lie between
-    separate: bool  # whether none shares a step with another part
+    windows: int
+    first: str | None
+    last: str | None
+    separate: bool
 
     def __str__(self) -> str:
         span = "" if self.first is None else f", {self.first} to {self.last}"
@@ -231,7 +237,7 @@ class _Search:
 
 @dataclass(frozen=True)
 class Variable:
-    """The input that a symbol is.
+    """The input that a symbol of a formula stands for.
 
     Attributes:
         node: id of the node, such as ``lstm:7`` or ``feature:temp_c``, or its statistic over the steps of the window,
@@ -252,15 +258,16 @@ class Formula:
 
     Attributes:
         output: name of the output.
-        complexity: pykan's prices of the functions on edges, or the coefficients of edges in tables, added up, and one;
-            operations between layers, which all formulas of a graph have, are not counted.
+        complexity: one more than the sum of pykan's prices of the functions on edges, or of the coefficients of edges
+            in tables; operations between layers, which all formulas of a graph have, are not counted.
         r2: coefficient of determination of the written formula, with its rounded numbers, against the model, through
             the whole model, on the third part of the reference windows, which neither the search nor the choice of
             formulas has seen; None where it has no finite value for one of them, as the logarithm of a negative number.
         mae: mean absolute error against the targets there; None where targets are unknown, or as for `r2`.
-        expression: in Python's notation, with numpy's names of functions; ``phi_0_3_7`` is the table of edge 0, 3, 7.
-        python: a function of numpy arrays that needs nothing else, tables included.
-        latex: the same expression.
+        expression: the expression in Python's notation, with numpy's names of functions, in original units;
+            ``phi_0_3_7`` is the table of edge 0, 3, 7.
+        python: the same as a function of numpy arrays that needs nothing else, tables included.
+        latex: the same expression in LaTeX.
         variables: what its symbols stand for, in the order of the function's arguments.
     """
 

@@ -107,16 +107,30 @@ Panel = Bars | Band | Drivers | Example | Response
 
 @dataclass(frozen=True)
 class Finding:
-    """A question of the report and its answer."""
+    """A question of the report and its answer.
 
-    id: FindingId  # which question
-    question: str  # in words
-    answer: str  # as Markdown with names in backticks
-    evidence: Mapping[str, Any]  # the numbers of the answer, and those behind it, by name; JSON values
-    brief: str = ""  # a shorter answer, as the page has it; empty for the same
-    panels: tuple[Panel, ...] = ()  # pictures of the evidence
-    caption: str = ""  # what they show
-    headlines: tuple[tuple[str, str], ...] = ()  # a figure in large type, and what it is
+    Attributes:
+        id: stable id of the question.
+        question: the question as people ask it.
+        answer: the answer in words, as Markdown with names in backticks.
+        evidence: every number of the answer, and those behind it, by name, as JSON values; each question has members of
+            its own. The `interactions` of `independence` are mean magnitudes of local second differences, target's
+            unit: the ten largest of `screened_pairs` pairs of all features, which were screened on `screening_windows`
+            reference windows (of more than 24 features, first each against all others together).
+        brief: the answer in short, as the page has it; empty if the answer is short.
+        panels: pictures of the evidence.
+        caption: what the pictures show; empty if they say it.
+        headlines: figures in large type, each with what it is.
+    """
+
+    id: FindingId
+    question: str
+    answer: str
+    evidence: Mapping[str, Any]
+    brief: str = ""
+    panels: tuple[Panel, ...] = ()
+    caption: str = ""
+    headlines: tuple[tuple[str, str], ...] = ()
 
     def draw(self, theme: Theme = "auto") -> list[str]:
         """The panels as SVG."""

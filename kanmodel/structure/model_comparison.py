@@ -39,8 +39,11 @@ class FeatureChange:
     """The share of a feature in all features' mean |contribution| in two models.
 
     Attributes:
-        share, against_share: in this model and in the other.
-        change, interval: share - against_share, with its 95 % interval.
+        name: name of the feature.
+        share: its share in this model.
+        against_share: its share in the other model.
+        change: `share` - `against_share`.
+        interval: 95 % interval of the change, by resampling windows jointly.
     """
 
     name: str
@@ -54,16 +57,24 @@ class FeatureChange:
 class EdgeChange:
     """Difference of the edges with one id in two networks. Separately trained models may use an edge differently.
 
-    Stage, layer, i, j, source and target are those of `kanmodel.structure.topology.TopologyEdge`. What needs an edge
-    that this network, the other or either does not have is None.
+    What needs an edge that this network, the other or either does not have is None.
 
     Attributes:
-        kept, against_kept: whether the topology of this model, and of the other, keeps it.
-        contribution, against_contribution: mean |contribution| in both, the target's unit.
-        change, interval: contribution - against_contribution, with its 95 % interval.
+        stage: ``front`` or ``head``.
+        layer: layer of the source node.
+        i: number of the source node.
+        j: number of the target sub-node, in the next layer.
+        source: id of the source node.
+        target: id of the target node.
+        kept: whether the topology of this model keeps it.
+        against_kept: the same for the other model.
+        contribution: mean |contribution| in this model, the target's unit.
+        against_contribution: the same for the other model.
+        change: `contribution` - `against_contribution`.
+        interval: 95 % interval of the change.
         curve_difference: the largest |difference| of the two curves over the intersection of their supports, model
             units. A support is the 1st to the 99th percentile of the edge's inputs on the windows, in the feature's
-            unit if the edge leaves a feature. None also if supports do not intersect or a layer has a layer norm.
+            unit if the edge leaves a feature. Also None if supports do not intersect or a layer has a layer norm.
     """
 
     stage: str
@@ -93,12 +104,14 @@ class ModelComparison(GlobalResult, Pictured):
     """The changes from another model to this one, on this model's reference windows.
 
     Attributes:
-        unit: of the forecasts; None if unknown.
+        output: name of the output.
+        unit: unit of the forecasts; None if unknown.
         fidelity: the R2 to which both models are pruned.
         name: of this model; `against_name` is the other's.
         windows: number of reference windows.
         difference: root mean square difference of the forecasts, the target's unit.
-        mae: mean absolute error of this model there, `against_mae` the other's; None if targets are unknown.
+        mae: mean absolute error of this model there; None if targets are unknown.
+        against_mae: the same for the other model.
         features: the largest change of share first, with 95 % intervals.
         edges: the edges of either network, sorted by stage, layer, i and j.
     """

@@ -1,23 +1,24 @@
-"""What would the forecast be, what would it need, why does it differ: what these questions share."""
+"""What would the forecast be, what would it need, why does it differ: requests and answers."""
 
-from typing import Annotated, Literal, NotRequired
+from typing import Annotated
 
 from pydantic import ConfigDict, Field, StrictFloat
-from typing_extensions import TypeAliasType, TypedDict
+from typing_extensions import TypedDict
 
-from kanmodel.alternatives.what_if import DEFAULT_POINTS
-from kanmodel.monitoring.trust import Neighbour
+from kanmodel.alternatives.counterfactual import Counterfactual
+from kanmodel.alternatives.what_if import DEFAULT_POINTS, Curve
+from kanmodel.attribution.comparison import Comparison
+from kanmodel.structure.model_comparison import ModelComparison
 from kanmodel.structure.pruning import Fidelity, PruningRule
-from service.answers.forms import Answered
+from service.answers.forms import Answered, join
 from service.answers.members import (
     Answer,
     Closed,
+    ComparedModel,
     Features,
-    Interval,
     Output,
     OutputQuery,
     Steps,
-    UnitOf,
     Whole,
     about,
 )
@@ -37,9 +38,6 @@ class WindowsAnswer(Answer, OfWindows):
 
     output: Annotated[str, about("Name of the output.")]
     unit: Annotated[str | None, about("Unit of its forecasts; null if unknown.")]
-
-
-WhatIfKind = TypeAliasType("WhatIfKind", Literal["shift", "value", "level"])
 
 
 class Shift(Closed):
@@ -64,25 +62,10 @@ class WhatIfRequest(WindowsRequest):
     ] = None
 
 
-class ResponseCurve(TypedDict):
-    """Forecasts of one instance with one feature, or one column of levels, changed."""
-
-    feature: Annotated[str, about("Name of the feature, or of the column.")]
-    unit: UnitOf
-    kind: WhatIfKind
-    """`shift`: the values are added to the feature; `value`: they replace it; `level`: they are indices of `levels`,
-    each of which is set, with the others unset."""
-    values: Annotated[list[float], about("Shifts or values, in the feature's unit, or indices of levels.")]
-    levels: NotRequired[Annotated[list[str], about("All levels of the column.")]]
-    predictions: Annotated[list[float], about("The forecast for each, as `:predict` returns it.")]
-    outside_training_range: list[bool]
-    """For each, whether a changed value is outside the feature's training range."""
-
-
 class WhatIfResponse(WindowsAnswer):
     """Forecasts of changed windows."""
 
-    curves: Annotated[list[list[ResponseCurve]], about("By instance, then by feature in the order of the request.")]
+    curves: Annotated[list[list[Answered[Curve]]], about("By instance, then by feature in the order of the request.")]
 
 
 class CounterfactualTarget(Closed):
@@ -105,46 +88,10 @@ class CounterfactualRequest(WindowsRequest):
     deviations in any case. One of 0 and 1 alone stays 0 or 1, so it changes only if the steps have one value."""
 
 
-class ChangeInfo(TypedDict):
-    """A constant added to one feature. A level that is set has 1 at each step then, and the others of its column 0."""
-
-    feature: Annotated[str, about("Name of the feature.")]
-    unit: UnitOf
-    steps: Annotated[list[int], about("First and last step that change; 0 is the newest.")]
-    shift: Annotated[float, about("The constant added at each of these steps, in its unit; of a level the mean added.")]
-    shift_in_std: Annotated[float, about("The same in training standard deviations.")]
-
-
-class SingleFeatureInfo(TypedDict):
-    """The effect of changing one feature alone, by sampling its range."""
-
-    feature: Annotated[str, about("Name of the feature.")]
-    unit: UnitOf
-    shift: Annotated[float | None, about("The smallest shift found that reaches the target; null if none.")]
-    shift_in_std: Annotated[float | None, about("The same in training standard deviations.")]
-    best_prediction: Annotated[float, about("The sampled forecast nearest to the target.")]
-    searched: int
-    """Samples over its range; the target may be reached unseen between two."""
-
-
-class CounterfactualInfo(TypedDict):
-    """The smallest change found; if the target is not reached, the change that comes nearest to it."""
-
-    prediction: Annotated[float, about("The forecast of the instance as given.")]
-    reached: Annotated[bool, about("Whether the target is reached.")]
-    changes: Annotated[list[ChangeInfo], about("Largest first; empty if the forecast already reaches the target.")]
-    new_prediction: Annotated[float, about("The forecast of `instance`, as `:predict` returns it.")]
-    distance: Annotated[float, about("Sum of the magnitudes of `shift_in_std`.")]
-    nearest_reference: Answered[Neighbour]
-    instance: Annotated[list[list[float]], about("The changed window, lookback x n_features.")]
-    single_features: list[SingleFeatureInfo]
-    """One entry per feature, or level, that may change, in the order of the model."""
-
-
 class CounterfactualResponse(WindowsAnswer):
     """The smallest changes that reach the target."""
 
-    counterfactuals: Annotated[list[CounterfactualInfo], about("One per instance.")]
+    counterfactuals: Annotated[list[Answered[Counterfactual]], about("One per instance.")]
 
 
 class AblateRequest(RuleMembers, WindowsRequest):
@@ -169,9 +116,6 @@ class AblateResponse(WindowsAnswer):
     ablations: Annotated[list[AblationInfo], about("One per instance.")]
 
 
-Contributions = Annotated[dict[str, float], about("Contribution of each feature, in the target's unit.")]
-
-
 class Against(Windows):
     """The other side of a comparison: other windows, another version or another model, or several of these.
 
@@ -193,50 +137,11 @@ class CompareRequest(WindowsRequest):
     windows."""
 
 
-class ComparedModel(Answer):
-    """The model on the other side of a comparison."""
-
-    times: NotRequired[Annotated[list[str], about("The times of its windows, if a series of its own has times.")]]
-    series: NotRequired[Annotated[list[str], about("Their series, if these are its own and many.")]]
-
-
-class DataPart(TypedDict):
-    """The part of the difference that is due to the windows."""
-
-    total: Annotated[float, about("The data part, in the target's unit.")]
-    contributions: Contributions
-
-
-class ModelPart(TypedDict):
-    """The part of the difference that is due to the models."""
-
-    total: Annotated[float, about("The model part, in the target's unit.")]
-    contributions: Contributions
-    baseline_shift: Annotated[float, about("Difference of the models at their common baseline: the rest of the total.")]
-
-
-class ForecastComparison(TypedDict):
-    """The difference of two forecasts: data + model = difference."""
-
-    prediction: Annotated[float, about("The forecast.")]
-    against_prediction: Annotated[float, about("The forecast that it is compared with.")]
-    difference: Annotated[float, about("The first minus the second.")]
-    data: DataPart
-    model: ModelPart
-    residual: Annotated[float, about("Largest gap between the contributions and the totals.")]
-    error: Annotated[float, about("Largest estimated error of a contribution.")]
-    tolerance: Annotated[float, about("Tolerance of residual and error of each ledger, in the target's unit.")]
-    converged: Annotated[bool, about("Whether every ledger has converged.")]
-
-
 class CompareResponse(WindowsAnswer):
     """Why the forecasts differ."""
 
     against: ComparedModel
-    comparisons: Annotated[list[ForecastComparison], about("One per instance.")]
-
-
-Share = Annotated[float, about("Share of all features' mean |contribution|.")]
+    comparisons: Annotated[list[Answered[Comparison]], about("One per instance.")]
 
 
 class ComparisonQuery(OutputQuery):
@@ -249,47 +154,4 @@ class ComparisonQuery(OutputQuery):
     fidelity: Annotated[float, about("R2 of the topologies that are compared.", ge=0, le=1)] = 0.99
 
 
-class FeatureChangeInfo(TypedDict):
-    """Change of the importance of a feature."""
-
-    name: Annotated[str, about("Name of the feature.")]
-    share: Share
-    against_share: Annotated[float, about("The same for the other model.")]
-    change: Annotated[float, about("The first minus the second.")]
-    interval: Annotated[Interval, about("Interval of the change, by resampling windows jointly.")]
-
-
-class EdgeChangeInfo(TypedDict):
-    """One edge, matched by its place in both networks; members of a missing edge are null."""
-
-    stage: Annotated[str, about("`front` or `head`.")]
-    layer: Annotated[int, about("Layer of the source node.")]
-    i: Annotated[int, about("Index of the source node.")]
-    j: Annotated[int, about("Index of the target sub-node, in the next layer.")]
-    source: Annotated[str, about("Id of the source node.")]
-    target: Annotated[str, about("Id of the target node.")]
-    kept: Annotated[bool | None, about("Whether the topology of this model keeps it.")]
-    against_kept: Annotated[bool | None, about("The same for the other.")]
-    contribution: Annotated[float | None, about("Mean |contribution|, in the target's unit.")]
-    against_contribution: Annotated[float | None, about("The same for the other model.")]
-    change: Annotated[float | None, about("The first minus the second.")]
-    interval: Annotated[Interval | None, about("Interval of the change.")]
-    curve_difference: float | None
-    """Largest difference of the two curves over the joint support, model units; null if the supports do not overlap,
-    and after a layer norm."""
-
-
-class ModelComparisonResponse(OnReference):
-    """Comparison of this model with another one, on the reference windows of this one."""
-
-    output: Annotated[str, about("Name of the output.")]
-    unit: Annotated[str | None, about("Unit of its forecasts; null if unknown.")]
-    against: ComparedModel
-    fidelity: Annotated[float, about("R2 of the topologies.")]
-    reference_windows: Annotated[int, about("Number of reference windows.")]
-    confidence: Annotated[float, about("Confidence of the intervals.")]
-    difference: Annotated[float, about("Root mean square difference of the forecasts, in the target's unit.")]
-    mae: Annotated[float | None, about("Mean absolute error; null if targets are unknown.")]
-    against_mae: Annotated[float | None, about("The same for the other model.")]
-    features: Annotated[list[FeatureChangeInfo], about("Largest change first.")]
-    edges: Annotated[list[EdgeChangeInfo], about("Edges of either network, by stage, layer, i and j.")]
+ModelComparisonResponse = join("ModelComparisonResponse", OnReference, Answered[ModelComparison])

@@ -204,3 +204,28 @@ class Histogram(TypedDict):
 
     edges: Annotated[list[float], about("Edges of the bins, one more than `counts`, model units.")]
     counts: Annotated[list[int], about("Number of values in each bin.")]
+
+
+class ComparedModel(Answer):
+    """The model on the other side of a comparison."""
+
+    times: NotRequired[Annotated[list[str], about("The times of its windows, if a series of its own has times.")]]
+    series: NotRequired[Annotated[list[str], about("Their series, if these are its own and many.")]]
+
+
+Contributions = Annotated[dict[str, float], about("Contribution of each feature, in the target's unit.")]
+
+
+class DataPart(TypedDict):
+    """The part of the difference that is due to the windows."""
+
+    total: Annotated[float, about("The data part, in the target's unit.")]
+    contributions: Contributions
+
+
+class ModelPart(TypedDict):
+    """The part of the difference that is due to the models."""
+
+    total: Annotated[float, about("The model part, in the target's unit.")]
+    contributions: Contributions
+    baseline_shift: Annotated[float, about("Difference of the models at their common baseline: the rest of the total.")]

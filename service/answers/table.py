@@ -7,14 +7,18 @@ from typing import Any, Literal
 import numpy as np
 from typing_extensions import TypeAliasType
 
+from kanmodel.alternatives import counterfactual, search, what_if
+from kanmodel.attribution.comparison import Comparison
 from kanmodel.attribution.profiles import Lags
+from kanmodel.formula.formula import Formula, ReferencePart, Variable
 from kanmodel.formula.symbolic import Candidate
 from kanmodel.monitoring import trust
-from kanmodel.report import faithfulness
-from kanmodel.structure import curves, edges, importance, pruning, topology
+from kanmodel.report import faithfulness, finding
+from kanmodel.structure import curves, edges, importance, model_comparison, pruning, topology
 from kanmodel.tables import table
+from kanmodel.tables.statistics.bootstrap import CONFIDENCE
 from service.answers.forms import FORMS, NAMED, Form, given, made, members_of
-from service.answers.members import Histogram, LevelCoverage, Scores
+from service.answers.members import ComparedModel, DataPart, Histogram, LevelCoverage, ModelPart, Scores
 
 THRESHOLDS = ("node", "edge", "input")
 N_LAGGED, LAG_DIGITS = 4, 8  # features of a node that are listed by lag, and decimals of their shares
@@ -29,8 +33,11 @@ Verdict = TypeAliasType("Verdict", importance.Verdict)
 ComparedBaseline = TypeAliasType("ComparedBaseline", faithfulness.ComparedBaseline)
 CurveRange = TypeAliasType("CurveRange", curves.Span)
 Shape = TypeAliasType("Shape", curves.CurveShape)
+WhatIfKind = TypeAliasType("WhatIfKind", what_if.CurveKind)
+FindingId = TypeAliasType("FindingId", finding.FindingId)
 
-for _alias in (Metric, Fill, Gaps, TrustVerdict, Verdict, ComparedBaseline, CurveRange, Shape):
+_ALIASES = (Metric, Fill, Gaps, TrustVerdict, Verdict, ComparedBaseline, CurveRange, Shape, WhatIfKind, FindingId)
+for _alias in _ALIASES:
     NAMED[_alias.__value__] = _alias
 
 
@@ -176,5 +183,61 @@ _FORMS = (
         more={"members": given(Sequence[str], "Of a row of `groups`, the names of the features in it, at any depth.")},
     ),
     Form(faithfulness.Agreement, "BaselineAgreement"),
+    # Alternatives.
+    Form(
+        what_if.Curve,
+        "ResponseCurve",
+        left_out=("within", "actual", "prediction"),
+        absent=("levels",),
+        more={
+            "predictions": given(list[float], "The forecast for each, as `:predict` returns it."),
+            "outside_training_range": (list[bool], lambda curve: curve.outside_training_range),
+        },
+    ),
+    Form(
+        counterfactual.Change,
+        "ChangeInfo",
+        left_out=("before", "is_level"),
+        more={"steps": given(list[int], "First and last step that change; 0 is the newest.")},
+    ),
+    Form(search.SingleFeature, "SingleFeatureInfo"),
+    Form(
+        counterfactual.Counterfactual,
+        "CounterfactualInfo",
+        names={"window": "instance"},
+        more={"instance": (list[list[float]], lambda one: one.window)},
+    ),
+    Form(
+        Comparison,
+        "ForecastComparison",
+        left_out=("output", "baseline_shift", "data_total", "model_total"),
+        properties=("difference",),
+        more={
+            "data": given(DataPart, "What is due to the windows."),
+            "model": given(ModelPart, "What is due to the models."),
+        },
+    ),
+    Form(model_comparison.FeatureChange, "FeatureChangeInfo"),
+    Form(model_comparison.EdgeChange, "EdgeChangeInfo"),
+    Form(
+        model_comparison.ModelComparison,
+        "ModelComparisonResponse",
+        left_out=("name", "against_name", "reference", "origin"),
+        names={"windows": "reference_windows"},
+        more={
+            "against": given(ComparedModel, "The other model."),
+            "confidence": made(float, "Confidence of the intervals.", lambda _: CONFIDENCE),
+        },
+    ),
+    # Report and formulas.
+    Form(
+        finding.Finding,
+        "FindingInfo",
+        left_out=("panels",),
+        more={"pictures": made(list[str], "Pictures of the evidence, SVG.", finding.Finding.draw)},
+    ),
+    Form(Variable, "VariableInfo"),
+    Form(Formula, "FormulaInfo", left_out=("output",)),
+    Form(ReferencePart, "PartInfo"),
 )
 FORMS |= {form.source: form for form in _FORMS}

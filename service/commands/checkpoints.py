@@ -272,7 +272,7 @@ def compare(
     found = model.compare(other, output=output_name, fidelity=fidelity, progress=options.is_watched())
     if as_json:
         from service.models.registry import Served
-        from service.operations.comparison import describe_model_comparison
+        from service.operations.alternatives import describe_model_comparison
 
         options.print_json(describe_model_comparison(Served(model.name, model), Served(other.name, other), found))
     else:

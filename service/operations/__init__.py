@@ -1,1 +1,1 @@
-"""The operations: one file each, with its request and answer, how it is read, computed and described."""
+"""The operations: a file for each concept, how requests are read, and answers computed and described."""

@@ -7,9 +7,8 @@ from fastapi import Response
 from kanmodel.errors import ConfigError
 from kanmodel.formula.formula import Formula, Formulas
 from kanmodel.model import Model
-from service.answers.forms import describe
+from service.answers.forms import describe, describe_all, describe_one
 from service.answers.report import (
-    FormulaInfo,
     FormulaPart,
     FormulaQuery,
     FormulaResponse,
@@ -24,7 +23,7 @@ from service.wire.json import JSON, NDJSON, TEXT, answer_json
 
 def describe_formulas(served: Served, found: Formulas, chosen: Iterable[Formula]) -> FormulaResponse:
     """The chosen formulas."""
-    windows, formulas = describe(FormulaSplit, found), [describe(FormulaInfo, one) for one in chosen]
+    windows, formulas = describe(FormulaSplit, found), describe_all(chosen)
     return describe(FormulaResponse, found, **describe_span(served), windows=windows, formulas=formulas)
 
 
@@ -51,7 +50,7 @@ async def get_formula(call: Call) -> Response:
             return await stream_result(
                 call,
                 Model.formula,
-                lambda formula: FormulaPart(formula=describe(FormulaInfo, formula)),
+                lambda formula: FormulaPart(formula=describe_one(formula)),
                 lambda found: describe_formulas(served, found, found),
             )
         found = await call.find(Model.formula)

@@ -3,25 +3,18 @@
 from fastapi import Response
 
 from kanmodel.model import Model
-from kanmodel.report.finding import Finding
 from kanmodel.report.report import Report
-from service.answers.forms import describe
-from service.answers.report import FindingInfo, ReportPart, ReportQuery, ReportResponse
+from service.answers.forms import describe, describe_one
+from service.answers.report import ReportPart, ReportQuery, ReportResponse
 from service.models.registry import Served
 from service.operations.reference import describe_span
 from service.operations.route import Call, result, stream_result
 from service.wire.json import HTML, JSON, MARKDOWN, NDJSON, POLICY, answer_json
 
 
-def describe_finding(one: Finding) -> FindingInfo:
-    """A question and its answer."""
-    return describe(FindingInfo, one, pictures=one.draw())
-
-
 def describe_report(served: Served, report: Report) -> ReportResponse:
     """The report."""
-    findings = list(map(describe_finding, report.findings))
-    return describe(ReportResponse, report, findings=findings, **describe_span(served))
+    return describe(ReportResponse, report, **describe_span(served))
 
 
 @result(
@@ -43,7 +36,7 @@ async def get_report(call: Call) -> Response:
         return await stream_result(
             call,
             Model.report,
-            lambda finding: ReportPart(finding=describe_finding(finding)),
+            lambda finding: ReportPart(finding=describe_one(finding)),
             lambda report: describe_report(call.served, report),
         )
     found = await call.find(Model.report)
