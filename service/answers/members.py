@@ -35,8 +35,8 @@ def _is_absent(value: Any, member: FieldInfo) -> bool:
 class Closed(BaseModel):
     """A request or query that refuses unknown names and lists the known ones.
 
-    A member that may be null is absent as an empty list or object too, as generated clients send them. Members are described by the texts
-    below them, or else by those of `asks`, the question of the model core whose parameters they are.
+    A member that may be null is absent as an empty list or object too, as generated clients send them. Members are
+    described by the texts below them, or else by those of `asks`, the question of the core whose parameters they are.
     """
 
     asks: ClassVar[type | None] = None
