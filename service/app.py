@@ -19,6 +19,7 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from service import pages
 from service.compute import Compute
 from service.document import describe_api
 from service.document.older import downgrade
@@ -110,7 +111,7 @@ def create_app(settings: Settings) -> FastAPI:
         description=DESCRIPTION,
         docs_url=None,
         redoc_url=None,
-        static_url=health.ASSETS,
+        static_url=pages.ASSETS,
         redirect_slashes=False,
         lifespan=_serve,
         # Metrics and logs are `Observation`'s. To ask OpenTelemetry whether it is set up takes a twentieth of a
@@ -130,7 +131,7 @@ def create_app(settings: Settings) -> FastAPI:
     if origins:
         access = CORSMiddleware(access, origins, ("GET", "HEAD", "POST"), CORS_REQUEST, expose_headers=CORS_ANSWER)
     app.middleware_stack = guarded(Observation(access, parts.metrics, log))
-    app.add_api_route(health.DOCS, health.get_docs, include_in_schema=False)
+    app.add_api_route(pages.DOCS, pages.get_docs, include_in_schema=False)
     for route in app.routes:  # of FastAPI, such as /docs; those of operations do this themselves
         if isinstance(route, Route) and not route.include_in_schema and route.methods == {"GET"}:
             route.methods.add("HEAD")
@@ -139,7 +140,7 @@ def create_app(settings: Settings) -> FastAPI:
     # The page's relative addresses need the folder.
     for path, to in (("/", "docs"), ("/explorer", "explorer/")):
         app.router.routes.append(Route(path, RedirectResponse(to), methods=["GET"], include_in_schema=False))
-    app.mount("/explorer", health.ExplorerFiles(health.FOLDER))
+    app.mount("/explorer", pages.ExplorerFiles(pages.FOLDER))
     info = {"title": app.title, "version": app.version, "description": DESCRIPTION}
     app.openapi = cache(partial(describe_api, info, routes))  # type: ignore[method-assign]
     return app

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from service.document.__main__ import DOCUMENT
-from service.operations.health import FOLDER
+from service.pages import FOLDER
 
 HERE = Path(__file__).parent
 MODULES = Path(sys.prefix) / "clients" / "node_modules"  # `make test` sets it up

@@ -7,7 +7,7 @@ import json
 import re
 from pathlib import Path
 
-from service.operations.health import FOLDER, PLOT_STYLE
+from service.pages import FOLDER, PLOT_STYLE
 
 VENDOR = FOLDER / "vendor"
 PACKAGES = Path(__file__).parents[1] / "clients" / "package.json"

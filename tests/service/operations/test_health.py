@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from waiting import poll
 
 import kanmodel
-from service.operations.health import FOLDER, ExplorerFiles
+from service.pages import FOLDER, ExplorerFiles
 
 FILES = sorted(str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*") if path.is_file())
 NAMESPACES = {"http://www.w3.org/2000/svg", "http://www.w3.org/1998/Math/MathML"}  # names, not addresses
