@@ -2,22 +2,30 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
+from operator import attrgetter
 from typing import Any, Literal
 
 import numpy as np
 from typing_extensions import TypeAliasType
 
 from kanmodel.attribution.profiles import Lags
+from kanmodel.forecaster import Provenance
 from kanmodel.formula.symbolic import Candidate
-from kanmodel.monitoring import trust
+from kanmodel.monitoring import drift, trust
+from kanmodel.network import config, intervals
+from kanmodel.network.operations import Node
 from kanmodel.report import faithfulness
 from kanmodel.structure import curves, edges, importance, pruning, topology
-from kanmodel.tables import table
+from kanmodel.tables import columns, encoding, rhythm, table
+from kanmodel.tables.instants import DAY
+from kanmodel.tables.statistics import errors, p_values
 from service.answers.forms import FORMS, NAMED, Form, given, made, members_of
-from service.answers.members import Histogram, LevelCoverage, Scores
+from service.answers.members import Histogram, LevelCoverage, Scores, Skill, UnitOf
 
 THRESHOLDS = ("node", "edge", "input")
 N_LAGGED, LAG_DIGITS = 4, 8  # features of a node that are listed by lag, and decimals of their shares
+MAX_NAMES = 100  # of series
+SECONDS = {"second": 1.0, "day": DAY, "month": 30.436875 * DAY, "month end": 30.436875 * DAY}  # of a mean month
 # Named, so that generated clients have one type for each.
 AnyStage = Literal["front", "lstm", "gru", "cell", "glue", "head", "output"]
 Stage = TypeAliasType("Stage", Literal["front", "head"])
@@ -29,8 +37,10 @@ Verdict = TypeAliasType("Verdict", importance.Verdict)
 ComparedBaseline = TypeAliasType("ComparedBaseline", faithfulness.ComparedBaseline)
 CurveRange = TypeAliasType("CurveRange", curves.Span)
 Shape = TypeAliasType("Shape", curves.CurveShape)
+Question = TypeAliasType("Question", p_values.Question)
+IntervalsKind = TypeAliasType("IntervalsKind", intervals.Kind)
 
-for _alias in (Metric, Fill, Gaps, TrustVerdict, Verdict, ComparedBaseline, CurveRange, Shape):
+for _alias in (Metric, Fill, Gaps, TrustVerdict, Verdict, ComparedBaseline, CurveRange, Shape, Question, IntervalsKind):
     NAMED[_alias.__value__] = _alias
 
 
@@ -64,6 +74,26 @@ def _threshold_of(name: str) -> Callable[[pruning.PruningRule], float | None]:
     return lambda rule: None if rule.thresholds is None else getattr(rule.thresholds, name)
 
 
+def _write_fill(spec: table.TableSpec) -> str | None:
+    fill = spec.encoding.fill
+    return None if fill is None else f"{fill.value:g}" if fill.how == "value" else fill.how
+
+
+def _split_change(name: str, interval: str = "interval") -> dict[str, tuple[Any, Callable[[Any], Any]]]:
+    """A change as members of what has it: now, on the reference windows, and the interval of their difference."""
+    return {
+        name: (float | None, attrgetter(f"{name}.now")),
+        f"{name}_reference": made(float | None, OF_REFERENCE, attrgetter(f"{name}.reference")),
+        interval: made(tuple[float, float] | None, OF_CHANGE, attrgetter(f"{name}.interval")),
+    }
+
+
+OF_REFERENCE = "The same on the reference windows; null if unknown."
+OF_CHANGE = "Interval of the change, 95 %; null of fewer than 8 hours with any."
+READOUT = "Input of the head: the `last` step, the `mean` over the steps, or all steps, `flatten`."
+_BOUNDED = "The outputs that have intervals: all, but of a target with quantiles the target itself or its median alone."
+_STEP = "Usual time from row to row: seconds, of months those of a mean one; or of numbers their own unit."
+_FILLED = "How missing values are filled: `forward`, `linear`, or a number; null if they are not, and null is refused."
 _THRESHOLD = "Model units; absent with `fidelity`."
 _SCORES = "pykan's scores; absent if there are too few reference windows."
 _SPREAD_STEPS = (
@@ -176,5 +206,143 @@ _FORMS = (
         more={"members": given(Sequence[str], "Of a row of `groups`, the names of the features in it, at any depth.")},
     ),
     Form(faithfulness.Agreement, "BaselineAgreement"),
+    # Backtests and drift.
+    Form(errors.IntervalErrors, "IntervalInfo"),
+    Form(
+        errors.Errors,
+        "ErrorsInfo",
+        names={"intervals": "coverage"},
+        absent=("coverage",),
+        more={"skill": (Skill, lambda one: {"persistence": one.skill})},
+    ),
+    Form(drift.DriftVerdict, "DriftVerdict"),
+    Form(
+        drift.InputDrift,
+        "FeatureDrift",
+        names={"name": "feature"},
+        properties=("shift",),
+        more=_split_change("mean"),
+    ),
+    Form(
+        drift.UseDrift,
+        "UseDrift",
+        left_out=("contribution", "data", "model"),
+        properties=("effect",),
+        more={
+            **_split_change("share"),
+            "effect_interval": made(tuple[float, float] | None, OF_CHANGE, attrgetter("contribution.interval")),
+        },
+    ),
+    Form(
+        drift.Effect,
+        "DriftEffect",
+        left_out=("baseline_shift", "model"),
+        more={
+            **_split_change("forecast"),
+            "unit": (UnitOf, lambda _: None),
+            "data": given(Mapping[str, float], "The effects by name, of which this is the sum; empty if unknown."),
+        },
+    ),
+    Form(
+        drift.ErrorDrift,
+        "DriftErrors",
+        left_out=("reference_known", "coverage", "worse"),
+        more=_split_change("mae") | _split_change("bias", "bias_interval"),
+    ),
+    # Models.
+    Form(
+        config.ModelConfig,
+        "ModelColumns",
+        left_out=(
+            *("head", "recurrent", "front", "readout", "output_function", "dtype"),
+            *("time", "graph", "recurrents", "encoding", "series"),
+        ),
+    ),
+    Form(columns.Feature, "FeatureInfo", absent=("title",)),
+    Form(columns.Target, "TargetInfo", left_out=("mean", "std"), absent=("title",)),
+    Form(
+        config.RecurrentConfig,
+        "RecurrentInfo",
+        left_out=("cell", "bias"),
+        more={"readout": given(config.Readout, READOUT)},
+    ),
+    Form(
+        Node,
+        "NodeInfo",
+        left_out=("parameter", "runs"),
+        more={"shape": given(Sequence[int], "Shape of its values for one window.")},
+    ),
+    Form(
+        rhythm.TimeColumn,
+        "TimeInfo",
+        left_out=("unit", "weekdays", "at", "zone"),
+        more={
+            "step": made(float, _STEP, lambda time: time.step * SECONDS[time.unit]),
+            "max_step": made(
+                float,
+                "Longest step that is not a gap, in usual steps.",
+                lambda time: time.max_step * (7 if time.is_open_days else 1),  # gaps are counted in weeks
+            ),
+        },
+    ),
+    Form(encoding.SourceColumn, "ColumnInfo", left_out=("static",), properties=("features",)),
+    Form(
+        table.SeriesColumn,
+        "SeriesInfo",
+        left_out=("known",),
+        names={"name": "column"},
+        more={
+            "count": made(int, "Number of series.", lambda series: len(series.known)),
+            "names": made(Sequence[str], f"Their names, at most {MAX_NAMES}.", lambda of: of.known[:MAX_NAMES]),
+        },
+    ),
+    Form(
+        table.TableSpec,
+        "TableInfo",
+        left_out=("encoding", "targets", "ahead", "time", "lookback", "horizon"),
+        absent=("series",),
+        more={
+            **members_of(encoding.Encoding, "encoding", "columns"),
+            "rows": made(
+                int,
+                "Rows that one window needs: the lookback, and the known ones after it.",
+                lambda spec: spec.lookback + spec.encoding.later,
+            ),
+            "calendar": made(
+                Sequence[str],
+                "Parts of the calendar that are features, for which times are needed.",
+                lambda spec: [*spec.encoding.calendar.groups] if spec.encoding.calendar else [],
+            ),
+            "holidays": made(
+                str | None,
+                "Country of the public holidays; null without.",
+                lambda spec: spec.encoding.calendar and spec.encoding.calendar.holidays,
+            ),
+            "step": made(
+                str | None,
+                "Usual time from row to row in words, `1 business day`; null without times.",
+                lambda spec: spec.time and spec.time.describe_steps(1),
+            ),
+            "zone": made(
+                str | None,
+                "Time zone of times without an offset; null for UTC.",
+                lambda spec: spec.time and spec.time.zone,
+            ),
+            "fill": made(str | None, _FILLED, _write_fill),
+            "max_fill": made(
+                int | None,
+                "Most rows without a value, one after another, that are filled.",
+                lambda spec: spec.encoding.fill and spec.encoding.fill.longest,
+            ),
+        },
+    ),
+    Form(intervals.Calibration, "CalibrationInfo"),
+    Form(
+        intervals.Intervals,
+        "IntervalsInfo",
+        left_out=("below", "above", "network"),
+        more={"outputs": given(Sequence[str], _BOUNDED)},
+    ),
+    Form(Provenance, "ProvenanceInfo"),
 )
 FORMS |= {form.source: form for form in _FORMS}
