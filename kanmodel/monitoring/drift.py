@@ -50,13 +50,13 @@ class InputDrift:
     """A feature at the newest step of each window.
 
     Attributes:
-        name: of the feature.
+        name: name of the feature.
         unit: its unit; None if unknown.
         psi: population stability index on the bins of the reference.
         mean: mean of the feature, in its unit; None if there is no forecast.
         distance: Wasserstein distance of order 1, in its unit, of values that are binned.
         p_value: adjusted for the number of statistics of the question, from 0 to 1; None if unknown.
-        moved: whether it is at most the false alarm rate of the question; None likewise.
+        moved: whether that is at most the false alarm rate of the question; None if unknown.
     """
 
     name: str
@@ -83,7 +83,7 @@ class UseDrift:
         contribution: mean contribution, the target's unit.
         p_value: the smaller one of the share and the contribution, adjusted for the number of statistics of the
             question; None if unknown.
-        moved: whether it is at most the false alarm rate of the question; None likewise.
+        moved: whether that is at most the false alarm rate of the question; None if unknown.
         data, model: the parts of the effect that data and model have, if another model served the reference.
     """
 
@@ -172,9 +172,9 @@ class DriftVerdict:
     Attributes:
         question: ``inputs``, did they move; ``use``, does the model use what moved; ``errors``, are they worse.
         alarm: whether something is beyond chance; None if that is unknown.
-        p_value: the smallest of the question, from 0 to 1; None likewise.
+        p_value: the smallest of the question, from 0 to 1; None if unknown.
         false_alarms: rate at which it has an alarm though nothing has changed: the one that was asked for, by default
-            0.01, or 1 / (spans + 1) if that is larger; None likewise.
+            0.01, or 1 / (spans + 1) if that is larger; None if unknown.
         spans: number of spans of the reference, as long as the current side, that do not overlap.
         missing: why the answer is unknown; else empty.
     """

@@ -64,7 +64,7 @@ class Intervals:
             the model's ``quantiles``, 0 where these cross; or ``constant``, 1 in model units, of which no feature is a
             cause.
         below, above: factors of the increments, (n_levels, n_forecasts), at least 0; forecasts as `forecasts_of`.
-        calibration: where the factors are from.
+        calibration: the windows that the factors are from.
         network: that of the nodes, see `increment_targets`; None for other kinds.
     """
 

@@ -101,8 +101,8 @@ class Node:
     """One operation of a graph.
 
     Attributes:
-        op: its name in `OPERATIONS`. ``layer`` number k of a graph is layer k of the head, on the last axis;
-            ``recurrent`` number k is ``recurrents[k]``, on the last two axes, steps and values.
+        op: name of the operation. ``layer`` number k of a graph is layer k of the head, on the last axis; ``recurrent``
+            number k is number k of the recurrent layers, on the last two axes, steps and values.
         inputs: indices of the nodes that it reads, all before it.
         parameter: of the operation, its default if it has one; the value of a ``number``.
         shape: of a ``constant`` or an ``arrange``, without the batch.

@@ -34,7 +34,7 @@ class Column:
 
     Attributes:
         name: the column's name.
-        unit: its unit, for display; None if unknown.
+        unit: its unit; None if unknown.
         mean: mean over the training rows, original units.
         std: standard deviation over the training rows, original units; 0 for a constant column.
         title: what it is in the words of its readers, a noun phrase such as ``change of temperature in six hours``, if
@@ -68,7 +68,7 @@ class Feature(Column):
 
     Attributes:
         min: smallest training value, original units; None if unknown.
-        max: the largest.
+        max: largest training value, original units; None if unknown.
         integer: whether its values are whole numbers, which a counterfactual keeps whole.
         fixed: whether nobody can change it, like the calendar; a counterfactual leaves it unchanged.
     """

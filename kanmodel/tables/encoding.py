@@ -193,7 +193,7 @@ class Encoding:
     """The columns of a table, and how they become a forecaster's features, in this order, the calendar last.
 
     Attributes:
-        columns: those of the table that are read.
+        columns: the columns of the table that are read.
         calendar: features of the time; None without.
         fill: how missing values are filled; None if they are not.
     """

@@ -59,7 +59,7 @@ class SeriesColumn:
 
 @dataclass(frozen=True)
 class TableSpec:
-    """What the columns of a table are."""
+    """What the columns of a table are, and how they become the features and targets of windows."""
 
     encoding: Encoding  # how columns become features
     targets: tuple[str, ...]  # the columns with the values that are forecast

@@ -126,7 +126,7 @@ class Architecture(TypedDict):
     absent for a chain."""
 
 
-class ModelState(TypedDict):
+class ServedModel(TypedDict):
     """Everything that a client needs for requests to a model."""
 
     name: Name
@@ -149,7 +149,7 @@ class ModelState(TypedDict):
     provenance: Annotated[Answered[Provenance], about("Where the checkpoint comes from.")]
 
 
-ModelInfo = join("ModelInfo", Answered[ModelConfig], ModelState)
+ModelInfo = join("ModelInfo", Answered[ModelConfig], ServedModel)
 
 
 class ModelReadiness(TypedDict):

@@ -1,6 +1,7 @@
 """Which classes of the model core are answers, and what an answer does else than its class."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from itertools import islice
 from operator import attrgetter
 from typing import Any, Literal
@@ -25,7 +26,7 @@ from service.answers.members import Histogram, LevelCoverage, Scores, Skill, Uni
 THRESHOLDS = ("node", "edge", "input")
 N_LAGGED, LAG_DIGITS = 4, 8  # features of a node that are listed by lag, and decimals of their shares
 MAX_NAMES = 100  # of series
-SECONDS = {"second": 1.0, "day": DAY, "month": 30.436875 * DAY, "month end": 30.436875 * DAY}  # of a mean month
+_SECONDS = {"second": 1.0, "day": DAY, "month": 30.436875 * DAY, "month end": 30.436875 * DAY}  # of a mean month
 # Named, so that generated clients have one type for each.
 AnyStage = Literal["front", "lstm", "gru", "cell", "glue", "head", "output"]
 Stage = TypeAliasType("Stage", Literal["front", "head"])
@@ -70,8 +71,9 @@ def _describe_histogram(support: curves.Support) -> Histogram:
     return {"edges": support.histogram_edges.tolist(), "counts": support.histogram_counts.astype(int).tolist()}
 
 
-def _threshold_of(name: str) -> Callable[[pruning.PruningRule], float | None]:
-    return lambda rule: None if rule.thresholds is None else getattr(rule.thresholds, name)
+def _reach(path: str) -> Callable[[Any], Any]:
+    """What an object has at the end of a path of attributes; None where one of them is None."""
+    return lambda of: reduce(lambda one, name: None if one is None else getattr(one, name), path.split("."), of)
 
 
 def _write_fill(spec: table.TableSpec) -> str | None:
@@ -93,6 +95,12 @@ OF_CHANGE = "Interval of the change, 95 %; null of fewer than 8 hours with any."
 READOUT = "Input of the head: the `last` step, the `mean` over the steps, or all steps, `flatten`."
 _BOUNDED = "The outputs that have intervals: all, but of a target with quantiles the target itself or its median alone."
 _STEP = "Usual time from row to row: seconds, of months those of a mean one; or of numbers their own unit."
+_MAX_STEP = "Longest step that is not a gap, in usual steps."
+_ROWS = "Rows that one window needs: the lookback, and the known ones after it."
+_CALENDAR = "Parts of the calendar that are features, for which times are needed."
+_HOLIDAYS = "Country of the public holidays; null without."
+_STEPS = "Usual time from row to row in words, `1 business day`; null without times."
+_MAX_FILL = "Most rows without a value, one after another, that are filled."
 _FILLED = "How missing values are filled: `forward`, `linear`, or a number; null if they are not, and null is refused."
 _THRESHOLD = "Model units; absent with `fidelity`."
 _SCORES = "pykan's scores; absent if there are too few reference windows."
@@ -168,7 +176,9 @@ _FORMS = (
                 lambda rule: None if rule.thresholds else rule.fidelity,
             ),
             "without": (Sequence[str], lambda rule: [":".join(map(str, edge)) for edge in rule.without]),
-            **{f"{name}_threshold": made(float | None, _THRESHOLD, _threshold_of(name)) for name in THRESHOLDS},
+            **{
+                f"{name}_threshold": made(float | None, _THRESHOLD, _reach(f"thresholds.{name}")) for name in THRESHOLDS
+            },
         },
     ),
     # The functions on the edges.
@@ -217,11 +227,7 @@ _FORMS = (
     ),
     Form(drift.DriftVerdict, "DriftVerdict"),
     Form(
-        drift.InputDrift,
-        "FeatureDrift",
-        names={"name": "feature"},
-        properties=("shift",),
-        more=_split_change("mean"),
+        drift.InputDrift, "FeatureDrift", names={"name": "feature"}, properties=("shift",), more=_split_change("mean")
     ),
     Form(
         drift.UseDrift,
@@ -240,7 +246,7 @@ _FORMS = (
         more={
             **_split_change("forecast"),
             "unit": (UnitOf, lambda _: None),
-            "data": given(Mapping[str, float], "The effects by name, of which this is the sum; empty if unknown."),
+            "data": given(Mapping[str, float], "The effects by name, whose sum is `total`; empty if unknown."),
         },
     ),
     Form(
@@ -277,12 +283,9 @@ _FORMS = (
         "TimeInfo",
         left_out=("unit", "weekdays", "at", "zone"),
         more={
-            "step": made(float, _STEP, lambda time: time.step * SECONDS[time.unit]),
-            "max_step": made(
-                float,
-                "Longest step that is not a gap, in usual steps.",
-                lambda time: time.max_step * (7 if time.is_open_days else 1),  # gaps are counted in weeks
-            ),
+            "step": made(float, _STEP, lambda time: time.step * _SECONDS[time.unit]),
+            # Gaps in open days are counted in weeks.
+            "max_step": made(float, _MAX_STEP, lambda time: time.max_step * (7 if time.is_open_days else 1)),
         },
     ),
     Form(encoding.SourceColumn, "ColumnInfo", left_out=("static",), properties=("features",)),
@@ -303,37 +306,15 @@ _FORMS = (
         absent=("series",),
         more={
             **members_of(encoding.Encoding, "encoding", "columns"),
-            "rows": made(
-                int,
-                "Rows that one window needs: the lookback, and the known ones after it.",
-                lambda spec: spec.lookback + spec.encoding.later,
-            ),
+            "rows": made(int, _ROWS, lambda spec: spec.lookback + spec.encoding.later),
             "calendar": made(
-                Sequence[str],
-                "Parts of the calendar that are features, for which times are needed.",
-                lambda spec: [*spec.encoding.calendar.groups] if spec.encoding.calendar else [],
+                Sequence[str], _CALENDAR, lambda spec: [*(_reach("encoding.calendar.groups")(spec) or ())]
             ),
-            "holidays": made(
-                str | None,
-                "Country of the public holidays; null without.",
-                lambda spec: spec.encoding.calendar and spec.encoding.calendar.holidays,
-            ),
-            "step": made(
-                str | None,
-                "Usual time from row to row in words, `1 business day`; null without times.",
-                lambda spec: spec.time and spec.time.describe_steps(1),
-            ),
-            "zone": made(
-                str | None,
-                "Time zone of times without an offset; null for UTC.",
-                lambda spec: spec.time and spec.time.zone,
-            ),
+            "holidays": made(str | None, _HOLIDAYS, _reach("encoding.calendar.holidays")),
+            "step": made(str | None, _STEPS, lambda spec: spec.time and spec.time.describe_steps(1)),
+            "zone": made(str | None, "Time zone of times without an offset; null for UTC.", _reach("time.zone")),
             "fill": made(str | None, _FILLED, _write_fill),
-            "max_fill": made(
-                int | None,
-                "Most rows without a value, one after another, that are filled.",
-                lambda spec: spec.encoding.fill and spec.encoding.fill.longest,
-            ),
+            "max_fill": made(int | None, _MAX_FILL, _reach("encoding.fill.longest")),
         },
     ),
     Form(intervals.Calibration, "CalibrationInfo"),

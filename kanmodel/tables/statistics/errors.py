@@ -64,9 +64,9 @@ class Errors:
 
     Attributes:
         count: number of forecasts whose actual value is known.
-        mae: mean absolute error.
-        rmse: root mean squared error.
-        bias: mean of forecast minus actual value.
+        mae: mean absolute error, in the target's unit; None where there is nothing to compare.
+        rmse: root mean squared error, in the target's unit.
+        bias: mean of forecast minus actual value, in the target's unit.
         persistence_mae: MAE of persistence, over the forecasts for which it is known too.
         skill: 1 - MAE / MAE of persistence, both over these; None also where persistence has no error.
         seasonal_naive_mae: MAE of the seasonal naive forecast, over the forecasts for which it is known.
