@@ -193,14 +193,14 @@ class Provenance:
         verified: whether its predictions equal those of the original model on the given windows; true for ``train``,
             which has no other, false for ``prune``, which changes them and measures by how much.
         parent: the checkpoint it was made from, ``sha256:`` and the hash of its file; None if there is none.
-        difference: the largest from the predictions used to verify it, in their unit; None without these.
+        difference: largest difference from the predictions used to verify it, in their unit; None without these.
         relative_difference: the same in standard deviations of that output, or relative to its magnitude if it does not
             vary.
         not_told_apart: other functions that the weights may represent: they give the same predictions on the given
-            windows, but not on all others.
+            windows, but not on all others. Empty where only one function fits.
         unused: keys of the imported weights that have no effect on the forecasts.
-        fitted_from, fitted_to: times of the newest rows of the first and the last window that the weights were last
-            fitted to; None if unknown.
+        fitted_from: time of the newest row of the first window that the weights were last fitted to; None if unknown.
+        fitted_to: that of the last one.
     """
 
     source: str

@@ -50,12 +50,13 @@ class InputDrift:
     """A feature at the newest step of each window.
 
     Attributes:
-        name, unit: of the feature; None for an unknown unit.
+        name: name of the feature.
+        unit: its unit; None if unknown.
         psi: population stability index on the bins of the reference.
-        mean: in its unit.
+        mean: mean of the feature, in its unit; None if there is no forecast.
         distance: Wasserstein distance of order 1, in its unit, of values that are binned.
-        p_value: adjusted for the number of statistics of the question (`NullDistribution.judge`); None if unknown.
-        moved: whether it is at most the false alarm rate of the question; None likewise.
+        p_value: adjusted for the number of statistics of the question, from 0 to 1; None if unknown.
+        moved: whether that is at most the false alarm rate of the question; None if unknown.
     """
 
     name: str
@@ -68,7 +69,7 @@ class InputDrift:
 
     @property
     def shift(self) -> float | None:
-        """The change of the mean."""
+        """The change of the mean, in the feature's unit; None if unknown."""
         return self.mean.change
 
 
@@ -77,10 +78,12 @@ class UseDrift:
     """What the model uses of a name: an outermost group, or a feature in none.
 
     Attributes:
-        name: the name.
-        share: of all names' mean |contribution|.
+        name: the group or the feature.
+        share: of all names' mean |contribution|; None if nothing is explained.
         contribution: mean contribution, the target's unit.
-        p_value, moved: the smaller one of the share and the contribution, as of `InputDrift`.
+        p_value: the smaller one of the share and the contribution, adjusted for the number of statistics of the
+            question; None if unknown.
+        moved: whether that is at most the false alarm rate of the question; None if unknown.
         data, model: the parts of the effect that data and model have, if another model served the reference.
     """
 
@@ -94,7 +97,7 @@ class UseDrift:
 
     @property
     def effect(self) -> float | None:
-        """What the name adds to the change of the mean forecast, in the target's unit."""
+        """The change of its mean contribution, in the target's unit; None if nothing is explained."""
         return self.contribution.change
 
 
@@ -118,10 +121,10 @@ class SeriesDrift:
 
 @dataclass(frozen=True)
 class Effect:
-    """The change of the mean forecast, in the target's unit; None where nothing is explained.
+    """The change of the mean forecast that the inputs explain, in the target's unit; None where nothing is explained.
 
     Attributes:
-        forecast: mean of all forecasts.
+        forecast: mean of all forecasts; None if there is none.
         total: sum of the effects and the baseline's shift, which is the change of the mean of the explained forecasts,
             up to residuals.
         baseline_shift: of the forecast for the baseline, from another model that served the reference; else 0.
@@ -137,11 +140,13 @@ class Effect:
 
 @dataclass(frozen=True)
 class ErrorDrift:
-    """Errors of the forecasts, the target's unit.
+    """Errors of the forecasts whose actual value is known, in the target's unit.
 
     Attributes:
-        known, reference_known: number of forecasts of either side whose actual value is known.
-        mae, bias: mean absolute error, and mean of forecast minus actual value.
+        known: number of current forecasts whose actual value is known.
+        reference_known: the same of the reference.
+        mae: mean absolute error.
+        bias: mean of forecast minus actual value.
         coverage: share of actual values in the intervals, by level.
         worse: which of ``mae``, ``bias`` and ``coverage@0.8`` are worse beyond chance.
     """
@@ -167,9 +172,9 @@ class DriftVerdict:
     Attributes:
         question: ``inputs``, did they move; ``use``, does the model use what moved; ``errors``, are they worse.
         alarm: whether something is beyond chance; None if that is unknown.
-        p_value: the smallest of the question.
+        p_value: the smallest of the question, from 0 to 1; None if unknown.
         false_alarms: rate at which it has an alarm though nothing has changed: the one that was asked for, by default
-            0.01, or 1 / (spans + 1) if that is larger.
+            0.01, or 1 / (spans + 1) if that is larger; None if unknown.
         spans: number of spans of the reference, as long as the current side, that do not overlap.
         missing: why the answer is unknown; else empty.
     """

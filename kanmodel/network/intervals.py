@@ -38,11 +38,12 @@ INCREMENTS = {"nodes": "softplus", "quantiles": "relu"}  # the function that mak
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the factors of intervals were calibrated on.
+    """The windows on which the factors of intervals were calibrated, and nothing was fitted.
 
     Attributes:
         windows: number of windows.
-        first, last: time stamps of the first and the last one; None if unknown.
+        first: time stamp of the first; None if unknown.
+        last: that of the last.
     """
 
     windows: Index
@@ -55,14 +56,15 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Intervals:
-    """The intervals of a model's forecasts.
+    """The intervals of a model's forecasts, whose bounds and widths are outputs too, such as ``load+24:width@0.8``.
 
     Attributes:
         levels: nominal coverages, ascending, in (0, 1), of at most 4 decimals.
-        kind: what the increments are: softplus of ``nodes`` of a network of their own; differences of the model's
-            ``quantiles``, 0 where these cross; or ``constant``, 1 in model units.
+        kind: what the increments of the distances are: softplus of ``nodes`` of a network of their own; differences of
+            the model's ``quantiles``, 0 where these cross; or ``constant``, 1 in model units, of which no feature is a
+            cause.
         below, above: factors of the increments, (n_levels, n_forecasts), at least 0; forecasts as `forecasts_of`.
-        calibration: where the factors are from.
+        calibration: the windows that the factors are from.
         network: that of the nodes, see `increment_targets`; None for other kinds.
     """
 

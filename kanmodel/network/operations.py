@@ -101,9 +101,9 @@ class Node:
     """One operation of a graph.
 
     Attributes:
-        op: its name in `OPERATIONS`. ``layer`` number k of a graph is ``head[k]`` of the config, on the last axis;
-            ``recurrent`` number k is ``recurrents[k]``, on the last two axes, steps and values.
-        inputs: indices of nodes before it.
+        op: name of the operation. ``layer`` number k of a graph is layer k of the head, on the last axis; ``recurrent``
+            number k is number k of the recurrent layers, on the last two axes, steps and values.
+        inputs: indices of the nodes that it reads, all before it.
         parameter: of the operation, its default if it has one; the value of a ``number``.
         shape: of a ``constant`` or an ``arrange``, without the batch.
         runs: indices of an ``arrange`` as runs of (first, stride, count); empty for all values in their order.

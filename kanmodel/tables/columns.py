@@ -34,11 +34,11 @@ class Column:
 
     Attributes:
         name: the column's name.
-        unit: for display; None if unknown.
-        mean: over the training rows, original units.
+        unit: its unit; None if unknown.
+        mean: mean over the training rows, original units.
         std: standard deviation over the training rows, original units; 0 for a constant column.
-        title: what it is in the words of its readers, a noun phrase such as ``change of temperature in six hours``;
-            None if it has only its name.
+        title: what it is in the words of its readers, a noun phrase such as ``change of temperature in six hours``, if
+            it has more than its name.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Target(Column):
-    """One forecast column, or one class; its name, unit, mean, std and title are those of a `Column`."""
+    """One forecast column, or one class."""
 
 
 def column_of(target: str, names: Container[str]) -> str:
@@ -64,11 +64,11 @@ def column_of(target: str, names: Container[str]) -> str:
 
 @dataclass(frozen=True)
 class Feature(Column):
-    """One input column; its name, unit, mean, std and title are those of a `Column`.
+    """One input column, with statistics of its training values, in its own unit.
 
     Attributes:
         min: smallest training value, original units; None if unknown.
-        max: the largest.
+        max: largest training value, original units; None if unknown.
         integer: whether its values are whole numbers, which a counterfactual keeps whole.
         fixed: whether nobody can change it, like the calendar; a counterfactual leaves it unchanged.
     """

@@ -36,22 +36,27 @@ BadCells = dict[int, tuple[str, str]]
 
 @dataclass(frozen=True)
 class SourceColumn:
-    """One column of a table, which becomes one feature, or one for each of its levels."""
+    """One column of a table, which becomes one feature, or one for each of its levels.
 
-    name: str  # the column's name
-    # the texts that it may hold, each a feature that is 1 where it is the text and 0 elsewhere; empty for a column of
-    # numbers
+    Attributes:
+        name: the column's name.
+        levels: the texts that it may hold, each a feature that is 1 where it is the text and 0 elsewhere; empty for a
+            column of numbers.
+        later: steps after a window's step from which its value is taken; 0 unless its future is known at the forecast.
+        static: whether it has one value for each series.
+    """
+
+    name: str
     levels: tuple[str, ...] = ()
-    # steps after a window's step from which its value is taken; 0 unless its future is known at the forecast
     later: Index = 0
-    static: bool = field(default=False, kw_only=True)  # whether it has one value for each series
+    static: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         check_config(self)
 
     @property
     def features(self) -> tuple[str, ...]:
-        """``temp``, ``temp+24`` if it is taken 24 steps later, or ``tariff=night`` of each level."""
+        """What it becomes: ``temp``, ``temp+24`` if it is taken 24 steps later, or ``tariff=night`` of each level."""
         name = f"{self.name}+{self.later}" if self.later else self.name
         return tuple(f"{name}={level}" for level in self.levels) or (name,)
 
@@ -185,11 +190,17 @@ def public_holidays(country: str) -> Any:
 
 @dataclass(frozen=True)
 class Encoding:
-    """The columns of a table, and how they become a forecaster's features, in this order, the calendar last."""
+    """The columns of a table, and how they become a forecaster's features, in this order, the calendar last.
 
-    columns: tuple[SourceColumn, ...]  # those of the table that are read
-    calendar: Calendar | None = None  # features of the time; None without
-    fill: Fill | None = None  # how missing values are filled; None if they are not
+    Attributes:
+        columns: the columns of the table that are read.
+        calendar: features of the time; None without.
+        fill: how missing values are filled; None if they are not.
+    """
+
+    columns: tuple[SourceColumn, ...]
+    calendar: Calendar | None = None
+    fill: Fill | None = None
 
     def __post_init__(self) -> None:
         check_config(self)
@@ -253,20 +264,6 @@ class Encoding:
     def reach(self) -> int:
         """Rows before a window beyond which nothing acts on its features, but those of a series as a whole."""
         return self.fill.longest + 1 if self.fill else 0
-
-    def describe(self) -> dict[str, Any]:
-        """What is read, for people: the columns with their levels, the calendar and the filling."""
-        fill = self.fill
-        return {
-            "columns": [
-                {"name": one.name, "levels": list(one.levels), "later": one.later, "features": list(one.features)}
-                for one in self.columns
-            ],
-            "calendar": [*self._of_calendar],
-            "holidays": self.calendar.holidays if self.calendar else None,
-            "fill": fill and (f"{fill.value:g}" if fill.how == "value" else fill.how),
-            "max_fill": fill.longest if fill else None,
-        }
 
     def read(self, cells: Mapping[str, Cells], new: NDArray[np.bool_]) -> tuple[Array, BadCells]:
         """The cells of columns by name, (n_rows,) each, as numbers (n_rows, n_columns), and those that are bad.

@@ -34,18 +34,26 @@ def _check_weekdays(value: object, place: str) -> None:
 
 @dataclass(frozen=True)
 class TimeColumn:
-    """The time stamps of the rows that a forecaster was trained on, and their rhythm."""
+    """The time stamps of the rows that a forecaster was trained on, and their rhythm.
 
-    name: str  # the column's name
-    step: Positive  # usual time from row to row, in `unit`, or in that of a column of numbers
-    max_step: Positive  # longest step that is not a gap, in usual steps; of open days in weeks
-    dated: bool  # whether the column has dates
-    unit: Unit = "second"  # of `step`: ``second``, or ``day``, ``month`` or ``month end`` of the local calendar
-    # of days, which have rows, from Monday: ``1111100`` for business days
+    Attributes:
+        name: the column's name.
+        step: usual time from row to row, in `unit`, or in that of a column of numbers.
+        max_step: longest step that is not a gap, in usual steps; of open days in weeks.
+        dated: whether the column has dates; else numbers.
+        unit: of `step`: ``second``, or ``day``, ``month`` or ``month end`` of the local calendar.
+        weekdays: of days, which have rows, from Monday: ``1111100`` for business days.
+        at: of days and months, the time of day, seconds after midnight of the local clock.
+        zone: name of the time zone of local times and of the calendar; None for UTC, or times as they stand.
+    """
+
+    name: str
+    step: Positive
+    max_step: Positive
+    dated: bool
+    unit: Unit = "second"
     weekdays: Annotated[str, _check_weekdays] = EVERY_DAY
-    # of days and months, the time of day, seconds after midnight of the local clock
     at: Annotated[float, check_number] = 0.0
-    # name of the time zone of local times and of the calendar; None for UTC, or times as they stand
     zone: str | None = None
 
     def __post_init__(self) -> None:

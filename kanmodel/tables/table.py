@@ -39,11 +39,16 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class SeriesColumn:
-    """The column that says of which series a row is."""
+    """The column that says of which series a row is.
 
-    name: str  # the column's name
-    known: tuple[str, ...] = ()  # the series of the training, in order
-    # of a wide table, those with the target's values, one for each series; empty of a long one
+    Attributes:
+        name: the column's name.
+        known: the series of the training, in order.
+        columns: of a wide table, those with the target's values, one for each series; empty of a long one.
+    """
+
+    name: str
+    known: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -54,7 +59,7 @@ class SeriesColumn:
 
 @dataclass(frozen=True)
 class TableSpec:
-    """What the columns of a table are."""
+    """What the columns of a table are, and how they become the features and targets of windows."""
 
     encoding: Encoding  # how columns become features
     targets: tuple[str, ...]  # the columns with the values that are forecast

@@ -6,7 +6,9 @@ from pydantic import ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import TypeAliasType, TypedDict
 
+from kanmodel.monitoring.drift import DriftVerdict, Effect, ErrorDrift, InputDrift, UseDrift
 from kanmodel.monitoring.trust import WindowTrust
+from kanmodel.tables.statistics.errors import Errors, IntervalErrors
 from service.answers.forms import Answered
 from service.answers.members import (
     Adaptation,
@@ -19,7 +21,7 @@ from service.answers.members import (
     about,
 )
 from service.answers.reference import OnReference
-from service.answers.table import Gaps
+from service.answers.table import OF_CHANGE, OF_REFERENCE, Gaps
 from service.answers.windows import AskTrust, DataWarning, Last, OfWindows, Series, Windows
 
 Predictions = Annotated[
@@ -98,9 +100,6 @@ class OutcomesResponse(Answer):
 BacktestDetail = TypeAliasType("BacktestDetail", Literal["errors", "rows"])
 
 
-Mean = Annotated[float | None, about("In the target's unit; null if nothing can be compared.")]
-
-
 class BacktestRequest(Closed):
     """A table with the columns of the training, the target's among them."""
 
@@ -123,73 +122,32 @@ class BacktestRequest(Closed):
     detail: Annotated[BacktestDetail, about("`rows` adds every forecast beside its actual value.")] = "errors"
 
 
-class Skill(TypedDict):
-    """How much better the forecasts are than simpler ones: 1 - MAE / MAE of those."""
-
-    persistence: float | None
-    """Than the last value known at the window's last row: 1 perfect, 0 as good, below 0 worse. Null if no such value is
-    known, as of a target that was shifted before training, or none of them has an error."""
-
-
-class ErrorsInfo(TypedDict):
-    """Errors of some forecasts."""
-
-    count: Annotated[int, about("Number of forecasts whose actual value is known.")]
-    mae: Mean
-    rmse: Mean
-    bias: Annotated[float | None, about("Mean of forecast minus actual value; null if nothing can be compared.")]
-    persistence_mae: Mean
-    seasonal_naive_mae: Annotated[float | None, about("MAE of the seasonal naive forecast; null if none is known.")]
-    skill: Skill
-
-
-class IntervalInfo(TypedDict):
-    """How the intervals of one level fit what came; null where nothing can be compared."""
-
-    level: Annotated[float, about("Nominal coverage.")]
-    count: Annotated[int, about("Number of forecasts with an interval whose actual value is known.")]
-    covered: Annotated[float | None, about("Share of the actual values inside.")]
-    below: Annotated[float | None, about("Share of those below the lower bound.")]
-    above: Annotated[float | None, about("Share of those above the upper bound.")]
-    width: Annotated[float | None, about("Mean width, in the target's unit.")]
-    winkler: Annotated[float | None, about("Winkler score (mean interval score), in the target's unit.")]
-
-
-Coverage = Annotated[list[IntervalInfo], about("Of the intervals, by level; absent without them.")]
-
-
-class GroupErrors(ErrorsInfo):
-    """Errors of a part of the forecasts."""
-
-    coverage: NotRequired[Coverage]
-
-
-class HorizonErrors(GroupErrors):
+class HorizonErrors(Answered[Errors]):
     """Errors of one output."""
 
     horizon: Annotated[int, about("Steps from the window's last row.")]
     output: Annotated[str, about("Name of the output.")]
 
 
-class SeriesErrors(GroupErrors):
+class SeriesErrors(Answered[Errors]):
     """Errors of one series."""
 
     series: Annotated[str, about("Its name.")]
 
 
-class HourErrors(GroupErrors):
+class HourErrors(Answered[Errors]):
     """Errors of one hour of the day."""
 
     hour: Annotated[int, about("Of the time that is forecast, 0 to 23.")]
 
 
-class MonthErrors(GroupErrors):
+class MonthErrors(Answered[Errors]):
     """Errors of one month."""
 
     month: Annotated[str, about("Of the time that is forecast, such as `2024-03`.")]
 
 
-class WeekErrors(GroupErrors):
+class WeekErrors(Answered[Errors]):
     """Errors of one week."""
 
     week: Annotated[str, about("Its Monday, such as `2024-03-04`.")]
@@ -264,30 +222,13 @@ class BacktestResponse(Answer):
     season: SeasonInfo | None
     """Of the seasonal naive forecast, the latest value a whole number of seasons before that was known; null if no
     season is known."""
-    metrics: ErrorsInfo
+    metrics: Annotated[Answered[Errors], about("Of all forecasts; their `coverage` stands beside them.")]
     by: ErrorsBy
-    coverage: NotRequired[Coverage]
+    coverage: NotRequired[Annotated[list[Answered[IntervalErrors]], about("Of the intervals, by level.")]]
     adaptation: NotRequired[Adaptation]
     """With `adapt`: the factors of the intervals after all outcomes, for the next backtest."""
     rows: NotRequired[Annotated[list[BacktestRow], about("With `detail` rows: window by window, then output.")]]
     warnings: NotRequired[Annotated[list[DataWarning], about("Of series that training did not have, if any.")]]
-
-
-Question = TypeAliasType("Question", Literal["inputs", "use", "errors"])
-
-
-Known = Annotated[float | None, about("Null if unknown.")]
-
-
-OfReference = Annotated[float | None, about("The same on the reference windows; null if unknown.")]
-
-
-OfChange = Annotated[Interval | None, about("Interval of the change, 95 %; null of fewer than 8 hours with any.")]
-
-
-PValue = Annotated[
-    float | None, about("Adjusted for the number of statistics of the question; null if unknown.", ge=0, le=1)
-]
 
 
 class DriftQuery(VersionQuery):
@@ -301,78 +242,13 @@ class DriftQuery(VersionQuery):
     verdicts state it."""
 
 
-class DriftVerdict(TypedDict):
-    """The answer to one question."""
-
-    question: Question
-    """`inputs`: did they move; `use`: does the model use what moved; `errors`: are they worse."""
-    alarm: Annotated[bool | None, about("Whether something is beyond chance; null if that is unknown.")]
-    p_value: Annotated[float | None, about("The smallest of the question; null likewise.", ge=0, le=1)]
-    false_alarms: Known
-    """Rate at which the question has an alarm though nothing has changed: the one asked for, or 1 / (spans + 1) if
-    that is larger."""
-    spans: Annotated[int, about("Spans of the reference windows, as long as the time since, that do not overlap.")]
-    missing: Annotated[str, about("Why the answer is unknown; else empty.")]
-
-
-class FeatureDrift(TypedDict):
-    """A feature at the newest step of each window."""
-
-    feature: Annotated[str, about("Its name.")]
-    unit: UnitOf
-    psi: Annotated[float, about("Population stability index, on bins of the reference windows.", ge=0)]
-    mean: Annotated[float | None, about("Mean of the feature, in its unit; null if there is no forecast.")]
-    mean_reference: OfReference
-    shift: Annotated[float | None, about("The change of the mean, in the feature's unit; null if unknown.")]
-    interval: OfChange
-    distance: Annotated[float | None, about("Wasserstein distance of the binned values, in the feature's unit.")]
-    p_value: PValue
-    moved: Annotated[bool | None, about("Whether it moved beyond chance; null if unknown.")]
-
-
-class UseDrift(TypedDict):
-    """What the model uses of a name: an outermost group, or a feature in none."""
-
-    name: Annotated[str, about("The group or the feature.")]
-    share: Annotated[float | None, about("Of all names' mean |contribution|; null if nothing is explained.")]
-    share_reference: OfReference
-    interval: OfChange
-    effect: Annotated[float | None, about("The change of its mean contribution, in the target's unit; null likewise.")]
-    effect_interval: OfChange
-    p_value: PValue
-    moved: Annotated[bool | None, about("Whether share or effect moved beyond chance; null if unknown.")]
-
-
-class DriftEffect(TypedDict):
-    """The change of the mean forecast that the inputs explain, in the target's unit."""
-
-    forecast: Annotated[float | None, about("Mean of all forecasts; null if there is none.")]
-    forecast_reference: OfReference
-    interval: OfChange
-    total: Annotated[float | None, about("Sum of the effects; null if nothing is explained.")]
-    unit: UnitOf
-    data: Annotated[dict[str, float], about("The effects by name, of which this is the sum; empty if unknown.")]
-
-
-class DriftErrors(TypedDict):
-    """Errors of the forecasts since then whose outcomes are known, in the target's unit."""
-
-    known: Annotated[int, about("Forecasts with an outcome.")]
-    mae: Annotated[float | None, about("Mean absolute error.")]
-    mae_reference: OfReference
-    interval: OfChange
-    bias: Annotated[float | None, about("Mean of forecast minus outcome.")]
-    bias_reference: OfReference
-    bias_interval: OfChange
-
-
 class DriftCoverage(TypedDict):
     """How many outcomes the intervals of a level hold, of forecasts that were asked for with intervals."""
 
     level: Annotated[float, about("Nominal coverage.")]
     covered: Annotated[float | None, about("Share of the outcomes that they hold.")]
-    covered_reference: OfReference
-    interval: OfChange
+    covered_reference: Annotated[float | None, about(OF_REFERENCE)]
+    interval: Annotated[Interval | None, about(OF_CHANGE)]
 
 
 class DriftResponse(OnReference):
@@ -384,14 +260,14 @@ class DriftResponse(OnReference):
     counted_since: Annotated[str | None, about("Start of the first hour of which this host has counts; null of none.")]
     forecasts: Annotated[int, about("Number of forecasts since then.")]
     explained: Annotated[int, about("Of these, drawn at random, explained.")]
-    verdicts: Annotated[list[DriftVerdict], about("Of each question.")]
-    inputs: Annotated[list[FeatureDrift], about("By feature, in the order of the model.")]
-    use: Annotated[list[UseDrift], about("By outermost group, and feature in none.")]
+    verdicts: Annotated[list[Answered[DriftVerdict]], about("Of each question.")]
+    inputs: Annotated[list[Answered[InputDrift]], about("By feature, in the order of the model.")]
+    use: Annotated[list[Answered[UseDrift]], about("By outermost group, and feature in none.")]
     unused: Annotated[list[str], about("Features that moved, while the model's use of them did not.")]
     ndcg: float | None
     """Normalised discounted cumulative gain of the order of the shares, with those of the reference as gains: 1 for
     the same order. Null if nothing is explained."""
-    effect: DriftEffect
-    errors: DriftErrors | None
+    effect: Answered[Effect]
+    errors: Answered[ErrorDrift] | None
     """Null if no outcome is known."""
     coverage: Annotated[list[DriftCoverage], about("By level, ascending; empty without intervals.")]

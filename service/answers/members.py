@@ -199,6 +199,14 @@ class LevelCoverage(TypedDict):
     covered: Annotated[float, about("Share of the actual values that they hold.")]
 
 
+class Skill(TypedDict):
+    """How much better the forecasts are than simpler ones: 1 - MAE / MAE of those."""
+
+    persistence: float | None
+    """Than the last value known at the window's last row: 1 perfect, 0 as good, below 0 worse. Null if no such value is
+    known, as of a target that was shifted before training, or none of them has an error."""
+
+
 class Histogram(TypedDict):
     """Histogram of the edge's inputs on the reference windows."""
 

@@ -5,22 +5,18 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel.network import intervals
+from kanmodel.forecaster import Provenance
 from kanmodel.network.bases import BASES
-from kanmodel.network.config import BASE_FUNCTIONS, Readout
+from kanmodel.network.config import BASE_FUNCTIONS, ModelConfig, Readout, RecurrentConfig
 from kanmodel.network.functions import ACTIVATIONS
+from kanmodel.network.intervals import Intervals
+from kanmodel.network.operations import Node
+from kanmodel.tables.rhythm import TimeColumn
+from kanmodel.tables.table import TableSpec
+from service.answers.forms import Answered, join
 from service.answers.members import Checkpoint, Closed, Name, Version, about
+from service.answers.table import READOUT
 from service.models.registry import State
-
-MAX_NAMES = 100  # of series
-
-
-IntervalsKind = TypeAliasType("IntervalsKind", intervals.Kind)
-
-
-ReadoutOf = Annotated[
-    Readout, about("Input of the head: the `last` step, the `mean` over the steps, or all steps, `flatten`.")
-]
 
 
 class VersionSummary(TypedDict):
@@ -72,31 +68,6 @@ class ModelList(TypedDict):
     well."""
 
 
-ColumnTitle = Annotated[str, about("What it is, as a noun phrase for sentences; absent if it has only its name.")]
-
-
-class FeatureInfo(TypedDict):
-    """One input column, with statistics of its training values, in its own unit."""
-
-    name: Annotated[str, about("Name of the column.")]
-    unit: Annotated[str | None, about("Its unit, for display; null if unknown.")]
-    title: NotRequired[ColumnTitle]
-    mean: Annotated[float, about("Mean over the training rows.")]
-    std: Annotated[float, about("Standard deviation over the training rows; 0 for a constant column.")]
-    min: Annotated[float | None, about("Smallest training value; null if unknown.")]
-    max: Annotated[float | None, about("Largest training value; null if unknown.")]
-    integer: Annotated[bool, about("Whether its values are integers.")]
-    fixed: Annotated[bool, about("Whether it cannot be changed, such as a calendar feature.")]
-
-
-class TargetInfo(TypedDict):
-    """One forecast column, or one class."""
-
-    name: Annotated[str, about("Name of the column.")]
-    unit: Annotated[str | None, about("Unit of predictions and contributions; null if unknown.")]
-    title: NotRequired[ColumnTitle]
-
-
 class BasisInfo(TypedDict):
     """The basis of the functions on a layer's edges, with its options."""
 
@@ -137,129 +108,25 @@ class LayersInfo(TypedDict):
     """Factors of each product node, by layer; only if there are any."""
 
 
-class RecurrentInfo(TypedDict):
-    """The LSTM or GRU before the head."""
-
-    hidden_size: Annotated[int, about("Units per direction.")]
-    num_layers: Annotated[int, about("Stacked layers.")]
-    bidirectional: Annotated[bool, about("Whether a second direction reads the window backwards.")]
-    readout: ReadoutOf
-
-
-class NodeInfo(TypedDict):
-    """One operation of a graph."""
-
-    op: Annotated[str, about("Its name; `layer` number k is layer k of the head.")]
-    inputs: Annotated[list[int], about("Indices of the nodes that it reads, all before it.")]
-    shape: Annotated[list[int], about("Shape of its values for one window.")]
-
-
 class Architecture(TypedDict):
     """The network: [front per step] -> [LSTM or GRU] -> readout -> head -> [output function], or a graph."""
 
     front: Annotated[LayersInfo | None, about("Layers on the features of each step; null if there are none.")]
-    lstm: Annotated[RecurrentInfo | None, about("The LSTM; null without one.")]
-    gru: Annotated[RecurrentInfo | None, about("The GRU; null without one.")]
-    readout: ReadoutOf
+    lstm: Annotated[Answered[RecurrentConfig] | None, about("The LSTM; null without one.")]
+    gru: Annotated[Answered[RecurrentConfig] | None, about("The GRU; null without one.")]
+    readout: Annotated[Readout, about(READOUT)]
     head: Annotated[LayersInfo, about("The layers that compute the forecasts.")]
     output_function: Annotated[
         str | None,
         Field(json_schema_extra={"anyOf": [{"enum": ["softmax", *ACTIVATIONS], "type": "string"}, {"type": "null"}]}),
     ]
     """Function of the last layer's nodes; null for none."""
-    graph: NotRequired[list[NodeInfo]]
+    graph: NotRequired[list[Answered[Node]]]
     """The operations of a graph, in the order of the computation, which its head's layers have too, without a `width`;
     absent for a chain."""
 
 
-class ColumnInfo(TypedDict):
-    """A column of a table, as people have it."""
-
-    name: Annotated[str, about("Name of the column.")]
-    levels: Annotated[list[str], about("The texts that it may hold; empty for numbers.")]
-    later: Annotated[int, about("Rows later at which its value is taken, as its future is known; otherwise 0.")]
-    features: Annotated[list[str], about("The features that it becomes.")]
-
-
-class TimeInfo(TypedDict):
-    """The times of the rows that the model was trained on."""
-
-    name: Annotated[str, about("Name of the column.")]
-    step: float
-    """Usual time from row to row: seconds, of months those of a mean one; or of numbers their own unit."""
-    max_step: Annotated[float, about("Longest step that is not a gap, in usual steps.")]
-    dated: Annotated[bool, about("Whether they are dates; else numbers.")]
-
-
-class SeriesInfo(TypedDict):
-    """The series that the model was trained on."""
-
-    column: Annotated[str, about("Name of the column that says of which series a row is.")]
-    columns: Annotated[list[str], about("Of a wide table, those of the target, one for each series; else empty.")]
-    count: Annotated[int, about("Number of series.")]
-    names: Annotated[list[str], about(f"Their names, at most {MAX_NAMES}.")]
-
-
-class TableInfo(TypedDict):
-    """How the columns of a table become the features of the model, in training and in requests."""
-
-    columns: Annotated[list[ColumnInfo], about("The columns that are read.")]
-    rows: Annotated[int, about("Rows that one window needs: the lookback, and the known ones after it.")]
-    calendar: Annotated[list[str], about("Parts of the calendar that are features, for which times are needed.")]
-    holidays: Annotated[str | None, about("Country of the public holidays; null without.")]
-    step: Annotated[str | None, about("Usual time from row to row in words, `1 business day`; null without times.")]
-    zone: Annotated[str | None, about("Time zone of times without an offset; null for UTC.")]
-    series: NotRequired[Annotated[SeriesInfo, about("The series; absent of a model of one.")]]
-    fill: str | None
-    """How missing values are filled: `forward`, `linear`, or a number; null if they are not, and null is refused."""
-    max_fill: Annotated[int | None, about("Most rows without a value, one after another, that are filled.")]
-
-
-class CalibrationInfo(TypedDict):
-    """The windows by which intervals were calibrated, on which nothing was fitted."""
-
-    windows: Annotated[int, about("Their number.")]
-    first: Annotated[str | None, about("Time stamp of the first; null if unknown.")]
-    last: Annotated[str | None, about("That of the last.")]
-
-
-class IntervalsInfo(TypedDict):
-    """The prediction intervals of a model, whose bounds and widths are outputs too: `load+24:width@0.8`."""
-
-    levels: Annotated[list[float], about("Nominal coverages, ascending.")]
-    kind: IntervalsKind
-    """What the distances of the bounds from the forecast are: `nodes` of the network, trained for this; differences of
-    the model's own `quantiles`; or `constant`, of which no feature is a cause."""
-    outputs: list[str]
-    """The outputs that have intervals: all, but of a target with quantiles the target itself or its median alone."""
-    calibration: CalibrationInfo
-
-
-class ProvenanceInfo(TypedDict):
-    """Where the checkpoint comes from."""
-
-    source: Annotated[str, about("The command that made it.")]
-    library: Annotated[str, about("Name and version of what computed the weights.")]
-    created: Annotated[str, about("UTC time, ISO 8601.")]
-    verified: bool
-    """Whether its predictions were proved equal to those of the model it was made from, on the windows that were
-    given."""
-    parent: Annotated[Checkpoint | None, about("The checkpoint from which it was made; null if there is none.")]
-    difference: float | None
-    """Largest difference from the predictions that an import was checked against, in their unit; null without such a
-    check."""
-    relative_difference: float | None
-    """The same in standard deviations of that output over the check's windows, or relative to its magnitude if it does
-    not vary."""
-    not_told_apart: list[str]
-    """Other functions that the imported weights may be: they give the same predictions on the windows of the check, but
-    not on all others. Empty where only one function fits."""
-    unused: Annotated[list[str], about("Keys of the imported weights that have no effect on the forecasts.")]
-    fitted_from: Annotated[str | None, about("Time of the first window that it was last fitted to; null if unknown.")]
-    fitted_to: Annotated[str | None, about("Time of the last one.")]
-
-
-class ModelInfo(TypedDict):
+class ServedModel(TypedDict):
     """Everything that a client needs for requests to a model."""
 
     name: Name
@@ -269,27 +136,20 @@ class ModelInfo(TypedDict):
     version: Version
     versions: Versions
     chosen: NotRequired[Chosen]
-    features: Annotated[list[FeatureInfo], about("Input columns, in the order of an instance's last axis.")]
-    table: NotRequired[TableInfo]
+    outputs: Annotated[list[str], about("Names of the outputs, `{target}+{step}`, in the order of a prediction.")]
+    table: NotRequired[Answered[TableSpec]]
     """The columns of a `series`: those of the training; absent if the features are columns as they stand, without
     times and of one series."""
-    time: NotRequired[TimeInfo]
+    time: NotRequired[Answered[TimeColumn]]
     """The time column of the training, with which the times of a `series` are compared; absent if there was none."""
-    groups: dict[str, list[str]]
-    """Features by the name of their group, whose contributions `:explain` sums by default."""
-    intervals: NotRequired[IntervalsInfo]
-    """The prediction intervals; absent if the model has none."""
-    targets: Annotated[list[TargetInfo], about("Forecast columns.")]
-    outputs: Annotated[list[str], about("Names of the outputs, `{target}+{step}`, in the order of a prediction.")]
-    lookback: Annotated[int, about("Number of steps of an instance.")]
-    horizon: Annotated[int, about("Forecast steps.")]
-    ahead: int
-    """Rows from a window's newest row to the one that its first step forecasts; 0 where the targets were shifted before
-    training, so that they stand in the window's newest row, or where that is not known."""
+    intervals: NotRequired[Annotated[Answered[Intervals], about("Absent if the model has none.")]]
     architecture: Architecture
     reference_windows: Annotated[int, about("Number of windows on which global explanations are computed.")]
     metrics: Annotated[dict[str, float], about("Training metrics, such as `test_r2`, and coverages of intervals.")]
-    provenance: ProvenanceInfo
+    provenance: Annotated[Answered[Provenance], about("Where the checkpoint comes from.")]
+
+
+ModelInfo = join("ModelInfo", Answered[ModelConfig], ServedModel)
 
 
 class ModelReadiness(TypedDict):

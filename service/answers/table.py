@@ -1,7 +1,9 @@
 """Which classes of the model core are answers, and what an answer does else than its class."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from itertools import islice
+from operator import attrgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -10,18 +12,34 @@ from typing_extensions import TypeAliasType
 from kanmodel.alternatives import counterfactual, search, what_if
 from kanmodel.attribution.comparison import Comparison
 from kanmodel.attribution.profiles import Lags
+from kanmodel.forecaster import Provenance
 from kanmodel.formula.formula import Formula, ReferencePart, Variable
 from kanmodel.formula.symbolic import Candidate
-from kanmodel.monitoring import trust
+from kanmodel.monitoring import drift, trust
+from kanmodel.network import config, intervals
+from kanmodel.network.operations import Node
 from kanmodel.report import faithfulness, finding
 from kanmodel.structure import curves, edges, importance, model_comparison, pruning, topology
-from kanmodel.tables import table
+from kanmodel.tables import columns, encoding, rhythm, table
+from kanmodel.tables.instants import DAY
+from kanmodel.tables.statistics import errors, p_values
 from kanmodel.tables.statistics.bootstrap import CONFIDENCE
 from service.answers.forms import FORMS, NAMED, Form, given, made, members_of
-from service.answers.members import ComparedModel, DataPart, Histogram, LevelCoverage, ModelPart, Scores
+from service.answers.members import (
+    ComparedModel,
+    DataPart,
+    Histogram,
+    LevelCoverage,
+    ModelPart,
+    Scores,
+    Skill,
+    UnitOf,
+)
 
 THRESHOLDS = ("node", "edge", "input")
 N_LAGGED, LAG_DIGITS = 4, 8  # features of a node that are listed by lag, and decimals of their shares
+MAX_NAMES = 100  # of series
+_SECONDS = {"second": 1.0, "day": DAY, "month": 30.436875 * DAY, "month end": 30.436875 * DAY}  # of a mean month
 # Named, so that generated clients have one type for each.
 AnyStage = Literal["front", "lstm", "gru", "cell", "glue", "head", "output"]
 Stage = TypeAliasType("Stage", Literal["front", "head"])
@@ -35,9 +53,11 @@ CurveRange = TypeAliasType("CurveRange", curves.Span)
 Shape = TypeAliasType("Shape", curves.CurveShape)
 WhatIfKind = TypeAliasType("WhatIfKind", what_if.CurveKind)
 FindingId = TypeAliasType("FindingId", finding.FindingId)
+Question = TypeAliasType("Question", p_values.Question)
+IntervalsKind = TypeAliasType("IntervalsKind", intervals.Kind)
 
-_ALIASES = (Metric, Fill, Gaps, TrustVerdict, Verdict, ComparedBaseline, CurveRange, Shape, WhatIfKind, FindingId)
-for _alias in _ALIASES:
+_ALIASES = (Metric, Fill, Gaps, TrustVerdict, Verdict, ComparedBaseline, CurveRange, Shape)
+for _alias in (*_ALIASES, WhatIfKind, FindingId, Question, IntervalsKind):
     NAMED[_alias.__value__] = _alias
 
 
@@ -67,10 +87,37 @@ def _describe_histogram(support: curves.Support) -> Histogram:
     return {"edges": support.histogram_edges.tolist(), "counts": support.histogram_counts.astype(int).tolist()}
 
 
-def _threshold_of(name: str) -> Callable[[pruning.PruningRule], float | None]:
-    return lambda rule: None if rule.thresholds is None else getattr(rule.thresholds, name)
+def _reach(path: str) -> Callable[[Any], Any]:
+    """What an object has at the end of a path of attributes; None where one of them is None."""
+    return lambda of: reduce(lambda one, name: None if one is None else getattr(one, name), path.split("."), of)
 
 
+def _write_fill(spec: table.TableSpec) -> str | None:
+    fill = spec.encoding.fill
+    return None if fill is None else f"{fill.value:g}" if fill.how == "value" else fill.how
+
+
+def _split_change(name: str, interval: str = "interval") -> dict[str, tuple[Any, Callable[[Any], Any]]]:
+    """A change as members of what has it: now, on the reference windows, and the interval of their difference."""
+    return {
+        name: (float | None, attrgetter(f"{name}.now")),
+        f"{name}_reference": made(float | None, OF_REFERENCE, attrgetter(f"{name}.reference")),
+        interval: made(tuple[float, float] | None, OF_CHANGE, attrgetter(f"{name}.interval")),
+    }
+
+
+OF_REFERENCE = "The same on the reference windows; null if unknown."
+OF_CHANGE = "Interval of the change, 95 %; null of fewer than 8 hours with any."
+READOUT = "Input of the head: the `last` step, the `mean` over the steps, or all steps, `flatten`."
+_BOUNDED = "The outputs that have intervals: all, but of a target with quantiles the target itself or its median alone."
+_STEP = "Usual time from row to row: seconds, of months those of a mean one; or of numbers their own unit."
+_MAX_STEP = "Longest step that is not a gap, in usual steps."
+_ROWS = "Rows that one window needs: the lookback, and the known ones after it."
+_CALENDAR = "Parts of the calendar that are features, for which times are needed."
+_HOLIDAYS = "Country of the public holidays; null without."
+_STEPS = "Usual time from row to row in words, `1 business day`; null without times."
+_MAX_FILL = "Most rows without a value, one after another, that are filled."
+_FILLED = "How missing values are filled: `forward`, `linear`, or a number; null if they are not, and null is refused."
 _THRESHOLD = "Model units; absent with `fidelity`."
 _SCORES = "pykan's scores; absent if there are too few reference windows."
 _SPREAD_STEPS = (
@@ -145,7 +192,9 @@ _FORMS = (
                 lambda rule: None if rule.thresholds else rule.fidelity,
             ),
             "without": (Sequence[str], lambda rule: [":".join(map(str, edge)) for edge in rule.without]),
-            **{f"{name}_threshold": made(float | None, _THRESHOLD, _threshold_of(name)) for name in THRESHOLDS},
+            **{
+                f"{name}_threshold": made(float | None, _THRESHOLD, _reach(f"thresholds.{name}")) for name in THRESHOLDS
+            },
         },
     ),
     # The functions on the edges.
@@ -239,5 +288,114 @@ _FORMS = (
     Form(Variable, "VariableInfo"),
     Form(Formula, "FormulaInfo", left_out=("output",)),
     Form(ReferencePart, "PartInfo"),
+    # Backtests and drift.
+    Form(errors.IntervalErrors, "IntervalInfo"),
+    Form(
+        errors.Errors,
+        "ErrorsInfo",
+        names={"intervals": "coverage"},
+        absent=("coverage",),
+        more={"skill": (Skill, lambda one: {"persistence": one.skill})},
+    ),
+    Form(drift.DriftVerdict, "DriftVerdict"),
+    Form(
+        drift.InputDrift, "FeatureDrift", names={"name": "feature"}, properties=("shift",), more=_split_change("mean")
+    ),
+    Form(
+        drift.UseDrift,
+        "UseDrift",
+        left_out=("contribution", "data", "model"),
+        properties=("effect",),
+        more={
+            **_split_change("share"),
+            "effect_interval": made(tuple[float, float] | None, OF_CHANGE, attrgetter("contribution.interval")),
+        },
+    ),
+    Form(
+        drift.Effect,
+        "DriftEffect",
+        left_out=("baseline_shift", "model"),
+        more={
+            **_split_change("forecast"),
+            "unit": (UnitOf, lambda _: None),
+            "data": given(Mapping[str, float], "The effects by name, whose sum is `total`; empty if unknown."),
+        },
+    ),
+    Form(
+        drift.ErrorDrift,
+        "DriftErrors",
+        left_out=("reference_known", "coverage", "worse"),
+        more=_split_change("mae") | _split_change("bias", "bias_interval"),
+    ),
+    # Models.
+    Form(
+        config.ModelConfig,
+        "ModelColumns",
+        left_out=(
+            *("head", "recurrent", "front", "readout", "output_function", "dtype"),
+            *("time", "graph", "recurrents", "encoding", "series"),
+        ),
+    ),
+    Form(columns.Feature, "FeatureInfo", absent=("title",)),
+    Form(columns.Target, "TargetInfo", left_out=("mean", "std"), absent=("title",)),
+    Form(
+        config.RecurrentConfig,
+        "RecurrentInfo",
+        left_out=("cell", "bias"),
+        more={"readout": given(config.Readout, READOUT)},
+    ),
+    Form(
+        Node,
+        "NodeInfo",
+        left_out=("parameter", "runs"),
+        more={"shape": given(Sequence[int], "Shape of its values for one window.")},
+    ),
+    Form(
+        rhythm.TimeColumn,
+        "TimeInfo",
+        left_out=("unit", "weekdays", "at", "zone"),
+        more={
+            "step": made(float, _STEP, lambda time: time.step * _SECONDS[time.unit]),
+            # Gaps in open days are counted in weeks.
+            "max_step": made(float, _MAX_STEP, lambda time: time.max_step * (7 if time.is_open_days else 1)),
+        },
+    ),
+    Form(encoding.SourceColumn, "ColumnInfo", left_out=("static",), properties=("features",)),
+    Form(
+        table.SeriesColumn,
+        "SeriesInfo",
+        left_out=("known",),
+        names={"name": "column"},
+        more={
+            "count": made(int, "Number of series.", lambda series: len(series.known)),
+            "names": made(Sequence[str], f"Their names, at most {MAX_NAMES}.", lambda of: of.known[:MAX_NAMES]),
+        },
+    ),
+    Form(
+        table.TableSpec,
+        "TableInfo",
+        left_out=("encoding", "targets", "ahead", "time", "lookback", "horizon"),
+        absent=("series",),
+        more={
+            **members_of(encoding.Encoding, "encoding", "columns"),
+            "rows": made(int, _ROWS, lambda spec: spec.lookback + spec.encoding.later),
+            "calendar": made(
+                Sequence[str], _CALENDAR, lambda spec: [*(_reach("encoding.calendar.groups")(spec) or ())]
+            ),
+            "holidays": made(str | None, _HOLIDAYS, _reach("encoding.calendar.holidays")),
+            "step": made(str | None, _STEPS, lambda spec: spec.time and spec.time.describe_steps(1)),
+            "zone": made(str | None, "Time zone of times without an offset; null for UTC.", _reach("time.zone")),
+            "fill": made(str | None, _FILLED, _write_fill),
+            "max_fill": made(int | None, _MAX_FILL, _reach("encoding.fill.longest")),
+        },
+    ),
+    Form(intervals.Calibration, "CalibrationInfo"),
+    Form(
+        intervals.Intervals,
+        "IntervalsInfo",
+        left_out=("below", "above", "network"),
+        more={"outputs": given(Sequence[str], _BOUNDED)},
+    ),
+    Form(Provenance, "ProvenanceInfo"),
 )
 FORMS |= {form.source: form for form in _FORMS}

@@ -1,28 +1,24 @@
 """POST /v1/models/{model}:backtest: forecasts over a table beside what came, and their errors."""
 
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 from fastapi import Response
 
 from kanmodel.forecasts.backtest import Backtest
 from kanmodel.tables.columns import column_of
-from kanmodel.tables.statistics.errors import Errors
 from kanmodel.tables.table import Selection
 from kanmodel.tables.windows import Windows, read_table
 from service.answers.forecasts import (
     BacktestDetail,
     BacktestRequest,
     BacktestResponse,
-    ErrorsInfo,
-    IntervalInfo,
     LeftOut,
     RowInterval,
     SeasonInfo,
-    Skill,
 )
-from service.answers.forms import describe
-from service.answers.members import Adaptation, head_of
+from service.answers.forms import describe, describe_all, describe_one
+from service.answers.members import head_of
 from service.models.registry import Served
 from service.operations.route import MODEL, Call, Operation
 from service.operations.windows import warn_of_new
@@ -40,45 +36,31 @@ N_ARRAYS = 8  # of each feature and output over the rows, while they are read an
 def describe_backtest(served: Served, found: Backtest, detail: BacktestDetail = "errors") -> BacktestResponse:
     """The answer."""
 
-    def errors_of(errors: Errors) -> ErrorsInfo:
-        return describe(ErrorsInfo, errors, skill=Skill(persistence=errors.skill))
-
-    def coverage_of(errors: Errors) -> Any:
-        return {"coverage": [describe(IntervalInfo, each) for each in errors.intervals]} if errors.intervals else {}
-
     def describe_row(row: dict[str, Any]) -> Any:
         bounds = [(level, row.pop(f"lower@{level:g}"), row.pop(f"upper@{level:g}")) for level in found.levels]
         intervals = [RowInterval(level=level, lower=lower, upper=upper) for level, lower, upper in bounds]
         return {**row, "intervals": intervals} if intervals else row
 
-    by: Any = {"series": []} | {
-        name: [{name: value, **errors_of(errors), **coverage_of(errors)} for value, errors in groups.items()]
+    by: dict[str, Any] = {"series": []} | {
+        name: [{name: value, **describe_one(errors)} for value, errors in groups.items()]
         for name, groups in found.by.items()
     }
     for step, output in zip(by["horizon"], found.outputs, strict=True):
         step["output"] = output
-    answer: BacktestResponse = {
-        **head_of(served),  # type: ignore[typeddict-item]
-        "target": found.target,
-        "unit": found.unit,
-        "outputs": list(found.outputs),
-        "windows": len(found),
-        "in_training": found.in_training,
-        "left_out": LeftOut(
-            across_gaps=found.across_gaps, missing=found.missing.windows, missing_columns=found.missing.worst
-        ),
-        "zone": found.zone,
-        "season": None if found.season is None else SeasonInfo(steps=found.season[0], name=found.season[1]),
-        "metrics": errors_of(found.metrics),
-        "by": by,
-    }
-    if found.levels:
-        answer |= coverage_of(found.metrics)
-    if found.adaptation is not None:
-        answer["adaptation"] = cast(Adaptation, found.adaptation)
-    if detail == "rows":
-        answer["rows"] = [describe_row(row) for row in found.iterate_rows()]
-    return answer
+    missing, season = found.missing, found.season
+    return describe(
+        BacktestResponse,
+        found,
+        **head_of(served),
+        windows=len(found),
+        left_out=LeftOut(across_gaps=found.across_gaps, missing=missing.windows, missing_columns=missing.worst),
+        season=None if season is None else SeasonInfo(steps=season[0], name=season[1]),
+        metrics=describe_one(found.metrics, coverage=None),
+        by=by,
+        coverage=describe_all(found.metrics.intervals) or None,
+        rows=[describe_row(row) for row in found.iterate_rows()] if detail == "rows" else None,
+        warnings=None,
+    )
 
 
 @Operation("POST", f"{MODEL}:backtest", "predictions", "read", BacktestResponse, body=BacktestRequest)

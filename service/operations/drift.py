@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from functools import partial
 from socket import gethostname
 from time import time
-from typing import Any
 
 from fastapi import Response
 
@@ -14,16 +13,9 @@ from kanmodel.model import Model
 from kanmodel.monitoring import drift as core
 from kanmodel.structure.importance import Importance
 from kanmodel.tables.instants import read_duration, read_instants
-from kanmodel.tables.statistics.differences import Change
 from kanmodel.tables.statistics.tally import Tally
-from service.answers.forecasts import (
-    DriftQuery,
-    DriftResponse,
-    DriftVerdict,
-    FeatureDrift,
-    UseDrift,
-)
-from service.answers.forms import describe
+from service.answers.forecasts import DriftCoverage, DriftQuery, DriftResponse
+from service.answers.forms import describe, describe_all, describe_one
 from service.models.registry import Served
 from service.operations.outcomes import find_monitor
 from service.operations.reference import describe_span
@@ -98,67 +90,20 @@ def _match_length(model: Model, n: int, seconds: float, n_hours: int) -> int:
 
 def describe_drift(served: Served, found: core.Drift, first: int, first_counted: int | None) -> DriftResponse:
     """The answer about the hours from `first`, since 1970, of which the first that has counts may be later."""
-    errors, effect, schema = found.errors, found.effect, found.schema
-
-    def ends(change: Change) -> Any:
-        return None if change.interval is None else [*change.interval]
-
-    answer: DriftResponse = {
+    levels = {} if found.errors is None else found.errors.coverage
+    effects = {one.name: one.effect for one in found.use if one.effect is not None}
+    return describe(
+        DriftResponse,
+        found,
         **describe_span(served),
-        "output": schema.output,
-        "host": gethostname(),
-        "since": _write_hour(first),
-        "counted_since": None if first_counted is None else _write_hour(first_counted),
-        "forecasts": found.forecasts,
-        "explained": found.explained,
-        "verdicts": [describe(DriftVerdict, one) for one in found.verdicts.values()],
-        "inputs": [
-            describe(
-                FeatureDrift,
-                one,
-                feature=one.name,
-                mean=one.mean.now,
-                mean_reference=one.mean.reference,
-                interval=ends(one.mean),
-            )
-            for one in found.inputs
+        output=found.schema.output,
+        host=gethostname(),
+        since=_write_hour(first),
+        counted_since=None if first_counted is None else _write_hour(first_counted),
+        verdicts=describe_all([*found.verdicts.values()]),
+        effect=describe_one(found.effect, unit=found.schema.unit, data=effects),
+        coverage=[
+            describe(DriftCoverage, one, level=level, covered=one.now, covered_reference=one.reference)
+            for level, one in levels.items()
         ],
-        "use": [
-            describe(
-                UseDrift,
-                one,
-                share=one.share.now,
-                share_reference=one.share.reference,
-                interval=ends(one.share),
-                effect_interval=ends(one.contribution),
-            )
-            for one in found.use
-        ],
-        "unused": [*found.unused],
-        "ndcg": found.ndcg,
-        "effect": {
-            "forecast": effect.forecast.now,
-            "forecast_reference": effect.forecast.reference,
-            "interval": ends(effect.forecast),
-            "total": effect.total,
-            "unit": schema.unit,
-            "data": {one.name: one.effect for one in found.use if one.effect is not None},
-        },
-        "errors": None,
-        "coverage": [],
-    }
-    if errors is not None:
-        answer["errors"] = {
-            "known": errors.known,
-            "mae": errors.mae.now,
-            "mae_reference": errors.mae.reference,
-            "interval": ends(errors.mae),
-            "bias": errors.bias.now,
-            "bias_reference": errors.bias.reference,
-            "bias_interval": ends(errors.bias),
-        }
-        answer["coverage"] = [
-            {"level": level, "covered": one.now, "covered_reference": one.reference, "interval": ends(one)}
-            for level, one in errors.coverage.items()
-        ]
-    return answer
+    )

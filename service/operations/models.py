@@ -5,35 +5,23 @@ from typing import Any
 from fastapi import Response
 
 from kanmodel.network.bases import BSpline
-from kanmodel.network.config import LayerConfig, Layers, ModelConfig, width_of
-from kanmodel.tables.instants import DAY
-from service.answers.forms import describe
+from kanmodel.network.config import LayerConfig, Layers, width_of
+from service.answers.forms import describe, describe_one
 from service.answers.models import (
-    MAX_NAMES,
     Architecture,
     ChosenInfo,
-    IntervalsInfo,
     LayerInfo,
     LayersInfo,
     ModelInfo,
     ModelList,
     ModelReadiness,
     ModelSummary,
-    NodeInfo,
-    ProvenanceInfo,
-    RecurrentInfo,
-    SeriesInfo,
-    TableInfo,
-    TimeInfo,
     VersionSummary,
 )
 from service.models.registry import NO_VERSIONS, Entry, ModelVersions, Served
 from service.models.repository import Choice
 from service.operations.route import MODEL, Call, Operation
 from service.wire.json import answer_json
-
-_MONTH = 30.436875 * DAY  # a mean one
-_SECONDS = {"second": 1.0, "day": DAY, "month": _MONTH, "month end": _MONTH}
 
 
 def summarise_model(entries: ModelVersions) -> ModelSummary:
@@ -57,45 +45,25 @@ def _summarise_version(entry: Entry) -> VersionSummary:
 def describe_model(served: Served, entries: ModelVersions) -> ModelInfo:
     """Describes a model's architecture, units and metrics, and the state of all its versions."""
     model, config = served.model, served.model.config
-    cells: dict[str, RecurrentInfo | None] = {"lstm": None, "gru": None}
+    cells: dict[str, Any] = {"lstm": None, "gru": None}
     if config.recurrent is not None:
-        cells[config.recurrent.cell] = describe(RecurrentInfo, config.recurrent, readout=config.readout)
+        cells[config.recurrent.cell] = describe_one(config.recurrent, readout=config.readout)
     front = _describe_layers(config.front) if config.front else None
     head, more = _describe_layers(config.head), dict[str, Any](graph=None)
     if config.graph:
         head["width"] = []
         nodes = zip(config.graph, config.graph_shapes, strict=True)
-        more["graph"] = [NodeInfo(op=one.op, inputs=list(one.inputs), shape=list(shape)) for one, shape in nodes]
+        more["graph"] = [describe_one(one, shape=list(shape)) for one, shape in nodes]
     architecture = describe(Architecture, config, front=front, head=head, **cells, **more)
     given: dict[str, Any] = {name: getattr(served, name) for name in ("name", "version", "checkpoint")}
     given |= {"state": "ready", "ready": True, "versions": list(map(_summarise_version, entries))}
-    given |= {"table": None, "time": None, "intervals": None, "chosen": _describe_choice(entries)}
-    if (found := model.intervals) is not None:
-        given["intervals"] = describe(IntervalsInfo, found, outputs=list(model.bounded_outputs))
+    given |= {"intervals": None, "table": None, "chosen": _describe_choice(entries)}
+    if model.intervals is not None:
+        given["intervals"] = describe_one(model.intervals, outputs=list(model.bounded_outputs))
     if config.encoding is not None or config.time is not None or config.series is not None:
-        given["table"] = _describe_table(config)
-    if (time := config.time) is not None:
-        weeks = 7 if time.is_open_days else 1  # in which their gaps are counted
-        given["time"] = describe(TimeInfo, time, step=time.step * _SECONDS[time.unit], max_step=time.max_step * weeks)
+        given["table"] = describe_one(config.table)
     given |= {"architecture": architecture, "reference_windows": len(model.reference), "metrics": dict(model.metrics)}
-    return describe(ModelInfo, config, **given, provenance=describe(ProvenanceInfo, model.provenance))
-
-
-def _describe_table(config: ModelConfig) -> TableInfo:
-    spec, time, series = config.table, config.time, config.series
-    of_series = None
-    if series is not None:
-        about_names = {"count": len(series.known), "names": [*series.known[:MAX_NAMES]]}
-        of_series = describe(SeriesInfo, series, column=series.name, **about_names)
-    return describe(
-        TableInfo,
-        None,
-        **spec.encoding.describe(),
-        rows=spec.lookback + spec.encoding.later,
-        step=None if time is None else time.describe_steps(1),
-        zone=None if time is None else time.zone,
-        series=of_series,
-    )
+    return describe(ModelInfo, config, **given, provenance=describe_one(model.provenance))
 
 
 def _describe_layers(layers: Layers) -> LayersInfo:

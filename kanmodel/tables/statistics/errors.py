@@ -43,9 +43,10 @@ class IntervalErrors:
         level: nominal coverage.
         count: number of forecasts with an interval whose actual value is known.
         covered: share of actual values inside.
-        below, above: share of those below the lower bound, and above the upper one.
+        below: share of those below the lower bound.
+        above: share of those above the upper bound.
         width: mean width, in the target's unit.
-        winkler: Winkler score (mean interval score), likewise.
+        winkler: Winkler score (mean interval score), in the target's unit.
     """
 
     level: float
@@ -63,11 +64,13 @@ class Errors:
 
     Attributes:
         count: number of forecasts whose actual value is known.
-        mae, rmse, bias: mean absolute error, root mean squared error, and mean of forecast minus actual value.
+        mae: mean absolute error, in the target's unit; None where there is nothing to compare.
+        rmse: root mean squared error, in the target's unit.
+        bias: mean of forecast minus actual value, in the target's unit.
         persistence_mae: MAE of persistence, over the forecasts for which it is known too.
         skill: 1 - MAE / MAE of persistence, both over these; None also where persistence has no error.
         seasonal_naive_mae: MAE of the seasonal naive forecast, over the forecasts for which it is known.
-        intervals: of their intervals, by level, ascending; empty if they have none.
+        intervals: of their intervals, by level, ascending, if they have any.
     """
 
     count: int

@@ -312,7 +312,7 @@ def test_a_document_is_of_one_target(tmp_path):
     adapted = model.adapt(document).intervals
     np.testing.assert_array_equal(adapted.above[:, [0, 2]], loaded.intervals.above[:, [0, 2]])
     np.testing.assert_array_equal(adapted.above[:, [1, 3]], document["above"])
-    with pytest.raises(DataError, match=r"adapt\.target must be y, but is z"):
+    with pytest.raises(DataError, match=r"adaptation\.target must be y, but is z"):
         model.backtest(rows, "y", adapt=document)
 
 
@@ -320,7 +320,7 @@ def test_a_document_is_of_one_target(tmp_path):
     ("change", "message"),
     [
         ({"checkpoint": "sha256:0"}, "checkpoint is sha256:0, but that of the model None"),
-        ({"target": "z"}, r"adapt\.target must be load, but is z|adaptation\.target z has no intervals"),
+        ({"target": "z"}, r"adaptation\.target must be load, but is z|adaptation\.target z has no intervals"),
         ({"levels": [0.9]}, r"levels must be \(0.8,\), but is"),
         ({"below": [[1.0]]}, "below must be 1 rows, one for each level, of 4 factors of at least 0"),
         ({"below": []}, "below must be 1 rows"),
