@@ -6,10 +6,12 @@ from pydantic import ConfigDict, Field, StrictFloat
 from typing_extensions import TypedDict
 
 from kanmodel.alternatives.counterfactual import Counterfactual
+from kanmodel.alternatives.questions import CounterfactualQuestion
 from kanmodel.alternatives.what_if import DEFAULT_POINTS, Curve
 from kanmodel.attribution.comparison import Comparison
 from kanmodel.structure.model_comparison import ModelComparison
 from kanmodel.structure.pruning import Fidelity, PruningRule
+from kanmodel.structure.questions import ComparisonQuestion
 from service.answers.forms import Answered, join
 from service.answers.members import (
     Answer,
@@ -79,10 +81,12 @@ class CounterfactualTarget(Closed):
 class CounterfactualRequest(WindowsRequest):
     """Windows, a target for their forecasts, and what may change."""
 
+    asks = CounterfactualQuestion
+
     target: CounterfactualTarget
     features: Features = None
     steps: Steps = None
-    max_features: Annotated[Whole, about("Most features that change together.", ge=1, strict=True)] = 2
+    max_features: Annotated[Whole, Field(ge=1, strict=True)] = CounterfactualQuestion.max_features
     within_training_range: Annotated[bool, Field(strict=True)] = True
     """Whether changed values must stay in the feature's training range. A feature shifts by at most 10 standard
     deviations in any case. One of 0 and 1 alone stays 0 or 1, so it changes only if the steps have one value."""
@@ -131,10 +135,10 @@ class Against(Windows):
 class CompareRequest(WindowsRequest):
     """Windows, and the other side of the comparison."""
 
+    asks = ComparisonQuestion
+
     against: Annotated[Against, about("The other side.")]
-    tolerance: Annotated[float, Field(gt=0, strict=True)] = 1e-3
-    """Largest accepted residual and error of each ledger, in standard deviations of the output on the reference
-    windows."""
+    tolerance: Annotated[float, Field(gt=0, strict=True)] = ComparisonQuestion.tolerance
 
 
 class CompareResponse(WindowsAnswer):

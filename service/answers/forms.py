@@ -1,4 +1,4 @@
-"""Answers that are objects of the model core: each class is declared there, and `Form` says what else an answer does.
+"""Answers that are objects of the model core: each is declared there as a class, and `Form` says where it differs.
 
 From the class come the JSON (`describe`), the schema (`Answered`), and the texts of its members. An array is a list of
 numbers; one of more axes has a type of its own in `Form.more`.
@@ -8,7 +8,7 @@ import inspect
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from functools import cache
+from functools import cache, cached_property
 from operator import attrgetter
 from types import NoneType, UnionType
 from typing import Annotated, Any, Generic, NotRequired, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -34,8 +34,8 @@ class Form:
     Attributes:
         source: the class, a dataclass or a named tuple.
         name: of the schema.
-        left_out: members that an answer has not.
-        properties: of the class, which are members too.
+        left_out: members that an answer lacks.
+        properties: properties of the class that are members too.
         names: names of members in the answer, by those in the class.
         absent: members, by their names in the answer, that it has only where they are neither None nor empty.
         more: members that are made of the object, in place of those of the same name or after the others: their type
@@ -56,7 +56,7 @@ class Form:
             return self.more[name][1](source)
         return getattr(source, self._attributes.get(name, name))
 
-    @property
+    @cached_property
     def _attributes(self) -> Mapping[str, str]:
         return {answered: name for name, answered in self.names.items()}
 

@@ -1,4 +1,4 @@
-"""Which classes of the model core are answers, and what an answer does else than its class."""
+"""Which classes of the model core are answers, and where an answer differs from its class."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
