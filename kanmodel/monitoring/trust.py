@@ -73,10 +73,12 @@ class Outside:
     """The values of a feature outside its training range.
 
     Attributes:
-        feature, unit: its name, and the unit of its values; None if unknown.
-        steps: at which they are, 0 the newest, ascending.
+        feature: its name.
+        unit: of its values; None if unknown.
+        steps: the steps at which they are, 0 the newest, ascending.
         value: the one farthest outside.
-        low, high: the training range; None where it is unknown.
+        low: smallest training value; None if unknown.
+        high: largest training value; None if unknown.
         excess: how far outside it is, training standard deviations.
     """
 
@@ -106,12 +108,12 @@ class WindowTrust:
         nearest_reference: the nearest reference window, and the distance from it.
         p_value: share of the reference windows, this one counted, that are as far from the nearest of another block;
             None if they all overlap. Of a reference of one block it is no bound: see `kanmodel.monitoring.trust`.
-        shares: of each feature in the square of the distance; they sum to 1, or are all 0 at a distance of 0.
+        shares: share of each feature in the square of the distance; they sum to 1, or are all 0 at a distance of 0.
         lags: of the three features with the largest shares, the shortest run of lags that holds 80 % of it.
         cells: the share of each cell, (lookback, n_features), oldest step first.
         outside: by feature, the values outside the training range, farthest first.
-        mean_abs_error: of each output on the third of the reference windows that has such distances, original units;
-            None where targets are unknown, or fewer than 3 windows have a distance.
+        mean_abs_error: mean absolute error of each output on the third of the reference windows that has such
+            distances, original units; None where targets are unknown, or fewer than 3 windows have a distance.
         error_ratio: the same over the mean of the three thirds, as a mean over the outputs; None likewise.
         coverage: by level, the share of the actual values of that third that the model's intervals hold; None likewise,
             and of a model without intervals.

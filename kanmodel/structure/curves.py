@@ -53,7 +53,9 @@ class Support:
     """Percentiles and histogram of the values of an edge's input on the reference windows, model units.
 
     Attributes:
-        p01, p50, p99: 1st percentile, median and 99th percentile.
+        p01: 1st percentile.
+        p50: median.
+        p99: 99th percentile.
         histogram_edges: (21,), from the smallest to the largest value, with the 20 `histogram_counts` between.
         outside_grid: share of the values beyond the core interval of the grid, where the basis fades to zero; None for
             a basis without one.

@@ -36,10 +36,10 @@ class TopologyEdge:
         j: number of the sub-node that it enters.
         kept: whether the rule keeps it.
         masked: whether the checkpoint itself masks it.
-        contribution, interval: mean |contribution| over the reference windows, the target's unit, with its 95 %
-            interval; for ``edge``, ``output``, and ``link`` except into a recurrent part or in a graph with more than
-            256 computed nodes.
-        share: of the feature in the profile of the target; only from a feature, for ``input`` and ``link``.
+        contribution: mean |contribution| over the reference windows, the target's unit, for ``edge``, ``output``, and
+            ``link`` except into a recurrent part or in a graph with more than 256 computed nodes; else None.
+        interval: 95 % interval of that mean; None without a contribution.
+        share: share of the feature in the profile of the target; only from a feature, for ``input`` and ``link``.
         lags: the steps at which the source reads features; of an edge with a share, those of the feature in the target.
             Empty for ``product``, for an ``edge`` that leaves a feature, and as for a node.
         scores: backward, forward_n and forward_u, model units; None if not available.

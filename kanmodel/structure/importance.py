@@ -56,7 +56,7 @@ class Partner:
     """Another feature that is strongly correlated with a feature on the reference windows.
 
     Attributes:
-        name: of the other.
+        name: of the other feature.
         correlation: Pearson's, over all windows and steps.
     """
 
@@ -72,7 +72,8 @@ class Attribution:
     n_features counts the names that no group holds.
 
     Attributes:
-        name, members: the feature or group, and its features, at any depth.
+        name: of the feature or group.
+        members: the features of a group, at any depth.
         rank: 1 for the largest mean |contribution|.
         verdict: the first that holds, where the even share is 1 / n_features: ``disconnected``, no path of live edges
             and nonzero weights leads to the output, and its contribution is exactly 0; ``unseen``, it has one value in
@@ -81,11 +82,14 @@ class Attribution:
             above 0 where targets are known; ``negligible``, the upper bound of its share is below 0.2 even shares, and
             the interval of its permutation effect includes 0 where targets are known; else ``weak``.
         connected: whether such a path exists.
-        mean_abs_contribution, interval: mean magnitude of its contribution, summed over steps.
+        mean_abs_contribution: mean magnitude of its contribution, summed over steps.
+        interval: of that mean.
         mean_contribution: signed mean of its contribution.
-        share, share_interval: of all features' mean |contribution|, or of that of all names that no group holds.
-        permutation_mae_increase, permutation_interval: growth of the mean absolute error when its series are permuted
-            between windows, of a large model on fewer of them; None where targets are unknown.
+        share: share of all features' mean |contribution|, or of that of all names that no group holds.
+        share_interval: of that share.
+        permutation_mae_increase: growth of the mean absolute error when its series are permuted between windows, of a
+            large model on fewer of them; None where targets are unknown.
+        permutation_interval: of that growth; None where targets are unknown.
         pykan_feature_score: pykan's `feature_score`, model units, of a feature that enters the head KAN itself; else
             None, and with too few reference windows.
         redundant_with: features with |correlation| >= 0.9: the model may use either in the other's place.

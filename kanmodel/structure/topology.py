@@ -54,8 +54,8 @@ class TopologyNode:
         index: its number within its layer.
         label: a name for people.
         kept: whether the rule keeps it; for a feature that no KAN reads, whether it is connected with the output.
-        contribution, interval: mean |contribution| over the reference windows, the target's unit, with its 95 %
-            interval; None for a sub-node.
+        contribution: mean |contribution| over the reference windows, the target's unit; None for a sub-node.
+        interval: 95 % interval of that mean; None for a sub-node.
         scores: pykan's backward score, model units; None if not available.
         profile: share of each feature in the node's own value, by name, largest first; empty for features and
             sub-nodes.

@@ -241,6 +241,6 @@ def _tidy(text: str) -> str:
     """A docstring's text for readers of JSON: null for None, no line breaks, a sentence."""
     line = re.sub(r'`"?([^`"]*)"?`', r"`\1`", " ".join(text.replace("``", "`").split()))
     line = re.sub(r"\bNone\b", "null", line)
-    if (first := line.partition(" ")[0]).isalpha() and len(first) > 1:  # and no formula
+    if (first := line.partition(" ")[0]).isalpha() and (len(first) > 1 or first == "a"):  # and no formula
         line = line[:1].upper() + line[1:]
     return line if line.endswith((".", ":")) else f"{line}."

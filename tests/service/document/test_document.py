@@ -313,11 +313,12 @@ def test_every_schema_and_member_is_described():
             assert "description" in described or "$ref" in json.dumps(described), f"{name}.{member}"
 
 
-def test_the_rule_of_the_verdict_is_that_of_the_model_core():
-    """The description of a verdict equals the docstring of the model core."""
-    stated = DOCUMENT["components"]["schemas"]["FeatureAttribution"]["properties"]["verdict"]["description"]
+def test_answers_of_the_core_have_its_texts():
+    """A member of a class of the model core is described in the document as there, with null for None."""
+    members = DOCUMENT["components"]["schemas"]["FeatureAttribution"]["properties"]
     (rule,) = re.findall(r"verdict: (.*?)\n\s+connected:", Attribution.__doc__, re.DOTALL)
-    assert stated.lower() == " ".join(rule.split()).replace("``", "`").lower()
+    assert members["verdict"]["description"].lower() == " ".join(rule.split()).replace("``", "`").lower()
+    assert members["permutation_interval"]["description"] == "Of that growth; null where targets are unknown."
 
 
 @pytest.mark.parametrize(
