@@ -139,10 +139,8 @@ _LINKED_BODIES = {("predict", "explain"): {"requestBody": "$request.body"}}
 
 def describe_api(info: Mapping[str, Any], routes: Sequence[Any]) -> dict[str, Any]:
     """The document of operations: what their routes declare, with examples, links, and each thing in it once."""
-    documented, examples = (
-        [route for route in routes if route.stated.is_documented],
-        orjson.loads(EXAMPLES.read_bytes()),
-    )
+    documented = [route for route in routes if route.stated.is_documented]
+    examples = orjson.loads(EXAMPLES.read_bytes())
     schemas = _describe_schemas(documented)
     paths: dict[str, dict[str, Any]] = {}
     for route in documented:
@@ -196,7 +194,7 @@ def _describe_operation(route: Any, schemas: dict[str, Any], example: Mapping[st
             "required": stated.scope != "admin",
             "content": {JSON: {"schema": _schema_of(stated.body)}},
         }
-        schemas[stated.body.__name__]["examples"] = [example["request"]]  # beside it openapi-generator ignores it
+        schemas[stated.body.__name__]["examples"] = [example["request"]]  # in the body, openapi-generator warns of it
     answer: dict[str, Any] = {
         "description": "The answer.",
         "headers": _refer("X-Request-Id", *(["ETag"] if stated.is_cached else [])),
@@ -252,7 +250,7 @@ def describe_error_answer(status: int, schema: str = "ErrorResponse", **more: An
     """An error answer, whose example has more members in the schema of some operation."""
     code, message = _ERROR_EXAMPLES[status]
     example = {**error_body(status, code, message, "01KAX2M5V7Q8N4W6T9R3Y1ZBCD"), **more}
-    media = {"schema": {"$ref": _REFERENCE.format(model=schema)}, "example": example}
+    media = {"schema": _schema_of_name(schema), "example": example}
     headers = _refer("X-Request-Id", *(["Retry-After"] if status in (429, 503) else []))
     return {"description": _DESCRIPTIONS[status], "headers": headers, "content": {JSON: media}}
 
