@@ -13,17 +13,7 @@ from kanmodel.structure.model_comparison import ModelComparison
 from kanmodel.structure.pruning import Fidelity, PruningRule
 from kanmodel.structure.questions import ComparisonQuestion
 from service.answers.forms import Answered, join
-from service.answers.members import (
-    Answer,
-    Closed,
-    ComparedModel,
-    Features,
-    Output,
-    OutputQuery,
-    Steps,
-    Whole,
-    about,
-)
+from service.answers.members import Answer, Closed, ComparedModel, Features, Output, OutputQuery, Steps, Whole, about
 from service.answers.reference import OnReference
 from service.answers.topology import Count, RuleMembers
 from service.answers.windows import OfWindows, Windows

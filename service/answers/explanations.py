@@ -9,16 +9,7 @@ from kanmodel.attribution.questions import ExplanationQuestion
 from kanmodel.monitoring.trust import WindowTrust
 from service.answers.forecasts import Predictions
 from service.answers.forms import Answered
-from service.answers.members import (
-    Answer,
-    AskAdaptation,
-    Checkpoint,
-    Closed,
-    InputHash,
-    LibraryVersions,
-    Whole,
-    about,
-)
+from service.answers.members import Answer, AskAdaptation, Checkpoint, Closed, InputHash, LibraryVersions, Whole, about
 from service.answers.windows import AskTrust, OfWindows, PredictionInterval, Windows
 
 Detail = TypeAliasType("Detail", Literal["features", "steps", "flow"])

@@ -10,16 +10,7 @@ from kanmodel.monitoring.drift import DriftVerdict, Effect, ErrorDrift, InputDri
 from kanmodel.monitoring.trust import WindowTrust
 from kanmodel.tables.statistics.errors import Errors, IntervalErrors
 from service.answers.forms import Answered
-from service.answers.members import (
-    Adaptation,
-    Answer,
-    AskAdaptation,
-    Closed,
-    Interval,
-    UnitOf,
-    VersionQuery,
-    about,
-)
+from service.answers.members import Adaptation, Answer, AskAdaptation, Closed, Interval, UnitOf, VersionQuery, about
 from service.answers.reference import OnReference
 from service.answers.table import OF_CHANGE, OF_REFERENCE, Gaps
 from service.answers.windows import AskTrust, DataWarning, Last, OfWindows, Series, Windows

@@ -25,16 +25,7 @@ from kanmodel.tables.instants import DAY
 from kanmodel.tables.statistics import errors, p_values
 from kanmodel.tables.statistics.bootstrap import CONFIDENCE
 from service.answers.forms import FORMS, NAMED, Form, given, made, members_of
-from service.answers.members import (
-    ComparedModel,
-    DataPart,
-    Histogram,
-    LevelCoverage,
-    ModelPart,
-    Scores,
-    Skill,
-    UnitOf,
-)
+from service.answers.members import ComparedModel, DataPart, Histogram, LevelCoverage, ModelPart, Scores, Skill, UnitOf
 
 THRESHOLDS = ("node", "edge", "input")
 N_LAGGED, LAG_DIGITS = 4, 8  # features of a node that are listed by lag, and decimals of their shares

@@ -12,14 +12,7 @@ from kanmodel.structure.pruning import Fidelity, FidelityPoint, PruningRule, Thr
 from kanmodel.structure.questions import PruningParameters
 from kanmodel.structure.topology import TopologyNode
 from service.answers.forms import Answered
-from service.answers.members import (
-    Closed,
-    Color,
-    FormatParameter,
-    OutputQuery,
-    ThemeParameter,
-    about,
-)
+from service.answers.members import Closed, Color, FormatParameter, OutputQuery, ThemeParameter, about
 from service.answers.reference import OnReference
 from service.answers.table import THRESHOLDS, Fill, Metric
 from service.wire.errors import invalid_value

@@ -9,11 +9,7 @@ from kanmodel.model import Model
 from kanmodel.report.faithfulness import Agreement
 from kanmodel.structure.importance import Importance
 from kanmodel.tables.statistics.bootstrap import CONFIDENCE, SEED
-from service.answers.attributions import (
-    AttributionsQuery,
-    AttributionsResponse,
-    StepImportance,
-)
+from service.answers.attributions import AttributionsQuery, AttributionsResponse, StepImportance
 from service.answers.forms import describe, describe_all, describe_one
 from service.models.registry import Served
 from service.operations.reference import describe_span

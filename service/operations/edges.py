@@ -8,15 +8,7 @@ from fastapi import Response
 from kanmodel.formula.symbolic import Candidate
 from kanmodel.show.edge import draw_edge
 from kanmodel.structure.topology import Topology
-from service.answers.edges import (
-    N_FORMULAS,
-    CurveQuery,
-    CurvesQuery,
-    EdgeContext,
-    EdgeList,
-    EdgePath,
-    EdgeResponse,
-)
+from service.answers.edges import N_FORMULAS, CurveQuery, CurvesQuery, EdgeContext, EdgeList, EdgePath, EdgeResponse
 from service.answers.forms import describe_all, describe_one
 from service.answers.table import first_lags
 from service.models.registry import Served

@@ -19,20 +19,9 @@ from kanmodel.attribution.baseline import DEFAULT_COUNT, ReferenceBaselines
 from kanmodel.attribution.ledger import LedgerOptions
 from kanmodel.attribution.shapley import Orders
 from kanmodel.model import Model
-from service.answers.explanations import (
-    Baseline,
-    ExplainHeader,
-    ExplainRequest,
-    ExplainResponse,
-    Explanation,
-    Receipt,
-)
+from service.answers.explanations import Baseline, ExplainHeader, ExplainRequest, ExplainResponse, Explanation, Receipt
 from service.answers.forms import describe
-from service.answers.members import (
-    find_versions,
-    hash_windows,
-    head_of,
-)
+from service.answers.members import find_versions, hash_windows, head_of
 from service.models.registry import Served
 from service.operations.explanations import SMALL, Explained, ExplainQuestion, compute_explanations
 from service.operations.recorded import Recording, begin_recording

@@ -20,11 +20,7 @@ from kanmodel.attribution.paths.path import LedgerLayer
 from kanmodel.attribution.shapley import Orders, count_forecasts
 from kanmodel.computing import pause, pausing
 from kanmodel.network.config import Groups, ModelConfig, resolve_groups
-from service.answers.explanations import (
-    Detail,
-    Explanation,
-    LayerContributions,
-)
+from service.answers.explanations import Detail, Explanation, LayerContributions
 from service.compute import attempt_each
 from service.models.registry import Served
 from service.operations.route import Parts

@@ -8,12 +8,7 @@ from kanmodel.errors import ConfigError
 from kanmodel.formula.formula import Formula, Formulas
 from kanmodel.model import Model
 from service.answers.forms import describe, describe_all, describe_one
-from service.answers.report import (
-    FormulaPart,
-    FormulaQuery,
-    FormulaResponse,
-    FormulaSplit,
-)
+from service.answers.report import FormulaPart, FormulaQuery, FormulaResponse, FormulaSplit
 from service.models.registry import Served
 from service.operations.reference import describe_span
 from service.operations.route import Call, result, stream_result

@@ -10,13 +10,7 @@ from fastapi import Response
 from kanmodel.errors import CheckpointError
 from service.answers.forms import describe
 from service.answers.members import Closed
-from service.answers.models import (
-    Entries,
-    IndexRequest,
-    RepositoryEntry,
-    RepositoryRequest,
-    RepositoryState,
-)
+from service.answers.models import Entries, IndexRequest, RepositoryEntry, RepositoryRequest, RepositoryState
 from service.models.registry import Entry, Registry, State
 from service.models.watching import Watch
 from service.operations.route import OF_A_MODEL, Call, Operation

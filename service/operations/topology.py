@@ -11,14 +11,7 @@ from kanmodel.structure.scores import MIN_INPUTS
 from kanmodel.structure.topology import N_POINTS, Topology
 from service.answers.forms import describe, describe_one
 from service.answers.table import N_LAGGED
-from service.answers.topology import (
-    Count,
-    FidelityCurve,
-    FidelityQuery,
-    GraphInfo,
-    TopologyQuery,
-    TopologyResponse,
-)
+from service.answers.topology import Count, FidelityCurve, FidelityQuery, GraphInfo, TopologyQuery, TopologyResponse
 from service.models.registry import Served
 from service.operations.reference import describe_span
 from service.operations.route import Call, result

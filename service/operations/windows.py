@@ -9,10 +9,7 @@ from kanmodel.arrays import Array
 from kanmodel.model import Model
 from kanmodel.monitoring.trust import WindowTrust
 from service.answers.forms import Answered, describe_one
-from service.answers.windows import (
-    DataWarning,
-    OfWindows,
-)
+from service.answers.windows import DataWarning, OfWindows
 from service.models.registry import ROUNDING, Served
 from service.wire.windows import Given, refuse_infinite_values
 
