@@ -205,11 +205,11 @@ class Room:
         return DeadlineError(message, headers=retry_in(self._retry_after()))
 
 
-def refuse_large(n_bytes: int, most: int) -> None:
+def refuse_large(n_bytes: int, most: int, advice: str = "") -> None:
     """Raises `DataError` if a request would take more memory than there is for all."""
     if n_bytes > most:
         asked, limit = (f"{n / 1e6:.1f}" if n < 1e7 else f"{n / 1e6:.0f}" for n in (n_bytes, most))
-        message = f"would take {asked} MB of memory, of at most {limit} MB (max_work_bytes)"
+        message = f"would take {asked} MB of memory, of at most {limit} MB (max_work_bytes){advice}"
         raise invalid_value("request", message, "limit_exceeded")
 
 

@@ -27,6 +27,7 @@ from service.operations.explanations import SMALL, Explained, ExplainQuestion, c
 from service.operations.recorded import Recording, begin_recording
 from service.operations.route import MODEL, Call, Operation
 from service.operations.windows import check_values, describe_trust
+from service.room import refuse_large
 from service.settings import Settings
 from service.telemetry.observation import span
 from service.wire import windows as wire
@@ -256,9 +257,8 @@ async def _collect(
         forecasts += [one["prediction"] for one in found.explanations]
         n_bytes = sum(map(len, found.encoded))
         call.hold.add(n_bytes)
-        if (expected := 2 * n_bytes * question.total // max(len(found.encoded), 1)) > most:  # twice, while it is joined
-            message = f"would take {expected / 1e6:.0f} MB of memory, of at most {most / 1e6:.0f} MB (max_work_bytes)"
-            raise invalid_value("request", f"{message}: send fewer windows, or Accept: {NDJSON}", "limit_exceeded")
+        expected = 2 * n_bytes * question.total // max(len(found.encoded), 1)  # twice, while it is joined
+        refuse_large(expected, most, f": send fewer windows, or Accept: {NDJSON}")
     return encoded, forecasts
 
 
