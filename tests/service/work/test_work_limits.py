@@ -28,9 +28,9 @@ from kanmodel.network.network import Network
 from kanmodel.show.network import draw_topology
 from kanmodel.structure import questions as structure
 from kanmodel.structure.curves import sample_edges
+from service.answers.forms import describe_all
 from service.models.registry import Served
 from service.operations import explanations
-from service.operations.edges import describe_edges
 from service.operations.explain import read_question
 from service.operations.explanations import PART_WINDOWS, estimate_part, explain_part
 from service.operations.predict import describe_intervals
@@ -178,12 +178,11 @@ def test_intervals_take_no_more_bytes_than_estimated(name):
 def test_curves_take_no_more_bytes_than_estimated(folder):
     """The estimate covers sampling up to the encoded response."""
     model = Model.of(load_checkpoint(folder / "two.safetensors"))
-    topology = model.topology(fidelity=1.0)
-    edges = topology.kan_edges
+    edges = model.topology(fidelity=1.0).kan_edges
     model.curves(edges, 11)
     tracemalloc.start()
     try:
-        answer = answer_json(describe_edges(Served("two", model), topology, model.curves(edges, 2001)))
+        answer = answer_json(describe_all(model.curves(edges, 2001)))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
