@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import get_args
 
 import torch
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import RedirectResponse
@@ -19,7 +19,6 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from service import pages
 from service.compute import Compute
 from service.document import describe_api
 from service.document.older import downgrade
@@ -45,6 +44,7 @@ from service.operations import (
     topology,
 )
 from service.operations.route import Dispatch, Parts, routes_of
+from service.pages import ASSETS, DOCS, FOLDER, ExplorerFiles, get_docs
 from service.settings import Settings
 from service.telemetry.logs import RequestLog
 from service.telemetry.metrics import Metrics
@@ -111,7 +111,7 @@ def create_app(settings: Settings) -> FastAPI:
         description=DESCRIPTION,
         docs_url=None,
         redoc_url=None,
-        static_url=pages.ASSETS,
+        static_url=ASSETS,
         redirect_slashes=False,
         lifespan=_serve,
         # Metrics and logs are `Observation`'s. To ask OpenTelemetry whether it is set up takes a twentieth of a
@@ -131,19 +131,24 @@ def create_app(settings: Settings) -> FastAPI:
     if origins:
         access = CORSMiddleware(access, origins, ("GET", "HEAD", "POST"), CORS_REQUEST, expose_headers=CORS_ANSWER)
     app.middleware_stack = guarded(Observation(access, parts.metrics, log))
-    app.add_api_route(pages.DOCS, pages.get_docs, include_in_schema=False)
+    app.add_api_route(DOCS, get_docs, include_in_schema=False)
     for route in app.routes:  # of FastAPI, such as /docs; those of operations do this themselves
         if isinstance(route, Route) and not route.include_in_schema and route.methods == {"GET"}:
             route.methods.add("HEAD")
-    older = Route(OLDER_PATH, lambda _: answer_json(downgrade(app.openapi())), include_in_schema=False)
-    app.router.routes.append(older)
+    app.router.routes.append(Route(OLDER_PATH, _get_older_document, include_in_schema=False))
     # The page's relative addresses need the folder.
     for path, to in (("/", "docs"), ("/explorer", "explorer/")):
         app.router.routes.append(Route(path, RedirectResponse(to), methods=["GET"], include_in_schema=False))
-    app.mount("/explorer", pages.ExplorerFiles(pages.FOLDER))
+    app.mount("/explorer", ExplorerFiles(FOLDER))
     info = {"title": app.title, "version": app.version, "description": DESCRIPTION}
     app.openapi = cache(partial(describe_api, info, routes))  # type: ignore[method-assign]
     return app
+
+
+async def _get_older_document(request: Request) -> Response:
+    """The document in OpenAPI 3.0; behind a proxy's prefix the service is there, as FastAPI says in the other one."""
+    document, root = downgrade(request.app.openapi()), request.scope.get("root_path", "")
+    return answer_json(document | {"servers": [{"url": root}, *document["servers"]]} if root else document)
 
 
 @asynccontextmanager

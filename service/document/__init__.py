@@ -23,7 +23,7 @@ from service.wire.security import SCHEME
 EXAMPLES = Path(__file__).parent / "examples.json"  # by operation id: a request, an answer
 LICENSE = {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0.html"}
 CONTACT = {"name": "The Kanscope authors"}
-SERVERS = [{"url": "http://127.0.0.1:8000", "description": "Where `kanscope serve` listens by default."}]
+SERVERS = [{"url": "/", "description": "The service that this document is of."}]
 TAGS = {
     "predictions": "Forecasts.",
     "explanations": "What each feature, step, unit and edge adds to a forecast.",
@@ -106,7 +106,8 @@ _PURPOSE = {
 }
 _WIDTHS = {"number": "double", "integer": "int64"}
 _RESERVED = ("value", "name", "ordinal")
-_DECLARING = ("service.answers.", "service.operations.")  # modules
+_PACKAGE = __package__.rpartition(".")[0]
+_DECLARING = (f"{_PACKAGE}.answers.", f"{_PACKAGE}.operations.")  # modules
 _REFERENCE = "#/components/schemas/{model}"
 _REFERRED = re.compile(r'"#/components/schemas/([^"]*)"')
 

@@ -17,6 +17,8 @@ from service.settings import Settings
 
 DOCUMENT = Path(__file__).parents[2] / "openapi" / "openapi.json"
 WIDTH = 120  # columns
+# Of the committed documents, which are of no one service; clients are told where theirs is.
+SERVERS = [{"url": "http://127.0.0.1:8000", "description": "Where `kanscope serve` listens by default."}]
 OLDER = DOCUMENT.with_name("openapi-3.0.json")
 ROUTES = Path(__file__).parents[1] / "operations" / "README.md"
 _TABLE = re.compile(r"^\| Route \| Answer \|\n(?:\|.*\n)+", re.MULTILINE)
@@ -24,7 +26,7 @@ _TABLE = re.compile(r"^\| Route \| Answer \|\n(?:\|.*\n)+", re.MULTILINE)
 
 def format_documents() -> dict[Path, str]:
     """The documents of this version as they are committed, by their files."""
-    document = create_app(Settings(models=None)).openapi()
+    document = {**create_app(Settings(models=None)).openapi(), "servers": SERVERS}
     before, after = re.split(_TABLE, ROUTES.read_text(encoding="utf-8"), maxsplit=1)
     readme = before + _format_routes(document) + after
     return {DOCUMENT: _format(document) + "\n", OLDER: _format(downgrade(document)) + "\n", ROUTES: readme}

@@ -129,7 +129,8 @@ def test_the_waterfall_has_a_bar_for_each_group(server, open_tab):
     page = open_tab(server).show(f"forecast?model=nyc-weather&{WINDOW}")
     window = server.get(f"{MODEL}/reference/100").json()["instance"]
     answer = server.post(f"{MODEL}:explain", json={"instances": [window]}).json()["explanations"][0]
-    grouped, alone = answer["contributions_by_group"], answer["contributions"]
+    alone = answer["contributions"]
+    grouped = {name: of["all steps"] for name, of in answer["contributions_by_group"].items()}
 
     def expected(contributions):
         largest = sorted(contributions, key=lambda name: -abs(contributions[name]))[:14]

@@ -60,7 +60,7 @@ def test_the_explorer_opens_on_the_newest_forecast(server, open_tab):
     error = answer["prediction"] - came
     off = f"{kelvin(abs(error))} too {'high' if error > 0 else 'low'}"
     expect(page.locator(".came")).to_have_text(f"The actual value was {kelvin(came)}: the forecast was {off}.")
-    groups = answer["contributions_by_group"]
+    groups = {name: of["all steps"] for name, of in answer["contributions_by_group"].items()}
     named = sorted(groups, key=lambda name: -abs(groups[name]))[:3]
     assert page.locator(".reasons strong").all_inner_texts() == [*named, f"{len(groups) - 3} others together"]
     for number, name in enumerate(named):
