@@ -126,4 +126,5 @@ def test_the_wheel_serves_beside_a_package_named_service(built: tuple[Path, Path
         )
         assert answer.json()["explanations"][0]["converged"]
         assert process.client.get("/explorer/app.js").status_code == 200
-        assert process.client.get("/openapi.json").json() == json.loads((ROOT / "openapi/openapi.json").read_text())
+        committed = json.loads((ROOT / "openapi/openapi.json").read_text())
+        assert process.client.get("/openapi.json").json() | {"servers": committed["servers"]} == committed
