@@ -8,7 +8,7 @@ import inspect
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from functools import cache, cached_property
+from functools import cache
 from operator import attrgetter
 from types import NoneType, UnionType
 from typing import Annotated, Any, Generic, NotRequired, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -23,7 +23,7 @@ PAIRS: dict[Any, Any] = {  # in JSON lists of two
     tuple[kind, kind]: Annotated[list[kind], Field(min_length=2, max_length=2)]  # type: ignore[valid-type]
     for kind in (float, int, str)
 }
-_EMPTY: tuple[Any, ...] = (None, "", (), [], {})
+_PLAIN = {str, int, float, bool, NoneType}
 _MEMBER = re.compile(r"^    ([a-z]\w*(?:, [a-z]\w*)*): (.*(?:\n     .*)*)", re.MULTILINE)
 
 
@@ -50,15 +50,10 @@ class Form:
     absent: Collection[str] = ()
     more: Mapping[str, tuple[Any, Callable[[Any], Any]]] = field(default_factory=dict)
 
-    def read(self, source: object, name: str) -> Any:
-        """The value of a member of the answer."""
-        if name in self.more:
-            return self.more[name][1](source)
-        return getattr(source, self._attributes.get(name, name))
-
-    @cached_property
-    def _attributes(self) -> Mapping[str, str]:
-        return {answered: name for name, answered in self.names.items()}
+    def reader_of(self, name: str) -> Callable[[Any], Any]:
+        """What reads a member of the answer of an object."""
+        names = {answered: own for own, answered in self.names.items()}
+        return self.more[name][1] if name in self.more else attrgetter(names.get(name, name))
 
     def make_type(self) -> Any:
         """The typed dict of the answer."""
@@ -112,13 +107,12 @@ def describe(cls: Callable[..., Described], source: object, /, **given: Any) -> 
     Values become plain: arrays and tuples lists, mappings dicts, and objects the typed dicts of their members. A member
     that is not required is left out where it is None, and of a `Form` where it is empty too.
     """
-    described, form = {}, getattr(cls, "__form__", None)
-    for name, (is_required, kind) in _list_members(cls).items():
-        if name in given:
-            value = given[name]
-        else:
-            value = _plain(getattr(source, name) if form is None else form.read(source, name), kind)
-        if is_required or not (value is None or (form is not None and value in _EMPTY)):
+    described = {}
+    for name, read, is_absent, kind in _list_members(cls):
+        value = given[name] if name in given else read(source)
+        if type(value) not in _PLAIN and name not in given:
+            value = _plain(value, kind)
+        if is_absent is None or not is_absent(value):
             described[name] = value
     return cast(Described, described)
 
@@ -161,10 +155,27 @@ def _plain(value: Any, kind: Any) -> Any:
 
 
 @cache
-def _list_members(cls: Any) -> dict[str, tuple[bool, Any]]:
-    """The members of a typed dict: whether each is required, and the typed dict of its value, or of the items in it."""
-    hints = get_type_hints(cls, include_extras=True)
-    return {name: (get_origin(hint) is not NotRequired, _find_kind(hint)) for name, hint in hints.items()}
+def _list_members(cls: Any) -> list[tuple[str, Callable[[Any], Any], Callable[[Any], bool] | None, Any]]:
+    """The members of a typed dict: how each is read, when it is absent, and the typed dict of its value or items."""
+    form, hints = getattr(cls, "__form__", None), get_type_hints(cls, include_extras=True)
+    is_absent = _is_none if form is None else _is_empty
+    return [
+        (
+            name,
+            attrgetter(name) if form is None else form.reader_of(name),
+            is_absent if get_origin(hint) is NotRequired else None,
+            _find_kind(hint),
+        )
+        for name, hint in hints.items()
+    ]
+
+
+def _is_none(value: Any) -> bool:
+    return value is None
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or (type(value) in (str, list, dict) and not value)
 
 
 def _find_kind(hint: Any) -> Any:
