@@ -132,7 +132,7 @@ def create_app(settings: Settings) -> FastAPI:
         access = CORSMiddleware(access, origins, ("GET", "HEAD", "POST"), CORS_REQUEST, expose_headers=CORS_ANSWER)
     app.middleware_stack = guarded(Observation(access, parts.metrics, log))
     app.add_api_route(DOCS, get_docs, include_in_schema=False)
-    for route in app.routes:  # of FastAPI, such as /docs; those of operations do this themselves
+    for route in app.routes:  # of FastAPI, such as /docs
         if isinstance(route, Route) and not route.include_in_schema and route.methods == {"GET"}:
             route.methods.add("HEAD")
     app.router.routes.append(Route(OLDER_PATH, _get_older_document, include_in_schema=False))
@@ -142,12 +142,13 @@ def create_app(settings: Settings) -> FastAPI:
     app.mount("/explorer", ExplorerFiles(FOLDER))
     info = {"title": app.title, "version": app.version, "description": DESCRIPTION}
     app.openapi = cache(partial(describe_api, info, routes))  # type: ignore[method-assign]
+    app.state.older_document = cache(lambda: downgrade(app.openapi()))
     return app
 
 
 async def _get_older_document(request: Request) -> Response:
     """The document in OpenAPI 3.0; behind a proxy's prefix the service is there, as FastAPI says in the other one."""
-    document, root = downgrade(request.app.openapi()), request.scope.get("root_path", "")
+    document, root = request.app.state.older_document(), request.scope.get("root_path", "")
     return answer_json(document | {"servers": [{"url": root}, *document["servers"]]} if root else document)
 
 

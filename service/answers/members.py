@@ -16,6 +16,7 @@ from kanmodel import result
 from kanmodel.arrays import Array
 from kanmodel.show import network
 from service.models.registry import Served
+from service.wire.windows import is_absent
 
 
 def about(text: str, **constraints: Any) -> Any:
@@ -28,8 +29,7 @@ Whole = Annotated[int, Field(le=2**53 - 1)]
 
 
 def _is_absent(value: Any, member: FieldInfo) -> bool:
-    is_empty = type(value) in (list, dict) and not value
-    return is_empty and member.default is None and f"{type(value).__name__}[" in str(member.annotation)
+    return is_absent(value) and member.default is None and f"{type(value).__name__}[" in str(member.annotation)
 
 
 class Closed(BaseModel):

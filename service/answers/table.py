@@ -47,9 +47,7 @@ FindingId = TypeAliasType("FindingId", finding.FindingId)
 Question = TypeAliasType("Question", p_values.Question)
 IntervalsKind = TypeAliasType("IntervalsKind", intervals.Kind)
 
-_ALIASES = (Metric, Fill, Gaps, TrustVerdict, Verdict, ComparedBaseline, CurveRange, Shape)
-for _alias in (*_ALIASES, WhatIfKind, FindingId, Question, IntervalsKind):
-    NAMED[_alias.__value__] = _alias
+NAMED |= {alias.__value__: alias for alias in [*vars().values()] if isinstance(alias, TypeAliasType)}
 
 
 def first_lags(lags: Mapping[str, Lags]) -> dict[str, Lags]:
@@ -66,7 +64,8 @@ def _describe_scores(of: Any) -> dict[str, float] | None:
     return None if of.scores is None else dict(of.scores)
 
 
-def _list_coverage(levels: Mapping[float, float] | None) -> list[LevelCoverage] | None:
+def _list_coverage(one: trust.WindowTrust) -> list[LevelCoverage] | None:
+    levels = one.coverage
     return None if levels is None else [{"level": level, "covered": covered} for level, covered in levels.items()]
 
 
@@ -136,7 +135,7 @@ _FORMS = (
         more={
             "sentence": made(str, "The verdict with its reasons, as a sentence.", str),
             "steps": made(dict[str, list[int]], _SPREAD_STEPS, _list_steps),
-            "coverage": (list[LevelCoverage] | None, lambda one: _list_coverage(one.coverage)),
+            "coverage": (list[LevelCoverage] | None, _list_coverage),
         },
     ),
     # The pruned network.

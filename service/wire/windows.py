@@ -296,8 +296,9 @@ def read_outputs(value: Any, model: Model) -> tuple[str, ...]:
     """
     if value in (ALL, [ALL]):
         return model.outputs
-    if is_absent(value) or not isinstance(value, list):
-        return (read_output(None if is_absent(value) else value, model),)
+    value = None if is_absent(value) else value
+    if not isinstance(value, list):
+        return (read_output(value, model),)
     names: dict[str, None] = {}
     for index, given in enumerate(value):
         name = read_output("" if given is None else given, model, f"output[{index}]")
