@@ -59,15 +59,16 @@ def _hash(content: bytes) -> str:
 
 
 _STYLES = [_hash(style.encode()) for style in (STYLE, PLOT_STYLE)]
-# Only its own files and the API; of inline styles only those of the drawings and the charts.
+# Only its own files, the import map in its page and the API; of inline styles those of the drawings and the charts.
 POLICY = (
-    f"default-src 'self'; style-src 'self' {' '.join(_STYLES)}; "
+    "default-src 'self'; script-src 'self' {imports}; "
+    f"style-src 'self' {' '.join(_STYLES)}; "
     "img-src 'self' blob:; "  # a picture that is being converted to PNG; no script runs in an image
     "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-HEADERS = {"Content-Security-Policy": POLICY, "Referrer-Policy": "no-referrer", "Vary": "Accept-Encoding"}
 PAGE = "index.html"
-SHEETS = ("style", "controls", "pictures", "views", "story", "forecast", "time", "models")  # in their order
+SHEETS = ("base", "flow", "forecast", "model", "history")  # in their order
+_IMPORTS = re.compile(rb'<script type="importmap">(.*?)</script>', re.DOTALL)
 _BELOW = re.compile(r"(?:([0-9a-f]{16})/)?(.*)", re.DOTALL)  # a hash of all files, and a file
 KEPT = "public, max-age=31536000, immutable"  # of a file whose address changes with it
 
@@ -76,13 +77,15 @@ class ExplorerFiles(StaticFiles):
     """The files of the explorer, from memory and compressed, with security headers.
 
     The page is revalidated by its ETag, so that a new release is seen at once; it finds all others below a hash of
-    them, where browsers need not ask for them again. Its style sheets are one there, `all.css`.
+    them, where browsers need not ask for them again, and names all modules so that they are fetched at once. Its style
+    sheets are one there, `all.css`.
     """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(directory=folder)
         self._folder = folder
         self._release = ""
+        self._headers: dict[str, str] = {}
         self._seen: dict[str, int] = {}  # when each file was changed
         self._files: dict[str, bytes] = {}
         self._answers: dict[str, Answer] = {}
@@ -103,7 +106,7 @@ class ExplorerFiles(StaticFiles):
         status, headers, body = self._answers[name].choose(dict(scope["headers"]))
         response = Response(body, status)
         response.raw_headers = headers
-        response.headers.update(HEADERS | {"Cache-Control": KEPT if release == self._release else "no-cache"})
+        response.headers.update(self._headers | {"Cache-Control": KEPT if release == self._release else "no-cache"})
         return response
 
     def _read(self) -> None:
@@ -115,5 +118,10 @@ class ExplorerFiles(StaticFiles):
         files = {name: path.read_bytes() for name, path in sorted(found.items())}
         files["all.css"] = b"".join(files[f"{name}.css"] for name in SHEETS)
         self._release = sha256(b"".join(files.values())).hexdigest()[:16]
-        files[PAGE] = files[PAGE].replace(b"release/", f"{self._release}/".encode())
+        modules = [name for name in files if name.endswith((".js", ".mjs"))]
+        links = "".join(f'<link rel="modulepreload" href="release/{name}" />' for name in modules)
+        page = files[PAGE].replace(b"</head>", f"{links}</head>".encode())
+        files[PAGE] = page.replace(b"release/", f"{self._release}/".encode())
+        policy = POLICY.format(imports=" ".join(map(_hash, _IMPORTS.findall(files[PAGE]))))
+        self._headers = {"Content-Security-Policy": policy, "Referrer-Policy": "no-referrer", "Vary": "Accept-Encoding"}
         self._seen, self._files, self._answers = seen, files, {}

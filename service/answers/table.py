@@ -327,7 +327,7 @@ _FORMS = (
         ),
     ),
     Form(columns.Feature, "FeatureInfo", absent=("title",)),
-    Form(columns.Target, "TargetInfo", left_out=("mean", "std"), absent=("title",)),
+    Form(columns.Target, "TargetInfo", absent=("title",)),
     Form(
         config.RecurrentConfig,
         "RecurrentInfo",

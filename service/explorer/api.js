@@ -1,6 +1,6 @@
 /** The client of the service's public API, relative to the page, with the API key of the session. */
 
-import { h } from "./dom.js";
+import { signal } from "./lib.js";
 
 /** @typedef {import("./schema.js").components["schemas"]} Schemas */
 
@@ -78,20 +78,6 @@ export function modelPath(model) {
   return `models/${encodeURIComponent(model)}`;
 }
 
-/** @type {Map<string, Promise<any>>} answers that were asked for early, by URL */
-const early = new Map();
-
-/**
- * Asks for what a view that is still being loaded will ask for.
- *
- * @param {Ask[]} asks
- * @param {AbortSignal} signal
- */
-export function askEarly(asks, signal) {
-  early.clear(); // what another view was asked for and did not need
-  for (const ask of asks) early.set(urlOf(ask).href, askJson(ask, signal));
-}
-
 /**
  * The JSON of a response. The caller states its schema.
  *
@@ -101,11 +87,6 @@ export function askEarly(asks, signal) {
  * @returns {Promise<T>}
  */
 export async function askJson(ask, signal) {
-  const { href } = urlOf(ask);
-  const begun = early.get(href);
-  early.delete(href);
-  const known = await begun?.catch(() => undefined);
-  if (known) return known;
   const response = await send(ask, signal);
   return response.json().catch(unanswered);
 }
@@ -175,40 +156,26 @@ async function send(ask, signal) {
   throw new ApiError(response.status, message, Number(response.headers.get("Retry-After")) || 0);
 }
 
-/** @type {Promise<void> | undefined} the open dialog, shared by all requests that wait for it */
+/** What asks the person for a key, once for all requests that wait; `refused` says whether one was given before. */
+export const keyWanted = signal(/** @type {{refused: boolean, give: (key: string) => void} | undefined} */ (undefined));
+/** @type {Promise<void> | undefined} */
 let asked;
 
 /**
- * Asks for an API key, and stores it for the session.
- *
- * @param {boolean} refused whether one was given before
+ * @param {boolean} refused
  * @returns {Promise<void>}
  */
 function askForKey(refused) {
-  const input = h("input", { type: "password", name: "key", required: true, autocomplete: "off", id: "key" });
-  const dialog = h(
-    "dialog",
-    { class: "card", "aria-labelledby": "key-title", oncancel: (/** @type {Event} */ event) => event.preventDefault() },
-    h(
-      "form",
-      { method: "dialog" },
-      h("h2", { id: "key-title" }, "API key"),
-      h("p", {}, refused ? "The service does not know that key. Try another." : "This service requires an API key."),
-      h("label", { for: "key" }, "Key"),
-      input,
-      h("p", { class: "muted" }, "It is kept in this tab until you close it."),
-      h("button", { class: "main" }, "Use the key"),
-    ),
-  );
-  document.body.append(dialog);
-  dialog.showModal();
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => {
-      sessionStorage.setItem(KEY, input.value.trim());
-      dialog.remove();
-      asked = undefined;
-      resolve();
-    });
+    keyWanted.value = {
+      refused,
+      give: (key) => {
+        sessionStorage.setItem(KEY, key.trim());
+        keyWanted.value = undefined;
+        asked = undefined;
+        resolve();
+      },
+    };
   });
 }
 

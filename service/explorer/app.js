@@ -1,313 +1,137 @@
-/** The shell of the explorer: shows the model and view of the address, tabs, and the choice of model and output. */
+/** The explorer: the bar with the three destinations, the model and its skill; below it the destination of the address. */
 
-import { askEarly, askJson, modelPath, reasonOf, unanswered } from "./api.js";
-import { byId, h } from "./dom.js";
-import { hideHint } from "./hint.js";
-import { boundsOf, forecastOf } from "./intervals.js";
-import { linkParts, relate } from "./selection.js";
-import { carry, readState, writeState } from "./state.js";
-import { isWanted, showRound } from "./tour.js";
-import { isPassing, tellProgress, tellStopped, waitForNext } from "./waiting.js";
+import { reasonOf } from "./api.js";
+import { Forecast } from "./forecast/forecast.js";
+import { History } from "./history/history.js";
+import { Ribbon } from "./history/ribbon.js";
+import { html, render, useEffect } from "./lib.js";
+import { replaced } from "./load.js";
+import { ModelPage } from "./model/page.js";
+import { boundsOf, useModel, useModels } from "./model.js";
+import { address, go, link, PLACES, redo, undo } from "./state.js";
+import { Drop } from "./ui/drop.js";
+import { Tip } from "./ui/float.js";
+import { Palette } from "./ui/palette.js";
+import { KeyDialog, Status } from "./ui/status.js";
+import { SkillChip } from "./ui/skill.js";
+import { Tools } from "./ui/tools.js";
+import { useWindow } from "./windows.js";
 
-/** @typedef {import("./api.js").Schemas} Schemas */
+const PAGES = { forecast: Forecast, model: ModelPage, history: History };
 
-/**
- * The context of a view.
- *
- * @typedef {object} Page
- * @property {string} path of the model, for requests
- * @property {{version: string | undefined}} version of the model, for the query of requests
- * @property {{version: string | undefined, output: string}} query the same with the output
- * @property {Schemas["ModelInfo"]} model
- * @property {string} output name of the output
- * @property {string | null} unit of the output
- * @property {(view: string, values?: Record<string, string>) => string} link to another view, with the current choices
- * @property {(values: Record<string, string>, replace?: boolean) => Promise<void>} set changes values of this view's
- *   address, as a new entry of the history or in place of the last, and settles when they are shown
- */
-
-/**
- * A view, created once for a model and an output, and updated for each address.
- *
- * @typedef {object} View
- * @property {HTMLElement} element
- * @property {(values: Record<string, string>, signal: AbortSignal) => Promise<void>} update
- */
-
-const VIEWS = {
-  ...{ story: "Story", network: "Network", edge: "Edge", forecast: "Forecast", time: "Over time", features: "Features" },
-  ...{ formula: "Formula", compare: "Compare", model: "Model", report: "Report" },
-};
-/** @type {Map<string, number>} how often a view could not be loaded; browsers do not ask for the same module again */
-const failures = new Map();
-
-/**
- * @param {string} view
- * @returns {Promise<{create: (page: Page) => View}>}
- */
-function load(view) {
-  const failed = failures.get(view) ?? 0;
-  return import(`./views/${view}.js${failed ? `?${failed}` : ""}`).catch((error) => {
-    failures.set(view, failed + 1);
-    return unanswered(error);
-  });
+function App() {
+  const { place, values } = address.value;
+  const models = useModels();
+  const chosen = values.model ?? models.value?.details.find((/** @type {any} */ one) => one.ready)?.name;
+  const model = useModel(chosen, values.output);
+  const versus = useModel(values.versus || undefined, values.output);
+  const window = useWindow(model.value);
+  const failed = models.value?.details.find((/** @type {any} */ one) => one.name === chosen?.split("/")[0] && one.state === "failed");
+  const error = failed ? new Error(`${failed.name} could not be loaded: ${failed.reason}`) : (model.error ?? models.error);
+  const isEmpty = models.value && !chosen;
+  useEffect(() => {
+    document.title = `${PLACES[/** @type {keyof typeof PLACES} */ (place)]} of ${chosen ?? "no model"} · Kanscope`;
+  }, [place, chosen]);
+  useEffect(() => {
+    addEventListener("keydown", onKey);
+    return () => removeEventListener("keydown", onKey);
+  }, []);
+  const Page = PAGES[/** @type {keyof typeof PAGES} */ (place)];
+  const shown = model.value && !error;
+  return html`
+    <a class="skip" href="#page" onClick=${skip}>Skip to the page</a>
+    <${Bar} models=${models.value} model=${model.value} chosen=${chosen} place=${place} window=${window} />
+    <${Status} />
+    ${replaced.value && html`<p class="banner" role="status">
+      The model ${replaced.value} was replaced while you looked at it: all numbers are now those of the new one.
+      <button type="button" onClick=${() => (replaced.value = undefined)}>Understood</button>
+    </p>`}
+    <main id="page" tabindex="-1" class=${place} aria-busy=${model.pending || window.pending ? "true" : "false"}>
+      ${error && html`<${Problem} error=${error} again=${model.again} models=${models.value} />`}
+      ${isEmpty && html`<${Problem} error=${new Error("The service has no model.")} again=${models.again} />`}
+      ${shown && html`<${Page} key=${`${model.value?.chosen} ${model.value?.info.checkpoint}`} model=${model.value} versus=${versus.value} window=${window} />`}
+    </main>
+    ${shown && html`<${Ribbon} model=${model.value} window=${window} />`}
+    <${Drop} model=${model.value} />
+    <${Palette} model=${model.value} models=${models.value} />
+    <${KeyDialog} />
+    <${Tip} />
+  `;
 }
 
-const place = byId("view");
-/** @type {{key: string, view: View} | undefined} */
-let current;
-/** @type {Schemas["ModelInfo"] | undefined} the model shown last */
-let last;
-/** @type {Schemas["ModelList"]} */
-let list = { models: [], details: [] };
-let running = new AbortController();
-
-/** Shows the view of the address; retries while the service is not ready, and keeps the previous view until then. */
-async function show() {
-  running.abort();
-  running = new AbortController();
-  const { signal } = running;
-  hideHint();
-  place.setAttribute("aria-busy", "true");
-  for (let tries = 1; !signal.aborted; tries += 1) {
-    const endProgress = tellProgress(signal, stop);
-    try {
-      await showState(signal);
-      break;
-    } catch (error) {
-      if (signal.aborted) return;
-      endProgress();
-      if (!isPassing(error)) {
-        tellProblem(error);
-        break;
-      }
-      await waitForNext(error, tries, signal);
-    } finally {
-      endProgress();
-    }
-  }
-  if (!signal.aborted) place.setAttribute("aria-busy", "false");
-}
-
-/** Stops what is computed for the view. */
-function stop() {
-  running.abort();
-  place.setAttribute("aria-busy", "false");
-  tellStopped(() => void show());
-}
-
-/** @param {AbortSignal} signal */
-async function showState(signal) {
-  const { view: asked, values: wanted } = readState(location.hash);
-  const view = /** @type {keyof typeof VIEWS} */ (Object.hasOwn(VIEWS, asked) ? asked : "story");
-  const loading = load(view);
-  loading.catch(() => {}); // it is reported where it is awaited
-  const early = wanted.model ? askModel(wanted.model, signal) : undefined;
-  early?.catch(() => {});
-  if (wanted.model && last?.name === wanted.model.split("/")[0]) // at once, since links keep what the address has
-    showFrame(wanted.model, VIEWS[view], last, wanted.output ?? last.outputs[0]);
-  list = /** @type {Schemas["ModelList"]} */ (await askJson({ path: "models" }, signal));
-  const chosen = wanted.model ?? list.details.find(({ ready }) => ready)?.name ?? list.models[0];
-  if (!chosen) throw new Error("the service has no model");
-  const [name, version] = chosen.split("/"); // as in `modelOptions`
-  if (last?.name !== name) showFrame(chosen, VIEWS[view]);
-  refuseFailed(name, version);
-  const path = modelPath(name);
-  const model = await (early ?? askModel(chosen, signal));
-  const kept = last && last.checkpoint !== model.checkpoint ? carry(wanted, last, model) : wanted;
-  const newest = `ref:${model.reference_windows - 1}`;
-  const values = view === "story" && !kept.window ? { ...kept, window: newest } : kept;
-  if (values !== wanted) history.replaceState(null, "", writeState({ view, values }));
-  last = model;
-  const output = values.output ?? model.outputs[0];
-  const key = JSON.stringify([VIEWS[view], chosen, model.checkpoint, output]);
-  showFrame(chosen, VIEWS[view], model, output);
-  if (current?.key !== key) {
-    if (view === "story") askEarly(startOf(path, version, values.window), signal);
-    const { create } = await loading;
-    if (signal.aborted) return;
-    relate(undefined);
-    current = { key, view: create(pageOf(path, chosen, version, model, output)) };
-    place.replaceChildren(current.view.element);
-  }
-  readPicked();
-  await current.view.update(values, signal);
-  if (view === "story" && isWanted(values)) {
-    if (values.tour) history.replaceState(null, "", writeState({ view, values: { ...values, tour: "" } }));
-    showRound();
-  }
-}
-
-/**
- * @param {string} chosen as in `modelOptions`
- * @param {AbortSignal} signal
- * @returns {Promise<Schemas["ModelInfo"]>}
- */
-function askModel(chosen, signal) {
-  const [name, version] = chosen.split("/");
-  return askJson({ path: modelPath(name), query: { version } }, signal);
-}
-
-/**
- * What the story asks for first, so that it is there when the story is loaded: its window, and all others.
- *
- * @param {string} path of the model
- * @param {string | undefined} version
- * @param {string} window
- */
-function startOf(path, version, window) {
-  const query = { version };
-  const all = { path: `${path}/reference`, query: { ...query, offset: 0, limit: 1000 } }
-  return window.startsWith("ref:") ? [{ path: `${path}/reference/${window.slice(4)}`, query }, all] : [];
-}
-
-/**
- * Throws the reason why a model is not available, which only the list of models has.
- *
- * @param {string} name
- * @param {string | undefined} version
- */
-function refuseFailed(name, version) {
-  const summary = list.details.find((model) => model.name === name);
-  const found = version ? summary?.versions.find((one) => one.version === version) : summary;
-  if (found?.state === "failed") throw new Error(`${name} could not be loaded: ${found.reason ?? "no reason is known"}`);
-}
-
-/**
- * @param {string} path
- * @param {string} chosen
- * @param {string | undefined} version
- * @param {Schemas["ModelInfo"]} model
- * @param {string} output
- * @returns {Page}
- */
-function pageOf(path, chosen, version, model, output) {
-  const { output: forecast } = forecastOf(model, output);
-  const target = model.targets.find(({ name }) => forecast.replace(/\+\d+(?=$|@)/, "") === name);
-  const here = () => ({ ...readState(location.hash).values, model: chosen, output });
-  return {
-    path,
-    version: { version },
-    query: { version, output },
-    model,
-    output,
-    unit: target?.unit ?? null,
-    link: (view, values = {}) => writeState({ view, values: { ...here(), ...values } }),
-    set: go,
-  };
-}
-
-/**
- * Changes values of the address, and shows the result.
- *
- * @param {Record<string, string>} values
- * @param {boolean} [replace] whether to replace the last entry of the history
- */
-function go(values, replace = false) {
-  const state = readState(location.hash);
-  const address = writeState({ ...state, values: { ...state.values, ...values } });
-  if (replace || address === location.hash) history.replaceState(null, "", address);
-  else history.pushState(null, "", address);
-  return show();
-}
-
-/**
- * The tabs, and the choice of model and output, which keep all other choices.
- *
- * @param {string} chosen
- * @param {string} label of the view
- * @param {Schemas["ModelInfo"]} [model] if already known
- * @param {string} [output]
- */
-function showFrame(chosen, label, model, output) {
-  document.title = `${label} of ${chosen} · Kanscope`;
-  const { values } = readState(location.hash);
-  const here = model ? { ...values, model: chosen, output: output ?? "" } : {};
-  const tabs = Object.entries(VIEWS).map(([view, name]) =>
-    h("a", { href: writeState({ view, values: here }), "aria-current": name === label ? "page" : null }, name),
-  );
-  replaceKeepingFocus(byId("tabs"), tabs);
-  const models = h("select", { id: "model" }, ...modelOptions());
-  models.value = chosen;
-  models.onchange = () => go({ model: models.value });
-  const options = model ? outputOptions(model, output ?? "") : [];
-  const hidden = options.length === 1; // nothing to choose
-  const outputs = h("select", { id: "output", hidden }, ...options);
-  outputs.value = output ?? "";
-  outputs.onchange = () => go({ output: outputs.value });
-  replaceKeepingFocus(byId("choices"), [
-    h("label", { for: "model" }, "Model"),
-    models,
-    h("label", { for: "output", hidden }, "Output"),
-    outputs,
+/** @param {any} props */
+function Bar({ models, model, chosen, place, window }) {
+  const options = (models?.details ?? []).flatMap((/** @type {any} */ one) => [
+    { value: one.name, label: one.state === "ready" ? one.name : `${one.name} (${one.state})` },
+    ...(one.versions.length > 1 ? one.versions : []).map((/** @type {any} */ version) => ({
+      value: `${one.name}/${version.version}`,
+      label: `${one.name}, version ${version.version}${version.state === "ready" ? "" : ` (${version.state})`}`,
+    })),
   ]);
+  const outputs = model?.info.outputs ?? [];
+  const bounds = model ? boundsOf(model.info, model.forecast) : [];
+  return html`
+    <header class="bar">
+      <a class="brand" href="#/forecast"><img src=${new URL("icon.svg", import.meta.url).href} alt="" width="24" height="24" /> Kanscope</a>
+      <nav aria-label="Destinations">
+        ${Object.entries(PLACES).map(([name, label]) => html`<a href=${link(name)} aria-current=${name === place ? "page" : undefined} onClick=${(/** @type {Event} */ event) => (event.preventDefault(), go({}, { place: name }))}>${label}</a>`)}
+      </nav>
+      <div class="choices">
+        ${model && html`<${SkillChip} model=${model} />`}
+        <${Select} label="Model" value=${chosen} options=${options} choose=${(/** @type {string} */ value) => go({ model: value, pick: "", edit: "", window: "" })} />
+        ${outputs.length + bounds.length > 1 && html`<${Select}
+          label="Output"
+          value=${model.output}
+          options=${[...outputs, ...bounds].map((value) => ({ value, label: value }))}
+          choose=${(/** @type {string} */ value) => go({ output: value })}
+        />`}
+        ${model && html`<${Tools} model=${model} window=${window} place=${place} />`}
+      </div>
+    </header>
+  `;
 }
 
-/**
- * Replaces elements by others, and moves the focus to the one at the same position.
- *
- * @param {HTMLElement} parent
- * @param {HTMLElement[]} children
- */
-function replaceKeepingFocus(parent, children) {
-  const focused = [...parent.children].findIndex((child) => child === document.activeElement);
-  parent.replaceChildren(...children);
-  children[focused]?.focus();
+/** @param {{label: string, value?: string, options: {value: string, label: string}[], choose: (value: string) => void}} props */
+export function Select({ label, value, options, choose }) {
+  const change = (/** @type {any} */ event) => choose(event.currentTarget.value);
+  return html`
+    <label class="select">
+      <span>${label}</span>
+      <select value=${value} onChange=${change}>
+        ${options.map((one) => html`<option value=${one.value} selected=${one.value === value}>${one.label}</option>`)}
+      </select>
+    </label>
+  `;
 }
 
-/**
- * The outputs, and the bounds and widths of the one that is shown.
- *
- * @param {Schemas["ModelInfo"]} model
- * @param {string} output
- */
-function outputOptions(model, output) {
-  const option = (/** @type {string} */ name) => h("option", { value: name }, name);
-  const { output: forecast } = forecastOf(model, output);
-  const bounds = boundsOf(model, forecast);
-  const group = bounds.length ? [h("optgroup", { label: `Intervals of ${forecast}` }, ...bounds.map(option))] : [];
-  return [...model.outputs.map(option), ...group];
+/** @param {{error: unknown, again: () => void, models?: any}} props */
+function Problem({ error, again, models }) {
+  const ready = (models?.details ?? []).filter((/** @type {any} */ one) => one.ready);
+  return html`
+    <div class="card problem" role="alert">
+      <h1>This can't be shown</h1>
+      <p>${reasonOf(error)}</p>
+      <button type="button" class="main" onClick=${again}>Try again</button>
+      ${ready.length > 0 && html`<p>Models that are ready:</p><ul>${ready.map((/** @type {any} */ one) => html`<li><a href=${`#/forecast?model=${encodeURIComponent(one.name)}`}>${one.name}</a></li>`)}</ul>`}
+    </div>
+  `;
 }
 
-/** The models, and each version as `name/version` if there are several; choosing a failed one shows the reason. */
-function modelOptions() {
-  const label = (/** @type {string} */ name, /** @type {string} */ state) =>
-    state === "ready" ? name : `${name} (${state})`;
-  return list.details.flatMap(({ name, state, versions }) => [
-    h("option", { value: name }, label(name, state)),
-    ...(versions.length > 1 ? versions : []).map((one) =>
-      h("option", { value: `${name}/${one.version}` }, label(`${name}, version ${one.version}`, one.state)),
-    ),
-  ]);
+/** @param {Event} event the address must stay that of the page */
+function skip(event) {
+  event.preventDefault();
+  document.getElementById("page")?.focus();
 }
 
-/**
- * Shows an error, and links to models that are ready.
- *
- * @param {unknown} error
- */
-function tellProblem(error) {
-  current = undefined;
-  const { view } = readState(location.hash);
-  const others = list.details
-    .filter(({ ready }) => ready)
-    .map(({ name }) => h("li", {}, h("a", { href: writeState({ view, values: { model: name } }) }, name)));
-  place.replaceChildren(
-    h(
-      "div",
-      { class: "card problem", role: "alert" },
-      h("h1", {}, "This can't be shown"),
-      h("p", {}, reasonOf(error)),
-      h("button", { type: "button", class: "main", onclick: () => void show() }, "Try again"),
-      ...(others.length ? [h("p", {}, "Models that are ready:"), h("ul", {}, ...others)] : []),
-    ),
-  );
+/** @param {KeyboardEvent} event */
+function onKey(event) {
+  const isText = /** @type {Element} */ (event.target).closest("input:not([type=range]), textarea");
+  const isUndo = (event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z";
+  if (event.key === "Escape" && !isText && !document.querySelector("dialog[open]")) go({ pick: "" });
+  if (!isUndo || isText) return;
+  event.preventDefault();
+  if (event.shiftKey) redo();
+  else undo();
 }
 
-byId("skip").addEventListener("click", (event) => {
-  event.preventDefault(); // the address must stay that of the view
-  place.focus();
-});
-const readPicked = linkParts(place, byId("picked"));
-addEventListener("hashchange", () => void show());
-void show();
+render(html`<${App} />`, /** @type {Element} */ (document.getElementById("app")));

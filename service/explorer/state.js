@@ -1,77 +1,69 @@
-/** The state of the page, all of which is in the address: `#/edge?model=…&edge=head/0/7/3`. */
+/** The state of the page, all of which is in the address: `#/forecast?model=…&window=ref:12`; and the way back (undo). */
 
-import { groupsFit } from "./groups.js";
-import { hasOutput } from "./intervals.js";
-import { readPick } from "./selection.js";
+import { computed, signal } from "./lib.js";
 
-/** @typedef {{view: string, values: Record<string, string>}} State */
-/** @typedef {import("./api.js").Schemas["ModelInfo"]} ModelInfo */
+/** @typedef {Record<string, string>} Values */
 
-/**
- * The state of an address.
- *
- * @param {string} hash
- * @returns {State}
- */
-export function readState(hash) {
-  const [path, query] = hash.replace(/^#\/?/, "").split(/\?(.*)/s);
-  return { view: path || "story", values: Object.fromEntries(new URLSearchParams(query)) };
-}
+export const PLACES = { forecast: "Forecast", model: "Model", history: "History" };
+
+const hash = signal(location.hash);
+addEventListener("hashchange", () => (hash.value = location.hash));
+
+/** The destination and the values of the address. */
+export const address = computed(() => {
+  const [path, query] = hash.value.replace(/^#\/?/, "").split(/\?(.*)/s);
+  const place = Object.hasOwn(PLACES, path) ? path : "forecast";
+  return { place, values: /** @type {Values} */ (Object.fromEntries(new URLSearchParams(query))) };
+});
 
 /**
- * The address of a state.
+ * The address of a destination, with the present values and others; "" leaves a value out.
  *
- * @param {State} state
- * @returns {string}
+ * @param {string} [place] the present one by default
+ * @param {Values} [values]
  */
-export function writeState({ view, values }) {
-  const known = Object.entries(values).filter(([, value]) => value !== "");
+export function link(place, values = {}) {
+  const known = Object.entries({ ...address.value.values, ...values }).filter(([, value]) => value !== "" && value !== undefined);
   const query = new URLSearchParams(known).toString().replace(/%2F|%3A|%2C/g, decodeURIComponent);
-  return `#/${view}${query && `?${query}`}`;
+  return `#/${place ?? address.value.place}${query && `?${query}`}`;
 }
 
-/**
- * The part of a state that is also valid for another model: a window of one's own if both models have the same inputs,
- * an edge if both have the same network, and all settings of the display.
- *
- * @param {Record<string, string>} values
- * @param {ModelInfo} before
- * @param {ModelInfo} after
- */
-export function carry(values, before, after) {
-  const alike = shapeOf(before) === shapeOf(after);
-  const isSameNetwork = JSON.stringify(before.architecture) === JSON.stringify(after.architecture);
-  const fits = (/** @type {string} */ window) =>
-    /^\w+$/.test(window) || (window.startsWith("ref:") ? Number(window.slice(4)) < after.reference_windows : alike);
-  /** @type {Record<string, (value: string) => boolean>} */
-  const conditions = {
-    output: (output) => hasOutput(after, output),
-    through: (node) =>
-      node.startsWith("feature:")
-        ? after.features.some(({ name }) => node === `feature:${name}`)
-        : isSameNetwork,
-    edge: () => isSameNetwork,
-    without: () => isSameNetwork,
-    window: fits,
-    ...Object.fromEntries(["a", "b", "zoom"].map((key) => [key, () => "file" in values])), // windows of the model's own
-    from: () => false, // reference windows of two models differ
-    baseline: fits,
-    groups: (groups) => groupsFit(groups, after),
-    pick: (pick) => {
-      const { feature, step = 0, node, edge } = readPick(pick) ?? {};
-      const isKnown = feature === undefined || after.features.some(({ name }) => name === feature);
-      return isKnown && -step < after.lookback && (isSameNetwork || (!node && !edge));
-    },
-  };
-  const isKept = (/** @type {string} */ name) => !Object.hasOwn(conditions, name) || conditions[name](values[name]);
-  return Object.fromEntries(Object.entries(values).filter(([name]) => isKept(name)));
-}
+/** @type {string[]} addresses that `undo` returns to, oldest first */
+const before = [];
+/** @type {string[]} those that `redo` returns to */
+const undone = [];
 
 /**
- * The shape of a model's windows: its steps and features.
+ * Changes values of the address.
  *
- * @param {ModelInfo} model
+ * @param {Values} values
+ * @param {{place?: string, replace?: boolean}} [how] `replace` leaves no entry in the history, as while something is dragged
  */
-export function shapeOf({ features, lookback }) {
-  return JSON.stringify([lookback, features.map(({ name }) => name)]);
+export function go(values, { place, replace = false } = {}) {
+  const next = link(place, values);
+  if (next === location.hash) return;
+  if (replace) history.replaceState(null, "", next);
+  else {
+    before.push(location.hash);
+    undone.length = 0;
+    history.pushState(null, "", next);
+  }
+  hash.value = next;
+}
+
+/** Returns to the address before the last change, or forward again; false if there is none. */
+export const undo = () => move(before, undone);
+export const redo = () => move(undone, before);
+
+/**
+ * @param {string[]} from
+ * @param {string[]} to
+ */
+function move(from, to) {
+  const next = from.pop();
+  if (next === undefined) return false;
+  to.push(location.hash);
+  history.pushState(null, "", next);
+  hash.value = next;
+  return true;
 }

@@ -1,0 +1,38 @@
+/** The explanation of a window, shared by all that is in view, and its contributions by input. */
+
+import { useAsk } from "./load.js";
+
+/** @typedef {import("./model.js").Model} Model */
+/** @typedef {import("./model.js").Schemas["Explanation"]} Explanation */
+
+/**
+ * The request that explains windows.
+ *
+ * @param {Model} model
+ * @param {number[][][]} instances
+ */
+export const explainAsk = ({ path, version, output }, instances) => ({
+  path: `${path}:explain`,
+  query: version,
+  body: { instances, output: [output], detail: "flow" },
+});
+
+/**
+ * @param {Model} model
+ * @param {number[][] | undefined} instance
+ * @returns {import("./load.js").Loaded<{explanation: Explanation, answer: import("./model.js").Schemas["ExplainResponse"]}>}
+ */
+export function useExplanation(model, instance) {
+  const loaded = useAsk(instance && explainAsk(model, [instance]));
+  const answer = loaded.value;
+  return { ...loaded, value: answer && { explanation: answer.explanations[0], answer } };
+}
+
+/**
+ * Values by feature summed by input, such as contributions: the sine and the cosine of an hour are one.
+ *
+ * @param {Model} model
+ * @param {Record<string, number>} byFeature
+ * @returns {Map<string, number>} by the name of the input
+ */
+export const byInput = (model, byFeature) => new Map(model.inputs.map(({ name, features }) => [name, d3.sum(features, (feature) => byFeature[feature] ?? 0)]));

@@ -1,0 +1,13 @@
+/** The libraries, at one place: Preact with htm and signals, d3 and Observable Plot, which leave themselves as globals. */
+
+import htm from "htm";
+import { h } from "preact";
+import "./vendor/d3.min.js";
+import "./vendor/plot.umd.min.js";
+
+export { batch, computed, effect, signal, useComputed, useSignal, useSignalEffect } from "@preact/signals";
+export { Fragment, render } from "preact";
+export { useCallback, useEffect, useId, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
+
+/** Markup: html`<p>${text}</p>`. Text is always text, whatever names of models and features hold. */
+export const html = htm.bind(h);

@@ -1,0 +1,117 @@
+/** What is known of a model: its inputs in the terms of the table, its outputs, colours, and how values are written. */
+
+import { modelPath } from "./api.js";
+import { capitalise, distinctNames } from "./names.js";
+import { fixed, formatChange, formatValue, percent } from "./figures.js";
+import { useMemo } from "./lib.js";
+import { useAsk } from "./load.js";
+
+/** @typedef {import("./schema.js").components["schemas"]} Schemas */
+/** @typedef {Schemas["ModelInput"] & {short: string, color: string, places: number[]}} Input */
+
+const BOUND = /^(.*):(lower|upper|width)@(0\.\d+)$/;
+const QUANTILE = /@0\.\d+$/;
+const GOLDEN = 137.508; // degrees between the hues of inputs that follow one another
+const CHROMA = 52;
+const LIGHTNESS = [49, 57]; // CIE L*: contrast of 3 to white and to the dark ground, in turn
+
+/** A model, one of its outputs, and what each is called. */
+export class Model {
+  /**
+   * @param {Schemas["ModelInfo"]} info
+   * @param {string} chosen `name`, or `name/version`
+   * @param {string} [output] a forecast, a bound or a width; the first by default, or where the model has no such one
+   */
+  constructor(info, chosen, output) {
+    const [name, version] = chosen.split("/");
+    info.inputs ??= info.features.map((f) => ({ name: f.name, title: f.title ?? null, unit: f.unit, label: f.title ?? f.name, features: [f.name], kind: f.integer && f.min === 0 && f.max === 1 ? "flag" : f.integer ? "integer" : "number", levels: [], later: 0 })); // TEMPORARY: until the answer has it
+    info.skill ??= { verdict: "unknown", mae: null, baselines: [], better_by: null, interval: null, reason: "TEMPORARY" };
+    this.info = info;
+    this.chosen = chosen;
+    this.name = name;
+    this.path = modelPath(name);
+    this.version = { version };
+    this.output = output && hasOutput(info, output) ? output : info.outputs[0];
+    this.query = { version, output: this.output };
+    this.forecast = forecastOf(info, this.output).output;
+    const target = info.targets.find((one) => this.forecast.replace(/\+\d+(?=$|@)/, "") === one.name);
+    this.unit = target?.unit ?? null;
+    this.std = target?.std;
+    this.isShare = ["softmax", "sigmoid"].includes(info.architecture.output_function ?? "");
+    this.title = target?.title ?? target?.name ?? this.forecast;
+    const numbers = new Map(info.features.map((feature, number) => [feature.name, number]));
+    const short = distinctNames(info.inputs.map(({ label }) => label));
+    /** @type {Input[]} */
+    this.inputs = info.inputs.map((input, number) => ({
+      ...input,
+      short: short.get(input.label) ?? input.label,
+      color: d3.hcl((number * GOLDEN + 250) % 360, CHROMA, LIGHTNESS[number % LIGHTNESS.length]).formatHex(),
+      places: input.features.map((feature) => numbers.get(feature) ?? -1),
+    }));
+    this.inputOf = new Map(this.inputs.flatMap((input) => input.features.map((feature) => [feature, input])));
+  }
+
+  /** A forecast, as precise as forecasts vary: 8,089 MW, or a probability as a percentage. */
+  value = (/** @type {number | null | undefined} */ value, hasUnit = true) =>
+    this.isShare && value != null ? percent(value) : formatValue(value, hasUnit ? this.unit : null, this.std);
+
+  /** A change of the forecast, with its sign. */
+  change = (/** @type {number} */ value, hasUnit = true) =>
+    this.isShare
+      ? `${value > 0 ? "+" : ""}${fixed(100 * value, 1)} points`
+      : formatChange(value, hasUnit ? this.unit : null, this.std);
+
+  /** What is forecast, as the beginning of a sentence. */
+  get heading() {
+    return capitalise(this.title);
+  }
+}
+
+/** All models of the service. */
+export const useModels = () => useAsk({ path: "models" });
+
+/**
+ * A model with an output.
+ *
+ * @param {string | undefined} chosen `name`, or `name/version`
+ * @param {string} [output]
+ */
+export function useModel(chosen, output) {
+  const [name, version] = (chosen ?? "").split("/");
+  const loaded = useAsk(chosen ? { path: modelPath(name), query: { version } } : undefined);
+  const { value } = loaded;
+  const model = useMemo(() => (value && chosen ? new Model(value, chosen, output) : undefined), [value, chosen, output]);
+  return { ...loaded, value: model };
+}
+
+/**
+ * Bounds and widths of one output, such as `load+24:width@0.8`; none if it has no intervals.
+ *
+ * @param {Schemas["ModelInfo"]} info
+ * @param {string} output
+ */
+export function boundsOf({ intervals }, output) {
+  if (!intervals?.outputs.includes(output)) return [];
+  const forecast = output.replace(QUANTILE, "");
+  return intervals.levels.flatMap((level) => ["lower", "upper", "width"].map((kind) => `${forecast}:${kind}@${level}`));
+}
+
+/**
+ * The output that a bound or a width is of, its kind and level; an output is of itself.
+ *
+ * @param {Schemas["ModelInfo"]} info
+ * @param {string} output
+ */
+export function forecastOf({ outputs, intervals }, output) {
+  const [, forecast, kind, level] = BOUND.exec(output) ?? [];
+  const found = intervals?.outputs.find((one) => one.replace(QUANTILE, "") === forecast);
+  return outputs.includes(output) || !found ? { output } : { output: found, kind, level: Number(level) };
+}
+
+/**
+ * @param {Schemas["ModelInfo"]} info
+ * @param {string} output
+ */
+function hasOutput(info, output) {
+  return info.outputs.includes(output) || boundsOf(info, forecastOf(info, output).output).includes(output);
+}

@@ -1,0 +1,31 @@
+/** A chart of Observable Plot, as wide as its place. */
+
+import { html, useEffect, useRef, useState } from "../lib.js";
+
+/**
+ * @param {{draw: (width: number) => Element, label: string, of: unknown[], class?: string}} props what draws it for a width,
+ *   its name for screen readers, and on what it depends
+ */
+export function Chart({ draw, label, of, class: name = "" }) {
+  const place = useRef(/** @type {HTMLElement | null} */ (null));
+  const width = useWidth(place);
+  useEffect(() => {
+    if (width) place.current?.replaceChildren(draw(width));
+  }, [width, ...of]);
+  return html`<figure class=${`chart ${name}`} ref=${place} role="img" aria-label=${label}></figure>`;
+}
+
+/**
+ * The width of an element in pixels, 0 before it is laid out.
+ *
+ * @param {{current: Element | null}} place
+ */
+export function useWidth(place) {
+  const [width, setWidth] = useState(0);
+  useEffect(() => {
+    const observer = new ResizeObserver(([entry]) => setWidth(Math.floor(entry.contentRect.width)));
+    if (place.current) observer.observe(place.current);
+    return () => observer.disconnect();
+  }, []);
+  return width;
+}
