@@ -116,7 +116,7 @@ function problemOf({ value }, chosen) {
 }
 
 /** @param {any} props */
-function Bar({ models, model, chosen, place, window }) {
+function Bar({ models, model, chosen, place }) {
   const outputs = model ? [...model.info.outputs, ...boundsOf(model.info, model.forecast)] : [];
   return html`
     <header class="bar">
@@ -128,8 +128,8 @@ function Bar({ models, model, chosen, place, window }) {
         ${model && html`<${SkillChip} model=${model} />`}
         <${Select} label="Model" value=${chosen} options=${optionsOf(models, chosen)} choose=${(value) => go({ model: value, pick: "", edit: "", window: "", versus: "" })} />
         ${outputs.length > 1 && html`<${Select} label="Output" value=${model.output} options=${outputs.map((value) => ({ value, label: value }))} choose=${(output) => go({ output })} />`}
-        <${Tools} model=${model} window=${window} place=${place} />
       </div>
+      <div class="tools"><${Tools} model=${model} place=${place} /></div>
     </header>
   `;
 }

@@ -54,7 +54,7 @@ export function Tools({ model, place }) {
     <button type="button" class="find" aria-label="Find (Ctrl K)" data-tip="Find: Ctrl K or /" onClick=${openPalette}>
       <svg viewBox="0 0 16 16" width="16" height="16" aria-hidden="true"><circle cx="6.5" cy="6.5" r="4.5" /><path d="M10 10l4.5 4.5" /></svg>
     </button>
-    <${Menu} label="⋯" name="More"><${Panel} model=${model} place=${place} /><//>
+    <${Menu} label="⋯" name="More">${model && html`<${Panel} model=${model} place=${place} />`}<//>
     ${isAsked.value && html`<${Keys} />`}
   `;
 }
