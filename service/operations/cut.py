@@ -1,10 +1,12 @@
 """POST /v1/models/{model}:windows: the windows of the rows of a table, as every other operation cuts them."""
 
 from dataclasses import replace
+from math import isnan
 
 import numpy as np
 from fastapi import Response
 
+from kanmodel.tables.encoding import Rows
 from kanmodel.tables.windows import Windows, actual_outputs
 from service.answers.members import head_of
 from service.answers.windows import CutRequest, CutResponse, LeftOut
@@ -24,7 +26,7 @@ def choose_windows(given: Given, cut: Windows, ends: list[int]) -> Given:
     return chosen._replace(cut=found)
 
 
-def find_ends(cut: Windows) -> np.ndarray:
+def find_ends(cut: Windows) -> Rows:
     """The newest row of each window, (n,), by its number in the table as it was given; of a wide one in each column."""
     rows, melted = cut.table.order[cut.ends], cut.table.cell_names.melted
     return rows if melted is None else rows % melted[2]
@@ -46,8 +48,8 @@ def describe_cut(call: Call, asked: CutRequest, checked: CheckedWindows) -> CutR
         left = LeftOut(across_gaps=cut.across_gaps, missing=missing.windows, missing_columns=missing.worst)
         answer["left_out"] = left
         if any(cut.table.has):
-            actual = actual_outputs(cut).astype(object)
-            answer["actual"] = np.where(np.isnan(actual.astype(float)), None, actual).tolist()
+            rows = actual_outputs(cut).tolist()
+            answer["actual"] = [[None if isnan(value) else value for value in row] for row in rows]
     return answer
 
 
