@@ -137,7 +137,7 @@ function parse(text, name, model) {
 export function splitTable(text) {
   const head = text.trimStart().split("\n", 1)[0];
   const mark = [",", ";", "\t", "|"].sort((one, other) => head.split(other).length - head.split(one).length)[0];
-  const cell = new RegExp(`(?:"((?:[^"]|"")*)"|([^${mark === "|" ? "\\|" : mark}\\r\\n]*))(${mark === "|" ? "\\|" : mark}|\\r\\n|\\n|\\r|$)`, "y");
+  const cell = new RegExp(`(?:"((?:[^"]|"")*)"|((?!")[^${mark === "|" ? "\\|" : mark}\\r\\n]*))(${mark === "|" ? "\\|" : mark}|\\r\\n|\\n|\\r|$)`, "y");
   const [rows, lines] = [/** @type {string[][]} */ ([]), /** @type {number[]} */ ([])];
   let [row, line, start] = [/** @type {string[]} */ ([]), 1, 1];
   while (cell.lastIndex < text.length) {

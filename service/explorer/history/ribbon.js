@@ -27,7 +27,6 @@ export function Ribbon({ model, window }) {
   const at = present ? shown.indexOf(present) : -1;
   const show = (/** @type {Moment | undefined} */ moment, replace = false) => moment && moment.window !== window.name && go({ window: moment.window, edit: "" }, { replace });
   const [isPlaying, setPlaying] = usePlay(shown, at, window, show);
-  if (!shown.length) return html`<footer class="ribbon" ref=${place} hidden></footer>`;
   const newest = shown[shown.length - 1];
   const drag = (/** @type {PointerEvent} */ event) => {
     if (!event.buttons) return;
@@ -43,7 +42,7 @@ export function Ribbon({ model, window }) {
   const hasErrors = shown.some(({ error }) => error !== undefined);
   const x = present && axis.x(present.at + axis.usual / 2);
   return html`
-    <footer class="ribbon" aria-label="Time">
+    <footer class="ribbon" aria-label="Time" hidden=${!shown.length}>
       <button type="button" class="play" aria-label=${isPlaying ? "Stop" : "Play the windows"} onClick=${() => setPlaying(!isPlaying)}>${isPlaying ? "❚❚" : "▶"}</button>
       <div
         class="track"
@@ -52,7 +51,7 @@ export function Ribbon({ model, window }) {
         tabindex="0"
         aria-label=${`Window by time, coloured by ${hasErrors ? "error" : "forecast"}`}
         aria-valuemin="0"
-        aria-valuemax=${shown.length - 1}
+        aria-valuemax=${Math.max(0, shown.length - 1)}
         aria-valuenow=${Math.max(0, at)}
         aria-valuetext=${present ? `${present.label}, ${tellBrief(present, model)}` : "a window of your own"}
         onPointerDown=${(/** @type {PointerEvent} */ event) => (/** @type {Element} */ (event.currentTarget).setPointerCapture(event.pointerId), drag(event))}

@@ -152,7 +152,7 @@ function draw({ model, moments, axis, rows, room, height, first, second }) {
   return html`
     ${[first, second].map((span, number) => runsOf(span).map(([from, to]) => html`<rect class=${number ? "span second" : "span"} clip-path="url(#strips-room)" x=${axis.x(from.at)} width=${Math.max(2, axis.x(to.at + axis.usual) - axis.x(from.at))} y=${TOP} height=${bottom - TOP} />`))}
     ${drawForecasts(model, moments, axis, room)}
-    ${rows.map((/** @type {any} */ row, /** @type {number} */ number) => drawStrip(row, row.worst ? all.error : all.input, (bar) => value(row, bar), row.worst ? worst : largest, top(number), room, model))}
+    ${rows.map((/** @type {any} */ row, /** @type {number} */ number) => drawStrip(row, row.worst ? all.error : all.input, (bar) => value(row, bar), row.worst ? worst : largest, top(number), room, model, row.worst || row === inputs[0]))}
     <g class="ticks">
       ${axis.ticks.map(({ x, label }) => html`<line x1=${x} x2=${x} y1=${TOP} y2=${bottom + 4} /><text x=${x} y=${bottom + 18}>${label}</text>`)}
     </g>
@@ -197,8 +197,9 @@ function drawForecasts(model, moments, axis, room) {
  * @param {number} top
  * @param {[number, number]} room
  * @param {Model} model
+ * @param {boolean} scale whether its scale is written: all inputs have the same
  */
-function drawStrip(row, bars, value, largest, top, room, model) {
+function drawStrip(row, bars, value, largest, top, room, model, scale) {
   const zero = top + NAME + STRIP / 2;
   const path = bars
     .map((bar) => {
@@ -214,7 +215,7 @@ function drawStrip(row, bars, value, largest, top, room, model) {
       <line class="zero" x1=${room[0]} x2=${room[1]} y1=${zero} y2=${zero} />
       <path clip-path="url(#strips-room)" fill=${row.color} d=${path} />
       <text class="name" x=${room[0]} y=${top + NAME - 4}>${row.label}</text>
-      <text class="scale" x=${room[0] - 6} y=${top + NAME + 9}>${model.value(largest, false)}</text>
+      ${scale && html`<text class="scale" x=${room[0] - 6} y=${zero + 4}>±${model.value(largest, false)}</text>`}
     </g>
   `;
 }
