@@ -76,13 +76,14 @@ function ticksOf({ x, runs, usual }, isTimed, [left, right]) {
 }
 
 /**
- * Bars of moments: each as wide as the time until the next, or of several together where that is below a pixel and a half.
+ * Bars of moments: each as wide as the time until the next, or of several together where that is below some pixels.
  *
  * @param {Axis} axis
  * @param {(moment: Moment) => boolean} [has] only of these
+ * @param {number} [least] pixels
  * @returns {{left: number, right: number, of: Moment[]}[]}
  */
-export function barsOf({ runs, x, usual }, has = () => true) {
+export function barsOf({ runs, x, usual }, has = () => true, least = 1.5) {
   return runs.flatMap((all) => {
     const run = all.filter(has);
     const end = x(all[all.length - 1].at + usual);
@@ -90,7 +91,7 @@ export function barsOf({ runs, x, usual }, has = () => true) {
     run.forEach((moment, number) => {
       const last = bars.at(-1);
       const right = number + 1 < run.length ? x(run[number + 1].at) : end;
-      if (last && last.right - last.left < 1.5) Object.assign(last, { right, of: [...last.of, moment] });
+      if (last && last.right - last.left < least) Object.assign(last, { right, of: [...last.of, moment] });
       else bars.push({ left: x(moment.at), right, of: [moment] });
     });
     return bars;

@@ -22,7 +22,7 @@ export function History({ model, window }) {
   const choose = (/** @type {string} */ value) => go({ view: value });
   return html`
     <div class="history-head">
-      <h1>${model.heading} over time</h1>
+      <h1>History of ${model.title}</h1>
       <div class="segments" role="group" aria-label="What is shown">
         ${[["", "Forecasts and errors"], ["drift", "Drift"]].map(([value, label]) => html`<button type="button" aria-pressed=${(view ?? "") === value} onClick=${() => choose(value)}>${label}</button>`)}
       </div>
@@ -35,14 +35,18 @@ export function History({ model, window }) {
 function Past({ model, window }) {
   const loaded = useMoments(model);
   const file = fileInView();
-  const { series: wanted, a, b } = address.value.values;
+  const { series: wanted, a, b, zoom } = address.value.values;
   const moments = loaded.value;
   const names = useMemo(() => [...new Set(moments?.all.map(({ series }) => series))], [moments]);
   const present = moments?.all.find((one) => one.window === window.name);
   const series = wanted ?? present?.series ?? names[0];
   const bare = useMemo(() => moments?.all.filter((one) => one.series === series) ?? [], [moments, series]);
   const explained = useContributions(model, bare);
-  const shown = useMemo(() => bare.map((moment) => ({ ...moment, contributions: explained.value?.get(moment.window) })), [bare, explained.value]);
+  const closer = useContributions(model, useMemo(() => (file && zoom ? chooseSpan(bare, zoom) : []), [file, bare, zoom]));
+  const shown = useMemo(
+    () => bare.map((moment) => ({ ...moment, contributions: explained.value?.get(moment.window) ?? closer.value?.get(moment.window) })),
+    [bare, explained.value, closer.value],
+  );
   const all = useMemo(() => summarise(shown), [shown]);
   const strips = useMemo(() => strongest(all.shares), [all]).slice(0, model.inputs.length === N_STRIPS + 1 ? undefined : N_STRIPS);
   const first = useMemo(() => chooseSpan(shown, a), [shown, a]);
@@ -53,7 +57,7 @@ function Past({ model, window }) {
   }
   if (!moments || !shown.length) return html`<p class="waiting">Forecasting all windows …</p>`;
   const addSpan = (/** @type {number} */ from, /** @type {number} */ to) => go(a && !b ? { b: `${from}-${to}` } : { a: `${from}-${to}`, b: "" });
-  const thinned = file && shown.length > (explained.value?.size ?? shown.length) ? ` Contributions are of ${explained.value?.size.toLocaleString("en")} of them, evenly over the time.` : "";
+  const thinned = file && shown.length > (explained.value?.size ?? shown.length) ? ` Contributions are of ${explained.value?.size.toLocaleString("en")} of them, spread over the time.` : "";
   return html`
     <section class="card told" aria-label="All forecasts">
       <p class="lead">${tellAll(shown, all, model)}</p>
@@ -64,9 +68,9 @@ function Past({ model, window }) {
       <div class="strips-head">
         ${names.length > 1 && html`<label class="select">Series <select value=${series} onChange=${(/** @type {any} */ event) => go({ series: event.currentTarget.value, a: "", b: "" })}>${names.map((name) => html`<option value=${name} selected=${name === series}>${name}</option>`)}</select></label>`}
         <${Legend} model=${model} all=${all} />
-        <${Chosen} moments=${shown} a=${a} b=${b} hasErrors=${all.compared > 0} />
+        <${Chosen} moments=${shown} a=${a} b=${b} zoom=${zoom} hasErrors=${all.compared > 0} />
       </div>
-      <${Strips} model=${model} moments=${shown} isTimed=${moments.isTimed} names=${strips} present=${window.name} first=${first} second=${second} choose=${addSpan} />
+      <${Strips} model=${model} moments=${shown} isTimed=${moments.isTimed} names=${strips} present=${window.name} first=${first} second=${second} choose=${addSpan} zoomed=${chooseSpan(shown, zoom)} onZoom=${(/** @type {string} */ text) => go({ zoom: text }, { replace: true })} />
     </section>
     <div class="halves">
       <${Driven} model=${model} shown=${shown} first=${first} second=${second} all=${all} />
@@ -89,8 +93,8 @@ function Legend({ model, all }) {
   </p>`;
 }
 
-/** @param {{moments: Moment[], a?: string, b?: string, hasErrors: boolean}} props the spans as chips, and how others are chosen */
-function Chosen({ moments, a, b, hasErrors }) {
+/** @param {{moments: Moment[], a?: string, b?: string, zoom?: string, hasErrors: boolean}} props the spans as chips, and how others are chosen */
+function Chosen({ moments, a, b, zoom, hasErrors }) {
   const name = (/** @type {string} */ text) => {
     const span = chooseSpan(moments, text);
     return text === "worst" ? "the worst tenth" : span.length ? `${span[0].label} to ${span[span.length - 1].label}` : "no forecast";
@@ -99,6 +103,8 @@ function Chosen({ moments, a, b, hasErrors }) {
     html`<span class="span-chip ${key}">${key.toUpperCase()}: ${name(text)}<button type="button" aria-label=${`Leave out ${name(text)}`} onClick=${() => go(key === "a" ? { a: b ?? "", b: "" } : { b: "" })}>×</button></span>`;
   return html`<div class="chips">
     ${a && chip("a", a)} ${b && chip("b", b)}
+    ${a && a !== "worst" && a !== zoom && html`<button type="button" onClick=${() => go({ zoom: a })}>Zoom in to A</button>`}
+    ${zoom && html`<button type="button" onClick=${() => go({ zoom: "" })}>Show all</button>`}
     ${!a && hasErrors && html`<button type="button" onClick=${() => go({ a: "worst" })}>Choose the worst tenth</button>`}
     <span class="muted">${a ? (b ? "" : "Drag another span to compare with it instead of the rest.") : "Drag over the strips to choose a span."}</span>
   </div>`;

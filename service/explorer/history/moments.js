@@ -34,7 +34,8 @@ import { address } from "../state.js";
  */
 
 const PAGE = 1000; // most reference windows of a response
-const MOST = 384; // windows of a file that are explained for one picture, evenly over it
+const MOST = 768; // windows of a file that are explained for one picture
+const GOLDEN = 0.618034; // of which multiples are spread over 0 to 1: no hour of the day is preferred, as even steps would
 const ASKED = 64; // windows of a request to explain
 
 /**
@@ -137,7 +138,7 @@ function order(made, told) {
 }
 
 /**
- * Contributions of moments to the output of the model, by window and input: of reference windows of all, of a file of some evenly.
+ * Contributions of moments to the output of the model, by window and input: of reference windows of all, of a file of some.
  *
  * @param {Model} model
  * @param {Moment[]} shown
@@ -147,7 +148,8 @@ export function useContributions(model, shown) {
   const file = fileInView();
   const some = useMemo(() => {
     const every = Math.ceil(shown.length / MOST);
-    return file ? shown.filter((_, number) => number % every === 0) : shown;
+    if (!file || every <= 1) return shown;
+    return d3.range(0, shown.length, every).map((from, number) => shown[Math.min(shown.length - 1, from + Math.floor(((number * GOLDEN) % 1) * every))]);
   }, [shown, file]);
   const key = `contributions ${model.chosen} ${model.info.checkpoint} ${model.output} ${file ?? ""} ${file ? some.map(({ place }) => place).join() : ""}`;
   return useLoad(shown.length ? key : undefined, (signal) => (file ? explainFile(model, file, some, signal) : explainReference(model, signal)));

@@ -11,6 +11,7 @@ import { labelOf } from "./spans.js";
 
 const [TOP, MAIN, STRIP, NAME, BOTTOM] = [10, 210, 32, 16, 24]; // pixels of heights
 const [LEFT, RIGHT] = [56, 12];
+const AVERAGED = 12; // pixels of a bar, where not all windows are explained
 const PAGE = 24; // moments of a page key
 const REST = ""; // the input that stands for all others
 
@@ -24,11 +25,13 @@ const REST = ""; // the input that stands for all others
  * @property {Moment[]} first span
  * @property {Moment[]} second
  * @property {(first: number, last: number) => void} choose a span
+ * @property {Moment[]} zoomed those in view; all by default
+ * @property {(text: string) => void} onZoom takes the span that was zoomed to, as the address has it
  */
 
 /** @param {Props} props */
 export function Strips(props) {
-  const { model, moments, isTimed, present, choose } = props;
+  const { model, moments, isTimed, present } = props;
   const place = useRef(/** @type {HTMLElement | null} */ (null));
   const width = useWidth(place);
   const [zoom, setZoom] = useState(d3.zoomIdentity);
@@ -39,18 +42,19 @@ export function Strips(props) {
   const height = TOP + MAIN + rows.length * (STRIP + NAME) + BOTTOM;
   const drawing = useMemo(() => width > 0 && draw({ ...props, axis, rows, room, height }), [axis, props.names, moments, props.first, props.second]);
   const shown = moments[at ?? moments.findIndex(({ window }) => window === present)];
+  const x = shown && middle(axis, shown);
   const take = (/** @type {number} */ px) => {
     const found = nearestTo(axis, px);
     if (found) go({ window: found.window, edit: "" });
   };
-  const gestures = useGestures(place, { axis, room, height, choose, take, setZoom, zoom });
+  useGestures(place, { ...props, axis, room, height, take, setZoom });
   const key = (/** @type {KeyboardEvent} */ event) => {
     const by = { ArrowLeft: -1, ArrowRight: 1, PageUp: -PAGE, PageDown: PAGE, Home: -Infinity, End: Infinity }[event.key];
     const now = at ?? Math.max(0, moments.findIndex(({ window }) => window === present));
     if (by !== undefined) setAt(Math.max(0, Math.min(moments.length - 1, now + by)));
     else if (event.key === "Enter") go({ window: moments[now].window, edit: "" });
-    else if (event.key === "+") gestures.scale(2);
-    else if (event.key === "-") gestures.scale(0.5);
+    else if (event.key === "+") props.onZoom(`${Math.max(moments[0].place, moments[now].place - PAGE)}-${Math.min(moments[moments.length - 1].place, moments[now].place + PAGE)}`);
+    else if (event.key === "-") props.onZoom("");
     else return;
     event.preventDefault();
   };
@@ -65,7 +69,7 @@ export function Strips(props) {
       ref=${place}
       role="slider"
       tabindex="0"
-      aria-label="Forecasts over time: arrow keys move, Enter shows the window, plus and minus zoom"
+      aria-label="Forecasts over time: arrow keys move, Enter shows the window, plus zooms in, minus out"
       aria-valuemin="0"
       aria-valuemax=${moments.length - 1}
       aria-valuenow=${Math.max(0, moments.indexOf(shown))}
@@ -77,11 +81,10 @@ export function Strips(props) {
       <svg width=${width} height=${height} aria-hidden="true">
         <clipPath id="strips-room"><rect x=${room[0]} y="0" width=${room[1] - room[0]} height=${height} /></clipPath>
         ${drawing}
-        ${shown && html`<line class="cursor" clip-path="url(#strips-room)" x1=${middle(axis, shown)} x2=${middle(axis, shown)} y1=${TOP} y2=${height - BOTTOM} />`}
         <g class="gestures"></g>
       </svg>
+      ${x !== undefined && x >= room[0] && x <= room[1] && html`<i class="cursor" style=${{ transform: `translateX(${x.toFixed(1)}px)`, top: `${TOP}px`, height: `${height - BOTTOM - TOP}px` }}></i>`}
     </div>
-    ${zoom.k > 1 && html`<button type="button" class="whole" onClick=${() => gestures.scale(0)}>Show all</button>`}
   `;
 }
 
@@ -113,10 +116,25 @@ function useGestures(place, now) {
     const zoom = d3.zoom().scaleExtent([1, 400]).extent([[room[0], 0], [room[1], height]]).translateExtent([[room[0], 0], [room[1], height]]);
     zoom.filter((/** @type {any} */ event) => (event.type === "wheel" ? event.ctrlKey || event.metaKey : event.touches?.length > 1));
     zoom.on("zoom", (/** @type {any} */ { transform }) => last.current.setZoom(transform));
+    zoom.on("end", (/** @type {any} */ { transform, sourceEvent }) => {
+      if (!sourceEvent && transform.k > 1) return; // it came from the address
+      const { moments, isTimed, room: now, onZoom } = last.current;
+      const axis = makeAxis(moments, isTimed, now, transform);
+      onZoom(transform.k === 1 ? "" : now.map((/** @type {number} */ px) => nearestTo(axis, px)?.place).join("-"));
+    });
     const element = d3.select(place.current).call(zoom).on("dblclick.zoom", null);
-    behaviour.current = (/** @type {number} */ by) => (by ? element.call(zoom.scaleBy, by) : element.call(zoom.transform, d3.zoomIdentity));
+    behaviour.current = { element, zoom };
   }, [now.room[1], now.height]);
-  return { scale: (/** @type {number} */ by) => behaviour.current?.(by) };
+  const span = now.zoomed.length > 1 ? `${now.zoomed[0].place}-${now.zoomed[now.zoomed.length - 1].place}` : "";
+  useEffect(() => {
+    const { moments, isTimed, room, zoomed } = last.current;
+    if (!behaviour.current || room[1] <= room[0] + 10) return;
+    const { x, usual } = makeAxis(moments, isTimed, room);
+    const [from, to] = span ? [x(zoomed[0].at), x(zoomed[zoomed.length - 1].at + usual)] : room;
+    const scale = (room[1] - room[0]) / Math.max(1, to - from);
+    const { element, zoom } = behaviour.current;
+    element.call(zoom.transform, d3.zoomIdentity.translate(room[0] - scale * from, 0).scale(scale));
+  }, [span, now.room[1]]);
 }
 
 /**
@@ -144,7 +162,8 @@ function draw({ model, moments, axis, rows, room, height, first, second }) {
   const top = (/** @type {number} */ row) => TOP + MAIN + row * (STRIP + NAME);
   const inputs = rows.filter((/** @type {any} */ { worst }) => !worst);
   const hasContributions = (/** @type {Moment} */ { contributions }) => Boolean(contributions);
-  const all = { error: barsOf(axis), input: barsOf(axis, hasContributions) };
+  const isThinned = !moments.every(hasContributions);
+  const all = { error: barsOf(axis), input: barsOf(axis, hasContributions, isThinned ? AVERAGED : undefined) };
   const meanOf = (/** @type {any} */ row, /** @type {any} */ bar) => (row.worst ? d3.greatest(bar.of, (/** @type {Moment} */ one) => Math.abs(row.value(one) ?? 0)) : undefined);
   const value = (/** @type {any} */ row, /** @type {any} */ bar) => (row.worst ? row.value(meanOf(row, bar)) : d3.mean(bar.of, row.value));
   const largest = d3.max(inputs, (row) => d3.max(all.input, (bar) => Math.abs(value(row, bar) ?? 0))) || 1;
