@@ -17,10 +17,11 @@
 
 const NARROW = 700; // pixels of width below which it flows down
 export const BAR = 8; // pixels of a node along the flow
-const WIDE = { cards: 9, nodes: 12, label: 15, ribbons: 200, start: 168, end: 122, run: 34, gap: 7 };
+const WIDE = { cards: 9, nodes: 12, label: 15, ribbons: 260, start: 164, end: 128, run: 34, gap: 7 };
 const DOWN = { cards: 3, nodes: 6, label: 4, ribbons: 120, start: 92, end: 44, run: 30, gap: 6 };
 const CARD = { width: 140, least: 54, height: 50 };
 const PAD = 8; // between nodes
+const WEAK = 0.004; // share of what enters a column below which an edge or a node has no place of its own
 
 /**
  * @param {Network} network
@@ -55,7 +56,7 @@ const weightOf = (network, { nodes }) => d3.sum(nodes, (node) => network.nodes[n
  * @param {Network} network
  * @param {typeof WIDE} form
  */
-function choose({ nodes, edges, columns }, form) {
+function choose({ nodes, edges, columns, output }, form) {
   /** @type {Card[]} */
   const cards = [];
   /** @type {Place[]} */
@@ -68,7 +69,8 @@ function choose({ nodes, edges, columns }, form) {
   const ends = new Set();
   const byColumn = d3.group(curves, (edge) => nodes[edges[edge].target].column);
   for (const [column, found] of byColumn) {
-    const single = found.length > form.cards ? found.slice(0, form.cards - (form === WIDE ? 1 : 0)) : found;
+    const strong = withoutWeak(found, (edge) => edges[edge].weight);
+    const single = strong.length > form.cards || found.length > strong.length ? strong.slice(0, form.cards - (form === WIDE ? 1 : 0)) : found;
     const rest = found.slice(single.length);
     for (const edge of single) cards.push({ id: edges[edge].key, edge, edges: [edge], column, along: 0, across: 0 });
     if (rest.length) cards.push({ id: `more-edges:${column}`, edges: rest, column, along: 0, across: 0 });
@@ -77,8 +79,9 @@ function choose({ nodes, edges, columns }, form) {
   for (const card of cards) for (const edge of card.edges) cardOf.set(edge, card);
   for (const column of d3.range(columns)) {
     const found = d3.sort(d3.range(nodes.length).filter((node) => nodes[node].column === column), (node) => -nodes[node].weight);
-    const count = found.length > form.nodes ? form.nodes - 1 : form.nodes;
-    const single = found.filter((node, rank) => rank < count || ends.has(node));
+    const strong = withoutWeak(found, (node) => nodes[node].weight);
+    const count = strong.length < found.length || found.length > form.nodes ? form.nodes - 1 : form.nodes;
+    const single = found.filter((node, rank) => (rank < count && rank < strong.length) || ends.has(node) || node === output);
     const rest = found.filter((node) => !single.includes(node));
     for (const node of single) places.push((placeOf[node] = place(nodes[node].id, column, [node], node)));
     if (rest.length === 1) places.push((placeOf[rest[0]] = place(nodes[rest[0]].id, column, rest, rest[0])));
@@ -89,6 +92,18 @@ function choose({ nodes, edges, columns }, form) {
     }
   }
   return { cards, places, placeOf, cardOf };
+}
+
+/**
+ * Those that count, of some that are sorted by weight; all of very few.
+ *
+ * @param {number[]} found
+ * @param {(one: number) => number} weigh
+ */
+function withoutWeak(found, weigh) {
+  const least = WEAK * d3.sum(found, weigh);
+  const strong = found.filter((one, rank) => rank < 2 || weigh(one) > least);
+  return strong.length > found.length - 2 ? found : strong; // one alone is no rest
 }
 
 /** @returns {Place} */

@@ -4,7 +4,7 @@ import { html } from "../lib.js";
 import { part } from "../lit.js";
 import { BAR } from "./layout.js";
 
-const LONGEST = { input: 24, unit: 18, output: 18, down: 13 }; // characters
+const LONGEST = { input: 24, unit: 18, output: 17, down: 13 }; // characters
 
 /** @param {string} text @param {number} most */
 const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1).trimEnd()}…` : text);

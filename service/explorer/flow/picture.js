@@ -5,7 +5,7 @@
 
 import { preview } from "../draft.js";
 import { effect, html, signal, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../lib.js";
-import { lit, part } from "../lit.js";
+import { lit } from "../lit.js";
 import { address, go } from "../state.js";
 import { useWidth } from "../ui/chart.js";
 import { amountsOf } from "./amounts.js";
@@ -28,12 +28,13 @@ export const painted = signal(0);
  * @param {Map<string, any>} props.curves by key
  * @param {import("./amounts.js").Amounts} props.amounts at rest
  * @param {boolean} [props.isLive] whether it follows what is dragged
+ * @param {Set<number>} [props.kept] edges that pruning keeps; the others fade
  * @param {(edge: import("./network.js").Edge) => {class?: string, mark?: string, tip?: string, curve?: any}} [props.mark] what else is drawn of an edge
  * @param {string} props.label
  * @param {unknown} [props.said] what is said of the output, a line each
  * @param {unknown} [props.children]
  */
-export function Picture({ model, network, curves, amounts, isLive = false, mark, label, said, children }) {
+export function Picture({ model, network, curves, amounts, isLive = false, kept, mark, label, said, children }) {
   const place = useRef(/** @type {HTMLElement | null} */ (null));
   const svg = useRef(/** @type {SVGSVGElement | null} */ (null));
   const width = useWidth(place);
@@ -56,6 +57,9 @@ export function Picture({ model, network, curves, amounts, isLive = false, mark,
     });
   }, [layout, drawn, amounts, isLive]);
   useEffect(() => (layout && svg.current ? effect(() => light(/** @type {SVGSVGElement} */ (svg.current), layout, network, lit.value)) : undefined), [layout, network]);
+  useEffect(() => {
+    if (layout && svg.current) fade(svg.current, layout, kept);
+  }, [layout, kept]);
   const parts = layout ? [...layout.places, ...layout.cards] : [];
   const walk = (/** @type {KeyboardEvent} */ event) => {
     const elements = [.../** @type {SVGSVGElement} */ (svg.current).querySelectorAll("g.place, g.edge")];
@@ -68,7 +72,7 @@ export function Picture({ model, network, curves, amounts, isLive = false, mark,
   };
   const tab = (/** @type {number} */ index) => (index === current ? 0 : -1);
   return html`
-    <div class=${`flow ${layout?.isDown ? "down-flow" : ""}`} ref=${place}>
+    <div class=${`flow ${layout?.isDown ? "down-flow" : ""} ${amounts.isSigned ? "" : "resting"}`} ref=${place}>
       <div class="flow-tools">
         <${Legend} isSigned=${amounts.isSigned} isOwn=${isOwn} />
         <${ZoomButtons} zoom=${zoom} />
@@ -82,7 +86,7 @@ export function Picture({ model, network, curves, amounts, isLive = false, mark,
         </g>
       </svg>`}
       ${children}
-      <${EdgePanel} model=${model} network=${network} amounts=${amounts} mark=${mark} />
+      <${EdgePanel} model=${model} network=${network} amounts=${amounts} kept=${kept} mark=${mark} />
     </div>
   `;
 }
@@ -98,6 +102,22 @@ function Legend({ isSigned, isOwn }) {
       <button type="button" class="small" aria-pressed=${isOwn} onClick=${turn}>Each its own scale</button>
     </p>
   `;
+}
+
+/**
+ * Fades what pruning leaves out; nothing moves.
+ *
+ * @param {SVGSVGElement} svg
+ * @param {import("./layout.js").Layout} layout
+ * @param {Set<number> | undefined} kept
+ */
+function fade(svg, { cards, strands }, kept) {
+  const isFaded = (/** @type {number[]} */ edges, /** @type {boolean} */ isCard) => Boolean(kept && isCard && !edges.some((edge) => kept.has(edge)));
+  svg.querySelectorAll("g.edge").forEach((element, index) => element.classList.toggle("faded", isFaded(cards[index].edges, true)));
+  svg.querySelectorAll("g.strand").forEach((element, index) => {
+    const { from, to, edges } = strands[index];
+    element.classList.toggle("faded", isFaded(edges, !("nodes" in from && "nodes" in to)));
+  });
 }
 
 /**
