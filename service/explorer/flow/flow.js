@@ -13,7 +13,7 @@ import { Pruning } from "./prune.js";
 import { FlowTable } from "./table.js";
 
 /**
- * @param {{model: import("../model.js").Model, versus?: import("../model.js").Model, window: {instance?: number[][]}}} props
+ * @param {{model: import("../model.js").Model, versus?: import("../model.js").Model, window: {instance?: number[][], value?: {label: string}}}} props
  */
 export function Flow({ model, versus, window }) {
   const { network, error: missing } = useNetwork(model);
@@ -28,11 +28,11 @@ export function Flow({ model, versus, window }) {
   const isIncomplete = network.edges.some((edge, number) => !edge.isCurve && Number.isNaN(amounts.edges[number]));
   return html`
     <${Picture} model=${model} network=${network} curves=${curves} amounts=${amounts} isLive=${true} mark=${mark}
-      said=${model.value(explanation.prediction)} label=${`How the forecast of ${model.title} comes about`}>
+      window=${window.value?.label} said=${model.value(explanation.prediction)} label=${`How the forecast of ${model.title} comes about: ${model.value(explanation.prediction)}`}>
       ${isPending.value && html`<p class="muted" role="status">The forecast follows as soon as values along the range are there.</p>`}
       ${said && html`<p>${said}</p>`}
       ${apart && html`<p role="alert">${reasonOf(apart)}</p>`}
-      ${isIncomplete && html`<p class="muted">Links without a ribbon: a contribution through them is not known, because the units read all of them together.</p>`}
+      ${isIncomplete && html`<p class="muted">Thin grey links: what flows through each is not known, since the units of this graph read all their inputs together.</p>`}
       <${FlowTable} model=${model} network=${network} amounts=${amounts} />
     <//>
   `;

@@ -4,7 +4,7 @@ import { html } from "../lib.js";
 import { part } from "../lit.js";
 import { BAR } from "./layout.js";
 
-const LONGEST = { input: 24, unit: 18, output: 17, down: 13 }; // characters
+const LONGEST = { input: 24, unit: 18, output: 17, down: 10 }; // characters
 
 /** @param {string} text @param {number} most */
 const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1).trimEnd()}…` : text);
@@ -46,6 +46,6 @@ function LabelBeside({ place, name, isOutput, said }) {
 function LabelAbove({ place, name, isOutput, said }) {
   const { along, across, column } = place;
   if (isOutput) return html`<text class="name" x=${across} y=${along + 18} text-anchor="middle"><tspan>${cut(name, 30)} </tspan><tspan class="amount"></tspan></text><text class="said" x=${across} y=${along + 35} text-anchor="middle">${said}</text>`;
-  const turn = `rotate(${column ? -28 : -50} ${across} ${along - 10})`;
-  return html`<text class="name" x=${across + 4} y=${along - (column ? 8 : 12)} transform=${turn}><tspan>${cut(name, LONGEST.down)} </tspan><tspan class="amount"></tspan></text>`;
+  const y = along - BAR / 2 - (column ? 3 : 14);
+  return html`<text class="name" x=${across} y=${y - 11} text-anchor="middle">${cut(name, LONGEST.down)}</text><text class="amount" x=${across} y=${y} text-anchor="middle"></text>`;
 }

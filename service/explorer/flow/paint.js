@@ -8,6 +8,7 @@ import { BAR } from "./layout.js";
 /** @typedef {{strands: SVGPathElement[][], bars: {group: SVGGElement, all: Element, net: Element}[], beads: (SVGCircleElement | null)[], amounts: (Element | null)[], said: (Element | null)[]}} Elements */
 
 const THINNEST = 0.15; // pixels of a ribbon that is drawn
+const LINE = 0.7; // pixels of a link whose contribution is not known
 const MOST = 0.62; // of the room across that ribbons take at most
 
 /** The elements that are painted, in the order of the layout. @param {SVGSVGElement} svg @returns {Elements} */
@@ -45,14 +46,15 @@ export function stackStrands({ strands }) {
  * @param {Layout} layout
  * @param {Amounts} amounts
  */
-export function scaleFor({ strands, places, scale, room }, { edges, nodes }) {
+export function scaleFor({ strands, places, cards, card, isDown, scale, room }, { edges, nodes }) {
   const passing = new Map(places.map((place) => [/** @type {any} */ (place), [Math.abs(d3.sum(place.nodes, (node) => nodes[node])), 0, 0]]));
   for (const { from, to, edges: carried } of strands) {
     const size = d3.sum(carried, (edge) => Math.abs(edges[edge]) || 0);
     for (const [side, one] of [to, from].entries()) if (passing.has(one)) passing.get(one)[side + 1] += size;
   }
+  const heaviest = d3.max(cards, (one) => d3.sum(one.edges, (edge) => Math.abs(edges[edge]) || 0)) || 1;
   const sums = d3.rollup(places, (column) => d3.sum(column, (place) => d3.max(passing.get(place) ?? [])), ({ column }) => column);
-  return Math.min(scale, (MOST * room) / (d3.max(sums.values()) || 1));
+  return Math.min(scale, (MOST * room) / (d3.max(sums.values()) || 1), (isDown ? card.width : card.height) / heaviest);
 }
 
 /**
@@ -70,9 +72,11 @@ export function paint(layout, stacks, elements, amounts, scale, { change, bead }
   const { edges, nodes, isSigned } = amounts;
   const up = new Float64Array(strands.length);
   const down = new Float64Array(strands.length);
+  const isUnknown = new Uint8Array(strands.length);
   strands.forEach(({ edges: carried }, strand) => {
     for (const edge of carried) {
       const value = edges[edge];
+      if (Number.isNaN(value)) isUnknown[strand] = 1;
       if (value > 0) up[strand] += value;
       else if (value < 0) down[strand] -= value;
     }
@@ -93,9 +97,11 @@ export function paint(layout, stacks, elements, amounts, scale, { change, bead }
   stack(stacks.leaving, starts);
   stack(stacks.entering, ends);
   strands.forEach(({ from, to }, strand) => {
+    if (isUnknown[strand]) [starts[0][strand], ends[0][strand]] = [from.across, to.across];
+    elements.strands[strand][0].classList.toggle("unknown", Boolean(isUnknown[strand]));
     const [first, last] = [from.along + halfOf(from, layout), to.along - halfOf(to, layout)];
     [up, down].forEach((values, sign) => {
-      const width = values[strand] * scale;
+      const width = isUnknown[strand] ? Number(!sign) * LINE : values[strand] * scale;
       const path = elements.strands[strand][sign];
       path.setAttribute("d", width < THINNEST ? "" : ribbon(first, starts[sign][strand], last, ends[sign][strand], width, isDown));
     });

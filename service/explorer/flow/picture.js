@@ -12,6 +12,7 @@ import { amountsOf } from "./amounts.js";
 import { Card } from "./card.js";
 import { drawCurves, placeBead } from "./curves.js";
 import { EdgePanel } from "./edge.js";
+import { showPicture } from "./export.js";
 import { layOut } from "./layout.js";
 import { Node } from "./node.js";
 import { findElements, paint, scaleFor, stackStrands } from "./paint.js";
@@ -31,10 +32,11 @@ export const painted = signal(0);
  * @param {Set<number>} [props.kept] edges that pruning keeps; the others fade
  * @param {(edge: import("./network.js").Edge) => {class?: string, mark?: string, tip?: string, curve?: any}} [props.mark] what else is drawn of an edge
  * @param {string} props.label
- * @param {unknown} [props.said] what is said of the output, a line each
+ * @param {unknown} [props.said] what is said of the output
+ * @param {string | null} [props.window] which window it is of
  * @param {unknown} [props.children]
  */
-export function Picture({ model, network, curves, amounts, isLive = false, kept, mark, label, said, children }) {
+export function Picture({ model, network, curves, amounts, isLive = false, kept, mark, label, said, window, children }) {
   const place = useRef(/** @type {HTMLElement | null} */ (null));
   const svg = useRef(/** @type {SVGSVGElement | null} */ (null));
   const width = useWidth(place);
@@ -60,6 +62,9 @@ export function Picture({ model, network, curves, amounts, isLive = false, kept,
   useEffect(() => {
     if (layout && svg.current) fade(svg.current, layout, kept);
   }, [layout, kept]);
+  useEffect(() => {
+    showPicture(svg.current ? { svg: svg.current, model, label, window } : undefined);
+  }, [layout, model, label, window]);
   const parts = layout ? [...layout.places, ...layout.cards] : [];
   const walk = (/** @type {KeyboardEvent} */ event) => {
     const elements = [.../** @type {SVGSVGElement} */ (svg.current).querySelectorAll("g.place, g.edge")];
