@@ -1,2 +1,58 @@
+/** The destination Forecast: one sentence; below it on one axis what was read, the network, and what follows; then questions. */
+
+import { reasonOf } from "../api.js";
+import { preview } from "../draft.js";
+import { explainAsk, useExplanation } from "../explain.js";
 import { html } from "../lib.js";
-export function Forecast({ model }) { return html`<h1>${model.heading}</h1>`; }
+import { useAsk } from "../load.js";
+import { go } from "../state.js";
+import { Dials } from "./dials.js";
+import { tellNow, timesOf, usePredicted } from "./facts.js";
+import { Outlook } from "./outlook.js";
+import { Picker } from "./picker.js";
+import { Questions } from "./questions.js";
+import { Sentence } from "./sentence.js";
+
+const FORBIDDEN = 403;
+
+/** @param {{model: import("../model.js").Model, versus?: import("../model.js").Model, window: any}} props */
+export function Forecast({ model, versus, window }) {
+  const { value: known, instance, edit, error } = window;
+  const isFit = instance?.length === model.info.lookback && instance[0].length === model.info.features.length;
+  const wanted = isFit && !error ? instance : undefined;
+  const predicted = usePredicted(model, wanted);
+  const explained = useExplanation(model, wanted);
+  const before = useAsk(wanted && explainAsk(model, [known.instance]));
+  const shown = preview.value ?? explained.value?.explanation;
+  const times = timesOf(model, known?.time);
+  const failed = error ?? predicted.error ?? explained.error;
+  const isChanged = Object.keys(edit).length > 0;
+  const told = { model, known, instance, isChanged, shown, times, predicted: predicted.value, before: before.value?.explanations[0] };
+  return html`
+    <${Picker} model=${model} window=${window} />
+    ${failed && html`<${Refused} error=${failed} again=${error ? window.again : explained.again} />`}
+    ${
+      wanted &&
+      html`
+        <${Sentence} ...${told} />
+        <div class=${`instrument card ${model.info.skill.verdict}`}>
+          <${Dials} ...${told} recorded=${known.instance} edit=${edit} now=${tellNow(known.time)} />
+          <section class="network" aria-label="The network"></section>
+          <${Outlook} ...${told} />
+        </div>
+        <${Questions} ...${told} recorded=${known.instance} edit=${edit} answer=${explained.value?.answer} />
+      `
+    }
+  `;
+}
+
+/** @param {{error: any, again: () => void}} props why no window can be shown */
+function Refused({ error, again }) {
+  if (error.status === FORBIDDEN) return html`<p class="card" role="status">This service shows no windows of its own: paste or drop one of yours.</p>`;
+  return html`
+    <div class="card problem" role="alert">
+      <p>${reasonOf(error)}</p>
+      <p><button type="button" onClick=${again}>Try again</button> <button type="button" onClick=${() => go({ window: "", edit: "" })}>The newest window</button></p>
+    </div>
+  `;
+}
