@@ -52,7 +52,7 @@ function OneCurve({ model, input, curve, now, value, domain, take }) {
   const name = (/** @type {number} */ x) => told(model, input, x).replace(input.unit ? ` ${input.unit}` : " ", input.unit ? "" : " ");
   const draw = (/** @type {number} */ width) => {
     const chart = Plot.plot({
-      ...{ width, height: HEIGHT, marginLeft: 44, marginTop: 10, marginRight: 12, marginBottom: 22, className: "plot" },
+      ...{ width, height: HEIGHT, marginLeft: 44, marginTop: 10, marginRight: 18, marginBottom: 22, className: "plot" },
       x: { label: null, type: isOrdinal ? "point" : "linear", padding: 0.3, ticks: isOrdinal ? undefined : width / 60, tickFormat: name },
       y: { label: null, domain, nice: true, ticks: 3, grid: true, ...(model.isShare ? { tickFormat: ".0%" } : {}) },
       marks: [

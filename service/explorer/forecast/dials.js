@@ -41,7 +41,8 @@ export function Dials({ now, ...props }) {
   return html`
     <section class="dials" aria-labelledby="dials-title">
       <div class="between">
-        <h2 id="dials-title">What it reads <span class="muted">${now ? `now, ${now}` : ""}</span></h2>
+        <h2 id="dials-title">What it reads</h2>
+        ${now && html`<span class="muted">now ${now}</span>`}
         ${count > 0 && html`<button type="button" class="small" onClick=${() => go({ edit: "" })}>Reset ${count > 1 ? `all ${count}` : "it"}</button>`}
       </div>
       <ul>${seen.map((input) => html`<${Dial} key=${input.name} ...${props} input=${input} contribution=${sums?.get(input.name)} largest=${largest} />`)}</ul>
@@ -56,7 +57,7 @@ function Dial({ model, input, recorded, instance, edit, contribution, largest })
   const was = valueOf(input, recorded[recorded.length - 1]);
   const now = valueOf(input, instance[instance.length - 1]);
   const value = draft.value?.input === input.name ? draft.value.value : now;
-  const isChanged = Object.hasOwn(edit, input.name) || value !== now;
+  const isChanged = Object.hasOwn(edit, input.name);
   const name = `input:${input.name}`;
   const { onClick, onKeyDown, ...lights } = /** @type {any} */ (part(name));
   const set = (/** @type {number} */ to) => {
@@ -88,7 +89,7 @@ function Dial({ model, input, recorded, instance, edit, contribution, largest })
 /** @param {{share: number}} props from -1 to 1, of the largest contribution */
 function Bar({ share }) {
   const width = `${50 * Math.min(1, Math.abs(share))}%`;
-  return html`<i class=${`bar ${share < 0 ? "down" : "up"}`} style=${share < 0 ? { width, right: "50%" } : { width, left: "50%" }} aria-hidden="true"></i>`;
+  return html`<i class=${`lift ${share < 0 ? "down" : "up"}`} style=${share < 0 ? { width, right: "50%" } : { width, left: "50%" }} aria-hidden="true"></i>`;
 }
 
 /** @param {{input: Input, recorded: number[][], instance: number[][]}} props an input over the steps of the window */

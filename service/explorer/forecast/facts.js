@@ -179,7 +179,7 @@ export function tellWhen(time, { newest, step }) {
 export function tellNow(time) {
   if (!time) return undefined;
   const day = new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", day: "numeric", month: "short", year: "numeric" }).format(wallClock(time));
-  return time.length > 10 ? `${day}, ${time.slice(11, 16)}` : day;
+  return time.length > 10 ? `${day}, ${time.slice(11, 16)}${time.endsWith("Z") ? " UTC" : ""}` : day;
 }
 
 /**

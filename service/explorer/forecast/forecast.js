@@ -1,8 +1,9 @@
 /** The destination Forecast: one sentence; below it on one axis what was read, the network, and what follows; then questions. */
 
 import { reasonOf } from "../api.js";
-import { preview } from "../draft.js";
+import { draft, preview } from "../draft.js";
 import { explainAsk, useExplanation } from "../explain.js";
+import { change, editOf, valueOf } from "../inputs.js";
 import { html } from "../lib.js";
 import { useAsk } from "../load.js";
 import { go } from "../state.js";
@@ -26,8 +27,8 @@ export function Forecast({ model, versus, window }) {
   const shown = preview.value ?? explained.value?.explanation;
   const times = timesOf(model, known?.time);
   const failed = error ?? predicted.error ?? explained.error;
-  const isChanged = Object.keys(edit).length > 0;
-  const told = { model, known, instance, isChanged, shown, times, predicted: predicted.value, before: before.value?.explanations[0] };
+  const isChanged = Object.keys(edit).length > 0 || draft.value !== undefined;
+  const told = { model, known, instance: wanted && slide(model, wanted), isChanged, shown, times, predicted: predicted.value, before: before.value?.explanations[0] };
   return html`
     <${Picker} model=${model} window=${window} />
     ${failed && html`<${Refused} error=${failed} again=${error ? window.again : explained.again} />`}
@@ -36,14 +37,27 @@ export function Forecast({ model, versus, window }) {
       html`
         <${Sentence} ...${told} />
         <div class=${`instrument card ${model.info.skill.verdict}`}>
-          <${Dials} ...${told} recorded=${known.instance} edit=${edit} now=${tellNow(known.time)} />
+          <${Dials} ...${told} instance=${instance} recorded=${known.instance} edit=${edit} now=${tellNow(known.time)} />
           <section class="network" aria-label="The network"></section>
           <${Outlook} ...${told} />
         </div>
-        <${Questions} ...${told} recorded=${known.instance} edit=${edit} answer=${explained.value?.answer} />
+        <${Questions} ...${told} instance=${instance} recorded=${known.instance} edit=${edit} answer=${explained.value?.answer} />
       `
     }
   `;
+}
+
+/**
+ * The window with what is being dragged.
+ *
+ * @param {import("../model.js").Model} model
+ * @param {number[][]} instance
+ */
+function slide(model, instance) {
+  const at = draft.value;
+  const input = model.inputs.find(({ name }) => name === at?.input);
+  if (!at || !input) return instance;
+  return change(instance, model.inputs, { [input.name]: editOf(input, valueOf(input, instance[instance.length - 1]), at.value) });
 }
 
 /** @param {{error: any, again: () => void}} props why no window can be shown */

@@ -31,7 +31,7 @@ export function Parts({ model, instance }) {
     <p class="muted">A contribution is along the straight path from average inputs; a Shapley value is the mean over all orders in which parts come in. Both sum to ${model.change(explanation.prediction - explanation.baseline_prediction)}.</p>
     <div class="scroll" tabindex="0" role="region" aria-label="Parts and what they do">
       <table class="parts">
-        <thead><tr><th scope="col">Part</th>${["Contribution", "Shapley value", "Lost without it", "Alone"].map((name) => html`<th scope="col" class="number">${name}</th>`)}<th scope="col">Inputs, and their group</th></tr></thead>
+        <thead><tr><th scope="col">Part</th>${["Contribution", "Shapley value", "Lost without it", "Alone"].map((name) => html`<th scope="col" class="number">${name}</th>`)}<th scope="col">In the group</th></tr></thead>
         <tbody>
           ${rows.map(
             ({ key, label, inputs }) => html`
@@ -41,7 +41,7 @@ export function Parts({ model, instance }) {
                 <td class="number">${shapley(key)}</td>
                 <td class="number">${figure(effect(key)?.removed)}</td>
                 <td class="number">${figure(effect(key)?.alone)}</td>
-                <td class="members">${inputs.map((input) => html`<${Member} model=${model} groups=${groups} input=${input} />`)}</td>
+                <td class="members">${inputs.map((input) => html`<${Member} groups=${groups} input=${input} isAlone=${inputs.length === 1} />`)}</td>
               </tr>
             `,
           )}
@@ -52,8 +52,8 @@ export function Parts({ model, instance }) {
   `;
 }
 
-/** @param {{model: Model, groups: Groups, input: Input}} props an input, and the choice of another group */
-function Member({ model, groups, input }) {
+/** @param {{groups: Groups, input: Input, isAlone: boolean}} props an input, and the choice of another group */
+function Member({ groups, input, isAlone }) {
   const names = Object.keys(groups);
   const own = names.find((name) => groups[name].includes(input.name)) ?? "";
   const fresh = d3.range(1, names.length + 2).map((number) => `group ${number}`).find((name) => !names.includes(name)) ?? "";
@@ -66,7 +66,7 @@ function Member({ model, groups, input }) {
     go({ groups: JSON.stringify(full) });
   };
   return html`
-    <label><span class="short">${input.short}</span>
+    <label>${!isAlone && html`<span class="short">${input.short} </span>`}
       <select aria-label=${`Group of ${input.label}`} value=${own} onChange=${choose}>
         <option value="" selected=${!own}>alone</option>
         ${names.map((name) => html`<option value=${name} selected=${name === own}>${name}</option>`)}

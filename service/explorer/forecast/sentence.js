@@ -247,7 +247,9 @@ function tellCame({ model, known, isChanged, predicted }, value) {
  */
 function tellChange({ model, isChanged, before }, value) {
   if (!isChanged || !before) return "";
-  return `As recorded it was ${model.value(before.prediction)}: the change makes it ${model.change(value - before.prediction)}.`;
+  const by = value - before.prediction;
+  const lead = `As recorded it was ${model.value(before.prediction)}`;
+  return by ? `${lead}: the change makes it ${model.change(Math.abs(by)).replace("+", "")} ${by < 0 ? "lower" : "higher"}.` : `${lead}; the change makes no difference.`;
 }
 
 /**
