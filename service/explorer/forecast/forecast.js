@@ -4,6 +4,7 @@ import { reasonOf } from "../api.js";
 import { draft, preview } from "../draft.js";
 import { explainAsk, useExplanation } from "../explain.js";
 import { change, editOf, valueOf } from "../inputs.js";
+import { Flow } from "../flow/flow.js";
 import { html } from "../lib.js";
 import { useAsk } from "../load.js";
 import { go } from "../state.js";
@@ -38,7 +39,7 @@ export function Forecast({ model, versus, window }) {
         <${Sentence} ...${told} />
         <div class=${`instrument card ${model.info.skill.verdict}`}>
           <${Dials} ...${told} instance=${instance} recorded=${known.instance} edit=${edit} now=${tellNow(known.time)} />
-          <section class="network" aria-label="The network"></section>
+          <section class="network" aria-label="The network"><${Flow} model=${model} versus=${versus} window=${window} /></section>
           <${Outlook} ...${told} />
         </div>
         <${Questions} ...${told} instance=${instance} recorded=${known.instance} edit=${edit} answer=${explained.value?.answer} />

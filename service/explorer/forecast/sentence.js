@@ -43,7 +43,7 @@ export function Sentence(props) {
   if (value === undefined) return html`<h1 class="sentence muted">The forecast is being computed …</h1>`;
   const isRed = verdict === "red";
   return html`
-    <div class=${`said ${verdict}`} aria-live=${draft.value ? "off" : "polite"}>
+    <div class=${`telling ${verdict}`} aria-live=${draft.value ? "off" : "polite"}>
       <h1 class="sentence">
         ${isRed && html`<strong class="warning">${reason} </strong>`}
         ${verdict === "amber" && html`<span class="warning">${reason} Read its reasons with care. </span>`}
@@ -69,7 +69,7 @@ export function nameForecast(model, times, output = model.forecast) {
   const name = (quantile ? `the ${quantile} quantile of ` : "") + (named?.title ?? named?.name ?? output);
   const when = targetTime(model, times, output);
   if (when !== undefined && times) return targets.length === 1 && !named?.title && !quantile ? tellWhen(when, times) : `${name} ${tellWhen(when, times)}`;
-  if (step === undefined || named?.title && horizon === 1) return name;
+  if (step === undefined || (horizon === 1 && (named?.title || model.isShare))) return name;
   if (ahead > 0 || horizon > 1) return `${name}, ${step} ${step === 1 ? "step" : "steps"} ahead`;
   return `the next value of ${name}`;
 }
@@ -235,7 +235,7 @@ function tellCame({ model, known, isChanged, predicted }, value) {
   const { kind } = forecastOf(model.info, model.output);
   if (kind === "width") return `What came was ${model.value(came)}.`;
   if (kind) return `What came, ${model.value(came)}, is ${came > value ? "above" : "below"} this bound.`;
-  if (model.isShare) return `What came: ${model.value(came)}.`;
+  if (model.isShare) return came === 1 ? "It came." : came === 0 ? "It did not come." : `What came: ${model.value(came)}.`;
   const off = (predicted?.values[place] ?? value) - came;
   const by = model.change(Math.abs(off)).replace("+", "");
   return `What came was ${model.value(came)}: the forecast was ${by} too ${off > 0 ? "high" : "low"}.`;
