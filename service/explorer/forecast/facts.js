@@ -108,15 +108,36 @@ export function wallClock(time) {
 }
 
 /**
- * When the steps of a window are; undefined where that is not known.
+ * When the steps of a window are, from the usual step of the training or, of a model without it, from two reference windows
+ * that overlap; undefined where neither is known.
  *
  * @param {Model} model
  * @param {string | null | undefined} time of its newest row
  * @returns {import("../figures.js").Times | undefined}
  */
-export function timesOf({ info }, time) {
+export function useTimes(model, time) {
+  const { info, path, version } = model;
+  const isAsked = !info.time && info.reference_windows > 1 && info.lookback > 1;
+  const { value: step } = useLoad(isAsked ? `step ${model.chosen} ${info.checkpoint}` : undefined, async (signal) => {
+    const ask = (/** @type {number} */ index) => askNoted({ path: `${path}/reference/${index}`, query: version }, signal);
+    return stepBetween(await Promise.all([ask(0), ask(1)]));
+  });
   const isEven = info.time?.dated && !/business|open/.test(info.table?.step ?? "");
-  return time && isEven && info.time ? { newest: wallClock(time), step: 1000 * info.time.step } : undefined;
+  const known = isEven && info.time ? 1000 * info.time.step : step;
+  return time && known ? { newest: wallClock(time), step: known } : undefined;
+}
+
+/**
+ * The time from row to row, in ms, of two windows of which the second begins within the first.
+ *
+ * @param {Schemas["ReferenceWindow"][]} windows
+ */
+function stepBetween([first, second]) {
+  if (!first.time || !second.time) return undefined;
+  const texts = [first, second].map(({ instance }) => instance.map((row) => JSON.stringify(row)));
+  const by = d3.range(1, texts[0].length).find((rows) => texts[0].slice(rows).every((row, step) => row === texts[1][step]));
+  const between = wallClock(second.time) - wallClock(first.time);
+  return by && between > 0 ? between / by : undefined;
 }
 
 /**

@@ -9,7 +9,7 @@ import { html } from "../lib.js";
 import { useAsk } from "../load.js";
 import { go } from "../state.js";
 import { Dials } from "./dials.js";
-import { tellNow, timesOf, usePredicted } from "./facts.js";
+import { tellNow, usePredicted, useTimes } from "./facts.js";
 import { Outlook } from "./outlook.js";
 import { Picker } from "./picker.js";
 import { Questions } from "./questions.js";
@@ -26,7 +26,7 @@ export function Forecast({ model, versus, window }) {
   const explained = useExplanation(model, wanted);
   const before = useAsk(wanted && explainAsk(model, [known.instance]));
   const shown = preview.value ?? explained.value?.explanation;
-  const times = timesOf(model, known?.time);
+  const times = useTimes(model, known?.time);
   const failed = error ?? predicted.error ?? explained.error;
   const isChanged = Object.keys(edit).length > 0 || draft.value !== undefined;
   const told = { model, known, instance: wanted && slide(model, wanted), isChanged, shown, times, predicted: predicted.value, before: before.value?.explanations[0] };

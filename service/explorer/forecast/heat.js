@@ -144,6 +144,7 @@ function tellRun([first, last], lookback, times) {
   const count = last - first + 1;
   if (count > HELD * lookback) return "over the whole window";
   const [from, to] = [first, last].map((step) => stepLabel(step - lookback + 1, times));
+  if (!times && last < lookback - 1) return count === 1 ? `mostly ${lookback - 1 - last} steps ago` : `mostly ${lookback - 1 - first} to ${lookback - 1 - last} steps ago`;
   if (last === lookback - 1) return count === 1 ? "mostly in the newest step" : `mostly in the last ${count} steps`;
   return count === 1 ? `mostly at ${to}` : `mostly from ${from} to ${to}`;
 }
