@@ -14,15 +14,17 @@
 /** @typedef {{id: string, edge?: number, edges: number[], column: number, along: number, across: number}} Card at its middle */
 /** @typedef {typeof WIDE} Form */
 /** @typedef {{from: Place | Card, to: Place | Card, edges: number[]}} Strand ribbons between two of them */
-/** @typedef {{width: number, height: number, isDown: boolean, card: {width: number, height: number}, room: number, places: Place[], cards: Card[], strands: Strand[], scale: number, placeOf: Place[], cardOf: Map<number, Card>}} Layout */
+/** @typedef {{width: number, height: number, isDown: boolean, start: number, card: {width: number, height: number}, room: number, places: Place[], cards: Card[], strands: Strand[], scale: number, placeOf: Place[], cardOf: Map<number, Card>}} Layout */
 
-const NARROW = 700; // pixels of width below which it flows down
+const NARROW = 600; // pixels of width below which it flows down
 export const BAR = 8; // pixels of a node along the flow
 const WIDE = { cards: 9, nodes: 12, label: 15, ribbons: 260, start: 164, end: 128, run: 34, gap: 7 };
 const DOWN = { cards: 3, nodes: 6, label: 4, ribbons: 120, start: 40, end: 44, run: 40, gap: 6 };
 const CARD = { width: 140, least: 90, height: 50, tall: 60 };
 const ROOMY = 1400; // pixels of width from which on cards are tall
+const LEAST = { start: 108, end: 100 };
 const EACH = { card: 90, node: 58 }; // pixels across that each has, flowing down
+const LINKS = 3; // times the run of ribbons between nodes without cards
 const PAD = 8; // between nodes
 const WEAK = 0.004; // share of the heaviest column below which an edge or a node has no place of its own
 
@@ -33,7 +35,7 @@ const WEAK = 0.004; // share of the heaviest column below which an edge or a nod
  */
 export function layOut(network, width) {
   const isDown = width < Math.max(NARROW, leastWidth(network));
-  const form = isDown ? { ...DOWN, cards: Math.max(2, Math.floor(width / EACH.card) - 1), nodes: Math.max(4, Math.floor(width / EACH.node)) } : WIDE;
+  const form = isDown ? { ...DOWN, cards: Math.max(2, Math.floor(width / EACH.card) - 1), nodes: Math.max(4, Math.floor(width / EACH.node)) } : { ...WIDE, start: Math.max(LEAST.start, Math.min(WIDE.start, 0.17 * width)), end: Math.max(LEAST.end, Math.min(WIDE.end, 0.14 * width)) };
   const { cards, places, placeOf, cardOf } = choose(network, form);
   const stacks = d3.range(network.columns).map((column) => cards.filter((card) => card.column === column));
   const columns = d3.range(network.columns).map((column) => places.filter((place) => place.column === column));
@@ -48,7 +50,7 @@ export function layOut(network, width) {
   order(network, columns, stacks, placeOf, room, step, form.label);
   const length = placeAlong(columns, stacks, card, isDown, width, form);
   const size = isDown ? { width, height: length } : { width, height: room };
-  return { ...size, isDown, card, room, places, cards, strands: strandsOf(network, placeOf, cardOf, cards), scale, placeOf, cardOf };
+  return { ...size, isDown, start: form.start, card, room, places, cards, strands: strandsOf(network, placeOf, cardOf, cards), scale, placeOf, cardOf };
 }
 
 /**
@@ -58,7 +60,7 @@ export function layOut(network, width) {
  */
 function leastWidth({ nodes, edges, columns }) {
   const withCards = new Set(edges.flatMap(({ isCurve, target }) => (isCurve ? [nodes[target].column] : []))).size;
-  return WIDE.start + WIDE.end + withCards * (CARD.least + WIDE.run) + (columns - 1 - withCards) * WIDE.run;
+  return LEAST.start + LEAST.end + withCards * (CARD.least + WIDE.run) + (columns - 1 - withCards) * WIDE.run;
 }
 
 /** @param {Network} network @param {{nodes: number[]}} place */
@@ -85,7 +87,7 @@ function choose({ nodes, edges, columns, output }, form) {
   const least = WEAK * (d3.max(d3.rollup(nodes, (column) => d3.sum(column, ({ weight }) => weight), ({ column }) => column).values()) ?? 0);
   for (const [column, found] of byColumn) {
     const strong = withoutWeak(found, (edge) => edges[edge].weight > least);
-    const single = strong.length > form.cards || found.length > strong.length ? strong.slice(0, form.cards - Number(form === WIDE)) : found;
+    const single = strong.length > form.cards || found.length > strong.length ? strong.slice(0, form.cards - Number(form.cards === WIDE.cards)) : found;
     const rest = found.slice(single.length);
     for (const edge of single) cards.push({ id: edges[edge].key, edge, edges: [edge], column, along: 0, across: 0 });
     if (rest.length) cards.push({ id: `more-edges:${column}`, edges: rest, column, along: 0, across: 0 });
@@ -177,7 +179,7 @@ function placeAlong(columns, stacks, card, isDown, width, { start, end, run }) {
   const gaps = columns.slice(1).map((_, index) => stacks[index + 1].length > 0);
   const [withCards, without] = [gaps.filter(Boolean).length, gaps.filter((has) => !has).length];
   const bars = BAR * columns.length;
-  const runs = 2 * withCards + 2.2 * without;
+  const runs = 2 * withCards + LINKS * without;
   const free = width - start - end - bars;
   if (!isDown) card.width = Math.max(CARD.least, Math.min(CARD.width, (free - runs * run) / Math.max(1, withCards)));
   const each = isDown ? run : Math.max(8, (free - withCards * card.width) / runs);
@@ -186,7 +188,7 @@ function placeAlong(columns, stacks, card, isDown, width, { start, end, run }) {
   columns.forEach((places, column) => {
     if (column) {
       if (gaps[column - 1]) for (const one of stacks[column]) one.along = at + BAR / 2 + each + long / 2;
-      at += BAR + (gaps[column - 1] ? 2 * each + long : 2.2 * each);
+      at += BAR + (gaps[column - 1] ? 2 * each + long : LINKS * each);
     }
     for (const one of places) one.along = at;
   });

@@ -82,7 +82,7 @@ export function Picture({ model, network, curves, amounts, isLive = false, kept,
         <${Legend} isSigned=${amounts.isSigned} isOwn=${isOwn} />
         <${ZoomButtons} zoom=${zoom} />
       </div>
-      ${layout && html`<svg ref=${svg} class="network" viewBox=${`0 0 ${layout.width} ${layout.height}`} width=${layout.width} height=${layout.height}
+      ${layout && html`<svg ref=${svg} class="picture" viewBox=${`0 0 ${layout.width} ${layout.height}`} width=${layout.width} height=${layout.height}
         role="group" aria-label=${label} onKeyDown=${walk} onFocusIn=${zoom.reveal}>
         <g class="zoomed">
           ${layout.strands.map(({ from, to }) => html`<g class="strand" key=${`${from.id}>${to.id}`} data-from=${from.id} data-to=${to.id}><path class="up" /><path class="down" /></g>`)}
@@ -99,12 +99,11 @@ export function Picture({ model, network, curves, amounts, isLive = false, kept,
 /** @param {{isSigned: boolean, isOwn: boolean}} props */
 function Legend({ isSigned, isOwn }) {
   const turn = () => go({ scale: isOwn ? "" : "own" });
-  const scale = isOwn ? "each curve has a y-scale of its own: compare no heights" : "curves of a layer share one y-scale";
   return html`
     <p class="legend muted">
-      ${isSigned ? html`<span class="key up"></span> raises, <span class="key down"></span> lowers the forecast; ` : html`<span class="key"></span> mean size of contributions; `}
-      a ribbon is as wide as its contribution. A lighter curve has a lower score: opacity is tanh(3 × score). Shaded: where the reference data lie; ${scale}.
-      <button type="button" class="small" aria-pressed=${isOwn} onClick=${turn}>Each its own scale</button>
+      ${isSigned ? html`<span class="key up"></span> raises, <span class="key down"></span> lowers the forecast` : html`<span class="key"></span> mean size`}, as wide as the contribution ·
+      curve opacity is tanh(3 × score) · shaded: the reference data · ${isOwn ? "each curve has a y-scale of its own, so heights can't be compared" : "one y-scale per layer"}
+      <button type="button" class="small" aria-pressed=${isOwn} onClick=${turn}>Each its own</button>
     </p>
   `;
 }
