@@ -75,7 +75,7 @@ ARG VERSION
 ARG REVISION
 LABEL org.opencontainers.image.title="Kanscope" \
     org.opencontainers.image.description="Serves and explains LSTM+KAN forecasters" \
-    org.opencontainers.image.licenses="Apache-2.0 AND ISC AND CC0-1.0" \
+    org.opencontainers.image.licenses="Apache-2.0 AND ISC AND MIT AND CC0-1.0" \
     org.opencontainers.image.version="${VERSION}" \
     org.opencontainers.image.revision="${REVISION}" \
     org.opencontainers.image.base.name="${PYTHON_IMAGE}"

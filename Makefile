@@ -71,12 +71,20 @@ docs: .venv/docs/ready # build the site of the guides and the library's docstrin
 	NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build --strict --config-file .ci/site/mkdocs.yml
 
 VENDOR := service/explorer/vendor
+MODULES := .venv/clients/node_modules
 vendor: .venv/clients/ready # copy the libraries of the explorer from npm
-	cp .venv/clients/node_modules/d3/dist/d3.min.js $(VENDOR)
-	cp .venv/clients/node_modules/d3/LICENSE $(VENDOR)/d3.LICENSE
-	cp .venv/clients/node_modules/@observablehq/plot/dist/plot.umd.min.js $(VENDOR)
-	cp .venv/clients/node_modules/@observablehq/plot/LICENSE $(VENDOR)/plot.LICENSE
-	cd $(VENDOR) && sha256sum *.js *.LICENSE >SHA256SUMS
+	cp $(MODULES)/d3/dist/d3.min.js $(MODULES)/@observablehq/plot/dist/plot.umd.min.js $(VENDOR)
+	cp $(MODULES)/preact/dist/preact.mjs $(MODULES)/htm/dist/htm.mjs $(VENDOR)
+	cp $(MODULES)/preact/hooks/dist/hooks.mjs $(VENDOR)/preact-hooks.mjs
+	cp $(MODULES)/@preact/signals/dist/signals.mjs $(VENDOR)/preact-signals.mjs
+	cp $(MODULES)/@preact/signals-core/dist/signals-core.mjs $(VENDOR)/preact-signals-core.mjs
+	for part in core dom; do \
+		cp $(MODULES)/@floating-ui/$$part/dist/floating-ui.$$part.browser.min.mjs $(VENDOR)/floating-ui-$$part.mjs; done
+	for name in d3 htm preact; do cp $(MODULES)/$$name/LICENSE $(VENDOR)/$$name.LICENSE; done
+	cp $(MODULES)/@observablehq/plot/LICENSE $(VENDOR)/plot.LICENSE
+	cp $(MODULES)/@preact/signals/LICENSE $(VENDOR)/preact-signals.LICENSE
+	cp $(MODULES)/@floating-ui/dom/LICENSE $(VENDOR)/floating-ui.LICENSE
+	cd $(VENDOR) && sha256sum *.js *.mjs *.LICENSE >SHA256SUMS
 
 bench: .venv/bench .venv/peers/ready # print the benchmark tables; wrk is the client if installed
 	$(BIN)/python tests/benchmarks/run.py

@@ -69,6 +69,7 @@ POLICY = (
 PAGE = "index.html"
 SHEETS = ("base", "flow", "forecast", "model", "history")  # in their order
 _IMPORTS = re.compile(rb'<script type="importmap">(.*?)</script>', re.DOTALL)
+_TYPES = {".js": "text/javascript", ".mjs": "text/javascript"}  # which slim systems do not know, or know by an older name
 _BELOW = re.compile(r"(?:([0-9a-f]{16})/)?(.*)", re.DOTALL)  # a hash of all files, and a file
 KEPT = "public, max-age=31536000, immutable"  # of a file whose address changes with it
 
@@ -101,7 +102,8 @@ class ExplorerFiles(StaticFiles):
         if name not in self._files:
             raise HTTPException(404)
         if name not in self._answers:
-            file = Response(self._files[name], media_type=guess_type(name)[0])
+            kind = _TYPES.get(Path(name).suffix) or guess_type(name)[0]
+            file = Response(self._files[name], media_type=kind)
             self._answers[name] = await asyncio.to_thread(Answer.of, file)
         status, headers, body = self._answers[name].choose(dict(scope["headers"]))
         response = Response(body, status)

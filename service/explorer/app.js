@@ -134,4 +134,6 @@ function onKey(event) {
   else undo();
 }
 
-render(html`<${App} />`, /** @type {Element} */ (document.getElementById("app")));
+const root = /** @type {Element} */ (document.getElementById("app"));
+root.replaceChildren();
+render(html`<${App} />`, root);

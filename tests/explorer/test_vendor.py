@@ -5,13 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 from pathlib import Path
+
+import pytest
 
 from service.pages import FOLDER, PLOT_STYLE
 
 VENDOR = FOLDER / "vendor"
 PACKAGES = Path(__file__).parents[1] / "clients" / "package.json"
+MODULES = Path(sys.prefix) / "clients" / "node_modules"  # `make test` sets it up
 README = (VENDOR / "README.md").read_text(encoding="utf-8")
+ROW = re.compile(r"^\| `(\S+)` \| (\S+) \| (\S+) \| `(\S+)` \| (\S+), `(\S+)` \|$", re.MULTILINE)
+WORDS = {  # of each licence
+    "ISC": "Permission to use, copy, modify, and/or distribute",
+    "MIT": "Permission is hereby granted, free of charge",
+    "Apache-2.0": "Apache License",
+}
 
 
 def test_each_file_is_the_one_that_was_fetched():
@@ -22,14 +32,36 @@ def test_each_file_is_the_one_that_was_fetched():
 
 
 def test_the_readme_names_version_and_licence_of_each():
-    """The versions are those of `make vendor` and of the files."""
+    """The versions are those of `make vendor`, and the licences those of the package."""
     wanted = json.loads(PACKAGES.read_text())["devDependencies"]
-    rows = re.findall(r"^\| `(\S+)` \| (\S+) \| (\S+) \| ISC, `(\S+)` \|$", README, re.MULTILINE)
-    assert {file for file, *_ in rows} == {path.name for path in VENDOR.glob("*.js")}
-    for file, package, version, licence in rows:
+    rows = ROW.findall(README)
+    assert {file for file, *_ in rows} == {path.name for path in VENDOR.iterdir() if path.suffix in (".js", ".mjs")}
+    assert {licence for *_, licence in rows} == {path.name for path in VENDOR.glob("*.LICENSE")}
+    for _, package, version, _, licence, text in rows:
         assert wanted[package] == version
-        assert f" v{version} " in (VENDOR / file).read_text(encoding="utf-8")[:200]
-        assert "Permission to use, copy, modify, and/or distribute" in (VENDOR / licence).read_text(encoding="utf-8")
+        assert WORDS[licence] in (VENDOR / text).read_text(encoding="utf-8")
+    stated = re.search(r'^license = "(.+?)"', (PACKAGES.parents[2] / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
+    assert {licence for *_, licence, _ in rows} <= set(stated[1].split(" AND "))
+
+
+def test_each_file_is_that_of_its_package():
+    """Byte for byte, where the packages are installed."""
+    for file, package, version, source, *_ in ROW.findall(README):
+        if not (MODULES / package).exists():
+            pytest.skip(f"{package} is missing: make test installs it where there is npm")
+        assert json.loads((MODULES / package / "package.json").read_text("utf-8"))["version"] == version
+        assert (MODULES / package / source).read_bytes() == (VENDOR / file).read_bytes()
+
+
+def test_each_name_that_modules_import_is_in_the_import_map():
+    """A name without a path is one of a library, and the map leads to its file."""
+    page = (FOLDER / "index.html").read_text(encoding="utf-8")
+    names = json.loads(re.search(r'<script type="importmap">(.*?)</script>', page, re.DOTALL)[1])["imports"]
+    assert {path.removeprefix("./release/vendor/") for path in names.values()} == {f.name for f in VENDOR.glob("*.mjs")}
+    modules = [path for path in FOLDER.rglob("*") if path.suffix in (".js", ".mjs")]
+    told = r"""(?:from|^import)\s*["']([^."'][^"']*)["']"""
+    asked = {name for path in modules for name in re.findall(told, path.read_text("utf-8"), re.MULTILINE)}
+    assert asked == set(names)
 
 
 def test_the_policy_lets_in_the_style_that_plot_writes():

@@ -133,7 +133,9 @@ def test_the_explorer_redirects_to_its_folder(service):
     assert (answer.status_code, answer.headers["location"]) == (307, "explorer/")
     page = service.get("/explorer/")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
-    assert re.sub(r"\b[0-9a-f]{16}/", "release/", page.text) == (FOLDER / "index.html").read_text(encoding="utf-8")
+    written, modules = re.sub(r"\b[0-9a-f]{16}/", "release/", page.text), re.compile('<link rel="modulepreload" href="release/(.*?)" />')
+    assert modules.sub("", written) == (FOLDER / "index.html").read_text(encoding="utf-8")
+    assert sorted(modules.findall(written)) == sorted(file for file in FILES if file.endswith((".js", ".mjs")))
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if file != "index.html"])
@@ -143,12 +145,12 @@ def test_each_file_is_served_under_the_policy(service, file):
     assert answer.content == (FOLDER / file).read_bytes()
     policy = dict(part.split(" ", 1) for part in answer.headers["content-security-policy"].split("; "))
     assert policy["default-src"] == "'self'"
-    assert "script-src" not in policy
+    assert re.fullmatch(r"'self' 'sha256-[A-Za-z0-9+/]{43}='", policy["script-src"])  # that of the import map
     assert re.fullmatch(r"'self'( 'sha256-[A-Za-z0-9+/]{43}=')+", policy["style-src"])
     assert {policy[name] for name in ("object-src", "base-uri", "form-action", "frame-ancestors")} == {"'none'"}
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["referrer-policy"] == "no-referrer"
-    if file.endswith(".js"):
+    if file.endswith((".js", ".mjs")):
         assert answer.headers["content-type"].startswith("text/javascript")
 
 
