@@ -24,6 +24,12 @@ def write_mathml(expression: Any) -> str:
     return _NAMED.sub(lambda entity: unescape(entity[0]), written)
 
 
+def _needs_dot(factor: Any) -> bool:
+    """Whether a factor would run into the one before: a number, or a name of several letters."""
+    base = factor.base if factor.is_Pow else factor
+    return base.is_Number or (base.is_Symbol and len(base.name) > 1 and not _INDEXED.fullmatch(base.name))
+
+
 @cache
 def _make_printer() -> Any:
     from sympy import fraction  # here, since it is slow to import
@@ -80,8 +86,7 @@ def _make_printer() -> Any:
                 parts = list[Any]()
                 for factor in above.as_ordered_factors() if above.is_Mul else [above]:
                     if parts:
-                        both = factor.is_Number or (factor.is_Pow and factor.base.is_Number)
-                        parts.append(self._make("mo", "·" if both else "&InvisibleTimes;"))
+                        parts.append(self._make("mo", "·" if _needs_dot(factor) else "&InvisibleTimes;"))
                     parts.append(self.parenthesize(factor, PRECEDENCE["Mul"]))
             return self._make("mrow", *([self._make("mo", "-")] if is_negative else []), *parts)
 

@@ -108,6 +108,8 @@ function writeMetric(name, value, { targets }) {
   if (name.endsWith("_r2")) return fixed(value, 3);
   if (name.includes("coverage")) return percent(value);
   if (name.endsWith("windows")) return fixed(value, 0);
+  if (name === "season") return `${fixed(value, 0)} steps`;
+  if (name.endsWith("spread")) return `${percent(value)} of that of what came`; // standard deviations
   return formatValue(value, unit, value);
 }
 

@@ -6,6 +6,7 @@ import { html, useMemo, useRef, useState } from "../lib.js";
 import { address, go } from "../state.js";
 import { Chart } from "../ui/chart.js";
 import { Help } from "../ui/float.js";
+import { copyText } from "../ui/save.js";
 import { useLines } from "./lines.js";
 import { Mathematics } from "./mathml.js";
 
@@ -29,7 +30,7 @@ export function Formulas({ model }) {
       <span>${found.error ? `${front.length} were found before the search ended: ${reasonOf(found.error)}` : `${front.length} found so far; the search goes on …`}</span>
       ${found.pending ? html`<button type="button" onClick=${found.stop}>Stop the search</button>` : html`<button type="button" onClick=${found.again}>Search on</button>`}
     </p>`}
-    ${front.length > 0 && html`<${Front} model=${model} front=${front} />`}
+    ${front.length > 0 && html`<${Front} model=${model} front=${front} first=${found.whole?.knee ?? front.length - 1} />`}
   `;
 }
 
@@ -44,29 +45,13 @@ function frontOf(formulas) {
   return sorted.filter(({ r2 }) => (r2 ?? -Infinity) > best && ((best = r2 ?? -Infinity), true));
 }
 
-/**
- * The place of the formula that the front opens at: its knee (Satopaa et al. 2011, "Kneedle"), which is farthest below
- * the line from the shortest to the nearest, of the root mean square deviation over the logarithm of the complexity. A
- * formula that is no better than a constant is passed by where a better one is there.
- *
- * @param {Formula[]} front the shortest first
- */
-export function opensAt(front) {
-  const apart = front.map(({ r2 }) => Math.sqrt(Math.max(0, 1 - (r2 ?? 0))));
-  const size = front.map(({ complexity }) => Math.log(complexity / front[0].complexity));
-  const [length, fall] = [(size.at(-1) ?? 0) || 1, apart[0] - apart[apart.length - 1] || 1];
-  const useful = front.map(({ r2 }) => (r2 ?? 0) > 0);
-  const below = front.map((_, place) => (useful.includes(true) && !useful[place] ? -Infinity : 1 - size[place] / length - (apart[place] - apart[apart.length - 1]) / fall));
-  return d3.maxIndex(below);
-}
-
-/** @param {{model: Model, front: Formula[]}} props */
-function Front({ model, front }) {
+/** @param {{model: Model, front: Formula[], first: number}} props `first` is the place of the formula that it opens at */
+function Front({ model, front, first }) {
   const { complexity: written } = address.value.values;
   const [moved, setMoved] = useState(/** @type {number | undefined} */ (undefined)); // and not yet in the address
   const timer = useRef(/** @type {ReturnType<typeof setTimeout> | undefined} */ (undefined));
   const wanted = moved ?? (written === undefined ? undefined : Number(written));
-  const place = wanted === undefined ? opensAt(front) : Math.max(0, front.filter(({ complexity }) => complexity <= wanted).length - 1);
+  const place = wanted === undefined ? Math.min(first, front.length - 1) : Math.max(0, front.filter(({ complexity }) => complexity <= wanted).length - 1);
   const shown = front[place];
   const take = (/** @type {number} */ complexity) => (setMoved(undefined), go({ complexity: String(complexity) }));
   const slide = (/** @type {any} */ event) => {
@@ -138,8 +123,8 @@ function Figures({ model, formula: { r2, mae, complexity }, front }) {
 function Text({ model, formula }) {
   const [said, setSaid] = useState({ of: formula, text: "" });
   const copy = (/** @type {string} */ name) => async () => {
-    const isDone = await navigator.clipboard?.writeText(TEXTS[name](formula)).then(() => true, () => false);
-    setSaid({ of: formula, text: isDone ? `copied as ${name}` : "the browser does not allow copying" });
+    const text = await copyText(TEXTS[name](formula)).then(() => `copied as ${name}`, reasonOf);
+    setSaid({ of: formula, text });
   };
   return html`
     <div class="written">
@@ -181,7 +166,7 @@ function symbolOf(symbol) {
 function nameNode(model, node) {
   const [kind, ...rest] = node.split(":");
   if (kind === "feature") return model.inputOf.get(rest.join(":"))?.label ?? rest.join(":");
-  if (kind === "cell") return `${rest.slice(1).join(":")}, step ${rest[0]}`;
+  if (kind === "cell") return `${model.inputOf.get(rest.slice(1).join(":"))?.label}, ${rest[0] === "0" ? "at the newest step" : `${-Number(rest[0])} steps before`}`;
   return ["lstm", "gru"].includes(kind) ? `${kind.toUpperCase()} unit ${rest.at(-1)}` : node;
 }
 

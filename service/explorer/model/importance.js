@@ -22,6 +22,7 @@ const VERDICTS = {
   disconnected: "No path leads from it to the forecast: its contribution is exactly 0.",
 };
 const ORDER = Object.keys(VERDICTS);
+const FEW = 14; // rows at first
 const N_UNLIKE = 3; // inputs named in the warning
 
 /** @param {{model: Model}} props */
@@ -138,7 +139,7 @@ function columnsOf(model, rows, windows) {
       label: "Share",
       number: true,
       order: ({ share }) => share,
-      cell: ({ part, share, share_interval: ends }) => html`<${Bar} color=${part.color} value=${share} ends=${ends} largest=${largest} />${percent(share)}${small(ends.map((end) => fixed(100 * end, 1)))}`,
+      cell: ({ part, share, share_interval: ends }) => html`<span class="with-bar"><${Bar} color=${part.color} value=${share} ends=${ends} largest=${largest} /><span>${percent(share)}${small(ends.map((end) => fixed(100 * end, 1)))}</span></span>`,
     },
     contribution: {
       label: "Moves it by",
@@ -204,6 +205,7 @@ function Table({ model, rows, windows }) {
   const { number, largestFirst = Boolean(number), order } = columns[sort];
   const isDown = direction ? direction === "down" : largestFirst;
   const sorted = d3.sort(rows, (a, b) => (isDown ? -1 : 1) * d3.ascending(order(a), order(b)));
+  const isAll = address.value.values.rows === "all" || rows.length <= FEW;
   const choose = (/** @type {string} */ key) => () => go({ sort: key === sort ? `${key}:${isDown ? "up" : "down"}` : key });
   const stateOf = (/** @type {string} */ key) => (key !== sort ? undefined : isDown ? "descending" : "ascending");
   return html`
@@ -219,11 +221,12 @@ function Table({ model, rows, windows }) {
             <button type="button" class="sort" onClick=${choose(key)}>${label}</button>${help}
           </th>`)}
         </tr></thead>
-        <tbody>${sorted.map((row) => html`<tr key=${row.part.key} data-input=${row.part.input ?? row.part.key}>
+        <tbody>${sorted.slice(0, isAll ? rows.length : FEW).map((row) => html`<tr key=${row.part.key} data-input=${row.part.input ?? row.part.key}>
           ${Object.entries(columns).map(([key, { label, number, cell }]) => html`<td key=${key} data-column=${key} data-label=${label} class=${number ? "number" : ""}>${cell(row)}</td>`)}
         </tr>`)}</tbody>
       </table>
     </div>
+    ${rows.length > FEW && html`<p><button type="button" onClick=${() => go({ rows: isAll ? "" : "all" })}>${isAll ? `Only the first ${FEW}` : `All ${rows.length}`}</button></p>`}
     ${columns.score && html`<p class="muted">pykan’s score and the share differ where effects cancel on their way: the score adds up the strengths of edges without their signs, the share what reaches the forecast.</p>`}
   `;
 }

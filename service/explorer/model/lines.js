@@ -33,7 +33,7 @@ export function useLines(ask, one, all) {
       state.parts.value = [...state.parts.peek(), line[one]];
     }
     throw new Error("The service's answer ended early.");
-  });
+  }, ask);
   const whole = loaded.error || loaded.pending ? undefined : loaded.value;
   return { ...loaded, parts: whole?.[all] ?? state.parts.value, whole, isWhole: Boolean(whole), stop: () => state.stop() };
 }

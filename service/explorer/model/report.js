@@ -1,11 +1,11 @@
 /** The report: the questions that people ask, each with its answer, what it rests on, and the place where it shows. */
 
-import { askText, hasKey, urlOf } from "../api.js";
+import { askText, hasKey, reasonOf, urlOf } from "../api.js";
 import { amount } from "../figures.js";
 import { html, useState } from "../lib.js";
 import { go, link } from "../state.js";
+import { save } from "../ui/save.js";
 import { useLines } from "./lines.js";
-import { reasonOf } from "../api.js";
 
 /** @typedef {import("../model.js").Model} Model */
 /** @typedef {import("../model.js").Schemas["FindingInfo"]} Finding */
@@ -53,13 +53,11 @@ export function Report({ model }) {
 export function Export({ model }) {
   const [said, setSaid] = useState("");
   const askFor = (/** @type {string} */ format) => ({ path: `${model.path}/report`, query: { ...model.query, format } });
-  const save = (/** @type {keyof typeof FORMATS} */ name) => async () => {
+  const write = (/** @type {keyof typeof FORMATS} */ name) => async () => {
     const [format, ending, type] = FORMATS[name];
     setSaid("Writing the report …");
     try {
-      const url = URL.createObjectURL(new Blob([await askText({ ...askFor(format), accept: type })], { type }));
-      Object.assign(document.createElement("a"), { href: url, download: `${model.name}-report.${ending}` }).click();
-      setTimeout(() => URL.revokeObjectURL(url), 1000);
+      save(`${model.name}-report.${ending}`, type, await askText({ ...askFor(format), accept: type }));
       setSaid("");
     } catch (error) {
       setSaid(reasonOf(error));
@@ -68,7 +66,7 @@ export function Export({ model }) {
   return html`<span class="row export" aria-label="The report as a file" role="group">
     <span role="status" class="muted">${said}</span>
     ${!hasKey() && html`<a class="button" href=${urlOf(askFor("html")).href} target="_blank" rel="noopener">Report as a page</a>`}
-    ${Object.keys(FORMATS).map((name) => html`<button type="button" onClick=${save(/** @type {keyof typeof FORMATS} */ (name))}>Save as ${name}</button>`)}
+    ${Object.keys(FORMATS).map((name) => html`<button type="button" onClick=${write(/** @type {keyof typeof FORMATS} */ (name))}>Save as ${name}</button>`)}
   </span>`;
 }
 

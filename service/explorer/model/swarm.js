@@ -5,6 +5,7 @@ import { amount } from "../figures.js";
 import { tell, valueOf } from "../inputs.js";
 import { html, useEffect, useMemo, useRef, useState } from "../lib.js";
 import { useAsk } from "../load.js";
+import { distinctNames } from "../names.js";
 import { address, go } from "../state.js";
 import { useWidth } from "../ui/chart.js";
 import { Again } from "./section.js";
@@ -21,7 +22,7 @@ const DOT = 1.7; // radius
 const FILLED = 0.86; // share of a row's height that dots fill
 const [TOP, RIGHT, BOTTOM] = [4, 12, 36];
 const NEAR = 14; // pixels from a dot to the pointer
-const [LEAST_NAME, MOST_NAME, CHARACTER] = [60, 190, 6.6]; // pixels
+const [LEAST_NAME, MOST_NAME, CHARACTER] = [60, 190, 7.3]; // pixels
 const FORBIDDEN = 403; // reference windows are not shown
 const CLEAR = 0.3; // correlation from which on there is a direction
 const COUNTED = ["number", "integer", "flag"]; // kinds of which more and less mean something
@@ -87,6 +88,7 @@ export function Swarm({ model, parts, windows }) {
 function draw(model, parts, windows, width) {
   const longest = Math.max(...parts.map(({ short }) => short.length)) * CHARACTER + 12;
   const left = Math.min(Math.max(LEAST_NAME, longest), MOST_NAME, 0.36 * width);
+  const names = distinctNames(parts.map(({ short }) => short), Math.floor((left - 12) / CHARACTER));
   const sums = parts.map((part) => windows.map((window) => sumOf(part, window)));
   const domain = /** @type {[number, number]} */ (d3.extent(sums.flat()));
   const x = d3.scaleLinear(domain, [left, width - RIGHT]);
@@ -94,7 +96,7 @@ function draw(model, parts, windows, width) {
     const ranks = d3.rank(windows, ({ newest = [] }) => newest[part.places[0]]);
     return stack(windows.map((window, index) => ({ part, row, window, contribution: sums[row][index], rank: ranks[index] / (windows.length - 1 || 1), x: x(sums[row][index]), y: 0 })));
   });
-  return { ...{ width, height: TOP + ROW * parts.length + BOTTOM, left, x, parts, dots, unit: model.isShare ? null : model.unit }, tree: d3.quadtree(dots, (dot) => dot.x, (dot) => dot.y) };
+  return { ...{ width, height: TOP + ROW * parts.length + BOTTOM, left, x, parts, names, dots, unit: model.isShare ? null : model.unit }, tree: d3.quadtree(dots, (dot) => dot.x, (dot) => dot.y) };
 }
 
 /**
@@ -112,7 +114,7 @@ function stack(dots) {
 
 /** @param {{model: Model, drawn: ReturnType<typeof draw>}} props */
 function Dots({ model, drawn }) {
-  const { width, height, left, x, parts, dots, tree, unit } = drawn;
+  const { width, height, left, x, parts, names, dots, tree, unit } = drawn;
   const [at, setAt] = useState(/** @type {Dot | undefined} */ (undefined));
   const canvas = useRef(/** @type {SVGGElement | null} */ (null));
   const marked = useRef(/** @type {SVGElement | null} */ (null));
@@ -140,7 +142,7 @@ function Dots({ model, drawn }) {
   return html`
     <svg width=${width} height=${height} role="group" tabindex="0" aria-label="Contributions in all windows: up and down choose an input, left and right a window, Enter shows it" onPointerMove=${find} onPointerDown=${find} onPointerLeave=${() => setAt(undefined)} onClick=${open} onKeyDown=${press}>
       <${Axis} drawn=${drawn} />
-      ${parts.map(({ short, label }, row) => html`<text key=${row} class="row-name" x=${left - 10} y=${TOP + ROW * (row + 0.5) + 4} text-anchor="end" data-tip=${label}>${cut(short, left - 12)}</text>`)}
+      ${parts.map(({ short, label }, row) => html`<text key=${row} class="row-name" x=${left - 10} y=${TOP + ROW * (row + 0.5) + 4} text-anchor="end" data-tip=${label}>${names.get(short)}</text>`)}
       <line x1=${x(0)} x2=${x(0)} y1=${TOP} y2=${height - BOTTOM} stroke="var(--muted)" />
       <text class="axis-name" x=${width - RIGHT} y=${height - 4} text-anchor="end">${unit ? `adds, ${unit}` : "adds"}</text>
       <g ref=${canvas}></g>
@@ -209,9 +211,3 @@ function tellValue(model, part, { newest }) {
   if (!newest || !input) return newest ? [part.features.map((name, index) => `${name} ${amount(newest[part.places[index]])}`).join(", ")] : [];
   return [`was ${tell(input, valueOf(input, newest), model.info.features[input.places[0]])} at the newest step`];
 }
-
-/**
- * @param {string} text
- * @param {number} room in pixels
- */
-const cut = (text, room) => (text.length * CHARACTER <= room ? text : `${text.slice(0, Math.max(3, Math.floor(room / CHARACTER) - 1))}…`);

@@ -23,7 +23,8 @@ def parse(mathml):
 
 
 def text_of(expression):
-    return "".join(parse(write_mathml(sympy.sympify(expression))).itertext()).replace("\N{INVISIBLE TIMES}", "")
+    read = sympy.sympify(expression, locals={"maximum": sympy.Function("maximum")})
+    return "".join(parse(write_mathml(read)).itertext()).replace("\N{INVISIBLE TIMES}", "")
 
 
 @pytest.mark.parametrize("names", [("temp_c", "u"), ("<b>", "a&b"), ("lambda", "温度"), ("a__b_", "alpha_1_2")])
@@ -45,13 +46,14 @@ def test_each_formula_is_well_formed(names):
     ("expression", "text"),
     [
         ("-1.5*u3 + 2*u5/(u7 + 1) - 0.3", "-1.5u3+2u5u7+1-0.3"),
-        ("2.5e-7*x_", "2.5·10\N{MINUS SIGN}7x_"),
+        ("2.5e-7*x_", "2.5·10\N{MINUS SIGN}7·x_"),
         ("Abs(hour_sin)", "|hour_sin|"),
         ("exp(-x**2)", "e-x2"),
-        ("exp(-(1.1*tan(x + 1) + 2*tan(y) + 3)**2)", "exp(-(1.1tan(x+1)+2tan(y)+3)2)"),
+        ("exp(-(1.1*tan(x + 1) + 2*tan(y) + 3)**2)", "exp(-(2tan(y)+1.1tan(x+1)+3)2)"),
         ("phi_0_3_7(2*x)", "φ0,3,7(2x)"),
-        ("maximum(x, 0)", "max(x,0)"),
         ("1.5*2**x", "1.5·2x"),
+        ("maximum(x, 0)", "max(x,0)"),
+        ("1.5*temp_c*x", "1.5·temp_cx"),
     ],
 )
 def test_what_is_written(expression, text):
