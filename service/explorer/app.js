@@ -1,120 +1,162 @@
 /** The explorer: the bar with the three destinations, the model and its skill; below it the destination of the address. */
 
-import { reasonOf } from "./api.js";
 import { Forecast } from "./forecast/forecast.js";
 import { History } from "./history/history.js";
 import { Ribbon } from "./history/ribbon.js";
-import { html, render, useEffect } from "./lib.js";
+import { html, render, useEffect, useRef } from "./lib.js";
 import { replaced } from "./load.js";
 import { ModelPage } from "./model/page.js";
 import { boundsOf, useModel, useModels } from "./model.js";
 import { address, go, link, PLACES, redo, undo } from "./state.js";
-import { Drop } from "./ui/drop.js";
+import { Drop, isText } from "./ui/drop.js";
 import { Tip } from "./ui/float.js";
 import { Palette } from "./ui/palette.js";
-import { KeyDialog, Status } from "./ui/status.js";
+import { Problem, Replaced } from "./ui/problem.js";
+import { Said } from "./ui/said.js";
+import { Select } from "./ui/select.js";
 import { SkillChip } from "./ui/skill.js";
+import { KeyDialog, Status } from "./ui/status.js";
 import { Tools } from "./ui/tools.js";
 import { useWindow } from "./windows.js";
 
 const PAGES = { forecast: Forecast, model: ModelPage, history: History };
+const POLL = 3000; // ms until models that are being loaded are asked for again
 
 function App() {
   const { place, values } = address.value;
   const models = useModels();
-  const chosen = values.model ?? models.value?.details.find((/** @type {any} */ one) => one.ready)?.name;
+  const chosen = useChosen(models.value);
   const model = useModel(chosen, values.output);
   const versus = useModel(values.versus || undefined, values.output);
   const window = useWindow(model.value);
-  const failed = models.value?.details.find((/** @type {any} */ one) => one.name === chosen?.split("/")[0] && one.state === "failed");
-  const error = failed ? new Error(`${failed.name} could not be loaded: ${failed.reason}`) : (model.error ?? models.error);
-  const isEmpty = models.value && !chosen;
   useEffect(() => {
-    document.title = `${PLACES[/** @type {keyof typeof PLACES} */ (place)]} of ${chosen ?? "no model"} · Kanscope`;
+    document.title = `${PLACES[place]} of ${chosen ?? "no model"} · Kanscope`;
   }, [place, chosen]);
+  useFocus(place);
+  useLoadingModels(models);
   useEffect(() => {
     addEventListener("keydown", onKey);
     return () => removeEventListener("keydown", onKey);
   }, []);
-  const Page = PAGES[/** @type {keyof typeof PAGES} */ (place)];
-  const shown = model.value && !error;
+  const Page = PAGES[place];
+  const error = problemOf(models, chosen) ?? model.error ?? (model.value ? undefined : models.error);
+  const shown = !error && model.value;
+  const isBusy = model.pending || window.pending || (!models.value && models.pending);
+  const given = { model: model.value, versus: versus.value, window, place, models: models.value };
   return html`
     <a class="skip" href="#page" onClick=${skip}>Skip to the page</a>
-    <${Bar} models=${models.value} model=${model.value} chosen=${chosen} place=${place} window=${window} />
+    <${Bar} ...${given} chosen=${chosen} />
     <${Status} />
-    ${replaced.value && html`<p class="banner" role="status">
-      The model ${replaced.value} was replaced while you looked at it: all numbers are now those of the new one.
-      <button type="button" onClick=${() => (replaced.value = undefined)}>Understood</button>
-    </p>`}
-    <main id="page" tabindex="-1" class=${place} aria-busy=${model.pending || window.pending ? "true" : "false"}>
-      ${error && html`<${Problem} error=${error} again=${model.again} models=${models.value} />`}
-      ${isEmpty && html`<${Problem} error=${new Error("The service has no model.")} again=${models.again} />`}
-      ${shown && html`<${Page} key=${`${model.value?.chosen} ${model.value?.info.checkpoint}`} model=${model.value} versus=${versus.value} window=${window} />`}
+    <${Replaced} />
+    <main id="page" tabindex="-1" class=${`${place}${model.stale ? " stale" : ""}`} aria-busy=${isBusy ? "true" : "false"}>
+      ${error && html`<${Problem} error=${error} again=${model.error ? model.again : models.again} models=${models.value} />`}
+      ${versus.error && html`<${Problem} error=${versus.error} again=${versus.again} isPart />`}
+      ${shown && html`<${Page} key=${`${shown.chosen} ${shown.info.checkpoint}`} ...${given} />`}
     </main>
-    ${shown && html`<${Ribbon} model=${model.value} window=${window} />`}
-    <${Drop} model=${model.value} />
-    <${Palette} model=${model.value} models=${models.value} />
+    ${shown && html`<${Ribbon} model=${shown} window=${window} />`}
+    <${Drop} model=${shown || undefined} />
+    <${Palette} ...${given} />
+    <${Said} />
     <${KeyDialog} />
     <${Tip} />
   `;
 }
 
+/**
+ * The model of the address, or else the first that was ready, which then stays.
+ *
+ * @param {any} models
+ * @returns {string | undefined}
+ */
+function useChosen(models) {
+  const first = useRef(/** @type {string | undefined} */ (undefined));
+  const details = models?.details ?? [];
+  first.current ??= (details.find((one) => one.ready) ?? details.find((one) => one.state !== "failed") ?? details[0])?.name;
+  return address.value.values.model ?? first.current;
+}
+
+/**
+ * Moves the focus to the page where another destination is opened.
+ *
+ * @param {string} place
+ */
+function useFocus(place) {
+  const before = useRef(place);
+  useEffect(() => {
+    if (before.current === place) return;
+    before.current = place;
+    scrollTo(0, 0);
+    document.getElementById("page")?.focus({ preventScroll: true });
+  }, [place]);
+}
+
+/** @param {import("./load.js").Loaded<any>} models asked for again while one is being loaded */
+function useLoadingModels({ value, again }) {
+  const isLoading = value?.details.some((one) => !one.ready && one.state !== "failed");
+  useEffect(() => {
+    if (!isLoading) return undefined;
+    const timer = setTimeout(again, POLL);
+    return () => clearTimeout(timer);
+  }, [value, isLoading]);
+}
+
+/**
+ * Why the chosen model can't be there, which only the list of models tells.
+ *
+ * @param {import("./load.js").Loaded<any>} models
+ * @param {string | undefined} chosen
+ */
+function problemOf({ value }, chosen) {
+  if (!value) return undefined;
+  if (!chosen) return new Error("The service has no model.");
+  const [name, version] = chosen.split("/");
+  const one = value.details.find((model) => model.name === name);
+  const found = version ? one?.versions.find((each) => each.version === version) : one;
+  return found?.state === "failed" ? new Error(`${name} could not be loaded: ${found.reason ?? "no reason is known"}`) : undefined;
+}
+
 /** @param {any} props */
-function Bar({ models, model, chosen, place, window }) {
-  const options = (models?.details ?? []).flatMap((/** @type {any} */ one) => [
-    { value: one.name, label: one.state === "ready" ? one.name : `${one.name} (${one.state})` },
-    ...(one.versions.length > 1 ? one.versions : []).map((/** @type {any} */ version) => ({
-      value: `${one.name}/${version.version}`,
-      label: `${one.name}, version ${version.version}${version.state === "ready" ? "" : ` (${version.state})`}`,
-    })),
-  ]);
-  const outputs = model?.info.outputs ?? [];
-  const bounds = model ? boundsOf(model.info, model.forecast) : [];
+function Bar({ models, model, chosen, place }) {
+  const outputs = model ? [...model.info.outputs, ...boundsOf(model.info, model.forecast)] : [];
   return html`
     <header class="bar">
-      <a class="brand" href="#/forecast"><img src=${new URL("icon.svg", import.meta.url).href} alt="" width="24" height="24" /> Kanscope</a>
-      <nav aria-label="Destinations">
-        ${Object.entries(PLACES).map(([name, label]) => html`<a href=${link(name)} aria-current=${name === place ? "page" : undefined} onClick=${(/** @type {Event} */ event) => (event.preventDefault(), go({}, { place: name }))}>${label}</a>`)}
-      </nav>
+      <a class="brand" href="#/forecast" onClick=${(event) => (event.preventDefault(), go({}, { place: "forecast" }))}>
+        <img src=${new URL("icon.svg", import.meta.url).href} alt="" width="24" height="24" /> <span>Kanscope</span>
+      </a>
+      <nav aria-label="Destinations">${Object.keys(PLACES).map((name) => html`<${Destination} name=${name} isHere=${name === place} />`)}</nav>
       <div class="choices">
         ${model && html`<${SkillChip} model=${model} />`}
-        <${Select} label="Model" value=${chosen} options=${options} choose=${(/** @type {string} */ value) => go({ model: value, pick: "", edit: "", window: "" })} />
-        ${outputs.length + bounds.length > 1 && html`<${Select}
-          label="Output"
-          value=${model.output}
-          options=${[...outputs, ...bounds].map((value) => ({ value, label: value }))}
-          choose=${(/** @type {string} */ value) => go({ output: value })}
-        />`}
-        ${model && html`<${Tools} model=${model} window=${window} place=${place} />`}
+        <${Select} label="Model" value=${chosen} options=${optionsOf(models, chosen)} choose=${(value) => go({ model: value, pick: "", edit: "", window: "", versus: "" })} />
+        ${outputs.length > 1 && html`<${Select} label="Output" value=${model.output} options=${outputs.map((value) => ({ value, label: value }))} choose=${(output) => go({ output })} />`}
       </div>
+      <div class="tools"><${Tools} model=${model} place=${place} /></div>
     </header>
   `;
 }
 
-/** @param {{label: string, value?: string, options: {value: string, label: string}[], choose: (value: string) => void}} props */
-export function Select({ label, value, options, choose }) {
-  const change = (/** @type {any} */ event) => choose(event.currentTarget.value);
-  return html`
-    <label class="select">
-      <span>${label}</span>
-      <select value=${value} onChange=${change}>
-        ${options.map((one) => html`<option value=${one.value} selected=${one.value === value}>${one.label}</option>`)}
-      </select>
-    </label>
-  `;
+/** @param {{name: string, isHere: boolean}} props a click on it is a change that can be undone */
+function Destination({ name, isHere }) {
+  const open = (/** @type {MouseEvent} */ event) => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return; // in a tab of its own
+    event.preventDefault();
+    go({}, { place: name });
+  };
+  return html`<a href=${link(name)} aria-current=${isHere ? "page" : undefined} onClick=${open}>${PLACES[name]}</a>`;
 }
 
-/** @param {{error: unknown, again: () => void, models?: any}} props */
-function Problem({ error, again, models }) {
-  const ready = (models?.details ?? []).filter((/** @type {any} */ one) => one.ready);
-  return html`
-    <div class="card problem" role="alert">
-      <h1>This can't be shown</h1>
-      <p>${reasonOf(error)}</p>
-      <button type="button" class="main" onClick=${again}>Try again</button>
-      ${ready.length > 0 && html`<p>Models that are ready:</p><ul>${ready.map((/** @type {any} */ one) => html`<li><a href=${`#/forecast?model=${encodeURIComponent(one.name)}`}>${one.name}</a></li>`)}</ul>`}
-    </div>
-  `;
+/**
+ * The models to choose from, with the versions of those that have several.
+ *
+ * @param {any} models
+ * @param {string | undefined} chosen
+ */
+function optionsOf(models, chosen) {
+  const label = (text, state) => (state === "ready" ? text : `${text} (${state})`);
+  const options = (models?.details ?? []).flatMap(({ name, state, versions }) => [
+    { value: name, label: label(name, state) },
+    ...(versions.length > 1 ? versions : []).map((one) => ({ value: `${name}/${one.version}`, label: label(`${name}, version ${one.version}`, one.state) })),
+  ]);
+  return chosen && !options.some(({ value }) => value === chosen) ? [{ value: chosen, label: chosen }, ...options] : options;
 }
 
 /** @param {Event} event the address must stay that of the page */
@@ -125,12 +167,14 @@ function skip(event) {
 
 /** @param {KeyboardEvent} event */
 function onKey(event) {
-  const isText = /** @type {Element} */ (event.target).closest("input:not([type=range]), textarea");
-  const isUndo = (event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z";
-  if (event.key === "Escape" && !isText && !document.querySelector("dialog[open]")) go({ pick: "" });
-  if (!isUndo || isText) return;
+  const isFree = !isText(event.target) && !document.querySelector("dialog[open], .panel");
+  const key = event.key.toLowerCase();
+  const isCommand = event.ctrlKey || event.metaKey;
+  if (!isFree) return;
+  if (key === "escape") go({ pick: "" });
+  if (!isCommand || (key !== "z" && key !== "y")) return;
   event.preventDefault();
-  if (event.shiftKey) redo();
+  if (event.shiftKey || key === "y") redo();
   else undo();
 }
 

@@ -12,6 +12,7 @@ import { signal, useEffect, useRef } from "./lib.js";
  * @typedef {object} Loaded
  * @property {T | undefined} value the answer; while another is pending the last one
  * @property {boolean} pending
+ * @property {boolean} stale whether the value is that of another request, before this one's is there
  * @property {unknown} [error]
  * @property {() => void} again
  */
@@ -27,9 +28,13 @@ const cache = new Map();
 export const running = signal(/** @type {Loading[]} */ ([]));
 
 class Loading {
-  /** @param {(signal: AbortSignal) => Promise<any>} load */
-  constructor(load) {
+  /**
+   * @param {(signal: AbortSignal) => Promise<any>} load
+   * @param {Ask} [ask] of which it is the answer
+   */
+  constructor(load, ask) {
     this.load = load;
+    this.ask = ask;
     this.users = 0;
     this.begun = performance.now();
     this.state = signal(/** @type {{value?: any, error?: unknown, pending: boolean}} */ ({ pending: true }));
@@ -83,7 +88,7 @@ class Loading {
     this.waits.value = undefined;
   }
 
-  /** Stops it; it can be started again. */
+  /** Stops it; it can be started again, and what was loaded before stays. */
   stop() {
     this.running?.abort();
     this.state.value = { ...this.state.peek(), error: new Error("Stopped."), pending: false };
@@ -117,20 +122,22 @@ function note({ model_name, name = model_name, version, checkpoint }) {
  * @template T
  * @param {string | undefined} key
  * @param {(signal: AbortSignal) => Promise<T>} load
+ * @param {Ask} [ask] of which it is the answer
  * @returns {Loaded<T>}
  */
-export function useLoad(key, load) {
+export function useLoad(key, load, ask) {
   const last = useRef(/** @type {T | undefined} */ (undefined));
-  const loading = key === undefined ? undefined : find(key, load);
+  const loading = key === undefined ? undefined : find(key, load, ask);
   useEffect(() => {
     if (!loading) return undefined;
     loading.users += 1;
     return () => leave(/** @type {string} */ (key), loading);
   }, [loading]);
-  if (!loading) return { value: undefined, pending: false, again: () => {} };
+  if (!loading) return { value: undefined, pending: false, stale: false, again: () => {} };
   const { value, error, pending } = loading.state.value;
   if (!pending) last.current = value;
-  return { value: value ?? last.current, error, pending, again: () => loading.start() };
+  const shown = value ?? last.current;
+  return { value: shown, error, pending, stale: shown !== undefined && value === undefined, again: () => loading.start() };
 }
 
 /**
@@ -140,7 +147,17 @@ export function useLoad(key, load) {
  * @returns {Loaded<any>}
  */
 export function useAsk(ask) {
-  return useLoad(ask && keyOf(ask), (signal) => askNoted(/** @type {Ask} */ (ask), signal));
+  return useLoad(ask && keyOf(ask), (signal) => askNoted(/** @type {Ask} */ (ask), signal), ask);
+}
+
+/**
+ * The requests of what is in view, the latest first, with their answers.
+ *
+ * @returns {{ask: Ask, answer: any}[]}
+ */
+export function inView() {
+  const used = [...cache.values()].filter(({ users, ask, state }) => users && ask && state.peek().value !== undefined);
+  return used.reverse().map(({ ask, state }) => ({ ask: /** @type {Ask} */ (ask), answer: state.peek().value }));
 }
 
 /**
@@ -172,9 +189,10 @@ function forget() {
 /**
  * @param {string} key
  * @param {(signal: AbortSignal) => Promise<any>} load
+ * @param {Ask} [ask]
  */
-function find(key, load) {
-  const found = cache.get(key) ?? new Loading(load);
+function find(key, load, ask) {
+  const found = cache.get(key) ?? new Loading(load, ask);
   cache.delete(key);
   cache.set(key, found);
   for (const [old, { users, state }] of cache) {

@@ -3,7 +3,7 @@
 import { modelPath } from "./api.js";
 import { capitalise, distinctNames } from "./names.js";
 import { fixed, formatChange, formatValue, percent } from "./figures.js";
-import { useMemo } from "./lib.js";
+import { useMemo, useRef } from "./lib.js";
 import { useAsk } from "./load.js";
 
 /** @typedef {import("./schema.js").components["schemas"]} Schemas */
@@ -79,9 +79,13 @@ export const useModels = () => useAsk({ path: "models" });
 export function useModel(chosen, output) {
   const [name, version] = (chosen ?? "").split("/");
   const loaded = useAsk(chosen ? { path: modelPath(name), query: { version } } : undefined);
-  const { value } = loaded;
-  const model = useMemo(() => (value && chosen ? new Model(value, chosen, output) : undefined), [value, chosen, output]);
-  return { ...loaded, value: model };
+  const { value, stale } = loaded;
+  const last = useRef(/** @type {Model | undefined} */ (undefined)); // which stays until the chosen one is there
+  last.current = useMemo(() => {
+    if (stale) return last.current;
+    return value && chosen ? new Model(value, chosen, output) : undefined;
+  }, [value, stale, chosen, output]);
+  return { ...loaded, value: last.current };
 }
 
 /**

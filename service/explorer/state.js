@@ -4,10 +4,13 @@ import { computed, signal } from "./lib.js";
 
 /** @typedef {Record<string, string>} Values */
 
+/** @type {Record<string, string>} */
 export const PLACES = { forecast: "Forecast", model: "Model", history: "History" };
 
 const hash = signal(location.hash);
-addEventListener("hashchange", () => (hash.value = location.hash));
+/** The address before what was dragged since, to which undo and the browser's way back return. */
+let settled = location.hash;
+addEventListener("hashchange", () => (hash.value = settled = location.hash));
 
 /** The destination and the values of the address. */
 export const address = computed(() => {
@@ -41,15 +44,20 @@ const undone = [];
  */
 export function go(values, { place, replace = false } = {}) {
   const next = link(place, values);
-  if (next === location.hash) return;
-  if (replace) history.replaceState(null, "", next);
+  if (next === location.hash && (replace || next === settled)) return;
+  if (replace || next === settled) history.replaceState(null, "", next);
   else {
-    before.push(location.hash);
+    if (settled !== location.hash) history.replaceState(null, "", settled || "#");
+    before.push(settled);
     undone.length = 0;
     history.pushState(null, "", next);
+    settled = next;
   }
   hash.value = next;
 }
+
+/** Whether there is something to return to. */
+export const canMove = () => ({ undo: before.length > 0, redo: undone.length > 0 });
 
 /** Returns to the address before the last change, or forward again; false if there is none. */
 export const undo = () => move(before, undone);
@@ -62,8 +70,8 @@ export const redo = () => move(undone, before);
 function move(from, to) {
   const next = from.pop();
   if (next === undefined) return false;
-  to.push(location.hash);
-  history.pushState(null, "", next);
-  hash.value = next;
+  to.push(settled);
+  history.pushState(null, "", next || "#");
+  hash.value = settled = next;
   return true;
 }

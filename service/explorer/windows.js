@@ -1,7 +1,7 @@
 /** The window in view: a reference window, one of a file, or one of its own, packed into the address; with edits. */
 
+import { useRef } from "./lib.js";
 import { askNoted, useLoad } from "./load.js";
-
 import { address } from "./state.js";
 import { change } from "./inputs.js";
 import { findRow } from "./files.js";
@@ -37,9 +37,12 @@ export function useWindow(model) {
     loadWindow(/** @type {import("./model.js").Model} */ (model), /** @type {string} */ (name), signal),
   );
   const edit = readEdit(written);
-  const before = loaded.value?.instance;
-  const instance = before && model ? change(before, model.inputs, edit) : undefined;
-  return { ...loaded, name, edit, instance };
+  const last = useRef(/** @type {{model?: typeof model, instance?: Instance}} */ ({})); // while another window is loaded
+  const known = loaded.stale ? undefined : loaded.value?.instance;
+  if (loaded.error) last.current = {};
+  if (known && model) last.current = { model, instance: change(known, model.inputs, edit) };
+  const isOfModel = last.current.model?.info.checkpoint === model?.info.checkpoint;
+  return { ...loaded, value: isOfModel ? loaded.value : undefined, name, edit, instance: isOfModel ? last.current.instance : undefined };
 }
 
 /**

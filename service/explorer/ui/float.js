@@ -47,7 +47,7 @@ export function Tip() {
 }
 
 /**
- * A button that opens a panel beside it; Escape, or a click elsewhere, closes it.
+ * A button that opens a panel beside it; Escape, a click elsewhere, or one on what has `data-close`, closes it.
  *
  * @param {{label: unknown, name?: string, class?: string, children: unknown}} props `name` where the label is no text
  */
@@ -73,11 +73,12 @@ export function Menu({ label, name, class: classes = "", children }) {
     addEventListener("keydown", escape, { signal: leave.signal });
     return () => leave.abort();
   }, [isOpen]);
+  const leaveAt = (/** @type {any} */ event) => event.target.closest("[data-close]") && setOpen(false);
   return html`
     <button type="button" ref=${button} class=${classes} aria-label=${name} aria-expanded=${isOpen} aria-controls=${id} onClick=${() => setOpen(!isOpen)}>
       ${label}
     </button>
-    ${isOpen && html`<div class="panel card" id=${id} ref=${panel}>${children}</div>`}
+    ${isOpen && html`<div class="panel card" id=${id} ref=${panel} onClick=${leaveAt}>${children}</div>`}
   `;
 }
 
