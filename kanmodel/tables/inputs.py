@@ -25,7 +25,7 @@ from kanmodel.text import write_amount
 InputKind = Literal["number", "integer", "flag", "level", "hour", "weekday", "month", "day_of_year", "cycle"]
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-PERIODS = {"hour": 24, "weekday": 7, "month": 12, "day_of_year": 365, "cycle": 1}
+PERIODS = {"hour": 24, "weekday": 7, "month": 12, "day_of_year": 365, "cycle": 12}
 LEAP_DAY = 58.5  # 29 February, between 28 February and 1 March of other years
 _DAYS = np.arange("2001-01-01", "2002-01-01", dtype="datetime64[D]").tolist()  # of a year without 29 February
 LEVELS: Mapping[str, tuple[str, ...]] = {
@@ -33,6 +33,7 @@ LEVELS: Mapping[str, tuple[str, ...]] = {
     "hour": tuple(f"{hour:02}:00" for hour in range(24)),
     "weekday": WEEKDAYS,
     "month": MONTHS,
+    "cycle": tuple(f"{part}/12 of its cycle" for part in range(12)),
     "day_of_year": tuple(f"{day.day} {MONTHS[day.month - 1]}" for day in _DAYS),
 }
 # Names X of X_sin and X_cos of models without an encoding
@@ -62,11 +63,11 @@ class Input:
         kind: ``number``; ``integer``, whole numbers; ``flag``, 0 for no and 1 for yes; ``level``, texts, each of which
             has a feature that is 1 where it holds; or a cycle: ``hour`` of the day, ``weekday`` from 0 for Monday,
             ``month`` from 0 for January, ``day_of_year`` from 0 for 1 January of a year without 29 February, which is
-            58.5, and ``cycle`` of an unknown meaning, a share of its period.
+            58.5, and ``cycle`` of an unknown meaning, in twelfths.
         title: what it is in words, if it has more than its name.
         unit: of its values; None if unknown.
-        levels: of a level, a flag and a cycle of the calendar, what its values are called, by value: ``workday``,
-            ``yes``, ``16:00``; empty for numbers.
+        levels: of a level, a flag and a cycle, what its values are called, by value: ``workday``, ``yes``, ``16:00``;
+            empty for numbers.
         later: steps after a window's step whose value it is; 0 unless its future is known at the forecast.
         label: for people: the title or the name, and how much later it is, as ``load_mw 24 hours later``. The calendar
             is that of the time that is forecast.
@@ -74,6 +75,7 @@ class Input:
         offset: of a cycle, the value of phase 0.
         numbers: places of its features among those of the model.
         noise: magnitude of a value that was rounded from 0, in its unit.
+        fixed: whether nobody can change it, even if it is named: what a series always has, or a fixed column.
     """
 
     name: str
@@ -88,16 +90,22 @@ class Input:
     offset: float = 0.0
     numbers: tuple[int, ...] = field(default=(), kw_only=True)
     noise: float = field(default=0.0, kw_only=True)
+    fixed: bool = field(default=False, kw_only=True)
 
     @property
     def is_encoded(self) -> bool:
         """Whether it changes as a whole, through its levels."""
         return len(self.features) > 1 or self.kind == "level"
 
+    @property
+    def values(self) -> tuple[int, ...]:
+        """The values through which it changes as a whole: all of `levels`, of days of the year one a week."""
+        return tuple(range(0, len(self.levels), 7 if self.kind == "day_of_year" else 1))
+
     def encode(self, value: float) -> Array:
         """Its features, (n,), for a value as of `decode`."""
         if self.kind == "level":
-            return (np.arange(len(self.levels)) == value).astype(np.float64)
+            return np.array([float(place == value) for place in range(len(self.levels))])
         if self.period is None:
             return np.array([value], np.float64)
         phase = (value - self.offset) / self.period
@@ -132,10 +140,10 @@ class Input:
             return f"{minutes // 60:02}:{minutes % 60:02}"
         if self.kind == "day_of_year" and value == LEAP_DAY:
             return "29 Feb"
-        if self.levels and (value == int(value) or self.period is not None):
+        if self.kind == "cycle" and value != int(value):
+            return f"{value / len(self.levels):.2f} of its cycle"
+        if self.levels and (value in self.values or self.period is not None):
             return self.levels[round(value) % len(self.levels)]
-        if self.kind == "cycle":
-            return f"{value:.2f} of its cycle"
         return write_amount(value, self.unit)
 
     def tell(self, row: Array) -> str:
@@ -216,7 +224,7 @@ class Inputs:
         def add_column(feature: Feature, column: SourceColumn) -> None:
             kind: InputKind = "flag" if feature.is_binary else "integer" if feature.integer else "number"
             known: dict[str, Any] = {"title": feature.title, "unit": feature.unit, "later": column.later}
-            known["noise"] = ROUNDING * feature.std
+            known |= {"noise": ROUNDING * feature.std, "fixed": column.static or (feature.fixed and not column.levels)}
             if column.levels:
                 kind, known["levels"] = "level", column.levels
             label = feature.title or column.name

@@ -230,8 +230,8 @@ class ExplainHeader(Answer, OfWindows):
     unit: Annotated[list[str], about("The unit of each; empty if unknown.")]
     baseline: Baseline
     predictions: Predictions
-    values: list[list[Answered[InputValue]]]
-    """Of each instance, the values of the model's `inputs` at the newest step."""
+    values: NotRequired[list[list[Answered[InputValue]]]]
+    """Of each instance, the values of the model's `inputs` at the newest step; absent where it is recorded."""
     receipt: NotRequired[Annotated[Receipt, about("Only if requested.")]]
     trust: NotRequired[Annotated[list[Answered[WindowTrust]], about("Of each instance; only if requested.")]]
 

@@ -237,7 +237,7 @@ _FORMS = (
     Form(
         counterfactual.Change,
         "ChangeInfo",
-        left_out=("before", "is_level"),
+        left_out=("before",),
         more={"steps": given(list[int], "First and last step that change; 0 is the newest.")},
     ),
     Form(search.SingleFeature, "SingleFeatureInfo"),
@@ -328,7 +328,7 @@ _FORMS = (
         ),
     ),
     Form(columns.Feature, "FeatureInfo", absent=("title",)),
-    Form(inputs.Input, "InputInfo", left_out=("numbers", "noise")),
+    Form(inputs.Input, "InputInfo", left_out=("numbers", "noise", "fixed")),
     Form(inputs.InputValue, "InputValue"),
     Form(columns.Target, "TargetInfo", left_out=("mean", "std"), absent=("title",)),
     Form(

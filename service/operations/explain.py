@@ -152,6 +152,11 @@ def describe_question(question: ExplainQuestion, predictions: Array) -> dict[str
     return header
 
 
+def describe_values(question: ExplainQuestion) -> list[Any]:
+    """The newest values of each instance, in the terms of the table."""
+    return [*map(describe_all, question.served.model.inputs.decode(question.windows[:, -1]))]
+
+
 def describe_baseline(baseline: core.Baseline | ReferenceBaselines, model: Model) -> dict[str, Any]:
     """The baseline of a request as its answer states it."""
     if isinstance(baseline, core.Baseline) and baseline.kind == "instance":
@@ -267,8 +272,7 @@ async def _collect(
 
 def _encode(question: ExplainQuestion, predictions: Array, explanations: Sequence[bytes] | None = None) -> bytes:
     """An `ExplainResponse` with its encoded explanations, or an `ExplainHeader`."""
-    values = map(describe_all, question.served.model.inputs.decode(question.windows[:, -1]))
-    header = encode_json({**describe_question(question, predictions), "values": [*values]})
+    header = encode_json({**describe_question(question, predictions), "values": describe_values(question)})
     if explanations is None:
         return header
     return b"".join((header[:-1], b',"explanations":[', b",".join(explanations), b"]}"))
