@@ -155,8 +155,8 @@ function Symbols({ model, formula: { variables } }) {
 
 /** @param {string} symbol as the service writes it in the formula */
 function symbolOf(symbol) {
-  const [, stem, index] = /^([A-Za-z]+?)_*(\d+)$/.exec(symbol) ?? [];
-  return stem ? `<msub><mi>${stem}</mi><mn>${index}</mn></msub>` : `<mi>${symbol}</mi>`;
+  const [, stem, index] = /^([A-Za-z]+?)_*((?:\d+_)*\d+)$/.exec(symbol) ?? [];
+  return stem ? `<msub><mi>${stem}</mi><mn>${index.replaceAll("_", ",")}</mn></msub>` : `<mi>${symbol}</mi>`;
 }
 
 /**

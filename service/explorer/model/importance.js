@@ -6,6 +6,7 @@ import { part as lights } from "../lit.js";
 import { useAsk } from "../load.js";
 import { address, go } from "../state.js";
 import { Help } from "../ui/float.js";
+import { capitalise } from "../names.js";
 import { groupsOf, hasGroups, inputsOf } from "./parts.js";
 import { Again } from "./section.js";
 import { directionOf, Swarm, useWindows } from "./swarm.js";
@@ -81,7 +82,7 @@ function tellRows(model, rows) {
   const count = rows.filter(({ verdict }) => verdict === "important").length;
   const size = model.change(first.mean_abs_contribution).replace(/^\+/, "");
   return (
-    `${first.part.short} moves the forecast most, by ${size} on average, ${percent(first.share)} of all contributions` +
+    `${/^[a-z]{2,}( |$)/.test(first.part.short) ? capitalise(first.part.short) : first.part.short} moves the forecast most, by ${size} on average, ${percent(first.share)} of all contributions` +
     `${named.length ? `; then ${named.join(" and ")}` : ""}. ${count} of ${rows.length} ${count === 1 ? "is" : "are"} important.`
   );
 }
@@ -148,7 +149,7 @@ function columnsOf(model, rows, windows) {
       order: (row) => row.mean_abs_contribution,
       cell: ({ mean_abs_contribution: size, interval }) => html`${write(size)}${small(interval.map(write))}`,
     },
-    direction: { label: "Direction", order: ({ part }) => directions.get(part)?.correlation ?? 0, cell: ({ part }) => directions.get(part)?.said },
+    direction: { label: "Direction", order: ({ part }) => directions.get(part)?.correlation ?? 0, cell: ({ part }) => html`<${Direction} of=${directions.get(part)} />` },
     permutation: {
       label: "Error if shuffled",
       number: true,
@@ -175,6 +176,9 @@ function columnsOf(model, rows, windows) {
   if (!windows?.length) delete columns.direction;
   return columns;
 }
+
+/** @param {{of?: {correlation: number, said: string}}} props */
+const Direction = ({ of }) => of?.said && html`<span class="direction" data-tip=${`The correlation of its values with what they add is ${fixed(of.correlation, 2)}`}>${of.said}</span>`;
 
 /** @param {string[] | undefined} ends of an interval */
 const small = (ends) => ends && html`<small>${ends.join(" to ")}</small>`;

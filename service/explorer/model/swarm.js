@@ -52,7 +52,7 @@ export function directionOf(part, windows) {
   const product = d3.sum(windows, (_, index) => (values[index] - x) * (sums[index] - y));
   const scale = Math.sqrt(d3.sum(values, (value) => (value - x) ** 2) * d3.sum(sums, (value) => (value - y) ** 2));
   const correlation = scale ? product / scale : 0;
-  const said = correlation > CLEAR ? "more raises it" : correlation < -CLEAR ? "more lowers it" : "depends";
+  const said = correlation > CLEAR ? "↗ more raises" : correlation < -CLEAR ? "↘ more lowers" : "depends";
   return { correlation, said };
 }
 
@@ -96,7 +96,7 @@ function draw(model, parts, windows, width) {
     const ranks = d3.rank(windows, ({ newest = [] }) => newest[part.places[0]]);
     return stack(windows.map((window, index) => ({ part, row, window, contribution: sums[row][index], rank: ranks[index] / (windows.length - 1 || 1), x: x(sums[row][index]), y: 0 })));
   });
-  return { ...{ width, height: TOP + ROW * parts.length + BOTTOM, left, x, parts, names, dots, unit: model.isShare ? null : model.unit }, tree: d3.quadtree(dots, (dot) => dot.x, (dot) => dot.y) };
+  return { ...{ width, height: TOP + ROW * parts.length + BOTTOM, left, x, parts, names, dots, scale: model.isShare ? 100 : 1, unit: model.isShare ? "percentage points" : model.unit }, tree: d3.quadtree(dots, (dot) => dot.x, (dot) => dot.y) };
 }
 
 /**
@@ -140,7 +140,7 @@ function Dots({ model, drawn }) {
   };
   const rings = dots.filter(({ window }) => address.value.values.window === `ref:${window.index}`);
   return html`
-    <svg width=${width} height=${height} role="group" tabindex="0" aria-label="Contributions in all windows: up and down choose an input, left and right a window, Enter shows it" onPointerMove=${find} onPointerDown=${find} onPointerLeave=${() => setAt(undefined)} onClick=${open} onKeyDown=${press}>
+    <svg width=${width} height=${height} viewBox=${`0 0 ${width} ${height}`} role="group" tabindex="0" aria-label="Contributions in all windows: up and down choose an input, left and right a window, Enter shows it" onPointerMove=${find} onPointerDown=${find} onPointerLeave=${() => setAt(undefined)} onClick=${open} onKeyDown=${press}>
       <${Axis} drawn=${drawn} />
       ${parts.map(({ short, label }, row) => html`<text key=${row} class="row-name" x=${left - 10} y=${TOP + ROW * (row + 0.5) + 4} text-anchor="end" data-tip=${label}>${names.get(short)}</text>`)}
       <line x1=${x(0)} x2=${x(0)} y1=${TOP} y2=${height - BOTTOM} stroke="var(--muted)" />
@@ -171,9 +171,11 @@ function beside(dots, at, along, down) {
 }
 
 /** @param {{drawn: ReturnType<typeof draw>}} props */
-const Axis = ({ drawn: { x, height, width } }) => {
-  const format = x.tickFormat(5);
-  return x.ticks(Math.max(3, width / 120)).map((value) => html`<g key=${value} class="tick" transform=${`translate(${x(value)},0)`}>
+const Axis = ({ drawn: { x, height, width, left, scale } }) => {
+  const shown = x.copy().domain(x.domain().map((value) => scale * value));
+  const count = Math.max(3, (width - left) / 90);
+  const format = shown.tickFormat(count);
+  return shown.ticks(count).map((value) => html`<g key=${value} class="tick" transform=${`translate(${shown(value)},0)`}>
     <line y1=${TOP} y2=${height - BOTTOM} /><text y=${height - BOTTOM + 14} text-anchor="middle">${format(value)}</text>
   </g>`);
 };
