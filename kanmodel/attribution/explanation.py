@@ -132,6 +132,7 @@ class Explanation(Ledger, WindowsResult):
             feature_units=tuple(feature.unit for feature in model.config.features),
             usual_width=usual_width,
             origin=model.origin,
+            skill=model.skill,
             **known,
         )
 
