@@ -375,6 +375,7 @@ class Model(Forecaster, Questions, Result):
     def _facts(self) -> dict[str, str]:
         named = [with_unit(name, self.unit_of(name)) for name in self.outputs]
         return {
+            "skill": self.skill.brief,
             "checkpoint": self.checkpoint or "not saved",
             "graph" if self.config.graph else "chain": self.chain,
             "windows": f"{self.lookback} steps x {len(self.features)} features",

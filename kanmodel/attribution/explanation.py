@@ -133,6 +133,7 @@ class Explanation(Ledger, WindowsResult):
             inputs=model.inputs,
             usual_width=usual_width,
             origin=model.origin,
+            skill=model.skill,
             **known,
         )
 

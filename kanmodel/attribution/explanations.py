@@ -34,7 +34,8 @@ class Explanations(WindowsResult):
     def of(cls, by_output: Sequence[Explanation], targets: Sequence[str]) -> Explanations:
         """Those of several outputs, each for one of the targets."""
         first = by_output[0]
-        return cls(tuple(by_output), tuple(targets), times=first.times, series=first.series, origin=first.origin)
+        known = {name: getattr(first, name) for name in ("times", "series", "origin", "skill")}
+        return cls(tuple(by_output), tuple(targets), **known)
 
     @cached_property
     def outputs(self) -> tuple[str, ...]:

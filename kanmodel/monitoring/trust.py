@@ -37,6 +37,7 @@ from kanmodel.network.intervals import forecasts_of
 from kanmodel.result import ModelResult, Table, name_window
 from kanmodel.tables.inputs import ROUNDING
 from kanmodel.tables.instants import read_instants
+from kanmodel.tables.skill import Skill
 from kanmodel.tables.statistics.errors import covered
 from kanmodel.text import write_figure
 
@@ -102,6 +103,7 @@ class WindowTrust:
     """How far the forecast of one window can be relied on.
 
     Attributes:
+        skill: of the model, whatever the window: forecasts and reasons of a ``red`` one are not to be relied on.
         verdict: ``outside``: a value is more than 0.1 standard deviations outside the training range, and farther than
             in 99 % of the reference windows; ``unusual``: else, the p-value is at most 0.01; ``usual``: neither;
             ``unknown``: all reference windows overlap. Of fewer than 99 reference windows, all must be exceeded.
@@ -119,6 +121,7 @@ class WindowTrust:
             and of a model without intervals.
     """
 
+    skill: Skill
     verdict: TrustVerdict
     nearest_reference: Neighbour
     p_value: float | None
@@ -132,8 +135,8 @@ class WindowTrust:
 
     @property
     def reliable(self) -> bool:
-        """Whether nothing speaks against it that the coverage of intervals, and errors, are as on the reference."""
-        return self.verdict == "usual"
+        """Whether the model has skill, as far as is known, and errors should be as on the reference windows."""
+        return self.verdict == "usual" and self.skill.verdict != "red"
 
     @property
     def reasons(self) -> str:
@@ -141,7 +144,10 @@ class WindowTrust:
         return ", ".join(f"{name} ({100 * self.shares[name]:.0f} %) at {lags}" for name, lags in self.lags.items())
 
     def __str__(self) -> str:
-        """The verdict in a sentence."""
+        """The verdict in a sentence, after that on a doubtful model."""
+        return " ".join([self.skill.reason] * self.skill.is_doubtful + [self._describe()])
+
+    def _describe(self) -> str:
         near, p_value = self.nearest_reference, self.p_value
         if self.verdict == "outside":
             more = f" and {len(self.outside) - 1} more" if len(self.outside) > 1 else ""
@@ -367,6 +373,7 @@ class Trust(ModelResult):
             read = {names[feature]: next(lags) for feature in largest[number]}
             found.append(
                 WindowTrust(
+                    model.skill,
                     verdicts[number],
                     Neighbour(int(nearest[number]), float(distances[number]), reference.typical),
                     None if is_unknown[number] else float(p_values[number]),
@@ -377,7 +384,7 @@ class Trust(ModelResult):
                     **errors[number],
                 )
             )
-        return cls(tuple(found), len(model.reference.scaled), **named, origin=model.origin)
+        return cls(tuple(found), len(model.reference.scaled), **named, origin=model.origin, skill=model.skill)
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -412,7 +419,8 @@ class Trust(ModelResult):
         counts = Counter(one.verdict for one in self)
         verdicts = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
         first = {"verdict": str(self[0])} if len(self) == 1 else {"verdicts": verdicts}
-        return first | {"reference": f"{self.reference_windows} windows"}
+        skill = {} if self.skill is None else {"skill": self.skill.brief}
+        return skill | first | {"reference": f"{self.reference_windows} windows"}
 
     def _tables(self) -> list[Table]:
         rows = self.table()

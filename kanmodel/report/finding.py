@@ -24,7 +24,7 @@ from kanmodel.text import write_figure
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _OFFSET = re.compile(r"(?:Z|[+-]\d\d:?\d\d)$")
 
-SummaryId = Literal["forecast", "accuracy", "intervals", "drivers", "response", "limits"]
+SummaryId = Literal["skill", "forecast", "accuracy", "intervals", "drivers", "response", "limits"]
 NetworkId = Literal["sparsity", "features", "independence", "opacity", "depth", "shapes", "trust"]
 FindingId = Literal[SummaryId, NetworkId]
 Period = Literal["month", "hour"]

@@ -75,7 +75,13 @@ class Report(GlobalResult):
     def markdown(self) -> str:
         """The report as Markdown."""
         sections = [f"## {each.question}\n\n{each.answer}" for each in self.findings]
-        return "\n\n".join([f"# How the model forecasts `{self.output}`", f"{self._about()}.", *sections]) + "\n"
+        about = [f"{self._about()}.", *([self.caution] if self.caution else [])]
+        return "\n\n".join([f"# How the model forecasts `{self.output}`", *about, *sections]) + "\n"
+
+    @property
+    def caution(self) -> str:
+        """As of other results, unless the first question says it."""
+        return "" if self.findings[0].id == "skill" else super().caution
 
     def _about(self) -> str:
         return ", ".join(filter(None, (self.origin, f"unit {self.unit}" if self.unit else "unit unknown")))
@@ -89,10 +95,18 @@ class Report(GlobalResult):
         is_page, parts, folded = len(self.findings) > 1, list[str](), list[str]()
         if is_page:
             span = self["forecast"].findings[0].evidence["span"]
-            about = [self._about(), f"{self.reference.windows} reference windows" + (f", {span}" if span else "")]
+            about = [
+                *([] if self.skill is None else [self.skill.brief]),
+                self._about(),
+                f"{self.reference.windows} reference windows" + (f", {span}" if span else ""),
+            ]
             headlines = [headline for each in self.findings for headline in each.headlines]
             parts.append(html.write_banner(self._title(), about, headlines))
+        elif self.caution:
+            parts.append(html.write_prose(self.caution))
         for each in self._sections() if is_page else self.findings:
+            if is_page and each.id == "skill":
+                continue  # it stands on top
             pictures = [show(picture) for picture in each.draw(theme)]
             if each not in of_network or not is_page:
                 prose = html.write_prose(each.answer, N_NAME if is_page else None)
@@ -101,7 +115,7 @@ class Report(GlobalResult):
             brief = [(each.question, html.write_prose(each.brief or each.answer, N_NAME)) for each in of_network]
             terms = html.write_columns([html.write_term(*one) for one in brief])
             parts.append(html.write_section("Questions about the network", terms))
-            whole = [each for each in self.findings if each in of_network or each.id == "intervals"]
+            whole = [each for each in self.findings if each in of_network or each.id in ("skill", "intervals")]
             folded = [html.write_term(each.question, html.write_prose(each.answer)) for each in whole]
         evidence = {each.id: each.evidence for each in self.findings}
         folded += [html.write_code(dumps(evidence, indent=1, ensure_ascii=False)), self._note()]
@@ -141,7 +155,7 @@ def write_report(model: Forecaster, importance: Importance, topology: Topology) 
         independence = publish_all(_independence(subject, unit))
     trust = publish_all(_trust(subject, topology, unit))
     findings = (*summary, *of_features, *independence, *of_picture, *trust)
-    return Report(importance.output, importance.unit, findings, reference=model.reference.span)
+    return Report(importance.output, importance.unit, findings, reference=model.reference.span, skill=model.skill)
 
 
 def _sparsity(topology: Topology, unit: str) -> Finding:

@@ -7,6 +7,7 @@ metrics, and is in the evidence of its finding. `kanmodel.show.report` draws the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from kanmodel.attribution.baseline import spread_windows
 from kanmodel.attribution.ledger import sum_groups
 from kanmodel.report.accuracy import measure_accuracy, measure_intervals
 from kanmodel.report.finding import MONTHS, AmountFormat, Drivers, Example, Finding, Response, Subject, write_percent
+from kanmodel.tables.statistics.bootstrap import CONFIDENCE
 from kanmodel.text import capitalise, list_some, shorten_names
 
 N_NAMED = 3  # features, months or hours named in a sentence, at most
@@ -29,10 +31,11 @@ N_POINTS = 21  # of a response, from two standard deviations below to two above
 
 
 def summarise(subject: Subject) -> tuple[Finding, ...]:
-    """What is forecast, how well and how surely, what drives it, what if that changes, and what to read with care."""
+    """Whether it has skill, what is forecast, how well, what drives it, what if that changes, and what to doubt."""
     accuracy, intervals = measure_accuracy(subject), measure_intervals(subject)
     sure = () if intervals is None else (intervals,)
     return (
+        _judge(subject),
         _forecast(subject),
         accuracy,
         *sure,
@@ -40,6 +43,16 @@ def summarise(subject: Subject) -> tuple[Finding, ...]:
         _respond(subject),
         _limits(subject, accuracy.evidence["test"].get("test_mae")),
     )
+
+
+def _judge(subject: Subject) -> Finding:
+    """The skill of the model with all its outputs; a red one's sentence stands in large type."""
+    skill = subject.model.skill
+    evidence = asdict(skill) | {"verdict": skill.verdict, "better_by": skill.better_by, "interval": skill.interval}
+    percents = [f"{100 * each:.0f}" for each in (*(skill.interval or ()), skill.better_by or 0.0)]
+    evidence |= {"percents": [int(each) for each in percents], "confidence_percent": round(100 * CONFIDENCE)}
+    answer = " ".join(filter(None, (skill.reason, skill.figures)))
+    return Finding("skill", "Does the model know more than simple forecasts?", answer, evidence)
 
 
 def _forecast(subject: Subject) -> Finding:

@@ -176,6 +176,7 @@ class Importance(Measurements, GlobalResult, Pictured):
             profiles=profiles,
             reference=model.reference.span,
             origin=model.origin,
+            skill=model.skill,
             **vars(measured),
         )
 

@@ -20,7 +20,7 @@ from kanmodel.network import config, intervals
 from kanmodel.network.operations import Node
 from kanmodel.report import faithfulness, finding
 from kanmodel.structure import curves, edges, importance, model_comparison, pruning, topology
-from kanmodel.tables import columns, encoding, inputs, rhythm, table
+from kanmodel.tables import columns, encoding, inputs, rhythm, skill, table
 from kanmodel.tables.instants import DAY
 from kanmodel.tables.statistics import errors, p_values
 from kanmodel.tables.statistics.bootstrap import CONFIDENCE
@@ -43,6 +43,9 @@ ComparedBaseline = TypeAliasType("ComparedBaseline", faithfulness.ComparedBaseli
 CurveRange = TypeAliasType("CurveRange", curves.Span)
 Shape = TypeAliasType("Shape", curves.CurveShape)
 WhatIfKind = TypeAliasType("WhatIfKind", what_if.CurveKind)
+SkillVerdict = TypeAliasType("SkillVerdict", skill.SkillVerdict)
+BaselineName = TypeAliasType("BaselineName", skill.BaselineName)
+MeasuredOn = TypeAliasType("MeasuredOn", skill.MeasuredOn)
 FindingId = TypeAliasType("FindingId", finding.FindingId)
 Question = TypeAliasType("Question", p_values.Question)
 IntervalsKind = TypeAliasType("IntervalsKind", intervals.Kind)
@@ -124,6 +127,13 @@ _CURVE_FORMULAS = (
     "is not a function of one number."
 )
 _FORMS = (
+    Form(skill.Baseline, "BaselineInfo", absent=("season",)),
+    Form(
+        skill.Skill,
+        "SkillInfo",
+        left_out=("lacking",),
+        properties=("verdict", "better_by", "interval", "reason"),
+    ),
     Form(Lags, "LagShares", more={"shares": (list[float], _round_shares)}),
     # How like the reference windows a window is.
     Form(trust.Neighbour, "NearestReference"),
@@ -134,6 +144,7 @@ _FORMS = (
         left_out=("lags", "cells"),
         properties=("reliable",),
         more={
+            "skill": (skill.SkillVerdict, lambda one: one.skill.verdict),
             "sentence": made(str, "The verdict with its reasons, as a sentence.", str),
             "steps": made(dict[str, list[int]], _SPREAD_STEPS, _list_steps),
             "coverage": (list[LevelCoverage] | None, _list_coverage),
