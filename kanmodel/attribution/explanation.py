@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -24,7 +25,7 @@ from kanmodel.computing import progress_share
 from kanmodel.errors import DataError, ExportError, IncompleteError, Problem, check_lowest, quote
 from kanmodel.forecaster import Forecaster
 from kanmodel.network.config import BOUND, Grouping, Groups, resolve_groups
-from kanmodel.result import Table, WindowsResult
+from kanmodel.result import Pictured, Table, Theme, WindowsResult
 from kanmodel.tables.inputs import Inputs, InputValue
 from kanmodel.tables.instants import write_instants
 from kanmodel.tables.rhythm import TimeColumn
@@ -89,6 +90,7 @@ class Explanation(Ledger, WindowsResult):
         actual: what came at these times, (n,), NaN where there is no value yet; None without the target's column.
         intervals: lower and upper bounds of the forecasts, (n,) each, by level; empty if the output has none.
         usual_width: median over the reference windows, of the explanation of a width; else None.
+        model: what was explained; None if the explanation was not made of a model.
     """
 
     groups: Groups = field(default_factory=dict)
@@ -107,6 +109,7 @@ class Explanation(Ledger, WindowsResult):
     actual: Array | None = None
     intervals: Bounds = field(default_factory=dict)
     usual_width: float | None = None
+    model: Forecaster | None = field(default=None, repr=False)
 
     @classmethod
     def of(
@@ -134,6 +137,7 @@ class Explanation(Ledger, WindowsResult):
             usual_width=usual_width,
             origin=model.origin,
             skill=model.skill,
+            model=model,
             **known,
         )
 
@@ -248,6 +252,26 @@ class Explanation(Ledger, WindowsResult):
             chosen[name] = (of := getattr(self, name)) and tuple(of[number] for number in numbers)
         chosen["intervals"] = {level: take(bounds, window) for level, bounds in self.intervals.items()}
         return replace(self, **chosen)
+
+    def flow_picture(
+        self, path: str | Path | None = None, *, theme: Theme = "light", size: Literal["slide", "page"] = "slide"
+    ) -> str:
+        """The picture of one forecast that flows through the curves of a chain, as SVG; for detail ``links``.
+
+        Ribbons are as wide as contributions and sum at each node; a bead is where the window is on a curve. Places
+        depend on the model alone; see `kanmodel.show.flow.lay_out_flow`.
+
+        Args:
+            path: to which it is also written.
+            theme: its colours.
+            size: ``slide``, 16:9, or ``page``, A4.
+
+        Raises:
+            DataError: there are several windows, the model is a graph, or the detail lacks edges.
+            UnknownNameError: a theme or a size that does not exist.
+            ExportError: the file cannot be written.
+        """
+        return FlowPicture(self, origin=self.origin).svg(path, theme=theme, size=size)
 
     def require_completeness(self, output_std: float, first: int = 0) -> None:
         """Raises `IncompleteError` if a residual is above F(x) - F(x0) and the output's deviation on the reference.
@@ -463,6 +487,22 @@ class Explanation(Ledger, WindowsResult):
             columns = [first, "prediction", "actual", "forecast_error", "drivers"]
             tables.append(Table(self.largest_errors(), columns, "Largest errors", in_text=False))
         return tables
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class FlowPicture(Pictured):
+    """The picture of an explanation of one window that flows through its model."""
+
+    explanation: Explanation
+
+    def _title(self) -> str:
+        return self.explanation._title()
+
+    def _facts(self) -> dict[str, str]:
+        return self.explanation._facts()
+
+    def _tables(self) -> list[Table]:
+        return []
 
 
 def _measure_beside(model: Forecaster, windows: Tensor, output: int, options: ExplanationOptions) -> dict[str, Any]:

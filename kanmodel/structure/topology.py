@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kanmodel.attribution.profiles import Lags, describe_lags, find_lags
+from kanmodel.arrays import Array
+from kanmodel.attribution.profiles import Lags, describe_lags, find_lags, node_values
 from kanmodel.errors import UnknownNameError, quote
 from kanmodel.forecaster import Forecaster
 from kanmodel.network import connections as structure
@@ -26,6 +27,7 @@ from kanmodel.result import GlobalResult, Pictured, Table
 from kanmodel.structure.curves import Edge, sample_edges
 from kanmodel.structure.edges import EdgeKind, TopologyEdge, network_edges, refuse_outside
 from kanmodel.structure.importance import Importance, spread_intervals
+from kanmodel.structure.names import NodeNames
 from kanmodel.structure.pruning import Fidelity, Pruning, PruningRule, prune_by_rule
 from kanmodel.structure.scores import MIN_INPUTS, Score, Scores, score_rows
 from kanmodel.text import with_unit
@@ -52,7 +54,8 @@ class TopologyNode:
         kind: what it is.
         layer: its layer within its stage.
         index: its number within its layer.
-        label: a name for people.
+        label: a name for people: of a unit or hidden node by what it reads, such as ``high temp_c`` or ``hour near
+            18:00``, different from those of its layer; its id tells it from all others.
         kept: whether the rule keeps it; for a feature that no KAN reads, whether it is connected with the output.
         contribution: mean |contribution| over the reference windows, the target's unit; None for a sub-node.
         interval: 95 % interval of that mean; None for a sub-node.
@@ -116,7 +119,7 @@ class Topology(GlobalResult, Pictured):
         if len(model.reference.scaled) >= MIN_INPUTS:
             scores, of_nodes = score_rows(model.network, trace)
         list_nodes = _graph_nodes if config.graph else _nodes
-        nodes = tuple(list_nodes(model, importance, pruning, of_nodes))
+        nodes = name_nodes(model, tuple(list_nodes(model, importance, pruning, of_nodes)), trace)
         lags = {node.id: node.lags for node in nodes}
         edges = tuple(_kan_edges(model, importance, pruning, trace, scores, lags))
         others = _links(nodes, config, importance) if config.graph else _other_edges(nodes, config, output)
@@ -227,6 +230,27 @@ def _without(part: TopologyNode | TopologyEdge, *names: str) -> dict[str, Any]:
 def build_topology(model: Forecaster, importance: Importance, rule: PruningRule) -> Topology:
     """The graph of a model, pruned by a rule for the output of `importance`. Raises as `prune_by_rule`."""
     return Topology.of(model, importance, prune_by_rule(model, importance, rule))
+
+
+def name_nodes(model: Forecaster, nodes: tuple[TopologyNode, ...], trace: Trace) -> tuple[TopologyNode, ...]:
+    """The nodes with labels by what they read, of a trace of the reference windows; see `kanmodel.structure.names`."""
+    config, names, layers = model.config, NodeNames(model), dict[LayerKey, list[TopologyNode]]()
+    for node in nodes:
+        if node.profile and node.kind not in ("cell", "output"):
+            layers.setdefault((node.kind, node.layer), []).append(node)
+    columns = dict[str, Array]()
+    with torch.no_grad():
+        for place, values in node_values(config, trace).items():
+            at = ("head", 0) if place == (config.readout_stage, 0) and not config.graph else place
+            of_place = zip(config.wiring.ids.get(at, ()), values.T, strict=False)
+            columns |= {identity: of.double().numpy() for identity, of in of_place}
+    labels: dict[str, str | None] = {}
+    for of_layer in layers.values():
+        read = [(node.profile, node.lags, columns.get(node.id, np.zeros(len(model.reference)))) for node in of_layer]
+        profiles, lags, values = zip(*read, strict=True)
+        named = names.name_layer(profiles, lags, np.stack(values, axis=1))
+        labels |= dict(zip((node.id for node in of_layer), named, strict=True))
+    return tuple(replace(node, label=labels.get(node.id) or node.label) for node in nodes)
 
 
 def _nodes(
