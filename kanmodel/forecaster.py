@@ -19,7 +19,7 @@ from torch import Tensor
 from kanmodel.arrays import Array, ReadOnlyDict, read_only, refuse_non_finite
 from kanmodel.computing import SingleFlightCache
 from kanmodel.errors import DataError, NonFiniteError, Problem, check_config, check_text, refuse_unknown
-from kanmodel.network.config import BOUND, ModelConfig
+from kanmodel.network.config import BOUND, Groups, ModelConfig, resolve_groups
 from kanmodel.network.intervals import BOUNDS, Intervals, forecasts_of, name_bounds
 from kanmodel.network.network import FrozenNetwork, Network
 from kanmodel.network.ranges import NodeRanges, measure_ranges
@@ -326,6 +326,14 @@ class Forecaster:
                 local = to_local(instants, config.time.zone if config.time else None) if dated else None
         newest = self.reference.windows[:, -1]
         return Inputs.of(config.features, config.encoding, config.time, config.groups, newest, local)
+
+    @cached_property
+    def groups(self) -> Groups:
+        """The groups of the config, and those of inputs of several features that are in none of these."""
+        config, taken = self.config, resolve_groups(self.config.groups, self.config.feature_names)
+        free = {config.feature_names[member] for number in taken.whole for member in taken.members[number]}
+        free -= {feature for members in config.groups.values() for feature in members}
+        return {name: of for name, of in self.inputs.groups.items() if free.issuperset(of)} | dict(config.groups)
 
     @cached_property
     def frozen(self) -> FrozenNetwork:

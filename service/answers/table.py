@@ -131,7 +131,7 @@ _FORMS = (
     Form(
         trust.WindowTrust,
         "TrustInfo",
-        left_out=("lags", "cells"),
+        left_out=("lags", "shares_shown", "cells"),
         properties=("reliable",),
         more={
             "sentence": made(str, "The verdict with its reasons, as a sentence.", str),
@@ -200,7 +200,7 @@ _FORMS = (
     Form(
         curves.Edge,
         "EdgeFunction",
-        left_out=("edge", "core", "name", "reference", "origin"),
+        left_out=("edge", "core", "name", "reference", "origin", "model_inputs"),
         absent=("symbolic", "x_original", "y_original", "scores", "reads", "lags", "formulas"),
         more={
             **members_of(edges.TopologyEdge, "edge", "layer", "i", "j", "source", "target", "contribution", "kept"),
@@ -262,7 +262,7 @@ _FORMS = (
     Form(
         model_comparison.ModelComparison,
         "ModelComparisonResponse",
-        left_out=("name", "against_name", "reference", "origin"),
+        left_out=("name", "against_name", "reference", "origin", "model_inputs"),
         names={"windows": "reference_windows"},
         more={
             "against": given(ComparedModel, "The other model."),
