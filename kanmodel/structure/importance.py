@@ -263,7 +263,7 @@ def measure_importance(model: Forecaster, output: int) -> Importance:
     residual[chosen] = np.maximum(residual[chosen], flow.residual)
     converged[chosen] &= flow.converged
     alone = [(number,) for number in range(len(model.config.features))]
-    together = sorted({*alone, *resolve_groups(model.config.groups, model.config.feature_names).members})
+    together = sorted({*alone, *resolve_groups(model.groups, model.config.feature_names).members})
     measured = Measurements(
         predictions=explanation.predictions,
         baseline_prediction=explanation.baseline_prediction,

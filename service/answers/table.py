@@ -116,7 +116,7 @@ _SPREAD_STEPS = (
     "run that holds 80 % of the share."
 )
 _CURVE_READS = (
-    "When the source node reads which features, such as `hour_sin at lags 0 to 5, temp_c at lag 0`; absent where the "
+    "When the source node reads which features, such as `hour at lags 0 to 5, temp_c at lag 0`; absent where the "
     "topology has no lags of it."
 )
 _CURVE_FORMULAS = (
@@ -150,7 +150,6 @@ _FORMS = (
     Form(
         topology.TopologyNode,
         "GraphNode",
-        properties=("reads",),
         absent=("interval", "scores", "profile", "lags", "reads"),
         more={
             "scores": made(Scores | None, _SCORES, _describe_scores),
@@ -161,7 +160,6 @@ _FORMS = (
         edges.TopologyEdge,
         "GraphEdge",
         left_out=("lags",),
-        properties=("reads",),
         absent=("interval", "share", "reads", "scores", "opacity", "outside_grid", "masked"),
         more={
             "stage": (AnyStage, lambda edge: edge.stage),
