@@ -19,7 +19,7 @@ from torch import Tensor
 from kanmodel.arrays import Array, ReadOnlyDict, read_only, refuse_non_finite
 from kanmodel.computing import SingleFlightCache
 from kanmodel.errors import DataError, NonFiniteError, Problem, check_config, check_text, refuse_unknown
-from kanmodel.network.config import BOUND, ModelConfig
+from kanmodel.network.config import BOUND, Groups, ModelConfig, resolve_groups
 from kanmodel.network.intervals import BOUNDS, Intervals, forecasts_of, name_bounds
 from kanmodel.network.network import FrozenNetwork, Network
 from kanmodel.network.ranges import NodeRanges, measure_ranges
@@ -63,12 +63,14 @@ class Coverage:
 
     Attributes:
         feature: its name.
+        label: the same for people.
         range: share of the range in training that they span; None if that is unknown.
         shift: their mean minus that in training, in standard deviations of the latter; None if these are unknown.
         spread: their standard deviation, as a multiple of that in training; None likewise.
     """
 
     feature: str
+    label: str
     range: float | None
     shift: float | None
     spread: float | None
@@ -84,7 +86,7 @@ class Coverage:
         return facts
 
     def __str__(self) -> str:
-        return f"{printable(shorten(self.feature))} ({', '.join(self.differences)})"
+        return f"{printable(shorten(self.label))} ({', '.join(self.differences)})"
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,17 @@ class Reference:
         return read_only(self.config.scaling.features_to_original(self.scaled.double().mean(dim=(0, 1))))
 
     @cached_property
+    def inputs(self) -> Inputs:
+        """What the model reads, in the terms of its table: see `Forecaster.inputs`."""
+        config, times, local = self.config, self.times, None
+        with suppress(DataError):  # times of no known form
+            if config.encoding is None and times is not None:
+                instants, dated = read_instants(list(times), "times[{}]".format)
+                local = to_local(instants, config.time.zone if config.time else None) if dated else None
+        newest = self.windows[:, -1]
+        return Inputs.of(config.features, config.encoding, config.time, config.groups, newest, local)
+
+    @cached_property
     def magnitude(self) -> Tensor:
         """The largest magnitude of each feature, (n_features,), model units."""
         return self.scaled.abs().amax(dim=(0, 1))
@@ -191,7 +204,14 @@ class Reference:
                     share = None if extent is None else float((high - low) / extent)
                     shift, ratio = float((mean - feature.mean) / feature.std), float(spread / feature.std)
                 is_known = extent is None or feature.std < extent * HALF
-                coverage.append(Coverage(feature.name, share, *((shift, ratio) if is_known else (None, None))))
+                coverage.append(
+                    Coverage(
+                        feature.name,
+                        self.inputs.label(feature.name),
+                        share,
+                        *((shift, ratio) if is_known else (None, None)),
+                    )
+                )
         return tuple(coverage)
 
 
@@ -329,16 +349,18 @@ class Forecaster:
             network.load_state_dict(self.network.state_dict())
         return replace(self, network=network, sha256="")
 
-    @cached_property
+    @property
     def inputs(self) -> Inputs:
         """What it reads, in the terms of its table: columns and parts of the calendar, however they are encoded."""
-        config, times, local = self.config, self.reference.times, None
-        with suppress(DataError):  # times of no known form
-            if config.encoding is None and times is not None:
-                instants, dated = read_instants(list(times), "times[{}]".format)
-                local = to_local(instants, config.time.zone if config.time else None) if dated else None
-        newest = self.reference.windows[:, -1]
-        return Inputs.of(config.features, config.encoding, config.time, config.groups, newest, local)
+        return self.reference.inputs
+
+    @cached_property
+    def groups(self) -> Groups:
+        """The groups of the config, and those of inputs of several features that are in none of these."""
+        config, taken = self.config, resolve_groups(self.config.groups, self.config.feature_names)
+        free = {config.feature_names[member] for number in taken.whole for member in taken.members[number]}
+        free -= {feature for members in config.groups.values() for feature in members}
+        return {name: of for name, of in self.inputs.groups.items() if free.issuperset(of)} | dict(config.groups)
 
     @cached_property
     def frozen(self) -> FrozenNetwork:

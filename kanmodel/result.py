@@ -21,6 +21,7 @@ from kanmodel import html, text
 from kanmodel.arrays import ReadOnlyDict
 from kanmodel.errors import DataError, ExportError, checked
 from kanmodel.forecaster import Forecaster, ReferenceSpan
+from kanmodel.tables.inputs import Inputs
 from kanmodel.tables.skill import Skill
 from kanmodel.text import Row, printable
 
@@ -175,10 +176,12 @@ class ModelResult(Result):
     Attributes:
         origin: the model's name and the beginning of its checkpoint's hash; empty if a `Model` did not give the result.
         skill: of the model, of a result that tells reasons; else None. If it is red or amber, the result opens with it.
+        model_inputs: of the model, in whose terms features are told, where the result is about them.
     """
 
     origin: str = field(default="", kw_only=True)
     skill: Skill | None = field(default=None, kw_only=True)
+    model_inputs: Inputs = field(default_factory=lambda: Inputs(()), kw_only=True)
 
     def __post_init__(self) -> None:
         make_read_only(self)

@@ -83,7 +83,7 @@ class Explanations(WindowsResult):
     def _tables(self) -> list[Table]:
         if len(self) == 1:
             wide = zip(self.by_output, self.table(wide=True), strict=True)
-            rows = [row | {"drivers": name_largest(each.parts, each.contributions_by_part[0])} for each, row in wide]
+            rows = [row | {"drivers": each.name_drivers(0)} for each, row in wide]
             ends = dict.fromkeys(
                 end for each in self.by_output for level in each.intervals for end in name_columns(level)
             )
@@ -94,7 +94,7 @@ class Explanations(WindowsResult):
                 "output": each.output,
                 "mean |forecast error|": each.error_summary,
                 "largest contributions": name_largest(
-                    each.parts, np.abs(each.contributions_by_part).sum(axis=0) / max(1, len(each)), ".3g"
+                    [*each.shown], np.abs(each.contributions_shown).sum(axis=0) / max(1, len(each)), ".3g"
                 ),
                 "converged": f"{int(each.converged.sum())} of {len(each)}",
             }

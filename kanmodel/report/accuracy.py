@@ -218,7 +218,7 @@ def _share_width(model: Forecaster, forecast: int) -> dict[str, float]:
     """The share of each group or feature without one in all movement of a forecast's first width, largest first."""
     bounds, width = model.bound(forecast), 1 + BOUNDS.index("width")
     ledger = explain_windows(bounds, spread_windows(bounds, N_WIDTHS), width, detail="features")
-    grouping = resolve_groups(model.config.groups, model.config.feature_names)
+    grouping = resolve_groups(model.groups, model.config.feature_names)
     members = [grouping.members[number] for number in grouping.whole]
     magnitudes = np.abs(sum_groups(ledger.contributions, members)).mean(axis=0)
     shares = zip(grouping.parts, (magnitudes / (magnitudes.sum() or 1.0)).tolist(), strict=True)

@@ -119,7 +119,7 @@ _SPREAD_STEPS = (
     "run that holds 80 % of the share."
 )
 _CURVE_READS = (
-    "When the source node reads which features, such as `hour_sin at lags 0 to 5, temp_c at lag 0`; absent where the "
+    "When the source node reads which features, such as `hour at lags 0 to 5, temp_c at lag 0`; absent where the "
     "topology has no lags of it."
 )
 _CURVE_FORMULAS = (
@@ -141,7 +141,7 @@ _FORMS = (
     Form(
         trust.WindowTrust,
         "TrustInfo",
-        left_out=("lags", "cells"),
+        left_out=("lags", "shares_shown", "cells"),
         properties=("reliable",),
         more={
             "skill": (skill.SkillVerdict, lambda one: one.skill.verdict),
@@ -161,7 +161,6 @@ _FORMS = (
     Form(
         topology.TopologyNode,
         "GraphNode",
-        properties=("reads",),
         absent=("interval", "scores", "profile", "lags", "reads"),
         more={
             "scores": made(Scores | None, _SCORES, _describe_scores),
@@ -172,7 +171,6 @@ _FORMS = (
         edges.TopologyEdge,
         "GraphEdge",
         left_out=("lags",),
-        properties=("reads",),
         absent=("interval", "share", "reads", "scores", "opacity", "outside_grid", "masked"),
         more={
             "stage": (AnyStage, lambda edge: edge.stage),
@@ -211,7 +209,7 @@ _FORMS = (
     Form(
         curves.Edge,
         "EdgeFunction",
-        left_out=("edge", "core", "name", "reference", "origin"),
+        left_out=("edge", "core", "name", "reference", "origin", "model_inputs"),
         absent=("symbolic", "x_original", "y_original", "scores", "reads", "lags", "formulas"),
         more={
             **members_of(edges.TopologyEdge, "edge", "layer", "i", "j", "source", "target", "contribution", "kept"),
@@ -273,7 +271,7 @@ _FORMS = (
     Form(
         model_comparison.ModelComparison,
         "ModelComparisonResponse",
-        left_out=("name", "against_name", "reference", "origin"),
+        left_out=("name", "against_name", "reference", "origin", "model_inputs"),
         names={"windows": "reference_windows"},
         more={
             "against": given(ComparedModel, "The other model."),
