@@ -94,7 +94,7 @@ def test_the_numbers_of_the_picture_are_those_of_explain(server, open_tab, width
             assert leaving[node] == pytest.approx(value, **loose), node
     change = ledger["prediction"] - ledger["baseline_prediction"]
     assert found["nodes"]["output:dtemp_6h+1"] == pytest.approx(change, abs=2 * ledger["tolerance"])
-    said = page.locator(f"{SVG} .forecast-value").inner_text()
+    said = page.locator(f"{SVG} .forecast-value").text_content()
     assert float(re.search(r"[−\d.]+", said)[0].replace("−", "-")) == pytest.approx(ledger["prediction"], abs=0.051)
     inputs = {node: value for node, value in found["nodes"].items() if node.startswith("input:") or node == "more:0"}
     assert sum(inputs.values()) == pytest.approx(change, abs=2 * ledger["tolerance"])
