@@ -1,4 +1,4 @@
-"""The picture of what flows through a network: its numbers are those of :explain, and nothing in it moves but values."""
+"""The picture of what flows through a network: its numbers are those of :explain, and only values move in it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ DRAWN = """(svg) => {
     strands: [...svg.querySelectorAll("g.strand")].map((strand) => ({
       from: strand.dataset.from, to: strand.dataset.to, up: width(strand.children[0]), down: width(strand.children[1]),
     })),
-    nodes: Object.fromEntries([...svg.querySelectorAll("g.place")].map((node) => [node.dataset.node, Number(node.dataset.value)])),
+    nodes: Object.fromEntries(
+      [...svg.querySelectorAll("g.place")].map(({ dataset: { node, value } }) => [node, Number(value)]),
+    ),
     places: [...svg.querySelectorAll("g.edge")].map((card) => card.getAttribute("transform")),
   };
 }"""
@@ -105,7 +107,9 @@ def test_beads_are_where_the_window_is_on_each_curve(server, open_tab):
     """Across at the node's value, within the reference range; and the amount beside it is what the edge adds."""
     page = show(open_tab(server), "forecast?model=nyc-weather&window=ref:3")
     ledger = explain(server, window=3)
-    values = {layer["layer"]: layer["values"] for layer in ledger["layers"] if layer["stage"] == "head" and "values" in layer}
+    values = {
+        layer["layer"]: layer["values"] for layer in ledger["layers"] if layer["stage"] == "head" and "values" in layer
+    }
     seen = 0
     for card in page.locator(f"{SVG} g.edge[data-edge]").all():
         _, layer, i, j = card.get_attribute("data-edge").split("/")
@@ -124,8 +128,9 @@ def test_what_is_dragged_moves_at_once_and_is_exact_where_it_was_asked(server, o
     found = page.evaluate(
         f"""async () => {{
       const load = {MODULE};
-      const [draft, {{ Model }}, {{ painted }}, {{ valueOf, change }}] = await Promise.all(["draft.js", "model.js", "flow/picture.js", "inputs.js"].map(load));
-      const get = (path) => fetch(new URL(`/v1/models/nyc-weather${{path}}`, location.origin)).then((answer) => answer.json());
+      const names = ["draft.js", "model.js", "flow/picture.js", "inputs.js"];
+      const [draft, {{ Model }}, {{ painted }}, {{ valueOf, change }}] = await Promise.all(names.map(load));
+      const get = async (path) => (await fetch(`/v1/models/nyc-weather${{path}}`)).json();
       const model = new Model(await get(""), "nyc-weather");
       const {{ instance }} = await get("/reference/0");
       const input = model.inputs.find(({{ features }}) => features[0] === "temp_c");
@@ -174,7 +179,9 @@ def test_places_follow_from_the_model_alone(server, open_tab):
     assert phone.evaluate("document.documentElement.scrollWidth") <= 390
     inside = phone.locator(SVG).bounding_box()
     cards = [card.bounding_box() for card in phone.locator(f"{SVG} .card-ground").all()]
-    assert all(box["x"] >= inside["x"] - 1 and box["x"] + box["width"] <= inside["x"] + inside["width"] + 1 for box in cards)
+    assert all(
+        box["x"] >= inside["x"] - 1 and box["x"] + box["width"] <= inside["x"] + inside["width"] + 1 for box in cards
+    )
 
 
 def test_an_edge_opens_in_the_picture(server, open_tab):
@@ -212,7 +219,9 @@ def test_arrows_walk_along_the_flow_and_light_its_paths(server, open_tab):
     expect(node).to_have_class(re.compile("lit"))
     expect(page.locator(f"{SVG} g.output")).to_have_class(re.compile("lit"))
     lit = page.locator(f"{SVG} g.edge.lit[data-edge]").evaluate_all("(cards) => cards.map((card) => card.dataset.edge)")
-    assert {key for key in lit if key.startswith("head/0")} == {key for key in lit if key.startswith("head/0") and key.endswith(f"/{j}")}
+    assert {key for key in lit if key.startswith("head/0")} == {
+        key for key in lit if key.startswith("head/0") and key.endswith(f"/{j}")
+    }
     page.keyboard.press("ArrowLeft")
     expect(page.locator(f"{SVG} g.edge:focus")).to_have_count(1)
     page.locator(f"{SVG} g.place.input").first.hover()
@@ -221,7 +230,7 @@ def test_arrows_walk_along_the_flow_and_light_its_paths(server, open_tab):
 
 
 def test_zooming_shows_more_and_wheels_scroll_the_page(server, open_tab):
-    """Buttons go from curves to axes and knots; the plain wheel zooms nothing; one y-scale per layer, or each its own."""
+    """Buttons go from curves to axes and knots, the wheel alone does not; one y-scale per layer, or each its own."""
     tab = open_tab(server)
     page = show(tab, "forecast?model=nyc-weather&window=ref:0")
     svg = page.locator(SVG)
@@ -238,10 +247,14 @@ def test_zooming_shows_more_and_wheels_scroll_the_page(server, open_tab):
     spans = """(curves) => curves.map((curve) => curve.getBBox().height)"""
     layer = page.locator(f'{SVG} g.edge[data-edge^="head/0"] .curve')
     common = layer.evaluate_all(spans)
-    keys = page.locator(f'{SVG} g.edge[data-edge^="head/0"]').evaluate_all("(cards) => cards.map((card) => card.dataset.edge)")
+    keys = page.locator(f'{SVG} g.edge[data-edge^="head/0"]').evaluate_all(
+        "(cards) => cards.map((card) => card.dataset.edge)"
+    )
     edges = server.get(f"{MODEL}/edges", params={"range": "reference", "fidelity": 1}).json()["edges"]
     true = {f"head/{edge['layer']}/{edge['i']}/{edge['j']}": max(edge["y"]) - min(edge["y"]) for edge in edges}
-    assert [height / max(common) for height in common] == pytest.approx([true[key] / max(true[k] for k in keys) for key in keys], abs=0.05)
+    assert [height / max(common) for height in common] == pytest.approx(
+        [true[key] / max(true[k] for k in keys) for key in keys], abs=0.05
+    )
     page.get_by_role("button", name="Each its own").click()
     expect(page.locator(".legend")).to_contain_text("can't be compared")
     assert min(layer.evaluate_all(spans)) > 0.9 * max(common)
@@ -279,8 +292,12 @@ def test_every_shape_of_network_is_drawn(shapes, open_tab, name):
     output = shapes.get(f"/v1/models/{name}").json()["outputs"][0]
     ledger = explain(shapes, name, 0, output)
     found = drawn(page)
-    assert found["nodes"][f"output:{output}"] == pytest.approx(ledger["prediction"] - ledger["baseline_prediction"], abs=2 * ledger["tolerance"])
-    entering = sum(strand["up"][0] - strand["down"][0] for strand in found["strands"] if strand["to"].startswith("output:"))
+    assert found["nodes"][f"output:{output}"] == pytest.approx(
+        ledger["prediction"] - ledger["baseline_prediction"], abs=2 * ledger["tolerance"]
+    )
+    entering = sum(
+        strand["up"][0] - strand["down"][0] for strand in found["strands"] if strand["to"].startswith("output:")
+    )
     assert entering / found["scale"] == pytest.approx(found["nodes"][f"output:{output}"], abs=0.3 / found["scale"])
     expect(page.get_by_text("Thin grey links")).to_have_count(1 if name == "graph" else 0)
     assert len(found["places"]) <= 60
