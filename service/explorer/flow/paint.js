@@ -7,7 +7,7 @@ import { BAR } from "./layout.js";
 /** @typedef {import("./amounts.js").Amounts} Amounts */
 /** @typedef {{strands: SVGPathElement[][], bars: {group: SVGGElement, all: Element, net: Element}[], beads: (SVGCircleElement | null)[], amounts: (Element | null)[], said: (Element | null)[]}} Elements */
 
-const THINNEST = 0.15; // pixels of a ribbon that is drawn
+const THINNEST = 0.02; // pixels of a ribbon that is drawn
 const LINE = 0.7; // pixels of a link whose contribution is not known
 const MOST = 0.62; // of the room across that ribbons take at most
 
