@@ -57,8 +57,8 @@ class ExplanationQuestion(Question[Explanation | Explanations]):
             feature, and what each does alone. Takes 2 forecasts for each window, baseline and feature, and as many
             for each group and segment; with ``"steps"`` also for each step of each feature, lookback times as many.
         detail: the contributions that must reach the tolerance: ``"features"``, with fewer nodes; ``"steps"`` too,
-            as segments require; with ``"flow"`` also the nodes and edges of every layer; and with ``"links"`` the edges
-            from features to the units of a recurrent chain, which takes 3 to 7 times as long.
+            as segments require; with ``"flow"`` also the nodes and edges of every layer; with ``"links"`` also the
+            edges from features to the units of a recurrent chain, which takes 3 to 7 times as long.
         method: ``"shapley"`` adds Shapley values of the outermost groups and of features without one, in each
             segment if there are any: of at most 12 such parts from the forecasts of all 2^n coalitions, of more
             from random orders, with a standard error. Without groups, each feature is a part.
@@ -147,8 +147,8 @@ def choose_groups(
     model: Forecaster, groups: Groups | Literal["checkpoint"] | None = "checkpoint", segments: Segments | None = None
 ) -> tuple[Groups, Segments]:
     """The groups and segments that are summed, with the steps that no segment holds; empty for none."""
-    chosen = model.config.groups if groups == "checkpoint" else {} if groups is None else groups
-    if chosen is not model.config.groups:  # its own are valid
+    chosen = model.groups if groups == "checkpoint" else {} if groups is None else groups
+    if groups != "checkpoint":  # its own are valid
         resolve_groups(chosen, model.config.feature_names)
     return chosen, complete_segments({} if segments is None else segments, model.lookback)
 

@@ -7,6 +7,7 @@ from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.attribution.questions import ExplanationQuestion
 from kanmodel.monitoring.trust import WindowTrust
+from kanmodel.tables.inputs import InputValue
 from service.answers.forecasts import Predictions
 from service.answers.forms import Answered
 from service.answers.members import Answer, AskAdaptation, Checkpoint, Closed, InputHash, LibraryVersions, Whole, about
@@ -239,6 +240,8 @@ class ExplainHeader(Answer, OfWindows):
     unit: Annotated[list[str], about("The unit of each; empty if unknown.")]
     baseline: Baseline
     predictions: Predictions
+    values: NotRequired[list[list[Answered[InputValue]]]]
+    """Of each instance, the values of the model's `inputs` at the newest step; absent where it is recorded."""
     receipt: NotRequired[Annotated[Receipt, about("Only if requested.")]]
     trust: NotRequired[Annotated[list[Answered[WindowTrust]], about("Of each instance; only if requested.")]]
 
