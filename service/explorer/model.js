@@ -24,7 +24,6 @@ export class Model {
    */
   constructor(info, chosen, output) {
     const [name, version] = chosen.split("/");
-    info.skill ??= { verdict: "unknown", mae: null, baselines: [], better_by: null, interval: null, reason: "TEMPORARY" };
     this.info = info;
     this.chosen = chosen;
     this.name = name;
