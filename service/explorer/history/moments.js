@@ -116,7 +116,7 @@ async function loadFile(model, file, signal) {
 }
 
 /** Of a time what is read: 2024-01-07 19:00. */
-export const tellTime = (/** @type {string} */ time) => time.replace("T", " ").replace(/(:\d\d):00(?=$|[Z+-])/, "$1").replace(/(Z|[+-]\d\d:?\d\d)$/, "");
+export const tellTime = (time) => time.replace("T", " ").replace(/(:\d\d):00(?=$|[Z+-])/, "$1").replace(/(Z|[+-]\d\d:?\d\d)$/, "");
 
 /** @param {any} given */
 function momentOf({ window, label, time, series, forecast, actual, intervals = [] }) {
@@ -155,10 +155,6 @@ export function useContributions(model, shown) {
   return useLoad(shown.length ? key : undefined, (signal) => (file ? explainFile(model, file, some, signal) : explainReference(model, signal)));
 }
 
-/**
- * @param {Model} model
- * @param {AbortSignal} signal
- */
 async function explainReference(model, signal) {
   const rows = await askReference(model, { ...model.query, contributions: true }, signal);
   const names = model.info.features.map(({ name }) => name);
@@ -166,12 +162,6 @@ async function explainReference(model, signal) {
   return found;
 }
 
-/**
- * @param {Model} model
- * @param {string} file
- * @param {Moment[]} some
- * @param {AbortSignal} signal
- */
 async function explainFile(model, file, some, signal) {
   const table = findTable(file);
   const { places } = await cutTable(table, model, signal);
@@ -188,4 +178,4 @@ async function explainFile(model, file, some, signal) {
 }
 
 /** Whether an error says that the service hides its reference windows. */
-export const isHidden = (/** @type {unknown} */ error) => error instanceof ApiError && error.status === 403;
+export const isHidden = (error) => error instanceof ApiError && error.status === 403;
