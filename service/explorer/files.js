@@ -1,6 +1,7 @@
 /** Files of one's own, kept in the memory of this tab: text and numbers by column; the service cuts windows from them. */
 
 import { ApiError, askJson, reasonOf } from "./api.js";
+import { signal } from "./lib.js";
 import { keepWindow } from "./windows.js";
 
 /** @typedef {import("./model.js").Model} Model */
@@ -37,6 +38,8 @@ const VALUES = 2_000_000; // of the windows of a request, which is half of what 
 
 /** @type {Map<string, Table>} */
 const kept = new Map();
+/** How many files were kept so far: what a file was missing for is loaded anew. */
+const count = signal(0);
 /** @type {Map<string, Promise<Cut>>} by table, model and checkpoint */
 const cuts = new Map();
 
@@ -78,6 +81,7 @@ export async function readGiven(text, name, model, signal) {
     return { ...shown, file: "", window: await keepWindow(instance) };
   }
   kept.set(table.id, table);
+  count.value += 1;
   return { ...shown, file: table.id, window: newest(places).name };
 }
 
@@ -110,6 +114,9 @@ export function findTable(id) {
   if (found) return found;
   throw new Error(`${nameOf(id)} is no longer in the memory of this tab: drop it here again, and all is shown as it was.`);
 }
+
+/** Whether this tab has the file of an id. */
+export const isKept = (/** @type {string | undefined} */ id) => count.value > 0 && kept.has(id ?? "");
 
 /** The name of the file of an id. */
 export const nameOf = (id) => id.replace(/@\w+$/, "");

@@ -3,10 +3,11 @@
 import { askNoted, useLoad } from "../load.js";
 import { ApiError, askJson } from "../api.js";
 import { byInput } from "../explain.js";
-import { askInstances, cutTable, findTable, forecastAll, nameOf } from "../files.js";
+import { askInstances, cutTable, findTable, forecastAll, isKept, nameOf } from "../files.js";
 import { forecastOf } from "../model.js";
 import { useMemo } from "../lib.js";
 import { address } from "../state.js";
+import { fileOf } from "../windows.js";
 
 /** @typedef {import("../model.js").Model} Model */
 
@@ -51,7 +52,7 @@ export function wallClock(time) {
 }
 
 /** The file in view: that of the address, or of the window. */
-export const fileInView = () => address.value.values.file ?? /^row:(.*?):/.exec(address.value.values.window ?? "")?.[1];
+export const fileInView = () => address.value.values.file ?? fileOf(address.value.values.window ?? "");
 
 /**
  * The moments of what is in view, without contributions.
@@ -62,7 +63,7 @@ export const fileInView = () => address.value.values.file ?? /^row:(.*?):/.exec(
 export function useMoments(given) {
   const file = fileInView();
   const model = /** @type {Model} */ (given);
-  const key = given && `moments ${model.chosen} ${model.info.checkpoint} ${model.forecast} ${file ?? ""}`;
+  const key = given && `moments ${model.chosen} ${model.info.checkpoint} ${model.forecast} ${file ?? ""} ${isKept(file)}`;
   return useLoad(key, (signal) => (file ? loadFile(model, file, signal) : loadReference(model, signal)));
 }
 
