@@ -24,6 +24,8 @@ from kanmodel.network.intervals import BOUNDS, Intervals, forecasts_of, name_bou
 from kanmodel.network.network import FrozenNetwork, Network
 from kanmodel.network.ranges import NodeRanges, measure_ranges
 from kanmodel.tables.columns import Feature, Scaling
+from kanmodel.tables.inputs import Inputs
+from kanmodel.tables.instants import read_instants, to_local
 from kanmodel.tables.table import Gaps
 from kanmodel.tables.windows import Windows, read_windows
 from kanmodel.text import list_some, printable, shorten
@@ -315,6 +317,17 @@ class Forecaster:
         return replace(self, network=network, sha256="")
 
     @cached_property
+    def inputs(self) -> Inputs:
+        """What it reads, in the terms of its table: columns and parts of the calendar, however they are encoded."""
+        config, times, local = self.config, self.reference.times, None
+        with suppress(DataError):  # times of no known form
+            if config.encoding is None and times is not None:
+                instants, dated = read_instants(list(times), "times[{}]".format)
+                local = to_local(instants, config.time.zone if config.time else None) if dated else None
+        newest = self.reference.windows[:, -1]
+        return Inputs.of(config.features, config.encoding, config.time, config.groups, newest, local)
+
+    @cached_property
     def frozen(self) -> FrozenNetwork:
         """The network prepared for inference, which computes predictions and ledgers."""
         with torch.inference_mode(False):  # ledgers differentiate it, even if it is first used in inference mode
@@ -349,13 +362,22 @@ class Forecaster:
 
     @cached_property
     def feature_low(self) -> Array:
-        """The smallest training value of each feature, (n_features,); -inf if unknown."""
-        return read_only(np.array([-np.inf if one.min is None else one.min for one in self.config.features]))
+        """The smallest training value of each feature, (n_features,); -inf if unknown, -1 of a cycle's."""
+        low = np.array([-np.inf if one.min is None else one.min for one in self.config.features])
+        low[self._of_cycles] = -1
+        return read_only(low)
 
     @cached_property
     def feature_high(self) -> Array:
-        """The largest training value of each feature, (n_features,); inf if unknown."""
-        return read_only(np.array([np.inf if one.max is None else one.max for one in self.config.features]))
+        """The largest training value of each feature, (n_features,); inf if unknown, 1 of a cycle's."""
+        high = np.array([np.inf if one.max is None else one.max for one in self.config.features])
+        high[self._of_cycles] = 1
+        return read_only(high)
+
+    @property
+    def _of_cycles(self) -> list[int]:
+        """Numbers of the sines and cosines."""
+        return [number for one in self.inputs if one.period is not None for number in one.numbers]
 
     @cached_property
     def node_ranges(self) -> NodeRanges:

@@ -227,8 +227,8 @@ class Pictured(ModelResult):
         """Why there is no picture; None if there is one."""
         return None
 
-    def svg(self, path: str | Path | None = None, *, theme: Theme = "auto") -> str:
-        """The picture, as SVG; arguments are those of `html`.
+    def svg(self, path: str | Path | None = None, *, theme: Theme = "auto", **options: Any) -> str:
+        """The picture, as SVG; arguments are those of `html`, and the options of its drawing, such as ``scale="own"``.
 
         With the theme ``auto`` it is light where the viewer does not support the reader's settings.
 
@@ -239,7 +239,7 @@ class Pictured(ModelResult):
         """
         if self._undrawn is not None:
             raise DataError(self._undrawn)
-        return _give(draw(self, theme).decode(), path)
+        return _give(draw(self, theme, **options).decode(), path)
 
     def _picture(self, theme: Theme) -> str | None:
         return draw(self, theme).decode() if self._undrawn is None else None

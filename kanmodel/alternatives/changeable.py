@@ -5,7 +5,7 @@ A shift z (n_features,) adds z_f training standard deviations to feature f at th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
@@ -19,7 +19,8 @@ from kanmodel.errors import DataError, KanscopeError, Problem, UnknownNameError,
 from kanmodel.forecaster import Forecaster
 from kanmodel.network.config import ModelConfig
 from kanmodel.tables.columns import column_of
-from kanmodel.tables.encoding import Encoding, SourceColumn
+from kanmodel.tables.inputs import Input, Inputs
+from kanmodel.text import list_some
 
 NEARLY_WHOLE = 1e-6  # tolerance within which a shift of an integer feature is rounded to a whole number
 TRACED = 64  # windows of one pass that keeps all values
@@ -27,40 +28,35 @@ FARTHEST = 10.0  # largest |shift| of a feature, training standard deviations
 
 
 class Levels(NamedTuple):
-    """A column of levels, which changes as a whole: the feature of one level is 1, and those of the others are 0."""
+    """An input that changes as a whole, through its levels: a column of levels, a flag, or a cycle of the calendar."""
 
-    column: SourceColumn  # the column
-    features: range  # numbers of the features of its levels
+    input: Input  # the input
     chosen: tuple[int, ...]  # places of the levels that are asked for
 
-    def set(self, window: Array, rows: slice, level: int) -> Array:
+    def set(self, window: Array, rows: slice, level: float) -> Array:
         """A window (lookback, n_features) with a level, by its place, in some rows."""
         changed = window.copy()
-        changed[rows, self.features] = np.arange(len(self.features)) == level
+        changed[rows, self.input.numbers] = self.input.encode(level)
         return changed
 
 
-def find_columns(config: ModelConfig, names: Sequence[str] | str | None) -> list[int | Levels]:
-    """What changes together, in the given order, or all of it for None: a feature, by its number, or a column's levels.
+def find_columns(model: Forecaster, names: Sequence[str] | str | None) -> list[int | Levels]:
+    """What changes together, in the given order, or all of it for None: a feature, by its number, or an input's levels.
 
-    A name is that of a feature, of a column of the table, or of one level, as ``daytype=holiday``.
+    A name is that of an input, of a feature that is one alone, or of one level, as ``daytype=holiday``.
 
     Raises:
-        DataError: there is no name, one is repeated, or one is of a part of the calendar with several features.
-        UnknownNameError: there is no such feature, column or level.
+        DataError: there is no name, one is repeated, or one is of a feature that is not an input alone.
+        UnknownNameError: there is no such input, feature or level.
     """
-    number_of = {name: number for number, name in enumerate(config.feature_names)}
     columns, levels = dict[str, int | Levels](), dict[str, int | Levels]()
-    for column in config.table.encoding.columns:
-        first = number_of.pop(column.features[0])
-        columns[column.name] = levels[column.features[0]] = first
-        if column.levels:
-            numbers = range(first, first + len(column.levels))
-            columns[column.name] = Levels(column, numbers, tuple(range(len(numbers))))
-            for number, (feature, level) in enumerate(zip(column.features, column.levels, strict=True)):
-                number_of.pop(feature, None)
-                levels[feature] = levels[f"{column.name}={level}"] = Levels(column, numbers, (number,))
-    columns |= number_of  # the calendar
+    for one in model.inputs:
+        columns[one.name] = Levels(one, one.values) if one.levels else one.numbers[0]
+        if len(one.features) == 1 and one.kind != "level":
+            levels[one.features[0]] = columns[one.name]
+        for number, level in enumerate(one.levels):
+            levels[f"{one.name}={level}"] = Levels(one, (number,))
+            levels |= {one.features[number]: Levels(one, (number,))} if one.kind == "level" else {}
     known, found = levels | columns, dict[int | Levels, None]()
     given = columns if names is None else [names] if isinstance(names, str) else names
     if not given:
@@ -68,49 +64,50 @@ def find_columns(config: ModelConfig, names: Sequence[str] | str | None) -> list
     for number, name in enumerate(given):
         place = f"features[{number}]"
         if name not in known:
-            raise _refuse_name(config.table.encoding, columns, place, name)
+            raise _refuse_name(model.inputs, place, name)
         if known[name] in found:
             raise DataError.at(place, "is given twice")
         found[known[name]] = None
     return list(found)
 
 
-def _refuse_name(encoding: Encoding, columns: Iterable[str], place: str, name: str) -> KanscopeError:
-    """The error of a name of no feature, column or level."""
-    if name in encoding.sources:
-        parts = " and ".join(encoding.sources[name])
-        return DataError.at(place, f"is {quote(name)}, a part of the calendar without a value of its own: see {parts}")
-    known = f"the features are {', '.join(columns)}"
-    for column in encoding.columns:
-        if column.levels and name.startswith((f"{column.name}=", column.features[0].removesuffix(column.levels[0]))):
-            known = f"the levels of {column.name} are {', '.join(column.levels)}"
+def _refuse_name(inputs: Inputs, place: str, name: str) -> KanscopeError:
+    """The error of a name of no input or level."""
+    if (whole := inputs.of_feature.get(name)) is not None:
+        return DataError.at(place, f"is {quote(name)}, a part of {whole.name}, which changes as a whole: name that")
+    known = f"the features are {', '.join(one.name for one in inputs)}"
+    for one in inputs:
+        if one.levels and name.startswith((f"{one.name}=", one.features[0].removesuffix(one.levels[0]))):
+            known = f"the levels of {one.name} are {list_some(one.levels)}"
     problem = Problem(place, f"is unknown: {quote(name)}; {known}")
     return UnknownNameError(str(problem), [problem])
 
 
-def find_changeable(config: ModelConfig, names: Sequence[str] | str | None) -> tuple[list[int], list[Levels]]:
-    """What a counterfactual may change: numbers of features that shift, and columns of levels.
+def find_changeable(model: Forecaster, names: Sequence[str] | str | None) -> tuple[list[int], list[Levels]]:
+    """What a counterfactual may change: numbers of features that shift, and inputs of levels.
 
-    For None all features but those that are fixed, such as levels, or the history of a target.
+    For None all but levels, the calendar, what is fixed, and the history of a target. Yes and no shift by 1.
 
     Raises:
         DataError: as `find_columns`; a name is of something that is fixed, or nothing may change.
         UnknownNameError: as `find_columns`.
     """
-    history = {column_of(target.name, config.feature_names) for target in config.targets} if names is None else ()
+    config, inputs = model.config, model.inputs.of_feature
+    history = {column_of(target.name, config.feature_names) for target in config.targets}
     numbers, columns = list[int](), dict[str, Levels]()
-    for place, one in enumerate(find_columns(config, names)):
-        of = one.column if isinstance(one, Levels) else config.features[one]
-        is_fixed = of.static or names is None if isinstance(of, SourceColumn) else of.fixed or of.name in history
-        if is_fixed and names is not None:
+    for place, one in enumerate(find_columns(model, names)):
+        number = one.input.numbers[0] if isinstance(one, Levels) else one
+        feature = config.features[number]
+        of = inputs[feature.name]
+        if of.fixed and names is not None:
             raise DataError.at(f"features[{place}]", f"is {quote(of.name)}, which is fixed: nobody can change it")
-        if is_fixed:
+        if names is None and (of.fixed or of.is_encoded or feature.fixed or feature.name in history):
             continue
-        if isinstance(one, Levels):
+        if isinstance(one, Levels) and (of.is_encoded or not feature.is_binary):
             chosen = {*one.chosen, *columns.get(of.name, one).chosen}
             columns[of.name] = one._replace(chosen=tuple(sorted(chosen)))
-        elif config.features[one].std > 0:
-            numbers.append(one)
+        elif feature.std > 0:
+            numbers.append(number)
     if not numbers and not columns:
         why = "all are constant in training, fixed, or the history of a target, which changes only if it is named"
         raise DataError.at("features", f"has nothing that may change: {why}")
@@ -204,6 +201,7 @@ class ShiftableWindow:
     Raises as `find_changeable` and `find_rows`.
 
     Attributes:
+        inputs: of the model.
         columns: the features.
         low, high: smallest shift of each feature, (n_features,), at most 0, and largest; 0 if it does not change.
         std: training standard deviation of each feature, 1 for a constant one, original units.
@@ -212,11 +210,12 @@ class ShiftableWindow:
     """
 
     def __init__(self, model: Forecaster, window: Array, output: int, search: SearchOptions) -> None:
+        self.inputs = model.inputs
         self.columns, rows = model.config.features, find_rows(model.config, search.steps)
         self._model, self._window, self._output, self._rows = model, window, output, rows
         self.std = model.scaling.feature_scale
         self.integer: NDArray[np.bool_] = np.array([column.integer for column in self.columns])
-        moves = np.isin(np.arange(len(self.columns)), find_changeable(model.config, search.features)[0])
+        moves = np.isin(np.arange(len(self.columns)), find_changeable(model, search.features)[0])
         is_binary = np.array([column.is_binary for column in self.columns])
         farthest, stays_inside = np.where(is_binary, np.inf, FARTHEST), search.within_training_range | is_binary
         to_lowest = np.where(stays_inside, (model.feature_low - window[rows].min(axis=0)) / self.std, -np.inf)

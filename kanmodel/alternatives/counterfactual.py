@@ -37,29 +37,30 @@ MARGIN = 1e-6  # tightens the goal, output standard deviations: a forecast in an
 
 @dataclass(frozen=True)
 class Change:
-    """A constant added to a feature at the chosen steps.
-
-    Where a level is set, its feature becomes 1 and those of the other levels 0 at each of these steps: `shift` is the
-    mean over them, 1 or -1 if they all had the same level.
+    """A constant added to an input at the chosen steps, or a level that is set there.
 
     Attributes:
-        feature: name of the feature.
+        feature: name of the input.
+        label: the same for people.
         unit: its unit; None if unknown.
-        shift: the constant added at each of these steps, in that unit; of a level the mean over them.
-        shift_in_std: the same in training standard deviations.
-        before: the value at the newest of these steps before the change, in that unit; of a level the mean over them.
-        is_level: whether it is a level that is set, if `shift` is positive, or unset.
+        shift: the constant added at each of these steps, in that unit; None of a level, or a part of the calendar.
+        shift_in_std: the same in training standard deviations; of a level the sum of the magnitudes over its features.
+        before: the value at the newest of these steps before the change; of a level its place.
+        level: the level that is set, such as ``holiday``, ``16:00`` or ``yes``; None of a number.
+        level_before: that at the newest of these steps before the change.
     """
 
     feature: str
+    label: str
     unit: str | None
-    shift: float
+    shift: float | None
     shift_in_std: float
     before: float
-    is_level: bool = False
+    level: str | None = None
+    level_before: str | None = None
 
     def __str__(self) -> str:
-        return self.feature if self.is_level else f"{self.feature} {self.shift:+.4g}"
+        return f"{self.label} {self.level}" if self.shift is None or self.level else f"{self.label} {self.shift:+.4g}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,23 +104,27 @@ class Counterfactual:
         moved, missed = np.array([np.abs(setting.change / std).sum() for setting in settings]), tight.miss(forecasts)
         order = np.lexsort((moved, missed))
         bases = [0] if goal.low <= prediction <= goal.high else [0, *order[order > 0][:N_SETTINGS].tolist()]
-        singles, best = dict[int, SingleFeature](), list[tuple[float, float, Setting, ShiftableWindow, Array]]()
+        singles, best = (
+            dict[tuple[int, int], SingleFeature](),
+            list[tuple[float, float, Setting, ShiftableWindow, Array]](),
+        )
         for base in tracked(bases):
             setting, n_left = settings[base], search.max_features - len(settings[base].levels)
             shiftable, tried = ShiftableWindow(model, setting.window, output, search), still
             if n_left and (base == 0 or missed[base] > 0):
                 alone, tried = search_shifts(shiftable, goal, tight, n_left)
-                singles = singles or alone
+                singles = singles or {(number, 0): single for number, single in alone.items()}
             misses, distances = goal.miss(shiftable.predict(tried)), moved[base] + np.abs(tried).sum(axis=1)
             nearest = np.lexsort((distances, misses))[0]  # the smallest that reaches it, or else the nearest to it
             best.append((float(misses[nearest]), float(distances[nearest]), setting, shiftable, tried[[nearest]]))
         for setting, forecast in zip(settings, forecasts.tolist(), strict=True):
             if len(setting.levels) == 1:
-                singles[setting.levels[0]] = describe_level(model, setting, tight, (prediction, forecast))
+                ((of, level),) = setting.levels
+                singles[of.input.numbers[0], level] = describe_level(model, setting, tight, (prediction, forecast))
         _, distance, setting, shiftable, shift = min(best, key=lambda one: one[:2])
         new_prediction, changed = float(shiftable.predict(shift)[0]), shiftable.change(shift)[0]
-        by = setting.change + shiftable.in_original_units(shift)[0]
-        changes = _list_changes(model, window[find_rows(model.config, search.steps)], setting, by)
+        by, rows = setting.change + shiftable.in_original_units(shift)[0], find_rows(model.config, search.steps)
+        changes = _list_changes(model, window[rows], changed[rows], by)
         return cls(
             prediction=prediction,
             reached=goal.low <= new_prediction <= goal.high,
@@ -128,19 +133,23 @@ class Counterfactual:
             distance=distance,
             nearest_reference=ReferenceDistances.of(model).find_neighbour(model, changed),
             window=changed,
-            single_features=tuple(singles[feature] for feature in sorted(singles)),
+            single_features=tuple(singles[place] for place in sorted(singles)),
         )
 
 
-def _list_changes(model: Forecaster, rows: Array, setting: Setting, by: Array) -> tuple[Change, ...]:
-    """The changes of features by some amounts, (n_features,), in rows (n, n_features), the largest first."""
-    in_std, before = by / model.scaling.feature_scale, np.where(setting.change, rows.mean(axis=0), rows[-1])
-    changes = []
-    for f in np.argsort(-np.abs(in_std), kind="stable"):
-        if by[f]:
-            column, amounts = model.config.features[f], (float(by[f]), float(in_std[f]), float(before[f]))
-            changes.append(Change(column.name, column.unit, *amounts, is_level=bool(setting.change[f])))
-    return tuple(changes)
+def _list_changes(model: Forecaster, rows: Array, changed: Array, by: Array) -> tuple[Change, ...]:
+    """The changes of features by some amounts, (n_features,), of rows (n, n_features), the largest first."""
+    in_std, changes = by / model.scaling.feature_scale, list[Change]()
+    for one in model.inputs:
+        own = list(one.numbers)
+        if not by[own].any():
+            continue
+        shift, moved = (None, float(np.abs(in_std[own]).sum())) if one.is_encoded else (by[own[0]], in_std[own[0]])
+        before, after = (float(one.decode(each[-1])) for each in (rows, changed))
+        levels = (one.write(after), one.write(before)) if one.levels else (None, None)
+        shift = None if shift is None else float(shift)
+        changes.append(Change(one.name, one.label, one.unit, shift, float(moved), before, *levels))
+    return tuple(sorted(changes, key=lambda change: -abs(change.shift_in_std)))
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -193,7 +202,7 @@ class Counterfactuals(WindowsResult):
                 "reached": one.reached,
                 "new_prediction": one.new_prediction,
                 "distance": one.distance,
-                "changes": ", ".join(str(each) for each in one.changes if each.shift > 0 or not each.is_level),
+                "changes": ", ".join(map(str, one.changes)),
                 "nearest_reference": one.nearest_reference.index,
                 "nearest_distance": one.nearest_reference.distance,
                 "typical_distance": one.nearest_reference.typical,
@@ -206,7 +215,10 @@ class Counterfactuals(WindowsResult):
 
     def _tables(self) -> list[Table]:
         rows = self.table()
-        alone = [{"window": n, **vars(single)} for n, one in enumerate(self) for single in one.single_features]
+        singles = ((n, vars(single)) for n, one in enumerate(self) for single in one.single_features)
+        alone = [{"window": n} | single | {"feature": single["label"]} for n, single in singles]
+        for row in alone:
+            del row["label"]
         return [
             Table(rows, list(rows[0])[:6], in_html=False),
             Table(rows, list(rows[0]), in_text=False),

@@ -46,6 +46,7 @@ NEAR = 0.01  # share of the initial distance to the goal within which a shift co
 N_POLISHED = 8  # best shifts, which are polished
 SCALES = np.linspace(0, 1.5, 25)  # multiples of a shift that polishing tries
 SEED = 0
+SAME = 1e-5  # of a level's features: a difference that is rounding
 MAX_SETTINGS = 1024  # of levels that are tried
 N_SETTINGS = 3  # best of them, beside which features shift
 
@@ -64,16 +65,18 @@ class SingleFeature:
     """The effect of changing one feature alone, by sampling its range.
 
     Attributes:
-        feature: name of the feature, such as ``daytype=holiday`` of a level that is set.
+        feature: name of the input, with a level that is set, such as ``daytype=holiday``.
+        label: the same for people: ``daytype holiday``.
         unit: its unit; None if unknown.
-        shift: the smallest shift that reaches the goal, in that unit; None if no sample does. Of a level the mean over
-            the steps of what is added to its own feature.
-        shift_in_std: the same in training standard deviations.
+        shift: the smallest shift that reaches the goal, in that unit; None if no sample does. Of a level 1 where it is
+            set, and 0 where the goal is reached without.
+        shift_in_std: the same in training standard deviations; of a level the sum over its features.
         best_prediction: the sampled forecast nearest to the goal.
         searched: number of samples over its range; the goal may be reached unseen between two.
     """
 
     feature: str
+    label: str
     unit: str | None
     shift: float | None
     shift_in_std: float | None
@@ -85,7 +88,7 @@ class SingleFeature:
 class Setting:
     """A window with levels set at the chosen steps, at most one of each column."""
 
-    levels: tuple[int, ...]  # numbers of their features; empty for the window as it is
+    levels: tuple[tuple[Levels, int], ...]  # inputs with the places of their levels; empty for the window as it is
     window: Array  # the changed window, (lookback, n_features), original units
     change: Array  # mean change of each feature over these steps, (n_features,), original units
 
@@ -95,33 +98,34 @@ def list_settings(model: Forecaster, window: Array, search: SearchOptions) -> li
 
     Levels that the steps have already, or that no row of training has, are not among them.
     """
-    rows, (_, columns) = find_rows(model.config, search.steps), find_changeable(model.config, search.features)
+    rows, (_, columns) = find_rows(model.config, search.steps), find_changeable(model, search.features)
 
     def is_new(column: Levels, level: int) -> bool:
-        is_known = model.feature_high[column.features[level]] >= 1
-        return is_known and bool((column.set(window, rows, level) != window).any())
+        of = column.input
+        is_known = of.kind != "level" or model.feature_high[of.numbers[level]] >= 1
+        return bool(is_known and (np.abs(column.set(window, rows, level) - window) > SAME).any())
 
     options = [[(column, level) for level in column.chosen if is_new(column, level)] for column in columns]
     sizes = range(1, 1 + min(search.max_features, len(columns)))
     sets = (each for size in sizes for some in combinations(options, size) for each in product(*some))
-    found = [Setting((), window, np.zeros(len(model.feature_high)))]
+    found = [Setting((), window, np.zeros(len(model.features)))]
     for chosen in islice(sets, MAX_SETTINGS):
         changed = window
         for column, level in chosen:
             changed = column.set(changed, rows, level)
-        levels = tuple(column.features[level] for column, level in chosen)
-        found.append(Setting(levels, changed, (changed - window)[rows].mean(axis=0)))
+        found.append(Setting(tuple(chosen), changed, (changed - window)[rows].mean(axis=0)))
     return found
 
 
 def describe_level(model: Forecaster, setting: Setting, goal: Goal, predictions: tuple[float, float]) -> SingleFeature:
     """The effect of a setting of one level, from the forecasts of the window as it is and of the changed one."""
-    (feature,), missed = setting.levels, goal.miss(np.array(predictions))
-    column, std = model.config.features[feature], float(model.scaling.feature_scale[feature])
-    shift = None if missed.all() else float(setting.change[feature]) if missed[0] else 0.0
-    in_std = None if shift is None else shift / std
-    best_prediction = predictions[int(missed.argmin())]
-    return SingleFeature(column.name, column.unit, shift, in_std, best_prediction, len(predictions))
+    ((of, level),), missed = setting.levels, goal.miss(np.array(predictions))
+    moved = float(np.abs(setting.change / model.scaling.feature_scale).sum())
+    in_std = None if missed.all() else moved if missed[0] else 0.0
+    shift = None if in_std is None else float(in_std > 0)
+    name, best = of.input.name, predictions[int(missed.argmin())]
+    label = f"{of.input.label} {of.input.levels[level]}"
+    return SingleFeature(f"{name}={of.input.levels[level]}", label, None, shift, in_std, best, len(predictions))
 
 
 def search_shifts(
@@ -189,7 +193,8 @@ class FeatureSearch:
             shift = float(round(shift))
         column, best = self._window.columns[self._feature], int(missed.argmin())  # the smallest shift of several
         forecast = float(predictions[order][best])
-        found = SingleFeature(column.name, column.unit, shift, in_std, forecast, len(places))
+        of = self._window.inputs.of_feature[column.name]
+        found = SingleFeature(of.name, of.label, column.unit, shift, in_std, forecast, len(places))
         return found, float(places[best]) if in_std is None else in_std
 
     def _only(self, places: Array) -> Array:

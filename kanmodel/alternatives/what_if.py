@@ -1,4 +1,4 @@
-"""What-if analysis: the forecasts of a window with one feature changed, or a level set with the column's others unset.
+"""What-if analysis: the forecasts of a window with one input changed: a number, or a level or hour as a whole.
 
 These are individual conditional expectation (ICE) curves after Goldstein et al. 2015 (arXiv 1309.6392).
 """
@@ -29,20 +29,22 @@ class Curve:
     """Forecasts of one window over the values or shifts of one feature, or over the levels of a column.
 
     Attributes:
-        feature: name of the feature, or of the column.
+        feature: name of the input: a column, or a part of the calendar.
+        label: the same for people, such as ``temp_c 24 hours later``.
         unit: its unit; None if unknown.
         kind: ``shift``: the values are added to the feature; ``value``: they replace it; ``level``: they are indices of
-            `levels`, each of which is set, with the others unset.
+            `levels`, each of which is set as a whole.
         values: shifts or values, in the feature's unit, or indices of levels, (points,).
         predictions: (points, n_outputs), original units, as returned by `Model.predict` for the changed windows.
         outside_training_range: for each, whether a changed value is outside the feature's training range, (points,).
         within: the lowest and the highest value with which none is; infinite where the range is unknown.
         actual: the value that leaves the newest changed step as it is: its own, or a shift of 0; NaN without a level.
         prediction: the forecast of the unchanged window, (n_outputs,).
-        levels: all levels of the column; a feature has none.
+        levels: all levels of the column, hours of a day, and so on; a number has none.
     """
 
     feature: str
+    label: str
     unit: str | None
     kind: CurveKind
     values: Array
@@ -57,11 +59,10 @@ class Curve:
     def of_levels(cls, model: Forecaster, window: Array, rows: slice, of: Levels, prediction: Array) -> Curve:
         """The forecasts of a window (lookback, n_features) with each of some levels of a column in some rows."""
         changed = np.stack([of.set(window, rows, level) for level in of.chosen])
-        present = window[rows, of.features][-1]
-        outside, values = _is_outside(model, changed[:, rows], of.features), np.array(of.chosen, np.float64)
-        actual, everything = float(present.argmax()) if present.any() else np.nan, (-np.inf, np.inf)
-        found = (values, model.predict(changed), outside, everything, actual, prediction, of.column.levels)
-        return cls(of.column.name, None, "level", *found)
+        one, values, everything = of.input, np.array(of.chosen, np.float64), (-np.inf, np.inf)
+        outside, actual = _is_outside(model, changed[:, rows], list(one.numbers)), float(one.decode(window[rows][-1]))
+        found = (values, model.predict(changed), outside, everything, actual, prediction, one.levels)
+        return cls(one.name, one.label, None, "level", *found)
 
     @classmethod
     def of_feature(
@@ -83,7 +84,8 @@ class Curve:
         outside, actual = _is_outside(model, changed[:, rows], [feature]), float((present - added)[-1])
         within = float(low - added.min()), float(high - added.max())
         found = (values, model.predict(changed), outside, within, actual, now)
-        return cls(column.name, column.unit, "value" if shifts is None else "shift", *found)
+        of = model.inputs.of_feature[column.name]
+        return cls(of.name, of.label, column.unit, "value" if shifts is None else "shift", *found)
 
     @property
     def points(self) -> list[Any]:
@@ -128,9 +130,9 @@ class WhatIf(WindowsResult):
         """
         check_lowest("points", points, 2)
         config = model.config
-        columns, rows = find_columns(config, features), find_rows(config, steps)
+        columns, rows = find_columns(model, features), find_rows(config, steps)
         if shift is not None:
-            levels = [one.column.name for one in columns if isinstance(one, Levels)]
+            levels = [one.input.name for one in columns if isinstance(one, Levels)]
             if levels and (features is not None or len(levels) == len(columns)):
                 raise DataError.at("shift", f"cannot be added to the levels of {levels[0]}")
             columns = [one for one in columns if isinstance(one, int)]
@@ -179,7 +181,7 @@ class WhatIf(WindowsResult):
         summary = [
             {
                 "window": window,
-                "feature": with_unit(curve.feature, curve.unit),
+                "feature": with_unit(curve.label, curve.unit),
                 "kind": curve.kind,
                 "from": curve.points[0],
                 "to": curve.points[-1],

@@ -25,6 +25,7 @@ from kanmodel.errors import DataError, ExportError, IncompleteError, Problem, ch
 from kanmodel.forecaster import Forecaster
 from kanmodel.network.config import BOUND, Grouping, Groups, resolve_groups
 from kanmodel.result import Table, WindowsResult
+from kanmodel.tables.inputs import Inputs, InputValue
 from kanmodel.tables.instants import write_instants
 from kanmodel.tables.rhythm import TimeColumn
 from kanmodel.text import with_unit, write_figure
@@ -78,7 +79,7 @@ class Explanation(Ledger, WindowsResult):
             requested. A contribution is what a part adds as all parts move from baseline to window together; a Shapley
             value is what it adds on average over the orders in which the parts change one after another.
         windows: those explained, (n, lookback, n_features), original units.
-        feature_units: of their values; None for an unknown unit.
+        inputs: of the model, in whose terms the values of the windows are told.
         target_times: for which each forecast is, (n,), as the table writes times; None without times, and if the
             target's column was shifted before training.
         instants: the same in seconds since 1970, UTC, or in the unit of the time column, (n,); None without times.
@@ -97,7 +98,7 @@ class Explanation(Ledger, WindowsResult):
     step_effects: Effects | None = None
     shapley: Shapley | None = None
     windows: Array | None = None
-    feature_units: tuple[str | None, ...] = ()
+    inputs: Inputs = field(default_factory=lambda: Inputs(()))
     target_times: tuple[str, ...] | None = None
     instants: Array | None = None
     zone: str | None = None
@@ -129,7 +130,7 @@ class Explanation(Ledger, WindowsResult):
             groups=options.groups,
             segments=options.segments,
             windows=windows,
-            feature_units=tuple(feature.unit for feature in model.config.features),
+            inputs=model.inputs,
             usual_width=usual_width,
             origin=model.origin,
             **known,
@@ -175,6 +176,11 @@ class Explanation(Ledger, WindowsResult):
             return sum_groups(self.contributions, self.grouping.members)
         by_segment = np.stack([self.steps[:, rows].sum(axis=1) for rows in self.segment_rows], axis=1)
         return sum_groups(by_segment, self.grouping.members).swapaxes(1, 2)
+
+    @property
+    def values(self) -> list[tuple[InputValue, ...]]:
+        """Of each window, the newest values of the inputs, in the terms of the table."""
+        return [()] * len(self) if self.windows is None else self.inputs.decode(self.windows[:, -1])
 
     @property
     def forecast_errors(self) -> Array | None:

@@ -92,7 +92,8 @@ class Ledger:
         tolerance: accepted error and residual.
         converged: whether both are within the tolerance, and no node jumps along the path, (n,).
         path_nodes: points at which the network was evaluated along the path, (n,).
-        detail: what `error` is of: ``features``; their ``steps`` too; or all nodes and edges as well, ``flow``.
+        detail: what `error` is of: ``features``; their ``steps`` too; all nodes and edges as well, ``flow``; or
+            also ``links``, the edges from features (or the last nodes of a front) to the units of a recurrent chain.
         standard_error: of each contribution, (n, n_features), for the baseline ``reference``; else None.
     """
 
@@ -187,6 +188,7 @@ def _explain_from(
     for values in (predictions, residual, error):
         refuse_non_finite_outputs(values)
     output_std = float(model.output_std[output])
+    layers = path.list_layers(model.network, output, contributions)
     return Ledger(
         output=model.config.outputs[output],
         unit=model.config.target_of(output).unit,
@@ -196,7 +198,7 @@ def _explain_from(
         baseline=start,
         contributions=contributions.steps.sum(axis=1),
         steps=contributions.steps,
-        layers=path.list_layers(model.network, output, contributions),
+        layers=path.place_windows(model.frozen, windows, layers) if detail in path.FLOW else layers,
         error=error,
         residual=residual,
         tolerance=options.tolerance * output_std,

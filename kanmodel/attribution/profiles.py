@@ -262,8 +262,10 @@ def _slopes_along(
         if change.shape[2] < sum(nodes.shape[1] for nodes in values.values()):
             return _push_forward(network, [*values], points, change)
         return torch.stack([slopes(node) for nodes in values.values() for node in nodes.unbind(1)], dim=1)
-    readout = network.readout_slopes(trace, change)
-    if readout is None:
+    config = network.config
+    if network.recurrents and not config.front and len(config.features) < config.n_readout:
+        readout = network.readout_slopes(trace, change)
+    else:
         readout = torch.stack([slopes(node) for node in trace.readout.unbind(1)], dim=1)
     for (stage, _), nodes in values.items():
         if stage in ("head", "output"):

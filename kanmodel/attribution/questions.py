@@ -57,7 +57,8 @@ class ExplanationQuestion(Question[Explanation | Explanations]):
             feature, and what each does alone. Takes 2 forecasts for each window, baseline and feature, and as many
             for each group and segment; with ``"steps"`` also for each step of each feature, lookback times as many.
         detail: the contributions that must reach the tolerance: ``"features"``, with fewer nodes; ``"steps"`` too,
-            as segments require; or also the nodes and edges of every layer, which only ``"flow"`` has.
+            as segments require; with ``"flow"`` also the nodes and edges of every layer; with ``"links"`` also the
+            edges from features to the units of a recurrent chain, which takes 3 to 7 times as long.
         method: ``"shapley"`` adds Shapley values of the outermost groups and of features without one, in each
             segment if there are any: of at most 12 such parts from the forecasts of all 2^n coalitions, of more
             from random orders, with a standard error. Without groups, each feature is a part.

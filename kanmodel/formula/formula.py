@@ -20,6 +20,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count, pairwise
+from math import log
 from textwrap import indent
 from typing import Any
 
@@ -36,6 +37,7 @@ from kanmodel.errors import ConfigError, InsufficientReferenceError
 from kanmodel.forecaster import Forecaster, Reference
 from kanmodel.formula.composition import MAX_CALLS, MAX_TERMS, Composition, Edge, Subnode, notation_of, too_long_error
 from kanmodel.formula.head_formula import HeadFormula, TabulatedEdge, tabulate_edges
+from kanmodel.formula.mathml import write_mathml
 from kanmodel.formula.symbolic import Candidate, find_exact_formula, sample_edge, suggest_formulas
 from kanmodel.network.functions import ACTIVATIONS, activate
 from kanmodel.result import GlobalResult, Table
@@ -49,6 +51,7 @@ MIN_GAIN = 1e-4  # of R2 that more complexity must bring
 MIN_WINDOWS = 6  # of the reference
 MAX_BLOCKS, BLOCK = 4, 32  # blocks of a part, and the windows that each needs if there are to be several
 DIGITS = (3, 4, 6, 9)  # of the numbers in a text, tried in turn
+LOW, MUCH = 0.5, 0.2  # an R2 that explains too little, and how much better a next formula has to be
 LOSS, LOSS_OF_TABLES = 1e-4, 1e-7  # of R2 that fewer digits may cost
 N_PROFILED = 3  # features of a variable's profile
 
@@ -154,6 +157,32 @@ def _choose(tried: Front) -> Front:
         if not front or of_formula > front[-1][1] + MIN_GAIN:
             front.append((formula, of_formula))
     return front
+
+
+def find_knee(complexities: Sequence[int], r2s: Sequence[float | None]) -> int:
+    """The number of the formula at the knee of a front, simplest first, by its R2 (Satopaa et al. 2011, "Kneedle").
+
+    R2 is clipped at 0, as a formula below 0 is worse than the mean. The knee is farthest above the line from the first
+    formula to the nearest one, over the logarithm of the complexity: a vertex of the convex hull. If none is above, it
+    is the nearest. From a formula with an R2 below `LOW` it goes on while the next has `MUCH` more. One with an R2 of 0
+    or below, or without, is the knee only if there is no better one.
+    """
+    known = [max(r2 or 0.0, 0.0) for r2 in r2s]
+    nearest = max(range(len(known)), key=lambda number: (known[number], -number))
+    front, highest = [0], known[0]  # those that are nearer than all before
+    for number in range(1, nearest + 1):
+        if known[number] > highest:
+            front.append(number)
+            highest = known[number]
+    at = [log(complexities[number]) - log(complexities[0]) for number in front]
+    above = [
+        known[number] - known[0] - (highest - known[0]) * (x / (at[-1] or 1.0))
+        for number, x in zip(front, at, strict=True)
+    ]
+    knee = max(range(len(front)), key=lambda n: (above[n] if known[front[n]] > 0 else -1.0, n))
+    while knee + 1 < len(front) and known[front[knee]] < LOW and known[front[knee + 1]] >= known[front[knee]] + MUCH:
+        knee += 1
+    return front[knee]
 
 
 class _Search:
@@ -268,6 +297,7 @@ class Formula:
             ``phi_0_3_7`` is the table of edge 0, 3, 7.
         python: the same as a function of numpy arrays that needs nothing else, tables included.
         latex: the same expression in LaTeX.
+        mathml: the same expression in presentation MathML, well-formed XML without `math` around it.
         variables: what its symbols stand for, in the order of the function's arguments.
     """
 
@@ -278,6 +308,7 @@ class Formula:
     expression: str
     python: str
     latex: str
+    mathml: str
     variables: Mapping[str, Variable]
 
 
@@ -353,6 +384,7 @@ class Writer:
             expression=sympy.sstr(expression.replace(sympy.Abs, sympy.Function("abs")), full_prec=False),
             python=self._write_function(expression, [*used], formula.tables),
             latex=sympy.latex(expression),
+            mathml=write_mathml(expression),
             variables=used,
         )
 
@@ -459,6 +491,11 @@ class Formulas(GlobalResult):
 
     def __getitem__(self, number: int) -> Formula:
         return self.formulas[number]
+
+    @property
+    def knee(self) -> int:
+        """The number of the formula to show first; see `find_knee`."""
+        return find_knee([formula.complexity for formula in self], [formula.r2 for formula in self])
 
     def simplest(self, r2: float) -> Formula | None:
         """The simplest formula with at least this R2 on the judged windows; None if there is none."""

@@ -35,6 +35,7 @@ from kanmodel.errors import DataError, InsufficientReferenceError
 from kanmodel.forecaster import NO_SCALING, Forecaster
 from kanmodel.network.intervals import forecasts_of
 from kanmodel.result import ModelResult, Table, name_window
+from kanmodel.tables.inputs import ROUNDING
 from kanmodel.tables.instants import read_instants
 from kanmodel.tables.statistics.errors import covered
 from kanmodel.text import write_figure
@@ -44,7 +45,6 @@ LEVEL = 0.01  # p-value up to which a window is not usual
 NEGLIGIBLE = 0.1  # of a standard deviation, outside the training range
 CHUNK = 512  # windows whose distances are computed together
 LARGEST = 1e100  # a difference, standard deviations, whose square is finite
-ROUNDING = 1e-6  # of a standard deviation: a value that was a float32
 TIES = 1e-12  # relative rounding of a square distance
 TINY = 1e-300
 N_THIRDS = 3  # of the reference windows, by distance, that have errors of their own

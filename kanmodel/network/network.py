@@ -25,6 +25,8 @@ from kanmodel.network.layer import KANLayer, LayerTrace, layer_shapes, pass_laye
 from kanmodel.network.operations import OPERATIONS, READOUTS, Arrangement, Node
 from kanmodel.network.recurrent import FrozenRecurrent, RecurrentTrace, acting_inputs, make_recurrent, recurrent_shapes
 
+MOVES = 1 << 22  # values of the moves of inputs that are pushed forward together
+
 T = TypeVar("T")
 LayerKey = tuple[str, int]  # (stage, layer)
 PassLayer = Callable[[str, int, Tensor], LayerTrace]  # (stage, layer, inputs) -> trace
@@ -494,19 +496,18 @@ class FrozenNetwork:
         for each in moves:
             yield self.network.record(_dual(window.detach(), each), layers, recurrents)
 
-    def readout_slopes(self, trace: Trace, change: Tensor) -> Tensor | None:
-        """First-order moves of a chain's readout with each feature, (batch, n_readout, n_features), by forward mode.
+    def readout_slopes(self, trace: Trace, change: Tensor) -> Tensor:
+        """First-order moves of a recurrent chain's readout, by forward mode, (batch, n_readout, n_steps).
 
-        `trace` is that of the points, `change` the features' moves, (batch, lookback, n_features). None if there is no
-        forward mode, or gradients of the readout take fewer passes.
+        They are those with each value that the recurrent layer reads, whose moves are `change`, (batch, lookback,
+        n_steps), at the points of a trace: a feature, or a last node of the front.
         """
-        n_features = change.shape[2]
-        if not self.recurrents or self.config.front or n_features >= self.config.n_readout:
-            return None
-        moves = torch.diag_embed(change).transpose(1, 2)  # (batch, n_features, lookback, n_features)
-        last = self.config.readout == "last"
-        states = self.recurrents[0].tangents(trace.recurrents[0], moves, last).flatten(0, 1)
-        return reduce_steps(self.config, states).view(len(change), n_features, -1).transpose(1, 2)
+        slopes, last = list[Tensor](), self.config.readout == "last"
+        for some in torch.eye(change.shape[2], dtype=change.dtype).split(max(1, MOVES // change.numel())):
+            moves = change.unsqueeze(1) * some[:, None]  # (batch, n_some, lookback, n_steps)
+            states = self.recurrents[0].tangents(trace.recurrents[0], moves, last).flatten(0, 1)
+            slopes.append(reduce_steps(self.config, states).view(len(change), len(some), -1))
+        return torch.cat(slopes, dim=1).transpose(1, 2)
 
     def edges(self, key: LayerKey, x: Tensor) -> Tensor:
         """Values of all edges of a layer at its inputs, (rows, n_in) -> (rows, n_subnodes, n_in)."""

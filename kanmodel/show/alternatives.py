@@ -26,6 +26,7 @@ ALONE_HEIGHT = 240.0  # of a single panel, which is as wide as the picture
 START, STOP = 190.0, 520.0  # ends of the plots of counterfactuals; values before and after are right of them
 FIRST, HEAD, BETWEEN = 74.0, 24.0, 26.0  # of the first window; height of its heading; between windows
 ROW = 22.0  # height of a row, and of an axis
+N_LEVEL = 6  # letters of a level that its label has room for, if there are many levels
 ROUNDED = 1e-6  # of a change or a scale: a smaller value is shown as 0
 N_WINDOWS = 5  # drawn with their counterfactuals
 
@@ -112,8 +113,9 @@ def _add_panel(
     group.add_levels(y, left, right, 4, is_labelled=left == LEFT)
     ticks = {value: f"{value:g}" for value in x.ticks(4 if right - left < 300 else 8)}
     if one.levels:
-        most = max(3, int((right - left) / len(one.levels) / LETTER) - 1)
-        ticks = {float(place): abbreviate(level, most) for place, level in enumerate(one.levels)}
+        apart = ceil(len(one.levels) / ((right - left) / (LETTER * N_LEVEL)))  # levels to each label
+        most = max(3, int((right - left) / len(one.levels) * apart / LETTER) - 1)
+        ticks = {float(place): abbreviate(one.levels[place], most) for place in range(0, len(one.levels), apart)}
     for value, label in ticks.items():
         group.add_path("tick", f"M{x.at(value):.2f} {bottom}v4")
         group.add_text(label, x.at(value), bottom + 16, "middle muted")
@@ -154,12 +156,12 @@ def _add_panel(
 
 
 def _name(curve: Curve) -> str:
-    return f"shift of {curve.feature}" if curve.kind == "shift" else curve.feature
+    return f"shift of {curve.label}" if curve.kind == "shift" else curve.label
 
 
 def _write_actual(one: Curve, value: float, unit: str | None = None) -> str:
     """The value, or the level, of the window as it is."""
-    return abbreviate(one.levels[int(value)]) if one.levels else write_amount(value, unit)
+    return abbreviate(one.levels[round(value) % len(one.levels)]) if one.levels else write_amount(value, unit)
 
 
 def _summarise(curves: Sequence[Curve], unit: str | None) -> str:
@@ -220,11 +222,15 @@ def _add_counterfactual(
     _add_axis(group, x, y + ROW, unit)
     y += 2 * ROW + 4
     for change in one.changes:
-        before = change.before if abs(change.before) > ROUNDED * abs(change.shift) else 0.0
-        label = f"{change.feature}: {write_change(change.shift, change.unit)}, {change.shift_in_std:+.2g} std"
+        if change.shift is None or change.level:
+            moved = amount = f"{change.level_before} → {change.level}"
+        else:
+            before = change.before if abs(change.before) > ROUNDED * abs(change.shift) else 0.0
+            amount = write_change(change.shift, change.unit)
+            moved = _write_move(before, before + change.shift, change.unit)
+        label = f"{change.label}: {amount}, {change.shift_in_std:+.2g} std"
         line = group.add_group(label, class_="change", data_feature=change.feature)
-        moved = _write_move(before, before + change.shift, change.unit)
-        _add_move(line, change.feature, shifts, y, 0.0, change.shift_in_std, moved)
+        _add_move(line, change.label, shifts, y, 0.0, change.shift_in_std, moved)
         y += ROW
     if one.changes:
         _add_axis(group, shifts, y, "std")

@@ -113,13 +113,17 @@ def _add_waterfall(root: Element, result: Explanation, names: Sequence[str]) -> 
 
 def _write_values(result: Explanation) -> list[tuple[str, str]]:
     """The newest value of each feature that is no group, and for its tooltip that and its mean over the window."""
-    found = []
+    found, of = [], {tuple(sorted(one.numbers)): one for one in result.inputs}
     for number in result.grouping.whole:
         members = result.grouping.members[number]
-        if result.windows is None or len(members) != 1:
+        if result.windows is None or (one := of.get(members)) is None:
             found.append(("", ""))
             continue
-        values, unit = result.windows[0, :, members[0]], result.feature_units[members[0]]
+        if one.kind not in ("number", "integer"):
+            told = one.write(float(one.decode(result.windows[0, -1])))
+            found.append((told, f"; newest value {told}"))
+            continue
+        values, unit = result.windows[0, :, members[0]], one.unit
         size = np.abs([values, result.baseline[:, members[0]]]).mean()
         newest, mean = float(values[-1]), float(values.mean())
         newest = newest if abs(newest) > ROUNDED * size else 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from math import sqrt
 from textwrap import wrap
@@ -13,6 +13,7 @@ import numpy as np
 
 from kanmodel.arrays import Array
 from kanmodel.network.connections import READOUT_KINDS
+from kanmodel.network.network import LayerKey
 from kanmodel.result import Theme, draw
 from kanmodel.show.edge import describe_shape, list_worth, name_edge
 from kanmodel.show.layout import BOX_GAP, CHARACTER, CHIP, EDGE, FOLDED, LINE, STEP_GAP, Box, Command, Point, lay_out
@@ -21,9 +22,11 @@ from kanmodel.show.svg import MARGIN, Element, new_canvas
 from kanmodel.structure.curves import Edge
 from kanmodel.structure.edges import TopologyEdge
 from kanmodel.structure.topology import N_CURVES, Topology, TopologyNode
-from kanmodel.text import abbreviate, write_amount
+from kanmodel.text import abbreviate, write_amount, write_figure
 
 Color = Literal["score", "contribution"]
+CurveScale = Literal["layer", "own"]
+"""Whether the curves of a layer have one y-scale, or each its own."""
 
 N_LINKS = 1300  # most links of each kind, so that a notebook stays small; of more, only the strongest are drawn
 N_SHARES = 3  # features of a profile in a title
@@ -39,8 +42,8 @@ THIN, THICK = 0.5, 5.0  # width by contribution
 INPUT_THICK, INPUT_OPACITY = 9.0, 0.45  # width and opacity of a link from a feature with a share of 1
 BEHIND_OPACITY = 0.12  # opacity of such links if there is a front in between
 FAINT, FAINT_OPACITY, FAINT_INPUT_OPACITY = 0.6, 0.3, 0.07  # of pruned links
-BUNDLED, WEAKEST = 3.0, 0.1  # width of the strongest of many links without curves, and opacity of the weakest
-FLOOR, MIN_CURVE = 0.25, 0.4  # opacity of a kept link with a low score, and of its curve, so that it stays legible
+BUNDLED, BUNDLE_OPACITY = 3.0, 0.5  # of many links without curves: width of the strongest, opacity if width shows them
+OUTLINE = 0.4  # width of the outline of a box, which is there where the score leaves nothing else
 DOT, MIN_DOT = 8.0, 2.0  # radius of the feature that contributes most, and the smallest radius
 FOLDED_COLUMN = 58.0  # width of the count of folded nodes below a column
 SMALL_DOT = 3.0  # radius of sub-nodes and pruned nodes
@@ -94,6 +97,7 @@ def draw_topology(
     curves: Sequence[Edge] | None = None,
     pruned: bool = True,
     color: Color = "score",
+    scale: CurveScale = "layer",
     through: str | None = None,
     n_links: int = N_LINKS,
     width: float | None = None,
@@ -105,8 +109,9 @@ def draw_topology(
         theme: colours.
         curves: its `curved_edges`, sampled, or none of them; by default the strongest `N_CURVES` kept edges.
         pruned: whether pruned nodes are folded into one counted group per layer; otherwise they are drawn faintly.
-        color: what the strength of an edge shows: its score, by opacity, as in pykan, relative to the strongest edge of
-            its layer; or its contribution, by width, which also replaces scores that are unknown.
+        color: what the strength of an edge shows: its score, by opacity, which is `TopologyEdge.opacity`, as in pykan;
+            or its contribution, by width, which also replaces scores that are unknown.
+        scale: whether the curves of a layer have one y-scale, so that a flat curve looks flat, or each its ``own``.
         through: id of a node; only the paths through it are drawn, or UnknownNameError is raised.
         n_links: most links of each kind that are drawn.
         width: of the picture, pixels, in which texts keep their size: layers are columns from left to right if they
@@ -116,7 +121,7 @@ def draw_topology(
     upstream = topology.upstream()
     whole = upstream if through is None else upstream.through(through, only_kept=pruned)
     part = limit_links(whole, pruned, n_links)
-    picture = _Picture(part, curves, pruned, color, width)
+    picture = _Picture(part, curves, pruned, color, scale, width)
     layout, heading, cost = picture.layout, f"{topology.name}: {topology.output}", describe_cost(upstream)
     if through is not None:
         heading += f", the paths through {picture.nodes[through].label}"
@@ -145,7 +150,13 @@ class _Picture:
     root: Element
 
     def __init__(
-        self, topology: Topology, curves: Sequence[Edge], fold: bool, color: Color, width: float | None
+        self,
+        topology: Topology,
+        curves: Sequence[Edge],
+        fold: bool,
+        color: Color,
+        scale: CurveScale,
+        width: float | None,
     ) -> None:
         self.topology, self.fold = topology, fold
         self.kept = [edge for edge in topology.kan_edges if edge.kept]
@@ -153,6 +164,7 @@ class _Picture:
         self.layout = lay_out(topology, fold, not self.bundled, width)
         self.nodes = {node.id: node for node in topology.nodes}
         self.curves = {curve.edge.key: curve for curve in curves}
+        self.spans = {} if scale == "own" else span_layers(curves)
         self.chips = {node.id: row.chip for row in self.layout.rows for node in (*row.kept, *row.pruned)}  # heights
         self.products = {edge.target for edge in topology.edges if edge.kind == "product"}
         # A link's opacity shows its score, or its width its contribution.
@@ -203,31 +215,19 @@ class _Picture:
     def add_links(self) -> None:
         """All edges except folded ones: kept above pruned ones, and of many links the strong above the weak."""
 
-        def find_largest(value: Callable[[TopologyEdge], float]) -> dict[tuple[str, int], float]:
-            """The largest value of the kept edges of each layer, by stage and layer; 1 if all are 0."""
-            largest: dict[tuple[str, int], float] = {}
-            for edge in self.kept:
-                key = edge.stage, edge.layer
-                largest[key] = max(largest.get(key, 0.0), value(edge))
-            return {key: value or 1.0 for key, value in largest.items()}
-
         def worth(edge: TopologyEdge) -> float:
             """What the strength of a link without a curve shows."""
             if self.by_score:
-                return edge.scores["backward"] if edge.scores else 0.0
+                return edge.opacity or 0.0
             return edge.contribution or 0.0
-
-        def share_of(edge: TopologyEdge) -> float:
-            """The worth of a bundled edge relative to the strongest of its layer, as scores differ by layer."""
-            is_bundled = self.bundled and edge.kind == "edge" and edge.kept
-            return worth(edge) / strongest[edge.stage, edge.layer] if is_bundled else 0.0
 
         has_front = any(row.kind == "front" for row in self.layout.rows)
         weighed = [*self.kept, *(edge for edge in self.topology.edges if edge.kind == "link")]
         largest = max((edge.contribution or 0.0 for edge in weighed), default=0.0) or 1.0
-        strongest, clearest = find_largest(worth), find_largest(lambda edge: edge.opacity or 0.0)
         drawn = [edge for edge in self.topology.edges if edge.kept or not self.fold]
-        for edge in sorted(drawn, key=lambda edge: (edge.kept, edge.kind != "input", share_of(edge))):
+        for edge in sorted(
+            drawn, key=lambda edge: (edge.kept, edge.kind != "input", worth(edge) if edge.kind == "edge" else 0.0)
+        ):
             curve = self.curves.get(edge.key) if edge.kind == "edge" else None
             has_box = edge.kept and curve is not None
             by_contribution = THIN + (THICK - THIN) * ((edge.contribution or 0.0) / largest)
@@ -239,11 +239,11 @@ class _Picture:
                 width = by_contribution
             elif edge.kind == "input":
                 width, opacity = INPUT_THICK * (edge.share or 0.0), BEHIND_OPACITY if has_front else INPUT_OPACITY
+            elif edge.kind == "edge" and self.by_score:
+                opacity = edge.opacity or 0.0
             elif self.bundled and edge.kind == "edge":
-                share = share_of(edge)
-                width, opacity = THIN + (BUNDLED - THIN) * share, WEAKEST + (1 - WEAKEST) * share**2
-            elif has_box and self.by_score:
-                opacity = max(FLOOR, (edge.opacity or 0.0) / clearest[edge.stage, edge.layer])
+                width = THIN + (BUNDLED - THIN) * ((edge.contribution or 0.0) / largest)
+                opacity = BUNDLE_OPACITY
             elif has_box:
                 width = by_contribution
             if edge.kept and (edge.kind == "input" or (edge.kind == "link" and edge.share is not None)):
@@ -275,10 +275,12 @@ class _Picture:
         if box is None or curve is None:
             return
         (x, y), side, inner = layout.turn(box.x, box.y), box.side, box.side - 2 * PADDING
-        x, y, clear = x - side / 2, y - side / 2, max(opacity, MIN_CURVE)
-        group.add_rect("box", x, y, side, side, rx=4, stroke_opacity=clear)
-        xs, ys = x + PADDING + _fit(curve.x) * inner, y + side - PADDING - _fit(curve.y) * inner
-        group.add_line("curve", xs.tolist(), ys.tolist(), opacity=MIN_CURVE + (1 - MIN_CURVE) * opacity)
+        x, y = x - side / 2, y - side / 2
+        group.add_rect("box", x, y, side, side, rx=4, stroke_width=OUTLINE)
+        span = self.spans.get((edge.stage, edge.layer))
+        xs = x + PADDING + _fit(curve.x) * inner
+        ys = y + side - PADDING - _fit(curve.y, span and span[0]) * inner
+        group.add_line("curve", xs.tolist(), ys.tolist(), opacity=opacity)
 
     def add_nodes(self) -> None:
         """All nodes except folded ones: features as named dots, others as chips, sub-nodes and pruned ones small."""
@@ -353,23 +355,50 @@ class _Picture:
             group.add_text(f"{text},", x, y - 2, "middle muted")
             group.add_text("pruned", x, y + 11, "middle muted")
 
+    def _write_scale(self) -> str:
+        """What the heights of curves show."""
+        if not self.spans:
+            return "Each curve has a scale of its own: a flat one looks as high as a steep one."
+        unit = f" {self.topology.unit}" if self.topology.unit else ""
+        heights = [
+            f"{write_figure(span) if text is None else text + unit} in {'the' if stage == 'head' else 'front'} "
+            f"layer {layer + 1}"
+            for (stage, layer), (span, text) in sorted(
+                self.spans.items(), key=lambda item: (item[0][0] == "head", item[0][1])
+            )
+        ]
+        return f"All curves of a layer have one scale. The height of a box is {', '.join(heights)}."
+
     def write_legend(self, n_links: int | None) -> list[str]:
         """What the style of a link shows, and where its function is drawn; `n_links` is the limit if there are more."""
         value = "Width is an edge's mean |contribution|."
         if self.by_score:
-            value = "Opacity is pykan's score of an edge, relative to the strongest of its layer."
+            value = "Darker: higher score; opacity tanh(3 x score), as in pykan."
         text = f"A box is the function on an edge, over the 1st to 99th percentile of the data. {value}"
         if self.bundled:
-            value = "pykan's score" if self.by_score else "the mean |contribution|"
-            text = f"Width and opacity are {value} of an edge, relative to the strongest of its layer."
+            text = value
             text += f" Of more than {N_CURVES} edges no functions are drawn." if len(self.kept) > N_CURVES else ""
         text += "" if n_links is None else f" Of more than {n_links} links only the strongest are drawn."
-        lines = [text]
+        lines = [text] if self.bundled else [text, self._write_scale()]
         if any(edge.kind == "link" for edge in self.topology.edges):
             lines += ["A dashed line is what operations between layers lead on; its width is its mean |contribution|."]
         if any(node.profile for node in self.topology.nodes):
             lines += ["A bar is what a node is made of, in the colours of the features; a larger dot contributes more."]
         return lines
+
+
+def span_layers(curves: Sequence[Edge]) -> dict[LayerKey, tuple[float, str | None]]:
+    """The height of all boxes of a layer, by stage and layer: the largest span of its curves, with its unit if known.
+
+    In the units of `Edge.y`; of edges into the output whose unit is known beside it, as text, in that unit.
+    """
+    spans: dict[LayerKey, tuple[float, str | None]] = {}
+    for curve in curves:
+        key, span = (curve.edge.stage, curve.edge.layer), float(np.ptp(curve.y))
+        if key not in spans or span > spans[key][0]:
+            text = None if curve.y_original is None else write_figure(float(np.ptp(curve.y_original)))
+            spans[key] = span, text
+    return spans
 
 
 def _join(source: Point, target: Point, lane: float | None = None) -> list[Command]:
@@ -393,10 +422,10 @@ def _join_through(source: Point, target: Point, box: Box, lane: float | None) ->
     return _join(source, (left, box.low), lane) + through + _join((right, box.high), target)
 
 
-def _fit(values: Array) -> Array:
-    """Values scaled to 0 to 1; 0.5 if they are all equal."""
-    span = float(np.ptp(values))
-    return (values - values.min()) / span if span > 0 else np.full_like(values, 0.5)
+def _fit(values: Array, span: float | None = None) -> Array:
+    """Values scaled to 0 to 1, or so that a span is 1, around 0.5; 0.5 if they are all equal."""
+    span = span or float(np.ptp(values))
+    return 0.5 + (values - (values.min() + values.max()) / 2) / span if span > 0 else np.full_like(values, 0.5)
 
 
 def describe_cost(topology: Topology) -> str:

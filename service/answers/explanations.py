@@ -7,12 +7,13 @@ from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.attribution.questions import ExplanationQuestion
 from kanmodel.monitoring.trust import WindowTrust
+from kanmodel.tables.inputs import InputValue
 from service.answers.forecasts import Predictions
 from service.answers.forms import Answered
 from service.answers.members import Answer, AskAdaptation, Checkpoint, Closed, InputHash, LibraryVersions, Whole, about
 from service.answers.windows import AskTrust, OfWindows, PredictionInterval, Windows
 
-Detail = TypeAliasType("Detail", Literal["features", "steps", "flow"])
+Detail = TypeAliasType("Detail", Literal["features", "steps", "flow", "links"])
 
 
 class EdgeContribution(TypedDict):
@@ -21,6 +22,8 @@ class EdgeContribution(TypedDict):
     i: Annotated[int, about("Index of the source node.")]
     j: Annotated[int, about("Index of the target sub-node, in the next layer.")]
     contribution: Annotated[float, about("Its contribution, in the target's unit.")]
+    y: NotRequired[float]
+    """The value of its function at the node's value, as `y` of the edge's curve; absent if there is none."""
 
 
 class AroundContribution(TypedDict):
@@ -35,6 +38,9 @@ class LayerContributions(TypedDict):
 
     They sum to prediction - baseline_prediction. A graph has one such layer for each of its KAN layers, whose nodes are
     its inputs, and for each recurrent layer, whose nodes are its units.
+
+    With detail `links`, the features of a chain with a recurrent layer, or the last nodes of its front, have edges to
+    the units: over the units they sum to the feature's contribution, over the features to the unit's.
     """
 
     stage: Annotated[Literal["input", "front", "lstm", "gru", "cell", "head", "output"], about("Part of the network.")]
@@ -42,6 +48,10 @@ class LayerContributions(TypedDict):
     nodes: NotRequired[Annotated[list[float], about("Contribution of each node; absent if another stage lists them.")]]
     edges: NotRequired[list[EdgeContribution]]
     """Contributions of the edges from this layer, by i, then j; absent if there are none."""
+    values: NotRequired[list[float]]
+    """Of each node the value at which the curves of its edges are read, as `x` of these curves (model units); of a
+    front at the newest step. Absent if the edges have no curves, and of a layer that a graph evaluates several times.
+    """
     around: NotRequired[list[AroundContribution]]
     """What flows around the layer of a graph; absent if nothing does."""
 
@@ -81,12 +91,12 @@ class Explanation(TypedDict):
     """Of each group, and of each feature that is in none, in each segment; without `segments` in `all steps`. Only
     where there are groups or segments."""
     steps: NotRequired[list[list[float]]]
-    """lookback x n_features, oldest step first; only for detail `steps` and `flow`."""
+    """lookback x n_features, oldest step first; for all details but `features`."""
     effects: NotRequired[Annotated[dict[str, Effect], about("Of each feature; only where asked for.")]]
     effects_by_group: NotRequired[dict[str, dict[str, Effect]]]
     """Of what `contributions_by_group` is of, in the same form; with `effects`."""
     step_effects: NotRequired[StepEffects]
-    """Of each cell; with `effects` and detail `steps` or `flow`."""
+    """Of each cell; with `effects`, for all details but `features`."""
     shapley: NotRequired[dict[str, dict[str, float]]]
     """Shapley value of each outermost group, and of each feature without a group, in each segment, in the form of
     `contributions_by_group`. A contribution is what a part adds as all parts move from the baseline to the window
@@ -96,10 +106,10 @@ class Explanation(TypedDict):
     """Standard error of each of them: of the random orders, or over several baselines; 0 where all coalitions of one
     baseline were forecast."""
     layers: NotRequired[list[LayerContributions]]
-    """In the order input, front, lstm or gru or cell, head, output; only for detail `flow`."""
+    """In the order input, front, lstm or gru or cell, head, output; only for detail `flow` and `links`."""
     residual: float
     """Largest deviation of a layer's sum from F(x) - F(x0), or of a KAN node from in = out (Captum: convergence
-    delta); only with detail `flow` there are other layers than the input."""
+    delta); only with detail `flow` and `links` there are other layers than the input."""
     error: float
     """Largest estimated error of any contribution of `detail`; not below the residual."""
     detail: Detail
@@ -164,7 +174,8 @@ class ExplainRequest(Windows):
     of one, such as `load+24:lower@0.8`, `load+24:upper@0.8` or `load+24:width@0.8`. A single name may stand as it is:
     `"load+24"`."""
     detail: Detail = "features"
-    """`features` for totals; `steps` for steps x features too; `flow` for every layer's nodes and edges as well."""
+    """`features` for totals; `steps` for steps x features too; `flow` for every layer's nodes and edges as well;
+    `links` also for edges from features to the units of a recurrent layer, which takes 3 to 7 times as long."""
     baseline: Annotated[Baseline | None, BeforeValidator(_read_kind)] = None
     """The baseline of the path, by default `mean`. A kind that needs nothing else may stand as it is: `"zero"`."""
     groups: _Groups | None = None
@@ -177,7 +188,7 @@ class ExplainRequest(Windows):
     tolerance: Annotated[float, Field(gt=0, strict=True)] = ExplanationQuestion.tolerance
     effects: Annotated[bool, Field(strict=True)] = False
     """Whether each explanation has `effects` too: what the forecast loses without each feature, and what each does
-    alone; with detail `steps` or `flow` also `step_effects`. 2 forecasts for each instance, output, baseline and
+    alone; with other details than `features` also `step_effects`. 2 forecasts for each instance, output, baseline and
     feature, or cell, which count as path nodes in `max_path_nodes`."""
     method: Literal["path", "shapley"] = "path"
     orders: Annotated[int, Field(ge=4, multiple_of=2, strict=True)] = ExplanationQuestion.orders
@@ -229,6 +240,8 @@ class ExplainHeader(Answer, OfWindows):
     unit: Annotated[list[str], about("The unit of each; empty if unknown.")]
     baseline: Baseline
     predictions: Predictions
+    values: NotRequired[list[list[Answered[InputValue]]]]
+    """Of each instance, the values of the model's `inputs` at the newest step; absent where it is recorded."""
     receipt: NotRequired[Annotated[Receipt, about("Only if requested.")]]
     trust: NotRequired[Annotated[list[Answered[WindowTrust]], about("Of each instance; only if requested.")]]
 

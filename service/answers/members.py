@@ -89,6 +89,7 @@ Interval = Annotated[list[float], Field(min_length=2, max_length=2)]  # lower an
 Format = TypeAliasType("Format", Literal["json", "svg"])
 ReportFormat = TypeAliasType("ReportFormat", Literal["json", "html", "markdown"])
 Color = TypeAliasType("Color", network.Color)
+CurveScale = TypeAliasType("CurveScale", network.CurveScale)
 Theme = TypeAliasType("Theme", result.Theme)
 FormatParameter = Annotated[
     Format | None, about("`json`, or `svg` for the picture; takes precedence over the header `Accept`.")

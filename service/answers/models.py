@@ -11,6 +11,7 @@ from kanmodel.network.config import BASE_FUNCTIONS, ModelConfig, Readout, Recurr
 from kanmodel.network.functions import ACTIVATIONS
 from kanmodel.network.intervals import Intervals
 from kanmodel.network.operations import Node
+from kanmodel.tables.inputs import Input
 from kanmodel.tables.rhythm import TimeColumn
 from kanmodel.tables.table import TableSpec
 from service.answers.forms import Answered, join
@@ -137,6 +138,8 @@ class ServedModel(TypedDict):
     versions: Versions
     chosen: NotRequired[Chosen]
     outputs: Annotated[list[str], about("Names of the outputs, `{target}+{step}`, in the order of a prediction.")]
+    inputs: list[Answered[Input]]
+    """What it reads in the terms of its table, in the order of the features: columns, and parts of the calendar."""
     table: NotRequired[Answered[TableSpec]]
     """The columns of a `series`: those of the training; absent if the features are columns as they stand, without
     times and of one series."""

@@ -4,6 +4,8 @@ from typing import Annotated, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
+from kanmodel.tables.inputs import InputValue
+from service.answers.forms import Answered
 from service.answers.members import Answer, Closed, OutputQuery, Whole, about
 from service.answers.windows import PredictionInterval
 
@@ -89,6 +91,7 @@ class ReferenceWindow(Answer, WindowLabel):
     reference_windows: Annotated[int, about("How many there are.")]
     instance: list[list[float]]
     """lookback x n_features, oldest step first; can be sent to :predict and :explain."""
+    values: Annotated[list[Answered[InputValue]], about("Of the model's `inputs`, at the newest step.")]
 
 
 class ReferencePath(Closed):

@@ -63,6 +63,7 @@ class FormulaResponse(OnReference):
     windows: FormulaSplit
     formulas: list[Answered[Formula]]
     """Simplest first, each nearer to the model than the last on `chosen` windows."""
+    knee: Annotated[int, about("Number of the formula to show first, of the whole front: where more brings less.")]
 
 
 class FormulaPart(TypedDict):

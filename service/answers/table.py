@@ -20,7 +20,7 @@ from kanmodel.network import config, intervals
 from kanmodel.network.operations import Node
 from kanmodel.report import faithfulness, finding
 from kanmodel.structure import curves, edges, importance, model_comparison, pruning, topology
-from kanmodel.tables import columns, encoding, rhythm, table
+from kanmodel.tables import columns, encoding, inputs, rhythm, table
 from kanmodel.tables.instants import DAY
 from kanmodel.tables.statistics import errors, p_values
 from kanmodel.tables.statistics.bootstrap import CONFIDENCE
@@ -46,6 +46,7 @@ WhatIfKind = TypeAliasType("WhatIfKind", what_if.CurveKind)
 FindingId = TypeAliasType("FindingId", finding.FindingId)
 Question = TypeAliasType("Question", p_values.Question)
 IntervalsKind = TypeAliasType("IntervalsKind", intervals.Kind)
+InputKind = TypeAliasType("InputKind", inputs.InputKind)
 
 NAMED |= {alias.__value__: alias for alias in [*vars().values()] if isinstance(alias, TypeAliasType)}
 
@@ -236,7 +237,7 @@ _FORMS = (
     Form(
         counterfactual.Change,
         "ChangeInfo",
-        left_out=("before", "is_level"),
+        left_out=("before",),
         more={"steps": given(list[int], "First and last step that change; 0 is the newest.")},
     ),
     Form(search.SingleFeature, "SingleFeatureInfo"),
@@ -327,6 +328,8 @@ _FORMS = (
         ),
     ),
     Form(columns.Feature, "FeatureInfo", absent=("title",)),
+    Form(inputs.Input, "InputInfo", left_out=("numbers", "noise", "fixed")),
+    Form(inputs.InputValue, "InputValue"),
     Form(columns.Target, "TargetInfo", absent=("title",)),
     Form(
         config.RecurrentConfig,

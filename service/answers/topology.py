@@ -12,7 +12,7 @@ from kanmodel.structure.pruning import Fidelity, FidelityPoint, PruningRule, Thr
 from kanmodel.structure.questions import PruningParameters
 from kanmodel.structure.topology import TopologyNode
 from service.answers.forms import Answered
-from service.answers.members import Closed, Color, FormatParameter, OutputQuery, ThemeParameter, about
+from service.answers.members import Closed, Color, CurveScale, FormatParameter, OutputQuery, ThemeParameter, about
 from service.answers.reference import OnReference
 from service.answers.table import THRESHOLDS, Fill, Metric
 from service.wire.errors import invalid_value
@@ -90,8 +90,11 @@ class TopologyQuery(RuleQuery):
     format: FormatParameter = None
     theme: ThemeParameter = "auto"
     color: Color = "score"
-    """What makes an edge of the picture strong: a high `score`, in opacity, as pykan draws it, relative to the
-    strongest of its layer, or a large `contribution`, in width."""
+    """What makes an edge of the picture strong: a high `score`, in its `opacity`, as pykan draws it, or a large
+    `contribution`, in width."""
+    scale: CurveScale = "layer"
+    """Whether the curves of a `layer` of the picture have one y-scale, so that a flat curve looks flat, or each its
+    `own`."""
     curves: bool = True
     """Whether the picture has the function on each edge, where at most 300 are kept; otherwise edges are links."""
     width: Annotated[int | None, Field(ge=MIN_WIDTH, le=MAX_WIDTH)] = None

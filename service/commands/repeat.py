@@ -137,7 +137,8 @@ def repeat_answer(saved: Saved, request: Mapping[str, Any], model: Model) -> Rep
     try:
         question = _ask_again(receipt, request, Served(answer["model_name"], model))
         reasons += _compare_question(receipt, question)
-        repeated: dict[str, Any] = {**explain.describe_question(question, model.predict(question.windows))}
+        repeated = explain.describe_question(question, model.predict(question.windows))
+        repeated |= {"values": explain.describe_values(question)} if "values" in answer else {}
         found += compare_answers(answer, repeated | {"explanations": explain_all(question)}, model)
     except KanscopeError as error:
         if checkpoint == receipt["checkpoint"]:

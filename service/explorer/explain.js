@@ -1,5 +1,7 @@
 /** The explanation of a window, shared by all that is in view, and its contributions by input. */
 
+import { released, settle } from "./draft.js";
+import { useEffect } from "./lib.js";
 import { useAsk } from "./load.js";
 
 /** @typedef {import("./model.js").Model} Model */
@@ -14,7 +16,7 @@ import { useAsk } from "./load.js";
 export const explainAsk = ({ path, version, output }, instances) => ({
   path: `${path}:explain`,
   query: version,
-  body: { instances, output: [output], detail: "flow" },
+  body: { instances, output: [output], detail: "links" },
 });
 
 /**
@@ -25,6 +27,10 @@ export const explainAsk = ({ path, version, output }, instances) => ({
 export function useExplanation(model, instance) {
   const loaded = useAsk(instance && explainAsk(model, [instance]));
   const answer = loaded.value;
+  const isLetGo = released.value;
+  useEffect(() => {
+    if (isLetGo && !loaded.pending) settle();
+  }, [isLetGo, loaded.pending]);
   return { ...loaded, value: answer && { explanation: answer.explanations[0], answer } };
 }
 

@@ -7,7 +7,9 @@ import { formatValue } from "./figures.js";
 /** @typedef {Record<string, number>} Edit by input: added to a number or a cycle (hours, days), or the place of a level */
 
 const WEEKDAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
-const PERIODS = { hour: 24, weekday: 7, day_of_year: 365.25, month: 12, cycle: 1 };
+const MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"];
+const PERIODS = { hour: 24, weekday: 7, day_of_year: 365, month: 12, cycle: 1 };
+const WHOLE = 1e-6; // distance from a whole number that is rounding, as of sines in single precision
 const HALF = 0.5;
 
 /**
@@ -18,7 +20,7 @@ const HALF = 0.5;
  */
 export function valueOf(input, row) {
   const [first, second] = input.places.map((place) => row[place]);
-  if (isCycle(input)) return (((Math.atan2(first, second) / (2 * Math.PI) + 1) % 1) * periodOf(input)) % periodOf(input);
+  if (isCycle(input)) return place(input, (Math.atan2(first, second) / (2 * Math.PI)) * periodOf(input) + offsetOf(input));
   if (input.kind === "level") return d3.maxIndex(input.places, (place) => row[place]);
   return first;
 }
@@ -33,12 +35,30 @@ export function valueOf(input, row) {
 export function tell(input, value, feature) {
   if (input.kind === "hour") return clock(value);
   if (input.kind === "weekday") return WEEKDAYS[Math.round(value) % 7];
+  if (input.kind === "month") return MONTHS[Math.round(value) % 12];
   if (input.kind === "day_of_year") return dayOfYear(value);
   if (input.kind === "level") return input.levels[value] ?? "another";
   if (input.kind === "flag") return value >= HALF ? "yes" : "no";
   if (isCycle(input)) return `${Math.round(100 * value)} % of the cycle`;
   return formatValue(value, input.unit, /** @type {any} */ (feature ? { std: feature.std, integer: Boolean(feature.integer) } : undefined));
 }
+
+/**
+ * A value of a model's input in words, as precise as its feature varies.
+ *
+ * @param {import("./model.js").Model} model
+ * @param {Input} input
+ * @param {number} value
+ */
+export const told = ({ info }, input, value) => tell(input, value, info.features[input.places[0]]);
+
+/**
+ * Whether nobody can change an input, like the calendar.
+ *
+ * @param {import("./model.js").Model} model
+ * @param {Input} input
+ */
+export const isFixed = ({ info }, { places }) => places.every((place) => info.features[place]?.fixed);
 
 /**
  * An instance with edits.
@@ -66,7 +86,7 @@ export function change(instance, inputs, edit) {
 function write(input, row, by) {
   const [first, second] = input.places;
   if (isCycle(input)) {
-    const phase = (2 * Math.PI * (valueOf(input, row) + by)) / periodOf(input);
+    const phase = (2 * Math.PI * (valueOf(input, row) + by - offsetOf(input))) / periodOf(input);
     [row[first], row[second]] = [Math.sin(phase), Math.cos(phase)];
   } else if (input.kind === "level") input.places.forEach((place, level) => (row[place] = Number(level === by)));
   else if (input.kind === "flag") row[first] = by;
@@ -82,7 +102,7 @@ function write(input, row, by) {
  */
 export function rangeOf(input, features) {
   const [feature] = input.places.map((place) => features[place]);
-  if (isCycle(input)) return { low: 0, high: periodOf(input), step: input.kind === "cycle" ? 0 : 1 };
+  if (isCycle(input)) return { low: 0, high: input.kind === "cycle" ? periodOf(input) : periodOf(input) - 1, step: input.kind === "cycle" ? 0 : 1 };
   if (input.kind === "level") return { low: 0, high: input.levels.length - 1, step: 1 };
   if (input.kind === "flag") return { low: 0, high: 1, step: 1 };
   const spread = feature.std || 1;
@@ -105,7 +125,22 @@ export function editOf(input, from, to) {
 export const isCycle = ({ kind }) => Object.hasOwn(PERIODS, kind);
 
 /** @param {Input} input */
-export const periodOf = ({ kind }) => PERIODS[/** @type {keyof typeof PERIODS} */ (kind)];
+export const periodOf = ({ kind, period }) => period ?? PERIODS[/** @type {keyof typeof PERIODS} */ (kind)];
+
+/** @param {Input} input where its period begins */
+const offsetOf = ({ offset }) => offset ?? 0;
+
+/**
+ * A place in the period, of which the last touches the first.
+ *
+ * @param {Input} input
+ * @param {number} value
+ */
+function place(input, value) {
+  const period = periodOf(input);
+  const rounded = Math.abs(value - Math.round(value)) < WHOLE * period ? Math.round(value) : value;
+  return ((rounded % period) + period) % period;
+}
 
 /** @param {number} hours */
 function clock(hours) {
@@ -115,6 +150,6 @@ function clock(hours) {
 
 /** @param {number} day from 0 */
 function dayOfYear(day) {
-  const date = new Date(Date.UTC(2023, 0, 1 + Math.min(364, Math.floor(day))));
+  const date = new Date(Date.UTC(2023, 0, 1 + Math.min(364, Math.round(day) % 365)));
   return new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", day: "numeric", month: "short" }).format(date);
 }

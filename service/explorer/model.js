@@ -24,7 +24,6 @@ export class Model {
    */
   constructor(info, chosen, output) {
     const [name, version] = chosen.split("/");
-    info.inputs ??= info.features.map((f) => ({ name: f.name, title: f.title ?? null, unit: f.unit, label: f.title ?? f.name, features: [f.name], kind: f.integer && f.min === 0 && f.max === 1 ? "flag" : f.integer ? "integer" : "number", levels: [], later: 0 })); // TEMPORARY: until the answer has it
     info.skill ??= { verdict: "unknown", mae: null, baselines: [], better_by: null, interval: null, reason: "TEMPORARY" };
     this.info = info;
     this.chosen = chosen;

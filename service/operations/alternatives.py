@@ -14,7 +14,6 @@ from kanmodel.attribution.comparison import Comparison
 from kanmodel.attribution.ledger import USUAL_NODES
 from kanmodel.errors import DataError, UnknownNameError
 from kanmodel.model import Model
-from kanmodel.network.config import ModelConfig
 from kanmodel.structure.model_comparison import ModelComparison
 from kanmodel.structure.pruning import PruningRule
 from service.answers.alternatives import (
@@ -162,15 +161,15 @@ async def _answer(
 
 
 def read_range(
-    find: Callable[[ModelConfig, list[str] | None], Found],
-    config: ModelConfig,
+    find: Callable[[Model, list[str] | None], Found],
+    model: Model,
     named: list[str] | None,
     steps: list[int] | None,
 ) -> Found:
     """What may change, which `find_columns` or `find_changeable` finds; refuses steps that a window does not have."""
-    find_rows(config, steps)
+    find_rows(model.config, steps)
     try:
-        return find(config, named)
+        return find(model, named)
     except UnknownNameError as error:  # of a value in the body, and not of a place that a path names
         raise DataError(str(error), error.problems) from error
 
@@ -181,13 +180,13 @@ def what_if(reading: Reading[WhatIfRequest]) -> Plan:
 
     Every number is what `:predict` returns for the changed window, up to rounding.
     """
-    asked, windows, config = reading.asked, reading.windows, reading.call.served.model.config
+    asked, windows, served = reading.asked, reading.windows, reading.call.served
     most = reading.call.parts.settings.max_points
     shift = None if asked.shift is None else (asked.shift.from_, asked.shift.to, asked.shift.points)
     points = DEFAULT_POINTS if shift is None else shift[2]
     if points > most and shift is not None:
         raise invalid_value("shift.points", f"must be at most {most} (max_points), but is {points}", "limit_exceeded")
-    columns = read_range(find_columns, config, asked.features, asked.steps)
+    columns = read_range(find_columns, served.model, asked.features, asked.steps)
     # Held: the curves, and the changed windows of one of them.
     n_points = [len(one.chosen) if isinstance(one, Levels) else points for one in columns]
     n_forecasts = len(windows) * sum(n_points)
@@ -212,10 +211,10 @@ def counterfactual(reading: Reading[CounterfactualRequest]) -> Plan:
     so that a smaller change may exist. Fixed features do not change. The history of a target, and a column of levels as
     a whole, do if `features` names them.
     """
-    asked, windows, config = reading.asked, reading.windows, reading.call.served.model.config
+    asked, windows, served = reading.asked, reading.windows, reading.call.served
     target = dict(asked.target)
     Goal.of(**target)
-    numbers, columns = read_range(find_changeable, config, asked.features, asked.steps)
+    numbers, columns = read_range(find_changeable, served.model, asked.features, asked.steps)
 
     def find(model: Model) -> dict[str, Any]:
         found = model.counterfactual(

@@ -20,7 +20,7 @@ from kanmodel.attribution.ledger import LedgerOptions
 from kanmodel.attribution.shapley import Orders
 from kanmodel.model import Model
 from service.answers.explanations import Baseline, ExplainHeader, ExplainRequest, ExplainResponse, Explanation, Receipt
-from service.answers.forms import describe
+from service.answers.forms import describe, describe_all
 from service.answers.members import find_versions, hash_windows, head_of
 from service.models.registry import Served
 from service.operations.explanations import SMALL, Explained, ExplainQuestion, compute_explanations
@@ -118,16 +118,19 @@ def read_question(body: bytes, served: Served, settings: Settings) -> ExplainQue
     return question
 
 
-def describe_question(question: ExplainQuestion, predictions: Array) -> ExplainHeader:
-    """The members that all explanations share; predictions for its windows are (n, n_outputs), original units."""
+def describe_question(question: ExplainQuestion, predictions: Array) -> dict[str, Any]:
+    """The members of an `ExplainHeader` but `values`, which are not recorded.
+
+    Predictions for its windows are (n, n_outputs), original units.
+    """
     served = question.served
-    header: ExplainHeader = {
+    header: dict[str, Any] = {
         **head_of(served),
         "output": [*question.outputs],
         "unit": [served.model.unit_of(name) or "" for name in question.outputs],
-        "baseline": describe_baseline(question.baseline, served.model),  # type: ignore[typeddict-item]
+        "baseline": describe_baseline(question.baseline, served.model),
         "predictions": predictions.tolist(),
-        **question.checked.describe(),  # type: ignore[typeddict-item]
+        **question.checked.describe(),
     }
     if question.trust:
         header["trust"] = describe_trust(served.model, question.windows)
@@ -147,6 +150,11 @@ def describe_question(question: ExplainQuestion, predictions: Array) -> ExplainH
             **vars(question.options),
         )
     return header
+
+
+def describe_values(question: ExplainQuestion) -> list[Any]:
+    """The newest values of each instance, in the terms of the table."""
+    return [*map(describe_all, question.served.model.inputs.decode(question.windows[:, -1]))]
 
 
 def describe_baseline(baseline: core.Baseline | ReferenceBaselines, model: Model) -> dict[str, Any]:
@@ -228,7 +236,7 @@ def record_explanations(
 
     def answer() -> dict[str, Any]:
         asked = replace(question, windows=windows, receipt=True, trust=False)
-        header: dict[str, Any] = {**describe_question(asked, forecasts)}
+        header = describe_question(asked, forecasts)
         listed = [one for one in header["warnings"] if first <= one["instance"] < last]
         header["warnings"] = _count_from(first, listed)
         header |= {name: header[name][part] for name in ("times", "series") if name in header}
@@ -264,7 +272,7 @@ async def _collect(
 
 def _encode(question: ExplainQuestion, predictions: Array, explanations: Sequence[bytes] | None = None) -> bytes:
     """An `ExplainResponse` with its encoded explanations, or an `ExplainHeader`."""
-    header = encode_json(describe_question(question, predictions))
+    header = encode_json({**describe_question(question, predictions), "values": describe_values(question)})
     if explanations is None:
         return header
     return b"".join((header[:-1], b',"explanations":[', b",".join(explanations), b"]}"))

@@ -16,7 +16,7 @@ from kanmodel.attribution import explanation as attribution
 from kanmodel.attribution.baseline import Baseline, ReferenceBaselines
 from kanmodel.attribution.effects import Effects
 from kanmodel.attribution.ledger import USUAL_NODES, LedgerOptions
-from kanmodel.attribution.paths.path import LedgerLayer
+from kanmodel.attribution.paths.path import FLOW, LedgerLayer
 from kanmodel.attribution.shapley import Orders, count_forecasts
 from kanmodel.computing import pause, pausing
 from kanmodel.network.config import Groups, ModelConfig, resolve_groups
@@ -87,7 +87,7 @@ def describe_explanation(explained: attribution.Explanation, detail: Detail, fir
             explanation["shapley"] = name_groups(of_parts.values[window].tolist(), explained.parts)
             errors_of_parts = of_parts.standard_error[window].tolist()
             explanation["shapley_standard_error"] = name_groups(errors_of_parts, explained.parts)
-        if detail == "flow":
+        if detail in FLOW:
             explanation["layers"] = [_describe_layer(layer, window) for layer in explained.layers]
         yield explanation
 
@@ -105,11 +105,16 @@ def _describe_layer(layer: LedgerLayer, window: int) -> LayerContributions:
     described: LayerContributions = {"stage": layer.stage, "layer": layer.layer}  # type: ignore[typeddict-item]
     if layer.nodes is not None:
         described["nodes"] = layer.nodes[window].tolist()
+    if layer.values is not None:
+        described["values"] = layer.values[window].tolist()
     if layer.edges is not None:  # (n, n_subnodes, n_nodes)
         columns = enumerate(layer.edges[window].T.tolist())
         described["edges"] = [
             {"i": i, "j": j, "contribution": value} for i, column in columns for j, value in enumerate(column)
         ]
+        if layer.y is not None:
+            for edge, y in zip(described["edges"], layer.y[window].T.ravel().tolist(), strict=True):
+                edge["y"] = y
     if layer.around is not None:
         around = zip(layer.sources, layer.around[window].tolist(), strict=True)
         described["around"] = [{"source": source, "contribution": value} for source, value in around]
@@ -295,8 +300,10 @@ def estimate_part(question: ExplainQuestion) -> int:
         40 + 8 * len(model.levels) + 4 * (len(config.features) + len(question.groups)) * max(len(question.segments), 1)
     )
     n_numbers += 2 * question.n_parts + (prod(config.window_shape) if question.detail != "features" else 0)
-    if question.detail == "flow":
+    if question.detail in FLOW:
         n_numbers += _count_flow(config)
+        if question.detail == "links" and config.recurrent:
+            n_numbers += 3 * config.n_readout * max(len(config.features), config.n_steps)
         if (intervals := model.intervals) is not None and set(question.outputs).intersection(model.bounds):
             source, n_levels = intervals.network or model.network, len(intervals.levels)
             n_outputs, n_columns = len(source.config.outputs), 1 + 2 * n_levels  # of at most two layers more
@@ -311,4 +318,4 @@ def _count_flow(config: ModelConfig) -> int:
     layers = chain.from_iterable(config.stages.values())
     around = chain.from_iterable({source for _, source in cut.around} for cut in config.cuts)
     n_units = config.n_readout + sum(part.n_units for part in config.recurrents) + len(config.features)
-    return 3 * (sum(layer.n_in * layer.n_subnodes + layer.n_in for layer in layers) + sum(1 for _ in around)) + n_units
+    return 4 * (sum(layer.n_in * layer.n_subnodes + layer.n_in for layer in layers) + sum(1 for _ in around)) + n_units

@@ -6,7 +6,7 @@ from fastapi import Response
 
 from kanmodel.network.bases import BSpline
 from kanmodel.network.config import LayerConfig, Layers, width_of
-from service.answers.forms import describe, describe_one
+from service.answers.forms import describe, describe_all, describe_one
 from service.answers.models import (
     Architecture,
     ChosenInfo,
@@ -62,6 +62,7 @@ def describe_model(served: Served, entries: ModelVersions) -> ModelInfo:
         given["intervals"] = describe_one(model.intervals, outputs=list(model.bounded_outputs))
     if config.encoding is not None or config.time is not None or config.series is not None:
         given["table"] = describe_one(config.table)
+    given["inputs"] = describe_all([*model.inputs])
     given |= {"architecture": architecture, "reference_windows": len(model.reference), "metrics": dict(model.metrics)}
     return describe(ModelInfo, config, **given, provenance=describe_one(model.provenance))
 

@@ -9,7 +9,7 @@ from kanmodel.arrays import Array
 from kanmodel.forecaster import Reference
 from kanmodel.model import Model
 from kanmodel.network.intervals import BOUNDS
-from service.answers.forms import describe
+from service.answers.forms import describe, describe_all
 from service.answers.members import head_of
 from service.answers.reference import (
     OnReference,
@@ -117,8 +117,14 @@ async def get_reference_window(call: Call) -> Response:
 
     def describe_window() -> Response:
         head, label = head_of(call.served), _describe_label(reference, index)
-        instance = reference.windows[index].tolist()
-        return answer_json(ReferenceWindow(**head, **label, reference_windows=len(reference), instance=instance))
+        instance, values = (
+            reference.windows[index].tolist(),
+            call.served.model.inputs.decode(reference.windows[[index], -1])[0],
+        )
+        size, described = len(reference), describe_all(values)
+        return answer_json(
+            ReferenceWindow(**head, **label, reference_windows=size, instance=instance, values=described)
+        )
 
     return await call.make(describe_window)
 

@@ -77,6 +77,7 @@ async def get_topology(call: Call) -> Response:
             curves=model.curves(curved, N_POINTS),
             pruned=query.pruned,
             color=query.color,
+            scale=query.scale,
             through=query.through,
             n_links=N_LINKS,
             width=query.width,

@@ -26,6 +26,7 @@ from torch import Tensor
 from kanmodel.arrays import Array
 from kanmodel.attribution.paths import path
 from kanmodel.attribution.paths.path import (
+    FLOW,
     Contributions,
     Detail,
     PassedNodes,
@@ -254,7 +255,7 @@ class Walk(NamedTuple):
         arrays = [values for layer in layers[:-1] for values in layer[2:5] if values is not None]
         arrays += [nested.steps] if self.detail != "features" else []
         entries = np.concatenate([values.reshape(3, n, -1) for values in arrays], axis=2)
-        errors, rate = estimate_errors(n_nodes, entries, residual if self.detail == "flow" else gaps)
+        errors, rate = estimate_errors(n_nodes, entries, residual if self.detail in FLOW else gaps)
         errors = np.concatenate([errors, np.zeros((n, 1))], axis=1)  # the last is of what is hidden between the points
         return Integrals(
             take(nested, slice(n)), errors, residual[0], np.zeros(n), np.full(n, n_nodes), rate, np.full(n, np.nan)

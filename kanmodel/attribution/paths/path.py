@@ -17,15 +17,19 @@ from torch import Tensor
 from kanmodel.arrays import Array
 from kanmodel.attribution.paths.quadrature import Quadrature, measure_gaps
 from kanmodel.network.config import LayerConfig, ModelConfig
+from kanmodel.network.layer import pass_layers
 from kanmodel.network.network import FrozenNetwork, Network, Trace, flat
 from kanmodel.network.recurrent import RecurrentTrace, count_gates
+from kanmodel.network.wiring import Cut
 
 GRAPH_POINTS = 68  # of a pass at least, of a graph: each of its many operations takes as long for fewer
 PASS_BYTES = 5_500_000  # of the largest tensors of a pass; beyond this size, memory is mapped anew in each pass
 
 Nested = TypeVar("Nested")
-Detail = Literal["features", "steps", "flow"]
-"""What a ledger lists: contributions of features, of their steps too, or of all nodes and edges as well."""
+Detail = Literal["features", "steps", "flow", "links"]
+"""What a ledger lists: contributions of features, of their steps too, of all nodes and edges as well, or also of what
+the units of a recurrent chain get from each feature."""
+FLOW = ("flow", "links")  # the details with all nodes and edges
 
 
 def map_arrays(function: Callable[..., Any], *nested: Nested) -> Nested:
@@ -135,6 +139,7 @@ class PathSamples(NamedTuple):
     values_gradient: Tensor | None = None  # by the values of cuts, (n, n_points, n_values)
     logits_gradient: Tensor | None = None  # by the last layer's nodes, (n, n_points, n_outputs)
     edges: tuple[Tensor, ...] | None = None  # by KAN layer, front first: (n, n_points, rows, n_subnodes, n_in)
+    links: Tensor | None = None  # slopes of the output along the path by what a unit gets, (n, n_points, n_units, n_in)
 
     def interleave(self, between: PathSamples) -> PathSamples:
         """Merges the samples at the points between each two of these."""
@@ -150,7 +155,7 @@ class PathSamples(NamedTuple):
 class Contributions(NamedTuple):
     """Contributions to one output along n paths, or parts of them; float64. All but `start` add up over the parts.
 
-    The last three are of the flow; without it they are None.
+    The last four are of the flow; without it they are None.
     """
 
     start: Array  # F(start), (n,)
@@ -159,6 +164,7 @@ class Contributions(NamedTuple):
     values: Array | None  # of the values of cuts, (n, n_values)
     logits: Array | None  # of the last layer's nodes, before an output function, (n, n_outputs)
     edges: tuple[Array, ...] | None  # of each KAN layer, front first and summed over the steps, (n, n_subnodes, n_in)
+    links: Array | None  # from the values that a recurrent chain reads to its readout, (n, n_readout, n_in)
 
 
 def paths_per_pass(config: ModelConfig, n_points: int) -> int:
@@ -191,13 +197,28 @@ def sample_path(
     of_subnodes = tuple(by_path(gradient, paths, -1) for gradient in gradients.subnodes)
     passed = PassedNodes.of(batch, trace, paths)
     samples = PathSamples(by_path(outputs, paths), by_path(gradients.window, paths), of_subnodes, passed)
-    if detail != "flow":
+    if detail not in FLOW:
         return samples
+    if detail == "links" and network.is_path and network.recurrents:
+        change = (ends.detach() - starts).repeat_interleave(len(nodes), dim=0)
+        slopes = network.readout_slopes(trace, _step_changes(network, batch, change))
+        samples = samples._replace(links=by_path(slopes * gradients.values[0].unsqueeze(2), paths))
     by_values = join_values(gradients.values, gradients.logits)
     edges = tuple(by_path(layer.edges, paths, -1) for layer in trace.layers)
     return samples._replace(
         values_gradient=by_path(by_values, paths), logits_gradient=by_path(gradients.logits, paths), edges=edges
     )
+
+
+def _step_changes(network: FrozenNetwork, points: Tensor, change: Tensor) -> Tensor:
+    """Slopes along the paths of what the recurrent layer reads, (n_points, lookback, n): of the front's last nodes."""
+    if not network.config.front:
+        return change
+    with torch.inference_mode(False), torch.enable_grad():
+        windows = points.detach().clone().requires_grad_()
+        nodes = pass_layers(network.network.front, windows.flatten(0, 1)).unbind(1)
+        slopes = [torch.autograd.grad(node.sum(), windows, retain_graph=True)[0] for node in nodes]
+    return torch.stack([(slope * change).sum(dim=2) for slope in slopes], dim=2)
 
 
 @np.errstate(over="ignore", invalid="ignore")  # the ledger refuses what is not finite
@@ -211,15 +232,18 @@ def integrate(change: Tensor, samples: PathSamples, rule: Quadrature) -> tuple[C
     gradients = rule.weights @ gradient  # (n, 3, lookback * n_features)
     steps = moved[:, None] * gradients.reshape(n, 3, *change.shape[1:])
     gaps = measure_gaps(outputs, (gradient @ moved.reshape(n, -1, 1)).squeeze(2))
-    of_values = of_logits = of_edges = None
+    of_values = of_logits = of_edges = of_links = None
     if samples.edges is not None and samples.values_gradient is not None and samples.logits_gradient is not None:
         values, logits = samples.passed.values.double().numpy(), samples.passed.logits.double().numpy()
         of_nodes = [samples.values_gradient, samples.logits_gradient, *samples.subnodes_gradient]
         by_values, by_logits, *by_subnodes = _adjoints(rule, of_nodes)
         of_values, of_logits = ((by_values * values[:, None]).sum(axis=2), (by_logits * logits[:, None]).sum(axis=2))
         of_edges = tuple(map(_integrate_edges, by_subnodes, samples.edges))
+    if samples.links is not None:
+        links = samples.links.double().numpy()
+        of_links = (rule.weights @ links.reshape(*outputs.shape, -1)).reshape(n, 3, *links.shape[2:])
     ends = outputs[:, :1], outputs[:, -1:] - outputs[:, :1]
-    by_rule = (*(np.repeat(each, 3, axis=1) for each in ends), steps, of_values, of_logits, of_edges)
+    by_rule = (*(np.repeat(each, 3, axis=1) for each in ends), steps, of_values, of_logits, of_edges, of_links)
     return Contributions._make(
         map_arrays(lambda values: values.swapaxes(0, 1).reshape(3 * n, *values.shape[2:]), by_rule)
     ), gaps
@@ -249,7 +273,11 @@ def _integrate_edges(adjoint: Array, values: Tensor) -> Array:
 
 
 class LedgerLayer(NamedTuple):
-    """Contributions of one layer: of its nodes, and of the edges from them."""
+    """Contributions of one layer: of its nodes, and of the edges from them.
+
+    From the features of a recurrent chain, or from the last nodes of its front, edges lead to the units of the readout:
+    sum_k w_k dF/dh_u sum_t dh_u/dv_i(t) v_i'(t), which are the `links`.
+    """
 
     stage: str  # input, front, lstm, gru, cell, head or output; several may be of one kind in a graph
     layer: int  # index within its stage
@@ -257,6 +285,8 @@ class LedgerLayer(NamedTuple):
     edges: Array | None  # (n, n_subnodes, n_nodes); None if there are none
     around: Array | None = None  # of what flows around the nodes of a graph there, (n, n_sources); None if nothing does
     sources: tuple[str, ...] = ()  # what that comes from, such as ``window`` or ``lstm:0``
+    values: Array | None = None  # at which the functions of the edges are read in the window, as `Edge.x`, (n, n_nodes)
+    y: Array | None = None  # their values there, as `Edge.y`, (n, n_subnodes, n_nodes)
 
 
 def list_layers(network: Network, output: int, contributions: Contributions) -> tuple[LedgerLayer, ...]:
@@ -268,7 +298,8 @@ def list_layers(network: Network, output: int, contributions: Contributions) -> 
     config, edges, depth = network.config, contributions.edges, len(network.config.head)
     outputs = np.zeros((len(contributions.change), len(config.outputs)))
     outputs[:, output] = contributions.change
-    layers = [LedgerLayer("input", 0, contributions.steps.sum(axis=1), None)]
+    links = contributions.links
+    layers = [LedgerLayer("input", 0, contributions.steps.sum(axis=1), None if config.front else links)]
     if edges is not None:
         layers += _list_cuts(config, contributions, edges)
         if config.output_function is not None:
@@ -297,10 +328,36 @@ def _list_cuts(config: ModelConfig, contributions: Contributions, edges: Sequenc
             around = np.zeros((len(values), len(sources)))
             for node, source in cut.around:
                 around[:, sources.index(source)] += take_next(node).sum(axis=1)
-        leaving = None if cut.edges is None else edges[cut.edges]
+        leaving = contributions.links if cut == Cut("front", len(config.front), None) else None
+        leaving = leaving if cut.edges is None else edges[cut.edges]
         if cut.stage:
             yield LedgerLayer(cut.stage, cut.layer, nodes, leaving, around, sources)
         entering = None if cut.edges is None else sum_subnodes(config.layers[cut.edges], edges[cut.edges])
+
+
+@torch.inference_mode()
+def place_windows(network: FrozenNetwork, windows: Tensor, layers: Sequence[LedgerLayer]) -> tuple[LedgerLayer, ...]:
+    """The layers with the places of windows on the functions of their edges, where each is evaluated once.
+
+    Those of a front are at the newest step; a layer that a graph evaluates at several steps or rows has none.
+    """
+    n, stages, placed = len(windows), network.trace(windows).stages, list[LedgerLayer]()
+    for layer in layers:
+        if layer.edges is None or layer.stage not in stages or layer.layer >= len(stages[layer.stage]):
+            placed.append(layer)
+            continue
+        of_layer, key = stages[layer.stage][layer.layer], (layer.stage, layer.layer)
+        rows = len(of_layer.inputs) // n
+        if rows != 1 and layer.stage != "front":
+            placed.append(layer)
+            continue
+        x, y = of_layer.inputs[rows - 1 :: rows], of_layer.edges[rows - 1 :: rows]
+        if (module := network.network.layers[key]).config.mixes:
+            x = module.read(x)[1]
+            if module.config.n_before_base != len(module.config.before):  # the base reads something else
+                y = module.functions().functions.edges(x)
+        placed.append(layer._replace(values=x.double().numpy(), y=y.double().numpy()))
+    return tuple(placed)
 
 
 def measure_residual(network: Network, layers: Sequence[LedgerLayer], change: Array) -> Array:
@@ -312,19 +369,23 @@ def measure_residual(network: Network, layers: Sequence[LedgerLayer], change: Ar
     config, total = network.config, change[:, None]
     gaps: list[Array] = []  # (n, n_gaps) each
     entering = reaching = np.zeros((len(change), 0))  # contributions of the edges into nodes, and of the nodes
+    is_linked = False
     for layer in layers:
         around = 0.0 if layer.around is None else layer.around.sum(axis=1, keepdims=True)
         if layer.nodes is not None:
             reaching = layer.nodes
+            if is_linked:
+                gaps.append(reaching - entering)
             gaps.append(reaching.sum(axis=1, keepdims=True) + around - total)
             if layer.edges is None and layer.stage == "head" and config.nodes[-1].op == "layer":  # logits
                 gaps.append(reaching - entering)
+        is_linked = layer.edges is not None and (layer.stage == "input" or layer[:2] == ("front", len(config.front)))
         if layer.edges is not None:
-            of_layer = config.stages[layer.stage][layer.layer]
+            of_layer = None if is_linked else config.stages[layer.stage][layer.layer]
             gaps.append(layer.edges.sum(axis=(1, 2))[:, None] + around - total)
-            if not of_layer.mixes:
+            if of_layer is None or not of_layer.mixes:
                 gaps.append(layer.edges.sum(axis=1) - reaching)
-            entering = sum_subnodes(of_layer, layer.edges)
+            entering = layer.edges.sum(axis=2) if of_layer is None else sum_subnodes(of_layer, layer.edges)
     residual: Array = np.abs(np.concatenate(gaps, axis=1)).max(axis=1)
     return residual
 

@@ -1,2 +1,73 @@
+/** The destination Forecast: one sentence; below it on one axis what was read, the network, and what follows; then questions. */
+
+import { reasonOf } from "../api.js";
+import { draft, preview } from "../draft.js";
+import { explainAsk, useExplanation } from "../explain.js";
+import { change, editOf, valueOf } from "../inputs.js";
+import { Flow } from "../flow/flow.js";
 import { html } from "../lib.js";
-export function Forecast({ model }) { return html`<h1>${model.heading}</h1>`; }
+import { useAsk } from "../load.js";
+import { go } from "../state.js";
+import { Dials } from "./dials.js";
+import { tellNow, usePredicted, useTimes } from "./facts.js";
+import { Outlook } from "./outlook.js";
+import { Picker } from "./picker.js";
+import { Questions } from "./questions.js";
+import { Sentence } from "./sentence.js";
+
+const FORBIDDEN = 403;
+
+/** @param {{model: import("../model.js").Model, versus?: import("../model.js").Model, window: any}} props */
+export function Forecast({ model, versus, window }) {
+  const { value: known, instance, edit, error } = window;
+  const isFit = instance?.length === model.info.lookback && instance[0].length === model.info.features.length;
+  const wanted = isFit && !error ? instance : undefined;
+  const predicted = usePredicted(model, wanted);
+  const explained = useExplanation(model, wanted);
+  const before = useAsk(wanted && explainAsk(model, [known.instance]));
+  const shown = preview.value ?? explained.value?.explanation;
+  const times = useTimes(model, known?.time);
+  const failed = error ?? predicted.error ?? explained.error;
+  const isChanged = Object.keys(edit).length > 0 || draft.value !== undefined;
+  const told = { model, known, instance: wanted && slide(model, wanted), isChanged, shown, times, predicted: predicted.value, before: before.value?.explanations[0] };
+  return html`
+    <${Picker} model=${model} window=${window} />
+    ${failed && html`<${Refused} error=${failed} again=${error ? window.again : explained.again} />`}
+    ${
+      wanted &&
+      html`
+        <${Sentence} ...${told} />
+        <div class=${`instrument card ${model.info.skill.verdict}`}>
+          <${Dials} ...${told} instance=${instance} recorded=${known.instance} edit=${edit} now=${tellNow(known.time)} />
+          <section class="network" aria-label="The network"><${Flow} model=${model} versus=${versus} window=${window} /></section>
+          <${Outlook} ...${told} />
+        </div>
+        <${Questions} ...${told} instance=${instance} recorded=${known.instance} edit=${edit} answer=${explained.value?.answer} />
+      `
+    }
+  `;
+}
+
+/**
+ * The window with what is being dragged.
+ *
+ * @param {import("../model.js").Model} model
+ * @param {number[][]} instance
+ */
+function slide(model, instance) {
+  const at = draft.value;
+  const input = model.inputs.find(({ name }) => name === at?.input);
+  if (!at || !input) return instance;
+  return change(instance, model.inputs, { [input.name]: editOf(input, valueOf(input, instance[instance.length - 1]), at.value) });
+}
+
+/** @param {{error: any, again: () => void}} props why no window can be shown */
+function Refused({ error, again }) {
+  if (error.status === FORBIDDEN) return html`<p class="card" role="status">This service shows no windows of its own: paste or drop one of yours.</p>`;
+  return html`
+    <div class="card problem" role="alert">
+      <p>${reasonOf(error)}</p>
+      <p><button type="button" onClick=${again}>Try again</button> <button type="button" onClick=${() => go({ window: "", edit: "" })}>The newest window</button></p>
+    </div>
+  `;
+}

@@ -13,6 +13,7 @@ import { actionsOf } from "./tools.js";
 
 const MOST = 40; // entries shown
 const DAY = 86_400_000; // ms
+const BEST = 4; // score of what is called exactly so
 const WIDEST = 3; // letters between which others stand, as a multiple of them
 
 const isOpen = signal(false);
@@ -74,7 +75,7 @@ function Dialog({ model, models, window, place }) {
       <input
         role="combobox" aria-expanded="true" aria-controls="found" aria-autocomplete="list" aria-label="Find an input, a date, a node, an output, a model, a question or an action"
         aria-activedescendant=${chosen >= 0 ? `found-${chosen}` : undefined}
-        type="search" autocomplete="off" spellcheck="false" placeholder="An input, a date, a node, a question …" value=${asked} onInput=${write} onKeyDown=${press} />
+        type="text" autocomplete="off" spellcheck="false" placeholder="An input, a date, a node, a question …" value=${asked} onInput=${write} onKeyDown=${press} />
       <ul role="listbox" id="found" aria-label="Found">
         ${found.map((entry, number) => html`
           <li role="option" id=${`found-${number}`} key=${`${entry.kind} ${entry.label}`} aria-selected=${number === chosen ? "true" : "false"} onClick=${() => choose(entry)} onPointerMove=${() => setAt(number)}>
@@ -144,8 +145,12 @@ function modelsOf(models) {
  */
 export function find(entries, asked) {
   const words = asked.toLowerCase().split(/\s+/).filter(Boolean);
+  const whole = words.join(" ");
   return entries
-    .map((entry) => ({ entry, score: d3.min(words, (word) => scoreOf(word, `${entry.label} ${entry.about ?? ""} ${entry.kind}`.toLowerCase())) ?? 1 }))
+    .map((entry) => {
+      const text = `${entry.label} ${entry.about ?? ""} ${entry.kind}`.toLowerCase();
+      return { entry, score: entry.label.toLowerCase() === whole ? BEST : (d3.min(words, (word) => scoreOf(word, text)) ?? 1) };
+    })
     .filter(({ score }) => score > 0)
     .sort((one, other) => other.score - one.score)
     .slice(0, MOST)

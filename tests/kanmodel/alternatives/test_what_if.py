@@ -103,19 +103,18 @@ def test_a_column_is_called_as_in_the_table():
     """Or as its feature is, also where it is taken later; without names there is a curve for each, in that order."""
     windows = SHOP_WINDOWS[:2]
     for (one,), (other,) in zip(WhatIf.of(SHOP, windows, "temp"), WhatIf.of(SHOP, windows, "temp+2"), strict=True):
-        assert one.feature == other.feature == "temp+2"
+        assert one.feature == other.feature == "temp" and one.label == "temp 2 hours later"
         assert one.predictions.tobytes() == other.predictions.tobytes()
-    calendar = ["hour_sin", "hour_cos", "weekend"]
     curves = WhatIf.of(SHOP, windows)[0]
-    assert [curve.feature for curve in curves] == ["sold", "temp+2", "day", "sky", "open", "staff", *calendar]
+    assert [curve.feature for curve in curves] == ["sold", "temp", "day", "sky", "open", "staff", "hour", "weekend"]
     shifted = WhatIf.of(SHOP, windows, shift=(-1, 1))[0]
-    assert [curve.feature for curve in shifted] == ["sold", "temp+2", "open", "staff", *calendar]
+    assert [curve.feature for curve in shifted] == ["sold", "temp", "staff"]
 
 
 def test_whole_numbers_take_whole_values():
     """What is yes or no takes 0 and 1, and a count each number of its training range."""
     ((yes, count),) = WhatIf.of(SHOP, SHOP_WINDOWS[:1], ["open", "staff"])
-    assert yes.values.tolist() == [0, 1] and count.values.tolist() == list(range(9))
+    assert yes.points == ["no", "yes"] and yes.values.tolist() == [0, 1] and count.values.tolist() == list(range(9))
     ((few,),) = WhatIf.of(SHOP, SHOP_WINDOWS[:1], "staff", points=3)
     assert few.values.tolist() == [0, 4, 8]
 
@@ -138,7 +137,7 @@ def test_levels_are_drawn_and_listed(windows):
             None,
             "features[0] is unknown: 'day=fest'; the levels of day are holiday, strike, weekend, workday",
         ),
-        ("hour", None, "features[0] is 'hour', a part of the calendar without a value of its own: see hour_sin and "),
+        ("hour_sin", None, "features[0] is 'hour_sin', a part of hour, which changes as a whole: name that"),
         (["sky", "day=strike"], (0, 1), "shift cannot be added to the levels of sky"),
         (["day", "day"], None, "features[1] is given twice"),
     ],

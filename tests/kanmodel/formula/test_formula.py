@@ -24,7 +24,16 @@ from kanmodel.errors import UNPRINTABLE, ConfigError, InsufficientReferenceError
 from kanmodel.forecaster import Forecaster, Reference
 from kanmodel.formula import formula as formula_module
 from kanmodel.formula.composition import Composition
-from kanmodel.formula.formula import Formulas, Writer, find_front, make_identifiers, split_reference
+from kanmodel.formula.formula import (
+    LOW,
+    MUCH,
+    Formulas,
+    Writer,
+    find_front,
+    find_knee,
+    make_identifiers,
+    split_reference,
+)
 from kanmodel.formula.symbolic import suggest_formulas
 from kanmodel.network.config import Transform, plain_layers
 
@@ -355,3 +364,34 @@ def test_each_name_has_an_identifier_of_its_own(names):
 def test_identifiers_are_near_their_names(names, identifiers):
     """A name that is a valid identifier stays, in any position; others keep as much as possible."""
     assert make_identifiers(names) == identifiers
+
+
+@pytest.mark.parametrize(
+    ("complexities", "r2s", "expected"),
+    [
+        ([1, 4, 9, 30, 900], [-0.016, 0.76, 0.8, 0.85, 1.0], 1),  # the front that opened at its constant
+        ([1, 4, 9, 30, 900], [-0.016, 0.02, 0.76, 0.85, 1.0], 2),
+        ([1, 3, 200], [-0.5, -0.1, 1.0], 2),  # nothing above the line: the only one that says something
+        ([1, 3, 200], [None, None, None], 0),
+        ([1, 3, 200], [-1.0, -0.5, -0.1], 0),
+        ([1, 3, 200], [0.0, None, 0.9], 2),
+        ([1], [0.3], 0),
+        ([1, 2, 3], [0.0, 0.3, 0.9], 2),  # low, and the next is much better
+        ([1, 2, 3, 1000], [0.1, 0.9, 0.2, 0.95], 1),  # one that got worse on the judged windows
+        ([1, 10, 100, 1000], [0.0, 0.97, 0.98, 0.99], 1),
+        ([5, 5, 5], [0.0, 0.5, 0.6], 2),  # without a length
+    ],
+)
+def test_the_knee_of_a_front(complexities, r2s, expected):
+    assert find_knee(complexities, r2s) == expected
+
+
+@given(st.lists(st.tuples(st.integers(1, 10**6), st.none() | st.floats(-1e6, 1)), min_size=1, max_size=12))
+def test_the_knee_is_never_worthless_if_another_is_not(front):
+    """Neither at R2 <= 0 while another is above, nor low while the next one on the front is much better."""
+    complexities, r2s = sorted(complexity for complexity, _ in front), [r2 for _, r2 in front]
+    knee = find_knee(complexities, r2s)
+    best = max(r2 or 0.0 for r2 in r2s)
+    assert best <= 0 or (r2s[knee] or 0.0) > 0
+    further = next((r2 for r2 in r2s[knee + 1 :] if max(r2 or 0.0, 0.0) > max(r2s[knee] or 0.0, 0.0)), None)
+    assert further is None or (r2s[knee] or 0.0) >= LOW or further < (r2s[knee] or 0.0) + MUCH

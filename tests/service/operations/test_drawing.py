@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import replace
 from functools import partial
 from io import BytesIO
@@ -23,7 +23,6 @@ from kanmodel.errors import NonFiniteError
 from kanmodel.show.edge import draw_edge
 from kanmodel.show.layout import lay_out, spread
 from kanmodel.show.network import (
-    FLOOR,
     N_CURVES,
     PADDING,
     curved_edges,
@@ -126,14 +125,12 @@ def test_pruned_parts_can_be_drawn(service, name):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_box_holds_the_curve_of_its_edge(service, name):
-    """Mapped back from its box, a curve equals that of the API; the link's opacity is that of the edge in its layer."""
-    described, picture = ask(service, f"{name}/topology")
+@pytest.mark.parametrize("scale", ["layer", "own"])
+def test_a_box_holds_the_curve_of_its_edge(service, name, scale):
+    """Mapped back from its box, a curve equals that of the API; link and curve have the opacity that the API states."""
+    described, picture = ask(service, f"{name}/topology", scale=scale)
     edges = [edge for edge in described["edges"] if edge["kind"] == "edge"]
-    largest = {(e["stage"], e["layer"]): 0.0 for e in edges}
-    for e in edges:
-        largest[e["stage"], e["layer"]] = max(largest[e["stage"], e["layer"]], e["opacity"])
-    opacity = {(e["source"], e["target"]): max(FLOOR, e["opacity"] / largest[e["stage"], e["layer"]]) for e in edges}
+    opacity = {(e["source"], e["target"]): e["opacity"] for e in edges}
     query = {"points": 25, **({"output": "b+2"} if name == "two" else {})}
     curves = service.get(f"/v1/models/{name}/edges", params=query).json()["edges"]
     drawn = {
@@ -142,6 +139,9 @@ def test_a_box_holds_the_curve_of_its_edge(service, name):
         if group.get("data-kind") == "edge"
     }
     assert len(drawn) == len(curves)
+    spans = defaultdict(float)
+    for curve in curves:
+        spans[curve["stage"], curve["layer"]] = max(np.ptp(curve["y"]), spans[curve["stage"], curve["layer"]])
     for curve in curves:
         ends = curve["source"], curve["target"]
         (box,), (line,) = parts(drawn[ends], "rect", "box"), parts(drawn[ends], "polyline", "curve")
@@ -150,9 +150,15 @@ def test_a_box_holds_the_curve_of_its_edge(service, name):
         inner = side - 2 * PADDING
         for fitted, values in (((x - left - PADDING) / inner, "x"), ((top + side - PADDING - y) / inner, "y")):
             low, high = min(curve[values]), max(curve[values])
-            assert low + fitted * (high - low) == pytest.approx(curve[values], abs=0.001 * (high - low))
+            span = spans[curve["stage"], curve["layer"]] if (scale, values) == ("layer", "y") else high - low
+            middle = (low + high) / 2
+            assert middle + (fitted - 0.5) * span == pytest.approx(curve[values], abs=0.001 * span)
         (link,) = parts(drawn[ends], "path", "link")
-        assert float(link.get("opacity")) == pytest.approx(opacity[ends], abs=0.005)
+        for part in (link, line):
+            assert float(part.get("opacity")) == pytest.approx(opacity[ends], abs=0.005)
+    told = " ".join(text.text for text in parts(picture, "text", "legend"))
+    assert "opacity tanh(3 x score), as in pykan" in told
+    assert ("one scale" in told, "scale of its own" in told) == (scale == "layer", scale == "own")
 
 
 def test_width_shows_the_contribution(service):
@@ -269,7 +275,7 @@ def test_the_paths_through_a_node_are_those_of_the_json(service, name):
 
 
 def test_many_edges_are_links_without_curves_the_strong_above_the_weak():
-    """Above 300 kept edges no curve is drawn; width and opacity grow with the edge's value."""
+    """Above 300 kept edges no curve is drawn; width grows with the edge's contribution, or opacity is its score's."""
     model = make_model("lstm", hidden_size=32, n_hidden=12, lookback=2, n_reference=20)
     topology = build_topology(model, measure_importance(model, 0), PruningRule("contribution", 1.0))
     assert sum(edge.kept for edge in topology.kan_edges) > N_CURVES
@@ -286,14 +292,12 @@ def test_many_edges_are_links_without_curves_the_strong_above_the_weak():
             if group.get("data-layer") == layer
         ]
         assert order == sorted(order)
-        for name in ("stroke-width", "opacity"):
-            values = [
-                float(link.get(name))
-                for group, link in zip(drawn, links, strict=True)
-                if group.get("data-layer") == layer
-            ]
-            assert values == sorted(values) and values[-1] == max(float(link.get(name)) for link in links)
-            assert values[-1] > 2 * values[0]
+        widths = [
+            float(link.get("stroke-width"))
+            for group, link in zip(drawn, links, strict=True)
+            if group.get("data-layer") == layer
+        ]
+        assert widths == sorted(widths) and widths[-1] > 2 * widths[0]
     part = topology.upstream().through("head:1:3")
     assert 0 < len(curved_edges(part)) <= 33
 

@@ -1,0 +1,67 @@
+/** A card of the picture: the function on an edge, where the reference data lie, and the bead of the window. */
+
+import { html } from "../lib.js";
+import { part } from "../lit.js";
+import { go } from "../state.js";
+import { amount } from "../figures.js";
+
+/** @param {any} props */
+export function Card({ card, layout, network, drawn, mark, tab }) {
+  const { width, height } = layout.card;
+  const [x, y] = layout.isDown ? [card.across, card.along] : [card.along, card.across];
+  const corner = `translate(${(x - width / 2).toFixed(1)} ${(y - height / 2).toFixed(1)})`;
+  if (card.edge === undefined) {
+    return html`<g class="edge rest" transform=${corner} tabindex=${tab} role="img" aria-label=${`${card.edges.length} more edges`}>
+      <rect class="card-ground" width=${width} height=${height} rx="5" />
+      <text class="amount" x=${width / 2} y=${height / 2 + 4} text-anchor="middle"></text>
+    </g>`;
+  }
+  const edge = network.edges[card.edge];
+  const [from, to] = [network.nodes[edge.source].label, network.nodes[edge.target].label];
+  const marked = mark?.(edge) ?? {};
+  const open = () => go({ edge: edge.key });
+  const key = (/** @type {KeyboardEvent} */ event) => (event.key === "Enter" || event.key === " ") && (event.preventDefault(), open());
+  return html`
+    <g class=${`edge ${marked.class ?? ""}`} transform=${corner} ...${part(edge.part, { pick: false })} data-edge=${edge.key} tabindex=${tab} role="button"
+      aria-label=${`${from} to ${to}`} data-tip=${[`${from} → ${to}`, marked.tip].filter(Boolean).join("\n")} onClick=${open} onKeyDown=${key}>
+      <rect class="card-ground" width=${width} height=${height} rx="5" />
+      ${drawn && html`
+        <path class="density" d=${drawn.density} />
+        <${Axes} drawn=${drawn} width=${width} height=${height} />
+        ${marked.curve && html`<path class="other" d=${overlay(drawn, marked.curve)} />`}
+        <path class="curve" d=${drawn.path} stroke-opacity=${edge.opacity.toFixed(3)} />
+        <circle class="bead" r="4.5" hidden />
+      `}
+      <text class="amount" x=${width - 5} y="11" text-anchor="end"></text>
+      ${marked.mark && html`<text class="mark" x="5" y="11">${marked.mark}</text>`}
+    </g>
+  `;
+}
+
+/**
+ * What is drawn of a card only near by: its axes, and the knots of its basis.
+ *
+ * @param {{drawn: import("./curves.js").Drawn, width: number, height: number}} props
+ */
+function Axes({ drawn, width, height }) {
+  const { x, curve, low, high } = drawn;
+  const knots = curve.grid.filter((/** @type {number} */ knot) => knot > low && knot < high);
+  return html`<g class="axes">
+    ${knots.map((/** @type {number} */ knot) => html`<line class="knot" x1=${x(knot)} x2=${x(knot)} y1=${height - 5} y2=${height} />`)}
+    <text x="3" y=${height - 3}>${amount(low)}</text><text x=${width - 3} y=${height - 3} text-anchor="end">${amount(high)}</text>
+    <text x="3" y="20">${amount(d3.max(curve.y))}</text><text x="3" y=${height - 10}>${amount(d3.min(curve.y))}</text>
+  </g>`;
+}
+
+/**
+ * Another curve on the scales of a card, both about their middles.
+ *
+ * @param {import("./curves.js").Drawn} drawn
+ * @param {any} other
+ */
+function overlay({ x, y, curve, low, high }, other) {
+  const middle = (/** @type {number[]} */ values) => ((d3.max(values) ?? 0) + (d3.min(values) ?? 0)) / 2;
+  const shift = middle(curve.y) - middle(other.y);
+  const points = other.x.map((/** @type {number} */ at, /** @type {number} */ index) => [at, other.y[index] + shift]).filter(([at]) => at >= low && at <= high);
+  return d3.line((point) => x(point[0]), (point) => y(point[1]))(points) ?? "";
+}

@@ -1,0 +1,52 @@
+/** A node of the picture, or the rest of a column: a bar as tall as what flows through, its name and amount. */
+
+import { html } from "../lib.js";
+import { part } from "../lit.js";
+import { BAR } from "./layout.js";
+
+const LONGEST = { unit: 18, output: 17, down: 10 }; // characters
+const LETTER = 6; // pixels
+
+/** @param {string} text @param {number} most */
+const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1).trimEnd()}…` : text);
+
+/**
+ * @param {{place: import("./layout.js").Place, layout: import("./layout.js").Layout, network: import("./network.js").Network, said?: unknown, tab: number}} props
+ */
+export function Node({ place, layout, network, said, tab }) {
+  const node = place.node === undefined ? undefined : network.nodes[place.node];
+  const name = node?.label ?? `${place.nodes.length} more`;
+  const tip = node?.tip ?? place.nodes.map((one) => network.nodes[one].label).slice(0, 20).join("\n");
+  const isOutput = place.node === network.output;
+  const attributes = node ? part(node.part) : {};
+  const shape = html`<rect class="all" /><rect class="net" />`;
+  const color = node?.color && html`<circle class="dot" fill=${node.color} r="4" cx=${layout.isDown ? place.across : place.along - BAR / 2 - 8} cy=${layout.isDown ? place.along - BAR / 2 - 8 : place.across} />`;
+  return html`
+    <g class=${`place ${isOutput ? "output" : (node?.kind ?? "rest")}`} ...${attributes} tabindex=${tab} role="button" aria-label=${name} data-node=${place.id} data-tip=${tip}>
+      ${shape}${color}
+      ${layout.isDown ? html`<${LabelAbove} place=${place} name=${name} isOutput=${isOutput} said=${said} />` : html`<${LabelBeside} place=${place} start=${layout.start} name=${name} isOutput=${isOutput} said=${said} />`}
+    </g>
+  `;
+}
+
+/** @param {any} props */
+function LabelBeside({ place, start, name, isOutput, said }) {
+  const { column, along, across, top } = place;
+  if (isOutput) {
+    const x = along + BAR / 2 + 8;
+    return html`<text class="name" x=${x} y=${across - 12}>${cut(name, LONGEST.output)}</text><text class="amount" x=${x} y=${across + 3}></text><text class="forecast-value" x=${x} y=${across + 20}>${said}</text>`;
+  }
+  if (column === 0) {
+    const x = along - BAR / 2 - 16;
+    return html`<text class="name" x=${x} y=${across - 1} text-anchor="end">${cut(name, Math.floor((start - 22) / LETTER))}</text><text class="amount" x=${x} y=${across + 11} text-anchor="end"></text>`;
+  }
+  return html`<text class="name" x=${along} y=${top + 11} text-anchor="middle"><tspan>${cut(name, LONGEST.unit)} </tspan><tspan class="amount"></tspan></text>`;
+}
+
+/** @param {any} props */
+function LabelAbove({ place, name, isOutput, said }) {
+  const { along, across, column } = place;
+  if (isOutput) return html`<text class="name" x=${across} y=${along + 18} text-anchor="middle"><tspan>${cut(name, 30)} </tspan><tspan class="amount"></tspan></text><text class="forecast-value" x=${across} y=${along + 35} text-anchor="middle">${said}</text>`;
+  const y = along - BAR / 2 - (column ? 3 : 14);
+  return html`<text class="name" x=${across} y=${y - 11} text-anchor="middle">${cut(name, LONGEST.down)}</text><text class="amount" x=${across} y=${y} text-anchor="middle"></text>`;
+}

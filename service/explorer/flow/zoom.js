@@ -1,0 +1,67 @@
+/** Zooming by meaning: far a name and a colour, nearer the curve, nearest its axes and knots. */
+
+import { html, useEffect, useMemo, useRef } from "../lib.js";
+
+const STEP = 1.5;
+const LARGEST = 8;
+const FAR = 60; // pixels of a card below which it has no curve
+const NEAR = 210; // from which on it has axes
+
+/**
+ * @param {{current: SVGSVGElement | null}} svg
+ * @param {import("./layout.js").Layout | undefined} layout
+ */
+export function useZoom(svg, layout) {
+  const behavior = useRef(/** @type {any} */ (undefined));
+  useEffect(() => {
+    const element = svg.current;
+    if (!element || !layout) return undefined;
+    const inner = /** @type {SVGGElement} */ (element.querySelector("g.zoomed"));
+    const zoomed = (/** @type {any} */ { transform }) => {
+      inner.setAttribute("transform", String(transform));
+      const size = layout.card.width * transform.k;
+      element.dataset.zoom = size < FAR ? "far" : size < NEAR ? "curve" : "near";
+      element.classList.toggle("is-zoomed", transform.k > 1);
+      element.style.setProperty("--zoom", String(transform.k));
+    };
+    // A plain wheel scrolls the page, and so does one finger as long as all of the picture is in view.
+    const filter = (/** @type {any} */ event) => {
+      if (event.type === "wheel") return event.ctrlKey || event.metaKey;
+      return event.touches ? event.touches.length > 1 || d3.zoomTransform(element).k > 1 : !event.button && d3.zoomTransform(element).k > 1;
+    };
+    const box = [[0, 0], [layout.width, layout.height]];
+    const zoom = d3.zoom().filter(filter).scaleExtent([1, LARGEST]).extent(box).translateExtent(box).on("zoom", zoomed);
+    behavior.current = zoom;
+    const target = d3.select(element).call(zoom).on("dblclick.zoom", null);
+    zoom.transform(target, d3.zoomIdentity);
+    return () => void target.on(".zoom", null);
+  }, [layout]);
+  return useMemo(() => {
+    const by = (/** @type {number} */ factor) => svg.current && behavior.current?.scaleBy(animated(svg.current), factor);
+    const fit = () => svg.current && behavior.current?.transform(animated(svg.current), d3.zoomIdentity);
+    const reveal = ({ target }) => {
+      const element = svg.current;
+      if (!element || d3.zoomTransform(element).k === 1) return;
+      const [box, all] = [target.getBoundingClientRect(), element.getBoundingClientRect()];
+      const isOut = box.right < all.left || box.left > all.right || box.bottom < all.top || box.top > all.bottom;
+      const [x, y] = d3.zoomTransform(element).invert([box.left + box.width / 2 - all.left, box.top + box.height / 2 - all.top]);
+      if (isOut) behavior.current?.translateTo(d3.select(element), x, y);
+    };
+    return { by, fit, reveal };
+  }, []);
+}
+
+/** @param {SVGSVGElement} element the same over a moment, unless less motion is wanted */
+function animated(element) {
+  const isStill = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  return isStill ? d3.select(element) : d3.select(element).transition().duration(250);
+}
+
+/** @param {{zoom: {by: (factor: number) => void, fit: () => void}}} props */
+export function ZoomButtons({ zoom }) {
+  const keys = (/** @type {KeyboardEvent} */ { key }) => (key === "+" ? zoom.by(STEP) : key === "-" ? zoom.by(1 / STEP) : key === "0" && zoom.fit());
+  const button = (/** @type {string} */ label, /** @type {string} */ sign, /** @type {() => void} */ act) => html`<button type="button" aria-label=${label} data-tip=${label} onClick=${act}>${sign}</button>`;
+  return html`<div class="zoom" role="group" aria-label="Zoom" onKeyDown=${keys}>
+    ${button("Zoom in", "+", () => zoom.by(STEP))}${button("Zoom out", "−", () => zoom.by(1 / STEP))}${button("Fit into the view", "⤢", zoom.fit)}
+  </div>`;
+}

@@ -1,0 +1,105 @@
+/** Can it be trusted here: first whether the model knows anything, then whether this window is like those it was judged on. */
+
+import { reasonOf } from "../api.js";
+import { amount } from "../figures.js";
+import { isCycle, told } from "../inputs.js";
+import { html } from "../lib.js";
+import { useAsk } from "../load.js";
+import { go } from "../state.js";
+import { SkillTable } from "../ui/skill.js";
+import { levelName, tellNow, useMoments } from "./facts.js";
+
+/** @typedef {import("../model.js").Model} Model */
+/** @typedef {import("../model.js").Schemas["TrustInfo"]} TrustInfo */
+
+const VERDICTS = {
+  usual: "the inputs are usual",
+  unusual: "with care: the inputs are unusual",
+  outside: "hardly: inputs are outside the training range",
+};
+const LEVEL = 0.8; // share of errors that is told
+const N_OUTSIDE = 5; // inputs outside the training range that are named
+
+/** @param {import("./questions.js").Asked} props */
+export function Trust({ model, instance, known, isChanged, predicted }) {
+  const { info } = model;
+  const isKnown = info.reference_windows > 0;
+  const { value, error } = useAsk(isKnown ? { path: `${model.path}:predict`, query: model.version, body: { instances: [instance], trust: true } } : undefined);
+  const moments = useMoments(model).value ?? [];
+  const trust = /** @type {TrustInfo | undefined} */ (value?.trust?.[0]);
+  const { skill } = info;
+  const verdict = skill.verdict === "red" ? "No" : trust ? VERDICTS[trust.verdict] : "what it was judged on is not known";
+  const lead = skill.verdict === "green" ? (trust?.verdict === "usual" ? "Yes, as far as any of its forecasts: " : "") : skill.verdict === "amber" ? "With care: the model is hardly better than simple forecasts; here " : "";
+  const place = info.outputs.indexOf(model.forecast);
+  const came = isChanged ? undefined : known.target?.[place];
+  const off = came == null || !predicted ? undefined : Math.abs(predicted.values[place] - came);
+  return html`
+    <div class="trust">
+      <div>
+        <p class="verdict">${capital(`${lead}${verdict}.`)}</p>
+        <${SkillTable} model=${model} />
+      </div>
+      <ul>
+        ${error && html`<li class="refused">${reasonOf(error)}</li>`}
+        ${tellErrors(model, moments, off).map((fact) => html`<li>${fact}</li>`)}
+        ${trust && tellTrust(model, trust).map((fact) => html`<li>${fact}</li>`)}
+        ${trust && html`<li>The nearest reference window is <button type="button" class="small" onClick=${() => go({ window: `ref:${trust.nearest_reference.index}`, edit: "" })}>${nameOf(moments, trust.nearest_reference.index)}</button>, ${amount(trust.nearest_reference.distance)} standard deviations away${trust.nearest_reference.typical == null ? "" : `; ${amount(trust.nearest_reference.typical)} is usual`}.</li>`}
+      </ul>
+    </div>
+  `;
+}
+
+/** @param {string} text */
+const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
+/**
+ * @param {import("./facts.js").Moment[]} moments
+ * @param {number} index
+ */
+const nameOf = (moments, index) => tellNow(moments[index]?.time) ?? `number ${index}`;
+
+/**
+ * @param {Model} model
+ * @param {import("./facts.js").Moment[]} moments
+ * @param {number | undefined} off
+ */
+function tellErrors(model, moments, off) {
+  const errors = moments.flatMap(({ error }) => (error === undefined ? [] : [Math.abs(error)]));
+  if (!errors.length) return ["Nothing is known of its errors: the model comes without actual values."];
+  const size = (/** @type {number | undefined} */ value) => model.change(value ?? 0).replace("+", "");
+  const usual = `On the ${errors.length} reference windows, forecasts are off by ${size(d3.mean(errors))} on average, and 8 of 10 by less than ${size(d3.quantile(errors, LEVEL))}.`;
+  const worse = off === undefined ? 0 : (d3.mean(errors, (one) => Number(one > off)) ?? 0);
+  return off === undefined ? [usual] : [usual, `This one was off by ${size(off)}; ${Math.round(100 * worse)} % of them were worse.`];
+}
+
+/**
+ * What the window is like, with values in the terms of the table.
+ *
+ * @param {Model} model
+ * @param {TrustInfo} trust
+ */
+function tellTrust(model, trust) {
+  const { outside, coverage, mean_abs_error: near, shares } = trust;
+  const facts = [];
+  const sums = model.inputs.map((input) => ({ input, share: d3.sum(input.features, (feature) => shares[feature] ?? 0) }));
+  const strange = d3.sort(sums, ({ share }) => -share).slice(0, 3).filter(({ share }) => share > 0.1);
+  if (trust.verdict !== "usual" && strange.length) facts.push(`It is unusual mostly in ${strange.map(({ input, share }) => `${input.label} (${Math.round(100 * share)} %)`).join(", ")}.`);
+  for (const { feature, value, min, max } of outside.filter(isTold(model)).slice(0, N_OUTSIDE)) {
+    const input = /** @type {import("../model.js").Input} */ (model.inputOf.get(feature));
+    facts.push(`${input.label} ${told(model, input, value)} is outside the training range${min == null || max == null ? "" : `, ${told(model, input, min)} to ${told(model, input, max)}`}.`);
+  }
+  if (near?.[model.forecast] !== undefined) facts.push(`On reference windows as far from others as this, forecasts are off by ${model.change(near[model.forecast]).replace("+", "")}.`);
+  for (const { level, covered } of coverage ?? []) facts.push(`Of the actual values of such windows, ${Math.round(100 * covered)} % were in the ${levelName(level)} interval.`);
+  return facts;
+}
+
+/**
+ * Whether a value outside the training range is one that readers know: a sine of an hour has none.
+ *
+ * @param {Model} model
+ * @returns {(outside: {feature: string}) => boolean}
+ */
+const isTold = (model) => ({ feature }) => {
+  const input = model.inputOf.get(feature);
+  return input !== undefined && !isCycle(input) && input.kind !== "level";
+};
