@@ -44,7 +44,7 @@ function Past({ model, window }) {
   const explained = useContributions(model, bare);
   const closer = useContributions(model, useMemo(() => (file && zoom ? chooseSpan(bare, zoom) : []), [file, bare, zoom]));
   const shown = useMemo(
-    () => bare.map((moment) => ({ ...moment, contributions: explained.value?.get(moment.window) ?? closer.value?.get(moment.window) })),
+    () => bare.map((moment) => ({ ...moment, ...(explained.value?.get(moment.window) ?? closer.value?.get(moment.window)) })),
     [bare, explained.value, closer.value],
   );
   const all = useMemo(() => summarise(shown), [shown]);

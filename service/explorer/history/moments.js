@@ -25,6 +25,7 @@ import { fileOf } from "../windows.js";
  * @property {number | undefined} error above 0 if the forecast was too high
  * @property {{level: number, lower: number, upper: number}[]} intervals
  * @property {Map<string, number>} [contributions] by input
+ * @property {number[]} [newest] values of the features, where it is explained
  */
 
 /**
@@ -143,7 +144,7 @@ function order(made, told) {
  *
  * @param {Model} model
  * @param {Moment[]} shown
- * @returns {import("../load.js").Loaded<Map<string, Map<string, number>>>}
+ * @returns {import("../load.js").Loaded<Map<string, {contributions: Map<string, number>, newest: number[]}>>}
  */
 export function useContributions(model, shown) {
   const file = fileInView();
@@ -159,7 +160,7 @@ export function useContributions(model, shown) {
 async function explainReference(model, signal) {
   const rows = await askReference(model, { ...model.query, contributions: true }, signal);
   const names = model.info.features.map(({ name }) => name);
-  const found = new Map(rows.map(({ index, contributions }) => [`ref:${index}`, byInput(model, Object.fromEntries(names.map((name, number) => [name, contributions[number]])))]));
+  const found = new Map(rows.map(({ index, contributions, newest }) => [`ref:${index}`, { newest, contributions: byInput(model, Object.fromEntries(names.map((name, number) => [name, contributions[number]]))) }]));
   return found;
 }
 
@@ -173,7 +174,7 @@ async function explainFile(model, file, some, signal) {
     const instances = await askInstances(model, table, part.map(({ window }) => /** @type {any} */ (byName.get(window))), signal);
     const body = { instances, output: [model.output], groups: null };
     const { explanations } = await askJson({ path: `${model.path}:explain`, query: model.version, body }, signal);
-    part.forEach(({ window }, number) => found.set(window, byInput(model, explanations[number].contributions)));
+    part.forEach(({ window }, number) => found.set(window, { newest: instances[number].at(-1), contributions: byInput(model, explanations[number].contributions) }));
   }
   return found;
 }

@@ -2,6 +2,7 @@
 
 import { html, useEffect, useMemo, useRef, useState } from "../lib.js";
 import { go } from "../state.js";
+import { told, valueOf } from "../inputs.js";
 import { useWidth } from "../ui/chart.js";
 import { barsOf, makeAxis, nearestTo } from "./axis.js";
 import { labelOf } from "./spans.js";
@@ -12,6 +13,7 @@ import { labelOf } from "./spans.js";
 const [TOP, MAIN, STRIP, NAME, BOTTOM] = [10, 210, 32, 16, 24]; // pixels of heights
 const [LEFT, RIGHT] = [56, 12];
 const AVERAGED = 12; // pixels of a bar, where not all windows are explained
+const MOST = 7; // strips of inputs
 const PAGE = 24; // moments of a page key
 const shapes = /** @type {any} */ (d3); // its types are of pairs of numbers
 const REST = ""; // the input that stands for all others
@@ -40,7 +42,8 @@ export function Strips(props) {
   const room = /** @type {[number, number]} */ ([LEFT, Math.max(LEFT + 10, width - RIGHT)]);
   const axis = useMemo(() => makeAxis(moments, isTimed, room, zoom), [moments, isTimed, width, zoom]);
   const rows = rowsOf(props);
-  const height = TOP + MAIN + rows.length * (STRIP + NAME) + BOTTOM;
+  const count = Number(rows[0]?.worst ?? false) + Math.min(model.inputs.length, MOST); // also before contributions are there
+  const height = TOP + MAIN + count * (STRIP + NAME) + BOTTOM;
   const drawing = useMemo(() => width > 0 && draw({ ...props, axis, rows, room, height }), [axis, props.names, moments, props.first, props.second]);
   const shown = moments[at ?? moments.findIndex(({ window }) => window === present)];
   const x = shown && middle(axis, shown);
@@ -168,6 +171,8 @@ function draw({ model, moments, axis, rows, room, height, first, second }) {
     ${[first, second].map((span, number) => runsOf(span).map(([from, to]) => html`<rect class=${number ? "span second" : "span"} clip-path="url(#strips-room)" x=${axis.x(from.at)} width=${Math.max(2, axis.x(to.at + axis.usual) - axis.x(from.at))} y=${TOP} height=${bottom - TOP} />`))}
     ${drawForecasts(model, moments, axis, room)}
     ${rows.map((row, number) => drawStrip(row, row.worst ? all.error : all.input, (bar) => value(row, bar), row.worst ? worst : largest, top(number), room, model, row.worst || row === inputs[0]))}
+    ${!inputs.length && html`<text x=${room[0]} y=${top(rows.length) + NAME}>Contributions are being computed …</text>`}
+    <text class="unit" x=${room[0] - 6} y=${TOP + 4}>${model.isShare ? "" : model.unit}</text>
     <g class="ticks">
       ${axis.ticks.map(({ x, label }) => html`<line x1=${x} x2=${x} y1=${TOP} y2=${bottom + 4} /><text x=${x} y=${bottom + 18}>${label}</text>`)}
     </g>
@@ -177,7 +182,7 @@ function draw({ model, moments, axis, rows, room, height, first, second }) {
 function drawForecasts(model, moments, axis, room) {
   const seen = moments.filter(({ at }) => axis.x(at) >= room[0] && axis.x(at) <= room[1]);
   const values = seen.flatMap(({ forecast, actual, intervals }) => [forecast, actual, ...intervals.flatMap(({ lower, upper }) => [lower, upper])]).filter((one) => one !== undefined);
-  const y = d3.scaleLinear(/** @type {any} */ (d3.extent(values)), [TOP + MAIN - NAME, TOP + 6]).nice();
+  const y = d3.scaleLinear(/** @type {any} */ (d3.extent(values)), [TOP + MAIN - NAME, TOP + NAME]).nice();
   const levels = moments.find(({ intervals }) => intervals.length)?.intervals.map(({ level }) => level) ?? [];
   const x = (moment) => middle(axis, moment);
   const line = (of) =>
@@ -238,13 +243,19 @@ function runsOf(span) {
  * @param {Moment} moment
  * @param {Model} model
  */
-export function tell({ label, forecast, actual, error, intervals, contributions }, model) {
+export function tell({ label, forecast, actual, error, intervals, contributions, newest }, model) {
   const strong = d3.sort(contributions?.keys() ?? [], (name) => -Math.abs(contributions?.get(name) ?? 0)).slice(0, 3);
   const [outer] = intervals.slice(-1);
   return [
     label,
     `forecast ${model.value(forecast)}${outer ? ` (${model.value(outer.lower, false)} to ${model.value(outer.upper, false)})` : ""}`,
     ...(error === undefined ? [] : [`came ${model.value(actual)}`, `error ${model.change(error)}`]),
-    ...strong.map((name) => `${labelOf(model, name)} ${model.change(contributions?.get(name) ?? 0)}`),
+    ...strong.map((name) => `${labelOf(model, name)}${newest ? ` (${valueIn(model, name, newest)})` : ""} ${model.change(contributions?.get(name) ?? 0)}`),
   ];
+}
+
+/** The value of an input in a row of features, in the terms of the table. */
+function valueIn(model, name, row) {
+  const input = model.inputs.find((one) => one.name === name);
+  return told(model, input, valueOf(input, row));
 }
