@@ -1,6 +1,7 @@
 /** Files of one's own, kept in the memory of this tab: text and numbers by column; the service cuts windows from them. */
 
 import { ApiError, askJson, reasonOf } from "./api.js";
+import { signal } from "./lib.js";
 import { keepWindow } from "./windows.js";
 
 /** @typedef {import("./model.js").Model} Model */
@@ -37,6 +38,8 @@ const VALUES = 2_000_000; // of the windows of a request, which is half of what 
 
 /** @type {Map<string, Table>} */
 const kept = new Map();
+/** How many files were kept so far: what a file was missing for is loaded anew. */
+const count = signal(0);
 /** @type {Map<string, Promise<Cut>>} by table, model and checkpoint */
 const cuts = new Map();
 
@@ -78,6 +81,7 @@ export async function readGiven(text, name, model, signal) {
     return { ...shown, file: "", window: await keepWindow(instance) };
   }
   kept.set(table.id, table);
+  count.value += 1;
   return { ...shown, file: table.id, window: newest(places).name };
 }
 
@@ -111,8 +115,11 @@ export function findTable(id) {
   throw new Error(`${nameOf(id)} is no longer in the memory of this tab: drop it here again, and all is shown as it was.`);
 }
 
+/** Whether this tab has the file of an id. */
+export const isKept = (/** @type {string | undefined} */ id) => count.value > 0 && kept.has(id ?? "");
+
 /** The name of the file of an id. */
-export const nameOf = (/** @type {string} */ id) => id.replace(/@\w+$/, "");
+export const nameOf = (id) => id.replace(/@\w+$/, "");
 
 // ---- reading
 
@@ -176,8 +183,8 @@ function readJson(text, id, model) {
     throw new Error(`This is no JSON: ${reasonOf(error)}.`);
   }
   const features = model.info.features.map((feature) => feature.name);
-  const table = (/** @type {string[]} */ names, /** @type {unknown[][]} */ rows) => ({ id, names, rows, lines: d3.range(1, rows.length + 1), unit: "row" });
-  const windows = (/** @type {unknown[]} */ list) => ({ ...table(features, []), unit: "window", windows: list.map((one, number) => checkWindow(one, model, list.length > 1 ? `Window ${number + 1}, row` : "Row")) });
+  const table = (names, rows) => ({ id, names, rows, lines: d3.range(1, rows.length + 1), unit: "row" });
+  const windows = (list) => ({ ...table(features, []), unit: "window", windows: list.map((one, number) => checkWindow(one, model, list.length > 1 ? `Window ${number + 1}, row` : "Row")) });
   const body = given.instances ?? given;
   if (Array.isArray(body)) {
     if (isNamed(body[0])) {
@@ -192,13 +199,13 @@ function readJson(text, id, model) {
   const lists = names.map((name) => (isNamed(columns[name]) ? Object.values(columns[name]) : columns[name]));
   const bare = lists.findIndex((list) => !Array.isArray(list));
   if (!names.length || bare >= 0) throw new Error(`This JSON has neither windows nor columns: ${names[bare] ?? "it"} is no list.`);
-  const turn = (/** @type {any[]} */ of) => d3.range(d3.max(of, (list) => list?.length ?? 0) ?? 0).map((row) => of.map((list) => list?.[row]));
+  const turn = (of) => d3.range(Math.max(0, ...of.map((list) => list?.length ?? 0))).map((row) => of.map((list) => list?.[row]));
   if (!Array.isArray(lists[0][0])) return table(names, turn(lists));
   const places = features.map((feature) => names.indexOf(feature));
   return windows(turn(lists).map((window) => turn(window).map((row) => places.map((place) => row[place]))));
 }
 
-const isNamed = (/** @type {any} */ value) => typeof value === "object" && value !== null && !Array.isArray(value);
+const isNamed = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
 
 /**
  * @param {any} window
@@ -216,11 +223,7 @@ function checkWindow(window, { info: { lookback, features } }, place) {
   return window;
 }
 
-/**
- * A hash of a text (FNV-1a, 32 bits), which tells one file from another.
- *
- * @param {string} text
- */
+/** A hash of a text (FNV-1a, 32 bits), which tells one file from another. */
 function hashOf(text) {
   let hash = 0x811c9dc5;
   for (let place = 0; place < text.length; place += 1) hash = Math.imul(hash ^ text.charCodeAt(place), 0x01000193);
@@ -246,7 +249,8 @@ function columnsOf(table, { info }) {
   const { names, rows } = table;
   const label = info.table?.series?.column;
   const isWide = Boolean(label && !names.includes(label));
-  const read = new Map((info.table?.columns ?? info.features.map(({ name }) => ({ name, levels: [] }))).map(({ name, levels }) => [name, levels.length > 0]));
+  const columns = info.table?.columns ?? info.features.map(({ name }) => ({ name, levels: /** @type {string[]} */ ([]) }));
+  const read = new Map(columns.map(({ name, levels }) => /** @type {const} */ ([name, levels.length > 0])));
   const targets = info.targets.flatMap(({ name }) => [name, name.replace(/@0\.\d+$/, "")]);
   const time = [info.time?.name ?? "time", "time"].find((name) => names.includes(name) && !read.has(name));
   const wide = isWide ? (info.table?.series?.columns ?? []) : [];
@@ -263,14 +267,9 @@ function columnsOf(table, { info }) {
   return { cells, order };
 }
 
-const at = (/** @type {Table} */ { names, rows }, /** @type {number} */ row, /** @type {string} */ name) => rows[row][names.indexOf(name)];
-const list = (/** @type {string[]} */ names, most = 12) => names.slice(0, most).join(", ") + (names.length > most ? ` and ${names.length - most} more` : "");
+const at = ({ names, rows }, row, name) => rows[row][names.indexOf(name)];
+const list = (names, most = 12) => names.slice(0, most).join(", ") + (names.length > most ? ` and ${names.length - most} more` : "");
 
-/**
- * @param {Table} table
- * @param {string} name
- * @param {number[]} order
- */
 function textsOf(table, name, order) {
   return order.map((row) => {
     const text = at(table, row, name);
@@ -278,13 +277,7 @@ function textsOf(table, name, order) {
   });
 }
 
-/**
- * Numbers, with a decimal comma where a cell of the file has one that can be nothing else.
- *
- * @param {Table} table
- * @param {string} name
- * @param {number[]} order
- */
+/** Numbers, with a decimal comma where a cell of the file has one that can be nothing else. */
 function numbersOf(table, name, order) {
   const texts = textsOf(table, name, order);
   const isComma = texts.some((text) => text !== null && /^[-+]?\d+(\.\d{3})*,\d+(e[-+]?\d+)?$/i.test(text) && !/^[-+]?[1-9]\d{0,2}(,\d{3})+$/.test(text));
@@ -297,7 +290,7 @@ function numbersOf(table, name, order) {
   });
 }
 
-const capital = (/** @type {string} */ text) => text[0].toUpperCase() + text.slice(1);
+const capital = (text) => text[0].toUpperCase() + text.slice(1);
 
 // ---- windows of a table
 
@@ -347,12 +340,12 @@ async function askCut(table, model, signal) {
   for (const part of partsOf(columns.order.length, model)) {
     const body = { series: rowsOf(columns, part), gaps: "skip", echo: false };
     const answer = await ask(model, "windows", body, signal).catch((error) => skipEmpty(error, table, columns, part));
-    const keys = answer.ends.map((/** @type {number} */ end, /** @type {number} */ number) => keyOf(part.first + end, answer.series?.[number]));
+    const keys = answer.ends.map((end, number) => keyOf(part.first + end, answer.series?.[number]));
     parts.push({ ...part, keys: answer.left_out.missing ? undefined : keys });
     gaps += answer.left_out.across_gaps;
     lacking += answer.left_out.missing;
     Object.keys(answer.left_out.missing_columns).forEach((name) => missing.add(name));
-    answer.ends.forEach((/** @type {number} */ end, /** @type {number} */ number) => {
+    answer.ends.forEach((end, number) => {
       const row = part.first + end;
       if (row < part.from || row >= part.to) return;
       const line = table.lines[columns.order[row]];
@@ -370,9 +363,6 @@ async function askCut(table, model, signal) {
 
 /**
  * Parts of the rows, each of whose windows are `from` a row `to` another, with rows before and after for what they read.
- *
- * @param {number} count
- * @param {Model} model
  */
 function partsOf(count, { info }) {
   const { lookback, horizon, ahead, features, table } = info;
@@ -386,10 +376,6 @@ function partsOf(count, { info }) {
   });
 }
 
-/**
- * @param {Columns} columns
- * @param {{first: number, end: number}} part
- */
 const rowsOf = ({ cells }, { first, end }) => Object.fromEntries(Object.entries(cells).map(([name, column]) => [name, column.slice(first, end)]));
 
 /**
@@ -406,23 +392,16 @@ export function seriesOf(table, model) {
 }
 
 /** Without the columns of targets that are not read, which only :windows takes. */
-function withoutTargets(/** @type {Record<string, Cell[]>} */ series, /** @type {Model} */ { info }) {
+function withoutTargets(series, { info }) {
   const read = new Set([...(info.table?.columns ?? info.features).map(({ name }) => name), ...(info.table?.series?.columns ?? [])]);
   const targets = new Set(info.targets.flatMap(({ name }) => [name, name.replace(/@0\.\d+$/, "")]));
   return Object.fromEntries(Object.entries(series).filter(([name]) => read.has(name) || !targets.has(name)));
 }
 
-const ask = (/** @type {Model} */ { path, version }, /** @type {string} */ operation, /** @type {any} */ body, /** @type {AbortSignal} */ signal = undefined) =>
+const ask = ({ path, version }, operation, body, /** @type {AbortSignal | undefined} */ signal) =>
   askJson({ path: `${path}:${operation}`, query: version, body }, signal);
 
-/**
- * A part without a window is empty; of other errors the cell is named by its line in the file.
- *
- * @param {unknown} error
- * @param {Table} table
- * @param {Columns} columns
- * @param {{first: number}} part
- */
+/** A part without a window is empty; of other errors the cell is named by its line in the file. */
 function skipEmpty(error, table, { order }, { first }) {
   if (!(error instanceof ApiError) || error.status !== 422) throw error;
   if (/has no window|rows, but needs/.test(error.message)) return { ends: [], left_out: { across_gaps: 0, missing: 0, missing_columns: {} } };
@@ -449,7 +428,7 @@ export async function askInstances(model, table, places, signal) {
     if (!wanted.length) continue;
     const ends = [...new Set(wanted.map(({ row }) => row - part.first))];
     const { instances, series, ends: answered } = await ask(model, "windows", { series: rowsOf(/** @type {Columns} */ (columns), part), gaps: "skip", ends }, signal);
-    answered.forEach((/** @type {number} */ end, /** @type {number} */ number) => found.set(keyOf(part.first + end, series?.[number]), instances[number]));
+    answered.forEach((end, number) => found.set(keyOf(part.first + end, series?.[number]), instances[number]));
   }
   return places.map(({ row, series }) => found.get(keyOf(row, series)));
 }
@@ -466,22 +445,22 @@ export async function forecastAll(model, table, signal) {
   const { places, parts, columns } = await cutTable(table, model, signal);
   const intervals = model.info.intervals ? "all" : undefined;
   const found = new Map();
-  const rowOf = (/** @type {any} */ answer, /** @type {number} */ number) => ({
+  const rowOf = (answer, number) => ({
     predictions: answer.predictions[number],
-    intervals: (answer.intervals ?? []).map((/** @type {any} */ { level, outputs, lower, upper }) => ({ level, outputs, lower: lower[number], upper: upper[number] })),
+    intervals: (answer.intervals ?? []).map(({ level, outputs, lower, upper }) => ({ level, outputs, lower: lower[number], upper: upper[number] })),
   });
   for (const part of table.windows ? d3.range(0, places.length, PART).map((from) => ({ from, to: from + PART, keys: undefined })) : parts) {
     const of = places.filter(({ row }) => row >= part.from && row < part.to);
     if (!of.length) continue;
     const given = part.keys ? { series: withoutTargets(rowsOf(/** @type {Columns} */ (columns), part), model), gaps: "skip" } : { instances: await askInstances(model, table, of, signal) };
     const answer = await ask(model, "predict", { ...given, intervals }, signal);
-    const numbers = new Map(part.keys?.map((/** @type {string} */ key, /** @type {number} */ number) => [key, number]));
+    const numbers = new Map(part.keys?.map((key, number) => [key, number]));
     of.forEach((place, number) => found.set(place, rowOf(answer, part.keys ? /** @type {number} */ (numbers.get(keyOf(place.row, place.series))) : number)));
   }
   return places.map((place) => found.get(place));
 }
 
-const keyOf = (/** @type {number} */ row, /** @type {string | undefined} */ series) => `${row} ${series ?? ""}`;
+const keyOf = (row, series) => `${row} ${series ?? ""}`;
 
 /** The newest window, of many series the one of the latest time. */
-export const newest = (/** @type {Place[]} */ places) => d3.greatest(places, ({ time, row }) => time ?? row) ?? places[0];
+export const newest = (places) => d3.greatest(places, ({ time, row }) => time ?? row) ?? places[0];

@@ -22,7 +22,7 @@ const DAY = 86_400_000; // ms
  * @param {Moment[]} moments of one series, in order
  * @param {boolean} isTimed
  * @param {[number, number]} room from and to which pixel
- * @param {import("../vendor/d3.js").ZoomTransform} [zoom]
+ * @param {any} [zoom]
  * @returns {Axis}
  */
 export function makeAxis(moments, isTimed, [left, right], zoom = d3.zoomIdentity) {
@@ -45,17 +45,11 @@ export function makeAxis(moments, isTimed, [left, right], zoom = d3.zoomIdentity
     x += gap;
   });
   const base = d3.scaleLinear(domain.length ? domain : [0, 1], range.length ? range : [left, right]);
-  const axis = { x: (/** @type {number} */ at) => zoom.applyX(base(at)), invert: (/** @type {number} */ px) => base.invert(zoom.invertX(px)), runs, usual };
+  const axis = { x: (at) => zoom.applyX(base(at)), invert: (px) => base.invert(zoom.invertX(px)), runs, usual };
   return { ...axis, ticks: ticksOf(axis, isTimed, [left, right]) };
 }
 
-/**
- * The start of each run as far as there is room, and times within runs that are wide.
- *
- * @param {Omit<Axis, "ticks">} axis
- * @param {boolean} isTimed
- * @param {[number, number]} room
- */
+/** The start of each run as far as there is room, and times within runs that are wide. */
 function ticksOf({ x, runs, usual }, isTimed, [left, right]) {
   const found = runs.flatMap((run) => {
     const [from, to] = [run[0].at, run[run.length - 1].at + usual];
@@ -63,7 +57,7 @@ function ticksOf({ x, runs, usual }, isTimed, [left, right]) {
     if (!isTimed) return d3.ticks(from, to, count).filter(Number.isInteger).map((at) => ({ at, label: `${at}` }));
     const inner = count > 0 ? d3.utcTicks(new Date(from), new Date(to), count).map(Number) : [];
     const step = inner.length > 1 ? inner[1] - inner[0] : DAY;
-    const name = (/** @type {number} */ at, isFirst = false) => (step >= DAY || isFirst || at % DAY === 0 ? timeLabel(at, DAY, 1) : timeLabel(at, step, 1));
+    const name = (at, isFirst = false) => (step >= DAY || isFirst || at % DAY === 0 ? timeLabel(at, DAY, 1) : timeLabel(at, step, 1));
     return [{ at: from, label: name(from, true) }, ...inner.map((at) => ({ at, label: name(at) }))];
   });
   const ticks = /** @type {{x: number, label: string}[]} */ ([]);

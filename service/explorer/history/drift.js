@@ -5,7 +5,7 @@ import { formatValue } from "../figures.js";
 import { html } from "../lib.js";
 import { useAsk } from "../load.js";
 import { address, go } from "../state.js";
-import { levelName, listOf, share } from "./spans.js";
+import { levelName, listOf, share, sizeOf } from "./spans.js";
 import { tellTime } from "./moments.js";
 
 /** @typedef {import("../model.js").Model} Model */
@@ -17,7 +17,7 @@ const N_ROWS = 8;
 export function Drift({ model }) {
   const since = address.value.values.since ?? "24h";
   const { value: found, error, again } = useAsk({ path: `${model.path}/drift`, query: { ...model.version, since } });
-  const choose = (/** @type {any} */ event) => go({ since: event.currentTarget.value });
+  const choose = (event) => go({ since: event.currentTarget.value });
   return html`
     <section class="card drift" aria-label="Drift">
       <div class="between">
@@ -27,7 +27,7 @@ export function Drift({ model }) {
       </div>
       ${found && !error && html`<p class="muted">Compared with the ${found.reference.windows.toLocaleString("en")} reference windows${found.reference.first ? `, ${tellTime(found.reference.first)} to ${tellTime(found.reference.last)}` : ""}; the output is ${found.output}. What is looked at here is not counted.</p>`}
     </section>
-    ${found && !error && html`<div class="questions">
+    ${found && !error && html`<div class="halves">
       <${Question} title="Did the inputs move?" verdict=${verdictOf(found, "inputs")}><${Inputs} model=${model} found=${found} /><//>
       <${Question} title="Does the model use what moved?" verdict=${verdictOf(found, "use")}><${Use} model=${model} found=${found} /><//>
       <${Question} title="Are the errors worse?" verdict=${verdictOf(found, "errors")}><${Errors} model=${model} found=${found} /><//>
@@ -35,10 +35,10 @@ export function Drift({ model }) {
   `;
 }
 
-const verdictOf = (/** @type {any} */ found, /** @type {string} */ question) => found.verdicts.find((/** @type {any} */ one) => one.question === question);
+const verdictOf = (found, question) => found.verdicts.find((one) => one.question === question);
 
 /** What was counted; or what has to be done so that something is. */
-function tellCounts(/** @type {any} */ found, /** @type {unknown} */ error) {
+function tellCounts(found, error) {
   if (error instanceof ApiError && /monitor/.test(error.message)) return "Forecasts are not counted here: start the service with KANSCOPE_MONITOR set to a file, or without KANSCOPE_MONITOR=off, and ask :predict.";
   if (error) return `${reasonOf(error)}.`;
   if (!found) return "Counting …";
@@ -53,7 +53,7 @@ function Question({ title, verdict, children }) {
   return html`
     <section class="card" aria-label=${title} data-question=${verdict.question}>
       <h2>${title} <strong class=${alarm ? "alarm" : ""}>${answer}</strong></h2>
-      <p class="muted">${alarm === null ? `${missing.replace("the current side has", "since then there is")}.` : `p = ${p === null ? "unknown" : p.toPrecision(2)}; by chance such an answer is wrong in ${share(rate)} of the cases.`}</p>
+      <p class="muted">${alarm === null ? `${missing.replace("the current side has", "Since then there is")}.` : `p = ${p === null ? "unknown" : p.toPrecision(2)}; where nothing has changed, ${share(rate)} of such answers are yes.`}</p>
       ${children}
     </section>
   `;
@@ -68,13 +68,13 @@ const Table = ({ heads, rows, label }) => html`<div class="scroll" tabindex="0" 
 /** @param {{model: Model, found: any}} props inputs by how far they moved, in the terms of the table */
 function Inputs({ model, found }) {
   const rows = model.inputs.flatMap((input) => {
-    const parts = input.features.map((feature) => found.inputs.find((/** @type {any} */ one) => one.feature === feature)).filter(Boolean);
+    const parts = input.features.map((feature) => found.inputs.find((one) => one.feature === feature)).filter(Boolean);
     const far = d3.greatest(parts, ({ psi }) => psi);
     return far ? [{ input, far, isMoved: parts.some(({ moved }) => moved) }] : [];
   });
   const shown = d3.sort(rows, ({ isMoved }) => Number(!isMoved), ({ far }) => -far.psi).slice(0, N_ROWS);
   if (!found.forecasts) return "";
-  const say = (/** @type {any} */ input, /** @type {any} */ far, /** @type {number | null} */ mean) => {
+  const say = (input, far, mean) => {
     if (mean === null || mean === undefined) return "";
     if (input.kind === "level") return `${share(mean)} ${input.levels[input.features.indexOf(far.feature)] ?? ""}`;
     if (input.kind === "flag") return `${share(mean)} yes`;
@@ -90,8 +90,8 @@ function Inputs({ model, found }) {
 function Use({ model, found }) {
   if (!found.explained) return "";
   const { effect, unused } = found;
-  const name = (/** @type {string} */ one) => model.inputOf.get(one)?.short ?? one;
-  const rows = d3.sort(found.use, (/** @type {any} */ one) => -Math.abs(one.effect ?? 0)).slice(0, N_ROWS);
+  const name = (one) => model.inputOf.get(one)?.short ?? one;
+  const rows = d3.sort(found.use, (one) => -Math.abs(one.effect ?? 0)).slice(0, N_ROWS);
   return html`
     <p>The mean forecast ${effect.total === null ? "is not known" : `went from ${model.value(effect.forecast_reference)} to ${model.value(effect.forecast)} (${model.change(effect.total)})`}.${unused.length ? ` ${listOf([...new Set(unused.map(name))].slice(0, 4))} moved, and the model hardly uses it.` : ""}</p>
     <${Table} label="What the model uses" heads=${["Input", "Share then", "Now", "Effect"]} rows=${rows.map((one) => [name(one.name), share(one.share_reference), share(one.share), one.effect === null ? "" : model.change(one.effect)])} />
@@ -103,9 +103,9 @@ function Errors({ model, found }) {
   const { errors, coverage } = found;
   if (!errors) return html`<p class="muted">Send what came to :outcomes, with the receipts of :predict, and errors are compared.</p>`;
   const rows = [
-    ["Mean error, either way", model.value(errors.mae_reference), model.value(errors.mae)],
+    ["Mean error, either way", sizeOf(model, errors.mae_reference), sizeOf(model, errors.mae)],
     ["Mean error", model.change(errors.bias_reference ?? 0), model.change(errors.bias ?? 0)],
-    ...coverage.map((/** @type {any} */ one) => [`In the ${levelName(one.level)} interval`, share(one.covered_reference ?? undefined), share(one.covered ?? undefined)]),
+    ...coverage.map((one) => [`In the ${levelName(one.level)} interval`, share(one.covered_reference ?? undefined), share(one.covered ?? undefined)]),
   ];
   return html`<${Table} label="Errors then and now" heads=${["", "Then", "Now"]} rows=${rows} />`;
 }

@@ -5,13 +5,13 @@ import { seriesOf } from "../files.js";
 import { html, useMemo, useState } from "../lib.js";
 import { useAsk } from "../load.js";
 import { go, link } from "../state.js";
-import { isCovered, levelName, share, worstOf } from "./spans.js";
+import { isCovered, levelName, share, sizeOf, worstOf } from "./spans.js";
 
 /** @typedef {import("./moments.js").Moment} Moment */
 /** @typedef {import("../model.js").Model} Model */
 
 const N_WORST = 20;
-const ORDERS = { either: (/** @type {number} */ error) => -Math.abs(error), high: (/** @type {number} */ error) => -error, low: (/** @type {number} */ error) => error };
+const ORDERS = { either: (error) => -Math.abs(error), high: (error) => -error, low: (error) => error };
 const NAMES = { either: "either way", high: "too high", low: "too low" };
 const PERIODS = { month: "Month", week: "Week", hour: "Hour" };
 const DAY = 86_400_000; // ms
@@ -23,7 +23,7 @@ const Segments = ({ values, value, label, choose }) => html`<div class="segments
 export function WorstErrors({ model, moments, isSpan }) {
   const [order, setOrder] = useState(/** @type {keyof typeof ORDERS} */ ("either"));
   const worst = useMemo(() => worstOf(moments, N_WORST, ORDERS[order]), [moments, order]);
-  const open = (/** @type {Event} */ event, /** @type {string} */ window) => {
+  const open = (event, window) => {
     event.preventDefault();
     go({ window, edit: "" }, { place: "forecast" });
   };
@@ -35,7 +35,7 @@ export function WorstErrors({ model, moments, isSpan }) {
           <thead><tr><th scope="col">Window</th><th scope="col" class="number">Error</th><th scope="col" class="number">Forecast</th><th scope="col" class="number">Came</th></tr></thead>
           <tbody>
             ${worst.map(({ window, label, error = 0, forecast, actual }) => html`<tr data-worst=${window}>
-              <th scope="row"><a href=${link("forecast", { window, edit: "" })} onClick=${(/** @type {Event} */ event) => open(event, window)}>${label}</a></th>
+              <th scope="row"><a href=${link("forecast", { window, edit: "" })} onClick=${(event) => open(event, window)}>${label}</a></th>
               <td class="number">${model.change(error)}</td><td class="number">${model.value(forecast)}</td><td class="number">${model.value(actual)}</td>
             </tr>`)}
           </tbody>
@@ -62,10 +62,10 @@ export function Periods({ model, moments, isTimed, table }) {
   const asks = useMemo(() => table && !table.windows && { path: `${model.path}:backtest`, query: model.version, body: { ...seriesOf(table, model), target } }, [table, model]);
   const tested = useAsk(asks || undefined);
   const local = useMemo(() => (isTimed ? groupErrors(moments, by, shiftOf(model)) : []), [moments, by, isTimed, model]);
-  const found = asks ? tested.value?.by[by].map((/** @type {any} */ one) => ({ name: nameOf(one[by], by), coverage: [], ...one })) : local;
+  const found = asks ? tested.value?.by[by].map((one) => ({ name: nameOf(one[by], by), coverage: [], ...one })) : local;
   if (!asks && !isTimed) return null;
-  const levels = found?.[0]?.coverage?.map((/** @type {any} */ { level }) => level) ?? [];
-  const largest = d3.max(found ?? [], ({ mae }) => mae) || 1;
+  const levels = found?.[0]?.coverage?.map(({ level }) => level) ?? [];
+  const largest = Number(d3.max(found ?? [], ({ mae }) => mae) || 1);
   const all = model.info.outputs.length > 1 && asks ? ", all steps together" : "";
   return html`
     <section class="card periods" aria-label="Errors by period">
@@ -73,10 +73,10 @@ export function Periods({ model, moments, isTimed, table }) {
       ${asks && tested.error ? html`<p class="muted">${reasonOf(tested.error)}</p>` : ""}
       ${found && !found.length ? html`<p class="muted">The rows are a day or more apart, so there is none.</p>` : ""}
       ${found?.length > 0 && html`<div class="scroll tall" tabindex="0" role="region" aria-label="Table of errors by period"><table>
-        <thead><tr><th scope="col">${PERIODS[by]}</th><th scope="col" class="number">Forecasts</th><th scope="col" class="number">Mean error, either way</th><th scope="col" class="number">Mean error</th>${levels.map((/** @type {number} */ level) => html`<th scope="col" class="number">In the ${levelName(level)} interval</th>`)}</tr></thead>
-        <tbody>${found.map((/** @type {Period} */ one) => html`<tr data-period=${one.name}>
+        <thead><tr><th scope="col">${PERIODS[by]}</th><th scope="col" class="number">Forecasts</th><th scope="col" class="number">Mean error, either way</th><th scope="col" class="number">Mean error</th>${levels.map((level) => html`<th scope="col" class="number">In the ${levelName(level)} interval</th>`)}</tr></thead>
+        <tbody>${found.map((one) => html`<tr data-period=${one.name}>
           <th scope="row">${one.name}</th><td class="number">${one.count.toLocaleString("en")}</td>
-          <td class="number"><svg class="size" width="56" height="10" aria-hidden="true"><rect x=${56 * (1 - one.mae / largest)} width=${(56 * one.mae) / largest} height="10" /></svg>${model.value(one.mae)}</td>
+          <td class="number"><svg class="size" width="56" height="10" aria-hidden="true"><rect x=${56 * (1 - one.mae / largest)} width=${(56 * one.mae) / largest} height="10" /></svg>${sizeOf(model, one.mae)}</td>
           <td class="number">${model.change(one.bias)}</td>${one.coverage.map(({ covered }) => html`<td class="number">${share(covered ?? undefined)}</td>`)}
         </tr>`)}</tbody>
       </table></div>`}
@@ -85,7 +85,7 @@ export function Periods({ model, moments, isTimed, table }) {
 }
 
 /** The ms from a window's time to the time that its output is of; 0 where steps have no fixed length, or it is unknown. */
-function shiftOf(/** @type {Model} */ model) {
+function shiftOf(model) {
   const { time, ahead, table } = model.info;
   const [, step] = /\+(\d+)/.exec(model.forecast) ?? [];
   return ahead && time?.dated && step && !/month|business|open/.test(table?.step ?? "") ? Number(step) * time.step * 1000 : 0;
@@ -93,7 +93,7 @@ function shiftOf(/** @type {Model} */ model) {
 
 const week = d3.utcFormat("%-d %b %Y");
 const month = d3.utcFormat("%B %Y");
-const nameOf = (/** @type {string | number} */ value, /** @type {string} */ by) =>
+const nameOf = (value, by) =>
   by === "hour" ? `${String(value).padStart(2, "0")}:00` : by === "month" ? month(new Date(`${value}-01`)) : `from ${week(new Date(String(value)))}`;
 
 /**

@@ -19,7 +19,7 @@ const N_ROWS = 10; // inputs of the comparison
 /** @param {{model: Model, window: any}} props */
 export function History({ model, window }) {
   const { view } = address.value.values;
-  const choose = (/** @type {string} */ value) => go({ view: value });
+  const choose = (value) => go({ view: value });
   return html`
     <div class="history-head">
       <h1>History of ${model.title}</h1>
@@ -44,7 +44,7 @@ function Past({ model, window }) {
   const explained = useContributions(model, bare);
   const closer = useContributions(model, useMemo(() => (file && zoom ? chooseSpan(bare, zoom) : []), [file, bare, zoom]));
   const shown = useMemo(
-    () => bare.map((moment) => ({ ...moment, contributions: explained.value?.get(moment.window) ?? closer.value?.get(moment.window) })),
+    () => bare.map((moment) => ({ ...moment, ...(explained.value?.get(moment.window) ?? closer.value?.get(moment.window)) })),
     [bare, explained.value, closer.value],
   );
   const all = useMemo(() => summarise(shown), [shown]);
@@ -52,11 +52,10 @@ function Past({ model, window }) {
   const first = useMemo(() => chooseSpan(shown, a), [shown, a]);
   const second = useMemo(() => chooseSpan(shown, b), [shown, b]);
   if (loaded.error) {
-    const hint = isHidden(loaded.error) ? " Drop a file with rows of your own here, and it is shown." : "";
-    return html`<p class="card problem" role="alert">${capital(reasonOf(loaded.error))}${hint}${file && html` <${ToReference} />`}</p>`;
+    return html`<p class="card problem" role="alert">${isHidden(loaded.error) ? `${capital(reasonOf(loaded.error))}. Drop a file with rows of your own here, and it is shown.` : reasonOf(loaded.error)}${file && html` <${ToReference} />`}</p>`;
   }
   if (!moments || !shown.length) return html`<p class="waiting">Forecasting all windows …</p>`;
-  const addSpan = (/** @type {number} */ from, /** @type {number} */ to) => go(a && !b ? { b: `${from}-${to}` } : { a: `${from}-${to}`, b: "" });
+  const addSpan = (from, to) => go(a && !b ? { b: `${from}-${to}` } : { a: `${from}-${to}`, b: "" });
   const thinned = file && shown.length > (explained.value?.size ?? shown.length) ? ` Contributions are of ${explained.value?.size.toLocaleString("en")} of them, spread over the time.` : "";
   return html`
     <section class="card told" aria-label="All forecasts">
@@ -66,11 +65,11 @@ function Past({ model, window }) {
     </section>
     <section class="card" aria-label="Forecasts, errors and contributions">
       <div class="strips-head">
-        ${names.length > 1 && html`<label class="select">Series <select value=${series} onChange=${(/** @type {any} */ event) => go({ series: event.currentTarget.value, a: "", b: "" })}>${names.map((name) => html`<option value=${name} selected=${name === series}>${name}</option>`)}</select></label>`}
+        ${names.length > 1 && html`<label class="select">Series <select value=${series} onChange=${(event) => go({ series: event.currentTarget.value, a: "", b: "" })}>${names.map((name) => html`<option value=${name} selected=${name === series}>${name}</option>`)}</select></label>`}
         <${Legend} model=${model} all=${all} />
         <${Chosen} moments=${shown} a=${a} b=${b} zoom=${zoom} hasErrors=${all.compared > 0} />
       </div>
-      <${Strips} model=${model} moments=${shown} isTimed=${moments.isTimed} names=${strips} present=${window.name} first=${first} second=${second} choose=${addSpan} zoomed=${chooseSpan(shown, zoom)} onZoom=${(/** @type {string} */ text) => go({ zoom: text }, { replace: true })} />
+      <${Strips} model=${model} moments=${shown} isTimed=${moments.isTimed} names=${strips} present=${window.name} first=${first} second=${second} choose=${addSpan} zoomed=${chooseSpan(shown, zoom)} onZoom=${(text) => go({ zoom: text }, { replace: true })} />
     </section>
     <div class="halves">
       <${Driven} model=${model} shown=${shown} first=${first} second=${second} all=${all} />
@@ -80,7 +79,7 @@ function Past({ model, window }) {
   `;
 }
 
-const capital = (/** @type {string} */ text) => text.charAt(0).toUpperCase() + text.slice(1);
+const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
 const ToReference = () => html`<button type="button" onClick=${() => go({ file: "", window: "", a: "", b: "", series: "" })}>Show the reference windows</button>`;
 
@@ -95,11 +94,11 @@ function Legend({ model, all }) {
 
 /** @param {{moments: Moment[], a?: string, b?: string, zoom?: string, hasErrors: boolean}} props the spans as chips, and how others are chosen */
 function Chosen({ moments, a, b, zoom, hasErrors }) {
-  const name = (/** @type {string} */ text) => {
+  const name = (text) => {
     const span = chooseSpan(moments, text);
     return text === "worst" ? "the worst tenth" : span.length ? `${span[0].label} to ${span[span.length - 1].label}` : "no forecast";
   };
-  const chip = (/** @type {"a" | "b"} */ key, /** @type {string} */ text) =>
+  const chip = (key, text) =>
     html`<span class="span-chip ${key}">${key.toUpperCase()}: ${name(text)}<button type="button" aria-label=${`Leave out ${name(text)}`} onClick=${() => go(key === "a" ? { a: b ?? "", b: "" } : { b: "" })}>×</button></span>`;
   return html`<div class="chips">
     ${a && chip("a", a)} ${b && chip("b", b)}
@@ -121,7 +120,7 @@ function Driven({ model, shown, first, second, all }) {
   const names = (isCompared ? strongest(values) : strongest(one.shares)).slice(0, N_ROWS);
   const largest = d3.max(names, (input) => Math.abs(values.get(input) ?? 0)) || 1;
   const heads = isCompared ? ["Mean contribution", `A less ${name}`, "A", capital(name)] : ["Mean contribution", "Mean", "Share"];
-  const row = (/** @type {string} */ input) => {
+  const row = (input) => {
     const value = values.get(input) ?? 0;
     const others = isCompared ? [model.change(one.means.get(input) ?? 0), model.change(other.means.get(input) ?? 0)] : [share(one.shares.get(input))];
     return html`<tr data-input=${input}><th scope="row" title=${input}>${labelOf(model, input)}</th><td class="number"><${Bar} share=${value / largest} />${model.change(value)}</td>${others.map((text) => html`<td class="number">${text}</td>`)}</tr>`;

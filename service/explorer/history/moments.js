@@ -3,10 +3,11 @@
 import { askNoted, useLoad } from "../load.js";
 import { ApiError, askJson } from "../api.js";
 import { byInput } from "../explain.js";
-import { askInstances, cutTable, findTable, forecastAll, nameOf } from "../files.js";
+import { askInstances, cutTable, findTable, forecastAll, isKept, nameOf } from "../files.js";
 import { forecastOf } from "../model.js";
 import { useMemo } from "../lib.js";
 import { address } from "../state.js";
+import { fileOf } from "../windows.js";
 
 /** @typedef {import("../model.js").Model} Model */
 
@@ -24,6 +25,7 @@ import { address } from "../state.js";
  * @property {number | undefined} error above 0 if the forecast was too high
  * @property {{level: number, lower: number, upper: number}[]} intervals
  * @property {Map<string, number>} [contributions] by input
+ * @property {number[]} [newest] values of the features, where it is explained
  */
 
 /**
@@ -51,7 +53,7 @@ export function wallClock(time) {
 }
 
 /** The file in view: that of the address, or of the window. */
-export const fileInView = () => address.value.values.file ?? /^row:(.*?):/.exec(address.value.values.window ?? "")?.[1];
+export const fileInView = () => address.value.values.file ?? fileOf(address.value.values.window ?? "");
 
 /**
  * The moments of what is in view, without contributions.
@@ -62,7 +64,7 @@ export const fileInView = () => address.value.values.file ?? /^row:(.*?):/.exec(
 export function useMoments(given) {
   const file = fileInView();
   const model = /** @type {Model} */ (given);
-  const key = given && `moments ${model.chosen} ${model.info.checkpoint} ${model.forecast} ${file ?? ""}`;
+  const key = given && `moments ${model.chosen} ${model.info.checkpoint} ${model.forecast} ${file ?? ""} ${isKept(file)}`;
   return useLoad(key, (signal) => (file ? loadFile(model, file, signal) : loadReference(model, signal)));
 }
 
@@ -116,7 +118,7 @@ async function loadFile(model, file, signal) {
 }
 
 /** Of a time what is read: 2024-01-07 19:00. */
-export const tellTime = (/** @type {string} */ time) => time.replace("T", " ").replace(/(:\d\d):00(?=$|[Z+-])/, "$1").replace(/(Z|[+-]\d\d:?\d\d)$/, "");
+export const tellTime = (time) => time.replace("T", " ").replace(/(:\d\d):00(?=$|[Z+-])/, "$1").replace(/(Z|[+-]\d\d:?\d\d)$/, "");
 
 /** @param {any} given */
 function momentOf({ window, label, time, series, forecast, actual, intervals = [] }) {
@@ -142,7 +144,7 @@ function order(made, told) {
  *
  * @param {Model} model
  * @param {Moment[]} shown
- * @returns {import("../load.js").Loaded<Map<string, Map<string, number>>>}
+ * @returns {import("../load.js").Loaded<Map<string, {contributions: Map<string, number>, newest: number[]}>>}
  */
 export function useContributions(model, shown) {
   const file = fileInView();
@@ -155,23 +157,13 @@ export function useContributions(model, shown) {
   return useLoad(shown.length ? key : undefined, (signal) => (file ? explainFile(model, file, some, signal) : explainReference(model, signal)));
 }
 
-/**
- * @param {Model} model
- * @param {AbortSignal} signal
- */
 async function explainReference(model, signal) {
   const rows = await askReference(model, { ...model.query, contributions: true }, signal);
   const names = model.info.features.map(({ name }) => name);
-  const found = new Map(rows.map(({ index, contributions }) => [`ref:${index}`, byInput(model, Object.fromEntries(names.map((name, number) => [name, contributions[number]])))]));
+  const found = new Map(rows.map(({ index, contributions, newest }) => [`ref:${index}`, { newest, contributions: byInput(model, Object.fromEntries(names.map((name, number) => [name, contributions[number]]))) }]));
   return found;
 }
 
-/**
- * @param {Model} model
- * @param {string} file
- * @param {Moment[]} some
- * @param {AbortSignal} signal
- */
 async function explainFile(model, file, some, signal) {
   const table = findTable(file);
   const { places } = await cutTable(table, model, signal);
@@ -182,10 +174,10 @@ async function explainFile(model, file, some, signal) {
     const instances = await askInstances(model, table, part.map(({ window }) => /** @type {any} */ (byName.get(window))), signal);
     const body = { instances, output: [model.output], groups: null };
     const { explanations } = await askJson({ path: `${model.path}:explain`, query: model.version, body }, signal);
-    part.forEach(({ window }, number) => found.set(window, byInput(model, explanations[number].contributions)));
+    part.forEach(({ window }, number) => found.set(window, { newest: instances[number].at(-1), contributions: byInput(model, explanations[number].contributions) }));
   }
   return found;
 }
 
 /** Whether an error says that the service hides its reference windows. */
-export const isHidden = (/** @type {unknown} */ error) => error instanceof ApiError && error.status === 403;
+export const isHidden = (error) => error instanceof ApiError && error.status === 403;

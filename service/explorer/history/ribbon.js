@@ -25,15 +25,15 @@ export function Ribbon({ model, window }) {
   const axis = useMemo(() => makeAxis(shown, moments?.isTimed ?? false, [0, Math.max(1, width)]), [shown, width]);
   const bars = useMemo(() => (width ? drawBars(shown, axis) : ""), [axis]);
   const at = present ? shown.indexOf(present) : -1;
-  const show = (/** @type {Moment | undefined} */ moment, replace = false) => moment && moment.window !== window.name && go({ window: moment.window, edit: "" }, { replace });
+  const show = (moment, replace = false) => moment && moment.window !== window.name && go({ window: moment.window, edit: "" }, { replace });
   const [isPlaying, setPlaying] = usePlay(shown, at, window, show);
   const newest = shown[shown.length - 1];
-  const drag = (/** @type {PointerEvent} */ event) => {
+  const drag = (event) => {
     if (!event.buttons) return;
     setPlaying(false);
     show(nearestTo(axis, event.clientX - /** @type {Element} */ (place.current).getBoundingClientRect().left), event.type === "pointermove");
   };
-  const key = (/** @type {KeyboardEvent} */ event) => {
+  const key = (event) => {
     const by = { ArrowLeft: -1, ArrowRight: 1, ArrowDown: -1, ArrowUp: 1, PageUp: -PAGE, PageDown: PAGE, Home: -Infinity, End: Infinity }[event.key];
     if (by === undefined) return;
     event.preventDefault();
@@ -54,7 +54,7 @@ export function Ribbon({ model, window }) {
         aria-valuemax=${Math.max(0, shown.length - 1)}
         aria-valuenow=${Math.max(0, at)}
         aria-valuetext=${present ? `${present.label}, ${tellBrief(present, model)}` : "a window of your own"}
-        onPointerDown=${(/** @type {PointerEvent} */ event) => (/** @type {Element} */ (event.currentTarget).setPointerCapture(event.pointerId), drag(event))}
+        onPointerDown=${(event) => (/** @type {Element} */ (event.currentTarget).setPointerCapture(event.pointerId), drag(event))}
         onPointerMove=${drag}
         onKeyDown=${key}
       >
@@ -66,24 +66,18 @@ export function Ribbon({ model, window }) {
   `;
 }
 
-const tellBrief = (/** @type {Moment} */ { forecast, error }, /** @type {Model} */ model) =>
+const tellBrief = ({ forecast, error }, model) =>
   `forecast ${model.value(forecast)}${error === undefined ? "" : `, error ${model.change(error)}`}`;
 
-/**
- * Bars as dark as the error is large, or the forecast where no error is known.
- *
- * @param {Moment[]} moments
- * @param {import("./axis.js").Axis} axis
- */
+/** Bars as dark as the error is large, or the forecast where no error is known. */
 function drawBars(moments, axis) {
   const hasErrors = moments.some(({ error }) => error !== undefined);
-  const value = (/** @type {Moment} */ { error, forecast }) => (hasErrors ? error && Math.abs(error) : forecast);
-  const sorted = d3.sort(moments, value).map(value).filter((one) => one !== undefined);
-  const scale = d3.scaleLinear([hasErrors ? 0 : sorted[0], d3.quantile(sorted, 0.98) || 1], [FAINT, 1]).clamp(true);
-  return barsOf(axis).map(({ left, right, of }) => {
-    const high = d3.max(of, value);
-    return html`<rect class=${hasErrors ? "error" : "level"} x=${left} width=${Math.max(0.7, right - left - (right - left > 4 ? 0.5 : 0))} y="7" height="19" fill-opacity=${high === undefined ? FAINT / 2 : scale(high).toFixed(2)} />`;
-  });
+  const value = ({ error, forecast }) => (hasErrors ? error && Math.abs(error) : forecast);
+  const bars = barsOf(axis).map((bar) => ({ ...bar, mean: d3.mean(bar.of, value) }));
+  const means = d3.sort(bars.flatMap(({ mean }) => mean ?? []));
+  const scale = d3.scaleLinear([d3.quantile(means, 0.02) ?? 0, d3.quantile(means, 0.98) || 1], [FAINT, 1]).clamp(true);
+  const gap = (width) => Math.max(0.7, width - (width > 4 ? 0.5 : 0));
+  return bars.map(({ left, right, mean }) => html`<rect class=${hasErrors ? "error" : "level"} x=${left} width=${gap(right - left)} y="7" height="19" fill-opacity=${mean === undefined ? FAINT / 2 : scale(mean).toFixed(2)} />`);
 }
 
 /**

@@ -54,7 +54,7 @@ export function summarise(moments) {
   const compared = moments.filter(({ error }) => error !== undefined);
   const levels = moments.find(({ intervals }) => intervals.length)?.intervals ?? [];
   const explained = moments.flatMap(({ contributions }) => (contributions ? [contributions] : []));
-  const over = (/** @type {(value: number) => number} */ of) =>
+  const over = (of) =>
     new Map([...(explained[0]?.keys() ?? [])].map((name) => [name, d3.mean(explained, (one) => of(one.get(name) ?? 0)) ?? 0]));
   const sizes = over(Math.abs);
   const total = d3.sum(sizes.values()) || 1;
@@ -83,8 +83,10 @@ export function isCovered({ actual = NaN, intervals }, level) {
 }
 
 /** The nominal coverage of a level: 80 %. */
-export const levelName = (/** @type {number} */ level) => `${Number((100 * level).toPrecision(4))} %`;
-export const share = (/** @type {number | undefined} */ value) => (value === undefined || Number.isNaN(value) ? "" : `${Math.round(100 * value)} %`);
+export const levelName = (level) => `${Number((100 * level).toPrecision(4))} %`;
+export const share = (value) => (value === undefined || Number.isNaN(value) ? "" : `${Math.round(100 * value)} %`);
+/** The size of an error or a change: of shares in points. */
+export const sizeOf = (model, value) => (model.isShare ? model.change(Math.abs(value)).replace("+", "") : model.value(Math.abs(value)));
 /** @param {string[]} parts */
 export const listOf = (parts) => (parts.length < 2 ? parts.join("") : `${parts.slice(0, -1).join(", ")} and ${parts[parts.length - 1]}`);
 
@@ -100,7 +102,7 @@ export function tellAll(moments, all, model) {
   const errors =
     all.mae === undefined
       ? "; what came is not known"
-      : ` were off by ${model.value(all.mae)} on average${all.coverage.map(({ level, covered }) => `; the ${levelName(level)} interval held ${share(covered)}`).join("")}`;
+      : ` were off by ${sizeOf(model, all.mae)} on average${all.coverage.map(({ level, covered }) => `; the ${levelName(level)} interval held ${share(covered)}`).join("")}`;
   const names = strongest(all.shares).slice(0, N_NAMED).map((name) => `${labelOf(model, name)} (${share(all.shares.get(name))})`);
   return `${all.count.toLocaleString("en")} forecasts from ${first.label} to ${last.label}${errors}.${names.length ? ` Mainly driven by ${listOf(names)}.` : ""}`;
 }
@@ -118,7 +120,7 @@ export function tellAll(moments, all, model) {
 export function tellDifference(one, other, name, model) {
   const by = (one.forecast ?? NaN) - (other.forecast ?? NaN);
   const drivers = strongest(differences(one, other)).slice(0, N_NAMED).map((input) => `${labelOf(model, input)} ${model.change((one.means.get(input) ?? 0) - (other.means.get(input) ?? 0))}`);
-  const say = (/** @type {number} */ value) => model.value(Math.abs(value));
+  const say = (value) => sizeOf(model, value);
   const sentences = [`These ${one.count.toLocaleString("en")} forecasts were ${say(by)} ${by < 0 ? "lower" : "higher"} than ${name} on average${drivers.length ? `: ${listOf(drivers)}` : ""}.`];
   if (one.mae === undefined || other.mae === undefined) return sentences;
   const bias = one.bias ?? 0;
@@ -144,5 +146,5 @@ export function tellDifference(one, other, name, model) {
  * @param {Summary} other
  */
 export const differences = (one, other) => new Map([...one.means].map(([name, mean]) => [name, mean - (other.means.get(name) ?? 0)]));
-export const strongest = (/** @type {Map<string, number>} */ values) => d3.sort(values.keys(), (name) => -Math.abs(values.get(name) ?? 0));
-export const labelOf = (/** @type {Model} */ model, /** @type {string} */ name) => model.inputs.find((input) => input.name === name)?.short ?? name;
+export const strongest = (values) => d3.sort(values.keys(), (name) => -Math.abs(values.get(name) ?? 0));
+export const labelOf = (model, name) => model.inputs.find((input) => input.name === name)?.short ?? name;
