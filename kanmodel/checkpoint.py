@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args
@@ -27,6 +27,7 @@ from kanmodel.forecaster import Forecaster, Provenance, Reference
 from kanmodel.network.config import ModelConfig, config_from_dict, config_to_dict, read_record
 from kanmodel.network.intervals import Calibration, Intervals, Kind, forecasts_of, increment_targets, quantile_levels
 from kanmodel.network.network import Network, tensor_shapes
+from kanmodel.tables.skill import Skill
 from kanmodel.text import printable
 
 FORMAT_VERSION = 2
@@ -66,6 +67,8 @@ def save_checkpoint(model: Forecaster, path: Path) -> str:
         "metrics": dict(model.metrics),
         "provenance": vars(model.provenance),
     }
+    if model.tested is not None:
+        document["tested"] = asdict(model.tested)
     if model.intervals is not None:
         document["intervals"] = _describe_intervals(model.intervals)
     data = save_tensors(tensors, metadata={DOCUMENT_KEY: json.dumps(document, allow_nan=False)})
@@ -114,7 +117,7 @@ def parse_file(path: Path, parse: Callable[[bytes], T], most: int) -> T:
 
 def parse_checkpoint(data: bytes) -> Forecaster:
     """`load_checkpoint` for bytes in memory; raises the same `CheckpointError`, whose message starts with a verb."""
-    config, provenance, metrics, (times, series), described = _parse_description(data)
+    config, provenance, metrics, (times, series), tested, described = _parse_description(data)
     try:
         tensors = load_tensors(data)
     except SafetensorError as error:
@@ -130,7 +133,8 @@ def parse_checkpoint(data: bytes) -> Forecaster:
     with _describing():
         reference = Reference(windows, config, targets, times, series)
         intervals = None if described is None else described.make(of_intervals)
-        return Forecaster(network, reference, metrics, provenance, hashlib.sha256(data).hexdigest(), intervals)
+        sha256 = hashlib.sha256(data).hexdigest()
+        return Forecaster(network, reference, metrics, provenance, sha256, intervals, tested=tested)
 
 
 def _refuse_values(tensor: Tensor) -> str | None:
@@ -197,8 +201,10 @@ def _network_tensors(config: ModelConfig) -> dict[str, tuple[str, tuple[int, ...
 
 def _parse_description(
     data: bytes,
-) -> tuple[ModelConfig, Provenance, dict[str, float], list[tuple[str, ...] | None], _IntervalsRecord | None]:
-    """Config, provenance, metrics, times and series of the reference windows, intervals, to which the tensors fit."""
+) -> tuple[
+    ModelConfig, Provenance, dict[str, float], list[tuple[str, ...] | None], Skill | None, _IntervalsRecord | None
+]:
+    """Config, provenance, metrics, times and series of the reference windows, skill, intervals; the tensors fit."""
     metadata, tensors = parse_header(data)
     document = _parse_document(metadata)
     with _describing():
@@ -208,13 +214,14 @@ def _parse_description(
         for name, value in metrics.items():
             check_number(value, f"metrics.{name}")
         labels = [None if each is None else tuple(map(str, each)) for each in labels]
-        described = document.get("intervals")
+        tested, described = document.get("tested"), document.get("intervals")
+        skill = None if tested is None else read_record(Skill, tested, "tested")
         intervals = None if described is None else _IntervalsRecord.read(described, config)
     n_reference = _compare_tensors(tensors, config, {} if intervals is None else intervals.shapes(config))
     for what, each in zip(("time stamps", "series"), labels, strict=True):
         if each is not None and len(each) != n_reference:
             raise CheckpointError(f"has {len(each)} {what} for {n_reference} reference windows")
-    return config, provenance, metrics, labels, intervals
+    return config, provenance, metrics, labels, skill, intervals
 
 
 @contextmanager

@@ -19,13 +19,24 @@ from torch import Tensor
 from kanmodel.arrays import Array, ReadOnlyDict, read_only, refuse_non_finite
 from kanmodel.computing import SingleFlightCache
 from kanmodel.errors import DataError, NonFiniteError, Problem, check_config, check_text, refuse_unknown
-from kanmodel.network.config import BOUND, ModelConfig
+from kanmodel.network.config import BOUND, Groups, ModelConfig, resolve_groups
 from kanmodel.network.intervals import BOUNDS, Intervals, forecasts_of, name_bounds
 from kanmodel.network.network import FrozenNetwork, Network
 from kanmodel.network.ranges import NodeRanges, measure_ranges
 from kanmodel.tables.columns import Feature, Scaling
 from kanmodel.tables.inputs import Inputs
 from kanmodel.tables.instants import read_instants, to_local
+from kanmodel.tables.skill import (
+    STD,
+    MeasuredOn,
+    Simple,
+    Skill,
+    best_constant,
+    find_positions,
+    forecast_blocks,
+    measure_skill,
+    repeat_values,
+)
 from kanmodel.tables.table import Gaps
 from kanmodel.tables.windows import Windows, read_windows
 from kanmodel.text import list_some, printable, shorten
@@ -52,12 +63,14 @@ class Coverage:
 
     Attributes:
         feature: its name.
+        label: the same for people.
         range: share of the range in training that they span; None if that is unknown.
         shift: their mean minus that in training, in standard deviations of the latter; None if these are unknown.
         spread: their standard deviation, as a multiple of that in training; None likewise.
     """
 
     feature: str
+    label: str
     range: float | None
     shift: float | None
     spread: float | None
@@ -73,7 +86,7 @@ class Coverage:
         return facts
 
     def __str__(self) -> str:
-        return f"{printable(shorten(self.feature))} ({', '.join(self.differences)})"
+        return f"{printable(shorten(self.label))} ({', '.join(self.differences)})"
 
 
 @dataclass(frozen=True)
@@ -145,6 +158,17 @@ class Reference:
         return read_only(self.config.scaling.features_to_original(self.scaled.double().mean(dim=(0, 1))))
 
     @cached_property
+    def inputs(self) -> Inputs:
+        """What the model reads, in the terms of its table: see `Forecaster.inputs`."""
+        config, times, local = self.config, self.times, None
+        with suppress(DataError):  # times of no known form
+            if config.encoding is None and times is not None:
+                instants, dated = read_instants(list(times), "times[{}]".format)
+                local = to_local(instants, config.time.zone if config.time else None) if dated else None
+        newest = self.windows[:, -1]
+        return Inputs.of(config.features, config.encoding, config.time, config.groups, newest, local)
+
+    @cached_property
     def magnitude(self) -> Tensor:
         """The largest magnitude of each feature, (n_features,), model units."""
         return self.scaled.abs().amax(dim=(0, 1))
@@ -180,7 +204,14 @@ class Reference:
                     share = None if extent is None else float((high - low) / extent)
                     shift, ratio = float((mean - feature.mean) / feature.std), float(spread / feature.std)
                 is_known = extent is None or feature.std < extent * HALF
-                coverage.append(Coverage(feature.name, share, *((shift, ratio) if is_known else (None, None))))
+                coverage.append(
+                    Coverage(
+                        feature.name,
+                        self.inputs.label(feature.name),
+                        share,
+                        *((shift, ratio) if is_known else (None, None)),
+                    )
+                )
         return tuple(coverage)
 
 
@@ -260,6 +291,7 @@ class Forecaster:
         sha256: hash of the checkpoint file; empty for a model that was never saved.
         intervals: of its forecasts; None if it has none.
         name: used in titles; of a file its name without the suffix.
+        tested: its skill on the test part of the training; None of a network that was not measured there.
         results: cache of the results of questions about it as a whole; forecasters may share one.
         prepared: what of them was read beside the checkpoint, see `kanmodel.prepare`; else None.
     """
@@ -272,6 +304,7 @@ class Forecaster:
     sha256: str = ""
     intervals: Intervals | None = None
     name: str = "model"
+    tested: Skill | None = None
     results: Results = field(default_factory=lambda: SingleFlightCache(N_KEPT), init=False)
     prepared: Prepared | None = field(default=None, init=False)
     _fast_predict: Callable[[Array], Array | None] | None = field(default=None, init=False, repr=False, compare=False)
@@ -316,16 +349,18 @@ class Forecaster:
             network.load_state_dict(self.network.state_dict())
         return replace(self, network=network, sha256="")
 
-    @cached_property
+    @property
     def inputs(self) -> Inputs:
         """What it reads, in the terms of its table: columns and parts of the calendar, however they are encoded."""
-        config, times, local = self.config, self.reference.times, None
-        with suppress(DataError):  # times of no known form
-            if config.encoding is None and times is not None:
-                instants, dated = read_instants(list(times), "times[{}]".format)
-                local = to_local(instants, config.time.zone if config.time else None) if dated else None
-        newest = self.reference.windows[:, -1]
-        return Inputs.of(config.features, config.encoding, config.time, config.groups, newest, local)
+        return self.reference.inputs
+
+    @cached_property
+    def groups(self) -> Groups:
+        """The groups of the config, and those of inputs of several features that are in none of these."""
+        config, taken = self.config, resolve_groups(self.config.groups, self.config.feature_names)
+        free = {config.feature_names[member] for number in taken.whole for member in taken.members[number]}
+        free -= {feature for members in config.groups.values() for feature in members}
+        return {name: of for name, of in self.inputs.groups.items() if free.issuperset(of)} | dict(config.groups)
 
     @cached_property
     def frozen(self) -> FrozenNetwork:
@@ -352,6 +387,76 @@ class Forecaster:
     def reference_predictions(self) -> Array:
         """Predictions for the reference windows, (n, n_outputs), original units; those of `predict` up to rounding."""
         return read_only(self.scaling.outputs_to_original(self.reference_outputs))
+
+    @cached_property
+    def skill(self) -> Skill:
+        """Whether it knows more than simple forecasts: on the test part, or else on the reference windows."""
+        measured_on: MeasuredOn = "validation" if self.provenance.source == "train" else "reference"
+        forecasts, actual = self.reference_predictions, self.reference.targets
+        if self.tested is not None:
+            return self.tested
+        if lacking := self._not_judged(forecasts) or ("" if actual is not None else "actual values are not known"):
+            return Skill(measured_on, len(self.reference), lacking=lacking)
+        assert actual is not None
+        return self.judge(forecasts, actual, self.reference_simple, self._reference_positions, measured_on)
+
+    def judge(
+        self, forecasts: Array, actual: Array, simple: Mapping[Simple, Array], positions: Array, measured_on: MeasuredOn
+    ) -> Skill:
+        """The skill of its forecasts of some windows beside simple ones; see `kanmodel.tables.skill.measure_skill`.
+
+        Quantiles do not count beside the forecast or the median of their target; of classifiers it is unknown.
+        """
+        config, chosen = self.config, list(forecasts_of(self.config))
+        if lacking := self._not_judged(forecasts):
+            return Skill(measured_on, len(actual), lacking=lacking)
+        targets = {config.target_of(output).name: config.target_of(output).unit for output in chosen}
+        units = set(targets.values())
+        is_one = len(targets) == 1 or (len(units) == 1 and None not in units)
+        simple = {**simple, ("average", None): self._find_average(simple["average", None], actual)}
+        return measure_skill(
+            forecasts[:, chosen],
+            actual[:, chosen],
+            {name: of[:, chosen] for name, of in simple.items()},
+            positions,
+            config.horizon,
+            np.ones(len(chosen)) if is_one else config.scaling.output_scale[chosen],
+            next(iter(units)) if is_one else STD,
+            measured_on,
+        )
+
+    def _not_judged(self, forecasts: Array) -> str:
+        """Why the skill of forecasts is not measured; empty if it is."""
+        if self.config.is_classifier:
+            return "the outputs are probabilities, which are not compared with simple forecasts"
+        if not forecasts_of(self.config):
+            return "the outputs are quantiles without a median"
+        return "" if np.isfinite(forecasts).all() else "a forecast is not finite"
+
+    def _find_average(self, average: Array, actual: Array) -> Array:
+        """The best of an average, the training's, and that of its own forecasts, (n, n_outputs)."""
+        return best_constant(actual, [average, self.scaling.output_mean, self.reference_predictions.mean(axis=0)])
+
+    @property
+    def _reference_positions(self) -> Array:
+        return find_positions(self.config.table, self.reference.times, len(self.reference))
+
+    @cached_property
+    def reference_simple(self) -> Mapping[Simple, Array]:
+        """Simple forecasts of the reference windows, whose targets are known, (n, n_outputs); NaN where they are not.
+
+        Seasons are that which training has found, or else those of the calendar; none if the lead is unknown.
+        """
+        reference, scaling, spec = self.reference, self.scaling, self.config.table
+        assert reference.targets is not None
+        known, time = self.metrics.get("season"), self.config.time
+        seasons = [int(known)] if known else list(time.seasons.values()) if time and self.config.ahead else []
+        x = reference.scaled.double().flatten(1).numpy()
+        spread, y = x.std(axis=0), (reference.targets - scaling.output_mean) / scaling.output_scale
+        fitted = forecast_blocks(spec, self._reference_positions, x / np.where(spread > 0, spread, 1.0), y)
+        original = {name: of * scaling.output_scale + scaling.output_mean for name, of in fitted.items()}
+        original["average", None] = self._find_average(original["average", None], reference.targets)
+        return repeat_values(spec, reference.windows, seasons) | original
 
     @cached_property
     def output_std(self) -> Array:
@@ -579,7 +684,7 @@ class Forecaster:
             with torch.inference_mode(False):
                 network = intervals.bound(self.network, forecast)
             reference = replace(self.reference, targets=None)
-            made = replace(self, network=network, reference=reference, metrics={}, intervals=None)
+            made = replace(self, network=network, reference=reference, metrics={}, intervals=None, tested=self.skill)
             made = made.with_results(self.results)
             _ = made.frozen, made.node_ranges, made.output_std  # which copies with other results share
             return made

@@ -370,15 +370,17 @@ class Model(Forecaster, Questions, Result):
 
     def _tables(self) -> list[Table]:
         """The features; there is no picture, because pruning for one may take seconds: see `topology`."""
-        return [Table(self.table(), ["name", "unit", "mean", "std", "min", "max"], "Features", in_text=False)]
+        rows = [row | {"name": self.inputs.label(row["name"])} for row in self.table()]
+        return [Table(rows, ["name", "unit", "mean", "std", "min", "max"], "Features", in_text=False)]
 
     def _facts(self) -> dict[str, str]:
         named = [with_unit(name, self.unit_of(name)) for name in self.outputs]
         return {
+            "skill": self.skill.brief,
             "checkpoint": self.checkpoint or "not saved",
             "graph" if self.config.graph else "chain": self.chain,
             "windows": f"{self.lookback} steps x {len(self.features)} features",
-            "features": list_some([with_unit(feature.name, feature.unit) for feature in self.features]),
+            "features": list_some([with_unit(one.label, one.unit) for one in self.inputs]),
             "outputs": list_some(named),
             **({} if self.intervals is None else {"intervals": str(self.intervals)}),
             "reference": str(self.reference),

@@ -21,6 +21,8 @@ from kanmodel import html, text
 from kanmodel.arrays import ReadOnlyDict
 from kanmodel.errors import DataError, ExportError, checked
 from kanmodel.forecaster import Forecaster, ReferenceSpan
+from kanmodel.tables.inputs import Inputs
+from kanmodel.tables.skill import Skill
 from kanmodel.text import Row, printable
 
 Theme = Literal["light", "dark", "auto"]
@@ -173,9 +175,13 @@ class ModelResult(Result):
 
     Attributes:
         origin: the model's name and the beginning of its checkpoint's hash; empty if a `Model` did not give the result.
+        skill: of the model, of a result that tells reasons; else None. If it is red or amber, the result opens with it.
+        model_inputs: of the model, in whose terms features are told, where the result is about them.
     """
 
     origin: str = field(default="", kw_only=True)
+    skill: Skill | None = field(default=None, kw_only=True)
+    model_inputs: Inputs = field(default_factory=lambda: Inputs(()), kw_only=True)
 
     def __post_init__(self) -> None:
         make_read_only(self)
@@ -188,6 +194,17 @@ class ModelResult(Result):
     def _period(self) -> str:
         """The time of the windows; empty if unknown."""
         return ""
+
+    @property
+    def caution(self) -> str:
+        """What is read before any reason; empty if the skill does not ask for it."""
+        return "" if self.skill is None or not self.skill.is_doubtful else self.skill.reason
+
+    def _body(self, theme: Theme, show: Callable[[str], str]) -> str:
+        return (html.write_prose(self.caution) if self.caution else "") + super()._body(theme, show)
+
+    def _text(self) -> str:
+        return "\n".join(filter(None, (self.caution, super()._text())))
 
     def _note(self) -> str:
         return html.write_prose(self.source.replace("`", "'")) if self.source else ""

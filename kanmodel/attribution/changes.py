@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from kanmodel.arrays import Array
 from kanmodel.attribution.explanation import Explanation
+from kanmodel.attribution.ledger import sum_groups
 from kanmodel.errors import DataError
 from kanmodel.result import Table, WindowsResult, name_window
 from kanmodel.text import with_unit
@@ -75,6 +76,7 @@ class Changes(WindowsResult):
             error=newer.error + earlier.error,
             converged=newer.converged & earlier.converged,
             origin=newer.origin,
+            model_inputs=newer.model_inputs,
             **about,
         )
 
@@ -154,11 +156,14 @@ class Changes(WindowsResult):
 
     def _tables(self) -> list[Table]:
         if len(self) == 1:
-            rows = sorted(self.table(), key=lambda row: -abs(row["contribution"]))
+            merged = self.model_inputs.merge_rows(self.table(), ["contribution", *_PARTS])
+            rows = sorted(merged, key=lambda row: -abs(row["contribution"]))
             return [Table(rows, ["feature", "contribution", *_PARTS], "By feature")]
-        largest = np.abs(self.by_feature).argmax(axis=1).tolist()
+        shown = self.model_inputs.merge(self.features)
+        largest = np.abs(sum_groups(self.by_feature, shown.values())).argmax(axis=1).tolist()
+        names = [*shown]
         rows = [
-            {"forecast": self.times[number] if self.times else number, "change": change, "most by": self.features[most]}
+            {"forecast": self.times[number] if self.times else number, "change": change, "most by": names[most]}
             for number, (change, most) in enumerate(zip(self.change.tolist(), largest, strict=True))
         ]
         return [Table(rows, ["forecast", "change", "most by"], "Forecast by forecast")]

@@ -108,7 +108,7 @@ class Comparisons(WindowsResult):
         pairs, config = zip(windows, against_windows, strict=True), model.config
         found = tuple(_compare(sides, x, y, options) for x, y in tracked(pairs))
         names, origin = (config.outputs[output], config.target_of(output).unit), model.origin_against(against)
-        return cls(*names, config.feature_names, found, origin=origin, **of_windows)
+        return cls(*names, config.feature_names, found, origin=origin, model_inputs=model.inputs, **of_windows)
 
     def __len__(self) -> int:
         return len(self.comparisons)
@@ -143,7 +143,11 @@ class Comparisons(WindowsResult):
         several, totals = len(self) > 1, self._totals()
         return [
             Table(totals, ["window", *_TOTALS], in_text=several, in_html=several),
-            Table(self.table(), ["window", "feature", "data", "model"][not several :], in_text=not several),
+            Table(
+                self.model_inputs.merge_rows(self.table(), ["data", "model"]),
+                ["window", "feature", "data", "model"][not several :],
+                in_text=not several,
+            ),
         ]
 
 

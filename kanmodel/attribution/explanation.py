@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -24,8 +25,8 @@ from kanmodel.computing import progress_share
 from kanmodel.errors import DataError, ExportError, IncompleteError, Problem, check_lowest, quote
 from kanmodel.forecaster import Forecaster
 from kanmodel.network.config import BOUND, Grouping, Groups, resolve_groups
-from kanmodel.result import Table, WindowsResult
-from kanmodel.tables.inputs import Inputs, InputValue
+from kanmodel.result import Pictured, Table, Theme, WindowsResult
+from kanmodel.tables.inputs import InputValue
 from kanmodel.tables.instants import write_instants
 from kanmodel.tables.rhythm import TimeColumn
 from kanmodel.text import with_unit, write_figure
@@ -79,7 +80,6 @@ class Explanation(Ledger, WindowsResult):
             requested. A contribution is what a part adds as all parts move from baseline to window together; a Shapley
             value is what it adds on average over the orders in which the parts change one after another.
         windows: those explained, (n, lookback, n_features), original units.
-        inputs: of the model, in whose terms the values of the windows are told.
         target_times: for which each forecast is, (n,), as the table writes times; None without times, and if the
             target's column was shifted before training.
         instants: the same in seconds since 1970, UTC, or in the unit of the time column, (n,); None without times.
@@ -89,6 +89,7 @@ class Explanation(Ledger, WindowsResult):
         actual: what came at these times, (n,), NaN where there is no value yet; None without the target's column.
         intervals: lower and upper bounds of the forecasts, (n,) each, by level; empty if the output has none.
         usual_width: median over the reference windows, of the explanation of a width; else None.
+        model: what was explained; None if the explanation was not made of a model.
     """
 
     groups: Groups = field(default_factory=dict)
@@ -98,7 +99,6 @@ class Explanation(Ledger, WindowsResult):
     step_effects: Effects | None = None
     shapley: Shapley | None = None
     windows: Array | None = None
-    inputs: Inputs = field(default_factory=lambda: Inputs(()))
     target_times: tuple[str, ...] | None = None
     instants: Array | None = None
     zone: str | None = None
@@ -107,6 +107,7 @@ class Explanation(Ledger, WindowsResult):
     actual: Array | None = None
     intervals: Bounds = field(default_factory=dict)
     usual_width: float | None = None
+    model: Forecaster | None = field(default=None, repr=False)
 
     @classmethod
     def of(
@@ -130,9 +131,11 @@ class Explanation(Ledger, WindowsResult):
             groups=options.groups,
             segments=options.segments,
             windows=windows,
-            inputs=model.inputs,
+            model_inputs=model.inputs,
             usual_width=usual_width,
             origin=model.origin,
+            skill=model.skill,
+            model=model,
             **known,
         )
 
@@ -164,7 +167,7 @@ class Explanation(Ledger, WindowsResult):
     @cached_property
     def contributions_by_part(self) -> Array:
         """Contributions of each of `parts`, (n, n_parts); they sum to those of the features."""
-        return self._sum_parts(self.contributions)
+        return sum_groups(self.contributions, [self.grouping.members[number] for number in self.grouping.whole])
 
     @cached_property
     def contributions_by_group(self) -> Array:
@@ -177,10 +180,29 @@ class Explanation(Ledger, WindowsResult):
         by_segment = np.stack([self.steps[:, rows].sum(axis=1) for rows in self.segment_rows], axis=1)
         return sum_groups(by_segment, self.grouping.members).swapaxes(1, 2)
 
+    @cached_property
+    def shown(self) -> Mapping[str, tuple[int, ...]]:
+        """What texts and pictures divide a forecast among: `parts`, with the features of one input as one.
+
+        By their labels, the places of their features.
+        """
+        found = dict[str, tuple[int, ...]]()
+        for number in self.grouping.whole:
+            name, members = self.grouping.names[number], self.grouping.members[number]
+            one = self.model_inputs.of_feature.get(name)
+            label = one.label if one else self.model_inputs.label(name)
+            found[label] = (*found.get(label, ()), *members)
+        return found
+
+    @property
+    def contributions_shown(self) -> Array:
+        """Contributions of what is `shown`, (n, n_shown); they sum to those of the features."""
+        return sum_groups(self.contributions, self.shown.values())
+
     @property
     def values(self) -> list[tuple[InputValue, ...]]:
         """Of each window, the newest values of the inputs, in the terms of the table."""
-        return [()] * len(self) if self.windows is None else self.inputs.decode(self.windows[:, -1])
+        return [()] * len(self) if self.windows is None else self.model_inputs.decode(self.windows[:, -1])
 
     @property
     def forecast_errors(self) -> Array | None:
@@ -203,27 +225,23 @@ class Explanation(Ledger, WindowsResult):
         """
         if self.usual_width is None or len(self) != 1:
             return None
-        width, parts = float(self.predictions[0]), self.contributions_by_part[0]
+        width, names, parts = float(self.predictions[0]), [*self.shown], self.contributions_shown[0]
         unit = f" {self.unit}" if self.unit else ""
         usual = f"{write_figure(self.usual_width)}{unit}"
         ratio = f"{write_figure(width / self.usual_width)} times " if self.usual_width > 0 else "instead of "
         change, total = width - self.baseline_prediction, float(np.abs(parts).sum())
         if not total:
             return f"{ratio}the usual {usual}; nothing makes it differ from the baseline's"
-        by_lag = np.abs(self._sum_parts(self.steps[0]))[::-1].T.astype(np.float32)
+        by_lag = np.abs(sum_groups(self.steps[0], self.shown.values()))[::-1].T.astype(np.float32)
         when = [f" at {lags}" if by_lag.shape[1] > 1 else "" for lags in find_lags(by_lag)]
         is_shared = abs(change) >= total / 2
         named = []
         for number in np.argsort(-np.abs(parts), kind="stable")[:N_DRIVERS].tolist():
             if value := float(parts[number]):
                 amount = f"{100 * (value / change):.0f} %" if is_shared else f"{value:+.3g}"
-                named.append(f"{amount} is {self.parts[number]}{when[number]}")
+                named.append(f"{amount} is {names[number]}{when[number]}")
         start = f"{write_figure(self.baseline_prediction)}{unit}"
         return f"{ratio}the usual {usual}; {change:+.3g}{unit} from the baseline's {start}, of which {', '.join(named)}"
-
-    def _sum_parts(self, contributions: Array) -> Array:
-        """Those of features, (..., n_features), summed to those of `parts`, (..., n_parts)."""
-        return sum_groups(contributions, [self.grouping.members[number] for number in self.grouping.whole])
 
     @property
     def _undrawn(self) -> str | None:
@@ -247,6 +265,26 @@ class Explanation(Ledger, WindowsResult):
             chosen[name] = (of := getattr(self, name)) and tuple(of[number] for number in numbers)
         chosen["intervals"] = {level: take(bounds, window) for level, bounds in self.intervals.items()}
         return replace(self, **chosen)
+
+    def flow_picture(
+        self, path: str | Path | None = None, *, theme: Theme = "light", size: Literal["slide", "page"] = "slide"
+    ) -> str:
+        """The picture of one forecast that flows through the curves of a chain, as SVG; for detail ``links``.
+
+        Ribbons are as wide as contributions and sum at each node; a bead is where the window is on a curve. Places
+        depend on the model alone; see `kanmodel.show.flow.lay_out_flow`.
+
+        Args:
+            path: to which it is also written.
+            theme: its colours.
+            size: ``slide``, 16:9, or ``page``, A4.
+
+        Raises:
+            DataError: there are several windows, the model is a graph, or the detail lacks edges.
+            UnknownNameError: a theme or a size that does not exist.
+            ExportError: the file cannot be written.
+        """
+        return FlowPicture(self, origin=self.origin).svg(path, theme=theme, size=size)
 
     def require_completeness(self, output_std: float, first: int = 0) -> None:
         """Raises `IncompleteError` if a residual is above F(x) - F(x0) and the output's deviation on the reference.
@@ -394,9 +432,13 @@ class Explanation(Ledger, WindowsResult):
         furthest, rows = np.argsort(-np.abs(np.nan_to_num(errors)), kind="stable"), []
         for window in furthest[~np.isnan(errors[furthest])][:n].tolist():
             named, forecast, _ = self._describe(window)
-            drivers = name_largest(self.parts, self.contributions_by_part[window])
+            drivers = self.name_drivers(window)
             rows.append(named | forecast | {"forecast_error": float(errors[window]), "drivers": drivers})
         return rows
+
+    def name_drivers(self, window: int) -> str:
+        """The largest contributions of a window by what is `shown`: ``temp +3.1, hour -2``."""
+        return name_largest([*self.shown], self.contributions_shown[window])
 
     def _spread(self, of_parts: Array) -> Any:
         """Values of `parts` at their places among `group_names`; None for members of other groups."""
@@ -434,25 +476,29 @@ class Explanation(Ledger, WindowsResult):
         columns = ["contribution", *(_EFFECTS if self.effects is not None else ())]
         shapley, grouped = [] if self.shapley is None else ["shapley"], self.is_grouped
         of_features = ["feature", *columns, *([] if grouped else shapley)]
-        tables = [Table(_largest_first(self.table()), of_features, "All contributions", in_text=not grouped)]
+        rows = self.model_inputs.merge_rows(self.table(), ["contribution"])
+        tables = [Table(_largest_first(rows), of_features, "All contributions", in_text=not grouped)]
         if grouped:
             of_groups = ["group", *(["segment"] if self.segments else []), *columns, *shapley]
-            tables.append(Table(_largest_first(self.table("group")), of_groups, "Contributions by group"))
+            rows = self.model_inputs.merge_rows(self.table("group"), ["contribution"], "group")
+            tables.append(Table(_largest_first(rows), of_groups, "Contributions by group"))
         return tables
 
     def _tables_of_several(self) -> list[Table]:
-        means = {"mean |contribution|": np.abs(self.contributions), "mean contribution": self.contributions}
-        if self.effects is not None:
+        of_inputs = self.model_inputs.merge(self.features)
+        names, contributions = [*of_inputs], sum_groups(self.contributions, [*of_inputs.values()])
+        means = {"mean |contribution|": np.abs(contributions), "mean contribution": contributions}
+        if self.effects is not None and len(names) == len(self.features):
             means |= {f"mean |{name}|": np.abs(getattr(self.effects, name)) for name in _EFFECTS}
         by_feature, by_window = list[dict[str, Any]](), list[dict[str, Any]]()
         if len(self):
             means = {name: values.mean(axis=0) for name, values in means.items()}
             for number in np.argsort(-means["mean |contribution|"], kind="stable").tolist():
                 of_feature = {name: float(values[number]) for name, values in means.items()}
-                by_feature.append({"feature": self.features[number]} | of_feature)
-        for window, largest in enumerate(np.abs(self.contributions).argmax(axis=1).tolist()):
+                by_feature.append({"feature": names[number]} | of_feature)
+        for window, largest in enumerate(np.abs(contributions).argmax(axis=1).tolist()):
             named, forecast, accuracy = self._describe(window)
-            by_window.append(named | forecast | {"largest contribution": self.features[largest]} | accuracy)
+            by_window.append(named | forecast | {"largest contribution": names[largest]} | accuracy)
         first = "time" if self.times else "window"
         ends = [end for level in self.intervals for end in name_columns(level)]
         columns = [first, "prediction", *ends, "actual", "largest contribution", "residual", "error", "converged"]
@@ -462,6 +508,22 @@ class Explanation(Ledger, WindowsResult):
             columns = [first, "prediction", "actual", "forecast_error", "drivers"]
             tables.append(Table(self.largest_errors(), columns, "Largest errors", in_text=False))
         return tables
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class FlowPicture(Pictured):
+    """The picture of an explanation of one window that flows through its model."""
+
+    explanation: Explanation
+
+    def _title(self) -> str:
+        return self.explanation._title()
+
+    def _facts(self) -> dict[str, str]:
+        return self.explanation._facts()
+
+    def _tables(self) -> list[Table]:
+        return []
 
 
 def _measure_beside(model: Forecaster, windows: Tensor, output: int, options: ExplanationOptions) -> dict[str, Any]:

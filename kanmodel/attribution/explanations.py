@@ -34,7 +34,8 @@ class Explanations(WindowsResult):
     def of(cls, by_output: Sequence[Explanation], targets: Sequence[str]) -> Explanations:
         """Those of several outputs, each for one of the targets."""
         first = by_output[0]
-        return cls(tuple(by_output), tuple(targets), times=first.times, series=first.series, origin=first.origin)
+        known = {name: getattr(first, name) for name in ("times", "series", "origin", "skill")}
+        return cls(tuple(by_output), tuple(targets), **known)
 
     @cached_property
     def outputs(self) -> tuple[str, ...]:
@@ -82,7 +83,7 @@ class Explanations(WindowsResult):
     def _tables(self) -> list[Table]:
         if len(self) == 1:
             wide = zip(self.by_output, self.table(wide=True), strict=True)
-            rows = [row | {"drivers": name_largest(each.parts, each.contributions_by_part[0])} for each, row in wide]
+            rows = [row | {"drivers": each.name_drivers(0)} for each, row in wide]
             ends = dict.fromkeys(
                 end for each in self.by_output for level in each.intervals for end in name_columns(level)
             )
@@ -93,7 +94,7 @@ class Explanations(WindowsResult):
                 "output": each.output,
                 "mean |forecast error|": each.error_summary,
                 "largest contributions": name_largest(
-                    each.parts, np.abs(each.contributions_by_part).sum(axis=0) / max(1, len(each)), ".3g"
+                    [*each.shown], np.abs(each.contributions_shown).sum(axis=0) / max(1, len(each)), ".3g"
                 ),
                 "converged": f"{int(each.converged.sum())} of {len(each)}",
             }

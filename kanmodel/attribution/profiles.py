@@ -8,7 +8,7 @@ among the steps, by lag: lag 0 is the newest step, lag 1 the one before.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 
@@ -88,9 +88,11 @@ def find_lags(shares: NDArray[np.float32]) -> list[Lags]:
     return [Lags(int(n), int(n + width - 1), of) for n, width, of in zip(newest, high, shares, strict=True)]
 
 
-def describe_lags(lags: Mapping[str, Lags]) -> str:
-    """``hour_sin at lags 0 to 5, temp_c at lag 0``: the first three features."""
-    return ", ".join(f"{name} at {of}" for name, of in list(lags.items())[:N_READ])
+def describe_lags(names: Sequence[str], shares: NDArray[np.float32]) -> str:
+    """``hour at lags 0 to 5, temp_c at lag 0``: the three largest by their shares at each lag, (n_names, lookback)."""
+    sizes = shares.sum(axis=1)
+    order = [place for place in np.argsort(-sizes, kind="stable").tolist()[:N_READ] if sizes[place] > 0]
+    return ", ".join(f"{names[place]} at {of}" for place, of in zip(order, find_lags(shares[order]), strict=True))
 
 
 @dataclass(frozen=True)

@@ -147,8 +147,8 @@ def choose_groups(
     model: Forecaster, groups: Groups | Literal["checkpoint"] | None = "checkpoint", segments: Segments | None = None
 ) -> tuple[Groups, Segments]:
     """The groups and segments that are summed, with the steps that no segment holds; empty for none."""
-    chosen = model.config.groups if groups == "checkpoint" else {} if groups is None else groups
-    if chosen is not model.config.groups:  # its own are valid
+    chosen = model.groups if groups == "checkpoint" else {} if groups is None else groups
+    if groups != "checkpoint":  # its own are valid
         resolve_groups(chosen, model.config.feature_names)
     return chosen, complete_segments({} if segments is None else segments, model.lookback)
 

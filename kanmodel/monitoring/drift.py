@@ -331,6 +331,7 @@ class Drift(Pictured):
             unconverged=sum(unconverged),
             by_series=_compare_series(before, now),
             origin=origin,
+            model_inputs=model.inputs,
         )
 
     @property
@@ -351,14 +352,17 @@ class Drift(Pictured):
 
     def _name_moved(self, question: Question) -> list[str]:
         """What is beyond chance, with its change, the largest first."""
+        label = self.model_inputs.label
         if question == "inputs":
             inputs = sorted((each for each in self.inputs if each.moved), key=lambda each: -each.psi)
-            return [f"{each.name} by {write_signed(each.shift, each.unit)} (PSI {each.psi:.2g})" for each in inputs]
+            return [
+                f"{label(each.name)} by {write_signed(each.shift, each.unit)} (PSI {each.psi:.2g})" for each in inputs
+            ]
         if question == "errors":
             changes = {} if self.errors is None else {name: self.errors.changes[name] for name in self.errors.worse}
             return [f"{name} {write_before_after(change)}" for name, change in changes.items()]
         use = sorted((each for each in self.use if each.moved), key=lambda each: -abs(each.effect or 0))
-        effects = [f"{each.name} by {write_signed(each.effect, self.schema.unit)}" for each in use]
+        effects = [f"{label(each.name)} by {write_signed(each.effect, self.schema.unit)}" for each in use]
         shares = [write_before_after(each.share, ".0%") for each in use]
         return [f"{effect} (share {share})" for effect, share in zip(effects, shares, strict=True)]
 
@@ -420,14 +424,17 @@ class Drift(Pictured):
             parts = {"data": effect.data, "model": effect.model, "baseline": effect.baseline_shift}
             facts["parts"] = ", ".join(f"{name} {write_signed(value, unit)}" for name, value in parts.items())
         if self.unused:
-            facts["moved, use unchanged"] = list_some(self.unused)
+            facts["moved, use unchanged"] = list_some([*map(self.model_inputs.label, self.unused)])
         if self.ndcg is not None:
             facts["nDCG of shares"] = f"{self.ndcg:.3f}"
         return facts
 
     def _tables(self) -> list[Table]:
-        inputs = sorted(self.table("inputs"), key=lambda row: (row["p_value"] or 0, -row["psi"]))
-        use = sorted(self.table(), key=lambda row: (row["p_value"] or 0, -abs(row["effect"] or 0)))
+        label = self.model_inputs.label
+        inputs = [row | {"feature": label(row["feature"])} for row in self.table("inputs")]
+        inputs.sort(key=lambda row: (row["p_value"] or 0, -row["psi"]))
+        use = [row | {"name": label(row["name"])} for row in self.table()]
+        use.sort(key=lambda row: (row["p_value"] or 0, -abs(row["effect"] or 0)))
         of_inputs = "feature", "unit", "psi", "distance", "mean_reference", "mean", "shift", "p_value", "moved"
         of_use = "name", "share_reference", "share", "effect", "effect_low", "effect_high"
         of_parts = ("data", "model") if self.effect.data is not None else ()

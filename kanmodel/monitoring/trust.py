@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kanmodel.arrays import Array
+from kanmodel.attribution.ledger import sum_groups
 from kanmodel.attribution.profiles import N_READ, Lags, find_lags
 from kanmodel.computing import tracked
 from kanmodel.errors import DataError, InsufficientReferenceError
@@ -37,6 +38,7 @@ from kanmodel.network.intervals import forecasts_of
 from kanmodel.result import ModelResult, Table, name_window
 from kanmodel.tables.inputs import ROUNDING
 from kanmodel.tables.instants import read_instants
+from kanmodel.tables.skill import Skill
 from kanmodel.tables.statistics.errors import covered
 from kanmodel.text import write_figure
 
@@ -74,6 +76,7 @@ class Outside:
 
     Attributes:
         feature: its name.
+        label: of its input, and the level of one that has levels: ``daytype strike``.
         unit: of its values; None if unknown.
         steps: the steps at which they are, 0 the newest, ascending.
         value: the one farthest outside.
@@ -83,6 +86,7 @@ class Outside:
     """
 
     feature: str
+    label: str
     unit: str | None
     steps: tuple[int, ...]
     value: float
@@ -94,7 +98,7 @@ class Outside:
         above = self.high is not None and self.value > self.high
         limit = write_figure((self.high if above else self.low) or 0.0) + (f" {self.unit}" if self.unit else "")
         beyond = "above its training maximum" if above else "below its training minimum"
-        return f"{self.feature} {beyond} of {limit} by {self.excess:.2g} standard deviations"
+        return f"{self.label} {beyond} of {limit} by {self.excess:.2g} standard deviations"
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +106,7 @@ class WindowTrust:
     """How far the forecast of one window can be relied on.
 
     Attributes:
+        skill: of the model, whatever the window: forecasts and reasons of a ``red`` one are not to be relied on.
         verdict: ``outside``: a value is more than 0.1 standard deviations outside the training range, and farther than
             in 99 % of the reference windows; ``unusual``: else, the p-value is at most 0.01; ``usual``: neither;
             ``unknown``: all reference windows overlap. Of fewer than 99 reference windows, all must be exceeded.
@@ -109,7 +114,8 @@ class WindowTrust:
         p_value: share of the reference windows, this one counted, that are as far from the nearest of another block;
             None if they all overlap. Of a reference of one block it is no bound: see `kanmodel.monitoring.trust`.
         shares: share of each feature in the square of the distance; they sum to 1, or are all 0 at a distance of 0.
-        lags: of the three features with the largest shares, the shortest run of lags that holds 80 % of it.
+        lags: of the three inputs with the largest shares, by label, the shortest run of lags that holds 80 % of it.
+        shares_shown: share of each of these, likewise.
         cells: the share of each cell, (lookback, n_features), oldest step first.
         outside: by feature, the values outside the training range, farthest first.
         mean_abs_error: mean absolute error of each output on the third of the reference windows that has such
@@ -119,11 +125,13 @@ class WindowTrust:
             and of a model without intervals.
     """
 
+    skill: Skill
     verdict: TrustVerdict
     nearest_reference: Neighbour
     p_value: float | None
     shares: Mapping[str, float]
     lags: Mapping[str, Lags]
+    shares_shown: Mapping[str, float]
     cells: Array
     outside: tuple[Outside, ...]
     mean_abs_error: Mapping[str, float] | None
@@ -132,16 +140,21 @@ class WindowTrust:
 
     @property
     def reliable(self) -> bool:
-        """Whether nothing speaks against it that the coverage of intervals, and errors, are as on the reference."""
-        return self.verdict == "usual"
+        """Whether the model has skill, as far as is known, and errors should be as on the reference windows."""
+        return self.verdict == "usual" and self.skill.verdict != "red"
 
     @property
     def reasons(self) -> str:
         """``temp_c (61 %) at lags 0 to 5, wind_ms (12 %) at lag 0``: the largest shares of the distance."""
-        return ", ".join(f"{name} ({100 * self.shares[name]:.0f} %) at {lags}" for name, lags in self.lags.items())
+        return ", ".join(
+            f"{name} ({100 * share:.0f} %) at {self.lags[name]}" for name, share in self.shares_shown.items()
+        )
 
     def __str__(self) -> str:
-        """The verdict in a sentence."""
+        """The verdict in a sentence, after that on a doubtful model."""
+        return " ".join([self.skill.reason] * self.skill.is_doubtful + [self._describe()])
+
+    def _describe(self) -> str:
         near, p_value = self.nearest_reference, self.p_value
         if self.verdict == "outside":
             more = f" and {len(self.outside) - 1} more" if len(self.outside) > 1 else ""
@@ -334,7 +347,7 @@ class Trust(ModelResult):
     series: tuple[str, ...] | None = field(default=None, kw_only=True)
 
     @classmethod
-    def of(cls, model: Forecaster, windows: Array | None = None, **named: tuple[str, ...] | None) -> Trust:
+    def of(cls, model: Forecaster, windows: Array | None = None, **named: Any) -> Trust:
         """Of windows (n, lookback, n_features), original units; without, of each reference window among the others.
 
         `times` and `series` are those of the windows. Raises DataError as `Forecaster.to_model_units` does, and
@@ -357,27 +370,34 @@ class Trust(ModelResult):
         p_values, is_unusual = _rank(reference.ranked, distances, own)
         farthest = excess.max(axis=(1, 2))
         is_outside = _rank(reference.excess, farthest, own)[1] & (farthest > NEGLIGIBLE)
-        largest = np.argsort(-shares, axis=1, kind="stable")[:, :N_READ]
-        by_lag = np.take_along_axis(cells[:, ::-1], largest[:, None], axis=2).transpose(0, 2, 1).astype(np.float32)
+        shown = model.inputs.merge(names)
+        labels, of_inputs = [*shown], sum_groups(cells, shown.values())
+        shares_shown = of_inputs.sum(axis=1)
+        largest = np.argsort(-shares_shown, axis=1, kind="stable")[:, :N_READ]
+        by_lag = np.take_along_axis(of_inputs[:, ::-1], largest[:, None], axis=2).transpose(0, 2, 1).astype(np.float32)
         lags = iter(find_lags(by_lag.reshape(-1, by_lag.shape[2])))
         errors, found = reference.describe_errors(model, distances), []
         is_unknown = np.full(len(windows), not len(reference.ranked))
         verdicts = np.select([is_outside, is_unknown, is_unusual], ["outside", "unknown", "unusual"], "usual").tolist()
         for number, row in enumerate(shares.tolist()):
-            read = {names[feature]: next(lags) for feature in largest[number]}
+            read = {labels[place]: next(lags) for place in largest[number]}
+            read = {name: of for name, of in read.items() if of.shares.any()}
+            of_read = dict(zip(labels, shares_shown[number].tolist(), strict=True))
             found.append(
                 WindowTrust(
+                    model.skill,
                     verdicts[number],
                     Neighbour(int(nearest[number]), float(distances[number]), reference.typical),
                     None if is_unknown[number] else float(p_values[number]),
                     shares=dict(zip(names, row, strict=True)),
-                    lags={name: of for name, of in read.items() if of.shares.any()},
+                    lags=read,
+                    shares_shown={name: of_read[name] for name in read},
                     cells=cells[number],
                     outside=_list_outside(model, windows[number], excess[number]),
                     **errors[number],
                 )
             )
-        return cls(tuple(found), len(model.reference.scaled), **named, origin=model.origin)
+        return cls(tuple(found), len(model.reference.scaled), **named, origin=model.origin, skill=model.skill)
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -399,7 +419,7 @@ class Trust(ModelResult):
                 "p_value": one.p_value,
                 "nearest_reference": one.nearest_reference.index,
                 "by": one.reasons,
-                "outside": ", ".join(each.feature for each in one.outside),
+                "outside": ", ".join(each.label for each in one.outside),
                 "error_ratio": one.error_ratio,
             }
             for number, one in enumerate(self)
@@ -412,7 +432,8 @@ class Trust(ModelResult):
         counts = Counter(one.verdict for one in self)
         verdicts = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
         first = {"verdict": str(self[0])} if len(self) == 1 else {"verdicts": verdicts}
-        return first | {"reference": f"{self.reference_windows} windows"}
+        skill = {} if self.skill is None else {"skill": self.skill.brief}
+        return skill | first | {"reference": f"{self.reference_windows} windows"}
 
     def _tables(self) -> list[Table]:
         rows = self.table()
@@ -426,5 +447,8 @@ def _list_outside(model: Forecaster, window: Array, excess: Array) -> tuple[Outs
     for number in np.flatnonzero(excess.any(axis=0)):
         feature, of = model.config.features[number], excess[:, number]
         steps, value = tuple((np.flatnonzero(of) - last).tolist()), float(window[of.argmax(), number])
-        found.append(Outside(feature.name, feature.unit, steps, value, feature.min, feature.max, float(of.max())))
+        label = model.inputs.label(feature.name)
+        found.append(
+            Outside(feature.name, label, feature.unit, steps, value, feature.min, feature.max, float(of.max()))
+        )
     return tuple(sorted(found, key=lambda one: -one.excess))

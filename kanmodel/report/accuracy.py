@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,45 +15,26 @@ from kanmodel.forecaster import Forecaster
 from kanmodel.network.config import resolve_groups
 from kanmodel.network.intervals import BOUNDS, forecasts_of
 from kanmodel.report.finding import AmountFormat, Band, Bars, Finding, Panel, Subject, write_percent
-from kanmodel.tables.columns import QUANTILE, column_of
+from kanmodel.tables.columns import QUANTILE
+from kanmodel.tables.skill import describe_simple
 from kanmodel.tables.statistics.errors import covered, measure_errors
-from kanmodel.tables.windows import Windows
 
 N_WIDTHS = 128  # reference windows, taken evenly, of which the width is explained
 N_BAND = 48  # the newest ones, which are drawn
 N_SERIES = 12  # with the largest errors, which are shown
 N_NAMED = 3  # drivers of the width named in a sentence
-_AVERAGE = "always forecasting the average"
 _LABELS = {"step": "{} steps ahead", "month": "in {}", "hour": "at {}:00", "series": "of {}"}
 
 
-def _simple_forecasts(model: Forecaster, output: int) -> dict[str, Array]:
-    """Forecasts that need no model, (n,) for the reference windows, by what they do in words.
+def _find_simple(model: Forecaster, output: int) -> dict[str, Array]:
+    """Simple forecasts of the reference windows, (n,), by what they do in words: of the target's past, or the average.
 
-    Where the window has the target's past, that is repeating its last value, and the one at the newest step that lies
-    whole seasons before what is forecast. Otherwise it is the mean of the actual values.
+    Persistence is the first; a regression is none of them.
     """
-    config, targets = model.config, model.reference.targets
-    column = column_of(config.target_of(output).name, ())
-    if column not in config.feature_names:
-        return {} if targets is None else {_AVERAGE: np.full(len(targets), targets[:, output].mean())}
-    spec, step = replace(config.table, ahead=max(1, config.ahead)), output // len(config.targets)
-    windows = Windows.of(spec, model.reference.windows, config.feature_names.index(column))
-    found = {"repeating the last known value": windows.persistence(0)}
-    for name, season in _seasons(model).items():
-        naive = windows.seasonal_naive(0, season)[:, step]
-        if not np.isnan(naive).any():
-            found[f"repeating the value of the {name} before"] = naive
-    return found
-
-
-def _seasons(model: Forecaster) -> dict[str, int]:
-    """The season that training has found, or else those of the calendar; none if the lead is unknown."""
-    time, known = model.config.time, model.metrics.get("season")
-    seasons = time.seasons if time is not None and model.config.ahead else {}
-    if known is None:
-        return seasons
-    return {name: steps for name, steps in seasons.items() if steps == known} or {"period": int(known)}
+    simple = {of: values[:, output] for of, values in model.reference_simple.items() if of[0] != "ridge"}
+    known = {describe_simple(*of): values for of, values in simple.items() if np.isfinite(values).all()}
+    average = describe_simple("average", None)
+    return known if [*known] == [average] else {name: values for name, values in known.items() if name != average}
 
 
 def measure_accuracy(subject: Subject) -> Finding:
@@ -63,11 +43,11 @@ def measure_accuracy(subject: Subject) -> Finding:
     config, say, question = model.config, subject.say, "How good are the forecasts?"
     test = _find_metrics(model, output)
     evidence: dict[str, Any] = {"test": test}
-    of_test = _describe_test(test, _seasons(model))
+    of_test = _describe_test(test)
     if actual is None:
         answer = f"The checkpoint holds no actual values to compare its forecasts with.{of_test}"
         return Finding("accuracy", question, answer, evidence)
-    miss, simple = np.abs(forecast - actual), _simple_forecasts(model, output)
+    miss, simple = np.abs(forecast - actual), _find_simple(model, output)
     middle, most = np.quantile(miss, [0.5, 0.9]).tolist()
     simple_mae = {name: float(np.abs(of - actual).mean()) for name, of in simple.items()}
     best = min(simple_mae, key=lambda name: simple_mae[name])
@@ -112,29 +92,15 @@ def _find_metrics(model: Forecaster, output: int) -> dict[str, float]:
     """The metrics of training, those of one output in place of those of all."""
     name, metrics = model.config.outputs[output], dict(model.metrics)
     own = {kind: metrics[f"{kind} {name}"] for kind in ("test_r2", "test_mae") if f"{kind} {name}" in metrics}
-    kinds = ["test_windows", "test_r2", "test_mae"]
-    if not own:  # else those of baselines are means over all outputs
-        kinds += ["persistence_r2", "seasonal_naive_r2", "season", "ridge_r2", "lightgbm_r2"]
-    return {kind: metrics[kind] for kind in kinds if kind in metrics} | own
+    return {kind: metrics[kind] for kind in ("test_windows", "test_r2", "test_mae") if kind in metrics} | own
 
 
-def _describe_test(test: Mapping[str, float], seasons: Mapping[str, int]) -> str:
+def _describe_test(test: Mapping[str, float]) -> str:
     """What the metrics of training say, in a sentence after a space; empty without them."""
     if "test_r2" not in test:
         return ""
     explained = write_percent(max(0.0, test["test_r2"]))
-    parts = [f"the model explained {explained} of the ups and downs of the actual values"]
-    season = next((name for name, steps in seasons.items() if steps == test.get("season")), "season")
-    baselines = {
-        "persistence": "repeating the last known value",
-        "seasonal_naive": f"repeating the value of the {season} before",
-        "ridge": "a linear model (ridge regression)",
-        "lightgbm": "gradient-boosted trees (LightGBM)",
-    }
-    for name, words in baselines.items():
-        if (r2 := test.get(f"{name}_r2")) is not None:
-            parts.append(f"{words} {write_percent(r2) if r2 > 0 else 'none'}")
-    return f" In the test after its training {', '.join(parts)}."
+    return f" In the test after its training it explained {explained} of the ups and downs of the actual values."
 
 
 def _describe_hits(model: Forecaster, output: int, evidence: dict[str, Any]) -> str:
@@ -163,7 +129,7 @@ def _split_misses(subject: Subject, simple: Array, name: str) -> Iterator[Bars]:
     assert targets is not None
     own = range(output % len(config.targets), len(config.outputs), len(config.targets))
     if len(own) > 1:
-        others = [next(iter(_simple_forecasts(model, number).items())) for number in own]
+        others = [next(iter(_find_simple(model, number).items())) for number in own]
         steps = np.broadcast_to(np.arange(len(own)), (len(targets), len(own)))
         ours, theirs = np.take(forecasts, own, axis=1), np.stack([of for _, of in others], axis=1)
         errors = ours - targets[:, own], theirs - targets[:, own]
@@ -252,7 +218,7 @@ def _share_width(model: Forecaster, forecast: int) -> dict[str, float]:
     """The share of each group or feature without one in all movement of a forecast's first width, largest first."""
     bounds, width = model.bound(forecast), 1 + BOUNDS.index("width")
     ledger = explain_windows(bounds, spread_windows(bounds, N_WIDTHS), width, detail="features")
-    grouping = resolve_groups(model.config.groups, model.config.feature_names)
+    grouping = resolve_groups(model.groups, model.config.feature_names)
     members = [grouping.members[number] for number in grouping.whole]
     magnitudes = np.abs(sum_groups(ledger.contributions, members)).mean(axis=0)
     shares = zip(grouping.parts, (magnitudes / (magnitudes.sum() or 1.0)).tolist(), strict=True)

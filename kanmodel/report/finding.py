@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
@@ -17,14 +17,14 @@ from kanmodel.forecaster import Forecaster
 from kanmodel.network.config import resolve_groups
 from kanmodel.result import Theme, draw
 from kanmodel.structure.importance import Attribution, Importance
+from kanmodel.tables.inputs import MONTHS
 from kanmodel.tables.instants import DAY, read_instants, to_local
 from kanmodel.tables.statistics.errors import group_times
 from kanmodel.text import write_figure
 
-MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _OFFSET = re.compile(r"(?:Z|[+-]\d\d:?\d\d)$")
 
-SummaryId = Literal["forecast", "accuracy", "intervals", "drivers", "response", "limits"]
+SummaryId = Literal["skill", "forecast", "accuracy", "intervals", "drivers", "response", "limits"]
 NetworkId = Literal["sparsity", "features", "independence", "opacity", "depth", "shapes", "trust"]
 FindingId = Literal[SummaryId, NetworkId]
 Period = Literal["month", "hour"]
@@ -78,6 +78,7 @@ class Response:
     """The change of the forecasts as a feature is shifted at all steps of the windows."""
 
     feature: str  # its name
+    title: str  # its name for people
     label: str  # the name, shortened so that it differs from those of other responses
     feature_unit: str | None  # None if unknown
     shift: Sequence[float]  # (points,), in the feature's unit; the middle one is 0
@@ -250,8 +251,9 @@ class Subject:
     @cached_property
     def drivers(self) -> list[Attribution]:
         """The rows of outermost groups and of features without a group, most important first."""
-        outermost = set(resolve_groups(self.model.config.groups, self.model.config.feature_names).parts)
-        return [row for row in self.importance.groups or self.importance.features if row.name in outermost]
+        outermost = set(resolve_groups(self.model.groups, self.model.config.feature_names).parts)
+        rows = [row for row in self.importance.groups or self.importance.features if row.name in outermost]
+        return [replace(row, name=self.model.inputs.label(row.name)) for row in rows]
 
     @cached_property
     def correlated(self) -> list[tuple[tuple[str, ...], float]]:

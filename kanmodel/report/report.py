@@ -28,6 +28,7 @@ from kanmodel.structure.curves import CurveShape, sample_edges
 from kanmodel.structure.edges import TopologyEdge
 from kanmodel.structure.importance import REDUNDANT_CORRELATION, Importance, Verdict, rank_correlation
 from kanmodel.structure.topology import OPACITY_BETA, Topology
+from kanmodel.tables.inputs import Inputs
 from kanmodel.tables.statistics.bootstrap import CONFIDENCE
 from kanmodel.text import printable, write_figure
 
@@ -75,7 +76,13 @@ class Report(GlobalResult):
     def markdown(self) -> str:
         """The report as Markdown."""
         sections = [f"## {each.question}\n\n{each.answer}" for each in self.findings]
-        return "\n\n".join([f"# How the model forecasts `{self.output}`", f"{self._about()}.", *sections]) + "\n"
+        about = [f"{self._about()}.", *([self.caution] if self.caution else [])]
+        return "\n\n".join([f"# How the model forecasts `{self.output}`", *about, *sections]) + "\n"
+
+    @property
+    def caution(self) -> str:
+        """As of other results, unless the first question says it."""
+        return "" if self.findings[0].id == "skill" else super().caution
 
     def _about(self) -> str:
         return ", ".join(filter(None, (self.origin, f"unit {self.unit}" if self.unit else "unit unknown")))
@@ -89,10 +96,18 @@ class Report(GlobalResult):
         is_page, parts, folded = len(self.findings) > 1, list[str](), list[str]()
         if is_page:
             span = self["forecast"].findings[0].evidence["span"]
-            about = [self._about(), f"{self.reference.windows} reference windows" + (f", {span}" if span else "")]
+            about = [
+                *([] if self.skill is None else [self.skill.brief]),
+                self._about(),
+                f"{self.reference.windows} reference windows" + (f", {span}" if span else ""),
+            ]
             headlines = [headline for each in self.findings for headline in each.headlines]
             parts.append(html.write_banner(self._title(), about, headlines))
+        elif self.caution:
+            parts.append(html.write_prose(self.caution))
         for each in self._sections() if is_page else self.findings:
+            if is_page and each.id == "skill":
+                continue  # it stands on top
             pictures = [show(picture) for picture in each.draw(theme)]
             if each not in of_network or not is_page:
                 prose = html.write_prose(each.answer, N_NAME if is_page else None)
@@ -101,7 +116,7 @@ class Report(GlobalResult):
             brief = [(each.question, html.write_prose(each.brief or each.answer, N_NAME)) for each in of_network]
             terms = html.write_columns([html.write_term(*one) for one in brief])
             parts.append(html.write_section("Questions about the network", terms))
-            whole = [each for each in self.findings if each in of_network or each.id == "intervals"]
+            whole = [each for each in self.findings if each in of_network or each.id in ("skill", "intervals")]
             folded = [html.write_term(each.question, html.write_prose(each.answer)) for each in whole]
         evidence = {each.id: each.evidence for each in self.findings}
         folded += [html.write_code(dumps(evidence, indent=1, ensure_ascii=False)), self._note()]
@@ -135,13 +150,13 @@ def write_report(model: Forecaster, importance: Importance, topology: Topology) 
         return findings
 
     summary = publish_all(*summarise(subject))
-    of_picture = publish_all(_opacity(topology), _depth(topology), _shapes(model, topology))
+    of_picture = publish_all(_opacity(topology), _depth(topology, model.inputs), _shapes(model, topology))
     of_features = publish_all(_sparsity(topology, unit), _features(subject))
     with progress_share(0.5):
         independence = publish_all(_independence(subject, unit))
     trust = publish_all(_trust(subject, topology, unit))
     findings = (*summary, *of_features, *independence, *of_picture, *trust)
-    return Report(importance.output, importance.unit, findings, reference=model.reference.span)
+    return Report(importance.output, importance.unit, findings, reference=model.reference.span, skill=model.skill)
 
 
 def _sparsity(topology: Topology, unit: str) -> Finding:
@@ -181,15 +196,19 @@ def _features(subject: Subject) -> Finding:
         "groups": {g.name: {"features": list(g.members), "share": g.share, "verdict": g.verdict} for g in groups},
     }
     counts = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in get_args(Verdict))
-    named = ", ".join(f"`{name}` ({write_percent(share, 1)})" for name, share in list(shares.items())[:N_NAMED])
+    label, merge = model.inputs.label, model.inputs.merge
+    shown = {label(row.name): row.share for row in subject.drivers}
+    named = ", ".join(f"`{name}` ({write_percent(share, 1)})" for name, share in list(shown.items())[:N_NAMED])
     brief = f"Features by verdict: {counts}."
     answer = f"{brief} Largest shares of all contributions: {named}."
     for row in groups:
-        act = "act" if len(row.members) > 1 else "acts"
-        answer += f" {quote_names(row.members)} {act} as one, `{row.name}`, with {write_percent(row.share, 1)} of all"
+        if len(members := merge(row.members)) == 1:
+            continue
+        act = "act"
+        answer += f" {quote_names(members)} {act} as one, `{row.name}`, with {write_percent(row.share, 1)} of all"
         answer += f" contributions once groups are summed ({row.verdict})."
     if disconnected:
-        cut_off = f" No path leads from {quote_names(disconnected)} to the output, so there the contribution is"
+        cut_off = f" No path leads from {quote_names(merge(disconnected))} to the output, so there the contribution is"
         brief, answer = (f"{text}{cut_off} exactly 0." for text in (brief, answer))
     else:
         brief, answer = f"{brief} None is cut off.", f"{answer} No feature is cut off from the output."
@@ -203,7 +222,7 @@ def _features(subject: Subject) -> Finding:
 def _independence(subject: Subject, unit: str) -> Finding:
     model, output, correlated = subject.model, subject.output, subject.correlated
     interactions, together = measure_interactions(model, output), _acting_together(model, output)
-    percent = round(100 * CONFIDENCE)
+    percent, label = round(100 * CONFIDENCE), model.inputs.label
     evidence = {
         "threshold": REDUNDANT_CORRELATION,
         "n_correlated": len(correlated),
@@ -220,14 +239,15 @@ def _independence(subject: Subject, unit: str) -> Finding:
     brief += " magnitude"
     if correlated:
         (a, b), correlation = correlated[0]
-        brief += f", first of all `{a}` and `{b}` with {correlation:.3f}: a model may use either in the other's place"
+        brief += f", first of all `{label(a)}` and `{label(b)}` with {correlation:.3f}: a model may"
+        brief += " use either in the other's place"
     answer = brief = f"{brief}."
     if not interactions.pairs:
         answer += " In the model there is a single feature, which interacts with no other."
     else:
         strongest = interactions.pairs[0]
-        (a, b), (low, high) = strongest.features, strongest.interval
-        named = [f"`{row['feature']}` ({row['mean_abs_together']:.3g} {unit})" for row in together[:N_NAMED]]
+        (a, b), (low, high) = map(label, strongest.features), strongest.interval
+        named = [f"`{label(row['feature'])}` ({row['mean_abs_together']:.3g} {unit})" for row in together[:N_NAMED]]
         brief += f" In the model, `{a}` and `{b}` interact most ({strongest.strength:.3g} {unit})."
         answer += (
             f" In the model, of {interactions.n_screened} pairs of its {interactions.n_features} features that were"
@@ -265,7 +285,7 @@ def _opacity(topology: Topology) -> Finding:
     return Finding("opacity", "What does a lighter edge mean?", answer, evidence, brief)
 
 
-def _depth(topology: Topology) -> Finding:
+def _depth(topology: Topology, inputs: Inputs) -> Finding:
     question, percent = "How are layers read whose inputs are already transformed?", round(100 * RUN_SHARE)
     inner = [node for node in topology.nodes if node.kept and node.profile and node.kind in INNER]
     inner.sort(key=lambda node: -(node.contribution or 0.0))
@@ -278,9 +298,11 @@ def _depth(topology: Topology) -> Finding:
         return Finding("depth", question, "There is no inner node: the edges act on features.", evidence)
     nodes = []
     for node in inner[:N_NAMED]:
-        at = {name: f" at {lags}" for name, lags in node.lags.items()}
-        named = list(node.profile.items())[:N_NAMED]
-        shares = [f"{write_percent(share, 1)} `{name}`{at.get(name, '')}" for name, share in named]
+        merged, of_features = inputs.merge([*node.profile]), [*node.profile.values()]
+        sizes = {name: sum(of_features[place] for place in places) for name, places in merged.items()}
+        largest = sorted(sizes.items(), key=lambda each: -each[1])[:N_NAMED]
+        shares = [f"{write_percent(share, 1)} `{name}`" for name, share in largest]
+        shares[-1] += f" ({node.reads})" if node.reads else ""
         nodes.append(f"`{node.id}` is {', '.join(shares)}")
     shown = "By the share of each feature in a node's own value:"
     brief, answer = f"{shown} {nodes[0]}.", f"{shown} {'; '.join(nodes)}."
@@ -349,8 +371,9 @@ def _trust(subject: Subject, topology: Topology, unit: str) -> Finding:
     if span.first is not None:
         answer += f" The reference windows go from `{span.first}` to `{span.last}`."
     if unlike:
+        named = quote_names(map(model.inputs.label, unlike[:N_NAMED]))
         answer += f" Features that differ in them from the training rows in range, mean or spread: {len(unlike)},"
-        answer += f" first of all {quote_names(unlike[:N_NAMED])}; for other windows these numbers may be different."
+        answer += f" first of all {named}; for other windows these numbers may be different."
     answer += " All of this describes this model, not the data: another training on the same data may give other shares"
     answer += " and verdicts."
     return Finding("trust", "How far can these numbers be trusted?", answer, evidence, brief)

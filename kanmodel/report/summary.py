@@ -7,6 +7,7 @@ metrics, and is in the evidence of its finding. `kanmodel.show.report` draws the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from kanmodel.arrays import Array
 from kanmodel.attribution.baseline import spread_windows
 from kanmodel.attribution.ledger import sum_groups
 from kanmodel.report.accuracy import measure_accuracy, measure_intervals
-from kanmodel.report.finding import MONTHS, AmountFormat, Drivers, Example, Finding, Response, Subject, write_percent
+from kanmodel.report.finding import AmountFormat, Drivers, Example, Finding, Response, Subject, write_percent
+from kanmodel.tables.inputs import MONTHS
+from kanmodel.tables.statistics.bootstrap import CONFIDENCE
 from kanmodel.text import capitalise, list_some, shorten_names
 
 N_NAMED = 3  # features, months or hours named in a sentence, at most
@@ -29,10 +32,11 @@ N_POINTS = 21  # of a response, from two standard deviations below to two above
 
 
 def summarise(subject: Subject) -> tuple[Finding, ...]:
-    """What is forecast, how well and how surely, what drives it, what if that changes, and what to read with care."""
+    """Whether it has skill, what is forecast, how well, what drives it, what if that changes, and what to doubt."""
     accuracy, intervals = measure_accuracy(subject), measure_intervals(subject)
     sure = () if intervals is None else (intervals,)
     return (
+        _judge(subject),
         _forecast(subject),
         accuracy,
         *sure,
@@ -40,6 +44,16 @@ def summarise(subject: Subject) -> tuple[Finding, ...]:
         _respond(subject),
         _limits(subject, accuracy.evidence["test"].get("test_mae")),
     )
+
+
+def _judge(subject: Subject) -> Finding:
+    """The skill of the model with all its outputs; a red one's sentence stands in large type."""
+    skill = subject.model.skill
+    evidence = asdict(skill) | {"verdict": skill.verdict, "better_by": skill.better_by, "interval": skill.interval}
+    percents = [f"{100 * each:.0f}" for each in (*(skill.interval or ()), skill.better_by or 0.0)]
+    evidence |= {"percents": [int(each) for each in percents], "confidence_percent": round(100 * CONFIDENCE)}
+    answer = " ".join(filter(None, (skill.reason, skill.figures)))
+    return Finding("skill", "Does the model know more than simple forecasts?", answer, evidence)
 
 
 def _forecast(subject: Subject) -> Finding:
@@ -142,7 +156,9 @@ def _respond(subject: Subject) -> Finding:
     singles = [number for number in map(config.feature_names.index, names) if not config.features[number].fixed]
     # of two values, such as yes and no, there is none in between
     gradual = [number for number in singles if len(np.unique(references[..., number].round(6))) > 2][:N_RESPONSES]
-    labels = shorten_names([config.feature_names[number] for number in gradual], N_LABEL)
+    full = {config.feature_names[number]: model.inputs.label(config.feature_names[number]) for number in gradual}
+    short = shorten_names([*full.values()], N_LABEL)
+    labels = {name: (label, short[label]) for name, label in full.items()}
     spread = references.std(axis=(0, 1))
     panels = [_measure_response(subject, windows, number, spread[number], labels) for number in gradual]
     evidence = {"windows": len(windows), "curves": [vars(panel) for panel in panels]}
@@ -158,7 +174,7 @@ def _respond(subject: Subject) -> Finding:
 
 
 def _measure_response(
-    subject: Subject, windows: Array, number: int, spread: float, labels: Mapping[str, str]
+    subject: Subject, windows: Array, number: int, spread: float, labels: Mapping[str, tuple[str, str]]
 ) -> Response:
     """The response to a feature, by its number, up to two of its standard deviations."""
     column, size = subject.model.config.features[number], float(f"{spread:.2g}")
@@ -170,7 +186,8 @@ def _measure_response(
     low, high = np.quantile(changes, [0.1, 0.9], axis=0).tolist()
     return Response(
         feature=column.name,
-        label=labels[column.name],
+        title=labels[column.name][0],
+        label=labels[column.name][1],
         feature_unit=column.unit,
         shift=curves[0].values.tolist(),
         change=changes.mean(axis=0).tolist(),
@@ -187,7 +204,7 @@ def _describe_response(response: Response, say: AmountFormat) -> str:
     size = f"{response.shift[up]:,.10g} {unit}".rstrip()
     span = f"{say.signed(response.low[up])} to {say.signed(response.high[up])} in eight of ten cases"
     return (
-        f"If `{response.feature}` is {size} higher throughout, the forecast changes by"
+        f"If `{response.title}` is {size} higher throughout, the forecast changes by"
         f" {say.signed(response.change[up])} on average ({span}); if it is as much lower, by"
         f" {say.signed(response.change[down])}."
     )
@@ -196,7 +213,7 @@ def _describe_response(response: Response, say: AmountFormat) -> str:
 def _limits(subject: Subject, test_mae: float | None) -> Finding:
     """What in the checkpoint speaks against the figures."""
     model, importance, pairs = subject.model, subject.importance, subject.correlated
-    span, provenance = model.reference.span, model.provenance
+    span, provenance, label = model.reference.span, model.provenance, model.inputs.label
     unlike = [each.feature for each in span.unlike_training]
     unused = [row.name for row in importance.features if not row.connected]
     converged, n_features = float(importance.converged.mean()), len(importance.features)
@@ -218,18 +235,18 @@ def _limits(subject: Subject, test_mae: float | None) -> Finding:
     if unlike:
         points.append(
             f"{len(unlike)} of {n_features} inputs behave differently here than in the rows of the training, in range,"
-            f" mean or spread: {list_some([f'`{name}`' for name in unlike], N_NAMED)}."
+            f" mean or spread: {list_some([f'`{label(name)}`' for name in unlike], N_NAMED)}."
         )
     if pairs:
         (one, two), correlation = pairs[0]
         evidence["largest_correlation"], n = correlation, len(pairs) - 1
         more = f", as do {n} other pairs of inputs" if n > 1 else ", as does 1 other pair of inputs" if n else ""
         points.append(
-            f"`{one}` and `{two}` move together (correlation {correlation:.3f}){more}: how the model divides what they"
-            " have in common is arbitrary."
+            f"`{label(one)}` and `{label(two)}` move together (correlation {correlation:.3f}){more}: how the model"
+            " divides what they have in common is arbitrary."
         )
     if unused:
-        points.append(f"The model does not use {list_some([f'`{name}`' for name in unused], N_NAMED)} at all.")
+        points.append(f"The model does not use {list_some([f'`{label(name)}`' for name in unused], N_NAMED)} at all.")
     if converged < 1:
         share = write_percent(1 - converged)
         points.append(f"In {share} of the situations the division among inputs is less exact than asked for.")

@@ -10,6 +10,7 @@ import numpy as np
 from kanmodel.arrays import Array
 from kanmodel.attribution.changes import Changes
 from kanmodel.attribution.comparison import Comparisons
+from kanmodel.attribution.ledger import sum_groups
 from kanmodel.result import Theme, draw
 from kanmodel.show.svg import LETTER, MARGIN, WIDTH, Element, Scale, fold_rest, look_of, new_picture, scale_over
 from kanmodel.structure.importance import Importance
@@ -38,7 +39,7 @@ class Block(NamedTuple):
 @draw.register
 def draw_importance(result: Importance, theme: Theme = "auto") -> bytes:
     """Draws the importance of features as SVG, most important first; features beyond `N_FEATURES` are one row."""
-    rows, unit, top = result.features, result.unit, 92.0
+    rows, unit, top = result.shown, result.unit, 92.0
     drawn = rows if len(rows) <= N_FEATURES + 1 else rows[:N_FEATURES]
     rest = rows[len(drawn) :]
     bottom = top + ROW * (len(drawn) + bool(rest))
@@ -51,12 +52,13 @@ def draw_importance(result: Importance, theme: Theme = "auto") -> bytes:
     root.add_text("share", SHARE, top - 6, "end muted")
     for number, row in enumerate(drawn):
         amount, interval = write_amount(row.mean_abs_contribution, unit), "{:.3g} to {:.3g}".format(*row.interval)
-        label = f"{row.name}: {amount} (95 % interval {interval}), {row.share:.1%} of all contributions, {row.verdict}"
+        name = result.model_inputs.label(row.name)
+        label = f"{name}: {amount} (95 % interval {interval}), {row.share:.1%} of all contributions, {row.verdict}"
         group = root.add_group(label, class_="feature", data_feature=row.name)
         y, width = top + ROW * number, x.at(row.mean_abs_contribution) - x.at(0.0)
         group.add_rect("rise", x.at(0.0), y + (ROW - BAR) / 2, width, BAR, fill_opacity=0.8)
         group.add_whisker(x, row.interval, y + ROW / 2)
-        group.add_text(abbreviate(row.name), LEFT - 12, y + 14, "end")
+        group.add_text(abbreviate(name), LEFT - 12, y + 14, "end")
         group.add_text(f"{row.share:.1%}", SHARE, y + 14, "end")
         look = {"important": "strong", "weak": None}.get(row.verdict, "muted")
         group.add_text(row.verdict, VERDICT, y + 14, look)
@@ -97,7 +99,7 @@ def draw_comparisons(result: Comparisons, theme: Theme = "auto") -> bytes:
     blocks = []
     for number in range(len(result))[:N_BLOCKS]:
         one = result[number]
-        rows = _list_rows(result.features, np.stack([one.data, one.model]))
+        rows = _list_rows(result, np.stack([one.data, one.model]))
         rows += [("baseline shift", (0.0, one.baseline_shift))] if one.baseline_shift else []
         heading = _write_heading(result, number, one.against_prediction, one.prediction)
         blocks.append(Block(heading, rows, one.difference))
@@ -110,7 +112,7 @@ def draw_changes(result: Changes, theme: Theme = "auto") -> bytes:
     """Draws what new, aged and gone rows of each feature add to the change as SVG, for the newest forecasts."""
     blocks = []
     for number in range(len(result))[-N_BLOCKS:]:
-        rows = _list_rows(result.features, np.stack([result.new[number], result.aged[number], result.gone[number]]))
+        rows = _list_rows(result, np.stack([result.new[number], result.aged[number], result.gone[number]]))
         rows += [("other output", (0.0, result.baseline_change, 0.0))] if result.baseline_change else []
         before, after = float(result.earlier_predictions[number]), float(result.predictions[number])
         blocks.append(Block(_write_heading(result, number, before, after), rows, float(result.change[number])))
@@ -125,8 +127,10 @@ def _write_heading(result: Comparisons | Changes, number: int, before: float, af
     return f"{window}from {write_amount(before, result.unit)} to {write_amount(after, result.unit)}"
 
 
-def _list_rows(names: Sequence[str], amounts: Array) -> list[Row]:
-    """A row for each feature, from amounts (n_amounts, n_features), largest magnitudes first; the rest are one."""
+def _list_rows(result: Comparisons | Changes, amounts: Array) -> list[Row]:
+    """A row for each input, from amounts (n_amounts, n_features), largest magnitudes first; the rest are one."""
+    shown = result.model_inputs.merge(result.features)
+    names, amounts = [*shown], sum_groups(amounts, shown.values())
     drawn = fold_rest(names, np.abs(amounts).sum(axis=0), N_BARS)
     return [(name, tuple(amounts[:, of].sum(axis=1).tolist())) for name, of in drawn]
 

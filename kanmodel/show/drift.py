@@ -66,10 +66,11 @@ def _add_histograms(root: Element, top: float, result: Drift) -> float:
     for place, number in enumerate(drawn):
         row, column = divmod(place, ALONG)
         left, upper, one = MARGIN + column * pitch, top + row * (PANEL + BELOW), result.inputs[number]
-        right, label = left + pitch - GAP, f"{one.name}: PSI {one.psi:.2g}, shift {write_signed(one.shift, one.unit)}"
+        right, name = left + pitch - GAP, result.model_inputs.label(one.name)
+        label = f"{name}: PSI {one.psi:.2g}, shift {write_signed(one.shift, one.unit)}"
         group = root.add_group(label, class_="panel", data_feature=one.name)
         shift = write_signed(one.shift, None if one.unit is None else abbreviate(one.unit, 8))
-        group.add_text(abbreviate(one.name), left, upper - 6)
+        group.add_text(abbreviate(name), left, upper - 6)
         group.add_text(shift, right, upper - 6, "end muted")
         highest = max(*now[number].tolist(), *then[number].tolist(), 0.1)
         x, y = Scale(0.0, N_BINS, left, right), Scale(0.0, highest, upper + PANEL, upper)
@@ -90,7 +91,7 @@ def _add_waterfall(root: Element, top: float, result: Drift, before: float, afte
     unit, bars = result.schema.unit, list[tuple[str, float, UseDrift | None]]()
     use = sorted(result.use, key=lambda each: -abs(each.effect or 0))
     named = use if len(use) <= N_BARS + 1 else use[:N_BARS]
-    bars += [(each.name, each.effect or 0.0, each) for each in named]
+    bars += [(result.model_inputs.label(each.name), each.effect or 0.0, each) for each in named]
     if rest := use[len(named) :]:
         bars.append((f"{len(rest)} more", sum(each.effect or 0.0 for each in rest), None))
     if result.effect.baseline_shift:

@@ -41,7 +41,7 @@ def draw_explanation(result: Explanation, theme: Theme = "auto") -> bytes:
     """
     if len(result) > 1:
         return draw_series(result, theme)
-    names, unit = [result.group_names[number] for number in result.grouping.whole], result.unit
+    names, unit = [*result.shown], result.unit
     heading = f"{result.output}: {write_amount(float(result.predictions[0]), unit)}"
     caption = f"{write_amount(result.baseline_prediction, unit)} for the baseline, and what each feature adds to it"
     first = describe_intervals(result.intervals) if result.intervals else result.width_summary
@@ -62,10 +62,10 @@ def draw_explanation(result: Explanation, theme: Theme = "auto") -> bytes:
 def _add_waterfall(root: Element, result: Explanation, names: Sequence[str]) -> float:
     """Draws a bar for each feature, largest first, from baseline to forecast; returns the y coordinate of its end."""
     whole, unit = list(result.grouping.whole), result.unit
-    contributions = sum_groups(result.contributions[0], result.grouping.members)[whole]
+    contributions = result.contributions_shown[0]
     effects = result.effects if not result.is_grouped else None if result.segments else result.effects_by_group
-    notes = [""] * len(whole)
-    if effects is not None:
+    notes = [""] * len(names)
+    if effects is not None and len(names) == len(whole):
         pairs = zip(effects.removed[0][whole].tolist(), effects.alone[0][whole].tolist(), strict=True)
         notes = [f"; removed {write_change(r, unit)}, alone {write_change(a, unit)}" for r, a in pairs]
     values = _write_values(result)
@@ -113,9 +113,8 @@ def _add_waterfall(root: Element, result: Explanation, names: Sequence[str]) -> 
 
 def _write_values(result: Explanation) -> list[tuple[str, str]]:
     """The newest value of each feature that is no group, and for its tooltip that and its mean over the window."""
-    found, of = [], {tuple(sorted(one.numbers)): one for one in result.inputs}
-    for number in result.grouping.whole:
-        members = result.grouping.members[number]
+    found, of = [], {tuple(sorted(one.numbers)): one for one in result.model_inputs}
+    for members in map(tuple, map(sorted, result.shown.values())):
         if result.windows is None or (one := of.get(members)) is None:
             found.append(("", ""))
             continue
@@ -138,7 +137,7 @@ def _add_heat_map(root: Element, result: Explanation, names: Sequence[str], top:
 
     Rows are ordered by total magnitude. Beyond the limits features and steps are summed, so that none is lost.
     """
-    steps, unit = sum_groups(result.steps[0], result.grouping.members)[:, list(result.grouping.whole)], result.unit
+    steps, unit = sum_groups(result.steps[0], result.shown.values()), result.unit
     drawn = fold_rest(names, np.abs(steps).sum(axis=0), N_ROWS)
     rows = np.array([steps[:, of].sum(axis=1) for _, of in drawn])
     lookback, times, title = len(steps), _find_times(result), "Feature by segment"
@@ -188,7 +187,7 @@ def _add_heat_map(root: Element, result: Explanation, names: Sequence[str], top:
 
 def _find_times(result: Explanation) -> list[list[str]]:
     """The times of the values of one window, by step and outermost group; none of a group of several times."""
-    groups = [result.grouping.members[number] for number in result.grouping.whole]
+    groups = [*result.shown.values()]
     is_one = [len({result.newest[member] for member in group}) == 1 for group in groups] if result.newest else []
     return [
         [of_step[group[0]] if one else "" for group, one in zip(groups, is_one, strict=True)]

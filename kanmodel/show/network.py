@@ -32,7 +32,7 @@ N_LINKS = 1300  # most links of each kind, so that a notebook stays small; of mo
 N_SHARES = 3  # features of a profile in a title
 HEADING, LETTER = 8.6, 5.7  # width of a character of the heading, and of a line of text, roughly
 UNITS, SHORT = ("lstm", "gru"), {"cell": "steps", "glue": "computed", "output": "output"}  # in a row of several kinds
-N_CAPTION = 16  # characters of a caption
+N_CAPTION, N_NAME = 16, 8  # characters of a caption, and of an abbreviated name at least
 CAPTION = 4.0  # from the captions of columns to these
 BEND = 46.0  # height of the curve to a lane
 BAND = 8.0  # margin of the background of units
@@ -323,7 +323,8 @@ class _Picture:
         if is_output:
             name = abbreviate(name, int((room - CHIP_GAP - CHIP_PADDING) / CHIP_CHARACTER))
         elif len(name) * CHARACTER > room - CHIP_GAP:
-            name = abbreviate(node.label.rsplit(" ", 1)[-1])  # its numbers
+            most = int((room - CHIP_GAP) / CHARACTER)
+            name = abbreviate(name, most) if most >= N_NAME else abbreviate(node.id.split(":", 1)[1])  # its numbers
         width = min(max(MIN_CHIP, len(name) * CHIP_CHARACTER + CHIP_PADDING), room - CHIP_GAP)
         shares = [(number, node.profile.get(name, 0.0)) for name, number in self.colors.items()]
         shares = [*shares, (0, 1 - sum(share for _, share in shares))] if node.profile and not is_output else []

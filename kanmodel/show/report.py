@@ -144,7 +144,7 @@ def draw_response(panel: Response, theme: Theme = "auto", *, n_beside: int = 3) 
         root.add_text(_signed(value), x.at(value) - max(0.0, over), y.start + 14, "middle muted")
     root.add_path("axis", f"M{start:g} {y.at(0.0):.2f}H{width}")
     xs, ys, is_inside = x.all_at(panel.shift), y.all_at(panel.change), np.array(panel.outside) <= 0.5
-    group = root.add_group(f"{panel.feature}: the band holds eight of ten situations", class_="band-of-eight")
+    group = root.add_group(f"{panel.title}: the band holds eight of ten situations", class_="band-of-eight")
     group.add_path("amount", enclose(xs, y.all_at(panel.low), y.all_at(panel.high)), fill_opacity=0.25)
     root.add_line("curve line", xs, ys)
     if is_inside.sum() > 1:

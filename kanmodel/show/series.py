@@ -68,7 +68,7 @@ class Panel:
             [each.predictions for each in points],
             [np.full(len(each), np.nan) if each.actual is None else each.actual for each in points],
             [np.full(len(each), each.baseline_prediction) for each in points],
-            [each.contributions_by_part for each in points],
+            [each.contributions_shown for each in points],
             bounds,
         )
         at = np.concatenate(instants) if instants else None
@@ -154,7 +154,7 @@ def stack(contributions: Array) -> tuple[Array, Array]:
 def draw_series(result: Explanation, theme: Theme = "auto") -> bytes:
     """Draws several windows of one output as SVG."""
     heading = f"{with_unit(result.output, result.unit)} over time"
-    return _draw_panels(heading, "", result.parts, [Panel.of(result.output, [result])], result.source, theme)
+    return _draw_panels(heading, "", [*result.shown], [Panel.of(result.output, [result])], result.source, theme)
 
 
 @draw.register
@@ -163,7 +163,7 @@ def draw_explanations(result: Explanations, theme: Theme = "auto") -> bytes:
     all_of = result.by_output
     heading, note, chosen = _divide(result)
     panels = [Panel.of(title, [all_of[output] for output in outputs]) for title, outputs in chosen.items()]
-    return _draw_panels(heading, note, all_of[0].parts, panels, result.source, theme)
+    return _draw_panels(heading, note, [*all_of[0].shown], panels, result.source, theme)
 
 
 @draw.register

@@ -44,6 +44,7 @@ LOOKS: dict[str, dict[str, str]] = {
     "heading": {"font-size": "15", "font-weight": "600"},
     "strong": {"font-weight": "600"},
     "muted": {"fill": "muted"},
+    "halo": {"stroke": "paper", "stroke-width": "3", "paint-order": "stroke", "stroke-linejoin": "round"},
     "middle": {"text-anchor": "middle"},
     "end": {"text-anchor": "end"},
     "link": {"fill": "none", "stroke": "ink"},

@@ -9,7 +9,7 @@ from itertools import product
 from numbers import Integral
 from typing import Any, Literal
 
-from kanmodel.attribution.profiles import Lags, describe_lags
+from kanmodel.attribution.profiles import Lags
 from kanmodel.errors import UnknownNameError, quote
 from kanmodel.network.connections import EdgeKey, node_id, read_place, subnode_id
 from kanmodel.network.network import LayerKey, Network
@@ -42,6 +42,7 @@ class TopologyEdge:
         share: share of the feature in the profile of the target; only from a feature, for ``input`` and ``link``.
         lags: the steps at which the source reads features; of an edge with a share, those of the feature in the target.
             Empty for ``product``, for an ``edge`` that leaves a feature, and as for a node.
+        reads: when its source reads which inputs, as of a node; with a share, when the target reads the feature.
         scores: backward, forward_n and forward_u, model units; None if not available.
         opacity: tanh(3 * backward score), as pykan draws it; None without scores.
         outside_grid: share of its reference inputs outside the core interval of its grid; None for a basis without one.
@@ -63,11 +64,7 @@ class TopologyEdge:
     opacity: float | None = None
     outside_grid: float | None = None
     lags: Mapping[str, Lags] = field(default_factory=dict, compare=False)
-
-    @property
-    def reads(self) -> str:
-        """When its source reads which features, as of a node; with a share, when the target reads the feature."""
-        return describe_lags(self.lags)
+    reads: str = field(default="", compare=False)
 
     @property
     def key(self) -> EdgeKey:

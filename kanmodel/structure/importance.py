@@ -176,8 +176,18 @@ class Importance(Measurements, GlobalResult, Pictured):
             profiles=profiles,
             reference=model.reference.span,
             origin=model.origin,
+            skill=model.skill,
+            model_inputs=model.inputs,
             **vars(measured),
         )
+
+    @property
+    def shown(self) -> tuple[Attribution, ...]:
+        """What texts and pictures list: features, or where some inputs have several of these, the outermost groups."""
+        if not self.groups or all(len(one.features) == 1 for one in self.model_inputs):
+            return self.features
+        rows = [row for row in self.groups if not any({*row.members} < {*other.members} for other in self.groups)]
+        return tuple(replace(row, rank=rank) for rank, row in enumerate(rows, start=1))
 
     def table(self, by: Literal["feature", "group"] = "feature") -> list[dict[str, Any]]:
         """A row for each feature, most important first; intervals as two columns.
@@ -185,11 +195,14 @@ class Importance(Measurements, GlobalResult, Pictured):
         Args:
             by: ``group`` for a row for each of `groups` instead.
         """
+        return self._list(self.features if by == "feature" else self.groups, by == "group")
+
+    def _list(self, chosen: Sequence[Attribution], with_members: bool) -> list[dict[str, Any]]:
         rows = []
-        for each in self.features if by == "feature" else self.groups:
+        for each in chosen:
             row = vars(each) | {"redundant_with": ", ".join(partner.name for partner in each.redundant_with)}
             members = ", ".join(row.pop("members"))
-            row |= {"members": members} if by == "group" else {}
+            row |= {"members": members} if with_members else {}
             rows.append(spread_intervals(row, "interval", "share_interval", "permutation_interval"))
         return rows
 
@@ -197,13 +210,29 @@ class Importance(Measurements, GlobalResult, Pictured):
         return f"Importance for {with_unit(self.output, self.unit)}"
 
     def _tables(self) -> list[Table]:
-        features, groups = self.table(), self.table("group")
         columns = [*_COLUMNS, *(_OF_PERMUTATION if self.features[0].permutation_interval else ())]
+        told = (self._tell(self.shown), self._tell(self.groups if self.shown is self.features else ()))
+        features, groups = (self._list(rows, True) for rows in told)
         tables = [Table(features, _COLUMNS, in_html=False)]
         if groups:
             tables.append(Table(groups, [*_COLUMNS, "members"], in_html=False))
             tables.append(Table(groups, [*columns, "members"], "Groups", in_text=False))
         return [*tables, Table(features, [*columns, "redundant_with"], "All figures", in_text=False)]
+
+    def _tell(self, rows: Sequence[Attribution]) -> list[Attribution]:
+        """The rows with the labels of inputs."""
+        label, merge = self.model_inputs.label, self.model_inputs.merge
+        return [
+            replace(
+                row,
+                name=label(row.name),
+                members=tuple(merge(row.members)),
+                redundant_with=tuple(
+                    Partner(next(iter(merge([each.name]))), each.correlation) for each in row.redundant_with
+                ),
+            )
+            for row in rows
+        ]
 
 
 def spread_intervals(row: Mapping[str, Any], *names: str) -> dict[str, Any]:
@@ -235,7 +264,7 @@ def measure_importance(model: Forecaster, output: int) -> Importance:
     residual[chosen] = np.maximum(residual[chosen], flow.residual)
     converged[chosen] &= flow.converged
     alone = [(number,) for number in range(len(model.config.features))]
-    together = sorted({*alone, *resolve_groups(model.config.groups, model.config.feature_names).members})
+    together = sorted({*alone, *resolve_groups(model.groups, model.config.feature_names).members})
     measured = Measurements(
         predictions=explanation.predictions,
         baseline_prediction=explanation.baseline_prediction,

@@ -166,6 +166,7 @@ class ModelComparison(GlobalResult, Pictured):
             edges=tuple(_compare_edges(bootstrap, one, another)),
             reference=model.reference.span,
             origin=model.origin_against(other),
+            model_inputs=model.inputs,
         )
 
     @property

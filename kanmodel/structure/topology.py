@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kanmodel.attribution.profiles import Lags, describe_lags, find_lags
+from kanmodel.arrays import Array
+from kanmodel.attribution.profiles import Lags, describe_lags, find_lags, node_values
 from kanmodel.errors import UnknownNameError, quote
 from kanmodel.forecaster import Forecaster
 from kanmodel.network import connections as structure
@@ -26,8 +27,10 @@ from kanmodel.result import GlobalResult, Pictured, Table
 from kanmodel.structure.curves import Edge, sample_edges
 from kanmodel.structure.edges import EdgeKind, TopologyEdge, network_edges, refuse_outside
 from kanmodel.structure.importance import Importance, spread_intervals
+from kanmodel.structure.names import NodeNames
 from kanmodel.structure.pruning import Fidelity, Pruning, PruningRule, prune_by_rule
 from kanmodel.structure.scores import MIN_INPUTS, Score, Scores, score_rows
+from kanmodel.tables.inputs import Inputs
 from kanmodel.text import with_unit
 
 if TYPE_CHECKING:
@@ -52,7 +55,8 @@ class TopologyNode:
         kind: what it is.
         layer: its layer within its stage.
         index: its number within its layer.
-        label: a name for people.
+        label: a name for people: of a unit or hidden node by what it reads, such as ``high temp_c`` or ``hour near
+            18:00``, different from those of its layer; its id tells it from all others.
         kept: whether the rule keeps it; for a feature that no KAN reads, whether it is connected with the output.
         contribution: mean |contribution| over the reference windows, the target's unit; None for a sub-node.
         interval: 95 % interval of that mean; None for a sub-node.
@@ -62,6 +66,7 @@ class TopologyNode:
         lags: the steps at which it reads these features; empty for features and sub-nodes, for nodes of a front, which
             read the step at which they are applied, for a window of one step, and for a model with more than 4 million
             nodes x features x steps.
+        reads: the inputs with the largest shares, ``hour at lags 0 to 5, temp_c at lag 0``; empty without lags.
     """
 
     id: str
@@ -75,11 +80,7 @@ class TopologyNode:
     scores: Mapping[str, float] | None = None
     profile: Mapping[str, float] = field(default_factory=dict)
     lags: Mapping[str, Lags] = field(default_factory=dict, compare=False)
-
-    @property
-    def reads(self) -> str:
-        """``hour_sin at lags 0 to 5, temp_c at lag 0``: the features with the largest shares; empty without lags."""
-        return describe_lags(self.lags)
+    reads: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -116,10 +117,12 @@ class Topology(GlobalResult, Pictured):
         if len(model.reference.scaled) >= MIN_INPUTS:
             scores, of_nodes = score_rows(model.network, trace)
         list_nodes = _graph_nodes if config.graph else _nodes
-        nodes = tuple(list_nodes(model, importance, pruning, of_nodes))
-        lags = {node.id: node.lags for node in nodes}
-        edges = tuple(_kan_edges(model, importance, pruning, trace, scores, lags))
-        others = _links(nodes, config, importance) if config.graph else _other_edges(nodes, config, output)
+        nodes = name_nodes(model, tuple(list_nodes(model, importance, pruning, of_nodes)), trace)
+        by_id = {node.id: node for node in nodes}
+        edges = tuple(_kan_edges(model, importance, pruning, trace, scores, by_id))
+        others = (
+            _links(nodes, config, importance) if config.graph else _other_edges(nodes, config, output, model.inputs)
+        )
         drawn = sorted((edge for edge in edges if edge.kept), key=lambda edge: -(edge.contribution or 0.0))
         return cls(
             output=config.outputs[output],
@@ -188,7 +191,7 @@ class Topology(GlobalResult, Pictured):
         """A row for each edge that holds a function, largest contribution first."""
         rows = []
         for edge in sorted(self.kan_edges, key=lambda edge: -(edge.contribution or 0.0)):
-            row = _without(edge, "scores", "kind", "share", "lags") | {"reads": edge.reads}
+            row = _without(edge, "scores", "kind", "share", "lags")
             scores = edge.scores or dict.fromkeys(get_args(Score))
             rows.append(spread_intervals(row, "interval") | dict(scores))
         return rows
@@ -227,6 +230,27 @@ def _without(part: TopologyNode | TopologyEdge, *names: str) -> dict[str, Any]:
 def build_topology(model: Forecaster, importance: Importance, rule: PruningRule) -> Topology:
     """The graph of a model, pruned by a rule for the output of `importance`. Raises as `prune_by_rule`."""
     return Topology.of(model, importance, prune_by_rule(model, importance, rule))
+
+
+def name_nodes(model: Forecaster, nodes: tuple[TopologyNode, ...], trace: Trace) -> tuple[TopologyNode, ...]:
+    """The nodes with labels by what they read, of a trace of the reference windows; see `kanmodel.structure.names`."""
+    config, names, layers = model.config, NodeNames(model), dict[LayerKey, list[TopologyNode]]()
+    for node in nodes:
+        if node.profile and node.kind not in ("cell", "output"):
+            layers.setdefault((node.kind, node.layer), []).append(node)
+    columns = dict[str, Array]()
+    with torch.no_grad():
+        for place, values in node_values(config, trace).items():
+            at = ("head", 0) if place == (config.readout_stage, 0) and not config.graph else place
+            of_place = zip(config.wiring.ids.get(at, ()), values.T, strict=False)
+            columns |= {identity: of.double().numpy() for identity, of in of_place}
+    labels: dict[str, str | None] = {}
+    for of_layer in layers.values():
+        read = [(node.profile, node.lags, columns.get(node.id, np.zeros(len(model.reference)))) for node in of_layer]
+        profiles, lags, values = zip(*read, strict=True)
+        named = names.name_layer(profiles, lags, np.stack(values, axis=1))
+        labels |= dict(zip((node.id for node in of_layer), named, strict=True))
+    return tuple(replace(node, label=labels.get(node.id) or node.label) for node in nodes)
 
 
 def _nodes(
@@ -288,13 +312,16 @@ def _nodes_of_layer(
     profiles, estimate, names = importance.profiles, importance.nodes[key], config.feature_names
     place = key if key in profiles.shares else ("head", key[1])
     for index, (identity, keep) in enumerate(kept.items()):
-        profile, lags = dict[str, float](), dict[str, Lags]()
+        profile, lags, reads = dict[str, float](), dict[str, Lags](), ""
         if key != ("input", 0) and place in profiles.shares:
             shares = profiles.shares[place][index]
             order = [feature for feature in np.argsort(-shares, kind="stable").tolist() if shares[feature] > 0]
             profile = {names[feature]: float(shares[feature]) for feature in order}
             if place in profiles.lags:
-                lags = dict(zip(profile, find_lags(profiles.lags[place][index][order]), strict=True))
+                by_lag, shown = profiles.lags[place][index], importance.model_inputs.merge(names)
+                lags = dict(zip(profile, find_lags(by_lag[order]), strict=True))
+                of_inputs = np.stack([by_lag[list(members)].sum(axis=0) for members in shown.values()])
+                reads = describe_lags([*shown], of_inputs)
         kind: Any = identity.split(":", 1)[0]  # ids begin with their kind
         yield TopologyNode(
             *(identity, kind, key[1], index, structure.label_of(identity), keep),
@@ -303,6 +330,7 @@ def _nodes_of_layer(
             scores={"backward": scores[index]} if scores else None,
             profile=profile,
             lags=lags,
+            reads=reads,
         )
 
 
@@ -312,7 +340,7 @@ def _kan_edges(
     pruning: Pruning,
     trace: Trace,
     scores: Mapping[Score, Scores],
-    lags: Mapping[str, Mapping[str, Lags]],
+    nodes: Mapping[str, TopologyNode],
 ) -> Iterator[TopologyEdge]:
     outside: dict[LayerKey, list[float]] = {}  # share of the values of each input beyond the core interval of its grid
     for (stage, number), layer in model.network.layers.items():
@@ -330,7 +358,8 @@ def _kan_edges(
             scores=of_edge or None,
             opacity=tanh(OPACITY_BETA * of_edge["backward"]) if of_edge else None,
             outside_grid=outside[key][i] if key in outside else None,
-            lags=lags[edge.source],
+            lags=nodes[edge.source].lags,
+            reads=nodes[edge.source].reads,
         )
 
 
@@ -365,13 +394,15 @@ def _links(nodes: Sequence[TopologyNode], config: ModelConfig, importance: Impor
                 share = target.profile.get(source.label, 0.0) if source.kind == "feature" else None
                 place_of = (target.kind, source.layer, i, j)
                 edge = TopologyEdge(source.id, target.id, kind, *place_of, source.kept and target.kept, share=share)
-                edge = replace(edge, lags=_lags_between(source, target))
+                edge = replace(edge, **_lags_between(source, target, importance.model_inputs))
                 if (estimate := importance.links.get((into, j, place))) is not None:
                     edge = replace(edge, contribution=float(estimate.value[i]), interval=estimate.bounds(i))
                 yield edge
 
 
-def _other_edges(nodes: Sequence[TopologyNode], config: ModelConfig, output: int) -> Iterator[TopologyEdge]:
+def _other_edges(
+    nodes: Sequence[TopologyNode], config: ModelConfig, output: int, inputs: Inputs
+) -> Iterator[TopologyEdge]:
     """Yields the edges into units or cells, and into the output from nodes that it is made of."""
     features = [node for node in nodes if node.kind == "feature"]
     for unit, feature in product((node for node in nodes if node.kind in structure.READOUT_KINDS), features):
@@ -379,20 +410,22 @@ def _other_edges(nodes: Sequence[TopologyNode], config: ModelConfig, output: int
         if share or unit.kind != "cell":  # a cell is one value of one step, which most features do not reach
             both = unit.kept and feature.kept
             edge = TopologyEdge(feature.id, unit.id, "input", unit.kind, 0, i, j, both, share=share)
-            yield replace(edge, lags=_lags_between(feature, unit))
+            yield replace(edge, **_lags_between(feature, unit, inputs))
     depth, target = len(config.head), f"output:{config.outputs[output]}"
     for node in nodes if config.output_function is not None else ():
         is_read = config.output_function == "softmax" or node.index == output
         if node.kind == "head" and node.layer == depth and is_read:
             edge = TopologyEdge(node.id, target, "output", "output", depth, node.index, output, node.kept)
-            yield replace(edge, contribution=node.contribution, interval=node.interval, lags=node.lags)
+            known: dict[str, Any] = {"contribution": node.contribution, "interval": node.interval}
+            yield replace(edge, **known, lags=node.lags, reads=node.reads)
 
 
-def _lags_between(source: TopologyNode, target: TopologyNode) -> Mapping[str, Lags]:
+def _lags_between(source: TopologyNode, target: TopologyNode, inputs: Inputs) -> dict[str, Any]:
     """What the source reads; if it is a feature, when the target reads it."""
     if source.kind != "feature":
-        return source.lags
-    return {name: lags for name, lags in target.lags.items() if name == source.label}
+        return {"lags": source.lags, "reads": source.reads}
+    lags = {name: lags for name, lags in target.lags.items() if name == source.label}
+    return {"lags": lags, "reads": ", ".join(f"{inputs.label(name)} at {of}" for name, of in lags.items())}
 
 
 def _factors(layer: LayerConfig) -> Iterator[tuple[int, int]]:

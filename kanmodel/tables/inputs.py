@@ -20,7 +20,7 @@ from kanmodel.tables.columns import Feature
 from kanmodel.tables.encoding import Encoding, SourceColumn
 from kanmodel.tables.instants import DAY
 from kanmodel.tables.rhythm import TimeColumn
-from kanmodel.text import write_amount
+from kanmodel.text import Row, write_amount
 
 InputKind = Literal["number", "integer", "flag", "level", "hour", "weekday", "month", "day_of_year", "cycle"]
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -188,6 +188,44 @@ class Inputs:
     def groups(self) -> dict[str, tuple[str, ...]]:
         """The features of each input that has several, or one with another name."""
         return {one.name: one.features for one in self.all if one.features != (one.name,)}
+
+    def label(self, name: str) -> str:
+        """What people call an input or a feature: ``daytype workday``, ``hour (sine)``; other names are their own."""
+        return self._labels.get(name, name)
+
+    @cached_property
+    def _labels(self) -> Mapping[str, str]:
+        labels = dict[str, str]()
+        for one in self.all:
+            parts = [f" {level}" for level in one.levels] if one.kind == "level" else [" (sine)", " (cosine)"]
+            parts = parts if len(one.features) > 1 or one.kind == "level" else [""]
+            labels |= {feature: f"{one.label}{part}" for feature, part in zip(one.features, parts, strict=True)}
+        return labels | {one.name: one.label for one in self.all}
+
+    def merge(self, features: Sequence[str]) -> dict[str, tuple[int, ...]]:
+        """The places of the features of each input among some, by its label: what is by feature is summed by these."""
+        places = dict[str, tuple[int, ...]]()
+        for place, feature in enumerate(features):
+            label = one.label if (one := self.of_feature.get(feature)) else feature
+            places[label] = (*places.get(label, ()), place)
+        return places
+
+    def merge_rows(self, rows: Sequence[Row], sums: Sequence[str], key: str = "feature") -> list[dict[str, Any]]:
+        """The rows of a table by feature as those of inputs: some columns are summed, others that differ are None."""
+        merged = dict[tuple[Any, ...], dict[str, Any]]()
+        for row in rows:
+            one = self.of_feature.get(row[key])
+            label = one.label if one else self.label(row[key])
+            place = (label, *(row.get(name) for name in ("window", "forecast", "segment", "output")))
+            if (before := merged.get(place)) is None:
+                merged[place] = {**row, key: label}
+                continue
+            for name, value in row.items():
+                if name in sums:
+                    before[name] += value
+                elif name != key and before[name] != value:
+                    before[name] = None
+        return [*merged.values()]
 
     def decode(self, rows: Array) -> list[tuple[InputValue, ...]]:
         """The values in each of some rows (n, n_features), original units."""

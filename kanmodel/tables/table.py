@@ -234,7 +234,7 @@ class Table:
         plain = plain_encoding([str(number) for number in range(n_features)])
         spec = replace(spec, encoding=plain, targets=spec.targets[:1], time=None, series=None)
         known = flat, targets, (target is not None,), BadCells(), at == lookback - 1, np.ones(len(rows), dtype=bool)
-        return cls(spec, CellNames("windows"), rows, codes, (), None, None, at + FAR * codes, codes, *known)
+        return cls(spec, CellNames("windows"), rows, codes, (), None, None, rows + (FAR - 1) * codes, codes, *known)
 
     def find(self, positions: Rows) -> Rows:
         """The rows at some positions, of any shape; -1 where there is none."""

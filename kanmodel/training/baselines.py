@@ -10,10 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,11 +22,10 @@ from kanmodel.arrays import Array
 from kanmodel.tables.encoding import Rows
 from kanmodel.tables.roles import TrainingTable
 from kanmodel.tables.samples import Samples
+from kanmodel.tables.skill import Moments, Skill
 from kanmodel.tables.statistics.choose import choose_evenly
 from kanmodel.tables.windows import Windows
-from kanmodel.text import write_figure
 
-PENALTIES = np.logspace(-1, 6, 15)
 CHUNK = 4096  # windows flattened at a time
 RIDGE_INPUTS = 2048  # most values of a window, of which the matrix of a ridge regression takes seconds
 MOST_READ = 12  # values of a window that an output of a linear path reads
@@ -37,7 +34,6 @@ BOOSTED_VALUES = 4_000_000  # of the windows, for each output, on which LightGBM
 MOST_BOOSTED = 3  # outputs, beyond which it would take more than seconds
 TREES = 200
 LEAST_SPREAD = 0.1  # of forecasts, in standard deviations of what came, below which they are called constant
-TOLERANCE = 1.03  # times the error of a ridge regression
 
 Forecast = Callable[[Rows], Array]
 """Forecasts (n, n_outputs), model units, for windows by their numbers."""
@@ -65,50 +61,6 @@ def seasonal_naive(windows: Windows, season: int) -> Array:
     """`Windows.seasonal_naive` of all targets, (n, horizon * n_targets), original units."""
     targets = range(len(windows.table.spec.targets))
     return np.stack([windows.seasonal_naive(number, season) for number in targets], axis=2).reshape(len(windows), -1)
-
-
-class Moments(NamedTuple):
-    """Means of flattened windows and targets, and their centred products, summed over windows."""
-
-    n: int
-    mean_x: Array  # (n_inputs,)
-    mean_y: Array  # (n_outputs,)
-    xx: Array  # (n_inputs, n_inputs)
-    xy: Array  # (n_inputs, n_outputs)
-
-    @classmethod
-    def of(cls, samples: Samples, numbers: Rows) -> Moments | None:
-        """Those of some windows; None of windows of more than 2,048 values, whose matrix would take minutes."""
-        n_inputs, n_outputs = samples.source.lookback * samples.rows.shape[1], samples.targets.shape[1]
-        if n_inputs > RIDGE_INPUTS:
-            return None
-        gram, moment, n = np.zeros((n_inputs + 1, n_inputs + 1)), np.zeros((n_inputs + 1, n_outputs)), len(numbers)
-        for x, y in _flattened(samples, numbers):
-            gram += x.T @ x
-            moment += x.T @ y
-        mean_x, mean_y = gram[-1, :-1] / n, moment[-1] / n  # by the column of ones
-        xx, xy = gram[:-1, :-1] - n * np.outer(mean_x, mean_x), moment[:-1] - n * np.outer(mean_x, mean_y)
-        return cls(n, mean_x, mean_y, xx, xy)
-
-
-def ridge(moments: Moments | None, samples: Samples, validation: Rows) -> Forecast | None:
-    """A ridge regression on the flattened window (Hoerl and Kennard 1970), in closed form; None without moments.
-
-    The moments are those of the training windows; the penalty is that with the lowest error on `validation`.
-    """
-    if moments is None:
-        return None
-    values, vectors = np.linalg.eigh(moments.xx)
-    rotated = vectors.T @ moments.xy  # (n_inputs, n_outputs)
-
-    def forecast(penalty: float, numbers: Rows) -> Array:
-        weights = vectors @ (rotated / (values.clip(0)[:, None] + penalty))
-        intercept = moments.mean_y - moments.mean_x @ weights
-        return np.concatenate([x[:, :-1] @ weights + intercept for x, _ in _flattened(samples, numbers)])
-
-    truth = samples.outputs(validation).double().numpy()
-    errors = [np.mean((forecast(penalty, validation) - truth) ** 2) for penalty in PENALTIES]
-    return partial(forecast, PENALTIES[int(np.argmin(errors))])
 
 
 @dataclass(frozen=True)
@@ -155,7 +107,7 @@ def boosted_trees(samples: Samples, train: Rows, validation: Rows) -> Forecast |
         return None
     train = train[choose_evenly(len(train), BOOSTED_VALUES // n_values)]
     lightgbm, fitted = import_module("lightgbm"), []
-    (x, y), (x_held, y_held) = (next(_flattened(samples, of, len(of))) for of in (train, validation))
+    (x, y), (x_held, y_held) = (next(flatten(samples, of, len(of))) for of in (train, validation))
     options: dict[str, float] = {"verbosity": -1, "seed": 0, "deterministic": True, "force_row_wise": True}
     options |= {"max_bin": 63, "feature_fraction": 0.5}  # a third of the time, and as good here
     for output in range(y.shape[1]):
@@ -165,22 +117,27 @@ def boosted_trees(samples: Samples, train: Rows, validation: Rows) -> Forecast |
         fitted.append(lightgbm.train(options, data, TREES, valid_sets=[held], callbacks=[stop]))
 
     def forecast(numbers: Rows) -> Array:
-        x = next(_flattened(samples, numbers, len(numbers)))[0]
+        x = next(flatten(samples, numbers, len(numbers)))[0]
         return np.column_stack([trees.predict(x) for trees in fitted])
 
     return forecast
 
 
-def _flattened(samples: Samples, numbers: Rows, most: int = CHUNK) -> Iterator[tuple[Array, Array]]:
-    """Windows as rows (n, lookback * n_features + 1), the last column 1, and their targets (n, n_outputs)."""
+def flatten(samples: Samples, numbers: Rows, most: int = CHUNK) -> Iterator[tuple[Array, Array]]:
+    """Windows as rows (n, lookback * n_features), and their targets (n, n_outputs), some at a time."""
     for start in range(0, len(numbers), most):
         chunk = numbers[start : start + most]
-        flat = samples.windows(chunk).double().flatten(1).numpy()
-        yield np.column_stack([flat, np.ones(len(flat))]), samples.outputs(chunk).double().numpy()
+        yield samples.windows(chunk).double().flatten(1).numpy(), samples.outputs(chunk).double().numpy()
 
 
-def find_weaknesses(metrics: Mapping[str, float], table: TrainingTable) -> list[str]:
-    """Sentences with figures of the test part: the model is constant, or a simple forecast is as good."""
+def measure_moments(samples: Samples, numbers: Rows) -> Moments | None:
+    """Those of some windows; None of windows of more than 2,048 values, whose matrix would take minutes."""
+    is_small = samples.source.lookback * samples.rows.shape[1] <= RIDGE_INPUTS
+    return Moments.of(flatten(samples, numbers)) if is_small else None
+
+
+def find_weaknesses(metrics: Mapping[str, float], skill: Skill, table: TrainingTable) -> list[str]:
+    """Sentences about the test part: the model is constant, or no better than a simple forecast."""
     found = list[str]()
     if not table.spec.ahead and not table.last_value:
         found.append(
@@ -192,10 +149,5 @@ def find_weaknesses(metrics: Mapping[str, float], table: TrainingTable) -> list[
             "the forecasts are nearly constant: on the test part their standard deviation is "
             f"{metrics['test_spread']:.2g} of that of the actual values"
         )
-    season = f"the seasonal naive forecast, of {metrics.get('season', 0):.0f} steps before,"
-    simple = {"persistence": ("repeating the last value", 1.0), "seasonal_naive": (season, 1.0)}
-    for name, (called, tolerance) in (simple | {"ridge": ("a ridge regression", TOLERANCE)}).items():
-        if metrics["test_mae"] >= tolerance * metrics.get(f"{name}_mae", float("inf")):
-            figures = " beside ".join(write_figure(metrics[key]) for key in (f"{name}_mae", "test_mae"))
-            found.append(f"{called} is better on the test part: mean absolute error {figures} of the model")
-    return found
+    is_weak = skill.verdict == "red" or (skill.verdict == "amber" and (skill.better_by or 0.0) <= 0)
+    return [*found, *([str(skill)] if is_weak else [])]

@@ -33,8 +33,8 @@ def refine_model(model: Forecaster, grid_size: int) -> Forecaster:
         difference=float(of_output.max()),
         relative_difference=relative,
     )
-    metrics, intervals = (model.metrics, model.intervals) if provenance.verified else ({}, None)
-    return Forecaster(network, model.reference, metrics, provenance, intervals=intervals)
+    kept = replace(model, network=network, provenance=provenance, sha256="", name="model")
+    return kept if provenance.verified else replace(kept, metrics={}, intervals=None, tested=None)
 
 
 def refine_grids(network: Network, grid_size: int) -> Network:

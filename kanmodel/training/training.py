@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -22,13 +22,14 @@ from kanmodel.network.network import Network
 from kanmodel.tables.columns import Feature, Target
 from kanmodel.tables.roles import PARTS, TrainingTable
 from kanmodel.tables.samples import Parts, Samples, covered_rows, split_samples
+from kanmodel.tables.skill import Moments, Simple, find_positions, ridge
 from kanmodel.tables.statistics.choose import choose_evenly
 from kanmodel.tables.statistics.errors import find_period, find_season, measure_intervals, r2_scores
 from kanmodel.tables.windows import actual_outputs
 from kanmodel.text import list_some
 from kanmodel.training import baselines
 from kanmodel.training.assembly import LinearSamples, RelativeSamples, assemble, find_without_level
-from kanmodel.training.baselines import Forecast, LinearPath, Moments
+from kanmodel.training.baselines import Forecast, LinearPath
 from kanmodel.training.grids import refine_grids, refuse_without_knots
 from kanmodel.training.increments import fit_increments, refuse_increments
 from kanmodel.training.optimization import (
@@ -103,7 +104,7 @@ def fit(
         nodes = fit_increments(trained.network, options.intervals, trained.samples, data.parts, options, report)
         model = data.calibrate(model, options.intervals, "nodes", assemble(nodes, trained.samples))
     model = data.measure(model)
-    for sentence in baselines.find_weaknesses(model.metrics, table):
+    for sentence in baselines.find_weaknesses(model.metrics, model.skill, table):
         announce(sentence)
     return model
 
@@ -202,12 +203,13 @@ class TrainingData:
     @cached_property
     def moments(self) -> Moments | None:
         """Those of the training windows, model units."""
-        return Moments.of(self.samples, self.parts.train)
+        return baselines.measure_moments(self.samples, self.parts.train)
 
     @cached_property
     def ridge(self) -> Forecast | None:
-        """The ridge regression, model units."""
-        return baselines.ridge(self.moments, self.samples, self.parts.validation)
+        """The ridge regression, model units; None without moments."""
+        flat = partial(baselines.flatten, self.samples)
+        return None if self.moments is None else ridge(self.moments, flat, self.parts.validation)
 
     def make_network(self, options: TrainingOptions, left_out: Sequence[int] = ()) -> Network:
         """A new network, without an effect of the features that are left out, by their numbers."""
@@ -245,26 +247,40 @@ class TrainingData:
             below, above = (each * model.scaling.output_scale[chosen] for each in distances)
             names = [outputs[output] for output in chosen]
             metrics |= _measure_intervals(names, model.levels, (targets - forecasts)[:, chosen], below, above)
-        return replace(model, metrics=metrics | self._of_baselines)
+        test, spec = self.parts.test, self.windows.table.spec
+        positions = find_positions(spec, self.windows.choose(test).times, len(test))
+        skill = model.judge(forecasts, targets, self._simple, positions, "test")
+        return replace(model, metrics=metrics | self._of_baselines, tested=skill)
+
+    @cached_property
+    def _simple(self) -> dict[Simple, Array]:
+        """Forecasts of the test part that are no model's, (n, n_outputs), original units; NaN where there are none."""
+        test, season = self.windows.choose(self.parts.test), self._season
+        forecasts: dict[Simple, Array] = {("persistence", None): baselines.persistence(self.table, test)}
+        if season:
+            forecasts["seasonal naive", season] = baselines.seasonal_naive(test, season)
+        if self.ridge is not None:
+            forecasts["ridge", None] = self._to_original(self.ridge)
+        average = self.actual[self.parts.train].mean(axis=0)
+        return forecasts | {("average", None): np.broadcast_to(average, (len(test), len(average)))}
+
+    def _to_original(self, forecast: Forecast) -> Array:
+        """Forecasts of the test part, original units."""
+        return forecast(self.parts.test) * self.config.scaling.output_scale + self.config.scaling.output_mean
 
     @cached_property
     def _of_baselines(self) -> dict[str, float]:
         """Errors of the baselines on the test part, the number of windows of each part, and of those left out."""
-        parts, scaling, test = self.parts, self.config.scaling, self.windows.choose(self.parts.test)
-        targets, metrics, season = self.actual[parts.test], dict[str, float](), self._find_season()
-        forecasts: dict[str, Array | None] = {"persistence": baselines.persistence(self.table, test)}
-        if season:
-            forecasts["seasonal_naive"] = baselines.seasonal_naive(test, season)
-        trees = baselines.boosted_trees(self.samples, parts.train, parts.validation)
-        for name, fitted in (("ridge", self.ridge), ("lightgbm", trees)):
-            if fitted is not None:
-                forecasts[name] = fitted(parts.test) * scaling.output_scale + scaling.output_mean
+        parts, targets, metrics = self.parts, self.actual[self.parts.test], dict[str, float]()
+        forecasts = {name.replace(" ", "_"): of for (name, _), of in self._simple.items() if name != "average"}
+        if (trees := baselines.boosted_trees(self.samples, parts.train, parts.validation)) is not None:
+            forecasts["lightgbm"] = self._to_original(trees)
         for name, forecast in forecasts.items():
-            if forecast is not None and not np.isnan(forecast).any():
+            if not np.isnan(forecast).any():
                 metrics[f"{name}_r2"] = float(r2_scores(targets, forecast).mean())
                 metrics[f"{name}_mae"] = float(np.abs(forecast - targets).mean())
-        if season and "seasonal_naive_r2" in metrics:
-            metrics["season"] = float(season)
+        if self._season and "seasonal_naive_r2" in metrics:
+            metrics["season"] = float(self._season)
         names = (*PARTS, "calibration") if len(parts.calibration) else PARTS
         metrics |= {f"{part}_windows": float(len(getattr(parts, part))) for part in names}
         if parts.windows.missing.windows:
@@ -272,7 +288,8 @@ class TrainingData:
             metrics |= {f"left_out_windows {name}": float(count) for name, count in parts.windows.missing.worst.items()}
         return metrics
 
-    def _find_season(self) -> int | None:
+    @cached_property
+    def _season(self) -> int | None:
         """Steps of the season that has the lowest error before the test part; None if there is none."""
         time, targets = self.table.spec.time, self.table.table.targets
         seasons = time.seasons if time is not None else {}
@@ -342,7 +359,7 @@ def _add_path(
     error = measure_network(alone)
     if error <= measure(torch.from_numpy(data.ridge(parts.validation))):
         return alone
-    moments = data.moments if samples is data.samples else Moments.of(samples, parts.train)
+    moments = data.moments if samples is data.samples else baselines.measure_moments(samples, parts.train)
     may_read = np.tile(~np.isin(np.arange(len(data.config.features)), left_out), data.config.lookback)
     path = None if moments is None else LinearPath.fit(moments, may_read, samples.targets.dtype)
     if path is None or not len(path.places):

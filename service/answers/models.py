@@ -13,10 +13,11 @@ from kanmodel.network.intervals import Intervals
 from kanmodel.network.operations import Node
 from kanmodel.tables.inputs import Input
 from kanmodel.tables.rhythm import TimeColumn
+from kanmodel.tables.skill import Skill
 from kanmodel.tables.table import TableSpec
 from service.answers.forms import Answered, join
 from service.answers.members import Checkpoint, Closed, Name, Version, about
-from service.answers.table import READOUT
+from service.answers.table import READOUT, SkillVerdict
 from service.models.registry import State
 
 
@@ -30,6 +31,8 @@ class VersionSummary(TypedDict):
     checkpoint: Annotated[Checkpoint | None, about("Identity of the checkpoint; null if none is ready.")]
     reason: NotRequired[str]
     """Why its file cannot be loaded; where it was replaced while it served, what served before goes on."""
+    skill: NotRequired[SkillVerdict]
+    """Whether it knows more than simple forecasts, as `skill` of the model; only if it is in memory."""
     prepared: Annotated[bool, about("Whether its global results were read beside the checkpoint.")]
     unprepared: NotRequired[str]
     """Why they are computed instead; absent as long as the model was not in memory."""
@@ -149,6 +152,7 @@ class ServedModel(TypedDict):
     architecture: Architecture
     reference_windows: Annotated[int, about("Number of windows on which global explanations are computed.")]
     metrics: Annotated[dict[str, float], about("Training metrics, such as `test_r2`, and coverages of intervals.")]
+    skill: Annotated[Answered[Skill], about("Whether it knows more than simple forecasts; first of all to be read.")]
     provenance: Annotated[Answered[Provenance], about("Where the checkpoint comes from.")]
 
 

@@ -20,7 +20,7 @@ from kanmodel.network import config, intervals
 from kanmodel.network.operations import Node
 from kanmodel.report import faithfulness, finding
 from kanmodel.structure import curves, edges, importance, model_comparison, pruning, topology
-from kanmodel.tables import columns, encoding, inputs, rhythm, table
+from kanmodel.tables import columns, encoding, inputs, rhythm, skill, table
 from kanmodel.tables.instants import DAY
 from kanmodel.tables.statistics import errors, p_values
 from kanmodel.tables.statistics.bootstrap import CONFIDENCE
@@ -43,6 +43,9 @@ ComparedBaseline = TypeAliasType("ComparedBaseline", faithfulness.ComparedBaseli
 CurveRange = TypeAliasType("CurveRange", curves.Span)
 Shape = TypeAliasType("Shape", curves.CurveShape)
 WhatIfKind = TypeAliasType("WhatIfKind", what_if.CurveKind)
+SkillVerdict = TypeAliasType("SkillVerdict", skill.SkillVerdict)
+BaselineName = TypeAliasType("BaselineName", skill.BaselineName)
+MeasuredOn = TypeAliasType("MeasuredOn", skill.MeasuredOn)
 FindingId = TypeAliasType("FindingId", finding.FindingId)
 Question = TypeAliasType("Question", p_values.Question)
 IntervalsKind = TypeAliasType("IntervalsKind", intervals.Kind)
@@ -116,7 +119,7 @@ _SPREAD_STEPS = (
     "run that holds 80 % of the share."
 )
 _CURVE_READS = (
-    "When the source node reads which features, such as `hour_sin at lags 0 to 5, temp_c at lag 0`; absent where the "
+    "When the source node reads which features, such as `hour at lags 0 to 5, temp_c at lag 0`; absent where the "
     "topology has no lags of it."
 )
 _CURVE_FORMULAS = (
@@ -124,6 +127,13 @@ _CURVE_FORMULAS = (
     "is not a function of one number."
 )
 _FORMS = (
+    Form(skill.Baseline, "BaselineInfo", absent=("season",)),
+    Form(
+        skill.Skill,
+        "SkillInfo",
+        left_out=("lacking",),
+        properties=("verdict", "better_by", "interval", "reason"),
+    ),
     Form(Lags, "LagShares", more={"shares": (list[float], _round_shares)}),
     # How like the reference windows a window is.
     Form(trust.Neighbour, "NearestReference"),
@@ -131,9 +141,10 @@ _FORMS = (
     Form(
         trust.WindowTrust,
         "TrustInfo",
-        left_out=("lags", "cells"),
+        left_out=("lags", "shares_shown", "cells"),
         properties=("reliable",),
         more={
+            "skill": (skill.SkillVerdict, lambda one: one.skill.verdict),
             "sentence": made(str, "The verdict with its reasons, as a sentence.", str),
             "steps": made(dict[str, list[int]], _SPREAD_STEPS, _list_steps),
             "coverage": (list[LevelCoverage] | None, _list_coverage),
@@ -150,7 +161,6 @@ _FORMS = (
     Form(
         topology.TopologyNode,
         "GraphNode",
-        properties=("reads",),
         absent=("interval", "scores", "profile", "lags", "reads"),
         more={
             "scores": made(Scores | None, _SCORES, _describe_scores),
@@ -161,7 +171,6 @@ _FORMS = (
         edges.TopologyEdge,
         "GraphEdge",
         left_out=("lags",),
-        properties=("reads",),
         absent=("interval", "share", "reads", "scores", "opacity", "outside_grid", "masked"),
         more={
             "stage": (AnyStage, lambda edge: edge.stage),
@@ -200,7 +209,7 @@ _FORMS = (
     Form(
         curves.Edge,
         "EdgeFunction",
-        left_out=("edge", "core", "name", "reference", "origin"),
+        left_out=("edge", "core", "name", "reference", "origin", "model_inputs"),
         absent=("symbolic", "x_original", "y_original", "scores", "reads", "lags", "formulas"),
         more={
             **members_of(edges.TopologyEdge, "edge", "layer", "i", "j", "source", "target", "contribution", "kept"),
@@ -262,7 +271,7 @@ _FORMS = (
     Form(
         model_comparison.ModelComparison,
         "ModelComparisonResponse",
-        left_out=("name", "against_name", "reference", "origin"),
+        left_out=("name", "against_name", "reference", "origin", "model_inputs"),
         names={"windows": "reference_windows"},
         more={
             "against": given(ComparedModel, "The other model."),

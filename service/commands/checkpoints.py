@@ -105,6 +105,7 @@ def _describe_chain(config: ModelConfig) -> Iterator[tuple[str, str]]:
 def _describe(model: Model) -> Iterator[tuple[str, str]]:
     """Names and values of shapes and provenance."""
     config, provenance = model.config, model.provenance
+    yield "skill", model.skill.brief
     yield "lookback", str(config.lookback)
     yield "outputs", ", ".join(config.outputs)
     if config.graph:

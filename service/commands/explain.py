@@ -148,6 +148,8 @@ def explain(
             described = next(describe_explanation(explained, "features", number))
             print_json({**about, "unit": explained.unit, **shown, **described})
         else:
+            if explained.caution:
+                echo(explained.caution)
             title = f"{explained.output}, window {number} of 0 to {last}{f', {time}' if time else ''}"
             _print_window(model, explained, number, title, target)
             if trust is not None:

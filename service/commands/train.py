@@ -252,6 +252,7 @@ def _measure(model: Model) -> tuple[str, str, str]:
 
 def _print_trained(model: Model, output: Path) -> None:
     """Prints the metrics, what limits explanations, and path, size and hash of the checkpoint."""
+    echo(f"Skill {model.skill.brief}")
     print_table("metrics", ["metric", "value"], model.metrics.items())
     if model.intervals is not None:
         calibration = model.intervals.calibration

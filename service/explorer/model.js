@@ -7,7 +7,7 @@ import { useMemo, useRef } from "./lib.js";
 import { useAsk } from "./load.js";
 
 /** @typedef {import("./schema.js").components["schemas"]} Schemas */
-/** @typedef {Schemas["ModelInput"] & {short: string, color: string, places: number[]}} Input */
+/** @typedef {Schemas["InputInfo"] & {short: string, color: string, places: number[]}} Input */
 
 const BOUND = /^(.*):(lower|upper|width)@(0\.\d+)$/;
 const QUANTILE = /@0\.\d+$/;
@@ -24,7 +24,6 @@ export class Model {
    */
   constructor(info, chosen, output) {
     const [name, version] = chosen.split("/");
-    info.skill ??= { verdict: "unknown", mae: null, baselines: [], better_by: null, interval: null, reason: "TEMPORARY" };
     this.info = info;
     this.chosen = chosen;
     this.name = name;

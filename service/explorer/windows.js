@@ -33,7 +33,7 @@ const kept = new Map();
  */
 export function useWindow(model) {
   const { window: name = model && `ref:${model.info.reference_windows - 1}`, edit: written } = address.value.values;
-  const loaded = useLoad(model && `window ${model.chosen} ${model.info.checkpoint} ${name} ${isKept(fileOf(name))}`, (signal) =>
+  const loaded = useLoad(model && `window ${model.chosen} ${model.info.checkpoint} ${name} ${isKept(fileOf(name ?? ""))}`, (signal) =>
     loadWindow(/** @type {import("./model.js").Model} */ (model), /** @type {string} */ (name), signal),
   );
   const edit = readEdit(written);

@@ -534,7 +534,7 @@ def _load(path: Path) -> Model:
     try:
         model.predict(window)
         with unpaused():  # a request that gives up must not end what others wait for
-            model.explain(window)
+            model.explain(window)  # with its skill
     except NonFiniteError as error:
         raise CheckpointError(f"{path.name} has no answer for its own reference window: {error}") from error
     return model

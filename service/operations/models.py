@@ -39,7 +39,9 @@ def _describe_choice(entries: ModelVersions) -> ChosenInfo | None:
 
 
 def _summarise_version(entry: Entry) -> VersionSummary:
-    return describe(VersionSummary, entry, ready=entry.state == "ready", loaded=entry.served is not None)
+    given: dict[str, Any] = {"ready": entry.state == "ready", "loaded": entry.served is not None}
+    verdict = None if entry.served is None else entry.served.model.skill.verdict  # measured when it was loaded
+    return describe(VersionSummary, entry, **given, skill=verdict)
 
 
 def describe_model(served: Served, entries: ModelVersions) -> ModelInfo:
@@ -64,7 +66,8 @@ def describe_model(served: Served, entries: ModelVersions) -> ModelInfo:
         given["table"] = describe_one(config.table)
     given["inputs"] = describe_all([*model.inputs])
     given |= {"architecture": architecture, "reference_windows": len(model.reference), "metrics": dict(model.metrics)}
-    return describe(ModelInfo, config, **given, provenance=describe_one(model.provenance))
+    given |= {"skill": describe_one(model.skill), "provenance": describe_one(model.provenance)}
+    return describe(ModelInfo, config, **given)
 
 
 def _describe_layers(layers: Layers) -> LayersInfo:

@@ -176,7 +176,7 @@ def test_tables_are_rows_that_frames_read(model, windows):
     rows = pl.DataFrame(topology.table())
     assert len(rows) == len(topology.kan_edges) and rows["kept"].sum() == sum(e.kept for e in topology.kan_edges)
     np.testing.assert_array_equal(pl.DataFrame(edge.table())["y"].to_numpy(), edge.y)
-    assert len(pl.DataFrame(model.report().table())) == 12
+    assert len(pl.DataFrame(model.report().table())) == 13
 
 
 def test_importance_and_report_are_those_below(model):

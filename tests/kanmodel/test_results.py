@@ -421,7 +421,9 @@ def test_one_question_of_a_report(results):
     assert [finding.id for finding in one.findings] == ["shapes"] and one.findings[0] in report.findings
     shown = "".join(ElementTree.fromstring(one.html()).itertext())
     assert one.findings[0].answer in shown.replace("\u00a0", " ")
-    with pytest.raises(UnknownNameError, match="there is no question 'size'; the questions are forecast, accuracy"):
+    with pytest.raises(
+        UnknownNameError, match="there is no question 'size'; the questions are skill, forecast, accuracy"
+    ):
         report["size"]
 
 

@@ -2,7 +2,7 @@
 
 import { reasonOf } from "../api.js";
 import { byInput } from "../explain.js";
-import { change, editOf, isFixed, rangeOf, told, valueOf } from "../inputs.js";
+import { editOf, isFixed, rangeOf, told, valueOf } from "../inputs.js";
 import { html, useState } from "../lib.js";
 import { part } from "../lit.js";
 import { askNoted, keyOf, useLoad } from "../load.js";
@@ -10,7 +10,6 @@ import { go } from "../state.js";
 import { Chart } from "../ui/chart.js";
 import { writeEdit } from "../windows.js";
 import { snap } from "./dials.js";
-import { predictOutput } from "./facts.js";
 
 /** @typedef {import("../model.js").Model} Model */
 /** @typedef {import("../model.js").Input} Input */
@@ -18,7 +17,6 @@ import { predictOutput } from "./facts.js";
 
 const N_FIRST = 8; // curves drawn before all are asked for
 const POINTS = 21;
-const MOST = 26; // values of a cycle that are asked for
 const HEIGHT = 120;
 
 /** @param {import("./questions.js").Asked} props */
@@ -81,7 +79,7 @@ function OneCurve({ model, input, curve, now, value, domain, take }) {
 }
 
 /**
- * The forecast over values of an input: a number is shifted by the service, what is encoded in several features is set here.
+ * The forecast over values of an input: a number is shifted over its range, what has levels takes each of them.
  *
  * @param {Model} model
  * @param {Input} input
@@ -92,16 +90,11 @@ function OneCurve({ model, input, curve, now, value, domain, take }) {
 async function askCurve(model, input, instance, signal) {
   const { low, high, step } = rangeOf(input, model.info.features);
   const now = valueOf(input, instance[instance.length - 1]);
-  if (["number", "integer"].includes(input.kind)) {
-    const [from, to] = [Math.min(low, now) - now, Math.max(high, now) - now];
-    const points = step ? Math.min(POINTS, Math.round((to - from) / step) + 1) : POINTS;
-    const body = { instances: [instance], output: model.output, features: input.features, shift: { from, to: to > from ? to : from + 1, points: Math.max(2, points) } };
-    const answer = /** @type {import("../model.js").Schemas["WhatIfResponse"]} */ (await askNoted({ path: `${model.path}:whatif`, query: model.version, body }, signal));
-    const [{ values, predictions, outside_training_range: outside }] = answer.curves[0];
-    return values.map((by, place) => ({ x: now + by, y: predictions[place], isOutside: outside[place] }));
-  }
-  const every = Math.max(step || (high - low) / MOST, Math.ceil((high - low) / MOST) * (step || 0));
-  const values = d3.range(low, high + every / 2, every).map((value) => Math.min(value, high));
-  const predictions = await predictOutput(model, values.map((to) => change(instance, model.inputs, { [input.name]: editOf(input, now, to) })), signal);
-  return values.map((x, place) => ({ x, y: predictions[place], isOutside: false }));
+  const [from, to] = [Math.min(low, now) - now, Math.max(high, now) - now];
+  const points = step ? Math.max(2, Math.min(POINTS, Math.round((to - from) / step) + 1)) : POINTS;
+  const shift = ["number", "integer"].includes(input.kind) ? { from, to: to > from ? to : from + 1, points } : undefined;
+  const body = { instances: [instance], output: model.output, features: [input.name], shift };
+  const answer = /** @type {import("../model.js").Schemas["WhatIfResponse"]} */ (await askNoted({ path: `${model.path}:whatif`, query: model.version, body }, signal));
+  const [{ kind, values, predictions, outside_training_range: outside }] = answer.curves[0];
+  return values.map((value, place) => ({ x: kind === "shift" ? now + value : value, y: predictions[place], isOutside: outside[place] }));
 }

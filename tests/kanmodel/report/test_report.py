@@ -21,7 +21,7 @@ from kanmodel.structure.topology import build_topology
 from kanmodel.tables.statistics.choose import choose_evenly
 from service.models.repository import BUNDLED
 
-IDS = ["forecast", "accuracy", "drivers", "response", "limits"]
+IDS = ["skill", "forecast", "accuracy", "drivers", "response", "limits"]
 IDS += ["sparsity", "features", "independence", "opacity", "depth", "shapes", "trust"]
 
 

@@ -58,8 +58,8 @@ def test_errors_are_those_of_polars(model):
     assert found["within_90_percent"] == pytest.approx(miss.quantile(0.9, "linear"))
     assert found["simple_mae"] == pytest.approx(
         {
-            "repeating the last known value": frame["last"].mean(),
-            "repeating the value of the day before": frame["day"].mean(),
+            "repeating the last value": frame["last"].mean(),
+            "repeating the value of 24 steps before": frame["day"].mean(),
         }
     )
     best = "last" if frame["last"].mean() < frame["day"].mean() else "day"

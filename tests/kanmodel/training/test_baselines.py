@@ -1,6 +1,7 @@
 """Simple forecasts know what was known at the end of a window, and nothing else."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from kanmodel.tables.columns import Scaling
 from kanmodel.tables.roles import Columns, make_table
 from kanmodel.tables.samples import Samples
+from kanmodel.tables.skill import PENALTIES, ridge
 from kanmodel.tables.windows import Windows
 from kanmodel.training import baselines
 
@@ -31,6 +33,12 @@ def sample(rows, targets, lookback):
     table = make_table(frame, Columns(tuple(names), tuple(features)))
     (mean, scale), (target_mean, target_scale) = ((np.zeros(n), np.ones(n)) for n in (len(features), len(names)))
     return Samples.of(cut(table, lookback), Scaling(mean, scale, target_mean, target_scale, torch.float64))
+
+
+def fit_ridge(samples, train, validation):
+    """The ridge regression on some windows."""
+    moments, flat = baselines.measure_moments(samples, train), partial(baselines.flatten, samples)
+    return None if moments is None else ridge(moments, flat, validation)
 
 
 def series(values, ahead, hours=None, series=None):
@@ -74,9 +82,9 @@ def test_ridge_is_the_solution_of_its_normal_equations(n_train):
         weights = np.linalg.solve(centred.T @ centred + penalty * np.eye(6), centred.T @ (y - y.mean(axis=0)))
         return (samples.windows(wanted).flatten(1).numpy() - x.mean(axis=0)) @ weights + y.mean(axis=0)
 
-    errors = {p: ((solve(p, validation) - targets[validation]) ** 2).mean() for p in baselines.PENALTIES}
+    errors = {p: ((solve(p, validation) - targets[validation]) ** 2).mean() for p in PENALTIES}
     expected = solve(min(errors, key=errors.get), test)
-    forecast = baselines.ridge(baselines.Moments.of(samples, train), samples, validation)
+    forecast = fit_ridge(samples, train, validation)
     np.testing.assert_allclose(forecast(test), expected, atol=1e-8)
 
 
@@ -85,7 +93,7 @@ def test_ridge_works_with_more_inputs_than_windows():
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(60, 20))
     samples, numbers = sample(rows, rows[:, :1] * 2, lookback=4), np.arange(57)
-    forecasts = baselines.ridge(baselines.Moments.of(samples, numbers[:30]), samples, numbers[30:45])(numbers[45:])
+    forecasts = fit_ridge(samples, numbers[:30], numbers[30:45])(numbers[45:])
     assert forecasts.shape == (12, 1) and np.isfinite(forecasts).all()
 
 
@@ -93,7 +101,7 @@ def test_ridge_is_left_out_for_large_windows():
     """The matrix of more than 2,048 values would take minutes."""
     rows = np.random.default_rng(0).normal(size=(60, 103))
     samples, numbers = sample(rows, rows[:, :1], lookback=20), np.arange(41)
-    assert baselines.ridge(baselines.Moments.of(samples, numbers[:20]), samples, numbers[20:30]) is None
+    assert fit_ridge(samples, numbers[:20], numbers[20:30]) is None
 
 
 def test_persistence_is_the_last_value_that_is_known():

@@ -16,8 +16,9 @@ from kanmodel import Model
 from kanmodel.network.network import Network
 from kanmodel.tables import roles
 from kanmodel.tables.roles import Columns
+from kanmodel.tables.skill import Moments
 from kanmodel.training.assembly import LinearSamples, RelativeSamples, assemble
-from kanmodel.training.baselines import MOST_READ, LinearPath, Moments
+from kanmodel.training.baselines import MOST_READ, LinearPath, measure_moments
 from kanmodel.training.optimization import TrainingOptions
 from kanmodel.training.training import TrainingData, fine_tune, fit
 
@@ -152,7 +153,7 @@ def test_every_architecture_is_assembled(changes, scaled):
     samples = data.samples
     if scaled and options.lookback > 1:
         samples = RelativeSamples.of_samples(samples, data.config, data.parts.train)
-    moments = Moments.of(samples, data.parts.train)
+    moments = measure_moments(samples, data.parts.train)
     path = LinearPath.fit(moments, np.ones(len(moments.mean_x), dtype=bool), torch.float32)
     chain, linear = Network(data.config, torch.Generator().manual_seed(0)), LinearSamples.of(samples, path)
     numbers = data.parts.test[:30]

@@ -15,6 +15,7 @@ from kanmodel.errors import DataError
 from kanmodel.network.config import plain_layers
 from kanmodel.network.layer import KANLayer
 from kanmodel.tables.roles import Columns, make_table
+from kanmodel.tables.skill import Baseline, Skill
 from kanmodel.tables.windows import Windows
 from kanmodel.training.baselines import find_weaknesses
 from kanmodel.training.optimization import sparsity_penalty
@@ -90,16 +91,14 @@ def test_weak_models_are_announced():
     frame = make_frame(500)
     with pytest.warns(UserWarning, match="the forecasts are nearly constant: on the test part"):
         kanmodel.train(frame, "power", lamb=5.0, linear=False, epochs=3, **OPTIONS)
-    hours = np.arange(600)
+    hours = np.arange(3000)
     table = pl.DataFrame(
         {
             "time": [datetime(2024, 1, 1) + timedelta(hours=int(hour)) for hour in hours],
-            "load": np.sin(2 * np.pi * hours / 24) + 0.01 * np.random.default_rng(0).normal(size=600),
+            "load": np.sin(2 * np.pi * hours / 24) + 0.01 * np.random.default_rng(0).normal(size=3000),
         }
     )
-    with pytest.warns(UserWarning, match="of 24 steps before, is better on the test part: mean absolute error 0.0"):
-        kanmodel.train(table, "load", time="time", ahead=1, hidden=2, epochs=1, linear=False, progress=False)
-    with pytest.warns(UserWarning, match="a ridge regression is better on the test part"):
+    with pytest.warns(UserWarning, match="red: This model has learned nothing that repeating the value of 24"):
         kanmodel.train(table, "load", time="time", ahead=1, hidden=2, epochs=1, linear=False, progress=False)
     with pytest.warns(
         UserWarning, match="ahead is 0, so the target's value in each row is forecast from that very row"
@@ -110,10 +109,12 @@ def test_weak_models_are_announced():
 def test_a_good_model_is_not_announced():
     """No sentence where it is better than each, or where nothing is known of them."""
     table = make_table(make_frame(50), Columns(("power",), ("wind",), ahead=1))
-    good = {"test_mae": 1.0, "test_spread": 0.9, "ridge_mae": 0.98, "persistence_mae": 2.0}
-    assert find_weaknesses(good, table) == []
-    assert find_weaknesses({"test_mae": 1.0, "test_spread": 0.9}, table) == []
-    assert len(find_weaknesses(good | {"test_mae": 2.0, "test_spread": 0.01}, table)) == 3
+    ridge, average = Baseline("ridge", None, 1.02, 0.02, (-0.1, 0.1)), Baseline("average", None, 2.0, 0.5, (0.4, 0.6))
+    good = Skill("test", 500, 100, 1.0, "kW", (ridge, average))
+    assert good.verdict == "amber" and find_weaknesses({"test_spread": 0.9}, good, table) == []
+    assert find_weaknesses({"test_spread": 0.9}, Skill("test", 500, lacking="classes"), table) == []
+    weak = replace(good, baselines=(replace(average, better_by=-0.1),))
+    assert len(find_weaknesses({"test_spread": 0.01}, weak, table)) == 2
 
 
 @pytest.mark.parametrize(("ahead", "horizon"), [(1, 1), (1, 6), (3, 2)])
