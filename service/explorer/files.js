@@ -33,8 +33,8 @@ import { keepWindow } from "./windows.js";
 
 const MISSING = /^(na|n\/a|nan|null|none|nat|-|)$/i;
 const BODY = 7_000_000; // bytes of a request
-const PART = 2048; // windows of a request, fewer of large ones
-const VALUES = 2_000_000; // of the windows of a request, which is half of what the service takes by default
+const PART = 3000; // windows of a request, fewer of large ones
+const VALUES = 3_000_000; // of the windows of a request, where the service takes 4 million by default
 
 /** @type {Map<string, Table>} */
 const kept = new Map();
@@ -300,7 +300,7 @@ const capital = (text) => text[0].toUpperCase() + text.slice(1);
  * @typedef {object} Cut
  * @property {Place[]} places by series, in order of time
  * @property {string} told how many rows and windows there are, and why there are not more
- * @property {{first: number, end: number, from: number, to: number, keys?: string[]}[]} parts of the rows, with margins, and
+ * @property {{first: number, end: number, from: number, to: number, before: number, after: number, keys?: string[]}[]} parts of the rows, with margins, and
  *   the windows of each as other operations cut them; none where a value is missing, which these refuse
  * @property {Columns} [columns] absent of a table of windows
  */
@@ -362,19 +362,21 @@ async function askCut(table, model, signal) {
 }
 
 /**
- * Parts of the rows, each of whose windows are `from` a row `to` another, with rows before and after for what they read.
+ * Parts of the rows, each of whose windows end `from` a row `to` another: with rows before them that they read or are
+ * filled from, and rows after them that they know or forecast, and no more windows than a request may have.
  */
 function partsOf(count, { info }) {
   const { lookback, horizon, ahead, features, table } = info;
-  const wide = table?.series?.columns?.length || 1;
-  const most = Math.max(lookback, Math.min(2 * PART, Math.floor(VALUES / (lookback * features.length))) / wide);
-  const margin = Math.min(2 * (table?.rows ?? lookback) + (table?.max_fill ?? lookback) + ahead + horizon, Math.floor(most));
-  const step = Math.max(1, Math.floor(most / 2));
-  return d3.range(0, count, step).map((from) => {
-    const to = Math.min(count, from + step);
-    return { from, to, first: Math.max(0, from - margin), end: Math.min(count, to + margin) };
-  });
+  const most = Math.floor(Math.min(PART, VALUES / (lookback * features.length)) / (table?.series?.columns?.length || 1));
+  const after = Math.max(...(table?.columns ?? []).map(({ later }) => later), ahead + horizon - 1);
+  const step = Math.max(1, Math.floor((most - after) / 2));
+  const filled = table?.fill && table.max_fill === null ? Infinity : lookback + (table?.max_fill ?? 0);
+  const before = (table?.rows ?? lookback) - 1 + Math.min(filled, Math.max(0, most - after - step));
+  return d3.range(0, count, step).map((from) => ({ from, to: Math.min(count, from + step), ...around(from, from + step, { before, after }, 0, count), before, after }));
 }
+
+/** The rows that windows read which end from a row to before another. */
+const around = (from, to, { before, after }, first, end) => ({ first: Math.max(first, from - before), end: Math.min(end, to + after) });
 
 const rowsOf = ({ cells }, { first, end }) => Object.fromEntries(Object.entries(cells).map(([name, column]) => [name, column.slice(first, end)]));
 
@@ -423,9 +425,11 @@ export async function askInstances(model, table, places, signal) {
   if (windows) return places.map(({ row }) => windows[row]);
   const { parts, columns } = await cutTable(table, model, signal);
   const found = new Map();
-  for (const part of parts) {
-    const wanted = places.filter(({ row }) => row >= part.from && row < part.to);
+  for (const all of parts) {
+    const wanted = places.filter(({ row }) => row >= all.from && row < all.to);
     if (!wanted.length) continue;
+    const [least = 0, most = 0] = d3.extent(wanted, ({ row }) => row);
+    const part = around(least, most + 1, all, all.first, all.end);
     const ends = [...new Set(wanted.map(({ row }) => row - part.first))];
     const { instances, series, ends: answered } = await ask(model, "windows", { series: rowsOf(/** @type {Columns} */ (columns), part), gaps: "skip", ends }, signal);
     answered.forEach((end, number) => found.set(keyOf(part.first + end, series?.[number]), instances[number]));

@@ -1,4 +1,4 @@
-"""Files of usual tools are read into columns, and the service cuts the same windows from them as from the table itself."""
+"""Files of usual tools are read into columns, from which the service cuts the same windows as from the table itself."""
 
 from __future__ import annotations
 
@@ -33,27 +33,32 @@ MANY = pd.concat([FRAME.assign(shop="b"), FRAME.assign(shop="a", load=FRAME["loa
     "time", kind="stable"
 )
 OF_MANY = Columns(("load",), time="time", series="shop", known=("sky",), ahead=AHEAD)
-READ = """async ([bytes, name, model]) => {
+START = """async ([given, name, model]) => {
   const module = (file) => import(new URL(file, document.querySelector("script[type=module]").src).href);
-  const [{ readFile, readGiven, findRow, findTable }, { Model }, { askJson }] = await Promise.all(["files.js", "model.js", "api.js"].map(module));
+  const [files, { Model }, { askJson }] = await Promise.all(["files.js", "model.js", "api.js"].map(module));
   const chosen = new Model(await askJson({ path: `models/${model}` }), model);
-  const signal = new AbortController().signal;
-  try {
-    const text = await readFile(new Blob([new Uint8Array(bytes)]));
-    const values = await readGiven(text, name, chosen, signal);
-    const row = values.window.startsWith("row:") ? await findRow(chosen, values.window.slice(4), signal) : undefined;
-    return { values, row, names: values.file && findTable(values.file).names };
-  } catch (error) {
-    return { problem: error.message };
-  }
-}"""
-
-ROW = """async ([row, model]) => {
-  const module = (file) => import(new URL(file, document.querySelector("script[type=module]").src).href);
-  const [{ findRow }, { Model }, { askJson }] = await Promise.all(["files.js", "model.js", "api.js"].map(module));
-  const chosen = new Model(await askJson({ path: `models/${model}` }), model);
-  return findRow(chosen, row, new AbortController().signal).then(String, (error) => error.message);
-}"""
+  const { signal } = new AbortController();
+"""
+READ = f"""{START}
+  try {{
+    const text = await files.readFile(new Blob([new Uint8Array(given)]));
+    const values = await files.readGiven(text, name, chosen, signal);
+    const row = /^row:/.test(values.window) ? await files.findRow(chosen, values.window.slice(4), signal) : undefined;
+    return {{ values, row }};
+  }} catch (error) {{
+    return {{ problem: error.message }};
+  }}
+}}"""
+ROW = f"""{START}
+  return files.findRow(chosen, given, signal).then(String, (error) => error.message);
+}}"""
+ALL = f"""{START}
+  const table = files.findTable((await files.readGiven(given, name, chosen, signal)).file);
+  const {{ places, parts }} = await files.cutTable(table, chosen, signal);
+  const predictions = (await files.forecastAll(chosen, table, signal)).map((one) => one.predictions);
+  const of = (member) => places.map((one) => one[member]);
+  return {{ rows: of("row"), times: of("time"), actual: of("actual"), predictions, parts: parts.length }};
+}}"""
 
 
 def german(frame):
@@ -131,7 +136,7 @@ def test_windows_across_a_missing_hour_are_none(client, page):
     expect(page.locator(".told")).to_contain_text(
         f"71 rows, {len(asked['times'])} windows; {asked['windows_omitted']} windows cross a gap"
     )
-    lost = page.evaluate(ROW, [f"{name}:{GAP + 3}", "load"])
+    lost = page.evaluate(ROW, [f"{name}:{GAP + 3}", "own.csv", "load"])
     assert lost.startswith("No whole window of own.csv ends there")
     page.evaluate("location.hash = '#/model?model=plain'")
 
@@ -204,3 +209,26 @@ def test_windows_come_as_json_or_as_rows(client, page):
         read(page, json.dumps(windows[0][:5]).encode(), model="plain")["problem"]
         == "A window has 6 rows, oldest first, but here are 5."
     )
+
+
+def test_a_long_file_is_cut_in_parts(client, page):
+    """As the whole table: the same windows, to the bit the same forecasts, and what came."""
+    n = 3900
+    rng = np.random.default_rng(3)
+    long = pd.DataFrame(
+        {
+            "time": [datetime(2026, 1, 1) + timedelta(hours=row) for row in range(n)],
+            "temp": rng.normal(10, 4, n).round(2),
+            "sky": rng.choice(["calm", "windy"], n),
+            "load": rng.normal(1500, 300, n).round(1),
+        }
+    ).drop(index=[1495, 2990])
+    long = long.reset_index(drop=True)
+    found = page.evaluate(ALL, [long.to_csv(index=False), "long.csv", "load"])
+    asked, cut = (
+        newest(client, long),
+        client.post("/v1/models/load:windows", json={"series": series_of(long), "gaps": "skip", "echo": False}).json(),
+    )
+    assert found["parts"] > 2 and found["rows"] == cut["ends"]
+    assert found["times"] == asked["times"] and found["actual"] == cut["actual"]
+    np.testing.assert_allclose(found["predictions"], asked["predictions"], rtol=1e-12)
