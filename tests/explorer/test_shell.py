@@ -102,10 +102,10 @@ def test_what_floats_is_accessible_and_fits_a_phone(server, open_tab):
     check(palette(page))
     page.locator("button.chip").tap()
     check(page.locator(".panel"))
-    page.get_by_role("button", name="More").tap()
+    page.get_by_role("button", name="More", exact=True).tap()
     check(page.locator(".panel"))
     for action, title in (("Show the keys", "Keys"), ("Paste a window or table", "A window or a table of your own")):
-        page.get_by_role("button", name="More").tap()
+        page.get_by_role("button", name="More", exact=True).tap()
         page.get_by_role("button", name=action).tap()
         check(page.get_by_role("dialog", name=title))
     assert tab.problems == []
@@ -278,7 +278,7 @@ def test_the_requests_in_view_are_copied_and_saved(server, open_tab):
     tab = open_tab(server, permissions=["clipboard-read", "clipboard-write"])
     page = tab.show("model?model=nyc-weather")
     settled(page)
-    page.get_by_role("button", name="More").click()
+    page.get_by_role("button", name="More", exact=True).click()
     page.get_by_role("button", name="Copy the model as curl").click()
     expect(page.locator(".said[role=status]")).to_have_text("The request is copied.")
     program, quiet, url, *options = shlex.split(page.evaluate("navigator.clipboard.readText()"))
@@ -300,7 +300,7 @@ def test_the_requests_in_view_are_copied_and_saved(server, open_tab):
 
 def test_the_report_is_saved(server, open_tab):
     page = open_tab(server).show("model?model=head")
-    page.get_by_role("button", name="More").click()
+    page.get_by_role("button", name="More", exact=True).click()
     with page.expect_download() as download:
         page.get_by_role("button", name="Save the report as Markdown").click()
     query = {"output": server.get("/v1/models/head").json()["outputs"][0]}
