@@ -96,11 +96,8 @@ class Report(GlobalResult):
         is_page, parts, folded = len(self.findings) > 1, list[str](), list[str]()
         if is_page:
             span = self["forecast"].findings[0].evidence["span"]
-            about = [
-                *([] if self.skill is None else [self.skill.brief]),
-                self._about(),
-                f"{self.reference.windows} reference windows" + (f", {span}" if span else ""),
-            ]
+            windows = f"{self.reference.windows} reference windows{f', {span}' if span else ''}"
+            about = [*([] if self.skill is None else [self.skill.brief]), f"{self._about()}, {windows}"]
             headlines = [headline for each in self.findings for headline in each.headlines]
             parts.append(html.write_banner(self._title(), about, headlines))
         elif self.caution:
