@@ -177,13 +177,13 @@ def _features(subject: Subject) -> Finding:
     disconnected = [row.name for row in features if not row.connected]
     evidence = {
         "verdicts": {verdict: verdicts[verdict] for verdict in get_args(Verdict)},
-        "shares": shares,
+        "shares": shares,  # of features alone; those of groups and inputs, as the answer has them, are `shown`
         "disconnected": disconnected,
         "groups": {g.name: {"features": list(g.members), "share": g.share, "verdict": g.verdict} for g in groups},
     }
     counts = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in get_args(Verdict))
-    label, merge = model.inputs.label, model.inputs.merge
-    shown = {label(row.name): row.share for row in subject.drivers}
+    merge = model.inputs.merge
+    shown = evidence["shown"] = {row.name: row.share for row in subject.drivers}
     named = ", ".join(f"`{name}` ({write_percent(share, 1)})" for name, share in list(shown.items())[:N_NAMED])
     brief = f"Features by verdict: {counts}."
     answer = f"{brief} Largest shares of all contributions: {named}."
