@@ -74,6 +74,7 @@ class FlowBox:
         x, y: its middle, pixels.
         side: of the square, pixels.
         span: height of a box, in the units of `curve.y`: the same for all boxes of the gap.
+        edges: how many it stands for.
     """
 
     source: int | None
@@ -84,6 +85,7 @@ class FlowBox:
     y: float
     side: float
     span: float
+    edges: int = 1
 
 
 @dataclass(frozen=True)
@@ -115,10 +117,11 @@ def lay_out_flow(model: Forecaster, output: int, layers: Sequence[LedgerLayer], 
     from the 1st to the 99th percentile of the reference windows.
     """
     config, topology = model.config, lay_out(model, output, PruningRule())
+    upstream = topology.upstream().kan_edges
     (width, height), most = SIZES[size], N_NODES[size]
     by_id = {node.id: node for node in topology.nodes}
     sampled: dict[LayerKey, list[Edge]] = {}
-    of_layers = [edge for edge in topology.kan_edges if (edge.stage, edge.layer) in {layer[:2] for layer in layers}]
+    of_layers = [edge for edge in upstream if (edge.stage, edge.layer) in {layer[:2] for layer in layers}]
     for curve in sample_edges(model, of_layers, POINTS):
         sampled.setdefault((curve.edge.stage, curve.edge.layer), []).append(curve)
     spans = span_layers([curve for curves in sampled.values() for curve in curves])
@@ -167,7 +170,19 @@ def lay_out_flow(model: Forecaster, output: int, layers: Sequence[LedgerLayer], 
             for n, (_, curve, source, target) in enumerate(inner)
         ]
         if len(inner) < len(ends):
-            of_gap.append(FlowBox(None, None, None, None, x, TOP + slot * (n_boxes - 0.5), min(side, 26.0), span))
+            of_gap.append(
+                FlowBox(
+                    None,
+                    None,
+                    None,
+                    None,
+                    x,
+                    TOP + slot * (n_boxes - 0.5),
+                    min(side, 26.0),
+                    span,
+                    len(ends) - len(inner),
+                )
+            )
         boxes.append(tuple(of_gap))
     return FlowLayout(width, height, tuple(columns), tuple(boxes))
 
@@ -233,6 +248,8 @@ def list_ribbons(layout: FlowLayout, config: ModelConfig, layers: Sequence[Ledge
         sums: dict[tuple[tuple[str, int, int], tuple[str, int, int]], float] = {}
         for j, i in np.ndindex(edges.shape):
             source, target = ("node", gap, sources[i]), ("node", gap + 1, targets[j])
+            if edges[j, i] == 0 and (i, j) not in boxed:
+                continue  # such as an edge into another output
             steps = [(source, target)]
             if layout.boxes[gap]:
                 through = ("box", gap, boxed.get((i, j), junction))
@@ -385,9 +402,8 @@ class _Flow:
         left, top = box.x - box.side / 2, box.y - box.side / 2
         group = root.add_group(f"{self._name(end)}: {change}", class_="curve-box")
         if box.curve is None or box.key is None:
-            n_edges = self.layers[gap].edges[0].size - sum(one.key is not None for one in self.layout.boxes[gap])  # type: ignore[index]
             group.add_rect("dashed", left, top, box.side, box.side, rx=4)
-            group.add_text(f"{n_edges} more: {change}", box.x, top + box.side + LINE - 2, "middle muted")
+            group.add_text(f"{box.edges} more: {change}", box.x, top + box.side + LINE - 2, "middle muted")
             return
         layer, (i, j), curve = self.layers[gap], box.key, box.curve
         assert layer.values is not None and layer.y is not None
