@@ -3,7 +3,7 @@
 import { ApiError } from "../api.js";
 import { amount } from "../figures.js";
 import { tell, valueOf } from "../inputs.js";
-import { html, useEffect, useMemo, useRef, useState } from "../lib.js";
+import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../lib.js";
 import { useAsk } from "../load.js";
 import { distinctNames } from "../names.js";
 import { address, go } from "../state.js";
@@ -121,7 +121,7 @@ function Dots({ model, drawn }) {
   const isKey = useRef(false);
   useEffect(() => paint(/** @type {SVGGElement} */ (canvas.current), dots), [dots]);
   useEffect(() => setAt(undefined), [drawn]);
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (isKey.current) marked.current?.focus();
     isKey.current = false;
   }, [at]);
