@@ -7,7 +7,7 @@ import { useMemo, useRef } from "./lib.js";
 import { useAsk } from "./load.js";
 
 /** @typedef {import("./schema.js").components["schemas"]} Schemas */
-/** @typedef {Schemas["ModelInput"] & {short: string, color: string, places: number[]}} Input */
+/** @typedef {Schemas["InputInfo"] & {short: string, color: string, places: number[]}} Input */
 
 const BOUND = /^(.*):(lower|upper|width)@(0\.\d+)$/;
 const QUANTILE = /@0\.\d+$/;

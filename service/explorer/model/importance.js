@@ -38,7 +38,7 @@ export function Importance({ model }) {
   return html`
     <div class="between">
       <h2>What it reads, by importance</h2>
-      ${hasGroups(model) && html`<span class="segments" role="group" aria-label="What counts as one">
+      ${hasGroups(model) && html`<span class="row" role="group" aria-label="What counts as one">
         <button type="button" aria-pressed=${!isGrouped} onClick=${by("")}>inputs</button>
         <button type="button" aria-pressed=${isGrouped} onClick=${by("group")}>groups</button>
       </span>`}
