@@ -26,7 +26,8 @@ function App() {
   const { place, values } = address.value;
   const models = useModels();
   const chosen = useChosen(models.value);
-  const model = useModel(chosen, values.output);
+  const problem = problemOf(models, chosen);
+  const model = useModel(problem ? undefined : chosen, values.output); // a failed one would be waited for
   const versus = useModel(values.versus || undefined, values.output);
   const window = useWindow(model.value);
   useEffect(() => {
@@ -39,7 +40,7 @@ function App() {
     return () => removeEventListener("keydown", onKey);
   }, []);
   const Page = PAGES[place];
-  const error = problemOf(models, chosen) ?? model.error ?? (model.value ? undefined : models.error);
+  const error = problem ?? model.error ?? (model.value ? undefined : models.error);
   const shown = !error && model.value;
   const isBusy = model.pending || window.pending || (!models.value && models.pending);
   const given = { model: model.value, versus: versus.value, window, place, models: models.value };

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from playwright.sync_api import expect
 
 from kanmodel.text import shorten_names
 
 
 @pytest.fixture
 def figures(server, open_tab):
-    """Evaluates an expression of ``figures.js`` and ``references.js`` in the page."""
-    page = open_tab(server).show("model?model=nyc-weather")
+    """Evaluates an expression of ``figures.js`` and ``forecast/facts.js`` in the page."""
+    page = open_tab(server).show("forecast?model=nyc-weather")
 
     def evaluate(expression):
-        modules = '{ ...(await import("./figures.js")), ...(await import("./references.js")) }'
-        return page.evaluate(f"async () => {{ const with_ = {modules}; return {expression}; }}")
+        modules = '{ ...(await import(at + "figures.js")), ...(await import(at + "forecast/facts.js")) }'
+        at = "const at = document.querySelector('script[src$=\"app.js\"]').src.replace('app.js', '')"
+        return page.evaluate(f"async () => {{ {at}; const with_ = {modules}; return {expression}; }}")
 
     return evaluate
 
@@ -48,7 +52,7 @@ def test_steps_have_clock_times(figures):
 def test_long_names_lose_the_words_that_they_share(figures):
     """As long as they still differ; short names stay, and so does what would be nothing."""
     names = [f"plant_a_{place}_pump_{part}_celsius" for place in ("north", "south") for part in ("oil", "ring")]
-    module = '(await import("./names.js")).distinctNames'
+    module = '(await import(at + "names.js")).distinctNames'
     short = figures(f"[...{module}({names}).values()]")
     assert short == ["a_north_pump_oil", "a_north_pump_ring", "a_south_pump_oil", "a_south_pump_ring"]  # which fit
     assert figures(f"[...{module}(['temp_c', 'dewp_c', 'wind_c']).values()]") == ["temp_c", "dewp_c", "wind_c"]
@@ -63,8 +67,8 @@ def test_long_names_lose_the_words_that_they_share(figures):
     assert len(set(figures(f"[...{module}(['{long}', '{long}_x']).values()]"))) == 2
 
 
-def test_the_step_is_that_of_overlapping_reference_windows(figures):
+def test_the_step_is_that_of_overlapping_reference_windows(server, open_tab):
     """The bundled model does not state the time from step to step, but its reference windows show an hour."""
-    page = '{path: "models/nyc-weather", version: {}, model: {lookback: 24}}'
-    times = figures(f'await with_.loadTimes({page}, "2013-03-03T12:00Z")')
-    assert times == {"newest": 1362312000000, "step": 3600000}
+    page = open_tab(server).show("forecast?model=nyc-weather&window=ref:100")
+    expect(page.locator("#asked svg text.tick").last).to_have_text("now")
+    expect(page.locator("#asked svg text.tick").first).to_have_text(re.compile("^\\d\\d:00$"))

@@ -8,10 +8,11 @@ import json
 import re
 import shlex
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import TimeoutError, expect
 from thorough import few_of
 
 ROOT = Path(__file__).parents[2]
@@ -36,8 +37,10 @@ PASTE = """(text) => {
 
 
 def settled(page):
+    """Waits for what is in view, but not for what takes long, such as the search for formulas."""
     page.locator("main[aria-busy=false]").wait_for()
-    page.wait_for_load_state("networkidle")
+    with suppress(TimeoutError):
+        page.wait_for_load_state("networkidle", timeout=5000)
 
 
 def palette(page):
@@ -134,7 +137,7 @@ def test_without_an_address_the_first_model_shows(server, open_tab):
     tab = open_tab(server)
     tab.page.goto(f"{tab.base}/explorer")
     first = server.get("/v1/models").json()["models"][0]
-    expect(tab.page.get_by_label("Model", exact=True)).to_have_value(first)
+    expect(tab.page.get_by_role("combobox", name="Model")).to_have_value(first)
     expect(tab.page).to_have_title(f"Forecast of {first} · Kanscope")
     assert tab.problems == []
 
@@ -145,7 +148,7 @@ def test_at_a_second_visit_no_file_is_sent(server, open_tab):
     read = """() => performance.getEntriesByType("resource").map(({ name, initiatorType, transferSize }) =>
       ({ name: new URL(name).pathname, initiatorType, transferSize }))"""
     files = [one for one in page.evaluate(read) if "/explorer/" in one["name"]]
-    late = [one["name"] for one in files if one["initiatorType"] in ("script", "other")]
+    late = [one["name"] for one in files if one["initiatorType"] == "script"]
     assert [name.rsplit("/", 1)[1] for name in late] == ["app.js"]
     page.reload()
     settled(page)
@@ -204,10 +207,10 @@ def test_every_change_is_undone(server, open_tab):
     """Ctrl+Z returns to the address before, Ctrl+Shift+Z repeats; in a text field both are the browser's."""
     page = open_tab(server).show("forecast?model=nyc-weather")
     start = page.url
-    page.get_by_label("Model", exact=True).select_option("two")
+    page.get_by_role("combobox", name="Model").select_option("two")
     page.wait_for_url(re.compile("model=two"))
     settled(page)
-    page.get_by_label("Output").select_option("b+1")
+    page.get_by_role("combobox", name="Output").select_option("b+1")
     page.wait_for_url(re.compile("output=b"))
     changed = page.url
     page.locator("main").focus()
@@ -215,11 +218,11 @@ def test_every_change_is_undone(server, open_tab):
     page.wait_for_url(re.compile("model=two$"))
     page.keyboard.press("Control+z")
     page.wait_for_url(start)
-    expect(page.get_by_label("Model", exact=True)).to_have_value("nyc-weather")
+    expect(page.get_by_role("combobox", name="Model")).to_have_value("nyc-weather")
     page.keyboard.press("Control+Shift+z")
     page.keyboard.press("Control+Shift+z")
     page.wait_for_url(changed)
-    expect(page.get_by_label("Output")).to_have_value("b+1")
+    expect(page.get_by_role("combobox", name="Output")).to_have_value("b+1")
 
 
 def window_of():

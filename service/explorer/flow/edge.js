@@ -31,8 +31,10 @@ export function EdgePanel({ model, network, amounts, kept, mark }) {
   const query = { ...model.query, stage, formulas: true, range: "reference" };
   const { value: curve, error } = useAsk(number < 0 ? undefined : { path: `${model.path}/edges/${layer}/${i}/${j}`, query });
   const title = useRef(/** @type {HTMLElement | null} */ (null));
+  const before = useRef(number); // what the address opens at first takes no focus
   useEffect(() => {
-    if (number >= 0) title.current?.focus();
+    if (number >= 0 && number !== before.current) title.current?.focus();
+    before.current = number;
   }, [number]);
   if (number < 0) return null;
   const edge = network.edges[number];

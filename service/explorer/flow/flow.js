@@ -4,6 +4,8 @@ import { reasonOf } from "../api.js";
 import { isPending } from "../draft.js";
 import { useExplanation } from "../explain.js";
 import { html, useMemo, useState } from "../lib.js";
+import { useAsk } from "../load.js";
+import { inputsOf } from "../model/parts.js";
 import { address } from "../state.js";
 import { amountsOf, restOf } from "./amounts.js";
 import { useComparison } from "./compare.js";
@@ -49,7 +51,8 @@ export function Network({ model, versus }) {
   const curves = useCurves(model, network);
   const { mark, said, error: apart } = useComparison(model, versus);
   const [count, setCount] = useState(/** @type {number | undefined} */ (undefined));
-  const amounts = useMemo(() => network && restOf(network), [network]);
+  const byInput = useInputs(model);
+  const amounts = useMemo(() => network && restOf(network, model, byInput), [network, byInput]);
   const kept = useMemo(() => network && keptOf(network, count), [network, count]);
   if (error && !network) return html`<p class="problem" role="alert">${reasonOf(error)}</p>`;
   if (!network || !amounts) return html`<p class="waiting">Measuring the network over the reference windows …</p>`;
@@ -61,6 +64,21 @@ export function Network({ model, versus }) {
       <${FlowTable} model=${model} network=${network} amounts=${amounts} />
     <//>
   `;
+}
+
+/**
+ * The mean size of each input's contribution, as its importance has it.
+ *
+ * @param {import("../model.js").Model} model
+ * @returns {Map<string, number>}
+ */
+function useInputs(model) {
+  const { groups, of } = useMemo(() => inputsOf(model), [model]);
+  const { value } = useAsk({ path: `${model.path}/attributions`, query: { ...model.query, groups } });
+  return useMemo(() => {
+    const rows = value ? (value.groups.length ? value.groups : value.features) : [];
+    return new Map(rows.map((/** @type {any} */ { name, mean_abs_contribution: size }) => [of.get(name)?.input, size]));
+  }, [value]);
 }
 
 /**

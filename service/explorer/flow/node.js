@@ -4,8 +4,9 @@ import { html } from "../lib.js";
 import { part } from "../lit.js";
 import { BAR } from "./layout.js";
 
-const LONGEST = { unit: 18, output: 17, down: 10 }; // characters
-const LETTER = 6; // pixels
+const LONGEST = { unit: 18, down: 10 }; // characters
+const LETTER = 6.6; // pixels
+const BOLD = 7.4;
 
 /** @param {string} text @param {number} most */
 const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1).trimEnd()}…` : text);
@@ -24,21 +25,21 @@ export function Node({ place, layout, network, said, tab }) {
   return html`
     <g class=${`place ${isOutput ? "output" : (node?.kind ?? "rest")}`} ...${attributes} tabindex=${tab} role="button" aria-label=${name} data-node=${place.id} data-tip=${tip}>
       ${shape}${color}
-      ${layout.isDown ? html`<${LabelAbove} place=${place} name=${name} isOutput=${isOutput} said=${said} />` : html`<${LabelBeside} place=${place} start=${layout.start} name=${name} isOutput=${isOutput} said=${said} />`}
+      ${layout.isDown ? html`<${LabelAbove} place=${place} name=${name} isOutput=${isOutput} said=${said} />` : html`<${LabelBeside} place=${place} layout=${layout} name=${name} isOutput=${isOutput} said=${said} />`}
     </g>
   `;
 }
 
 /** @param {any} props */
-function LabelBeside({ place, start, name, isOutput, said }) {
+function LabelBeside({ place, layout, name, isOutput, said }) {
   const { column, along, across, top } = place;
   if (isOutput) {
     const x = along + BAR / 2 + 8;
-    return html`<text class="name" x=${x} y=${across - 12}>${cut(name, LONGEST.output)}</text><text class="amount" x=${x} y=${across + 3}></text><text class="forecast-value" x=${x} y=${across + 20}>${said}</text>`;
+    return html`<text class="name" x=${x} y=${across - 12}>${cut(name, Math.floor((layout.width - x) / BOLD))}</text><text class="amount" x=${x} y=${across + 3}></text><text class="forecast-value" x=${x} y=${across + 20}>${said}</text>`;
   }
   if (column === 0) {
     const x = along - BAR / 2 - 16;
-    return html`<text class="name" x=${x} y=${across - 1} text-anchor="end">${cut(name, Math.floor((start - 22) / LETTER))}</text><text class="amount" x=${x} y=${across + 11} text-anchor="end"></text>`;
+    return html`<text class="name" x=${x} y=${across - 1} text-anchor="end">${cut(name, Math.floor((layout.start - 22) / LETTER))}</text><text class="amount" x=${x} y=${across + 11} text-anchor="end"></text>`;
   }
   return html`<text class="name" x=${along} y=${top + 11} text-anchor="middle"><tspan>${cut(name, LONGEST.unit)} </tspan><tspan class="amount"></tspan></text>`;
 }

@@ -7,7 +7,7 @@ import { BAR } from "./layout.js";
 /** @typedef {import("./amounts.js").Amounts} Amounts */
 /** @typedef {{strands: SVGPathElement[][], bars: {group: SVGGElement, all: Element, net: Element}[], beads: (SVGCircleElement | null)[], amounts: (Element | null)[], said: (Element | null)[]}} Elements */
 
-const THINNEST = 0.15; // pixels of a ribbon that is drawn
+const THINNEST = 0.02; // pixels of a ribbon that is drawn
 const LINE = 0.7; // pixels of a link whose contribution is not known
 const MOST = 0.62; // of the room across that ribbons take at most
 
@@ -50,7 +50,7 @@ export function scaleFor({ strands, places, cards, card, isDown, scale, room }, 
   const passing = new Map(places.map((place) => [/** @type {any} */ (place), [Math.abs(d3.sum(place.nodes, (node) => nodes[node])), 0, 0]]));
   for (const { from, to, edges: carried } of strands) {
     const size = d3.sum(carried, (edge) => Math.abs(edges[edge]) || 0);
-    for (const [side, one] of [to, from].entries()) if (passing.has(one)) passing.get(one)[side + 1] += size;
+    for (const [side, one] of [to, from].entries()) if (passing.has(one)) /** @type {number[]} */ (passing.get(one))[side + 1] += size;
   }
   const heaviest = d3.max(cards, (one) => d3.sum(one.edges, (edge) => Math.abs(edges[edge]) || 0)) || 1;
   const sums = d3.rollup(places, (column) => d3.sum(column, (place) => d3.max(passing.get(place) ?? [])), ({ column }) => column);

@@ -26,7 +26,7 @@ export function Change(props) {
   const { target, most = MOST, beyond } = address.value.values;
   const goal = readTarget(target);
   const able = ableOf(model);
-  const body = goal && { instances: [instance], output: model.output, target: goal, max_features: Number(most), within_training_range: beyond !== "true", features: able.flatMap(({ features }) => features) };
+  const body = goal && { instances: [instance], output: model.output, target: goal, max_features: Number(most), within_training_range: beyond !== "true", features: able.map(({ name }) => name) };
   const ask = body && able.length ? { path: `${model.path}:counterfactual`, query: model.version, body } : undefined;
   const { value, error, pending } = useLoad(ask && `change ${model.info.checkpoint} ${keyOf(ask)}`, (signal) => search(model, instance, /** @type {any} */ (ask), signal));
   const now = answer?.explanations[0].prediction;
@@ -107,12 +107,12 @@ async function search(model, instance, ask, signal) {
   const { counterfactuals } = /** @type {import("../model.js").Schemas["CounterfactualResponse"]} */ (await askNoted(ask, signal));
   const [best] = counterfactuals;
   const { reached, changes, distance, single_features: singles, nearest_reference: near } = best;
-  const lists = [{ list: changes, distance }];
+  const lists = [{ list: /** @type {{feature: string, shift: number | null, level?: string | null}[]} */ (changes), distance }];
   const alone = singles.filter(({ feature, shift }) => shift && !(changes.length === 1 && changes[0].feature === feature));
   for (const one of d3.sort(alone, ({ shift_in_std: by }) => Math.abs(by ?? Infinity)).slice(0, N_SINGLE)) {
-    lists.push({ list: /** @type {any} */ ([one]), distance: Math.abs(one.shift_in_std ?? 0) });
+    lists.push({ list: [one], distance: Math.abs(one.shift_in_std ?? 0) });
   }
-  const rows = changes.length ? lists.map(({ list, distance: far }) => ({ changes: list.map(({ feature, shift }) => valueAfter(model, instance, feature, shift)), distance: far })) : [];
+  const rows = changes.length ? lists.map(({ list, distance: far }) => ({ changes: list.map((one) => valueAfter(model, instance, one)), distance: far })) : [];
   if (!rows.length) return { isReached: reached, answers: [], near };
   const windows = rows.map(({ changes: of }) => change(instance, model.inputs, Object.fromEntries(of.map(({ input, to }) => [input.name, editOf(input, valueOf(input, instance[instance.length - 1]), to)]))));
   const predictions = await predictOutput(model, windows, signal);
@@ -120,18 +120,17 @@ async function search(model, instance, ask, signal) {
 }
 
 /**
+ * The value that a change leads to: a number, or the place of a level, which is named or stands as `daytype=holiday`.
+ *
  * @param {Model} model
  * @param {number[][]} instance
- * @param {string} feature
- * @param {number} shift
+ * @param {{feature: string, shift: number | null, level?: string | null}} change
  * @returns {To}
  */
-function valueAfter(model, instance, feature, shift) {
-  const input = model.inputOf.get(feature) ?? model.inputs[0];
-  const now = valueOf(input, instance[instance.length - 1]);
-  if (input.kind === "level") return { input, to: Math.max(0, input.features.indexOf(feature)) };
-  if (input.kind === "flag") return { input, to: Math.max(0, Math.min(1, Math.round(now + shift))) };
-  return { input, to: now + shift };
+function valueAfter(model, instance, { feature, shift, level }) {
+  const input = model.inputs.find(({ name }) => feature === name || feature.startsWith(`${name}=`)) ?? model.inputOf.get(feature) ?? model.inputs[0];
+  const place = input.levels.indexOf(level ?? feature.slice(input.name.length + 1));
+  return { input, to: place >= 0 ? place : valueOf(input, instance[instance.length - 1]) + (shift ?? 0) };
 }
 
 /** @param {import("./questions.js").Asked & {found: Found, wanted: string, now: number | undefined}} props */

@@ -2,7 +2,7 @@
 
 import { reasonOf } from "../api.js";
 import { byInput } from "../explain.js";
-import { change, editOf, isFixed, rangeOf, told, valueOf } from "../inputs.js";
+import { editOf, isFixed, rangeOf, told, valueOf } from "../inputs.js";
 import { html, useState } from "../lib.js";
 import { part } from "../lit.js";
 import { askNoted, keyOf, useLoad } from "../load.js";
@@ -10,7 +10,6 @@ import { go } from "../state.js";
 import { Chart } from "../ui/chart.js";
 import { writeEdit } from "../windows.js";
 import { snap } from "./dials.js";
-import { predictOutput } from "./facts.js";
 
 /** @typedef {import("../model.js").Model} Model */
 /** @typedef {import("../model.js").Input} Input */
@@ -18,7 +17,6 @@ import { predictOutput } from "./facts.js";
 
 const N_FIRST = 8; // curves drawn before all are asked for
 const POINTS = 21;
-const MOST = 26; // values of a cycle that are asked for
 const HEIGHT = 120;
 
 /** @param {import("./questions.js").Asked} props */
@@ -29,10 +27,10 @@ export function Curves({ model, answer, instance, recorded, edit }) {
   const order = sums ? d3.sort(model.inputs, ({ name }) => -Math.abs(sums.get(name) ?? 0)) : [];
   const inputs = isAll ? order : order.slice(0, N_FIRST);
   const key = sums && `curves ${keyOf({ path: `${model.chosen} ${model.info.checkpoint} ${model.output} ${inputs.length}`, body: instance })}`;
-  const { value: curves, error } = useLoad(key, (signal) => Promise.all(inputs.map((input) => askCurve(model, input, instance, signal))));
+  const { value: curves, error } = useLoad(key, (signal) => Promise.all(inputs.map(async (input) => ({ input, curve: await askCurve(model, input, instance, signal) }))));
   if (error) return html`<p class="refused" role="alert">${reasonOf(error)}</p>`;
-  if (!curves || !explanation || curves.length !== inputs.length) return html`<p class="muted">Computing what each input does …</p>`;
-  const domain = d3.extent([explanation.prediction, ...curves.flat().map(({ y }) => y)]);
+  if (!curves || !explanation || curves.length > inputs.length) return html`<p class="muted">Computing what each input does …</p>`;
+  const domain = d3.extent([explanation.prediction, ...curves.flatMap(({ curve }) => curve.map(({ y }) => y))]);
   const take = (/** @type {Input} */ input, /** @type {number} */ to) => {
     const was = valueOf(input, recorded[recorded.length - 1]);
     go({ edit: writeEdit({ ...edit, [input.name]: editOf(input, was, to) }) });
@@ -40,7 +38,7 @@ export function Curves({ model, answer, instance, recorded, edit }) {
   return html`
     <p class="muted">The forecast if an input were another at every step, and all others as they are; dotted outside the training range. A click sets the input.</p>
     <div class="curves">
-      ${inputs.map((input, place) => html`<${OneCurve} key=${input.name} model=${model} input=${input} curve=${curves[place]} now=${valueOf(input, instance[instance.length - 1])} value=${explanation.prediction} domain=${domain} take=${take} />`)}
+      ${curves.map(({ input, curve }) => html`<${OneCurve} key=${input.name} model=${model} input=${input} curve=${curve} now=${valueOf(input, instance[instance.length - 1])} value=${explanation.prediction} domain=${domain} take=${take} />`)}
     </div>
     ${order.length > N_FIRST && html`<button type="button" class="small" aria-expanded=${isAll} onClick=${() => setAll(!isAll)}>${isAll ? "Only the strongest" : `All ${order.length} inputs`}</button>`}
   `;
@@ -81,7 +79,7 @@ function OneCurve({ model, input, curve, now, value, domain, take }) {
 }
 
 /**
- * The forecast over values of an input: a number is shifted by the service, what is encoded in several features is set here.
+ * The forecast over values of an input: a number is shifted over its range, what has levels takes each of them.
  *
  * @param {Model} model
  * @param {Input} input
@@ -92,16 +90,11 @@ function OneCurve({ model, input, curve, now, value, domain, take }) {
 async function askCurve(model, input, instance, signal) {
   const { low, high, step } = rangeOf(input, model.info.features);
   const now = valueOf(input, instance[instance.length - 1]);
-  if (["number", "integer"].includes(input.kind)) {
-    const [from, to] = [Math.min(low, now) - now, Math.max(high, now) - now];
-    const points = step ? Math.min(POINTS, Math.round((to - from) / step) + 1) : POINTS;
-    const body = { instances: [instance], output: model.output, features: input.features, shift: { from, to: to > from ? to : from + 1, points: Math.max(2, points) } };
-    const answer = /** @type {import("../model.js").Schemas["WhatIfResponse"]} */ (await askNoted({ path: `${model.path}:whatif`, query: model.version, body }, signal));
-    const [{ values, predictions, outside_training_range: outside }] = answer.curves[0];
-    return values.map((by, place) => ({ x: now + by, y: predictions[place], isOutside: outside[place] }));
-  }
-  const every = Math.max(step || (high - low) / MOST, Math.ceil((high - low) / MOST) * (step || 0));
-  const values = d3.range(low, high + every / 2, every).map((value) => Math.min(value, high));
-  const predictions = await predictOutput(model, values.map((to) => change(instance, model.inputs, { [input.name]: editOf(input, now, to) })), signal);
-  return values.map((x, place) => ({ x, y: predictions[place], isOutside: false }));
+  const [from, to] = [Math.min(low, now) - now, Math.max(high, now) - now];
+  const points = step ? Math.max(2, Math.min(POINTS, Math.round((to - from) / step) + 1)) : POINTS;
+  const shift = ["number", "integer"].includes(input.kind) ? { from, to: to > from ? to : from + 1, points } : undefined;
+  const body = { instances: [instance], output: model.output, features: [input.name], shift };
+  const answer = /** @type {import("../model.js").Schemas["WhatIfResponse"]} */ (await askNoted({ path: `${model.path}:whatif`, query: model.version, body }, signal));
+  const [{ kind, values, predictions, outside_training_range: outside }] = answer.curves[0];
+  return values.map((value, place) => ({ x: kind === "shift" ? now + value : value, y: predictions[place], isOutside: outside[place] }));
 }

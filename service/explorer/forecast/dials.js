@@ -36,7 +36,7 @@ export function Dials({ now, ...props }) {
   const order = before ? byInput(model, before.contributions) : undefined;
   const inputs = d3.sort(model.inputs, ({ name }) => -Math.abs(order?.get(name) ?? 0));
   const seen = inputs.filter(({ name }, place) => isAll || place < N_FIRST || Object.hasOwn(edit, name) || lit.value?.startsWith(`input:${name}`));
-  const largest = Math.max(...(sums?.values() ?? []).map(Math.abs)) || 1;
+  const largest = d3.max([...(sums?.values() ?? [])], Math.abs) || 1;
   const count = Object.keys(edit).length;
   return html`
     <section class="dials" aria-labelledby="dials-title">
@@ -206,6 +206,8 @@ function Typed({ model, input, value, give }) {
     if (event.key === "Enter") give(event.currentTarget.value.trim() ? Number(event.currentTarget.value) : undefined);
     else leave(event);
   };
-  const { integer } = model.info.features[input.places[0]] ?? {};
-  return html`<input class="value" type="number" step=${integer ? 1 : "any"} ref=${place} aria-label=${input.label} value=${Number(value.toPrecision(6))} onKeyDown=${enter} onBlur=${() => give(undefined)} />`;
+  const { integer, std } = model.info.features[input.places[0]] ?? {};
+  const fine = std ? 10 ** Math.floor(Math.log10(std / FINE)) : 0; // what is finer is rounding of single precision
+  const near = Number((fine ? Math.round(value / fine) * fine : value).toPrecision(6));
+  return html`<input class="value" type="number" step=${integer ? 1 : "any"} ref=${place} aria-label=${input.label} value=${near || 0} onKeyDown=${enter} onBlur=${() => give(undefined)} />`;
 }

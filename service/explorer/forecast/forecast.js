@@ -5,7 +5,7 @@ import { draft, preview } from "../draft.js";
 import { explainAsk, useExplanation } from "../explain.js";
 import { change, editOf, valueOf } from "../inputs.js";
 import { Flow } from "../flow/flow.js";
-import { html } from "../lib.js";
+import { html, useRef } from "../lib.js";
 import { useAsk } from "../load.js";
 import { go } from "../state.js";
 import { Dials } from "./dials.js";
@@ -30,17 +30,19 @@ export function Forecast({ model, versus, window }) {
   const failed = error ?? predicted.error ?? explained.error;
   const isChanged = Object.keys(edit).length > 0 || draft.value !== undefined;
   const told = { model, known, instance: wanted && slide(model, wanted), isChanged, shown, times, predicted: predicted.value, before: before.value?.explanations[0] };
+  const last = useRef(/** @type {any} */ (undefined)); // what belongs together, until all of the next is there
+  if (!last.current?.shown || preview.value || (!explained.pending && !predicted.pending)) last.current = told;
   return html`
     <${Picker} model=${model} window=${window} />
     ${failed && html`<${Refused} error=${failed} again=${error ? window.again : explained.again} />`}
     ${
       wanted &&
       html`
-        <${Sentence} ...${told} />
+        <${Sentence} ...${last.current} />
         <div class=${`instrument card ${model.info.skill.verdict}`}>
           <${Dials} ...${told} instance=${instance} recorded=${known.instance} edit=${edit} now=${tellNow(known.time)} />
           <section class="network" aria-label="The network"><${Flow} model=${model} versus=${versus} window=${window} /></section>
-          <${Outlook} ...${told} />
+          <${Outlook} ...${last.current} />
         </div>
         <${Questions} ...${told} instance=${instance} recorded=${known.instance} edit=${edit} answer=${explained.value?.answer} />
       `

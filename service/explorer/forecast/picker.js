@@ -2,6 +2,7 @@
 
 import { html, useEffect, useState } from "../lib.js";
 import { go } from "../state.js";
+import { paste } from "../ui/drop.js";
 import { Menu } from "../ui/float.js";
 import { tellNow, useMoments, wallClock } from "./facts.js";
 
@@ -32,7 +33,7 @@ export function Picker({ model, window }) {
     addEventListener("keydown", press);
     return () => removeEventListener("keydown", press);
   }, [index, count]);
-  if (!count) return html`<div class="picker"><span class="muted">${label ?? ""}</span></div>`;
+  if (!count) return html`<div class="picker"><span class="muted">${label ?? ""}</span> <button type="button" onClick=${paste}>Your own …</button></div>`;
   const times = moments.filter(({ time }) => time);
   const own = index === undefined;
   return html`
@@ -46,6 +47,7 @@ export function Picker({ model, window }) {
       ${!own && html`<button type="button" aria-label="The window after" data-tip="The window after (Shift and →)" disabled=${index === count - 1} onClick=${() => show(index + 1)}>›</button>`}
       ${own && html`<span class="muted">${label}</span>`}
       <button type="button" disabled=${index === count - 1} onClick=${() => show(count - 1)}>Newest</button>
+      <button type="button" onClick=${paste}>Your own …</button>
       ${moments.some(({ error }) => error !== undefined) && html`<${Menu} label="Largest errors"><${Worst} model=${model} moments=${moments} /><//>`}
     </div>
     ${problem && html`<p class="refused" role="alert">No window ends on ${problem.day}. The nearest are ${problem.near.map((moment, place) => html`${place ? " and " : ""}<button type="button" class="small" onClick=${() => show(moment.index)}>${tellNow(moment.time)}</button>`)}.</p>`}
