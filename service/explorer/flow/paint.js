@@ -65,7 +65,7 @@ export function scaleFor({ strands, places, cards, card, isDown, scale, room }, 
  * @param {Elements} elements
  * @param {Amounts} amounts
  * @param {number} scale
- * @param {{change: (value: number) => string, bead: (edge: number, at: {x?: number, y?: number} | undefined) => number[] | undefined}} tell
+ * @param {{change: (value: number, hasUnit?: boolean) => string, bead: (edge: number, at: {x?: number, y?: number} | undefined) => number[] | undefined}} tell
  */
 export function paint(layout, stacks, elements, amounts, scale, { change, bead }) {
   const { strands, places, cards, isDown, room } = layout;
@@ -117,7 +117,7 @@ export function paint(layout, stacks, elements, amounts, scale, { change, bead }
   });
   cards.forEach((card, index) => {
     const value = d3.sum(card.edges, (edge) => edges[edge]);
-    setText(elements.cards[index], elements.amounts[index], card.edge === undefined ? `${card.edges.length} more: ${change(value)}` : change(value));
+    setText(elements.cards[index], elements.amounts[index], card.edge === undefined ? `${card.edges.length} more: ${change(value)}` : change(value, true));
     elements.amounts[index]?.classList.toggle("down", isSigned && value < 0);
     const point = elements.beads[index];
     const at = card.edge === undefined ? undefined : bead(card.edge, amounts.beads.get(card.edge));
