@@ -18,6 +18,7 @@ FADED = f"{SVG} g.edge[data-edge].faded"
 def show(tab, address):
     page = tab.show(address)
     page.locator(f"{SVG} .curve").first.wait_for(state="attached")
+    page.wait_for_load_state("networkidle")
     return page
 
 
