@@ -23,7 +23,7 @@ export function Node({ place, layout, network, said, tab }) {
   const shape = html`<rect class="all" /><rect class="net" />`;
   const color = node?.color && html`<circle class="dot" fill=${node.color} r="4" cx=${layout.isDown ? place.across : place.along - BAR / 2 - 8} cy=${layout.isDown ? place.along - BAR / 2 - 8 : place.across} />`;
   return html`
-    <g class=${`place ${isOutput ? "output" : (node?.kind ?? "rest")}`} ...${attributes} tabindex=${tab} role="button" aria-label=${name} data-node=${place.id} data-tip=${tip}>
+    <g class=${`place ${isOutput ? "output" : (node?.kind ?? "rest")}`} ...${attributes} tabindex=${tab} role="img" aria-roledescription="node, lights its paths" aria-label=${name} data-name=${name} data-node=${place.id} data-tip=${tip}>
       ${shape}${color}
       ${layout.isDown ? html`<${LabelAbove} place=${place} name=${name} isOutput=${isOutput} said=${said} />` : html`<${LabelBeside} place=${place} layout=${layout} name=${name} isOutput=${isOutput} said=${said} />`}
     </g>

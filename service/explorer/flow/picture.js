@@ -49,7 +49,7 @@ export function Picture({ model, network, curves, amounts, isLive = false, kept,
     if (!layout || !svg.current) return undefined;
     const [stacks, elements, scale] = [stackStrands(layout), findElements(svg.current), scaleFor(layout, amounts)];
     svg.current.dataset.scale = String(scale);
-    const change = (/** @type {number} */ value) => (amounts.isSigned ? model.change(value, false) : model.value(value, false));
+    const change = (/** @type {number} */ value, hasUnit = false) => (amounts.isSigned ? model.change(value, hasUnit) : model.value(value, hasUnit));
     const tell = { change, bead: (/** @type {number} */ edge, /** @type {any} */ at) => placeBead(drawn.get(edge), at) };
     return effect(() => {
       const begun = performance.now();

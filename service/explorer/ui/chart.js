@@ -10,7 +10,10 @@ export function Chart({ draw, label, of, class: name = "" }) {
   const place = useRef(/** @type {HTMLElement | null} */ (null));
   const width = useWidth(place);
   useEffect(() => {
-    if (width) place.current?.replaceChildren(draw(width));
+    if (!width) return;
+    const drawn = draw(width);
+    for (const mark of drawn.querySelectorAll("g[aria-label]:not([role])")) mark.removeAttribute("aria-label"); // names of no role
+    place.current?.replaceChildren(drawn);
   }, [width, ...of]);
   return html`<figure class=${`chart ${name}`} ref=${place} role="img" aria-label=${label}></figure>`;
 }
