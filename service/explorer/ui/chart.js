@@ -10,7 +10,10 @@ export function Chart({ draw, label, of, class: name = "" }) {
   const place = useRef(/** @type {HTMLElement | null} */ (null));
   const width = useWidth(place);
   useEffect(() => {
-    if (width) place.current?.replaceChildren(draw(width));
+    if (!width) return;
+    const chart = draw(width);
+    chart.setAttribute("aria-hidden", "true"); // the label of the figure says what it is
+    place.current?.replaceChildren(chart);
   }, [width, ...of]);
   return html`<figure class=${`chart ${name}`} ref=${place} role="img" aria-label=${label}></figure>`;
 }
