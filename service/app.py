@@ -29,6 +29,7 @@ from service.operations import (
     alternatives,
     attributions,
     backtest,
+    cut,
     drift,
     edges,
     explain,
@@ -72,7 +73,7 @@ CORS_ANSWER = ("ETag", "Retry-After", "X-Request-Id")
 OFF = ("operation_spans", "metrics", "logs")  # of FastAPI's telemetry
 OLDER_PATH = "/openapi-3.0.json"  # beside /openapi.json
 REFRESH_SECONDS = 1.0  # by which gauges of other workers may be late
-_ON_WINDOWS = (predict, outcomes, backtest, explain, alternatives)
+_ON_WINDOWS = (predict, cut, outcomes, backtest, explain, alternatives)
 _ON_MODELS = (models, reference, attributions, topology, edges, report, formula, drift)
 OPERATIONS = (*_ON_WINDOWS, *_ON_MODELS, infer, repository, health)  # in the order of the routes and the document
 

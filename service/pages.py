@@ -69,7 +69,10 @@ POLICY = (
 PAGE = "index.html"
 SHEETS = ("base", "flow", "forecast", "model", "history")  # in their order
 _IMPORTS = re.compile(rb'<script type="importmap">(.*?)</script>', re.DOTALL)
-_TYPES = {".js": "text/javascript", ".mjs": "text/javascript"}  # which slim systems do not know, or know by an older name
+_TYPES = {
+    ".js": "text/javascript",
+    ".mjs": "text/javascript",
+}  # which slim systems do not know, or know by an older name
 _BELOW = re.compile(r"(?:([0-9a-f]{16})/)?(.*)", re.DOTALL)  # a hash of all files, and a file
 KEPT = "public, max-age=31536000, immutable"  # of a file whose address changes with it
 

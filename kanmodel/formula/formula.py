@@ -37,6 +37,7 @@ from kanmodel.errors import ConfigError, InsufficientReferenceError
 from kanmodel.forecaster import Forecaster, Reference
 from kanmodel.formula.composition import MAX_CALLS, MAX_TERMS, Composition, Edge, Subnode, notation_of, too_long_error
 from kanmodel.formula.head_formula import HeadFormula, TabulatedEdge, tabulate_edges
+from kanmodel.formula.mathml import write_mathml
 from kanmodel.formula.symbolic import Candidate, find_exact_formula, sample_edge, suggest_formulas
 from kanmodel.network.functions import ACTIVATIONS, activate
 from kanmodel.result import GlobalResult, Table
@@ -296,6 +297,7 @@ class Formula:
             ``phi_0_3_7`` is the table of edge 0, 3, 7.
         python: the same as a function of numpy arrays that needs nothing else, tables included.
         latex: the same expression in LaTeX.
+        mathml: the same expression in presentation MathML, well-formed XML without `math` around it.
         variables: what its symbols stand for, in the order of the function's arguments.
     """
 
@@ -306,6 +308,7 @@ class Formula:
     expression: str
     python: str
     latex: str
+    mathml: str
     variables: Mapping[str, Variable]
 
 
@@ -381,6 +384,7 @@ class Writer:
             expression=sympy.sstr(expression.replace(sympy.Abs, sympy.Function("abs")), full_prec=False),
             python=self._write_function(expression, [*used], formula.tables),
             latex=sympy.latex(expression),
+            mathml=write_mathml(expression),
             variables=used,
         )
 

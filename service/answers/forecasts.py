@@ -13,7 +13,7 @@ from service.answers.forms import Answered
 from service.answers.members import Adaptation, Answer, AskAdaptation, Closed, Interval, UnitOf, VersionQuery, about
 from service.answers.reference import OnReference
 from service.answers.table import OF_CHANGE, OF_REFERENCE, Gaps
-from service.answers.windows import AskTrust, DataWarning, Last, OfWindows, Series, Windows
+from service.answers.windows import AskTrust, DataWarning, Last, LeftOut, OfWindows, Series, Windows
 
 Predictions = Annotated[
     list[list[float]], about("n x n_outputs, in the order of the model's `outputs`, original units.")
@@ -163,14 +163,6 @@ class SeasonInfo(TypedDict):
 
     steps: Annotated[int, about("Steps of a season.")]
     name: Annotated[str, about("What it is: `day`, `week`, `year`, or `season` where no calendar names it.")]
-
-
-class LeftOut(TypedDict):
-    """Windows of the series that are not compared."""
-
-    across_gaps: Annotated[int, about("Windows with a gap in time in them, or before their actual values.")]
-    missing: Annotated[int, about("Windows with a missing value.")]
-    missing_columns: Annotated[dict[str, int], about("Of these, by the features with the most missing values.")]
 
 
 class RowInterval(TypedDict):

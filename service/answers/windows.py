@@ -5,7 +5,7 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from service.answers.members import Closed, Whole, about
+from service.answers.members import Answer, Closed, Whole, about
 from service.answers.table import Gaps
 
 Cell = TypeAliasType(
@@ -59,6 +59,15 @@ class Windows(Closed):
     ] = "error"
 
 
+class CutRequest(Windows):
+    """Rows of a table, of which the windows are wanted."""
+
+    ends: list[Whole] | None = None
+    """Of a series only the windows whose newest row is one of these, by number from 0; rows without a window are left
+    out."""
+    echo: Annotated[bool, about("Whether the answer has `instances`.", strict=True)] = True
+
+
 class DataWarning(TypedDict):
     """A warning of the values of an instance; the members that a code does not name are absent."""
 
@@ -91,6 +100,27 @@ class OfWindows(TypedDict):
     """Series that training did not have, cells that were filled, and values outside the training range; at most 100
     together."""
     warnings_omitted: NotRequired[Annotated[int, about("Number of further warnings; absent if there are none.")]]
+
+
+class LeftOut(TypedDict):
+    """Windows of the series that are left out."""
+
+    across_gaps: Annotated[int, about("Windows with a gap in time in them, or before their actual values.")]
+    missing: Annotated[int, about("Windows with a missing value.")]
+    missing_columns: Annotated[dict[str, int], about("Of these, by the columns with the most missing values.")]
+
+
+class CutResponse(Answer, OfWindows):
+    """The windows of a request."""
+
+    outputs: Annotated[list[str], about("Names of the outputs, `{target}+{step}`.")]
+    instances: NotRequired[list[list[list[float]]]]
+    """The windows, n x lookback x n_features, original units, oldest step first; absent if `echo` is false."""
+    ends: NotRequired[Annotated[list[int], about("The row of the series that is each one's newest, from 0.")]]
+    actual: NotRequired[list[list[float | None]]]
+    """What came, n x n_outputs, original units; null where unknown. Absent of instances, and of a series that has the
+    column of no target."""
+    left_out: NotRequired[Annotated[LeftOut, about("Only of a series; windows that `ends` leaves out do not count.")]]
 
 
 class PredictionInterval(TypedDict):

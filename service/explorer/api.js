@@ -179,6 +179,9 @@ function askForKey(refused) {
   });
 }
 
+/** Whether the service is asked with a key, which links do not have. */
+export const hasKey = () => sessionStorage.getItem(KEY) !== null;
+
 /**
  * A request as a curl command. The API key is a variable in it, not its value.
  *

@@ -26,7 +26,8 @@ function App() {
   const { place, values } = address.value;
   const models = useModels();
   const chosen = useChosen(models.value);
-  const model = useModel(chosen, values.output);
+  const problem = problemOf(models, chosen);
+  const model = useModel(problem ? undefined : chosen, values.output); // a failed one would be waited for
   const versus = useModel(values.versus || undefined, values.output);
   const window = useWindow(model.value);
   useEffect(() => {
@@ -39,7 +40,7 @@ function App() {
     return () => removeEventListener("keydown", onKey);
   }, []);
   const Page = PAGES[place];
-  const error = problemOf(models, chosen) ?? model.error ?? (model.value ? undefined : models.error);
+  const error = problem ?? model.error ?? (model.value ? undefined : models.error);
   const shown = !error && model.value;
   const isBusy = model.pending || window.pending || (!models.value && models.pending);
   const given = { model: model.value, versus: versus.value, window, place, models: models.value };
@@ -116,7 +117,7 @@ function problemOf({ value }, chosen) {
 }
 
 /** @param {any} props */
-function Bar({ models, model, chosen, place, window }) {
+function Bar({ models, model, chosen, place }) {
   const outputs = model ? [...model.info.outputs, ...boundsOf(model.info, model.forecast)] : [];
   return html`
     <header class="bar">
@@ -128,8 +129,8 @@ function Bar({ models, model, chosen, place, window }) {
         ${model && html`<${SkillChip} model=${model} />`}
         <${Select} label="Model" value=${chosen} options=${optionsOf(models, chosen)} choose=${(value) => go({ model: value, pick: "", edit: "", window: "", versus: "" })} />
         ${outputs.length > 1 && html`<${Select} label="Output" value=${model.output} options=${outputs.map((value) => ({ value, label: value }))} choose=${(output) => go({ output })} />`}
-        <${Tools} model=${model} window=${window} place=${place} />
       </div>
+      <div class="tools"><${Tools} model=${model} place=${place} /></div>
     </header>
   `;
 }

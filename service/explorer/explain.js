@@ -16,7 +16,7 @@ import { useAsk } from "./load.js";
 export const explainAsk = ({ path, version, output }, instances) => ({
   path: `${path}:explain`,
   query: version,
-  body: { instances, output: [output], detail: "flow" },
+  body: { instances, output: [output], detail: "links" },
 });
 
 /**

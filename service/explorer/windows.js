@@ -4,7 +4,7 @@ import { useRef } from "./lib.js";
 import { askNoted, useLoad } from "./load.js";
 import { address } from "./state.js";
 import { change } from "./inputs.js";
-import { findRow } from "./files.js";
+import { findRow, isKept } from "./files.js";
 
 /** @typedef {import("./inputs.js").Instance} Instance */
 /** @typedef {import("./inputs.js").Edit} Edit */
@@ -33,7 +33,7 @@ const kept = new Map();
  */
 export function useWindow(model) {
   const { window: name = model && `ref:${model.info.reference_windows - 1}`, edit: written } = address.value.values;
-  const loaded = useLoad(model && `window ${model.chosen} ${model.info.checkpoint} ${name}`, (signal) =>
+  const loaded = useLoad(model && `window ${model.chosen} ${model.info.checkpoint} ${name} ${isKept(fileOf(name ?? ""))}`, (signal) =>
     loadWindow(/** @type {import("./model.js").Model} */ (model), /** @type {string} */ (name), signal),
   );
   const edit = readEdit(written);
@@ -44,6 +44,9 @@ export function useWindow(model) {
   const isOfModel = last.current.model?.info.checkpoint === model?.info.checkpoint;
   return { ...loaded, value: isOfModel ? loaded.value : undefined, name, edit, instance: isOfModel ? last.current.instance : undefined };
 }
+
+/** The file of a window's name; undefined of others. */
+export const fileOf = (/** @type {string} */ name) => /^row:(.*?):/.exec(name)?.[1];
 
 /**
  * @param {import("./model.js").Model} model

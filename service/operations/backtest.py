@@ -13,12 +13,12 @@ from service.answers.forecasts import (
     BacktestDetail,
     BacktestRequest,
     BacktestResponse,
-    LeftOut,
     RowInterval,
     SeasonInfo,
 )
 from service.answers.forms import describe, describe_all, describe_one
 from service.answers.members import head_of
+from service.answers.windows import LeftOut
 from service.models.registry import Served
 from service.operations.route import MODEL, Call, Operation
 from service.operations.windows import warn_of_new
@@ -96,7 +96,7 @@ async def backtest(call: Call) -> Response:
             others = columns - {column, *encoding.names}
             rows = {name: cells for name, cells in rows.items() if name not in others}
         last = document.get("last")
-        table, places = read_cells(rows, config, limits, "series", last, column)
+        table, places = read_cells(rows, config, limits, "series", last, (column,))
         chosen = Selection(last, is_ordered=True)
         return asked, read_table(config.table, table, places, chosen, asked.gaps, target)
 

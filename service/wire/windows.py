@@ -16,6 +16,7 @@ from kanmodel.forecasts.forecasts import choose_levels
 from kanmodel.model import Model
 from kanmodel.network.config import Groups, ModelConfig
 from kanmodel.network.intervals import BOUNDS
+from kanmodel.tables.columns import column_of
 from kanmodel.tables.frames import Cells
 from kanmodel.tables.samples import covered_rows
 from kanmodel.tables.table import CellNames, Gaps, Selection, Table
@@ -58,12 +59,16 @@ class Given(NamedTuple):
     n_left_out: int = 0  # windows across gaps
     series: tuple[str, ...] | None = None  # of each window; None of one series
     new_series: tuple[str, ...] = ()  # those that training did not have
+    cut: Windows | None = None  # the same, of a series
 
 
-def read_windows(members: Mapping[str, Any], model: Model, limits: Limits, path: str = "") -> Given:
+def read_windows(
+    members: Mapping[str, Any], model: Model, limits: Limits, path: str = "", targets: bool = False
+) -> Given:
     """The windows of a request in any form; ``instances`` may already be an array, see `parse_windows`.
 
-    In errors, `path` stands before the names of the members.
+    In errors, `path` stands before the names of the members. With `targets` a series may have the columns of the
+    targets too, and where gaps are skipped so are windows with a missing value.
 
     Raises:
         DataError: several forms or none, a value or length that does not fit, an unknown or missing feature, or times
@@ -77,7 +82,8 @@ def read_windows(members: Mapping[str, Any], model: Model, limits: Limits, path:
     (form,) = given
     value, place = members[form], f"{path}{form}"
     if form == "series":
-        return _read_series(value, model, limits, place, members.get("last"), members.get("gaps") or _GAPS)
+        gaps = members.get("gaps") or _GAPS
+        return _read_series(value, model, limits, place, members.get("last"), gaps, targets)
     for name in SERIES_OPTIONS:
         if members.get(name) not in (None, _GAPS):
             raise invalid_value(f"{path}{name}", "must be given only with a series")
@@ -120,11 +126,11 @@ def refuse_other_names(
 
 
 def read_cells(
-    value: Any, config: ModelConfig, limits: Limits, path: str, last: Any, beside: str = ""
+    value: Any, config: ModelConfig, limits: Limits, path: str, last: Any, beside: Sequence[str] = ()
 ) -> tuple[dict[str, Cells], CellNames]:
     """A table's columns, of which each is a list of cells, and their names; sizes are checked before the cells.
 
-    They are those of the training, that of the times, and a column `beside` them. `last`, what else is said of the
+    They are those of the training, that of the times, and columns `beside` them. `last`, what else is said of the
     series, must be a number or a string.
     """
     if not isinstance(value, dict):
@@ -133,9 +139,9 @@ def read_cells(
     if not (last is None or type(last) in (int, str)):
         raise invalid_value(places.last, f"must be a number of windows, or a duration, but is {_KINDS[type(last)]}")
     encoding, series, most = config.table.encoding, config.series, limits.rows
-    names = dict.fromkeys(filter(None, (*encoding.names, beside)))
+    names = dict.fromkeys((*encoding.names, *beside))
     if series is not None and series.columns and series.name not in value:
-        others = [name for name in names if name not in (beside, *config.table.targets)]
+        others = [name for name in names if name not in (*beside, *config.table.targets)]
         names, most = dict.fromkeys((*others, *series.columns)), max(1, most // len(series.columns))
     elif series is not None:
         names = dict.fromkeys((series.name, *names))
@@ -161,12 +167,16 @@ def read_cells(
     return columns, places._replace(time=time)
 
 
-def _read_series(value: Any, model: Model, limits: Limits, path: str, last: int | str | None, gaps: Gaps) -> Given:
+def _read_series(
+    value: Any, model: Model, limits: Limits, path: str, last: int | str | None, gaps: Gaps, targets: bool
+) -> Given:
     """The windows of the rows of one series, or of many."""
     spec, encoding = model.config.table, model.config.table.encoding
-    columns, places = read_cells(value, model.config, limits, path, last)
+    actual = {column_of(name, value) for name in spec.targets} if targets and isinstance(value, dict) else ()
+    beside = [name for name in actual if name in value]
+    columns, places = read_cells(value, model.config, limits, path, last, beside)
     chosen = Selection(last, reach=encoding.later, is_ordered=True, finds_rhythm=False)
-    found = Windows.cut(Table.read(spec, columns, places, chosen), gaps=gaps, skip=False)
+    found = Windows.cut(Table.read(spec, columns, places, chosen), gaps=gaps, skip=targets and gaps == "skip")
     if len(found) > limits.cut:
         message = f"has {len(found)} windows, of at most {limits.cut} (max_windows, max_body_bytes)"
         raise invalid_value(path, f"{message}: send fewer rows, or last", "limit_exceeded")
@@ -178,7 +188,7 @@ def _read_series(value: Any, model: Model, limits: Limits, path: str, last: int 
         return found.table.cell(sources[encoding.features[feature]], int(rows[row]))
 
     about = found.series, tuple(name for name in found.table.new if name in (found.series or ()))
-    return Given(found.take(), found.rows[covered], place, found.times, found.filled, found.across_gaps, *about)
+    return Given(found.take(), found.rows[covered], place, found.times, found.filled, found.across_gaps, *about, found)
 
 
 def _read_cells(cells: list[Any], path: str, is_time: bool = False) -> Cells:

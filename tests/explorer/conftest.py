@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx2
 import pytest
 from browsers import CHROMIUM, MISSING
-from factories import make_model
+from factories import make_chain, make_model, make_shop
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from processes import start_process
 from waiting import poll
+from wired import FEATURES, make_wired, random_walks
 
+import kanmodel
 from kanmodel.checkpoint import save_checkpoint
+from kanmodel.forecaster import Forecaster
+from kanmodel.network.bases import BSpline
+from kanmodel.network.config import plain_layers
+from kanmodel.network.network import Network
+from kanmodel.tables.columns import Target
 from service.models.repository import BUNDLED
 
 # The sandbox is not available to root in a container, and a GPU in software costs time.
@@ -60,6 +67,41 @@ def server(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[h
     save_checkpoint(front, folder / "front.safetensors")
     save_checkpoint(make_model("head", n_features=6), folder / "head.safetensors")
     save_checkpoint(make_model("lstm", targets=("a", "b")), folder / "two.safetensors")
+    with serve(folder) as client:
+        yield client
+
+
+def shapes_of_models() -> dict[str, Forecaster]:
+    """A small model of each shape that a page finds hard to lay out."""
+    lstm = make_model("lstm").config
+    long = make_model("lstm", n_features=61, lookback=12, n_reference=20)
+    names = [f"plant_hall_{n // 8:02d}_turbine_{n % 8:02d}_bearing_ring_temperature_celsius" for n in range(61)]
+    features = tuple(replace(one, name=name) for one, name in zip(long.config.features, names, strict=True))
+    renamed = Network(replace(long.config, features=features))
+    renamed.load_state_dict(long.network.state_dict())
+    classes = tuple(Target(name, None, 0.0, 1.0) for name in ("dry", "rain", "snow"))
+    head = plain_layers((5, 4, 3), BSpline(4, 3))
+    classifier = replace(lstm, targets=classes, head=head, output_function="softmax")
+    return {
+        "classifier": make_chain(classifier, n_reference=130),
+        "deep": make_chain(replace(lstm, head=plain_layers((5, 4, 4, 4, 3, 1), BSpline(4, 3))), n_reference=130),
+        "long": replace(long, network=renamed),
+        "many": make_model("lstm", horizon=24, n_reference=130),
+        "shop": make_shop()[0],
+    }
+
+
+SHAPES = ("classifier", "deep", "graph", "long", "many", "shop")
+
+
+@pytest.fixture(scope="session")
+def shapes(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx2.Client]:
+    """Serves a model of each of `SHAPES`."""
+    folder = tmp_path_factory.mktemp("shapes")
+    for name, model in shapes_of_models().items():
+        save_checkpoint(model, folder / f"{name}.safetensors")
+    graph = kanmodel.from_torch(make_wired("SkipAroundHead"), windows=random_walks(), features=list(FEATURES))
+    graph.save(folder / "graph.safetensors")
     with serve(folder) as client:
         yield client
 

@@ -1,30 +1,27 @@
-"""The explorer's state across views, and its behaviour while the service is slow, failing or unreachable."""
+"""The page's state, and its behaviour while the service is slow, failing, unreachable or has another model."""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import pytest
-from factories import make_model, make_windows
+from factories import make_model
 from playwright.sync_api import expect
 
 from kanmodel.checkpoint import save_checkpoint
 
-pytestmark = pytest.mark.thorough("steps through one view; test_explorer loads every view")
+pytestmark = pytest.mark.thorough("steps through states; test_shell loads every destination")
 
-MODEL = "/v1/models/nyc-weather"
-
-
-@pytest.fixture(scope="module")
-def first():
-    return make_model("lstm", n_reference=130)
+NAMES = ("constructor", "toString", "__proto__", "hasOwnProperty")  # of what every object in JavaScript inherits
 
 
 @pytest.fixture(scope="module")
-def several(serve, first, tmp_path_factory):
+def several(serve, tmp_path_factory):
     """A model twice, one with other features and two outputs, and an invalid file."""
     folder = tmp_path_factory.mktemp("several")
+    first = make_model("lstm", n_reference=130)
     for name in ("first", "second"):
         save_checkpoint(first, folder / f"{name}.safetensors")
     save_checkpoint(make_model("lstm", n_features=3, targets=("a", "b"), n_reference=130), folder / "two.safetensors")
@@ -37,151 +34,50 @@ def settled(page):
     page.locator("main[aria-busy=false]").wait_for()
 
 
-def test_choices_are_kept_across_views_outputs_and_models(several, first, open_tab):
-    """A pasted window, a baseline and a rule are kept in other views, outputs and models."""
-    tab = open_tab(several)
-    page = tab.show("forecast?model=first&fidelity=0.9&baseline=zero")
-    page.get_by_label("your own").check()
-    page.locator("#window").fill(json.dumps(make_windows(first, 1)[0].tolist()))
-    page.get_by_role("button", name="Explain it").click()
-    expect(page.locator(".summary")).to_contain_text("your own window")
-    given = page.locator("[data-figure=forecast] strong").inner_text()
-    page.get_by_role("link", name="Network").click()
-    expect(page.locator("#view h1")).to_have_text("Network")
-    expect(page.locator("output[for=prune]")).to_have_text("R² ≥ 0.9")
-    page.locator("#model").select_option("second")
-    page.wait_for_url(re.compile("model=second"))
-    page.get_by_role("link", name="Forecast").click()
-    expect(page.locator(".summary")).to_contain_text("your own window")
-    expect(page.locator("[data-figure=forecast] strong")).to_have_text(given)
-    expect(page.locator("#baseline")).to_have_value("zero")
-    page.locator("#model").select_option("two")  # has other features, so that the window does not fit
-    expect(page.locator(".summary")).to_contain_text("reference window 0")
-    expect(page.locator("#baseline")).to_have_value("zero")
-    page.locator("#index-window").fill("7")
-    page.locator("#index-window").press("Enter")
-    expect(page.locator(".summary")).to_contain_text("reference window 7")
-    page.locator("#output").select_option("b+1")
-    page.wait_for_url(re.compile("output=b"))
-    settled(page)
-    expect(page.locator(".summary")).to_contain_text("reference window 7")
-    assert {"fidelity=0.9", "baseline=zero"} <= set(page.url.split("?")[1].split("&"))
-    assert tab.problems == []
+def model_of(page):
+    return page.get_by_role("combobox", name="Model")
 
 
-NAMES = ("constructor", "toString", "__proto__", "hasOwnProperty")  # of what every object in JavaScript inherits
+def problem(page):
+    return page.get_by_role("alert").filter(has_text="This can't be shown")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_address_may_hold_what_objects_inherit(several, open_tab, name):
-    """As a view, a setting or a column such a name is one that does not exist."""
+    """As a destination, a setting, an edit or a part such a name is one that does not exist."""
     tab = open_tab(several)
-    page = tab.show(f"{name}?model=first&{name}=1")
-    expect(page.locator("#view h1")).to_contain_text("will be")
-    page.locator("#model").select_option("two")  # another model, for which settings are looked up
+    page = tab.show(f"{name}?model=first&{name}=1&pick={name}&edit={name}:1")
+    expect(page).to_have_title("Forecast of first · Kanscope")
+    model_of(page).select_option("two")
     page.wait_for_url(re.compile("model=two"))
     settled(page)
-    expect(page.locator("#view h1")).to_contain_text("will be")
-    page = tab.show(f"features?model=first&sort={name}:up")
-    expect(page.locator("#view h1")).to_have_text("Features")
-    added = "async (name) => (await import('./groups.js')).withMember({}, 'f0', name)[name]"
-    assert page.evaluate(added, name) == ["f0"]
-    page = tab.show(f"forecast?model=first&target={name}:1")
-    expect(page.get_by_text("enter the wanted forecast as a number")).to_be_visible()
+    expect(problem(page)).to_have_count(0)
     assert tab.problems == []
-
-
-def test_moves_of_the_slider_and_of_the_window_are_in_the_history(server, open_tab):
-    """Back undoes each of them, and Forward repeats it."""
-    page = open_tab(server).show("network?model=nyc-weather")
-    page.locator("#prune").press("ArrowLeft")
-    page.wait_for_url(re.compile("fidelity="))
-    moved = page.locator("output[for=prune]").inner_text()
-    page.go_back()
-    expect(page.locator("output[for=prune]")).to_have_text("R² ≥ 0.99")
-    page.go_forward()
-    expect(page.locator("output[for=prune]")).to_have_text(moved)
-    page.get_by_role("link", name="Forecast").click()
-    expect(page.locator(".summary")).to_contain_text("reference window 0")
-    page.get_by_role("button", name="Next window").click()
-    expect(page.locator(".summary")).to_contain_text("reference window 1")
-    page.go_back()
-    expect(page.locator(".summary")).to_contain_text("reference window 0")
-
-
-@pytest.mark.parametrize("start", ["fidelity=0.5", "threshold=0"])
-def test_every_stop_of_the_slider_changes_something(server, open_tab, start):
-    """Each stop keeps a different number of edges."""
-    page = open_tab(server).show(f"network?model=nyc-weather&{start}")
-    page.locator("figure.chart svg").wait_for()
-    settled(page)
-    page.wait_for_load_state("networkidle")
-    page.locator("#prune").press("Home")
-    stops = int(page.locator("#prune").get_attribute("max"))
-    assert stops > 5
-    counts = []
-    for number in range(stops + 1):
-        page.locator("#prune").evaluate(
-            "(slider, number) => { slider.value = number; slider.dispatchEvent(new Event('input')); }", number
-        )
-        said = page.locator("output[for=prune]").inner_text()
-        value = re.search(r"[\d.]+$", said)[0]
-        query = {"fidelity": value} if "fidelity" in start else {"edge_threshold": value}
-        counts.append(server.get(f"{MODEL}/topology", params=query).json()["graph"]["edges"]["kept"])
-    assert len(set(counts)) == len(counts)
-
-
-def test_moving_the_slider_early_keeps_its_stops(server, open_tab):
-    """While some stops are still loading, a move of the slider keeps those that are known."""
-    tab = open_tab(server)
-    tab.page.route("**/topology/fidelity?*metric=forward_u*", lambda _: None)  # never answered
-    page = tab.show("network?model=nyc-weather")
-    page.locator("figure.chart svg").wait_for()
-    page.wait_for_timeout(1500)  # has the others
-    before = page.locator("#prune").get_attribute("max")
-    page.locator("#prune").press("ArrowLeft")
-    page.wait_for_url(re.compile("fidelity="))
-    settled(page)
-    assert page.locator("#prune").get_attribute("max") == before == "19"
-
-
-def test_the_skip_link_focuses_the_view(server, open_tab):
-    """It moves the focus to the view and keeps the address."""
-    page = open_tab(server).show("features?model=head")
-    address = page.url
-    page.keyboard.press("Tab")
-    page.keyboard.press("Enter")
-    assert page.evaluate("document.activeElement.id") == "view"
-    assert page.url == address
-    expect(page.locator("#view h1")).to_have_text("Features")
-    expect(page.locator("#model")).to_have_value("head")
 
 
 @pytest.mark.parametrize(
     ("model", "reason"), [("broken", "could not be loaded"), ("nothing", "nothing"), ("two/9", "9")]
 )
 def test_the_address_of_a_failed_or_unknown_model_has_an_error(several, open_tab, model, reason):
-    """The reason is shown, and ready models can be selected in the card and in the list."""
-    page = open_tab(several).show(f"features?model={model}")
-    alert = page.get_by_role("alert")
-    expect(alert).to_contain_text(reason)
+    """The reason is shown, and ready models can be selected in the card and in the bar."""
+    page = open_tab(several).show(f"model?model={model}")
+    expect(problem(page)).to_contain_text(reason)
     if model == "broken":
         details = {one["name"]: one for one in several.get("/v1/models").json()["details"]}
-        expect(alert).to_contain_text(details["broken"]["reason"])
-        expect(page.locator("#model option[value=broken]")).to_have_text("broken (failed)")
-    assert alert.get_by_role("link").all_inner_texts() == ["first", "second", "two"]
-    page.locator("#model").select_option("two")
-    expect(page.locator("#view h1")).to_have_text("Features")
+        expect(problem(page)).to_contain_text(details["broken"]["reason"])
+        expect(model_of(page).locator("option[value=broken]")).to_have_text("broken (failed)")
+    assert problem(page).get_by_role("link").all_inner_texts() == ["first", "second", "two"]
+    model_of(page).select_option("two")
+    expect(page).to_have_title("Model of two · Kanscope")
+    expect(problem(page)).to_have_count(0)
     page.go_back()
-    expect(alert).to_contain_text(reason)
-    alert.get_by_role("link", name="second").click()
-    expect(page.locator("#view h1")).to_have_text("Features")
+    expect(problem(page)).to_contain_text(reason)
 
 
 def test_failed_requests_are_retried(server, open_tab):
-    """If the service is not ready or unreachable, the page retries; meanwhile the old view is dimmed."""
+    """If the service is not ready or unreachable, the page retries; meanwhile it says so, and dims the old model."""
     tab = open_tab(server)
-    page = tab.show("network?model=nyc-weather")
+    page = tab.show("model?model=nyc-weather")
     answers = ["503", "gone"]
 
     def fail(route):
@@ -193,48 +89,95 @@ def test_failed_requests_are_retried(server, open_tab):
         else:
             route.abort()
 
-    page.route("**/v1/models/nyc-weather/attributions**", fail)
-    page.get_by_role("link", name="Features").click()
-    expect(page.locator("#status")).to_contain_text("the model is being read")
+    page.route(re.compile(r"/v1/models/head$"), fail)
+    model_of(page).select_option("head")
+    status = page.locator(".status")
+    expect(status).to_contain_text("the model is being read")
     expect(page.locator("main")).to_have_attribute("aria-busy", "true")
-    expect(page.locator("#status")).to_contain_text("the service does not answer")
-    expect(page.locator("main > .view")).to_have_css("opacity", "0.45")
-    page.get_by_role("button", name="Try now").click()
-    expect(page.locator("tr[data-feature]:not([data-group])")).to_have_count(20)
-    expect(page.locator("#status")).to_be_hidden()
-    expect(page.locator("main > .view")).to_have_css("opacity", "1")
+    expect(page.locator("main > *").first).to_have_css("opacity", "0.45")
+    expect(status).to_contain_text("the service does not answer")
+    status.get_by_role("button", name="Try now").click()
+    settled(page)
+    expect(page.locator("main > *").first).to_have_css("opacity", "1")
+    expect(page).to_have_title("Model of head · Kanscope")
     assert answers == []
 
 
-def test_a_view_that_could_not_be_loaded_is_loaded_later(server, open_tab):
-    """While the service is away, the page says so in words, and asks again for the view's own file."""
-    page = open_tab(server).show("story?model=nyc-weather")
-    page.route("**/views/model.js*", lambda route: route.abort())
-    page.get_by_role("navigation").get_by_role("link", name="Model").click()
-    expect(page.locator("#status")).to_contain_text("the service does not answer")
-    page.unroute("**/views/model.js*")
-    page.get_by_role("button", name="Try now").click()
-    expect(page.locator("h1")).to_have_text("Model")
-
-
-def test_slow_requests_show_elapsed_seconds(server, open_tab):
-    """While the service computes, the page shows the seconds and dims the old picture."""
-    page = open_tab(server).show("network?model=nyc-weather")
-    waiting, slow = [], [True]
-    page.route("**/topology?*fidelity=0.9&*", lambda route: waiting.append(route) if slow[0] else route.continue_())
-    page.evaluate("location.hash = '#/network?model=nyc-weather&fidelity=0.9'")
-    expect(page.locator("#status")).to_contain_text(re.compile("computing; [1-9] s so far"))
-    expect(page.locator("main > .view")).to_have_css("opacity", "0.45")
-    slow[0] = False
-    for route in waiting:
-        route.continue_()
+def test_slow_requests_show_elapsed_seconds_and_can_be_stopped(server, open_tab):
+    """What was stopped can be tried again."""
+    tab = open_tab(server)
+    page = tab.show("model?model=nyc-weather")
+    page.route(re.compile(r"/v1/models/head$"), lambda _: None)  # never answered
+    model_of(page).select_option("head")
+    status = page.locator(".status")
+    expect(status).to_contain_text(re.compile("computing, [1-9] s so far"))
+    status.get_by_role("button", name="Stop").click()
+    expect(problem(page)).to_contain_text("Stopped.")
+    page.unroute_all()
+    problem(page).get_by_role("button", name="Try again").click()
+    expect(problem(page)).to_have_count(0)
     settled(page)
-    expect(page.locator("#status")).to_be_hidden()
+
+
+def test_no_number_of_one_model_shows_under_another(several, open_tab):
+    """While another model is loaded nothing is asked of it with the windows, features or outputs of the one before."""
+    tab, asked = open_tab(several), []
+    tab.page.on("response", lambda answer: answer.status >= 400 and asked.append(answer.url))
+    page = tab.show("forecast?model=first&window=ref:5")
+    page.route(re.compile("/v1/models/two"), lambda route: (page.wait_for_timeout(150), route.continue_()))
+    for name in ("two", "first", "two"):
+        model_of(page).select_option(name)
+        page.wait_for_url(re.compile(f"model={name}"))
+        settled(page)
+        page.wait_for_load_state("networkidle")
+    assert asked == []
+    assert tab.problems == []
+
+
+def test_a_replaced_model_is_told(serve, open_tab, tmp_path):
+    """A banner says so, all numbers are those of the new one, and the address stays."""
+    models = [make_model("lstm", seed=seed, n_reference=130) for seed in (1, 2)]
+    for number, model in enumerate(models):
+        save_checkpoint(model, tmp_path / f"{number}.safetensors")
+    folder = tmp_path / "served"
+    folder.mkdir()
+    shutil.copy(tmp_path / "0.safetensors", folder / "m.safetensors")
+    with serve(folder, KANSCOPE_POLL_SECONDS="0.2") as client:
+        tab = open_tab(client)
+        page = tab.show("forecast?model=m&window=ref:3")
+        page.wait_for_load_state("networkidle")
+        before, first = page.locator("main").inner_text(), client.get("/v1/models/m").json()["checkpoint"]
+        (tmp_path / "1.safetensors").rename(folder / "m.safetensors")
+        for _ in range(100):
+            if client.get("/v1/models/m").json()["checkpoint"] != first:
+                break
+            page.wait_for_timeout(100)
+        page.get_by_role("link", name="Model", exact=True).click()
+        expect(page.locator(".banner")).to_contain_text("The model m was replaced while you looked at it")
+        page.get_by_role("link", name="Forecast", exact=True).click()
+        settled(page)
+        expect(page.locator("main")).not_to_have_text(before)
+        page.get_by_role("button", name="Understood").click()
+        expect(page.locator(".banner")).to_have_count(0)
+        assert tab.problems == []
+
+
+def test_reference_windows_may_be_hidden(serve, open_tab, tmp_path):
+    """The page says how to give a window of one's own, and the model is shown."""
+    save_checkpoint(make_model("lstm", n_reference=130), tmp_path / "m.safetensors")
+    with serve(tmp_path / "m.safetensors", KANSCOPE_REFERENCE_WINDOWS="false") as client:
+        tab = open_tab(client)
+        page = tab.show("forecast")
+        expect(page.locator("main")).to_contain_text(re.compile("paste or drop", re.IGNORECASE))
+        page.get_by_role("link", name="Model", exact=True).click()
+        settled(page)
+        expect(page).to_have_title("Model of m · Kanscope")
+        expect(problem(page)).to_have_count(0)
 
 
 def test_no_figure_is_minus_zero(server, open_tab):
     """A negative number that rounds to zero has no sign."""
-    page = open_tab(server).show("report?model=nyc-weather")
+    page = open_tab(server).show("model?model=head")
     said = page.evaluate(
         """() => import("./figures.js").then(({ fixed, percent, amount }) =>
           [fixed(-0.00001, 4), fixed(-0, 4), percent(-0.0000001), amount(-0), fixed(-0.5, 1)])"""

@@ -53,17 +53,22 @@ export function amountsOf(network, model, { contributions, layers = [] }) {
 }
 
 /**
- * The mean sizes of contributions over the reference windows.
+ * The mean sizes of contributions over the reference windows. That of an input of several features is no sum of theirs.
  *
  * @param {Network} network
+ * @param {import("../model.js").Model} model
+ * @param {Map<string, number>} byInput of what is known, by the input's name
  * @returns {Amounts}
  */
-export const restOf = ({ edges, nodes }) => ({
-  edges: Float64Array.from(edges, ({ weight }) => weight),
-  nodes: Float64Array.from(nodes, ({ weight }) => weight),
-  beads: new Map(),
-  isSigned: false,
-});
+export function restOf({ edges, nodes }, model, byInput) {
+  const inputs = model.inputs.map(({ name, features }, number) => byInput.get(name) ?? (features.length > 1 ? NaN : nodes[number].weight));
+  return {
+    edges: Float64Array.from(edges, ({ weight }) => weight),
+    nodes: Float64Array.from(nodes, ({ weight }, number) => inputs[number] ?? weight),
+    beads: new Map(),
+    isSigned: false,
+  };
+}
 
 const STRIDE = 1e6; // more than nodes in a layer
 /** @type {WeakMap<Network, {curves: Map<string, Map<number, number>>, links: Map<string, number>, places: Map<string, number>}>} */

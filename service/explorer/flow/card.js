@@ -21,9 +21,8 @@ export function Card({ card, layout, network, drawn, mark, tab }) {
   const marked = mark?.(edge) ?? {};
   const open = () => go({ edge: edge.key });
   const key = (/** @type {KeyboardEvent} */ event) => (event.key === "Enter" || event.key === " ") && (event.preventDefault(), open());
-  const classes = `edge ${edge.kept ? "" : "faded"} ${marked.class ?? ""}`;
   return html`
-    <g class=${classes} transform=${corner} ...${part(edge.part, { pick: false })} data-edge=${edge.key} tabindex=${tab} role="button"
+    <g class=${`edge ${marked.class ?? ""}`} transform=${corner} ...${part(edge.part, { pick: false })} data-edge=${edge.key} tabindex=${tab} role="button"
       aria-label=${`${from} to ${to}`} data-tip=${[`${from} → ${to}`, marked.tip].filter(Boolean).join("\n")} onClick=${open} onKeyDown=${key}>
       <rect class="card-ground" width=${width} height=${height} rx="5" />
       ${drawn && html`

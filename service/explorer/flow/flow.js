@@ -1,23 +1,95 @@
-/** The picture of one window's forecast, whose beads follow what is dragged. */
+/** The picture of one window's forecast, whose beads follow what is dragged, and that of the network at rest. */
 
-import { useExplanation } from "../explain.js";
-import { html, useMemo } from "../lib.js";
 import { reasonOf } from "../api.js";
-import { amountsOf } from "./amounts.js";
-import { useCurves, useNetwork } from "./data.js";
+import { isPending } from "../draft.js";
+import { useExplanation } from "../explain.js";
+import { html, useMemo, useState } from "../lib.js";
+import { useAsk } from "../load.js";
+import { inputsOf } from "../model/parts.js";
+import { address } from "../state.js";
+import { amountsOf, restOf } from "./amounts.js";
+import { useComparison } from "./compare.js";
+import { ruleOf, useCurves, useNetwork } from "./data.js";
 import { Picture } from "./picture.js";
+import { Pruning } from "./prune.js";
+import { FlowTable } from "./table.js";
 
 /**
- * @param {{model: import("../model.js").Model, versus?: import("../model.js").Model, window: {instance?: number[][]}}} props
+ * @param {{model: import("../model.js").Model, versus?: import("../model.js").Model, window: {instance?: number[][], value?: {label: string}}}} props
  */
 export function Flow({ model, versus, window }) {
   const { network, error: missing } = useNetwork(model);
   const curves = useCurves(model, network);
   const { value, error } = useExplanation(model, window.instance);
+  const { mark, said, error: apart } = useComparison(model, versus);
   const explanation = value?.explanation;
   const amounts = useMemo(() => (network && explanation ? amountsOf(network, model, explanation) : undefined), [network, explanation]);
-  if (missing ?? error) return html`<p class="problem" role="alert">${reasonOf(missing ?? error)}</p>`;
-  if (!network || !amounts) return html`<p class="waiting">Drawing how the forecast comes about …</p>`;
-  return html`<${Picture} model=${model} network=${network} curves=${curves} amounts=${amounts} isLive=${true} said=${`= ${model.value(explanation?.prediction)}`}
-    label=${`How ${model.title} comes about`} />`;
+  const problem = missing ?? error;
+  if (problem) return html`<p class="problem" role="alert">${reasonOf(problem)}</p>`;
+  if (!network || !amounts || !explanation) return html`<p class="waiting">Drawing how the forecast comes about …</p>`;
+  const isIncomplete = network.edges.some((edge, number) => !edge.isCurve && Number.isNaN(amounts.edges[number]));
+  return html`
+    <${Picture} model=${model} network=${network} curves=${curves} amounts=${amounts} isLive=${true} mark=${mark}
+      window=${window.value?.label} said=${model.value(explanation.prediction)} label=${`How the forecast of ${model.title} comes about: ${model.value(explanation.prediction)}`}>
+      ${isPending.value && html`<p class="muted" role="status">The forecast follows as soon as values along the range are there.</p>`}
+      ${said && html`<p>${said}</p>`}
+      ${apart && html`<p role="alert">${reasonOf(apart)}</p>`}
+      ${isIncomplete && html`<p class="muted">Thin grey links: what flows through each is not known, since the units of this graph read all their inputs together.</p>`}
+      <${FlowTable} model=${model} network=${network} amounts=${amounts} />
+    <//>
+  `;
+}
+
+/**
+ * The network over the reference windows: the same picture, with ribbons by mean |contribution|, and pruning.
+ *
+ * @param {{model: import("../model.js").Model, versus?: import("../model.js").Model}} props
+ */
+export function Network({ model, versus }) {
+  const rule = ruleOf(address.value.values);
+  const { network, topology, error } = useNetwork(model, rule);
+  const curves = useCurves(model, network);
+  const { mark, said, error: apart } = useComparison(model, versus);
+  const [count, setCount] = useState(/** @type {number | undefined} */ (undefined));
+  const byInput = useInputs(model);
+  const amounts = useMemo(() => network && restOf(network, model, byInput), [network, byInput]);
+  const kept = useMemo(() => network && keptOf(network, count), [network, count]);
+  if (error && !network) return html`<p class="problem" role="alert">${reasonOf(error)}</p>`;
+  if (!network || !amounts) return html`<p class="waiting">Measuring the network over the reference windows …</p>`;
+  return html`
+    <${Picture} model=${model} network=${network} curves=${curves} amounts=${amounts} kept=${kept} mark=${mark} label=${`The network of ${model.title} over the reference windows`}>
+      ${said && html`<p>${said}</p>`}
+      ${(apart ?? error) && html`<p role="alert">${reasonOf(apart ?? error)}</p>`}
+      <${Pruning} model=${model} topology=${topology} ranked=${setCount} />
+      <${FlowTable} model=${model} network=${network} amounts=${amounts} />
+    <//>
+  `;
+}
+
+/**
+ * The mean size of each input's contribution, as its importance has it.
+ *
+ * @param {import("../model.js").Model} model
+ * @returns {Map<string, number>}
+ */
+function useInputs(model) {
+  const { groups, of } = useMemo(() => inputsOf(model), [model]);
+  const { value } = useAsk({ path: `${model.path}/attributions`, query: { ...model.query, groups } });
+  return useMemo(() => {
+    const rows = value ? (value.groups.length ? value.groups : value.features) : [];
+    return new Map(rows.map((/** @type {any} */ { name, mean_abs_contribution: size }) => [of.get(name)?.input, size]));
+  }, [value]);
+}
+
+/**
+ * The edges that are kept: by the rule, or while pruning is dragged the strongest.
+ *
+ * @param {import("./network.js").Network} network
+ * @param {number | undefined} count
+ * @returns {Set<number>}
+ */
+function keptOf({ edges }, count) {
+  const curves = d3.range(edges.length).filter((edge) => edges[edge].isCurve);
+  const found = count === undefined ? curves.filter((edge) => edges[edge].kept) : d3.sort(curves, (edge) => -edges[edge].weight).slice(0, count);
+  return new Set(found);
 }

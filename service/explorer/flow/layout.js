@@ -12,15 +12,21 @@
 /** @typedef {import("./network.js").Network} Network */
 /** @typedef {{id: string, node?: number, nodes: number[], column: number, along: number, across: number, top: number, size: number}} Place of a node, or of the rest of a column */
 /** @typedef {{id: string, edge?: number, edges: number[], column: number, along: number, across: number}} Card at its middle */
+/** @typedef {typeof WIDE} Form */
 /** @typedef {{from: Place | Card, to: Place | Card, edges: number[]}} Strand ribbons between two of them */
-/** @typedef {{width: number, height: number, isDown: boolean, card: {width: number, height: number}, room: number, places: Place[], cards: Card[], strands: Strand[], scale: number, placeOf: Place[], cardOf: Map<number, Card>}} Layout */
+/** @typedef {{width: number, height: number, isDown: boolean, start: number, card: {width: number, height: number}, room: number, places: Place[], cards: Card[], strands: Strand[], scale: number, placeOf: Place[], cardOf: Map<number, Card>}} Layout */
 
-const NARROW = 700; // pixels of width below which it flows down
+const NARROW = 600; // pixels of width below which it flows down
 export const BAR = 8; // pixels of a node along the flow
-const WIDE = { cards: 9, nodes: 12, label: 15, ribbons: 200, start: 168, end: 122, run: 34, gap: 7 };
-const DOWN = { cards: 3, nodes: 6, label: 4, ribbons: 120, start: 92, end: 44, run: 30, gap: 6 };
-const CARD = { width: 140, least: 54, height: 50 };
+const WIDE = { cards: 9, nodes: 12, label: 15, ribbons: 260, start: 164, end: 128, run: 34, gap: 7 };
+const DOWN = { cards: 3, nodes: 6, label: 4, ribbons: 120, start: 40, end: 44, run: 40, gap: 6 };
+const CARD = { width: 140, least: 90, height: 50, tall: 60 };
+const ROOMY = 1400; // pixels of width from which on cards are tall
+const LEAST = { start: 108, end: 100 };
+const EACH = { card: 90, node: 58 }; // pixels across that each has, flowing down
+const LINKS = 3; // times the run of ribbons between nodes without cards
 const PAD = 8; // between nodes
+const WEAK = 0.004; // share of the heaviest column below which an edge or a node has no place of its own
 
 /**
  * @param {Network} network
@@ -28,22 +34,33 @@ const PAD = 8; // between nodes
  * @returns {Layout}
  */
 export function layOut(network, width) {
-  const isDown = width < NARROW;
-  const form = isDown ? DOWN : WIDE;
+  const isDown = width < Math.max(NARROW, leastWidth(network));
+  const form = isDown ? { ...DOWN, cards: Math.max(2, Math.floor(width / EACH.card) - 1), nodes: Math.max(4, Math.floor(width / EACH.node)) } : { ...WIDE, start: Math.max(LEAST.start, Math.min(WIDE.start, 0.17 * width)), end: Math.max(LEAST.end, Math.min(WIDE.end, 0.14 * width)) };
   const { cards, places, placeOf, cardOf } = choose(network, form);
   const stacks = d3.range(network.columns).map((column) => cards.filter((card) => card.column === column));
   const columns = d3.range(network.columns).map((column) => places.filter((place) => place.column === column));
   const strongest = d3.max(columns, (column) => d3.sum(column, (place) => weightOf(network, place))) || 1;
-  const scale = form.ribbons / strongest;
+  const card = { width: isDown ? (width - 12) / (form.cards + 1) - form.gap : CARD.width, height: width < ROOMY ? CARD.height : CARD.tall };
+  const heaviest = d3.max(cards, ({ edges }) => d3.sum(edges, (edge) => network.edges[edge].weight)) || 1;
+  const scale = Math.min(form.ribbons / strongest, (isDown ? card.width : card.height) / heaviest);
   for (const place of places) place.size = form.label + PAD + Math.max(isDown || place.column ? 6 : 24, scale * weightOf(network, place));
-  const card = { width: isDown ? (width - 12) / (form.cards + 1) - form.gap : CARD.width, height: CARD.height };
   const step = (isDown ? card.width : card.height) + form.gap;
   const needed = d3.max([...columns.map((column) => d3.sum(column, ({ size }) => size)), ...stacks.map((stack) => stack.length * step)]) ?? 0;
   const room = isDown ? width : Math.max(380, needed) + 16;
   order(network, columns, stacks, placeOf, room, step, form.label);
   const length = placeAlong(columns, stacks, card, isDown, width, form);
   const size = isDown ? { width, height: length } : { width, height: room };
-  return { ...size, isDown, card, room, places, cards, strands: strandsOf(network, placeOf, cardOf, cards), scale, placeOf, cardOf };
+  return { ...size, isDown, start: form.start, card, room, places, cards, strands: strandsOf(network, placeOf, cardOf, cards), scale, placeOf, cardOf };
+}
+
+/**
+ * The least width at which the network flows from left to right.
+ *
+ * @param {Network} network
+ */
+function leastWidth({ nodes, edges, columns }) {
+  const withCards = new Set(edges.flatMap(({ isCurve, target }) => (isCurve ? [nodes[target].column] : []))).size;
+  return LEAST.start + LEAST.end + withCards * (CARD.least + WIDE.run) + (columns - 1 - withCards) * WIDE.run;
 }
 
 /** @param {Network} network @param {{nodes: number[]}} place */
@@ -53,9 +70,9 @@ const weightOf = (network, { nodes }) => d3.sum(nodes, (node) => network.nodes[n
  * The edges with a card and the nodes with a place of their own, and what the others fold into.
  *
  * @param {Network} network
- * @param {typeof WIDE} form
+ * @param {Form} form
  */
-function choose({ nodes, edges, columns }, form) {
+function choose({ nodes, edges, columns, output }, form) {
   /** @type {Card[]} */
   const cards = [];
   /** @type {Place[]} */
@@ -67,8 +84,10 @@ function choose({ nodes, edges, columns }, form) {
   const curves = d3.sort(d3.range(edges.length).filter((edge) => edges[edge].isCurve), (edge) => -edges[edge].weight);
   const ends = new Set();
   const byColumn = d3.group(curves, (edge) => nodes[edges[edge].target].column);
+  const least = WEAK * (d3.max(d3.rollup(nodes, (column) => d3.sum(column, ({ weight }) => weight), ({ column }) => column).values()) ?? 0);
   for (const [column, found] of byColumn) {
-    const single = found.length > form.cards ? found.slice(0, form.cards - (form === WIDE ? 1 : 0)) : found;
+    const strong = withoutWeak(found, (edge) => edges[edge].weight > least);
+    const single = strong.length > form.cards || found.length > strong.length ? strong.slice(0, form.cards - Number(form.cards === WIDE.cards)) : found;
     const rest = found.slice(single.length);
     for (const edge of single) cards.push({ id: edges[edge].key, edge, edges: [edge], column, along: 0, across: 0 });
     if (rest.length) cards.push({ id: `more-edges:${column}`, edges: rest, column, along: 0, across: 0 });
@@ -77,8 +96,9 @@ function choose({ nodes, edges, columns }, form) {
   for (const card of cards) for (const edge of card.edges) cardOf.set(edge, card);
   for (const column of d3.range(columns)) {
     const found = d3.sort(d3.range(nodes.length).filter((node) => nodes[node].column === column), (node) => -nodes[node].weight);
-    const count = found.length > form.nodes ? form.nodes - 1 : form.nodes;
-    const single = found.filter((node, rank) => rank < count || ends.has(node));
+    const strong = withoutWeak(found, (node) => nodes[node].weight > least);
+    const count = strong.length < found.length || found.length > form.nodes ? form.nodes - 1 : form.nodes;
+    const single = found.filter((node, rank) => (rank < count && rank < strong.length) || ends.has(node) || node === output);
     const rest = found.filter((node) => !single.includes(node));
     for (const node of single) places.push((placeOf[node] = place(nodes[node].id, column, [node], node)));
     if (rest.length === 1) places.push((placeOf[rest[0]] = place(nodes[rest[0]].id, column, rest, rest[0])));
@@ -89,6 +109,17 @@ function choose({ nodes, edges, columns }, form) {
     }
   }
   return { cards, places, placeOf, cardOf };
+}
+
+/**
+ * Those that count; one alone that does not is no rest.
+ *
+ * @param {number[]} found
+ * @param {(one: number) => boolean} counts
+ */
+function withoutWeak(found, counts) {
+  const strong = found.filter(counts);
+  return strong.length > found.length - 2 ? found : strong;
 }
 
 /** @returns {Place} */
@@ -142,13 +173,13 @@ function order(network, columns, stacks, placeOf, room, step, label) {
  * @param {{width: number, height: number}} card
  * @param {boolean} isDown
  * @param {number} width
- * @param {typeof WIDE} form
+ * @param {Form} form
  */
 function placeAlong(columns, stacks, card, isDown, width, { start, end, run }) {
   const gaps = columns.slice(1).map((_, index) => stacks[index + 1].length > 0);
   const [withCards, without] = [gaps.filter(Boolean).length, gaps.filter((has) => !has).length];
   const bars = BAR * columns.length;
-  const runs = 2 * withCards + 2.2 * without;
+  const runs = 2 * withCards + LINKS * without;
   const free = width - start - end - bars;
   if (!isDown) card.width = Math.max(CARD.least, Math.min(CARD.width, (free - runs * run) / Math.max(1, withCards)));
   const each = isDown ? run : Math.max(8, (free - withCards * card.width) / runs);
@@ -157,7 +188,7 @@ function placeAlong(columns, stacks, card, isDown, width, { start, end, run }) {
   columns.forEach((places, column) => {
     if (column) {
       if (gaps[column - 1]) for (const one of stacks[column]) one.along = at + BAR / 2 + each + long / 2;
-      at += BAR + (gaps[column - 1] ? 2 * each + long : 2.2 * each);
+      at += BAR + (gaps[column - 1] ? 2 * each + long : LINKS * each);
     }
     for (const one of places) one.along = at;
   });

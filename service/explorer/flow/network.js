@@ -104,6 +104,7 @@ function edgesOf(model, topology, nodes, numbers) {
   const hasFront = nodes.some(({ kind }) => kind === "front");
   const skipsFront = (/** @type {Schemas["GraphEdge"]} */ { kind, stage }) => hasFront && kind === "input" && RECURRENT.includes(stage);
   const drawn = topology.edges.filter((edge) => edge.kind !== "product" && !skipsFront(edge));
+  /** @type {Edge[]} */
   const edges = drawn.map((edge) => {
     const { kind, stage, layer, i, j, contribution, share = 0, opacity, kept, masked } = edge;
     const [source, target] = [numbers.get(edge.source) ?? -1, numbers.get(edge.target) ?? -1];

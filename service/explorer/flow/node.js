@@ -4,7 +4,9 @@ import { html } from "../lib.js";
 import { part } from "../lit.js";
 import { BAR } from "./layout.js";
 
-const LONGEST = { input: 24, unit: 18, output: 18, down: 13 }; // characters
+const LONGEST = { unit: 18, down: 10 }; // characters
+const LETTER = 6.6; // pixels
+const BOLD = 7.4;
 
 /** @param {string} text @param {number} most */
 const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1).trimEnd()}…` : text);
@@ -23,21 +25,21 @@ export function Node({ place, layout, network, said, tab }) {
   return html`
     <g class=${`place ${isOutput ? "output" : (node?.kind ?? "rest")}`} ...${attributes} tabindex=${tab} role="button" aria-label=${name} data-node=${place.id} data-tip=${tip}>
       ${shape}${color}
-      ${layout.isDown ? html`<${LabelAbove} place=${place} name=${name} isOutput=${isOutput} said=${said} />` : html`<${LabelBeside} place=${place} name=${name} isOutput=${isOutput} said=${said} />`}
+      ${layout.isDown ? html`<${LabelAbove} place=${place} name=${name} isOutput=${isOutput} said=${said} />` : html`<${LabelBeside} place=${place} layout=${layout} name=${name} isOutput=${isOutput} said=${said} />`}
     </g>
   `;
 }
 
 /** @param {any} props */
-function LabelBeside({ place, name, isOutput, said }) {
+function LabelBeside({ place, layout, name, isOutput, said }) {
   const { column, along, across, top } = place;
   if (isOutput) {
     const x = along + BAR / 2 + 8;
-    return html`<text class="name" x=${x} y=${across - 12}>${cut(name, LONGEST.output)}</text><text class="amount" x=${x} y=${across + 3}></text><text class="said" x=${x} y=${across + 20}>${said}</text>`;
+    return html`<text class="name" x=${x} y=${across - 12}>${cut(name, Math.floor((layout.width - x) / BOLD))}</text><text class="amount" x=${x} y=${across + 3}></text><text class="forecast-value" x=${x} y=${across + 20}>${said}</text>`;
   }
   if (column === 0) {
     const x = along - BAR / 2 - 16;
-    return html`<text class="name" x=${x} y=${across - 1} text-anchor="end">${cut(name, LONGEST.input)}</text><text class="amount" x=${x} y=${across + 11} text-anchor="end"></text>`;
+    return html`<text class="name" x=${x} y=${across - 1} text-anchor="end">${cut(name, Math.floor((layout.start - 22) / LETTER))}</text><text class="amount" x=${x} y=${across + 11} text-anchor="end"></text>`;
   }
   return html`<text class="name" x=${along} y=${top + 11} text-anchor="middle"><tspan>${cut(name, LONGEST.unit)} </tspan><tspan class="amount"></tspan></text>`;
 }
@@ -45,7 +47,7 @@ function LabelBeside({ place, name, isOutput, said }) {
 /** @param {any} props */
 function LabelAbove({ place, name, isOutput, said }) {
   const { along, across, column } = place;
-  if (isOutput) return html`<text class="name" x=${across} y=${along + 18} text-anchor="middle"><tspan>${cut(name, 30)} </tspan><tspan class="amount"></tspan></text><text class="said" x=${across} y=${along + 35} text-anchor="middle">${said}</text>`;
-  const turn = `rotate(${column ? -28 : -50} ${across} ${along - 10})`;
-  return html`<text class="name" x=${across + 4} y=${along - (column ? 8 : 12)} transform=${turn}><tspan>${cut(name, LONGEST.down)} </tspan><tspan class="amount"></tspan></text>`;
+  if (isOutput) return html`<text class="name" x=${across} y=${along + 18} text-anchor="middle"><tspan>${cut(name, 30)} </tspan><tspan class="amount"></tspan></text><text class="forecast-value" x=${across} y=${along + 35} text-anchor="middle">${said}</text>`;
+  const y = along - BAR / 2 - (column ? 3 : 14);
+  return html`<text class="name" x=${across} y=${y - 11} text-anchor="middle">${cut(name, LONGEST.down)}</text><text class="amount" x=${across} y=${y} text-anchor="middle"></text>`;
 }

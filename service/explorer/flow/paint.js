@@ -7,8 +7,9 @@ import { BAR } from "./layout.js";
 /** @typedef {import("./amounts.js").Amounts} Amounts */
 /** @typedef {{strands: SVGPathElement[][], bars: {group: SVGGElement, all: Element, net: Element}[], beads: (SVGCircleElement | null)[], amounts: (Element | null)[], said: (Element | null)[]}} Elements */
 
-const THINNEST = 0.15; // pixels of a ribbon that is drawn
-const OVERFLOW = 1.1; // times the room of ribbons that a window's may take
+const THINNEST = 0.02; // pixels of a ribbon that is drawn
+const LINE = 0.7; // pixels of a link whose contribution is not known
+const MOST = 0.62; // of the room across that ribbons take at most
 
 /** The elements that are painted, in the order of the layout. @param {SVGSVGElement} svg @returns {Elements} */
 export function findElements(svg) {
@@ -45,13 +46,15 @@ export function stackStrands({ strands }) {
  * @param {Layout} layout
  * @param {Amounts} amounts
  */
-export function scaleFor({ strands, places, scale }, { edges, nodes }) {
-  const entering = new Map(places.map((place) => [place.column, 0]));
-  for (const { to, edges: carried } of strands) if ("nodes" in to) entering.set(to.column, (entering.get(to.column) ?? 0) + d3.sum(carried, (edge) => Math.abs(edges[edge])));
-  entering.set(0, d3.sum(places, ({ column, nodes: all }) => (column ? 0 : d3.sum(all, (node) => Math.abs(nodes[node])))));
-  const most = d3.max(entering.values()) || 1;
-  const weights = d3.max(d3.rollup(places, (column) => d3.sum(column, (place) => place.size), (place) => place.column).values()) ?? 0;
-  return Math.min(scale, (OVERFLOW * weights) / most / 2);
+export function scaleFor({ strands, places, cards, card, isDown, scale, room }, { edges, nodes }) {
+  const passing = new Map(places.map((place) => [/** @type {any} */ (place), [Math.abs(d3.sum(place.nodes, (node) => nodes[node])), 0, 0]]));
+  for (const { from, to, edges: carried } of strands) {
+    const size = d3.sum(carried, (edge) => Math.abs(edges[edge]) || 0);
+    for (const [side, one] of [to, from].entries()) if (passing.has(one)) /** @type {number[]} */ (passing.get(one))[side + 1] += size;
+  }
+  const heaviest = d3.max(cards, (one) => d3.sum(one.edges, (edge) => Math.abs(edges[edge]) || 0)) || 1;
+  const sums = d3.rollup(places, (column) => d3.sum(column, (place) => d3.max(passing.get(place) ?? [])), ({ column }) => column);
+  return Math.min(scale, (MOST * room) / (d3.max(sums.values()) || 1), (isDown ? card.width : card.height) / heaviest);
 }
 
 /**
@@ -65,13 +68,15 @@ export function scaleFor({ strands, places, scale }, { edges, nodes }) {
  * @param {{change: (value: number) => string, bead: (edge: number, at: {x?: number, y?: number} | undefined) => number[] | undefined}} tell
  */
 export function paint(layout, stacks, elements, amounts, scale, { change, bead }) {
-  const { strands, places, cards, isDown } = layout;
+  const { strands, places, cards, isDown, room } = layout;
   const { edges, nodes, isSigned } = amounts;
   const up = new Float64Array(strands.length);
   const down = new Float64Array(strands.length);
+  const isUnknown = new Uint8Array(strands.length);
   strands.forEach(({ edges: carried }, strand) => {
     for (const edge of carried) {
       const value = edges[edge];
+      if (Number.isNaN(value)) isUnknown[strand] = 1;
       if (value > 0) up[strand] += value;
       else if (value < 0) down[strand] -= value;
     }
@@ -84,7 +89,7 @@ export function paint(layout, stacks, elements, amounts, scale, { change, bead }
       let total = 0;
       for (const strand of found) total += up[strand] + down[strand];
       widest.set(one, Math.max(widest.get(one) ?? 0, total * scale));
-      let place = one.across - (total * scale) / 2;
+      let place = Math.max(1, Math.min(room - total * scale - 1, one.across - (total * scale) / 2));
       for (const strand of found) [at[0][strand], place] = [place, place + up[strand] * scale];
       for (const strand of found) [at[1][strand], place] = [place, place + down[strand] * scale];
     }
@@ -92,9 +97,11 @@ export function paint(layout, stacks, elements, amounts, scale, { change, bead }
   stack(stacks.leaving, starts);
   stack(stacks.entering, ends);
   strands.forEach(({ from, to }, strand) => {
+    if (isUnknown[strand]) [starts[0][strand], ends[0][strand]] = [from.across, to.across];
+    elements.strands[strand][0].classList.toggle("unknown", Boolean(isUnknown[strand]));
     const [first, last] = [from.along + halfOf(from, layout), to.along - halfOf(to, layout)];
     [up, down].forEach((values, sign) => {
-      const width = values[strand] * scale;
+      const width = isUnknown[strand] ? Number(!sign) * LINE : values[strand] * scale;
       const path = elements.strands[strand][sign];
       path.setAttribute("d", width < THINNEST ? "" : ribbon(first, starts[sign][strand], last, ends[sign][strand], width, isDown));
     });
@@ -102,8 +109,8 @@ export function paint(layout, stacks, elements, amounts, scale, { change, bead }
   places.forEach((place, index) => {
     const value = d3.sum(place.nodes, (node) => nodes[node]);
     const { group, all, net } = elements.bars[index];
-    setBar(all, place, Math.max(1, widest.get(place) ?? 0, Math.abs(value) * scale), isDown);
-    setBar(net, place, Math.abs(value) * scale, isDown);
+    setBar(all, place, Math.max(1, widest.get(place) ?? 0, Math.abs(value) * scale), isDown, room);
+    setBar(net, place, Math.abs(value) * scale, isDown, room);
     group.classList.toggle("down", isSigned && value < 0);
     group.dataset.value = String(value);
     setText(elements.said[index], Number.isNaN(value) ? "" : change(value));
@@ -127,11 +134,11 @@ export function paint(layout, stacks, elements, amounts, scale, { change, bead }
 /** Half the length of a place or a card along the flow. */
 const halfOf = (/** @type {any} */ one, /** @type {Layout} */ { card, isDown }) => ("nodes" in one ? BAR : isDown ? card.height : card.width) / 2;
 
-/** @param {Element} rect @param {import("./layout.js").Place} place @param {number} size @param {boolean} isDown */
-function setBar(rect, place, size, isDown) {
+/** @param {Element} rect @param {import("./layout.js").Place} place @param {number} size @param {boolean} isDown @param {number} room */
+function setBar(rect, place, size, isDown, room) {
   const [along, across] = isDown ? ["y", "x"] : ["x", "y"];
   rect.setAttribute(along, (place.along - BAR / 2).toFixed(1));
-  rect.setAttribute(across, (place.across - size / 2).toFixed(2));
+  rect.setAttribute(across, Math.max(1, Math.min(room - size - 1, place.across - size / 2)).toFixed(2));
   rect.setAttribute(isDown ? "height" : "width", String(BAR));
   rect.setAttribute(isDown ? "width" : "height", size.toFixed(2));
 }

@@ -5,13 +5,14 @@
 
 import { preview } from "../draft.js";
 import { effect, html, signal, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../lib.js";
-import { lit, part } from "../lit.js";
+import { lit } from "../lit.js";
 import { address, go } from "../state.js";
 import { useWidth } from "../ui/chart.js";
 import { amountsOf } from "./amounts.js";
 import { Card } from "./card.js";
 import { drawCurves, placeBead } from "./curves.js";
 import { EdgePanel } from "./edge.js";
+import { showPicture } from "./export.js";
 import { layOut } from "./layout.js";
 import { Node } from "./node.js";
 import { findElements, paint, scaleFor, stackStrands } from "./paint.js";
@@ -28,12 +29,14 @@ export const painted = signal(0);
  * @param {Map<string, any>} props.curves by key
  * @param {import("./amounts.js").Amounts} props.amounts at rest
  * @param {boolean} [props.isLive] whether it follows what is dragged
+ * @param {Set<number>} [props.kept] edges that pruning keeps; the others fade
  * @param {(edge: import("./network.js").Edge) => {class?: string, mark?: string, tip?: string, curve?: any}} [props.mark] what else is drawn of an edge
  * @param {string} props.label
- * @param {unknown} [props.said] what is said of the output, a line each
+ * @param {unknown} [props.said] what is said of the output
+ * @param {string | null} [props.window] which window it is of
  * @param {unknown} [props.children]
  */
-export function Picture({ model, network, curves, amounts, isLive = false, mark, label, said, children }) {
+export function Picture({ model, network, curves, amounts, isLive = false, kept, mark, label, said, window, children }) {
   const place = useRef(/** @type {HTMLElement | null} */ (null));
   const svg = useRef(/** @type {SVGSVGElement | null} */ (null));
   const width = useWidth(place);
@@ -56,6 +59,12 @@ export function Picture({ model, network, curves, amounts, isLive = false, mark,
     });
   }, [layout, drawn, amounts, isLive]);
   useEffect(() => (layout && svg.current ? effect(() => light(/** @type {SVGSVGElement} */ (svg.current), layout, network, lit.value)) : undefined), [layout, network]);
+  useEffect(() => {
+    if (layout && svg.current) fade(svg.current, layout, kept);
+  }, [layout, kept]);
+  useEffect(() => {
+    showPicture(svg.current ? { svg: svg.current, model, label, window } : undefined);
+  }, [layout, model, label, window]);
   const parts = layout ? [...layout.places, ...layout.cards] : [];
   const walk = (/** @type {KeyboardEvent} */ event) => {
     const elements = [.../** @type {SVGSVGElement} */ (svg.current).querySelectorAll("g.place, g.edge")];
@@ -68,12 +77,12 @@ export function Picture({ model, network, curves, amounts, isLive = false, mark,
   };
   const tab = (/** @type {number} */ index) => (index === current ? 0 : -1);
   return html`
-    <div class=${`flow ${layout?.isDown ? "down-flow" : ""}`} ref=${place}>
+    <div class=${`flow ${layout?.isDown ? "down-flow" : ""} ${amounts.isSigned ? "" : "resting"}`} ref=${place}>
       <div class="flow-tools">
         <${Legend} isSigned=${amounts.isSigned} isOwn=${isOwn} />
         <${ZoomButtons} zoom=${zoom} />
       </div>
-      ${layout && html`<svg ref=${svg} class="network" viewBox=${`0 0 ${layout.width} ${layout.height}`} width=${layout.width} height=${layout.height}
+      ${layout && html`<svg ref=${svg} class="picture" viewBox=${`0 0 ${layout.width} ${layout.height}`} width=${layout.width} height=${layout.height}
         role="group" aria-label=${label} onKeyDown=${walk} onFocusIn=${zoom.reveal}>
         <g class="zoomed">
           ${layout.strands.map(({ from, to }) => html`<g class="strand" key=${`${from.id}>${to.id}`} data-from=${from.id} data-to=${to.id}><path class="up" /><path class="down" /></g>`)}
@@ -82,7 +91,7 @@ export function Picture({ model, network, curves, amounts, isLive = false, mark,
         </g>
       </svg>`}
       ${children}
-      <${EdgePanel} model=${model} network=${network} amounts=${amounts} mark=${mark} />
+      <${EdgePanel} model=${model} network=${network} amounts=${amounts} kept=${kept} mark=${mark} />
     </div>
   `;
 }
@@ -90,14 +99,29 @@ export function Picture({ model, network, curves, amounts, isLive = false, mark,
 /** @param {{isSigned: boolean, isOwn: boolean}} props */
 function Legend({ isSigned, isOwn }) {
   const turn = () => go({ scale: isOwn ? "" : "own" });
-  const scale = isOwn ? "each curve has a y-scale of its own: compare no heights" : "curves of a layer share one y-scale";
   return html`
     <p class="legend muted">
-      ${isSigned ? html`<span class="key up"></span> raises, <span class="key down"></span> lowers the forecast; ` : html`<span class="key"></span> mean size of contributions; `}
-      a ribbon is as wide as its contribution. A lighter curve has a lower score: opacity is tanh(3 × score). Shaded: where the reference data lie; ${scale}.
-      <button type="button" class="small" aria-pressed=${isOwn} onClick=${turn}>Each its own scale</button>
+      ${isSigned ? html`<span class="key up"></span> raises, <span class="key down"></span> lowers the forecast` : html`<span class="key"></span> mean size`}, as wide as the contribution ·
+      curve opacity is tanh(3 × score) · shaded: the reference data · ${isOwn ? "each curve has a y-scale of its own, so heights can't be compared" : "one y-scale per layer"}
+      <button type="button" class="small" aria-pressed=${isOwn} onClick=${turn}>Each its own</button>
     </p>
   `;
+}
+
+/**
+ * Fades what pruning leaves out; nothing moves.
+ *
+ * @param {SVGSVGElement} svg
+ * @param {import("./layout.js").Layout} layout
+ * @param {Set<number> | undefined} kept
+ */
+function fade(svg, { cards, strands }, kept) {
+  const isFaded = (/** @type {number[]} */ edges, /** @type {boolean} */ isCard) => Boolean(kept && isCard && !edges.some((edge) => kept.has(edge)));
+  svg.querySelectorAll("g.edge").forEach((element, index) => element.classList.toggle("faded", isFaded(cards[index].edges, true)));
+  svg.querySelectorAll("g.strand").forEach((element, index) => {
+    const { from, to, edges } = strands[index];
+    element.classList.toggle("faded", isFaded(edges, !("nodes" in from && "nodes" in to)));
+  });
 }
 
 /**

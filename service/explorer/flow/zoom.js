@@ -4,7 +4,7 @@ import { html, useEffect, useMemo, useRef } from "../lib.js";
 
 const STEP = 1.5;
 const LARGEST = 8;
-const FAR = 62; // pixels of a card below which it has no curve
+const FAR = 60; // pixels of a card below which it has no curve
 const NEAR = 210; // from which on it has axes
 
 /**

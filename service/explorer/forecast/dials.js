@@ -36,7 +36,7 @@ export function Dials({ now, ...props }) {
   const order = before ? byInput(model, before.contributions) : undefined;
   const inputs = d3.sort(model.inputs, ({ name }) => -Math.abs(order?.get(name) ?? 0));
   const seen = inputs.filter(({ name }, place) => isAll || place < N_FIRST || Object.hasOwn(edit, name) || lit.value?.startsWith(`input:${name}`));
-  const largest = Math.max(...(sums?.values() ?? []).map(Math.abs)) || 1;
+  const largest = d3.max([...(sums?.values() ?? [])], Math.abs) || 1;
   const count = Object.keys(edit).length;
   return html`
     <section class="dials" aria-labelledby="dials-title">

@@ -144,7 +144,7 @@ function stepBetween([first, second]) {
  * The time of a step in ms: of months the same day of another month.
  *
  * @param {import("../figures.js").Times} times
- * @param {number} step 0 the newest
+ * @param {number} steps from the newest, which is 0
  */
 export function timeAt({ newest, step }, steps) {
   const seconds = step / 1000;

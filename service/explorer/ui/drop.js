@@ -1,7 +1,7 @@
 /** Windows and tables of one's own: a file that is dropped anywhere, or a text that is pasted. What can't be read is said, and all stays. */
 
 import { reasonOf } from "../api.js";
-import * as files from "../files.js";
+import { readFile, readGiven } from "../files.js";
 import { html, signal, useEffect, useRef, useState } from "../lib.js";
 import { address, go } from "../state.js";
 import { complain } from "./said.js";
@@ -21,8 +21,8 @@ export const paste = () => (pasting.value = { text: "" });
  * @param {File | string} given
  */
 async function take(model, given) {
-  const [text, name] = given instanceof File ? [await files.readFile(given), given.name] : [given, /^\s*[[{]/.test(given) ? "pasted.json" : "pasted.csv"];
-  const values = await files.readGiven(text, name, model);
+  const [text, name] = given instanceof File ? [await readFile(given), given.name] : [given, /^\s*[[{]/.test(given) ? "pasted.json" : "pasted.csv"];
+  const values = await readGiven(text, name, model);
   go(values, { place: address.value.place === "model" ? "forecast" : undefined });
 }
 

@@ -1,7 +1,7 @@
 /** The palette (Ctrl+K or /): inputs, dates, nodes, outputs, models, destinations, questions and actions, found by a few letters. */
 
-import { useExplanation } from "../explain.js";
 import { timeLabel } from "../figures.js";
+import { useNetwork } from "../flow/data.js";
 import { html, signal, useEffect, useRef, useState } from "../lib.js";
 import { useAsk } from "../load.js";
 import { go, PLACES } from "../state.js";
@@ -13,6 +13,7 @@ import { actionsOf } from "./tools.js";
 
 const MOST = 40; // entries shown
 const DAY = 86_400_000; // ms
+const BEST = 4; // score of what is called exactly so
 const WIDEST = 3; // letters between which others stand, as a multiple of them
 
 const isOpen = signal(false);
@@ -37,17 +38,17 @@ export function Palette(props) {
 }
 
 /** @param {any} props */
-function Dialog({ model, models, window, place }) {
+function Dialog({ model, models, place }) {
   const dialog = useRef(/** @type {HTMLDialogElement | null} */ (null));
   const [asked, setAsked] = useState("");
   const [at, setAt] = useState(0);
   const windows = useAsk(model && { path: `${model.path}/reference`, query: { ...model.version, offset: 0, limit: 1000 } });
-  const explained = useExplanation(model, window?.instance);
+  const { topology } = useNetwork(model);
   useEffect(() => dialog.current?.showModal(), []);
   const entries = [
     ...QUESTIONS.map(({ label, place: to, values = {} }) => ({ kind: "question", label, act: () => go(values, { place: to }) })),
     ...Object.entries(PLACES).map(([name, label]) => ({ kind: "go to", label, act: () => go({}, { place: name }) })),
-    ...(model ? entriesOf(model, windows.value, explained.value?.explanation) : []),
+    ...(model ? entriesOf(model, windows.value?.windows ?? [], topology?.nodes ?? []) : []),
     ...modelsOf(models),
     ...actionsOf({ model, place }).map(({ label, keys, act }) => ({ kind: "action", label, about: keys, act })),
   ];
@@ -74,7 +75,7 @@ function Dialog({ model, models, window, place }) {
       <input
         role="combobox" aria-expanded="true" aria-controls="found" aria-autocomplete="list" aria-label="Find an input, a date, a node, an output, a model, a question or an action"
         aria-activedescendant=${chosen >= 0 ? `found-${chosen}` : undefined}
-        type="search" autocomplete="off" spellcheck="false" placeholder="An input, a date, a node, a question …" value=${asked} onInput=${write} onKeyDown=${press} />
+        type="text" autocomplete="off" spellcheck="false" placeholder="An input, a date, a node, a question …" value=${asked} onInput=${write} onKeyDown=${press} />
       <ul role="listbox" id="found" aria-label="Found">
         ${found.map((entry, number) => html`
           <li role="option" id=${`found-${number}`} key=${`${entry.kind} ${entry.label}`} aria-selected=${number === chosen ? "true" : "false"} onClick=${() => choose(entry)} onPointerMove=${() => setAt(number)}>
@@ -90,20 +91,18 @@ function Dialog({ model, models, window, place }) {
  * What a model has: inputs, nodes, outputs, and the days of its reference windows.
  *
  * @param {import("../model.js").Model} model
- * @param {any} list
- * @param {any} explanation
+ * @param {any[]} windows
+ * @param {any[]} nodes
  * @returns {Entry[]}
  */
-function entriesOf(model, list, explanation) {
+function entriesOf(model, windows, nodes) {
   const pick = (/** @type {string} */ part) => () => go({ pick: part }, { place: "forecast" });
-  const nodes = (explanation?.layers ?? [])
-    .filter((/** @type {any} */ layer) => layer.nodes && !["input", "output"].includes(layer.stage))
-    .flatMap(({ stage, layer, nodes }) => nodes.map((_, place) => (stage === "head" || stage === "front" ? `${stage}:${layer}:${place}` : `${stage}:${place}`)));
+  const inner = nodes.filter(({ kind }) => kind !== "input" && kind !== "output");
   return [
     ...model.inputs.map(({ name, label }) => ({ kind: "input", label, about: label === name ? "" : name, act: pick(`input:${name}`) })),
-    ...nodes.map((/** @type {string} */ id) => ({ kind: "node", label: id.replaceAll(":", " "), act: pick(`unit:${id}`) })),
+    ...inner.map(({ id, label }) => ({ kind: "node", label: label || id, about: label ? id.replaceAll(":", " ") : "", act: pick(`unit:${id}`) })),
     ...(model.info.outputs.length > 1 ? model.info.outputs : []).map((output) => ({ kind: "output", label: output, act: () => go({ output }) })),
-    ...daysOf(list?.windows ?? []),
+    ...daysOf(windows),
   ];
 }
 
@@ -144,8 +143,12 @@ function modelsOf(models) {
  */
 export function find(entries, asked) {
   const words = asked.toLowerCase().split(/\s+/).filter(Boolean);
+  const whole = words.join(" ");
   return entries
-    .map((entry) => ({ entry, score: d3.min(words, (word) => scoreOf(word, `${entry.label} ${entry.about ?? ""} ${entry.kind}`.toLowerCase())) ?? 1 }))
+    .map((entry) => {
+      const text = `${entry.label} ${entry.about ?? ""} ${entry.kind}`.toLowerCase();
+      return { entry, score: entry.label.toLowerCase() === whole ? BEST : (d3.min(words, (word) => scoreOf(word, text)) ?? 1) };
+    })
     .filter(({ score }) => score > 0)
     .sort((one, other) => other.score - one.score)
     .slice(0, MOST)

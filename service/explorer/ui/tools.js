@@ -1,6 +1,7 @@
 /** The menu of what can be done with what is in view: requests and data, pictures, the report, print, undo and keys. */
 
 import { askText, curlOf } from "../api.js";
+import { exportPng, exportSvg, hasPicture } from "../flow/export.js";
 import { html, signal, useEffect, useRef } from "../lib.js";
 import { inView } from "../load.js";
 import { canMove, redo, undo } from "../state.js";
@@ -23,6 +24,14 @@ const KEYS = {
   "Escape": "close what is open, or leave what was chosen",
 };
 
+/** @type {Action[]} */
+const PICTURES = [
+  { label: "Save the picture as SVG", act: () => attempt(() => exportSvg()) },
+  { label: "Save the picture as PNG", act: () => attempt(() => exportPng()) },
+  { label: "Save the picture as a slide (16:9)", act: () => attempt(() => exportPng("slide")) },
+  { label: "Save the picture as a page of A4", act: () => attempt(() => exportSvg("a4")) },
+];
+
 const isAsked = signal(false); // whether the keys are shown
 
 /**
@@ -35,6 +44,7 @@ export function actionsOf({ model, place }) {
     { label: "Paste a window or table", keys: "Ctrl V", act: paste },
     { label: "Copy the requests as curl", act: () => attempt(() => copyText(inView().map(({ ask }) => curlOf(ask)).join("\n")), "The requests are copied.") },
     { label: "Save the answers as JSON", act: () => attempt(() => saveJson(name, inView().map(({ ask, answer }) => ({ request: curlOf(ask), answer })))) },
+    ...(hasPicture() ? PICTURES : []),
     { label: "Save the report as HTML", act: () => attempt(() => saveReport(model, "text/html", "html")) },
     { label: "Save the report as Markdown", act: () => attempt(() => saveReport(model, "text/markdown", "md")) },
   ];
@@ -54,7 +64,7 @@ export function Tools({ model, place }) {
     <button type="button" class="find" aria-label="Find (Ctrl K)" data-tip="Find: Ctrl K or /" onClick=${openPalette}>
       <svg viewBox="0 0 16 16" width="16" height="16" aria-hidden="true"><circle cx="6.5" cy="6.5" r="4.5" /><path d="M10 10l4.5 4.5" /></svg>
     </button>
-    <${Menu} label="⋯" name="More"><${Panel} model=${model} place=${place} /><//>
+    <${Menu} label="⋯" name="More">${model && html`<${Panel} model=${model} place=${place} />`}<//>
     ${isAsked.value && html`<${Keys} />`}
   `;
 }

@@ -177,6 +177,7 @@ def test_operation_ids_are_those_that_clients_are_generated_from():
         "get_model",
         "get_model_readiness",
         "predict",
+        "cut_windows",
         "backtest",
         "send_outcomes",
         "explain",

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -312,6 +314,8 @@ def test_a_formula_in_three_forms(service):
     assert python.headers["content-type"].startswith("text/plain") and python.text == chosen["python"]
     latex = service.get(url, params={**query, "format": "latex"})
     assert latex.text == chosen["latex"]
+    named = {mi.text for mi in ElementTree.fromstring(f"<math>{everything[1]['mathml']}</math>").iter("mi")}
+    assert {re.sub(r"\d+$", "", name) for name in everything[1]["variables"]} <= named
     scope: dict[str, object] = {}
     exec(python.text, scope)
     (function,) = (value for value in scope.values() if callable(value) and hasattr(value, "__code__"))

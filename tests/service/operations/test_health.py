@@ -133,7 +133,10 @@ def test_the_explorer_redirects_to_its_folder(service):
     assert (answer.status_code, answer.headers["location"]) == (307, "explorer/")
     page = service.get("/explorer/")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
-    written, modules = re.sub(r"\b[0-9a-f]{16}/", "release/", page.text), re.compile('<link rel="modulepreload" href="release/(.*?)" />')
+    written, modules = (
+        re.sub(r"\b[0-9a-f]{16}/", "release/", page.text),
+        re.compile('<link rel="modulepreload" href="release/(.*?)" />'),
+    )
     assert modules.sub("", written) == (FOLDER / "index.html").read_text(encoding="utf-8")
     assert sorted(modules.findall(written)) == sorted(file for file in FILES if file.endswith((".js", ".mjs")))
 

@@ -1,0 +1,261 @@
+/** Strips on one axis of time: forecasts against what came, errors, and contributions by input; with brush and zoom. */
+
+import { html, useEffect, useMemo, useRef, useState } from "../lib.js";
+import { go } from "../state.js";
+import { told, valueOf } from "../inputs.js";
+import { useWidth } from "../ui/chart.js";
+import { barsOf, makeAxis, nearestTo } from "./axis.js";
+import { labelOf } from "./spans.js";
+
+/** @typedef {import("./moments.js").Moment} Moment */
+/** @typedef {import("../model.js").Model} Model */
+
+const [TOP, MAIN, STRIP, NAME, BOTTOM] = [10, 210, 32, 16, 24]; // pixels of heights
+const [LEFT, RIGHT] = [56, 12];
+const AVERAGED = 12; // pixels of a bar, where not all windows are explained
+const MOST = 7; // strips of inputs
+const PAGE = 24; // moments of a page key
+const shapes = /** @type {any} */ (d3); // its types are of pairs of numbers
+const REST = ""; // the input that stands for all others
+
+/**
+ * @typedef {object} Props
+ * @property {Model} model
+ * @property {Moment[]} moments of one series
+ * @property {boolean} isTimed
+ * @property {string[]} names of the inputs with a strip of their own; all others are one
+ * @property {string} present window
+ * @property {Moment[]} first span
+ * @property {Moment[]} second
+ * @property {(first: number, last: number) => void} choose a span
+ * @property {Moment[]} zoomed those in view; all by default
+ * @property {(text: string) => void} onZoom takes the span that was zoomed to, as the address has it
+ */
+
+/** @param {Props} props */
+export function Strips(props) {
+  const { model, moments, isTimed, present } = props;
+  const place = useRef(/** @type {HTMLElement | null} */ (null));
+  const width = useWidth(place);
+  const [zoom, setZoom] = useState(d3.zoomIdentity);
+  const [at, setAt] = useState(/** @type {number | undefined} */ (undefined));
+  const room = /** @type {[number, number]} */ ([LEFT, Math.max(LEFT + 10, width - RIGHT)]);
+  const axis = useMemo(() => makeAxis(moments, isTimed, room, zoom), [moments, isTimed, width, zoom]);
+  const rows = rowsOf(props);
+  const count = Number(rows[0]?.worst ?? false) + Math.min(model.inputs.length, MOST); // also before contributions are there
+  const height = TOP + MAIN + count * (STRIP + NAME) + BOTTOM;
+  const drawing = useMemo(() => width > 0 && draw({ ...props, axis, rows, room, height }), [axis, props.names, moments, props.first, props.second]);
+  const shown = moments[at ?? moments.findIndex(({ window }) => window === present)];
+  const x = shown && middle(axis, shown);
+  const take = (px) => {
+    const found = nearestTo(axis, px);
+    if (found) go({ window: found.window, edit: "" });
+  };
+  useGestures(place, { ...props, axis, room, height, take, setZoom });
+  const key = (event) => {
+    const by = { ArrowLeft: -1, ArrowRight: 1, PageUp: -PAGE, PageDown: PAGE, Home: -Infinity, End: Infinity }[event.key];
+    const now = at ?? Math.max(0, moments.findIndex(({ window }) => window === present));
+    if (by !== undefined) setAt(Math.max(0, Math.min(moments.length - 1, now + by)));
+    else if (event.key === "Enter") go({ window: moments[now].window, edit: "" });
+    else if (event.key === "+") props.onZoom(`${Math.max(moments[0].place, moments[now].place - PAGE)}-${Math.min(moments[moments.length - 1].place, moments[now].place + PAGE)}`);
+    else if (event.key === "-") props.onZoom("");
+    else return;
+    event.preventDefault();
+  };
+  const point = (event) => {
+    const found = nearestTo(axis, event.clientX - /** @type {Element} */ (event.currentTarget).getBoundingClientRect().left);
+    setAt(found && moments.indexOf(found));
+  };
+  return html`
+    <p class="readout" aria-hidden="true">${shown ? tell(shown, model).join(" · ") : "Point at a time, or drag a span."}</p>
+    <div
+      class="strips"
+      ref=${place}
+      role="slider"
+      tabindex="0"
+      aria-label="Forecasts over time: arrow keys move, Enter shows the window, plus zooms in, minus out"
+      aria-valuemin="0"
+      aria-valuemax=${moments.length - 1}
+      aria-valuenow=${Math.max(0, moments.indexOf(shown))}
+      aria-valuetext=${shown ? tell(shown, model).join(", ") : "none"}
+      onKeyDown=${key}
+      onPointerMove=${point}
+      onPointerLeave=${() => setAt(undefined)}
+    >
+      <svg width=${width} height=${height} aria-hidden="true">
+        <clipPath id="strips-room"><rect x=${room[0]} y="0" width=${room[1] - room[0]} height=${height} /></clipPath>
+        ${drawing}
+        <g class="gestures"></g>
+      </svg>
+      ${x !== undefined && x >= room[0] && x <= room[1] && html`<i class="cursor" style=${{ transform: `translateX(${x.toFixed(1)}px)`, top: `${TOP}px`, height: `${height - BOTTOM - TOP}px` }}></i>`}
+    </div>
+  `;
+}
+
+const middle = (axis, { at }) => axis.x(at + axis.usual / 2);
+
+/** Brush and zoom of d3 over the strips: a drag is a span, a click a window; a wheel with Ctrl, or two fingers, zoom. */
+function useGestures(place, now) {
+  const last = useRef(now);
+  last.current = now;
+  const behaviour = useRef(/** @type {any} */ (undefined));
+  useEffect(() => {
+    const { room, height } = last.current;
+    const layer = shapes.select(place.current).select(".gestures");
+    const brush = shapes.brushX().extent([[room[0], TOP], [room[1], height - BOTTOM]]);
+    brush.on("end", ({ selection, sourceEvent }) => {
+      if (!sourceEvent) return;
+      const { axis, choose, take } = last.current;
+      if (!selection) return take(d3.pointer(sourceEvent.changedTouches?.[0] ?? sourceEvent, place.current)[0]);
+      const [from, to] = selection.map((px) => nearestTo(axis, px)?.place);
+      layer.call(brush.move, null);
+      choose(Math.min(from, to), Math.max(from, to));
+    });
+    layer.call(brush);
+    const zoom = shapes.zoom().scaleExtent([1, 400]).extent([[room[0], 0], [room[1], height]]).translateExtent([[room[0], 0], [room[1], height]]);
+    zoom.filter((event) => (event.type === "wheel" ? event.ctrlKey || event.metaKey : event.touches?.length > 1));
+    zoom.on("zoom", ({ transform }) => last.current.setZoom(transform));
+    zoom.on("end", ({ transform, sourceEvent }) => {
+      if (!sourceEvent && transform.k > 1) return; // it came from the address
+      const { moments, isTimed, room: now, onZoom } = last.current;
+      const axis = makeAxis(moments, isTimed, now, transform);
+      onZoom(transform.k === 1 ? "" : now.map((px) => nearestTo(axis, px)?.place).join("-"));
+    });
+    const element = shapes.select(place.current).call(zoom).on("dblclick.zoom", null);
+    behaviour.current = { element, zoom };
+  }, [now.room[1], now.height]);
+  const span = now.zoomed.length > 1 ? `${now.zoomed[0].place}-${now.zoomed[now.zoomed.length - 1].place}` : "";
+  useEffect(() => {
+    const { moments, isTimed, room, zoomed } = last.current;
+    if (!behaviour.current || room[1] <= room[0] + 10) return;
+    const { x, usual } = makeAxis(moments, isTimed, room);
+    const [from, to] = span ? [x(zoomed[0].at), x(zoomed[zoomed.length - 1].at + usual)] : room;
+    const scale = (room[1] - room[0]) / Math.max(1, to - from);
+    const { element, zoom } = behaviour.current;
+    element.call(zoom.transform, d3.zoomIdentity.translate(room[0] - scale * from, 0).scale(scale));
+  }, [span, now.room[1]]);
+}
+
+/**
+ * The strips below the forecasts: the error, and inputs.
+ *
+ * @param {Props} props
+ * @returns {{name: string, label: string, color: string, value: (moment: any) => number | undefined, worst?: boolean}[]}
+ */
+function rowsOf({ model, moments, names }) {
+  const inputs = names.map((name) => ({
+    name,
+    label: labelOf(model, name),
+    color: model.inputs.find((input) => input.name === name)?.color ?? "var(--muted)",
+    value: ({ contributions }) => contributions?.get(name),
+  }));
+  const left = model.inputs.filter(({ name }) => !names.includes(name)).map(({ name }) => name);
+  const rest = { name: REST, label: `the other ${left.length} inputs`, color: "var(--muted)", value: ({ contributions }) => contributions && d3.sum(left, (name) => contributions.get(name) ?? 0) };
+  const errors = moments.some(({ error }) => error !== undefined) ? [{ name: "error", label: "error: forecast less what came", color: "var(--ink)", value: ({ error }) => error, worst: true }] : [];
+  return [...errors, ...inputs, ...(names.length && left.length ? [rest] : [])];
+}
+
+/** @param {any} given */
+function draw({ model, moments, axis, rows, room, height, first, second }) {
+  const bottom = height - BOTTOM;
+  const top = (row) => TOP + MAIN + row * (STRIP + NAME);
+  const inputs = rows.filter(({ worst }) => !worst);
+  const hasContributions = (/** @type {Moment} */ { contributions }) => Boolean(contributions);
+  const isThinned = !moments.every((one) => hasContributions(one) || axis.x(one.at) < room[0] || axis.x(one.at) > room[1]);
+  const all = { error: barsOf(axis), input: barsOf(axis, hasContributions, isThinned ? AVERAGED : undefined) };
+  const meanOf = (row, bar) => (row.worst ? d3.greatest(bar.of, (one) => Math.abs(row.value(one) ?? 0)) : undefined);
+  const value = (row, bar) => (row.worst ? row.value(meanOf(row, bar)) : d3.mean(bar.of, row.value));
+  const largest = d3.max(inputs, (row) => d3.max(all.input, (bar) => Math.abs(value(row, bar) ?? 0))) || 1;
+  const worst = d3.max(moments, ({ error = 0 }) => Math.abs(error)) || 1;
+  return html`
+    ${[first, second].map((span, number) => runsOf(span).map(([from, to]) => html`<rect class=${number ? "span second" : "span"} clip-path="url(#strips-room)" x=${axis.x(from.at)} width=${Math.max(2, axis.x(to.at + axis.usual) - axis.x(from.at))} y=${TOP} height=${bottom - TOP} />`))}
+    ${drawForecasts(model, moments, axis, room)}
+    ${rows.map((row, number) => drawStrip(row, row.worst ? all.error : all.input, (bar) => value(row, bar), row.worst ? worst : largest, top(number), room, model, row.worst || row === inputs[0]))}
+    ${!inputs.length && html`<text x=${room[0]} y=${top(rows.length) + NAME}>Contributions are being computed …</text>`}
+    <text class="unit" x=${room[0] - 6} y=${TOP + 4}>${model.isShare ? "" : model.unit}</text>
+    <g class="ticks">
+      ${axis.ticks.map(({ x, label }) => html`<line x1=${x} x2=${x} y1=${TOP} y2=${bottom + 4} /><text x=${x} y=${bottom + 18}>${label}</text>`)}
+    </g>
+  `;
+}
+
+function drawForecasts(model, moments, axis, room) {
+  const seen = moments.filter(({ at }) => axis.x(at) >= room[0] && axis.x(at) <= room[1]);
+  const values = seen.flatMap(({ forecast, actual, intervals }) => [forecast, actual, ...intervals.flatMap(({ lower, upper }) => [lower, upper])]).filter((one) => one !== undefined);
+  const y = d3.scaleLinear(/** @type {any} */ (d3.extent(values)), [TOP + MAIN - NAME, TOP + NAME]).nice();
+  const levels = moments.find(({ intervals }) => intervals.length)?.intervals.map(({ level }) => level) ?? [];
+  const x = (moment) => middle(axis, moment);
+  const line = (of) =>
+    shapes.line().defined((one) => of(one) !== undefined).x(x).y((one) => y(of(one)));
+  const bound = (level, side) => ({ intervals }) => intervals.find((one) => one.level === level)?.[side];
+  const band = (level) =>
+    shapes.area().defined((one) => bound(level, "lower")(one) !== undefined).x(x).y0((one) => y(bound(level, "lower")(one))).y1((one) => y(bound(level, "upper")(one)));
+  const path = (make) => axis.runs.map(make).join("");
+  return html`
+    <g class="levels">${y.ticks(5).map((value) => html`<line x1=${room[0]} x2=${room[1]} y1=${y(value)} y2=${y(value)} /><text x=${room[0] - 6} y=${y(value) + 4}>${model.value(value, false)}</text>`)}</g>
+    <g clip-path="url(#strips-room)">
+      ${levels.map((level) => html`<path class="band" d=${path(band(level))} />`)}
+      <path class="actual" d=${path(line(({ actual }) => actual))} />
+      <path class="forecast" d=${path(line(({ forecast }) => forecast))} />
+    </g>
+  `;
+}
+
+/** A strip of bars about 0. */
+function drawStrip(row, bars, value, largest, top, room, model, scale) {
+  const zero = top + NAME + STRIP / 2;
+  const path = bars
+    .map((bar) => {
+      const high = value(bar);
+      const gap = bar.right - bar.left > 5 ? 0.5 : 0;
+      return high === undefined ? "" : `M${(bar.left + gap).toFixed(1)},${zero}V${(zero - (high / largest) * (STRIP / 2)).toFixed(1)}H${(bar.right - gap).toFixed(1)}V${zero}Z`;
+    })
+    .join("");
+  return html`
+    <g class="strip" data-strip=${row.name || "rest"}>
+      <line class="zero" x1=${room[0]} x2=${room[1]} y1=${zero} y2=${zero} />
+      <path clip-path="url(#strips-room)" fill=${row.color} d=${path} />
+      <text class="name" x=${room[0]} y=${top + NAME - 4}>${row.label}</text>
+      ${scale && html`<text class="scale" x=${room[0] - 6} y=${zero + 4}>±${model.value(largest, false).replace(" %", "")}</text>`}
+    </g>
+  `;
+}
+
+/**
+ * Stretches of moments that follow one another.
+ *
+ * @param {Moment[]} span
+ * @returns {[Moment, Moment][]}
+ */
+function runsOf(span) {
+  const found = /** @type {[Moment, Moment][]} */ ([]);
+  for (const moment of d3.sort(span, ({ place }) => place)) {
+    const last = found.at(-1);
+    if (last && last[1].place === moment.place - 1) last[1] = moment;
+    else found.push([moment, moment]);
+  }
+  return found;
+}
+
+/**
+ * A moment in words: when, the forecast, what came, and the strongest contributions.
+ *
+ * @param {Moment} moment
+ * @param {Model} model
+ */
+export function tell({ label, forecast, actual, error, intervals, contributions, newest }, model) {
+  const strong = d3.sort(contributions?.keys() ?? [], (name) => -Math.abs(contributions?.get(name) ?? 0)).slice(0, 3);
+  const [outer] = intervals.slice(-1);
+  return [
+    label,
+    `forecast ${model.value(forecast)}${outer ? ` (${model.value(outer.lower, false)} to ${model.value(outer.upper, false)})` : ""}`,
+    ...(error === undefined ? [] : [`came ${model.value(actual)}`, `error ${model.change(error)}`]),
+    ...strong.map((name) => `${labelOf(model, name)}${newest ? ` (${valueIn(model, name, newest)})` : ""} ${model.change(contributions?.get(name) ?? 0)}`),
+  ];
+}
+
+/** The value of an input in a row of features, in the terms of the table. */
+function valueIn(model, name, row) {
+  const input = model.inputs.find((one) => one.name === name);
+  return told(model, input, valueOf(input, row));
+}

@@ -1,0 +1,75 @@
+/** What counts as one in the answers about a model: an input of the table, however many features hold it, or a group. */
+
+/** @typedef {import("../model.js").Model} Model */
+
+/**
+ * @typedef {object} Part
+ * @property {string} key of the answer's rows
+ * @property {string} label
+ * @property {string} short
+ * @property {string | null | undefined} unit
+ * @property {string} color
+ * @property {string} kind of an input, or `group`
+ * @property {string | undefined} input its name, where it is one
+ * @property {string[]} features
+ * @property {number[]} places of the features among those of the model
+ */
+
+/** @typedef {{parts: Part[], groups: string | undefined, of: Map<string, Part>}} Parts `groups` is the query's */
+
+/**
+ * The inputs.
+ *
+ * @param {Model} model
+ * @returns {Parts}
+ */
+export function inputsOf(model) {
+  const parts = model.inputs.map((input, number) => ({
+    ...{ key: input.features.length > 1 ? `#${number}` : input.features[0], input: input.name },
+    ...{ label: input.label, short: input.short, unit: input.unit, color: input.color, kind: input.kind },
+    ...{ features: input.features, places: input.places },
+  }));
+  const merged = parts.filter(({ features }) => features.length > 1).map(({ key, features }) => [key, features]);
+  return { parts, groups: merged.length ? JSON.stringify(Object.fromEntries(merged)) : "null", of: mapOf(parts) };
+}
+
+/**
+ * The groups of the checkpoint, and the inputs that are in none.
+ *
+ * @param {Model} model
+ * @returns {Parts}
+ */
+export function groupsOf(model) {
+  const held = new Set(Object.values(model.info.groups).flat());
+  const featuresOf = (/** @type {string} */ name) => /** @type {string[]} */ (Object.hasOwn(model.info.groups, name) ? model.info.groups[name].flatMap(featuresOf) : [name]);
+  const parts = [...Object.keys(model.info.groups), ...model.info.features.map(({ name }) => name)].filter((name) => !held.has(name)).map((name) => {
+    const features = featuresOf(name);
+    const first = /** @type {import("../model.js").Input} */ (model.inputOf.get(features[0]));
+    const isGroup = Object.hasOwn(model.info.groups, name);
+    return {
+      ...{ key: name, input: isGroup ? undefined : first.name, label: isGroup ? name : first.label, short: isGroup ? name : first.short },
+      ...{ unit: isGroup ? null : first.unit, color: first.color, kind: isGroup ? "group" : first.kind, features },
+      places: features.map((feature) => model.info.features.findIndex((one) => one.name === feature)),
+    };
+  });
+  return { parts, groups: undefined, of: mapOf(parts) };
+}
+
+/**
+ * Whether the groups of the checkpoint say more than its inputs.
+ *
+ * @param {Model} model
+ */
+export function hasGroups({ info, inputs }) {
+  const known = new Set(inputs.map(({ features }) => [...features].sort().join("\n")));
+  return Object.values(info.groups).some((members) => !known.has([...members].sort().join("\n")));
+}
+
+/**
+ * By the name of a row, or of any of its features.
+ *
+ * @param {Part[]} parts
+ */
+function mapOf(parts) {
+  return new Map(parts.flatMap((part) => [part.key, ...part.features].map((name) => /** @type {const} */ ([name, part]))));
+}
