@@ -503,7 +503,8 @@ class FrozenNetwork:
         n_steps), at the points of a trace: a feature, or a last node of the front.
         """
         slopes, last = list[Tensor](), self.config.readout == "last"
-        for some in torch.eye(change.shape[2], dtype=change.dtype).split(max(1, MOVES // change.numel())):
+        each = torch.eye(change.shape[2], dtype=change.dtype)
+        for some in torch.split(each, max(1, MOVES // max(change.numel(), 1))):
             moves = change.unsqueeze(1) * some[:, None]  # (batch, n_some, lookback, n_steps)
             states = self.recurrents[0].tangents(trace.recurrents[0], moves, last).flatten(0, 1)
             slopes.append(reduce_steps(self.config, states).view(len(change), len(some), -1))

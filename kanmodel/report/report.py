@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -96,11 +97,8 @@ class Report(GlobalResult):
         is_page, parts, folded = len(self.findings) > 1, list[str](), list[str]()
         if is_page:
             span = self["forecast"].findings[0].evidence["span"]
-            about = [
-                *([] if self.skill is None else [self.skill.brief]),
-                self._about(),
-                f"{self.reference.windows} reference windows" + (f", {span}" if span else ""),
-            ]
+            windows = f"{self.reference.windows} reference windows{f', {span}' if span else ''}"
+            about = [*([] if self.skill is None else [self.skill.brief]), f"{self._about()}, {windows}"]
             headlines = [headline for each in self.findings for headline in each.headlines]
             parts.append(html.write_banner(self._title(), about, headlines))
         elif self.caution:
@@ -191,13 +189,13 @@ def _features(subject: Subject) -> Finding:
     disconnected = [row.name for row in features if not row.connected]
     evidence = {
         "verdicts": {verdict: verdicts[verdict] for verdict in get_args(Verdict)},
-        "shares": shares,
+        "shares": shares,  # of features alone; those of groups and inputs, as the answer has them, are `shown`
         "disconnected": disconnected,
         "groups": {g.name: {"features": list(g.members), "share": g.share, "verdict": g.verdict} for g in groups},
     }
     counts = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in get_args(Verdict))
-    label, merge = model.inputs.label, model.inputs.merge
-    shown = {label(row.name): row.share for row in subject.drivers}
+    merge = model.inputs.merge
+    shown = evidence["shown"] = {row.name: row.share for row in subject.drivers}
     named = ", ".join(f"`{name}` ({write_percent(share, 1)})" for name, share in list(shown.items())[:N_NAMED])
     brief = f"Features by verdict: {counts}."
     answer = f"{brief} Largest shares of all contributions: {named}."
@@ -289,10 +287,11 @@ def _depth(topology: Topology, inputs: Inputs) -> Finding:
     question, percent = "How are layers read whose inputs are already transformed?", round(100 * RUN_SHARE)
     inner = [node for node in topology.nodes if node.kept and node.profile and node.kind in INNER]
     inner.sort(key=lambda node: -(node.contribution or 0.0))
-    evidence = {
+    evidence: dict[str, Any] = {
         "profiles": {node.id: dict(node.profile) for node in inner},
         "lags": {node.id: {name: [of.newest, of.oldest] for name, of in node.lags.items()} for node in inner},
         "lag_percent": percent,
+        "shown": {},  # of the nodes that are named, by input
     }
     if not inner:
         return Finding("depth", question, "There is no inner node: the edges act on features.", evidence)
@@ -301,6 +300,7 @@ def _depth(topology: Topology, inputs: Inputs) -> Finding:
         merged, of_features = inputs.merge([*node.profile]), [*node.profile.values()]
         sizes = {name: sum(of_features[place] for place in places) for name, places in merged.items()}
         largest = sorted(sizes.items(), key=lambda each: -each[1])[:N_NAMED]
+        evidence["shown"][node.id] = {"shares": dict(largest), "reads": [*map(int, re.findall(r"\d+", node.reads))]}
         shares = [f"{write_percent(share, 1)} `{name}`" for name, share in largest]
         shares[-1] += f" ({node.reads})" if node.reads else ""
         nodes.append(f"`{node.id}` is {', '.join(shares)}")

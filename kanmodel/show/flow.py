@@ -7,8 +7,10 @@ at the inputs of a layer norm, where only layers sum). The last sum is the chang
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import atan2, pi
 from typing import Literal
 
@@ -40,7 +42,11 @@ NODE, FILL = 12.0, 0.82  # width of a node's bar; share of a slot that ribbons t
 MOST_BOX, BOX_SHARE = 128.0, 0.46  # largest side of a box, and its share of the distance between two columns
 POINTS, PADDING, DENSITY = 61, 7.0, 0.24  # of a curve; inside a box; share of its height for the density of the data
 VEIL, BEAD, LINE, LETTER = 0.5, 4.6, 15.0, 6.3
+JUNCTION = 26.0  # side of a junction
 REST = "rest"  # what is folded
+
+End = tuple[str, int, int]  # ``node`` or ``box``, its column or gap, and its number there
+Named = tuple[str, str, tuple[int, ...]]  # id, label and members of a node
 
 
 @dataclass(frozen=True)
@@ -68,22 +74,24 @@ class FlowBox:
     """A curve of the picture, or with no `curve` the junction of all other edges of its gap.
 
     Attributes:
-        source, target: numbers of its nodes in their columns; None of a junction.
-        key: (i, j) of the edge in its layer; None of a junction.
-        curve: the function on the edge.
         x, y: its middle, pixels.
         side: of the square, pixels.
         span: height of a box, in the units of `curve.y`: the same for all boxes of the gap.
+        edges: how many it stands for.
+        source, target: numbers of its nodes in their columns; None of a junction.
+        key: (i, j) of the edge in its layer; None of a junction.
+        curve: the function on the edge.
     """
 
-    source: int | None
-    target: int | None
-    key: tuple[int, int] | None
-    curve: Edge | None
     x: float
     y: float
     side: float
     span: float
+    edges: int = 1
+    source: int | None = None
+    target: int | None = None
+    key: tuple[int, int] | None = None
+    curve: Edge | None = None
 
 
 @dataclass(frozen=True)
@@ -108,17 +116,18 @@ def lay_out_flow(model: Forecaster, output: int, layers: Sequence[LedgerLayer], 
     A column has the sources of each such layer, the last one the output. Its nodes are ordered by their importance
     (`TopologyNode.contribution`, that of merged features summed), the largest on top, in slots from `TOP` to `BOTTOM`,
     of whose height half is shared evenly and half in proportion to the importance; of more than `N_NODES` the least
-    important are one, the last. Columns are evenly spaced. In the
-    middle of a gap whose edges have curves are boxes for the most important `N_BOXES` edges between nodes that are not
-    folded, ordered by the mean number of their ends, and below them the junction of all others, if there are any. Boxes
-    are squares; all of a gap show one span of y, the largest of the layer's curves, each around its own middle, and x
-    from the 1st to the 99th percentile of the reference windows.
+    important are one, the last. Columns are evenly spaced. In the middle of a gap whose edges have curves are boxes for
+    the most important `N_BOXES` edges between nodes that are not folded, ordered by the mean number of their ends, and
+    below them the junction of all others, if there are any. Boxes are squares; all of a gap show one span of y, the
+    largest of the layer's curves, each around its own middle, and x from the 1st to the 99th percentile of the
+    reference windows.
     """
     config, topology = model.config, lay_out(model, output, PruningRule())
+    upstream = topology.upstream().kan_edges
     (width, height), most = SIZES[size], N_NODES[size]
     by_id = {node.id: node for node in topology.nodes}
     sampled: dict[LayerKey, list[Edge]] = {}
-    of_layers = [edge for edge in topology.kan_edges if (edge.stage, edge.layer) in {layer[:2] for layer in layers}]
+    of_layers = [edge for edge in upstream if (edge.stage, edge.layer) in {layer[:2] for layer in layers}]
     for curve in sample_edges(model, of_layers, POINTS):
         sampled.setdefault((curve.edge.stage, curve.edge.layer), []).append(curve)
     spans = span_layers([curve for curves in sampled.values() for curve in curves])
@@ -126,7 +135,7 @@ def lay_out_flow(model: Forecaster, output: int, layers: Sequence[LedgerLayer], 
     columns = list[tuple[FlowNode, ...]]()
     for number, layer in enumerate(layers):
         ids = list_ids(config, layer)
-        merged = [(identity, by_id[identity].label, (n,)) for n, identity in enumerate(ids)]
+        merged: list[Named] = [(identity, by_id[identity].label, (n,)) for n, identity in enumerate(ids)]
         if ids[0].startswith("feature:"):
             at = {identity.removeprefix("feature:"): n for n, identity in enumerate(ids)}
             inputs = merge_inputs(config).items()
@@ -163,11 +172,12 @@ def lay_out_flow(model: Forecaster, output: int, layers: Sequence[LedgerLayer], 
         side, x = min(MOST_BOX, slot - LINE - 6, BOX_SHARE * pitch), columns[number][0].x + pitch / 2
         span = spans[key][0] or 1.0
         of_gap = [
-            FlowBox(source, target, (curve.edge.i, curve.edge.j), curve, x, TOP + slot * (n + 0.5), side, span)
+            FlowBox(x, TOP + slot * (n + 0.5), side, span, 1, source, target, (curve.edge.i, curve.edge.j), curve)
             for n, (_, curve, source, target) in enumerate(inner)
         ]
         if len(inner) < len(ends):
-            of_gap.append(FlowBox(None, None, None, None, x, TOP + slot * (n_boxes - 0.5), min(side, 26.0), span))
+            y = TOP + slot * (n_boxes - 0.5)
+            of_gap.append(FlowBox(x, y, min(side, JUNCTION), span, len(ends) - len(inner)))
         boxes.append(tuple(of_gap))
     return FlowLayout(width, height, tuple(columns), tuple(boxes))
 
@@ -184,9 +194,7 @@ def list_ids(config: ModelConfig, layer: LedgerLayer) -> Sequence[str]:
     return config.wiring.ids[layer.stage, layer.layer]
 
 
-def _place(
-    nodes: Sequence[tuple[str, str, tuple[int, ...]]], shares: Sequence[float], x: float, bottom: float
-) -> tuple[FlowNode, ...]:
+def _place(nodes: Sequence[Named], shares: Sequence[float], x: float, bottom: float) -> tuple[FlowNode, ...]:
     """A column of nodes, each with its slot."""
     whole, total = bottom - TOP, sum(shares)
     rooms = [whole * (0.5 / len(nodes) + 0.5 * (share / total if total > 0 else 1 / len(nodes))) for share in shares]
@@ -217,8 +225,8 @@ class Ribbon:
         value: the contribution, with its sign, the target's unit.
     """
 
-    source: tuple[str, int, int]
-    target: tuple[str, int, int]
+    source: End
+    target: End
     value: float
 
 
@@ -230,14 +238,14 @@ def list_ribbons(layout: FlowLayout, config: ModelConfig, layers: Sequence[Ledge
         targets = _find_targets(config, (layer.stage, layer.layer), layout.columns[gap + 1])
         boxed = {box.key: n for n, box in enumerate(layout.boxes[gap]) if box.key is not None}
         junction = len(layout.boxes[gap]) - 1
-        sums: dict[tuple[tuple[str, int, int], tuple[str, int, int]], float] = {}
+        sums: dict[tuple[End, End], float] = {}
         for j, i in np.ndindex(edges.shape):
-            source, target = ("node", gap, sources[i]), ("node", gap + 1, targets[j])
-            steps = [(source, target)]
+            if edges[j, i] == 0 and (i, j) not in boxed:
+                continue  # such as an edge into another output
+            ends: list[End] = [("node", gap, sources[i]), ("node", gap + 1, targets[j])]
             if layout.boxes[gap]:
-                through = ("box", gap, boxed.get((i, j), junction))
-                steps = [(source, through), (through, target)]
-            for step in steps:
+                ends.insert(1, ("box", gap, boxed.get((i, j), junction)))
+            for step in pairwise(ends):
                 sums[step] = sums.get(step, 0.0) + float(edges[j, i])
         for (source, target), value in sums.items():
             yield Ribbon(source, target, value)
@@ -262,25 +270,19 @@ class _Flow:
             raise DataError("a flow needs all edges: explain with detail='links'")
         self.layout = lay_out_flow(model, config.outputs.index(explanation.output), self.layers, size)
         self.ribbons = [*list_ribbons(self.layout, config, self.layers)]
-        self.before: dict[tuple[str, int, int], list[Ribbon]] = {}
-        self.after: dict[tuple[str, int, int], list[Ribbon]] = {}
-        for ribbon in self.ribbons:
-            self.after.setdefault(ribbon.source, []).append(ribbon)
-            self.before.setdefault(ribbon.target, []).append(ribbon)
-        for ribbons in self.after.values():
-            ribbons.sort(key=lambda one: self._place(one.target)[1])
-        for ribbons in self.before.values():
-            ribbons.sort(key=lambda one: self._place(one.source)[1])
-        limits = []
+        self.before, self.after = defaultdict[End, list[Ribbon]](list), defaultdict[End, list[Ribbon]](list)
+        for ribbon in sorted(self.ribbons, key=lambda one: self._place(one.target)[1]):
+            self.after[ribbon.source].append(ribbon)
+        for ribbon in sorted(self.ribbons, key=lambda one: self._place(one.source)[1]):
+            self.before[ribbon.target].append(ribbon)
+        limits: list[tuple[float, float]] = []
         for column, nodes in enumerate(self.layout.columns):
-            for number, node in enumerate(nodes):
-                limits.append((self._stack(("node", column, number)), FILL * node.room))
+            limits += [(self._stack(("node", column, n)), FILL * node.room) for n, node in enumerate(nodes)]
         for gap, boxes in enumerate(self.layout.boxes):
-            for number, box in enumerate(boxes):
-                limits.append((self._stack(("box", gap, number)), max(box.side, 40.0)))
+            limits += [(self._stack(("box", gap, n)), max(box.side, 40.0)) for n, box in enumerate(boxes)]
         self.scale = min((room / stack for stack, room in limits if stack > 0), default=1.0)  # pixels per unit
 
-    def _place(self, end: tuple[str, int, int]) -> tuple[float, float, float]:
+    def _place(self, end: End) -> tuple[float, float, float]:
         """Middle and half width of a node or a box."""
         kind, at, number = end
         if kind == "node":
@@ -289,9 +291,9 @@ class _Flow:
         box = self.layout.boxes[at][number]
         return box.x, box.y, box.side / 2
 
-    def _stack(self, end: tuple[str, int, int]) -> float:
+    def _stack(self, end: End) -> float:
         """The larger sum of magnitudes of what enters and what leaves."""
-        return max(sum(abs(one.value) for one in side.get(end, ())) for side in (self.before, self.after))
+        return max(sum(abs(one.value) for one in side[end]) for side in (self.before, self.after))
 
     def draw(self, theme: Theme) -> bytes:
         explained, layout, unit = self.explanation, self.layout, self.explanation.unit
@@ -339,7 +341,7 @@ class _Flow:
         size_of = {"data_value": repr(ribbon.value), "data_height": f"{size:.4f}"}
         group.add_path(look_of(ribbon.value), path, fill_opacity=VEIL, **ends, **size_of)
 
-    def _name(self, end: tuple[str, int, int]) -> str:
+    def _name(self, end: End) -> str:
         kind, at, number = end
         if kind == "node":
             return self.layout.columns[at][number].label
@@ -351,7 +353,7 @@ class _Flow:
 
     def _add_node(self, root: Element, column: int, number: int, node: FlowNode) -> None:
         end, explained = ("node", column, number), self.explanation
-        amount = sum(one.value for one in (self.after.get(end) or self.before.get(end, ())))
+        amount = sum(one.value for one in (self.after[end] or self.before[end]))
         height = max(2.0, self.scale * self._stack(end))
         change = write_change(amount, explained.unit)
         note = f" ({node.id})" if ":" in node.id else ""
@@ -380,14 +382,13 @@ class _Flow:
 
     def _add_box(self, root: Element, gap: int, number: int, box: FlowBox) -> None:
         end = ("box", gap, number)
-        ribbons = self.before.get(end, ())
+        ribbons = self.before[end]
         change = write_change(sum(one.value for one in ribbons), self.explanation.unit)
         left, top = box.x - box.side / 2, box.y - box.side / 2
         group = root.add_group(f"{self._name(end)}: {change}", class_="curve-box")
         if box.curve is None or box.key is None:
-            n_edges = self.layers[gap].edges[0].size - sum(one.key is not None for one in self.layout.boxes[gap])  # type: ignore[index]
             group.add_rect("dashed", left, top, box.side, box.side, rx=4)
-            group.add_text(f"{n_edges} more: {change}", box.x, top + box.side + LINE - 2, "middle muted")
+            group.add_text(f"{box.edges} more: {change}", box.x, top + box.side + LINE - 2, "middle muted")
             return
         layer, (i, j), curve = self.layers[gap], box.key, box.curve
         assert layer.values is not None and layer.y is not None

@@ -360,15 +360,12 @@ class _Picture:
         """What the heights of curves show."""
         if not self.spans:
             return "Each curve has a scale of its own: a flat one looks as high as a steep one."
-        unit = f" {self.topology.unit}" if self.topology.unit else ""
-        heights = [
-            f"{write_figure(span) if text is None else text + unit} in {'the' if stage == 'head' else 'front'} "
-            f"layer {layer + 1}"
-            for (stage, layer), (span, text) in sorted(
-                self.spans.items(), key=lambda item: (item[0][0] == "head", item[0][1])
-            )
-        ]
-        return f"All curves of a layer have one scale. The height of a box is {', '.join(heights)}."
+        heights = list[str]()
+        for (stage, layer), (span, text) in self.spans.items():
+            unit = f" {self.topology.unit}" if self.topology.unit else ""
+            into = f"{stage} layer {layer + 1}" if text is None else "the output"
+            heights.append(f"{write_figure(span) if text is None else text + unit} into {into}")
+        return f"All curves of a layer have one scale. The height of a box is {', '.join(sorted(heights))}."
 
     def write_legend(self, n_links: int | None) -> list[str]:
         """What the style of a link shows, and where its function is drawn; `n_links` is the limit if there are more."""

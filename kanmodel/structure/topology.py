@@ -246,9 +246,9 @@ def name_nodes(model: Forecaster, nodes: tuple[TopologyNode, ...], trace: Trace)
             columns |= {identity: of.double().numpy() for identity, of in of_place}
     labels: dict[str, str | None] = {}
     for of_layer in layers.values():
-        read = [(node.profile, node.lags, columns.get(node.id, np.zeros(len(model.reference)))) for node in of_layer]
-        profiles, lags, values = zip(*read, strict=True)
-        named = names.name_layer(profiles, lags, np.stack(values, axis=1))
+        of_nodes = [columns.get(node.id, np.zeros(len(model.reference))) for node in of_layer]
+        profiles, lags = [node.profile for node in of_layer], [node.lags for node in of_layer]
+        named = names.name_layer(profiles, lags, np.stack(of_nodes, axis=1))
         labels |= dict(zip((node.id for node in of_layer), named, strict=True))
     return tuple(replace(node, label=labels.get(node.id) or node.label) for node in nodes)
 

@@ -30,7 +30,7 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 
 from kanmodel.arrays import Array
-from kanmodel.errors import ConfigError, DataError, Index, check_config, check_number, check_text
+from kanmodel.errors import ConfigError, DataError, Index, check_config, check_text
 from kanmodel.tables.columns import column_of
 from kanmodel.tables.encoding import Rows
 from kanmodel.tables.instants import read_instants
@@ -78,9 +78,9 @@ class Baseline:
 
     name: BaselineName
     season: Index | None
-    mae: Annotated[float, check_number]
-    better_by: Annotated[float, check_number]
-    interval: tuple[Annotated[float, check_number], ...]
+    mae: float
+    better_by: float
+    interval: tuple[float, float]
 
     def __post_init__(self) -> None:
         check_config(self)
@@ -102,7 +102,12 @@ def describe_simple(name: BaselineName, season: int | None) -> str:
 
 @dataclass(frozen=True)
 class Skill:
-    """Whether a model knows more than simple forecasts: see `kanmodel.tables.skill` for the rules.
+    """Whether a model knows more than simple forecasts: persistence, seasonal naive, the average, ridge regression.
+
+    Errors of several outputs are averaged, of quantiles that of the median alone. The gain over the best has an
+    interval from blocks of windows in order of time. ``green``: the interval is above 0. ``red``: no better than one
+    that needs no fitting, or beside a clearly better ridge regression hardly so. ``amber``: between. ``unknown``: no
+    actual values, or fewer than 8 independent blocks.
 
     Attributes:
         measured_on: the ``test`` part of the training, which nothing had seen; or the reference windows, of a model
@@ -120,7 +125,7 @@ class Skill:
     measured_on: MeasuredOn
     windows: Index
     blocks: Index = 0
-    mae: Annotated[float, check_number] | None = None
+    mae: float | None = None
     unit: Annotated[str, check_text] | None = None
     baselines: tuple[Baseline, ...] = ()
     lacking: str = ""
@@ -143,9 +148,7 @@ class Skill:
     @property
     def interval(self) -> tuple[float, float] | None:
         """Interval of `better_by`, 95 %; None if unknown, or of too few independent blocks."""
-        return (
-            None if self.best is None or self.verdict == "unknown" else (self.best.interval[0], self.best.interval[1])
-        )
+        return None if self.best is None or self.verdict == "unknown" else self.best.interval
 
     @property
     def verdict(self) -> SkillVerdict:

@@ -44,7 +44,7 @@ CurveRange = TypeAliasType("CurveRange", curves.Span)
 Shape = TypeAliasType("Shape", curves.CurveShape)
 WhatIfKind = TypeAliasType("WhatIfKind", what_if.CurveKind)
 SkillVerdict = TypeAliasType("SkillVerdict", skill.SkillVerdict)
-BaselineName = TypeAliasType("BaselineName", skill.BaselineName)
+SimpleForecast = TypeAliasType("SimpleForecast", skill.BaselineName)
 MeasuredOn = TypeAliasType("MeasuredOn", skill.MeasuredOn)
 FindingId = TypeAliasType("FindingId", finding.FindingId)
 Question = TypeAliasType("Question", p_values.Question)
@@ -209,7 +209,7 @@ _FORMS = (
     Form(
         curves.Edge,
         "EdgeFunction",
-        left_out=("edge", "core", "name", "reference", "origin", "model_inputs"),
+        left_out=("edge", "core", "name", "reference", "origin", "model_inputs", "skill"),
         absent=("symbolic", "x_original", "y_original", "scores", "reads", "lags", "formulas"),
         more={
             **members_of(edges.TopologyEdge, "edge", "layer", "i", "j", "source", "target", "contribution", "kept"),
@@ -271,7 +271,7 @@ _FORMS = (
     Form(
         model_comparison.ModelComparison,
         "ModelComparisonResponse",
-        left_out=("name", "against_name", "reference", "origin", "model_inputs"),
+        left_out=("name", "against_name", "reference", "origin", "model_inputs", "skill"),
         names={"windows": "reference_windows"},
         more={
             "against": given(ComparedModel, "The other model."),

@@ -102,7 +102,7 @@ async def list_models(call: Call) -> Response:
 
 @Operation("GET", MODEL, "models", "read", ModelInfo)
 async def get_model(call: Call) -> Response:
-    """Describes a model: features with units and ranges, outputs, architecture, training metrics."""
+    """Describes a model: its skill, features with units and ranges, outputs, architecture, training metrics."""
     return answer_json(describe_model(call.served, call.parts.registry.index().get(call.served.name, NO_VERSIONS)))
 
 

@@ -74,7 +74,7 @@ def test_intervals_are_a_question_of_their_own(kind, n_reference, with_targets):
     model, _ = tiny("lstm", n_reference, with_targets)
     report = Model.of(with_intervals(model, kind)).report()
     check_numbers(report.findings)
-    assert [finding.id for finding in report.findings] == [*IDS[:2], "intervals", *IDS[2:]]
+    assert [finding.id for finding in report.findings] == [*IDS[:3], "intervals", *IDS[3:]]
     assert "interval" in report["intervals"].html() and "<svg" in report["intervals"].html()
     assert "how sure?" in report.html()
 
@@ -223,7 +223,9 @@ def test_markdown():
     """Each question is a heading and each answer a paragraph, in order."""
     model, findings = tiny("lstm")
     text = Report("y+1", "K", findings, reference=model.reference.span, origin="m").markdown()
-    assert text.startswith("# How the model forecasts `y+1`\n\nm, unit K.\n\n## What is forecast?\n\n")
+    assert text.startswith(
+        "# How the model forecasts `y+1`\n\nm, unit K.\n\n## Does the model know more than simple forecasts?\n\n"
+    )
     places = [text.index(f"## {finding.question}\n\n{finding.answer}") for finding in findings]
     assert places == sorted(places)
     assert np.diff([*places, len(text)]).min() > 0

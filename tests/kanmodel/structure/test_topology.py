@@ -59,7 +59,7 @@ def test_ids_of_a_front_lstm_and_head():
     ]
     labels = {node.id: (node.kind, node.label) for node in topology.nodes}
     assert labels["feature:f1"] == ("feature", "f1")
-    assert labels["lstm:3"] == ("lstm", "lstm 3")
+    assert labels["lstm:3"] == ("lstm", "high f1, f2")  # what it reads; see `kanmodel.structure.names`
     assert labels["head:1:1.0"] == ("subnode", "head 1:1.0")
     assert labels["output:b+1"] == ("output", "b+1")
     edge = topology.edge("head", 0, 3, 2)

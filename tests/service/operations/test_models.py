@@ -60,6 +60,21 @@ def test_describes_an_architecture_in_the_names_of_pykan(service):
     assert "mult_arity" not in head["head"]
 
 
+def test_skill_is_that_of_the_library(service):
+    """A model states its skill, with the figures of the core; the list has the verdict of what is in memory."""
+    details = {one["name"]: one for one in service.get("/v1/models").json()["details"]}
+    for name, model in service.models.items():
+        found, skill = service.get(f"/v1/models/{name}").json()["skill"], model.skill
+        assert (found["verdict"], found["reason"]) == (skill.verdict, skill.reason)
+        assert found["mae"] == (skill.mae and pytest.approx(skill.mae))
+        assert found["interval"] == (skill.interval and pytest.approx([*skill.interval]))
+        assert [one["name"] for one in found["baselines"]] == [of.name for of in skill.baselines]
+        assert all("season" not in one for one in found["baselines"])
+        assert details[name]["skill"] == details[name]["versions"][0]["skill"] == skill.verdict
+    assert service.models["nyc-weather"].skill.verdict == "green"
+    assert service.models["front"].skill.verdict == "unknown"  # without targets
+
+
 def test_every_option_of_a_basis_is_described():
     """The document describes exactly the options that the bases of layers have."""
     options = {field.name for basis in BASES.values() for field in fields(basis)}

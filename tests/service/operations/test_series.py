@@ -399,19 +399,53 @@ def test_a_column_of_levels_is_set_as_a_whole(client):
     answer = client.post(f"{path}:counterfactual", json={**body, "features": ["sky"], "target": target}).json()
     (found,) = answer["counterfactuals"]
     names = [single["feature"] for single in found["single_features"]]
-    assert names == ["sky=clear", "sky=cloudy"] and {change["feature"] for change in found["changes"]} <= {*names}
+    assert names == ["sky=clear", "sky=cloudy"] and found["single_features"][0]["label"] == "sky clear"
+    assert all((one["feature"], one["shift"]) == ("sky", None) for one in found["changes"])
+    assert all({one["level"], one["level_before"]} == {"clear", "cloudy"} for one in found["changes"])
     places = [client.model.config.feature_names.index(name) for name in names]
     assert {tuple(row) for row in np.array(found["instance"])[:, places].tolist()} <= {(1.0, 0.0), (0.0, 1.0)}
     for question, name, says in (
         ("whatif", "sky=fog", "features[0] is unknown: 'sky=fog'; the levels of sky are clear, cloudy"),
-        (
-            "whatif",
-            "hour",
-            "features[0] is 'hour', a part of the calendar without a value of its own: see hour_sin and",
-        ),
-        ("counterfactual", "hour_sin", "features[0] is 'hour_sin', which is fixed: nobody can change it"),
+        ("whatif", "hour_cos", "features[0] is 'hour_cos', a part of hour, which changes as a whole: name that"),
+        ("counterfactual", "hour_sin", "features[0] is 'hour_sin', a part of hour, which changes as a whole: name"),
     ):
         asked = {**body, "features": [name]} | ({} if question == "whatif" else {"target": target})
         refused = client.post(f"{path}:{question}", json=asked)
         assert (refused.status_code, refused.json()["code"]) == (422, "invalid_value")
         assert refused.json()["error"].startswith(says)
+
+
+def test_values_are_told_in_the_terms_of_the_table(client):
+    """A client decodes and encodes windows by `inputs` alone, and `values` says the same of the newest step."""
+    described = client.get("/v1/models/load").json()
+    inputs, names = described["inputs"], [feature["name"] for feature in described["features"]]
+    assert [name for one in inputs for name in one["features"]] == names
+    assert [(one["name"], one["kind"], one["label"]) for one in inputs][:4] == [
+        ("temp", "number", "temp 3 hours later"),
+        ("sky", "level", "sky"),
+        ("load", "number", "load"),
+        ("hour", "hour", "hour"),
+    ]
+    body = {"series": series_of(FRAME), "last": 3}
+    windows = np.array(client.post("/v1/models/load:predict", json={**body, "echo": True}).json()["instances"])
+    answer = client.post("/v1/models/load:explain", json=body).json()
+    for window, values, time in zip(windows, answer["values"], answer["times"], strict=True):
+        told = {one["input"]: one for one in values}
+        assert told["hour"]["text"] == f"{pd.Timestamp(time) + pd.Timedelta(3, 'h'):%H:%M}"
+        for one in inputs:
+            own, value = [window[-1][names.index(name)] for name in one["features"]], told[one["name"]]["value"]
+            if one["period"]:
+                phase = np.arctan2(own[0], own[1]) / (2 * np.pi) % 1
+                assert abs((one["period"] * phase + one["offset"] - value + 1) % one["period"] - 1) < 1
+                angle = 2 * np.pi * (value - one["offset"]) / one["period"]
+                assert [np.sin(angle), np.cos(angle)] == pytest.approx(own, abs=0.02)
+            else:
+                expected = own.index(1.0) if one["kind"] == "level" else own[0]
+                assert value == pytest.approx(expected)
+            if one["levels"]:
+                assert told[one["name"]]["text"] == one["levels"][round(value)]
+    window = client.get("/v1/models/load/reference/0").json()
+    assert [one["input"] for one in window["values"]] == [one["name"] for one in inputs]
+    (curve,) = client.post("/v1/models/load:whatif", json={**body, "last": 1, "features": ["hour"]}).json()["curves"][0]
+    assert curve["levels"] == next(one["levels"] for one in inputs if one["name"] == "hour")
+    assert curve["values"] == list(range(24)) and len(curve["predictions"]) == 24
