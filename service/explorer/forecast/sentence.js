@@ -1,5 +1,6 @@
 /** The forecast in one sentence, after what is to be said first: what, when, how sure, why and how good; and what came. */
 
+import { levelName } from "../history/spans.js";
 import { draft } from "../draft.js";
 import { byInput } from "../explain.js";
 import { percent } from "../figures.js";
@@ -9,7 +10,7 @@ import { lit, part } from "../lit.js";
 import { forecastOf } from "../model.js";
 import { capitalise } from "../names.js";
 import { address } from "../state.js";
-import { bandOf, levelName, stepOf, targetTime, tellWhen } from "./facts.js";
+import { bandOf, stepOf, targetTime, tellWhen } from "./facts.js";
 
 /** @typedef {import("../model.js").Model} Model */
 /** @typedef {import("../model.js").Input} Input */
@@ -26,6 +27,7 @@ const DAY = 86_400_000; // ms
 /**
  * @typedef {object} Told
  * @property {Model} model
+ * @property {string} name of the window in the address
  * @property {import("../windows.js").Window} known the window as it is recorded
  * @property {number[][]} instance the window with edits
  * @property {boolean} isChanged
