@@ -211,7 +211,7 @@ def test_the_slider_selects_a_formula(pair, open_tab):
         expect(part.locator("[data-figure=R²] dd")).to_contain_text(f"{100 * max(0, formula['r2']):.1f} %")
         expect(part).to_contain_text(f"{formula['r2']:.4f}".replace("-", "−"))
         shown = {text for text in part.locator(".formula msub").all_text_contents() if text[0] != "φ"}
-        assert shown == {text for text in part.locator(".symbols th msub").all_text_contents()}
+        assert shown == {text for text in part.locator(".symbols .symbol msub").all_text_contents()}
         assert len(shown) == len(formula["variables"])
         assert part.locator(".formula").evaluate("(place) => place.scrollWidth <= place.clientWidth")
         page.keyboard.press("ArrowLeft")

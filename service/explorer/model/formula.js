@@ -147,7 +147,7 @@ function Symbols({ model, formula: { variables } }) {
     <table class="symbols">
       <caption class="muted">What the symbols stand for</caption>
       <tbody>${rows.map(([symbol, { node, profile }]) => html`<tr key=${symbol} data-node=${node}>
-        <th scope="row"><${Mathematics} of=${symbolOf(symbol)} /></th>
+        <td class="symbol"><${Mathematics} of=${symbolOf(symbol)} /></td>
         <td>${nameNode(model, node)}${byInput(model, profile).map(({ input, share }) => html`<span class="made"><i style=${{ background: input.color }}></i>${input.short} ${percent(share)}</span>`)}</td>
       </tr>`)}</tbody>
     </table>
