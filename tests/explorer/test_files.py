@@ -35,7 +35,8 @@ MANY = pd.concat([FRAME.assign(shop="b"), FRAME.assign(shop="a", load=FRAME["loa
 OF_MANY = Columns(("load",), time="time", series="shop", known=("sky",), ahead=AHEAD)
 START = """async ([given, name, model]) => {
   const module = (file) => import(new URL(file, document.querySelector("script[type=module]").src).href);
-  const [files, { Model }, { askJson }] = await Promise.all(["files.js", "model.js", "api.js"].map(module));
+  const names = ["files.js", "history/cut.js", "model.js", "api.js"];
+  const [files, cut, { Model }, { askJson }] = await Promise.all(names.map(module));
   const chosen = new Model(await askJson({ path: `models/${model}` }), model);
   const { signal } = new AbortController();
 """
@@ -54,8 +55,8 @@ ROW = f"""{START}
 }}"""
 ALL = f"""{START}
   const table = files.findTable((await files.readGiven(given, name, chosen, signal)).file);
-  const {{ places, parts }} = await files.cutTable(table, chosen, signal);
-  const predictions = (await files.forecastAll(chosen, table, signal)).map((one) => one.predictions);
+  const {{ places, parts }} = await cut.cutTable(table, chosen, signal);
+  const predictions = (await cut.forecastAll(chosen, table, signal)).map((one) => one.predictions);
   const of = (member) => places.map((one) => one[member]);
   return {{ rows: of("row"), times: of("time"), actual: of("actual"), predictions, parts: parts.length }};
 }}"""
