@@ -108,6 +108,7 @@ def test_a_value_is_typed(server, open_tab, instance, names):
     page = told(open_tab(server), SHOWN)
     value = page.get_by_role("button", name=re.compile("^temp_c: "))
     value.press("Enter")
+    expect(page.get_by_role("spinbutton", name="temp_c")).to_be_focused()
     page.get_by_role("spinbutton", name="temp_c").fill("20")
     page.keyboard.press("Enter")
     page.wait_for_url(re.compile("edit=temp_c"))
@@ -122,6 +123,7 @@ def test_a_value_is_typed(server, open_tab, instance, names):
     page.get_by_role("button", name="Reset all 2").click()
     expect(page).not_to_have_url(re.compile("edit="))
     page.get_by_role("button", name=re.compile("^temp_c: ")).click()
+    expect(page.get_by_role("spinbutton", name="temp_c")).to_be_focused()
     page.keyboard.press("Escape")
     expect(page.get_by_role("button", name=re.compile("^temp_c: "))).to_be_visible()
 
@@ -151,8 +153,7 @@ def test_the_curves_are_those_of_the_api(server, open_tab, instance):
     assert [float(each.replace("−", "-")) for each in ends] == [
         pytest.approx(end, abs=0.051) for end in (min(predictions), max(predictions))
     ]
-    box = curve.locator("svg").bounding_box()
-    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    curve.locator("svg").click()
     page.wait_for_url(re.compile(r"edit=hour:-?\d+(&|$)"))
     expect(slider(page, "hour")).to_have_attribute("aria-valuetext", re.compile(r"^\d\d:00$"))
 

@@ -27,10 +27,10 @@ export function Curves({ model, answer, instance, recorded, edit }) {
   const order = sums ? d3.sort(model.inputs, ({ name }) => -Math.abs(sums.get(name) ?? 0)) : [];
   const inputs = isAll ? order : order.slice(0, N_FIRST);
   const key = sums && `curves ${keyOf({ path: `${model.chosen} ${model.info.checkpoint} ${model.output} ${inputs.length}`, body: instance })}`;
-  const { value: curves, error } = useLoad(key, (signal) => Promise.all(inputs.map((input) => askCurve(model, input, instance, signal))));
+  const { value: curves, error } = useLoad(key, (signal) => Promise.all(inputs.map(async (input) => ({ input, curve: await askCurve(model, input, instance, signal) }))));
   if (error) return html`<p class="refused" role="alert">${reasonOf(error)}</p>`;
-  if (!curves || !explanation || curves.length !== inputs.length) return html`<p class="muted">Computing what each input does …</p>`;
-  const domain = d3.extent([explanation.prediction, ...curves.flat().map(({ y }) => y)]);
+  if (!curves || !explanation || curves.length > inputs.length) return html`<p class="muted">Computing what each input does …</p>`;
+  const domain = d3.extent([explanation.prediction, ...curves.flatMap(({ curve }) => curve.map(({ y }) => y))]);
   const take = (/** @type {Input} */ input, /** @type {number} */ to) => {
     const was = valueOf(input, recorded[recorded.length - 1]);
     go({ edit: writeEdit({ ...edit, [input.name]: editOf(input, was, to) }) });
@@ -38,7 +38,7 @@ export function Curves({ model, answer, instance, recorded, edit }) {
   return html`
     <p class="muted">The forecast if an input were another at every step, and all others as they are; dotted outside the training range. A click sets the input.</p>
     <div class="curves">
-      ${inputs.map((input, place) => html`<${OneCurve} key=${input.name} model=${model} input=${input} curve=${curves[place]} now=${valueOf(input, instance[instance.length - 1])} value=${explanation.prediction} domain=${domain} take=${take} />`)}
+      ${curves.map(({ input, curve }) => html`<${OneCurve} key=${input.name} model=${model} input=${input} curve=${curve} now=${valueOf(input, instance[instance.length - 1])} value=${explanation.prediction} domain=${domain} take=${take} />`)}
     </div>
     ${order.length > N_FIRST && html`<button type="button" class="small" aria-expanded=${isAll} onClick=${() => setAll(!isAll)}>${isAll ? "Only the strongest" : `All ${order.length} inputs`}</button>`}
   `;

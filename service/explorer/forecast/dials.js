@@ -206,6 +206,8 @@ function Typed({ model, input, value, give }) {
     if (event.key === "Enter") give(event.currentTarget.value.trim() ? Number(event.currentTarget.value) : undefined);
     else leave(event);
   };
-  const { integer } = model.info.features[input.places[0]] ?? {};
-  return html`<input class="value" type="number" step=${integer ? 1 : "any"} ref=${place} aria-label=${input.label} value=${Number(value.toPrecision(6))} onKeyDown=${enter} onBlur=${() => give(undefined)} />`;
+  const { integer, std } = model.info.features[input.places[0]] ?? {};
+  const fine = std ? 10 ** Math.floor(Math.log10(std / FINE)) : 0; // what is finer is rounding of single precision
+  const near = Number((fine ? Math.round(value / fine) * fine : value).toPrecision(6));
+  return html`<input class="value" type="number" step=${integer ? 1 : "any"} ref=${place} aria-label=${input.label} value=${near || 0} onKeyDown=${enter} onBlur=${() => give(undefined)} />`;
 }

@@ -147,6 +147,7 @@ function tellReasons({ model, instance, times }, shown) {
   const reasons = d3.sort(model.inputs, ({ name }) => -Math.abs(sums.get(name) ?? 0)).map((input) => ({ input, value: sums.get(input.name) ?? 0 }));
   const [largest] = reasons;
   if (!largest?.value) return ", whatever the inputs";
+  if (!/[1-9]/.test(size(model, largest.value))) return ", and no input changes a digit of it";
   const named = reasons.slice(0, N_REASONS).filter(({ value }) => Math.abs(value) >= WEAK * Math.abs(largest.value));
   const others = reasons.slice(named.length);
   const rest = d3.sum(others, ({ value }) => value);
@@ -155,7 +156,7 @@ function tellReasons({ model, instance, times }, shown) {
     const verb = isSame ? "" : value > 0 ? "adds " : "takes ";
     return html`${place ? ", " : ""}<${Word} model=${model} input=${input} row=${newest} ahead=${stepOf(model.forecast).step} /> ${verb}${size(model, value)}`;
   });
-  const more = others.length ? html`, ${others.length === 1 ? "another input" : `${others.length} others`} together ${model.change(rest, false)}` : "";
+  const more = others.length ? html`, ${others.length === 1 ? "another input" : `${others.length} others together`} ${model.change(rest, false)}` : "";
   return html`<span class="reasons">. From the ${model.value(shown.baseline_prediction, false)} of average inputs, ${words}${more}</span>`;
 }
 

@@ -1,7 +1,7 @@
 /** The palette (Ctrl+K or /): inputs, dates, nodes, outputs, models, destinations, questions and actions, found by a few letters. */
 
-import { useExplanation } from "../explain.js";
 import { timeLabel } from "../figures.js";
+import { useNetwork } from "../flow/data.js";
 import { html, signal, useEffect, useRef, useState } from "../lib.js";
 import { useAsk } from "../load.js";
 import { go, PLACES } from "../state.js";
@@ -38,17 +38,17 @@ export function Palette(props) {
 }
 
 /** @param {any} props */
-function Dialog({ model, models, window, place }) {
+function Dialog({ model, models, place }) {
   const dialog = useRef(/** @type {HTMLDialogElement | null} */ (null));
   const [asked, setAsked] = useState("");
   const [at, setAt] = useState(0);
   const windows = useAsk(model && { path: `${model.path}/reference`, query: { ...model.version, offset: 0, limit: 1000 } });
-  const explained = useExplanation(model, window?.instance);
+  const { topology } = useNetwork(model);
   useEffect(() => dialog.current?.showModal(), []);
   const entries = [
     ...QUESTIONS.map(({ label, place: to, values = {} }) => ({ kind: "question", label, act: () => go(values, { place: to }) })),
     ...Object.entries(PLACES).map(([name, label]) => ({ kind: "go to", label, act: () => go({}, { place: name }) })),
-    ...(model ? entriesOf(model, windows.value, explained.value?.explanation) : []),
+    ...(model ? entriesOf(model, windows.value?.windows ?? [], topology?.nodes ?? []) : []),
     ...modelsOf(models),
     ...actionsOf({ model, place }).map(({ label, keys, act }) => ({ kind: "action", label, about: keys, act })),
   ];
@@ -91,20 +91,18 @@ function Dialog({ model, models, window, place }) {
  * What a model has: inputs, nodes, outputs, and the days of its reference windows.
  *
  * @param {import("../model.js").Model} model
- * @param {any} list
- * @param {any} explanation
+ * @param {any[]} windows
+ * @param {any[]} nodes
  * @returns {Entry[]}
  */
-function entriesOf(model, list, explanation) {
+function entriesOf(model, windows, nodes) {
   const pick = (/** @type {string} */ part) => () => go({ pick: part }, { place: "forecast" });
-  const nodes = (explanation?.layers ?? [])
-    .filter((/** @type {any} */ layer) => layer.nodes && !["input", "output"].includes(layer.stage))
-    .flatMap(({ stage, layer, nodes }) => nodes.map((_, place) => (stage === "head" || stage === "front" ? `${stage}:${layer}:${place}` : `${stage}:${place}`)));
+  const inner = nodes.filter(({ kind }) => kind !== "input" && kind !== "output");
   return [
     ...model.inputs.map(({ name, label }) => ({ kind: "input", label, about: label === name ? "" : name, act: pick(`input:${name}`) })),
-    ...nodes.map((/** @type {string} */ id) => ({ kind: "node", label: id.replaceAll(":", " "), act: pick(`unit:${id}`) })),
+    ...inner.map(({ id, label }) => ({ kind: "node", label: label || id, about: label ? id.replaceAll(":", " ") : "", act: pick(`unit:${id}`) })),
     ...(model.info.outputs.length > 1 ? model.info.outputs : []).map((output) => ({ kind: "output", label: output, act: () => go({ output }) })),
-    ...daysOf(list?.windows ?? []),
+    ...daysOf(windows),
   ];
 }
 
