@@ -7,7 +7,7 @@ The rule, in this order:
    share.
 2. An input is told with its direction where the node's value shows one on the reference windows (an R2 of `LEAST_R2`):
    ``high`` or ``low`` of a number, by the correlation with its mean over the steps at which the node reads it; ``not``
-   of one that is 0 or 1; of a cycle, such as an hour, its value at the newest step where the node's value is highest, of
+   of one that is 0 or 1; of a cycle, such as an hour, its value at the newest step where the node is highest, of
    two inputs ``near 18:00`` alone.
 3. A node of one input that reads it at the newest steps alone, at most half of the window, says so: ``temp_c, last 6``.
 4. What does not fit into `MAX_LABEL` characters is left out: the steps, then directions, then the second input; a name
