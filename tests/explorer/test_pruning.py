@@ -18,6 +18,7 @@ FADED = f"{SVG} g.edge[data-edge].faded"
 def show(tab, address):
     page = tab.show(address)
     page.locator(f"{SVG} .curve").first.wait_for(state="attached")
+    page.wait_for_load_state("networkidle")
     return page
 
 
@@ -88,7 +89,7 @@ def test_an_edge_is_removed_by_hand_and_put_back(server, open_tab):
 def test_opacity_is_that_of_the_topology_and_amounts_are_means(server, open_tab):
     """tanh(3 x score), which the legend says; at rest each amount is the mean size that the importance has."""
     page = show(open_tab(server), "model?model=nyc-weather&at=network")
-    expect(page.locator(".legend")).to_contain_text("tanh(3 × score)")
+    expect(page.locator(".flow-legend")).to_contain_text("tanh(3 × score)")
     edges = {
         f"{edge['stage']}/{edge['layer']}/{edge['i']}/{edge['j']}": edge
         for edge in topology(server)["edges"]
@@ -99,7 +100,7 @@ def test_opacity_is_that_of_the_topology_and_amounts_are_means(server, open_tab)
         assert float(card.locator(".curve").get_attribute("stroke-opacity")) == pytest.approx(
             edge["opacity"], abs=0.001
         )
-        assert float(card.locator(".amount").text_content()) == pytest.approx(edge["contribution"], abs=0.051)
+        assert float(card.locator(".amount").text_content().removesuffix(" K")) == pytest.approx(edge["contribution"], abs=0.051)
     groups = '{"hour": ["hour_sin", "hour_cos"]}'
     rows = server.get(f"{MODEL}/attributions", params={"groups": groups}).json()["groups"]
     hour = next(row["mean_abs_contribution"] for row in rows if row["name"] == "hour")

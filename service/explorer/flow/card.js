@@ -11,7 +11,7 @@ export function Card({ card, layout, network, drawn, mark, tab }) {
   const [x, y] = layout.isDown ? [card.across, card.along] : [card.along, card.across];
   const corner = `translate(${(x - width / 2).toFixed(1)} ${(y - height / 2).toFixed(1)})`;
   if (card.edge === undefined) {
-    return html`<g class="edge rest" transform=${corner} tabindex=${tab} role="img" aria-label=${`${card.edges.length} more edges`}>
+    return html`<g class="edge rest" transform=${corner} tabindex=${tab} role="img" data-name="Other edges" aria-label="Other edges">
       <rect class="card-ground" width=${width} height=${height} rx="5" />
       <text class="amount" x=${width / 2} y=${height / 2 + 4} text-anchor="middle"></text>
     </g>`;
@@ -22,8 +22,8 @@ export function Card({ card, layout, network, drawn, mark, tab }) {
   const open = () => go({ edge: edge.key });
   const key = (/** @type {KeyboardEvent} */ event) => (event.key === "Enter" || event.key === " ") && (event.preventDefault(), open());
   return html`
-    <g class=${`edge ${marked.class ?? ""}`} transform=${corner} ...${part(edge.part, { pick: false })} data-edge=${edge.key} tabindex=${tab} role="button"
-      aria-label=${`${from} to ${to}`} data-tip=${[`${from} → ${to}`, marked.tip].filter(Boolean).join("\n")} onClick=${open} onKeyDown=${key}>
+    <g class=${`edge ${marked.class ?? ""}`} transform=${corner} ...${part(edge.part, { pick: false })} data-edge=${edge.key} tabindex=${tab} role="img" aria-roledescription="edge, Enter opens it"
+      aria-label=${`${from} to ${to}`} data-name=${`${from} to ${to}`} data-tip=${[`${from} → ${to}`, marked.tip].filter(Boolean).join("\n")} onClick=${open} onKeyDown=${key}>
       <rect class="card-ground" width=${width} height=${height} rx="5" />
       ${drawn && html`
         <path class="density" d=${drawn.density} />
@@ -49,7 +49,7 @@ function Axes({ drawn, width, height }) {
   return html`<g class="axes">
     ${knots.map((/** @type {number} */ knot) => html`<line class="knot" x1=${x(knot)} x2=${x(knot)} y1=${height - 5} y2=${height} />`)}
     <text x="3" y=${height - 3}>${amount(low)}</text><text x=${width - 3} y=${height - 3} text-anchor="end">${amount(high)}</text>
-    <text x="3" y="20">${amount(d3.max(curve.y))}</text><text x="3" y=${height - 10}>${amount(d3.min(curve.y))}</text>
+    <text x="3" y="20">${amount(d3.max(/** @type {number[]} */ (curve.y)))}</text><text x="3" y=${height - 10}>${amount(d3.min(/** @type {number[]} */ (curve.y)))}</text>
   </g>`;
 }
 

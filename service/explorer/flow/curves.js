@@ -21,9 +21,9 @@ export function drawCurves({ cards, card: { width, height } }, { edges }, curves
     const curve = edge === undefined ? undefined : curves.get(edges[edge].key);
     return curve ? [{ edge: /** @type {number} */ (edge), curve, layer: edges[/** @type {number} */ (edge)].key.replace(/(\/\d+){2}$/, "") }] : [];
   });
-  const span = (/** @type {Curve} */ { y }) => (d3.max(y) ?? 0) - (d3.min(y) ?? 0);
+  const span = (/** @type {Curve} */ { y }) => Math.max(...y) - Math.min(...y);
   const spans = d3.rollup(shown, (found) => d3.max(found, ({ curve }) => span(curve)) || 1, ({ layer }) => layer);
-  return new Map(shown.map(({ edge, curve, layer }) => [edge, drawCurve(curve, width, height, isOwn ? span(curve) || 1 : spans.get(layer))]));
+  return new Map(shown.map(({ edge, curve, layer }) => [edge, drawCurve(curve, width, height, isOwn ? span(curve) || 1 : (spans.get(layer) ?? 1))]));
 }
 
 /**
@@ -34,12 +34,12 @@ export function drawCurves({ cards, card: { width, height } }, { edges }, curves
  * @returns {Drawn}
  */
 export function drawCurve(curve, width, height, span) {
-  const middle = ((d3.max(curve.y) ?? 0) + (d3.min(curve.y) ?? 0)) / 2;
+  const middle = (Math.max(...curve.y) + Math.min(...curve.y)) / 2;
   const [low, high] = [curve.x[0], curve.x[curve.x.length - 1]];
   const x = d3.scaleLinear([low, high], [6, width - 6]);
   const y = d3.scaleLinear([middle - span / 2, middle + span / 2], [height - FOOT, HEAD]);
   const { edges, counts } = curve.support.histogram;
-  const tall = d3.scaleLinear([0, d3.max(counts)], [0, SHADED * (height - HEAD)]);
+  const tall = d3.scaleLinear([0, Math.max(...counts)], [0, SHADED * (height - HEAD)]);
   const steps = counts.map((/** @type {number} */ count, /** @type {number} */ bin) => `H${clip(x(edges[bin]), width)}V${(height - tall(count)).toFixed(1)}H${clip(x(edges[bin + 1]), width)}`);
   const path = d3.line((/** @type {number} */ value) => x(value), (/** @type {number} */ _, /** @type {number} */ index) => y(curve.y[index]));
   return { x, y, path: path(curve.x) ?? "", density: `M${clip(x(edges[0]), width)},${height}${steps.join("")}V${height}Z`, curve, low, high };

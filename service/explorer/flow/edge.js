@@ -117,7 +117,7 @@ function drawFunction(curve, bead, other, width) {
   const [least, most] = /** @type {[number, number]} */ (d3.extent([...y, ...(other?.y ?? [])]));
   const floor = least - (SHADED + 0.05) * (most - least || 1);
   const { edges, counts } = support.histogram;
-  const bars = counts.map((/** @type {number} */ count, /** @type {number} */ bin) => ({ x1: edges[bin], x2: edges[bin + 1], y: floor + SHADED * (most - least || 1) * (count / d3.max(counts)) }));
+  const bars = counts.map((/** @type {number} */ count, /** @type {number} */ bin) => ({ x1: edges[bin], x2: edges[bin + 1], y: floor + SHADED * (most - least || 1) * (count / Math.max(...counts)) }));
   const points = x.map((/** @type {number} */ at, /** @type {number} */ index) => ({ x: at, y: y[index], base: base[index], line: line.slope * at + line.intercept }));
   const identity = { x: (/** @type {number} */ value) => value, y: (/** @type {number} */ value) => value };
   const at = placeBead(/** @type {any} */ ({ ...identity, curve, low, high }), bead);

@@ -13,6 +13,7 @@ const PAGES = /** @type {Record<string, {width: number, height: number, margin: 
   slide: { width: 1920, height: 1080, margin: 72, title: 44, text: 22 },
   a4: { width: 1123, height: 794, margin: 48, title: 26, text: 13 }, // 297 by 210 mm, at 96 pixels an inch
 });
+const WIDE = 0.62; // of a letter of the title, in its size
 const SHARP = 2; // pixels of a PNG per CSS pixel
 const NAMESPACE = "http://www.w3.org/2000/svg";
 
@@ -61,7 +62,7 @@ export function writePicture(kind = "picture") {
     const day = new Date().toISOString().slice(0, 10);
     const foot = `${model.name}, version ${model.info.version} · ${model.info.checkpoint.slice(0, 19)}… · ${day} · Kanscope`;
     root.append(
-      make("text", { x: margin, y: margin + title * 0.8, fill: ink, "font-size": title, "font-weight": 650 }, label),
+      make("text", { x: margin, y: margin + title * 0.8, fill: ink, "font-size": Math.min(title, (page.width - 2 * margin) / (WIDE * label.length)), "font-weight": 650 }, label),
       make("text", { x: margin, y: margin + title + text, fill: muted, "font-size": text }, [window, "A ribbon is as wide as its contribution; blue raises, orange lowers."].filter(Boolean).join(" · ")),
       make("text", { x: margin, y: page.height - margin + text * 0.4, fill: muted, "font-size": text }, foot),
     );

@@ -4,13 +4,12 @@
  *
  * The rule, which the library's picture has too: a column for each longest way from the inputs; before a column a stack of
  * cards, one for each of its strongest edges by mean |contribution|, the rest of them in one; nodes at the ends of these
- * cards and the strongest others, the rest in one. Inputs and nodes that the output reads stand strongest first, nodes
- * before them by the mean place of what they lead to, weighted by contributions; cards by target, then source. Room across
- * is given by mean |contribution|.
+ * cards and the strongest others, the rest in one. Nodes stand strongest first, cards by the mean place of their ends.
+ * Room across is given by mean |contribution|.
  */
 
 /** @typedef {import("./network.js").Network} Network */
-/** @typedef {{id: string, node?: number, nodes: number[], column: number, along: number, across: number, top: number, size: number}} Place of a node, or of the rest of a column */
+/** @typedef {{id: string, node?: number, nodes: number[], column: number, along: number, across: number, top: number, size: number, before: number, after: number}} Place of a node, or of the rest of a column */
 /** @typedef {{id: string, edge?: number, edges: number[], column: number, along: number, across: number}} Card at its middle */
 /** @typedef {typeof WIDE} Form */
 /** @typedef {{from: Place | Card, to: Place | Card, edges: number[]}} Strand ribbons between two of them */
@@ -124,11 +123,11 @@ function withoutWeak(found, counts) {
 
 /** @returns {Place} */
 const place = (/** @type {string} */ id, /** @type {number} */ column, /** @type {number[]} */ nodes, /** @type {number | undefined} */ node = undefined) => ({
-  ...{ id, node, nodes, column, along: 0, across: 0, top: 0, size: 0 },
+  ...{ id, node, nodes, column, along: 0, across: 0, top: 0, size: 0, before: 0, after: 0 },
 });
 
 /**
- * Sets the places across, from the output back.
+ * Sets the places across.
  *
  * @param {Network} network
  * @param {Place[][]} columns
@@ -139,16 +138,8 @@ const place = (/** @type {string} */ id, /** @type {number} */ column, /** @type
  * @param {number} label
  */
 function order(network, columns, stacks, placeOf, room, step, label) {
-  for (let column = columns.length - 1; column >= 0; column -= 1) {
-    const places = columns[column];
-    const goal = (/** @type {Place} */ one) => {
-      if (one.node === undefined) return Infinity;
-      const leaving = network.nodes[one.node].to.map((edge) => network.edges[edge]);
-      const total = d3.sum(leaving, ({ weight }) => weight);
-      const isLast = !total || leaving.every(({ target }) => target === network.output);
-      return isLast || column === 0 ? -network.nodes[one.node].weight : d3.sum(leaving, ({ weight, target }) => weight * placeOf[target].across) / total;
-    };
-    columns[column] = d3.sort(places, goal);
+  for (const [column, places] of columns.entries()) {
+    columns[column] = d3.sort(places, ({ node }) => (node === undefined ? Infinity : -network.nodes[node].weight));
     const spare = (room - d3.sum(places, ({ size }) => size)) / places.length;
     let at = 0;
     for (const one of columns[column]) {
@@ -158,8 +149,8 @@ function order(network, columns, stacks, placeOf, room, step, label) {
     }
   }
   for (const stack of stacks) {
-    const end = (/** @type {Card} */ { edge }, /** @type {"source" | "target"} */ side) => (edge === undefined ? Infinity : placeOf[network.edges[edge][side]].across);
-    const sorted = stack.sort((a, b) => d3.ascending(end(a, "target"), end(b, "target")) || d3.ascending(end(a, "source"), end(b, "source")));
+    const middle = (/** @type {Card} */ { edge }) => (edge === undefined ? Infinity : placeOf[network.edges[edge].source].across + placeOf[network.edges[edge].target].across);
+    const sorted = d3.sort(stack, middle);
     const space = Math.max(step, Math.min(1.35 * step, room / Math.max(1, sorted.length)));
     sorted.forEach((card, index) => (card.across = room / 2 + (index - (sorted.length - 1) / 2) * space));
   }
@@ -190,7 +181,8 @@ function placeAlong(columns, stacks, card, isDown, width, { start, end, run }) {
       if (gaps[column - 1]) for (const one of stacks[column]) one.along = at + BAR / 2 + each + long / 2;
       at += BAR + (gaps[column - 1] ? 2 * each + long : LINKS * each);
     }
-    for (const one of places) one.along = at;
+    const [before, after] = [gaps[column - 1] ? each : LINKS * each, gaps[column] ? each : LINKS * each];
+    for (const one of places) Object.assign(one, { along: at, before, after });
   });
   return at + BAR / 2 + end;
 }

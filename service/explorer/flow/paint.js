@@ -5,7 +5,7 @@ import { BAR } from "./layout.js";
 /** @typedef {import("./layout.js").Layout} Layout */
 /** @typedef {import("./layout.js").Strand} Strand */
 /** @typedef {import("./amounts.js").Amounts} Amounts */
-/** @typedef {{strands: SVGPathElement[][], bars: {group: SVGGElement, all: Element, net: Element}[], beads: (SVGCircleElement | null)[], amounts: (Element | null)[], said: (Element | null)[]}} Elements */
+/** @typedef {{strands: SVGPathElement[][], cards: Element[], bars: {group: SVGGElement, all: Element, net: Element}[], beads: (SVGCircleElement | null)[], amounts: (Element | null)[], said: (Element | null)[]}} Elements */
 
 const THINNEST = 0.02; // pixels of a ribbon that is drawn
 const LINE = 0.7; // pixels of a link whose contribution is not known
@@ -18,7 +18,7 @@ export function findElements(svg) {
   const bars = all("g.place");
   const cards = all("g.edge");
   return /** @type {any} */ ({
-    ...{ strands, bars: bars.map((group) => ({ group, all: group.querySelector(".all"), net: group.querySelector(".net") })) },
+    ...{ strands, cards, bars: bars.map((group) => ({ group, all: group.querySelector(".all"), net: group.querySelector(".net") })) },
     said: bars.map((bar) => bar.querySelector(".amount")),
     beads: cards.map((card) => card.querySelector(".bead")),
     amounts: cards.map((card) => card.querySelector(".amount")),
@@ -65,7 +65,7 @@ export function scaleFor({ strands, places, cards, card, isDown, scale, room }, 
  * @param {Elements} elements
  * @param {Amounts} amounts
  * @param {number} scale
- * @param {{change: (value: number) => string, bead: (edge: number, at: {x?: number, y?: number} | undefined) => number[] | undefined}} tell
+ * @param {{change: (value: number, hasUnit?: boolean) => string, bead: (edge: number, at: {x?: number, y?: number} | undefined) => number[] | undefined}} tell
  */
 export function paint(layout, stacks, elements, amounts, scale, { change, bead }) {
   const { strands, places, cards, isDown, room } = layout;
@@ -113,11 +113,11 @@ export function paint(layout, stacks, elements, amounts, scale, { change, bead }
     setBar(net, place, Math.abs(value) * scale, isDown, room);
     group.classList.toggle("down", isSigned && value < 0);
     group.dataset.value = String(value);
-    setText(elements.said[index], Number.isNaN(value) ? "" : change(value));
+    setText(group, elements.said[index], Number.isNaN(value) ? "" : change(value));
   });
   cards.forEach((card, index) => {
     const value = d3.sum(card.edges, (edge) => edges[edge]);
-    setText(elements.amounts[index], card.edge === undefined ? `${card.edges.length} more: ${change(value)}` : change(value));
+    setText(elements.cards[index], elements.amounts[index], card.edge === undefined ? `${card.edges.length} more: ${change(value)}` : change(value, true));
     elements.amounts[index]?.classList.toggle("down", isSigned && value < 0);
     const point = elements.beads[index];
     const at = card.edge === undefined ? undefined : bead(card.edge, amounts.beads.get(card.edge));
@@ -143,9 +143,11 @@ function setBar(rect, place, size, isDown, room) {
   rect.setAttribute(isDown ? "width" : "height", size.toFixed(2));
 }
 
-/** @param {Element | null} element @param {string} text */
-function setText(element, text) {
-  if (element && element.textContent !== text) element.textContent = text;
+/** Sets an amount, which is part of the accessible name of what it is of. @param {Element} group @param {Element | null} element @param {string} text */
+function setText(group, element, text) {
+  if (!element || element.textContent === text) return;
+  element.textContent = text;
+  group.setAttribute("aria-label", `${group.getAttribute("data-name")}, ${text}`);
 }
 
 /**

@@ -25,7 +25,7 @@ export function pathsOf(network, part) {
     found.nodes.add(at);
     for (const edge of nodes[at][way]) {
       const { target, weight } = edges[edge];
-      if (weight < THIN * d3.max(nodes[target].from, (one) => edges[one].weight)) continue;
+      if (weight < THIN * Math.max(...nodes[target].from.map((one) => edges[one].weight))) continue;
       found.edges.add(edge);
       walk(edges[edge][end], way, end, seen);
     }

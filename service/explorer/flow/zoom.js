@@ -29,8 +29,8 @@ export function useZoom(svg, layout) {
       if (event.type === "wheel") return event.ctrlKey || event.metaKey;
       return event.touches ? event.touches.length > 1 || d3.zoomTransform(element).k > 1 : !event.button && d3.zoomTransform(element).k > 1;
     };
-    const box = [[0, 0], [layout.width, layout.height]];
-    const zoom = d3.zoom().filter(filter).scaleExtent([1, LARGEST]).extent(box).translateExtent(box).on("zoom", zoomed);
+    const box = /** @type {[[number, number], [number, number]]} */ ([[0, 0], [layout.width, layout.height]]);
+    const zoom = /** @type {any} */ (d3.zoom()).filter(filter).scaleExtent([1, LARGEST]).extent(box).translateExtent(box).on("zoom", zoomed);
     behavior.current = zoom;
     const target = d3.select(element).call(zoom).on("dblclick.zoom", null);
     zoom.transform(target, d3.zoomIdentity);

@@ -8,6 +8,7 @@ import { part as lights } from "../lit.js";
 import { askNoted, useAsk, useLoad } from "../load.js";
 import { useModels } from "../model.js";
 import { address, go } from "../state.js";
+import { nameFeature, nameNode } from "./parts.js";
 import { Again } from "./section.js";
 
 /** @typedef {import("../model.js").Model} Model */
@@ -91,17 +92,6 @@ const isSure = ([low, high]) => low > 0 || high < 0;
 /** @param {number} change of a share */
 const points = (change) => (change > 0 && fixed(100 * change, 1) !== "0.0" ? "+" : "") + fixed(100 * change, 1);
 
-/**
- * An input by its name, and which of its features where it has several.
- *
- * @param {Model} model
- * @param {string} feature
- */
-function nameFeature(model, feature) {
-  const input = model.inputOf.get(feature);
-  return input?.features.length === 1 ? input.short : feature;
-}
-
 /** @param {{model: Model, answer: Schemas["ModelComparisonResponse"], names: Names}} props */
 function Shares({ model, answer: { features, confidence }, names: { one, other } }) {
   const largest = Math.max(...features.flatMap(({ share, against_share: against }) => [share, against]));
@@ -164,16 +154,6 @@ function Edges({ model, edges, names: { one, other } }) {
       </tr>`))}</tbody>
     </table></div></details>
   `;
-}
-
-/**
- * @param {Model} model
- * @param {string} node
- */
-function nameNode(model, node) {
-  const [kind, ...rest] = node.split(":");
-  if (kind === "feature") return nameFeature(model, rest.join(":"));
-  return ["lstm", "gru"].includes(kind) ? `${kind.toUpperCase()} unit ${rest.at(-1)}` : node;
 }
 
 /** @param {{model: Model, against: Schemas["Against"], names: Names, window: any}} props the window in view, forecast by both */

@@ -9,6 +9,7 @@ import { Help } from "../ui/float.js";
 import { copyText } from "../ui/save.js";
 import { useLines } from "./lines.js";
 import { Mathematics } from "./mathml.js";
+import { nameNode } from "./parts.js";
 
 /** @typedef {import("../model.js").Model} Model */
 /** @typedef {import("../model.js").Schemas["FormulaInfo"]} Formula */
@@ -146,7 +147,7 @@ function Symbols({ model, formula: { variables } }) {
     <table class="symbols">
       <caption class="muted">What the symbols stand for</caption>
       <tbody>${rows.map(([symbol, { node, profile }]) => html`<tr key=${symbol} data-node=${node}>
-        <th scope="row"><${Mathematics} of=${symbolOf(symbol)} /></th>
+        <td class="symbol"><${Mathematics} of=${symbolOf(symbol)} /></td>
         <td>${nameNode(model, node)}${byInput(model, profile).map(({ input, share }) => html`<span class="made"><i style=${{ background: input.color }}></i>${input.short} ${percent(share)}</span>`)}</td>
       </tr>`)}</tbody>
     </table>
@@ -157,17 +158,6 @@ function Symbols({ model, formula: { variables } }) {
 function symbolOf(symbol) {
   const [, stem, index] = /^([A-Za-z]+?)_*((?:\d+_)*\d+)$/.exec(symbol) ?? [];
   return stem ? `<msub><mi>${stem}</mi><mn>${index.replaceAll("_", ",")}</mn></msub>` : `<mi>${symbol}</mi>`;
-}
-
-/**
- * @param {Model} model
- * @param {string} node such as `lstm:7`, `feature:temp_c` or `mean(temp_c)`
- */
-function nameNode(model, node) {
-  const [kind, ...rest] = node.split(":");
-  if (kind === "feature") return model.inputOf.get(rest.join(":"))?.label ?? rest.join(":");
-  if (kind === "cell") return `${model.inputOf.get(rest.slice(1).join(":"))?.label}, ${rest[0] === "0" ? "at the newest step" : `${-Number(rest[0])} steps before`}`;
-  return ["lstm", "gru"].includes(kind) ? `${kind.toUpperCase()} unit ${rest.at(-1)}` : node;
 }
 
 /**

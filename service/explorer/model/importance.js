@@ -38,7 +38,7 @@ export function Importance({ model }) {
   return html`
     <div class="between">
       <h2>What it reads, by importance</h2>
-      ${hasGroups(model) && html`<span class="segments" role="group" aria-label="What counts as one">
+      ${hasGroups(model) && html`<span class="row" role="group" aria-label="What counts as one">
         <button type="button" aria-pressed=${!isGrouped} onClick=${by("")}>inputs</button>
         <button type="button" aria-pressed=${isGrouped} onClick=${by("group")}>groups</button>
       </span>`}
@@ -59,12 +59,13 @@ export function Importance({ model }) {
  * @returns {Row[]}
  */
 function rowsOf({ features, groups }, of) {
-  const scores = new Map(features.map(({ name, pykan_feature_score: score }) => [name, score]));
+  const known = new Map(features.map((feature) => [feature.name, feature]));
   return (groups.length ? groups : features).flatMap(({ name, ...row }) => {
     const part = of.get(name);
     if (!part) return [];
-    const score = row.pykan_feature_score ?? d3.max(part.features, (feature) => scores.get(feature) ?? undefined) ?? null;
-    const partners = new Map(row.redundant_with.map((one) => [of.get(one.name), one.correlation]));
+    const own = part.features.flatMap((feature) => known.get(feature) ?? []);
+    const score = d3.max(own, (feature) => feature.pykan_feature_score ?? undefined) ?? null;
+    const partners = new Map(own.flatMap((feature) => feature.redundant_with.map((one) => [of.get(one.name), one.correlation])));
     const others = [...partners].flatMap(([other, correlation]) => (other && other !== part ? { part: other, correlation } : []));
     return { ...row, part, pykan_feature_score: score, partners: others };
   });
@@ -80,7 +81,7 @@ function tellRows(model, rows) {
   const [first, ...others] = rows;
   const named = others.slice(0, 2).map(({ part, share }) => `${part.short} (${percent(share)})`);
   const count = rows.filter(({ verdict }) => verdict === "important").length;
-  const size = model.change(first.mean_abs_contribution).replace(/^\+/, "");
+  const size = model.isShare ? `${fixed(100 * first.mean_abs_contribution, 1)} points` : formatValue(first.mean_abs_contribution, model.unit, first.mean_abs_contribution / 2);
   return (
     `${/^[a-z]{2,}( |$)/.test(first.part.short) ? capitalise(first.part.short) : first.part.short} moves the forecast most, by ${size} on average, ${percent(first.share)} of all contributions` +
     `${named.length ? `; then ${named.join(" and ")}` : ""}. ${count} of ${rows.length} ${count === 1 ? "is" : "are"} important.`

@@ -17,11 +17,11 @@ export function ModelPage({ model, versus: other, window }) {
   const { versus } = address.value.values;
   return html`
     <div class="model-page">
-      <section class=${`card part skill-first ${verdict}`} aria-label="Skill">
+      <${Section} name="skill" label="Skill" class=${`skill-first ${verdict}`}>${() => html`
         <div class="between"><h1>${model.chosen}</h1><${Choice} model=${model} /></div>
         <p class="lead">${tellKind(model.info)}</p>
-        <div role=${verdict === "red" ? "alert" : undefined}><${SkillTable} model=${model} /></div>
-      </section>
+        <div role=${verdict === "red" ? "alert" : undefined}><${SkillTable} model=${model} /></div>`}
+      <//>
       ${versus && html`<${Section} key=${versus} name="comparison" label="Comparison">${() => html`<${Comparison} model=${model} versus=${versus} window=${window} />`}<//>`}
       <${Section} name="importance" label="Importance">${() => html`<${Importance} model=${model} />`}<//>
       <${Section} name="network" label="Network">${() => html`<h2>The network at rest</h2><${Network} model=${model} versus=${other} />`}<//>

@@ -73,3 +73,25 @@ export function hasGroups({ info, inputs }) {
 function mapOf(parts) {
   return new Map(parts.flatMap((part) => [part.key, ...part.features].map((name) => /** @type {const} */ ([name, part]))));
 }
+
+/**
+ * An input by its name, or which of its features where it has several.
+ *
+ * @param {Model} model
+ * @param {string} feature
+ */
+export function nameFeature(model, feature) {
+  const input = model.inputOf.get(feature);
+  return input?.features.length === 1 ? input.label : feature;
+}
+
+/**
+ * @param {Model} model
+ * @param {string} node such as `lstm:7`, `feature:temp_c`, `cell:-3:temp_c` or `mean(temp_c)`
+ */
+export function nameNode(model, node) {
+  const [kind, ...rest] = node.split(":");
+  if (kind === "feature") return nameFeature(model, rest.join(":"));
+  if (kind === "cell") return `${nameFeature(model, rest.slice(1).join(":"))}, ${rest[0] === "0" ? "at the newest step" : `${-Number(rest[0])} steps before`}`;
+  return ["lstm", "gru"].includes(kind) ? `${kind.toUpperCase()} unit ${rest.at(-1)}` : node;
+}

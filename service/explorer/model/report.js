@@ -15,7 +15,7 @@ const IMPORTANCE = { place: "model", values: { at: "importance" } };
 const NETWORK = { place: "model", values: { at: "network" } };
 /** @type {Record<import("../model.js").Schemas["FindingId"], Place>} where each answer shows, in its order */
 const PLACES = {
-  skill: { label: "The verdict on its skill", place: "model" },
+  skill: { label: "The verdict, beside simple forecasts", place: "model", values: { at: "skill" } },
   forecast: { label: "A forecast", place: "forecast" },
   accuracy: { label: "Forecasts and what came", place: "history" },
   intervals: { label: "A forecast and its interval", place: "forecast" },

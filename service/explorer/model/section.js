@@ -4,6 +4,7 @@ import { reasonOf } from "../api.js";
 import { html, useEffect, useRef, useState } from "../lib.js";
 import { address } from "../state.js";
 
+const FIRST = "skill"; // is there at once
 const NEAR = "1200px"; // below the screen
 
 /**
@@ -14,16 +15,19 @@ const NEAR = "1200px"; // below the screen
 export function Section({ name, label, children, class: more = "" }) {
   const place = useRef(/** @type {HTMLElement | null} */ (null));
   const isMeant = address.value.values.at === name;
-  const isNear = useNear(place) || isMeant;
+  const isNear = useNear(place, name === FIRST) || isMeant;
   useEffect(() => {
     if (isMeant) place.current?.scrollIntoView({ block: "start" });
   }, [isMeant]);
   return html`<section ref=${place} class=${`card part ${more}`} data-part-of-page=${name} aria-label=${label}>${isNear && children()}</section>`;
 }
 
-/** @param {{current: Element | null}} place */
-function useNear(place) {
-  const [isNear, setNear] = useState(false);
+/**
+ * @param {{current: Element | null}} place
+ * @param {boolean} isFirst
+ */
+function useNear(place, isFirst) {
+  const [isNear, setNear] = useState(isFirst);
   useEffect(() => {
     if (!place.current) return undefined;
     const observer = new IntersectionObserver(([entry]) => entry.isIntersecting && setNear(true), { rootMargin: `0px 0px ${NEAR}` });

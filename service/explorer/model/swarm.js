@@ -3,7 +3,7 @@
 import { ApiError } from "../api.js";
 import { amount } from "../figures.js";
 import { tell, valueOf } from "../inputs.js";
-import { html, useEffect, useMemo, useRef, useState } from "../lib.js";
+import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../lib.js";
 import { useAsk } from "../load.js";
 import { distinctNames } from "../names.js";
 import { address, go } from "../state.js";
@@ -93,7 +93,7 @@ function draw(model, parts, windows, width) {
   const domain = /** @type {[number, number]} */ (d3.extent(sums.flat()));
   const x = d3.scaleLinear(domain, [left, width - RIGHT]);
   const dots = parts.flatMap((part, row) => {
-    const ranks = d3.rank(windows, ({ newest = [] }) => newest[part.places[0]]);
+    const ranks = d3.rank(windows, (window) => window.newest?.[part.places[0]] ?? 0);
     return stack(windows.map((window, index) => ({ part, row, window, contribution: sums[row][index], rank: ranks[index] / (windows.length - 1 || 1), x: x(sums[row][index]), y: 0 })));
   });
   return { ...{ width, height: TOP + ROW * parts.length + BOTTOM, left, x, parts, names, dots, scale: model.isShare ? 100 : 1, unit: model.isShare ? "percentage points" : model.unit }, tree: d3.quadtree(dots, (dot) => dot.x, (dot) => dot.y) };
@@ -121,7 +121,7 @@ function Dots({ model, drawn }) {
   const isKey = useRef(false);
   useEffect(() => paint(/** @type {SVGGElement} */ (canvas.current), dots), [dots]);
   useEffect(() => setAt(undefined), [drawn]);
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (isKey.current) marked.current?.focus();
     isKey.current = false;
   }, [at]);

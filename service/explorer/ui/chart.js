@@ -11,9 +11,9 @@ export function Chart({ draw, label, of, class: name = "" }) {
   const width = useWidth(place);
   useEffect(() => {
     if (!width) return;
-    const chart = draw(width);
-    chart.setAttribute("aria-hidden", "true"); // the label of the figure says what it is
-    place.current?.replaceChildren(chart);
+    const drawn = draw(width);
+    for (const mark of drawn.querySelectorAll("g[aria-label]:not([role])")) mark.removeAttribute("aria-label"); // names of no role
+    place.current?.replaceChildren(drawn);
   }, [width, ...of]);
   return html`<figure class=${`chart ${name}`} ref=${place} role="img" aria-label=${label}></figure>`;
 }
