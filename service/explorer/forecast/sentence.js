@@ -1,7 +1,7 @@
 /** The forecast in one sentence, after what is to be said first: what, when, how sure, why and how good; and what came. */
 
 import { levelName } from "../history/spans.js";
-import { draft } from "../draft.js";
+import { draft, isPending } from "../draft.js";
 import { byInput } from "../explain.js";
 import { percent } from "../figures.js";
 import { told, valueOf } from "../inputs.js";
@@ -45,7 +45,7 @@ export function Sentence(props) {
   if (value === undefined) return html`<h1 class="sentence muted">The forecast is being computed …</h1>`;
   const isRed = verdict === "red";
   return html`
-    <div class=${`telling ${verdict}`} aria-live=${draft.value ? "off" : "polite"}>
+    <div class=${`telling ${verdict} ${isPending.value ? "pending" : ""}`} aria-live=${draft.value ? "off" : "polite"}>
       <h1 class="sentence">
         ${isRed && html`<strong class="warning">${reason} </strong>`}
         ${verdict === "amber" && html`<span class="warning">${reason} Read its reasons with care. </span>`}

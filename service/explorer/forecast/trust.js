@@ -38,14 +38,14 @@ export function Trust({ model, instance, known, isChanged, predicted }) {
   return html`
     <div class="trust">
       <div>
-        <p class="verdict">${capital(`${lead}${verdict}.`)}</p>
+        <p class="judged">${capital(`${lead}${verdict}.`)}</p>
         <${SkillTable} model=${model} />
       </div>
       <ul>
         ${error && html`<li class="refused">${reasonOf(error)}</li>`}
         ${tellErrors(model, moments, off).map((fact) => html`<li>${fact}</li>`)}
         ${trust && tellTrust(model, trust).map((fact) => html`<li>${fact}</li>`)}
-        ${trust && html`<li>The nearest reference window is <button type="button" class="small" onClick=${() => go({ window: `ref:${trust.nearest_reference.index}`, edit: "" })}>${moments.find(({ window }) => window === `ref:${trust.nearest_reference.index}`)?.label ?? `number ${trust.nearest_reference.index}`}</button>, ${amount(trust.nearest_reference.distance)} standard deviations away${trust.nearest_reference.typical == null ? "" : `; ${amount(trust.nearest_reference.typical)} is usual`}.</li>`}
+        ${trust && trust.nearest_reference.distance > 0 && html`<li>The nearest reference window is <button type="button" class="small" onClick=${() => go({ window: `ref:${trust.nearest_reference.index}`, edit: "" })}>${moments.find(({ window }) => window === `ref:${trust.nearest_reference.index}`)?.label ?? `number ${trust.nearest_reference.index}`}</button>, ${amount(trust.nearest_reference.distance)} standard deviations away${trust.nearest_reference.typical == null ? "" : `; ${amount(trust.nearest_reference.typical)} is usual`}.</li>`}
       </ul>
     </div>
   `;
