@@ -22,8 +22,8 @@ export function Card({ model }) {
     <p><span class=${`verdict ${verified && !others.length ? "important" : "weak"}`} data-verified=${verified}>${verified ? "verified" : "not verified"}</span> ${known}</p>
     <div class="halves">
       <${Facts} of=${kindOf(model)} />
-      <${Facts} of=${metricsOf(info, false).map(({ name, value }) => [nameMetric(name), writeMetric(name, value, info)])} none="No metrics are recorded." />
       <${Facts} of=${originOf(info)} />
+      <${Facts} class="metrics" of=${metricsOf(info, false).map(({ name, value }) => [nameMetric(name), writeMetric(name, value, info)])} none="No metrics are recorded." />
     </div>
     <${Outputs} info=${info} />
     <details class="inputs"><summary>The inputs, over the training rows</summary><${Inputs} model=${model} /></details>
@@ -43,9 +43,9 @@ export function tellKind({ targets, horizon, inputs, features, lookback, archite
   return `${kind}${horizon > 1 ? `, ${horizon} steps ahead,` : ""} from ${reads} ${lookback > 1 ? `over ${lookback} steps` : "of one step"}.`;
 }
 
-/** @param {{of: string[][], none?: string}} props */
-const Facts = ({ of, none = "" }) =>
-  of.length ? html`<dl class="facts">${of.map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>` : html`<p class="muted">${none}</p>`;
+/** @param {{of: string[][], none?: string, class?: string}} props */
+const Facts = ({ of, none = "", class: name = "" }) =>
+  of.length ? html`<dl class=${`facts ${name}`}>${of.map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>` : html`<p class="muted">${none}</p>`;
 
 /**
  * @param {Model} model

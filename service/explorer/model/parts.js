@@ -1,5 +1,7 @@
 /** What counts as one in the answers about a model: an input of the table, however many features hold it, or a group. */
 
+import { isCycle } from "../inputs.js";
+
 /** @typedef {import("../model.js").Model} Model */
 
 /**
@@ -82,6 +84,8 @@ function mapOf(parts) {
  */
 export function nameFeature(model, feature) {
   const input = model.inputOf.get(feature);
+  if (input?.kind === "level" && feature.includes("=")) return `${input.label} is ${feature.slice(feature.lastIndexOf("=") + 1)}`;
+  if (input && isCycle(input)) return `${input.label}, ${["sine", "cosine"][input.features.indexOf(feature)]}`;
   return input?.features.length === 1 ? input.label : feature;
 }
 
