@@ -79,11 +79,13 @@ def test_a_worthless_model_is_called_one_first(server, open_tab):
     """The warning is the sentence's beginning, its skill is not praised, and its reasons have no bars."""
     tab = open_tab(server)
     judge(tab.page, "red", WORTHLESS)
-    page = told(tab, "forecast?model=nyc-weather&ask=trust")
+    page = told(tab, "forecast?model=nyc-weather")
     assert page.locator("h1").inner_text().startswith(WORTHLESS)
     assert "better than" not in page.locator("h1").inner_text()
     expect(page.locator(".dials .lift:visible")).to_have_count(0)
-    expect(page.locator(".trust .judged")).to_have_text("No.")
+    expect(page.locator(".trust .judged")).to_have_text("No.")  # the question that is open at first
+    page.get_by_role("tab", name="When did it matter?").click()
+    expect(page.locator("#asked .refused")).to_have_text(WORTHLESS)
 
 
 def test_a_hardly_better_model_says_so(server, open_tab):

@@ -34,10 +34,16 @@ def number(text):
     return float(NUMBER.match(text.strip())[0].replace("−", "-"))
 
 
+def ask(client, path, **params):
+    """An answer of the API, however long a busy machine takes."""
+    return client.get(path, params=params, headers={"X-Request-Timeout": "300"}, timeout=300)
+
+
 def section(page, name):
     """A part of the page, once it has what it loads."""
     part = page.get_by_role("region", name=name, exact=True).first
-    part.scroll_into_view_if_needed()
+    part.wait_for()
+    page.evaluate("(name) => document.querySelector(`section[aria-label='${name}']`)?.scrollIntoView()", name)
     return part
 
 
@@ -75,10 +81,7 @@ def merged(server):
     """The attributions of the inputs, those of several features as one."""
     inputs = server.get(MODEL).json()["inputs"]
     groups = {one["label"]: one["features"] for one in inputs if len(one["features"]) > 1}
-    patience = {"X-Request-Timeout": "300"}
-    found = server.get(
-        f"{MODEL}/attributions", params={"groups": json.dumps(groups)}, headers=patience, timeout=300
-    ).json()
+    found = ask(server, f"{MODEL}/attributions", groups=json.dumps(groups)).json()
     labels = {one["features"][0]: one["label"] for one in inputs}
     return [{**row, "label": labels.get(row["name"], row["name"])} for row in found["groups"]]
 
@@ -131,7 +134,7 @@ def test_inputs_are_told_whole_by_importance(server, open_tab, merged):
         min(merged, key=lambda one: one["mean_abs_contribution"])["label"]
     )
     part.get_by_role("button", name="groups").click()
-    groups = server.get(f"{MODEL}/attributions").json()["groups"]
+    groups = ask(server, f"{MODEL}/attributions").json()["groups"]
     expect(rows).to_have_count(len(groups))
     assert tab.problems == []
 
@@ -143,8 +146,8 @@ def test_many_inputs_with_long_names_do_not_widen_the_page(shapes, open_tab, wid
     page = tab.show("model?model=long")
     part = section(page, "Importance")
     expect(part.locator("table.importance tbody tr")).to_have_count(N_ROWS)
-    names = part.locator(".swarm .row-name").all_text_contents()
-    assert len(set(names)) == N_ROWS
+    expect(part.locator(".swarm .row-name")).to_have_count(N_ROWS)
+    assert len(set(part.locator(".swarm .row-name").all_text_contents())) == N_ROWS
     for name in ("Network", "Formula", "Card", "Questions and answers"):
         section(page, name)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -160,7 +163,7 @@ def swarm(page):
 
 def test_each_dot_is_a_window_and_leads_to_it(server, open_tab, merged):
     """Dots stand at the sums of the API's contributions; rings mark the window; keys and clicks open one."""
-    windows = server.get(f"{MODEL}/reference", params={"contributions": True}).json()["windows"]
+    windows = ask(server, f"{MODEL}/reference", contributions=True).json()["windows"]
     features = [one["name"] for one in server.get(MODEL).json()["features"]]
     sums = np.array(
         [
@@ -199,7 +202,7 @@ def test_the_slider_selects_a_formula(pair, open_tab):
     """It opens where the service says; each stop has a formula of the API, kept by the address; points choose too."""
     tab = open_tab(pair)
     page = tab.show("model?model=m&at=formula")
-    part, answer = section(page, "Formula"), pair.get(f"{HERE}/formula").json()
+    part, answer = section(page, "Formula"), ask(pair, f"{HERE}/formula").json()
     formulas, slider = answer["formulas"], page.locator("#terms")
     expect(slider).to_have_attribute("max", str(len(formulas) - 1))
     expect(slider).to_have_value(str(answer["knee"]))
@@ -243,7 +246,7 @@ SLOWLY = """
 
 def test_the_front_grows_while_formulas_are_found(pair, open_tab):
     """Each is drawn as it comes, can be chosen before the others are there, and the search can be stopped and go on."""
-    formulas = pair.get(f"{HERE}/formula").json()["formulas"]
+    formulas = ask(pair, f"{HERE}/formula").json()["formulas"]
     found = [one["r2"] for one in formulas]
     nearer = [sum(r2 > max([-1e9, *found[:n]]) for n, r2 in enumerate(found[:size])) for size in range(len(found) + 1)]
     tab = open_tab(pair)
@@ -280,7 +283,9 @@ def test_a_formula_is_copied(pair, open_tab, name, member):
     expect(section(page, "Formula")).not_to_contain_text("so far")
     page.get_by_role("button", name=f"Copy {name}").click()
     expect(section(page, "Formula")).to_contain_text(f"copied as {name}")
-    assert page.evaluate("navigator.clipboard.readText()") == pair.get(f"{HERE}/formula").json()["formulas"][-1][member]
+    assert (
+        page.evaluate("navigator.clipboard.readText()") == ask(pair, f"{HERE}/formula").json()["formulas"][-1][member]
+    )
 
 
 def test_mathematics_is_all_that_a_formula_puts_into_the_page(pair, open_tab):
@@ -342,7 +347,7 @@ def test_each_answer_is_folded_and_leads_to_where_it_shows(server, open_tab):
     """Questions and answers are those of the report, with numbers below; each link leads to a part that is there."""
     tab = open_tab(server)
     page = tab.show("model?model=nyc-weather&at=report")
-    findings = server.get(f"{MODEL}/report").json()["findings"]
+    findings = ask(server, f"{MODEL}/report").json()["findings"]
     part = section(page, "Questions and answers")
     expect(part.locator(".answer")).to_have_count(len(findings))
     for finding in findings:
@@ -367,7 +372,7 @@ def test_the_report_leaves_the_page(server, open_tab):
     with page.expect_download() as download:
         part.get_by_role("button", name="Save as Markdown").click()
     assert download.value.suggested_filename == "nyc-weather-report.md"
-    written = server.get(f"{MODEL}/report", params={"format": "markdown"}).text
+    written = ask(server, f"{MODEL}/report", format="markdown").text
     assert download.value.path().read_text(encoding="utf-8").splitlines()[0] == written.splitlines()[0]
     with page.context.expect_page() as opened:
         part.get_by_role("link", name="Report as a page").click()
@@ -384,7 +389,7 @@ def test_two_versions_are_compared(pair, open_tab):
     assert offered[:3] == ["", "m/1", "other/1"] and set(offered[3:]) == {"classes/1", "unlike/1"}
     choice.select_option("m/1")
     page.wait_for_url("**versus=m/1*")
-    part, answer = section(page, "Comparison"), pair.get(f"{HERE}/comparison", params={"against_version": "1"}).json()
+    part, answer = section(page, "Comparison"), ask(pair, f"{HERE}/comparison", against_version="1").json()
     rows = part.locator("tr[data-feature]")
     expect(rows).to_have_count(len(answer["features"]))
     for row, feature in zip(rows.all(), answer["features"], strict=True):

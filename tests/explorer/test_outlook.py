@@ -35,10 +35,11 @@ def test_many_steps_are_one_curve_in_a_band(kinds, open_tab):
     """24 steps follow the past of their feature; a click explains another step."""
     page = open_tab(kinds).show("forecast?model=ahead&window=ref:5")
     chart = page.locator(".outlook svg")
-    expect(chart.locator("[aria-label=dot]").first.locator("circle")).to_have_count(24)
-    expect(chart.locator("[aria-label=area] path")).to_have_count(1)
+    steps = chart.locator('g[fill="var(--forecast)"]').first.locator("circle")
+    expect(steps).to_have_count(24)
+    expect(chart.locator('g[fill="var(--band)"] path')).to_have_count(1)
     expect(page.locator(".outlook .key")).to_contain_text("80 % interval")
-    chart.locator("[aria-label=dot]").first.locator("circle").nth(11).click(force=True)
+    steps.nth(11).click(force=True)
     page.wait_for_url(re.compile(r"output=f1%2B12(&|$)"))
     instance = kinds.get("/v1/models/ahead/reference/5").json()["instance"]
     forecasts = kinds.post("/v1/models/ahead:predict", json={"instances": [instance]}).json()["predictions"][0]
@@ -50,7 +51,8 @@ def test_many_steps_are_one_curve_in_a_band(kinds, open_tab):
 def test_the_windows_around_show_what_came(server, open_tab):
     """Where the window does not hold the target, its forecast stands among those of others; the worst are listed."""
     page = open_tab(server).show("forecast?model=nyc-weather&window=ref:100")
-    expect(page.locator(".outlook svg [aria-label=line] path")).to_have_count(2)
+    for name in ("actual", "forecast"):
+        expect(page.locator(f'.outlook svg g[stroke="var(--{name})"] path')).to_have_count(1)
     expect(page.locator(".outlook .key")).to_contain_text("what came")
     page.get_by_role("button", name="Largest errors").click()
     windows = server.get("/v1/models/nyc-weather/reference", params={"limit": 1000}).json()["windows"]

@@ -1,6 +1,6 @@
 /** The window as small multiples: each input by name with its recent past and value, to be dragged along values that exist. */
 
-import { begin, draft, end } from "../draft.js";
+import { begin, draft, end, released } from "../draft.js";
 import { byInput } from "../explain.js";
 import { editOf, isCycle, isFixed, rangeOf, told, valueOf } from "../inputs.js";
 import { html, useEffect, useRef, useState } from "../lib.js";
@@ -134,7 +134,10 @@ function Track({ model, input, instance, value, was, set }) {
   const now = valueOf(input, instance[instance.length - 1]);
   const [low, high] = [Math.min(range.low, was, now), Math.max(range.high, was, now)];
   const share = (/** @type {number} */ one) => `${(100 * (one - low)) / (high - low || 1)}%`;
-  const move = (/** @type {number} */ to) => (draft.value = { input: input.name, value: snap({ low, high, step: range.step }, to, now) });
+  const move = (/** @type {number} */ to) => {
+    released.value = false; // it was let go before, and its answer must not end this
+    draft.value = { input: input.name, value: snap({ low, high, step: range.step }, to, now) };
+  };
   const let_ = () => {
     const to = draft.value?.input === input.name ? draft.value.value : now;
     if (to === now) return void (draft.value = undefined);

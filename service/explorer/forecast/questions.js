@@ -28,8 +28,10 @@ const QUESTIONS = {
 export function Questions(props) {
   const names = /** @type {(keyof typeof QUESTIONS)[]} */ (Object.keys(QUESTIONS));
   const asked = address.value.values.ask;
-  const chosen = names.find((name) => name === asked) ?? "when";
-  const choose = (/** @type {string} */ name) => go({ ask: name === "when" ? "" : name });
+  const { verdict, reason } = props.model.info.skill;
+  const first = verdict === "red" ? "trust" : "when"; // of a model that knows nothing its reasons are not the first question
+  const chosen = names.find((name) => name === asked) ?? first;
+  const choose = (/** @type {string} */ name) => go({ ask: name === first ? "" : name });
   const press = (/** @type {KeyboardEvent} */ event) => {
     const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (!by || event.shiftKey) return;
@@ -44,7 +46,10 @@ export function Questions(props) {
       <div role="tablist" aria-label="Questions" onKeyDown=${press}>
         ${names.map((name) => html`<button type="button" role="tab" id=${`ask-${name}`} aria-selected=${name === chosen} aria-controls="asked" tabindex=${name === chosen ? 0 : -1} onClick=${() => choose(name)}>${QUESTIONS[name].label}</button>`)}
       </div>
-      <div role="tabpanel" id="asked" aria-labelledby=${`ask-${chosen}`}><${View} ...${props} /></div>
+      <div role="tabpanel" id="asked" aria-labelledby=${`ask-${chosen}`}>
+        ${verdict === "red" && chosen !== "trust" && html`<p class="refused">${reason}</p>`}
+        <${View} ...${props} />
+      </div>
     </section>
   `;
 }

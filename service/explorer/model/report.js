@@ -6,6 +6,7 @@ import { html, useState } from "../lib.js";
 import { go, link } from "../state.js";
 import { save } from "../ui/save.js";
 import { useLines } from "./lines.js";
+import { show } from "./section.js";
 
 /** @typedef {import("../model.js").Model} Model */
 /** @typedef {import("../model.js").Schemas["FindingInfo"]} Finding */
@@ -75,7 +76,7 @@ export function Export({ model }) {
 function Answer({ model, finding: { id, question, answer, brief, evidence, headlines } }) {
   const { label, place, values = {} } = PLACES[id];
   const isShort = !brief || brief === answer;
-  const follow = (/** @type {Event} */ event) => (event.preventDefault(), go(values, { place }));
+  const follow = (/** @type {Event} */ event) => (event.preventDefault(), go(values, { place }), show(values.at ?? ""));
   return html`
     <details class="answer" data-finding=${id}>
       <summary>${question}${headlines[0] && html` <span class="muted"><${Words} model=${model} of=${headlines[0].join(" ")} /></span>`}</summary>

@@ -7,6 +7,9 @@ import { address } from "../state.js";
 const FIRST = "skill"; // is there at once
 const NEAR = "1200px"; // below the screen
 
+/** @param {string} name of a section */
+export const show = (name) => document.querySelector(`[data-part-of-page="${name}"]`)?.scrollIntoView({ block: "start" });
+
 /**
  * A section that the address can name (`at=formula`), whose content is made once it comes near the screen, or is printed.
  *
@@ -17,7 +20,7 @@ export function Section({ name, label, children, class: more = "" }) {
   const isMeant = address.value.values.at === name;
   const isNear = useNear(place, name === FIRST) || isMeant;
   useEffect(() => {
-    if (isMeant) place.current?.scrollIntoView({ block: "start" });
+    if (isMeant) show(name);
   }, [isMeant]);
   return html`<section ref=${place} class=${`card part ${more}`} data-part-of-page=${name} aria-label=${label}>${isNear && children()}</section>`;
 }
