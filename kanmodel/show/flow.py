@@ -11,12 +11,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import atan2, pi
 from typing import Literal
 
 import numpy as np
 
-from kanmodel.arrays import Array
 from kanmodel.attribution.explanation import Explanation, FlowPicture
 from kanmodel.attribution.paths.path import LedgerLayer
 from kanmodel.errors import DataError
@@ -27,7 +25,6 @@ from kanmodel.result import Theme, draw
 from kanmodel.show.network import span_layers
 from kanmodel.show.svg import MARGIN, Element, Scale, enclose, look_of, new_canvas
 from kanmodel.structure.curves import Edge, sample_edges
-from kanmodel.structure.names import merge_inputs
 from kanmodel.structure.pruning import PruningRule
 from kanmodel.structure.questions import lay_out
 from kanmodel.text import abbreviate, abbreviate_words, write_amount, write_change, write_figure
@@ -138,8 +135,9 @@ def lay_out_flow(model: Forecaster, output: int, layers: Sequence[LedgerLayer], 
         merged: list[Named] = [(identity, by_id[identity].label, (n,)) for n, identity in enumerate(ids)]
         if ids[0].startswith("feature:"):
             at = {identity.removeprefix("feature:"): n for n, identity in enumerate(ids)}
-            inputs = merge_inputs(config).items()
-            merged = [(f"input:{name}", name, tuple(at[member] for member in of)) for name, of in inputs]
+            merged = [
+                (f"input:{one.name}", one.label, tuple(at[name] for name in one.features)) for one in model.inputs
+            ]
         worth = [sum(by_id[ids[member]].contribution or 0.0 for member in of) for *_, of in merged]
         order = sorted(range(len(merged)), key=lambda n: (-worth[n], n))
         shown = [merged[n] for n in (order if len(order) <= most else order[: most - 1])]
@@ -441,19 +439,8 @@ class _Flow:
 
 
 def write_input(explanation: Explanation, model: Forecaster, node: FlowNode) -> str:
-    """The newest value of an input in words: ``16:00`` of a cycle of hours, a level, a number with its unit.
-
-    Empty for other groups, and for what is folded.
-    """
-    config = model.config
-    names = [config.feature_names[member] for member in node.members] if node.id.startswith("input:") else []
-    if explanation.windows is None or not names:
+    """The newest value of an input in words; empty for what is folded."""
+    if explanation.windows is None or not node.id.startswith("input:"):
         return ""
-    newest: Array = explanation.windows[0, -1, list(node.members)]
-    if len(names) == 1:
-        return write_amount(float(newest[0]), config.features[node.members[0]].unit)
-    if [name[-4:] for name in names] == ["_sin", "_cos"] and "hour" in node.label:
-        minutes = round(atan2(*newest.tolist()) / (2 * pi) * 24 * 60) % (24 * 60)
-        return f"{minutes // 60:02d}:{minutes % 60:02d}"
-    levels = [name.partition("=")[2] for name in names]
-    return levels[int(newest.argmax())] if all(levels) and set(newest.tolist()) == {0.0, 1.0} else ""
+    one = model.inputs.of_feature[model.config.feature_names[node.members[0]]]
+    return one.write(float(one.decode(explanation.windows[0, -1])))

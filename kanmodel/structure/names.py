@@ -2,13 +2,13 @@
 
 The rule, in this order:
 
-1. Features of one group, the smallest that holds them, or of one column or part of the calendar are one input, whose
-   share in the node's value is the sum of theirs. The input with the largest share names the node, with the next one
-   if that has at least half of its share.
+1. Features of one input (`kanmodel.tables.inputs`), such as a sine and a cosine, have as share in the node's value the
+   sum of theirs. The input with the largest share names the node, with the next one if that has at least half of its
+   share.
 2. An input is told with its direction where the node's value shows one on the reference windows (an R2 of `LEAST_R2`):
    ``high`` or ``low`` of a number, by the correlation with its mean over the steps at which the node reads it; ``not``
-   of one that is 0 or 1; of a cycle of hours, in the model's own calendar or with ``hour`` in its name, the hour of the
-   newest step at which the node's value is highest, of two inputs ``near 18:00`` alone.
+   of one that is 0 or 1; of a cycle, such as an hour, its value at the newest step where the node is highest, of
+   two inputs ``near 18:00`` alone.
 3. A node of one input that reads it at the newest steps alone, at most half of the window, says so: ``temp_c, last 6``.
 4. What does not fit into `MAX_LABEL` characters is left out: the steps, then directions, then the second input; a name
    that is still longer is abbreviated.
@@ -28,35 +28,18 @@ import numpy as np
 from kanmodel.arrays import Array
 from kanmodel.attribution.profiles import Lags
 from kanmodel.forecaster import Forecaster
-from kanmodel.network.config import ModelConfig, resolve_groups
 from kanmodel.text import MAX_LABEL, abbreviate
 
 LEAST_R2 = 0.1  # of a node's value by an input, for a direction
 SECOND = 0.5  # share of the second input, of that of the first, from which it is named
 
 
-def merge_inputs(config: ModelConfig) -> dict[str, tuple[str, ...]]:
-    """The features of each input by its name, in their order: of a column, part of the calendar or smallest group."""
-    names, homes = config.feature_names, dict[str, tuple[str, tuple[str, ...]]]()
-    groups = [] if config.encoding is None else [*config.encoding.groups.items()]
-    grouping = resolve_groups(config.groups, names)
-    of_groups = zip(grouping.names, grouping.members, strict=True)
-    groups += [(name, tuple(names[number] for number in members)) for name, members in of_groups if len(members) > 1]
-    for name, members in sorted(groups, key=lambda group: len(group[1])):
-        for member in members:
-            homes.setdefault(member, (name, members))
-    inputs: dict[str, tuple[str, ...]] = {}
-    for name in names:
-        home = homes.get(name, (name, ()))[0]
-        inputs[home] = (*inputs.get(home, ()), name)
-    return inputs
-
-
 class NodeNames:
     """Names of the nodes of one layer after another."""
 
     def __init__(self, model: Forecaster) -> None:
-        self._config, self._inputs = model.config, merge_inputs(model.config)
+        self._config, self._encoded = model.config, {one.name: one for one in model.inputs}
+        self._inputs = {one.name: one.features for one in model.inputs}
         self._windows = model.scaling.features_to_original(model.reference.scaled)  # (n, lookback, n_features)
         self._numbers = {name: number for number, name in enumerate(model.config.feature_names)}
 
@@ -94,12 +77,12 @@ class NodeNames:
         """An input with its direction, if there is one."""
         numbers = [self._numbers[member] for member in self._inputs[name]]
         newest = self._windows[:, -1]
-        if len(numbers) == 2 and all(self._inputs[name][n].endswith(end) for n, end in enumerate(("_sin", "_cos"))):
+        if (cycle := self._encoded[name]).period is not None:
             by_sine, by_cosine, r2 = _fit(newest[:, numbers], values)
-            if r2 < LEAST_R2 or "hour" not in name:
+            if r2 < LEAST_R2:
                 return name
-            hour = round(atan2(by_sine, by_cosine) / (2 * pi) * 24) % 24
-            return f"{name} near {hour:02d}:00"
+            highest = cycle.period * atan2(by_sine, by_cosine) / (2 * pi) + cycle.offset
+            return f"{name} near {cycle.levels[round(highest) % len(cycle.levels)]}"
         if len(numbers) > 1:
             return name
         (feature,), run = self._inputs[name], lags.get(self._inputs[name][0])
