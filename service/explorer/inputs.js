@@ -22,7 +22,7 @@ export function valueOf(input, row) {
   const [first, second] = input.places.map((place) => row[place]);
   if (isCycle(input)) return place(input, (Math.atan2(first, second) / (2 * Math.PI)) * periodOf(input) + offsetOf(input));
   if (input.kind === "level") return d3.maxIndex(input.places, (place) => row[place]);
-  return first;
+  return input.kind === "number" ? first : whole(first, 1);
 }
 
 /**
@@ -138,9 +138,16 @@ const offsetOf = ({ offset }) => offset ?? 0;
  */
 function place(input, value) {
   const period = periodOf(input);
-  const rounded = Math.abs(value - Math.round(value)) < WHOLE * period ? Math.round(value) : value;
-  return ((rounded % period) + period) % period;
+  return ((whole(value, period) % period) + period) % period;
 }
+
+/**
+ * A value that is whole but for rounding.
+ *
+ * @param {number} value
+ * @param {number} scale
+ */
+const whole = (value, scale) => (Math.abs(value - Math.round(value)) < WHOLE * scale ? Math.round(value) || 0 : value);
 
 /** @param {number} hours */
 function clock(hours) {

@@ -12,11 +12,11 @@ from kanmodel.text import shorten_names
 
 @pytest.fixture
 def figures(server, open_tab):
-    """Evaluates an expression of ``figures.js`` and ``forecast/facts.js`` in the page."""
+    """Evaluates an expression of ``figures.js`` and ``history/moments.js`` in the page."""
     page = open_tab(server).show("forecast?model=nyc-weather")
 
     def evaluate(expression):
-        modules = '{ ...(await import(at + "figures.js")), ...(await import(at + "forecast/facts.js")) }'
+        modules = '{ ...(await import(at + "figures.js")), ...(await import(at + "history/moments.js")) }'
         at = "const at = document.querySelector('script[src$=\"app.js\"]').src.replace('app.js', '')"
         return page.evaluate(f"async () => {{ {at}; const with_ = {modules}; return {expression}; }}")
 

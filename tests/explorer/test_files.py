@@ -32,10 +32,13 @@ GAPPED = FRAME.drop(index=[GAP]).reset_index(drop=True)
 MANY = pd.concat([FRAME.assign(shop="b"), FRAME.assign(shop="a", load=FRAME["load"] + 1)]).sort_values(
     "time", kind="stable"
 )
+WIDE = FRAME[["time"]].assign(a=FRAME["load"], b=FRAME["temp"])
+OF_WIDE = Columns(("load",), time="time", series=("a", "b"), ahead=AHEAD)
 OF_MANY = Columns(("load",), time="time", series="shop", known=("sky",), ahead=AHEAD)
 START = """async ([given, name, model]) => {
   const module = (file) => import(new URL(file, document.querySelector("script[type=module]").src).href);
-  const [files, { Model }, { askJson }] = await Promise.all(["files.js", "model.js", "api.js"].map(module));
+  const names = ["files.js", "history/cut.js", "model.js", "api.js"];
+  const [files, cut, { Model }, { askJson }] = await Promise.all(names.map(module));
   const chosen = new Model(await askJson({ path: `models/${model}` }), model);
   const { signal } = new AbortController();
 """
@@ -54,8 +57,8 @@ ROW = f"""{START}
 }}"""
 ALL = f"""{START}
   const table = files.findTable((await files.readGiven(given, name, chosen, signal)).file);
-  const {{ places, parts }} = await files.cutTable(table, chosen, signal);
-  const predictions = (await files.forecastAll(chosen, table, signal)).map((one) => one.predictions);
+  const {{ places, parts }} = await cut.cutTable(table, chosen, signal);
+  const predictions = (await cut.forecastAll(chosen, table, signal)).map((one) => one.predictions);
   const of = (member) => places.map((one) => one[member]);
   return {{ rows: of("row"), times: of("time"), actual: of("actual"), predictions, parts: parts.length }};
 }}"""
@@ -85,6 +88,7 @@ def client(serve, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     save_checkpoint(make_encoded(FRAME, COLUMNS), folder / "load.safetensors")
     save_checkpoint(make_encoded(MANY, OF_MANY), folder / "shops.safetensors")
+    save_checkpoint(make_encoded(WIDE, OF_WIDE), folder / "wide.safetensors")
     save_checkpoint(make_model(), folder / "plain.safetensors")
     with serve(folder) as client:
         yield client
@@ -149,6 +153,15 @@ def test_series_are_cut_apart(client, page):
     place = [number for number, one in enumerate(asked["series"]) if one == found["row"]["series"]][-1]
     assert found["row"]["instance"] == asked["instances"][place]
     assert found["row"]["label"].endswith(f", {found['row']['series']}")
+
+
+def test_a_wide_table_has_the_windows_of_each_column(client, page):
+    """A row is the newest of a window of each series, by whose name the address tells them apart."""
+    found = read(page, WIDE.to_csv(index=False).encode(), "wide.csv", "wide")
+    series = {"time": WIDE["time"].astype(str).tolist(), "a": WIDE["a"].tolist(), "b": WIDE["b"].tolist()}
+    asked = client.post("/v1/models/wide:predict", json={"series": series, "last": 1, "echo": True}).json()
+    assert found["row"]["instance"] == asked["instances"][asked["series"].index(found["row"]["series"])]
+    assert found["values"]["window"].endswith(f":{N + 1}:{found['row']['series']}")
 
 
 def with_cell(frame, row, name, text):

@@ -256,7 +256,7 @@ def test_zooming_shows_more_and_wheels_scroll_the_page(server, open_tab):
         [true[key] / max(true[k] for k in keys) for key in keys], abs=0.05
     )
     page.get_by_role("button", name="Each its own").click()
-    expect(page.locator(".legend")).to_contain_text("can't be compared")
+    expect(page.locator(".flow-legend")).to_contain_text("can't be compared")
     assert min(layer.evaluate_all(spans)) > 0.9 * max(common)
     assert tab.problems == []
 

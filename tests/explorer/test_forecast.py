@@ -83,7 +83,7 @@ def test_a_worthless_model_is_called_one_first(server, open_tab):
     assert page.locator("h1").inner_text().startswith(WORTHLESS)
     assert "better than" not in page.locator("h1").inner_text()
     expect(page.locator(".dials .lift:visible")).to_have_count(0)
-    expect(page.locator(".trust .verdict")).to_have_text("No.")
+    expect(page.locator(".trust .judged")).to_have_text("No.")
 
 
 def test_a_hardly_better_model_says_so(server, open_tab):

@@ -54,7 +54,7 @@ def test_a_part_under_the_pointer_or_with_the_focus_has_its_tip(server, open_tab
 
 def test_the_keys_are_listed(server, open_tab):
     page = open_tab(server).show("model?model=head")
-    page.get_by_role("button", name="More").click()
+    page.get_by_role("button", name="More", exact=True).click()
     page.get_by_role("button", name="Show the keys").click()
     keys = page.get_by_role("dialog", name="Keys")
     expect(keys).to_contain_text("undo the last change")

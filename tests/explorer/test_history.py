@@ -284,6 +284,20 @@ def test_a_file_is_forecast_compared_and_explained(small, open_tab):
     assert tab.problems == []
 
 
+def test_what_drives_a_model_without_skill_is_not_told(server, open_tab):
+    """The sentence says so in the place of the strongest inputs."""
+    tab = open_tab(server)
+
+    def spoil(route):
+        found = route.fetch().json()
+        route.fulfill(json={**found, "skill": {**found["skill"], "verdict": "red"}})
+
+    tab.page.route(re.compile(f"{MODEL}$"), spoil)
+    page = tab.show("history?model=nyc-weather")
+    expect(page.locator(".lead")).to_contain_text("The model has no skill, so do not read what drove it.")
+    expect(page.locator(".lead")).not_to_contain_text("Mainly driven by")
+
+
 def test_each_series_has_its_history(small, open_tab):
     """Of mixed rows of two shops one is shown, and another chosen."""
     page = open_tab(small).show("history?model=shops")

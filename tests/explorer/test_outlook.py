@@ -38,8 +38,7 @@ def test_many_steps_are_one_curve_in_a_band(kinds, open_tab):
     expect(chart.locator("[aria-label=dot]").first.locator("circle")).to_have_count(24)
     expect(chart.locator("[aria-label=area] path")).to_have_count(1)
     expect(page.locator(".outlook .key")).to_contain_text("80 % interval")
-    box = chart.locator("[aria-label=dot]").first.locator("circle").nth(11).bounding_box()
-    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    chart.locator("[aria-label=dot]").first.locator("circle").nth(11).click(force=True)
     page.wait_for_url(re.compile(r"output=f1%2B12(&|$)"))
     instance = kinds.get("/v1/models/ahead/reference/5").json()["instance"]
     forecasts = kinds.post("/v1/models/ahead:predict", json={"instances": [instance]}).json()["predictions"][0]

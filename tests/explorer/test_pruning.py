@@ -89,7 +89,7 @@ def test_an_edge_is_removed_by_hand_and_put_back(server, open_tab):
 def test_opacity_is_that_of_the_topology_and_amounts_are_means(server, open_tab):
     """tanh(3 x score), which the legend says; at rest each amount is the mean size that the importance has."""
     page = show(open_tab(server), "model?model=nyc-weather&at=network")
-    expect(page.locator(".legend")).to_contain_text("tanh(3 × score)")
+    expect(page.locator(".flow-legend")).to_contain_text("tanh(3 × score)")
     edges = {
         f"{edge['stage']}/{edge['layer']}/{edge['i']}/{edge['j']}": edge
         for edge in topology(server)["edges"]

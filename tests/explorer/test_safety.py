@@ -224,7 +224,7 @@ def test_a_key_is_asked_for_once(serve, folder, open_tab):
         page.reload()
         expect(page.locator("h1")).to_be_visible()
         expect(dialog).to_have_count(0)
-        page.get_by_role("button", name="More").click()
+        page.get_by_role("button", name="More", exact=True).click()
         page.get_by_role("button", name="Copy the requests as curl").click()
         expect(page.locator(".said[role=status]")).to_have_text("The requests are copied.")
         command = page.evaluate("navigator.clipboard.readText()")
@@ -243,7 +243,7 @@ def test_what_is_looked_at_is_not_counted(serve, open_tab, tmp_path):
         for place in ("model", "history", "forecast?window=ref:3"):
             tab.show(place)
         page = tab.page
-        page.get_by_role("button", name="More").click()
+        page.get_by_role("button", name="More", exact=True).click()
         page.get_by_role("button", name="Paste a window or table").click()
         page.locator("#paste").fill(json.dumps((1e3 * make_windows(model, 1)[0]).tolist()))
         page.get_by_role("button", name="Show it").click()

@@ -59,7 +59,7 @@ def test_each_name_that_modules_import_is_in_the_import_map():
     names = json.loads(re.search(r'<script type="importmap">(.*?)</script>', page, re.DOTALL)[1])["imports"]
     assert {path.removeprefix("./release/vendor/") for path in names.values()} == {f.name for f in VENDOR.glob("*.mjs")}
     modules = [path for path in FOLDER.rglob("*") if path.suffix in (".js", ".mjs")]
-    told = r"""(?:from|^import)\s*["']([^."'][^"']*)["']"""
+    told = r"""(?:\bfrom|^import)\s*["']([@a-z][\w@/-]*)["']"""
     asked = {name for path in modules for name in re.findall(told, path.read_text("utf-8"), re.MULTILINE)}
     assert asked == set(names)
 

@@ -26,7 +26,7 @@ export function Flow({ model, versus, window }) {
   const amounts = useMemo(() => (network && explanation ? amountsOf(network, model, explanation) : undefined), [network, explanation]);
   const problem = missing ?? error;
   if (problem) return html`<p class="problem" role="alert">${reasonOf(problem)}</p>`;
-  if (!network || !amounts || !explanation) return html`<p class="waiting">Drawing how the forecast comes about …</p>`;
+  if (!network || !amounts || !explanation) return html`<p class="waiting flow-waiting">Drawing how the forecast comes about …</p>`;
   const isIncomplete = network.edges.some((edge, number) => !edge.isCurve && Number.isNaN(amounts.edges[number]));
   return html`
     <${Picture} model=${model} network=${network} curves=${curves} amounts=${amounts} isLive=${true} mark=${mark}
@@ -55,7 +55,7 @@ export function Network({ model, versus }) {
   const amounts = useMemo(() => network && restOf(network, model, byInput), [network, byInput]);
   const kept = useMemo(() => network && keptOf(network, count), [network, count]);
   if (error && !network) return html`<p class="problem" role="alert">${reasonOf(error)}</p>`;
-  if (!network || !amounts) return html`<p class="waiting">Measuring the network over the reference windows …</p>`;
+  if (!network || !amounts) return html`<p class="waiting flow-waiting">Measuring the network over the reference windows …</p>`;
   return html`
     <${Picture} model=${model} network=${network} curves=${curves} amounts=${amounts} kept=${kept} mark=${mark} label=${`The network of ${model.title} over the reference windows`}>
       ${said && html`<p>${said}</p>`}

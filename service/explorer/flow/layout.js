@@ -9,7 +9,7 @@
  */
 
 /** @typedef {import("./network.js").Network} Network */
-/** @typedef {{id: string, node?: number, nodes: number[], column: number, along: number, across: number, top: number, size: number}} Place of a node, or of the rest of a column */
+/** @typedef {{id: string, node?: number, nodes: number[], column: number, along: number, across: number, top: number, size: number, before: number, after: number}} Place of a node, or of the rest of a column */
 /** @typedef {{id: string, edge?: number, edges: number[], column: number, along: number, across: number}} Card at its middle */
 /** @typedef {typeof WIDE} Form */
 /** @typedef {{from: Place | Card, to: Place | Card, edges: number[]}} Strand ribbons between two of them */
@@ -123,7 +123,7 @@ function withoutWeak(found, counts) {
 
 /** @returns {Place} */
 const place = (/** @type {string} */ id, /** @type {number} */ column, /** @type {number[]} */ nodes, /** @type {number | undefined} */ node = undefined) => ({
-  ...{ id, node, nodes, column, along: 0, across: 0, top: 0, size: 0 },
+  ...{ id, node, nodes, column, along: 0, across: 0, top: 0, size: 0, before: 0, after: 0 },
 });
 
 /**
@@ -181,7 +181,8 @@ function placeAlong(columns, stacks, card, isDown, width, { start, end, run }) {
       if (gaps[column - 1]) for (const one of stacks[column]) one.along = at + BAR / 2 + each + long / 2;
       at += BAR + (gaps[column - 1] ? 2 * each + long : LINKS * each);
     }
-    for (const one of places) one.along = at;
+    const [before, after] = [gaps[column - 1] ? each : LINKS * each, gaps[column] ? each : LINKS * each];
+    for (const one of places) Object.assign(one, { along: at, before, after });
   });
   return at + BAR / 2 + end;
 }

@@ -4,7 +4,8 @@ import { html } from "../lib.js";
 import { part } from "../lit.js";
 import { BAR } from "./layout.js";
 
-const LONGEST = { unit: 18, down: 10 }; // characters
+const LONGEST = { unit: 24, least: 10, down: 10 }; // characters
+const AMOUNT = 6; // characters beside a name
 const LETTER = 6.6; // pixels
 const BOLD = 7.4;
 
@@ -41,7 +42,10 @@ function LabelBeside({ place, layout, name, isOutput, said }) {
     const x = along - BAR / 2 - 16;
     return html`<text class="name" x=${x} y=${across - 1} text-anchor="end">${cut(name, Math.floor((layout.start - 22) / LETTER))}</text><text class="amount" x=${x} y=${across + 11} text-anchor="end"></text>`;
   }
-  return html`<text class="name" x=${along} y=${top + 11} text-anchor="middle"><tspan>${cut(name, LONGEST.unit)} </tspan><tspan class="amount"></tspan></text>`;
+  const isLeft = place.before > 1.5 * place.after; // there is more room before it than after
+  const room = isLeft ? 0.8 * place.before + BAR + place.after : BAR + 2 * Math.min(place.before, place.after);
+  const most = Math.max(LONGEST.least, Math.min(LONGEST.unit, Math.floor(room / LETTER) - AMOUNT));
+  return html`<text class="name" x=${isLeft ? along + BAR / 2 + place.after - 2 : along} y=${top + 11} text-anchor=${isLeft ? "end" : "middle"}><tspan>${cut(name, most)} </tspan><tspan class="amount"></tspan></text>`;
 }
 
 /** @param {any} props */

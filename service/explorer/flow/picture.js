@@ -65,7 +65,7 @@ export function Picture({ model, network, curves, amounts, isLive = false, kept,
   useEffect(() => {
     showPicture(svg.current ? { svg: svg.current, model, label, window } : undefined);
   }, [layout, model, label, window]);
-  const parts = layout ? [...layout.places, ...layout.cards] : [];
+  const parts = layout ? [...layout.cards, ...layout.places] : [];
   const walk = (/** @type {KeyboardEvent} */ event) => {
     const elements = [.../** @type {SVGSVGElement} */ (svg.current).querySelectorAll("g.place, g.edge")];
     const at = parts[elements.indexOf(/** @type {Element} */ (event.target))];
@@ -86,8 +86,8 @@ export function Picture({ model, network, curves, amounts, isLive = false, kept,
         role="group" aria-label=${label} onKeyDown=${walk} onFocusIn=${zoom.reveal}>
         <g class="zoomed">
           ${layout.strands.map(({ from, to }) => html`<g class="strand" key=${`${from.id}>${to.id}`} data-from=${from.id} data-to=${to.id}><path class="up" /><path class="down" /></g>`)}
-          ${layout.places.map((one, index) => html`<${Node} key=${one.id} place=${one} layout=${layout} network=${network} said=${said} tab=${tab(index)} />`)}
-          ${layout.cards.map((card, index) => html`<${Card} key=${card.id} card=${card} layout=${layout} network=${network} drawn=${drawn.get(card.edge ?? -1)} mark=${mark} tab=${tab(layout.places.length + index)} />`)}
+          ${layout.cards.map((card, index) => html`<${Card} key=${card.id} card=${card} layout=${layout} network=${network} drawn=${drawn.get(card.edge ?? -1)} mark=${mark} tab=${tab(index)} />`)}
+          ${layout.places.map((one, index) => html`<${Node} key=${one.id} place=${one} layout=${layout} network=${network} said=${said} tab=${tab(layout.cards.length + index)} />`)}
         </g>
       </svg>`}
       ${children}
@@ -100,7 +100,7 @@ export function Picture({ model, network, curves, amounts, isLive = false, kept,
 function Legend({ isSigned, isOwn }) {
   const turn = () => go({ scale: isOwn ? "" : "own" });
   return html`
-    <p class="legend muted">
+    <p class="flow-legend muted">
       ${isSigned ? html`<span class="key up"></span> raises, <span class="key down"></span> lowers the forecast` : html`<span class="key"></span> mean size`}, as wide as the contribution ·
       curve opacity is tanh(3 × score) · shaded: the reference data · ${isOwn ? "each curve has a y-scale of its own, so heights can't be compared" : "one y-scale per layer"}
       <button type="button" class="small" aria-pressed=${isOwn} onClick=${turn}>Each its own</button>

@@ -124,6 +124,9 @@ export function snap({ low, high, step }, wanted, from) {
   return Math.min(Math.max(near, low), high);
 }
 
+/** @param {number} value for assistive technology, which reads no exponents */
+const plain = (value) => Number(value.toFixed(6)) || 0;
+
 /** @param {{model: Model, input: Input, instance: number[][], value: number, was: number, set: (to: number) => void}} props */
 function Track({ model, input, instance, value, was, set }) {
   const place = useRef(/** @type {HTMLElement | null} */ (null));
@@ -166,9 +169,9 @@ function Track({ model, input, instance, value, was, set }) {
       role="slider"
       tabindex="0"
       aria-label=${input.label}
-      aria-valuemin=${low}
-      aria-valuemax=${high}
-      aria-valuenow=${value}
+      aria-valuemin=${plain(low)}
+      aria-valuemax=${plain(high)}
+      aria-valuenow=${plain(value)}
       aria-valuetext=${told(model, input, value)}
       onPointerDown=${down}
       onPointerMove=${(/** @type {PointerEvent} */ event) => isHeld(event) && at(event)}

@@ -1,7 +1,7 @@
-/** What is known of a window beside its explanation: forecasts of all outputs, intervals, times, the reference windows. */
+/** What is known of a window beside its explanation: forecasts of all outputs, intervals, and times. */
 
-import { ApiError } from "../api.js";
 import { timeLabel } from "../figures.js";
+import { wallClock } from "../history/moments.js";
 import { askNoted, useAsk, useLoad } from "../load.js";
 import { forecastOf } from "../model.js";
 
@@ -10,20 +10,6 @@ import { forecastOf } from "../model.js";
 /** @typedef {{level: number, lower: number, upper: number}} Interval */
 /** @typedef {{values: number[], bands: Record<string, Interval[]>}} Predicted */
 
-/**
- * A reference window, for the forecast of the output in view.
- *
- * @typedef {object} Moment
- * @property {number} index
- * @property {string | null} time
- * @property {number} forecast
- * @property {number | undefined} came
- * @property {number | undefined} error above 0 if the forecast was too high
- */
-
-const PAGE = 1000; // most windows of a response
-const MOST = 10 * PAGE; // most windows that are loaded
-const FORBIDDEN = 403;
 const DAY = 86_400; // s
 const MONTH = [27 * DAY, 32 * DAY]; // the mean one of steps of months is between
 
@@ -71,40 +57,6 @@ export async function predictOutput({ path, version, info, output: shown }, inst
     const { lower, upper } = bands[output]?.find((one) => one.level === level) ?? { lower: NaN, upper: NaN };
     return { lower, upper, width: upper - lower }[kind] ?? NaN;
   });
-}
-
-/**
- * The reference windows in the order of time; none where the service hides them.
- *
- * @param {Model | undefined} model
- * @returns {import("../load.js").Loaded<Moment[]>}
- */
-export function useMoments(model) {
-  const place = model ? model.info.outputs.indexOf(model.forecast) : -1;
-  const loaded = useLoad(model && `moments ${model.chosen} ${model.info.checkpoint}`, async (signal) => {
-    const { path, version, info } = /** @type {Model} */ (model);
-    const offsets = d3.range(0, Math.min(info.reference_windows, MOST), PAGE);
-    const ask = (/** @type {number} */ offset) => askNoted({ path: `${path}/reference`, query: { ...version, offset, limit: PAGE } }, signal);
-    const answers = await Promise.all(offsets.map(ask)).catch((error) => {
-      if (error instanceof ApiError && error.status === FORBIDDEN) return [];
-      throw error;
-    });
-    return /** @type {Schemas["ReferenceRow"][]} */ (answers.flatMap(({ windows }) => windows));
-  });
-  const value = loaded.value?.map(({ index, time, target, prediction }) => {
-    const [forecast, came] = [prediction[place], target?.[place]];
-    return { index, time, forecast, came, error: came === undefined ? undefined : forecast - came };
-  });
-  return { ...loaded, value };
-}
-
-/**
- * A time as its own clock shows it, in ms, whatever its offset.
- *
- * @param {string} time ISO 8601
- */
-export function wallClock(time) {
-  return Date.parse(`${time.replace(/(Z|[+-]\d\d:?\d\d)$/, "")}Z`.replace(/^(.{10})Z$/, "$1T00:00Z"));
 }
 
 /**
@@ -202,13 +154,6 @@ export function tellNow(time) {
   const day = new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", day: "numeric", month: "short", year: "numeric" }).format(wallClock(time));
   return time.length > 10 ? `${day}, ${time.slice(11, 16)}${time.endsWith("Z") ? " UTC" : ""}` : day;
 }
-
-/**
- * A level as people write it, such as 80 %.
- *
- * @param {number} level
- */
-export const levelName = (level) => `${Number((100 * level).toPrecision(6))} %`;
 
 /**
  * The interval of an output that is told: that of 80 %, or the narrowest from there on.

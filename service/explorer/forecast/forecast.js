@@ -7,6 +7,7 @@ import { change, editOf, valueOf } from "../inputs.js";
 import { Flow } from "../flow/flow.js";
 import { html, useRef } from "../lib.js";
 import { useAsk } from "../load.js";
+import { isHidden } from "../history/moments.js";
 import { go } from "../state.js";
 import { Dials } from "./dials.js";
 import { tellNow, usePredicted, useTimes } from "./facts.js";
@@ -14,8 +15,6 @@ import { Outlook } from "./outlook.js";
 import { Picker } from "./picker.js";
 import { Questions } from "./questions.js";
 import { Sentence } from "./sentence.js";
-
-const FORBIDDEN = 403;
 
 /** @param {{model: import("../model.js").Model, versus?: import("../model.js").Model, window: any}} props */
 export function Forecast({ model, versus, window }) {
@@ -29,7 +28,7 @@ export function Forecast({ model, versus, window }) {
   const times = useTimes(model, known?.time);
   const failed = error ?? predicted.error ?? explained.error;
   const isChanged = Object.keys(edit).length > 0 || draft.value !== undefined;
-  const told = { model, known, instance: wanted && slide(model, wanted), isChanged, shown, times, predicted: predicted.value, before: before.value?.explanations[0] };
+  const told = { model, name: window.name, known, instance: wanted && slide(model, wanted), isChanged, shown, times, predicted: predicted.value, before: before.value?.explanations[0] };
   const last = useRef(/** @type {any} */ (undefined)); // what belongs together, until all of the next is there
   if (!last.current?.shown || preview.value || (!explained.pending && !predicted.pending)) last.current = told;
   return html`
@@ -65,7 +64,7 @@ function slide(model, instance) {
 
 /** @param {{error: any, again: () => void}} props why no window can be shown */
 function Refused({ error, again }) {
-  if (error.status === FORBIDDEN) return html`<p class="card" role="status">This service shows no windows of its own: paste or drop one of yours.</p>`;
+  if (isHidden(error)) return html`<p class="card" role="status">This service shows no windows of its own: paste or drop one of yours.</p>`;
   return html`
     <div class="card problem" role="alert">
       <p>${reasonOf(error)}</p>

@@ -1,11 +1,13 @@
 /** The forecast on its time axis: what was, now, the forecast with its band, and what came; a click chooses an output. */
 
+import { useMoments } from "../history/moments.js";
+import { levelName } from "../history/spans.js";
 import { formatValue, percent, stepLabel, timeLabel } from "../figures.js";
 import { html } from "../lib.js";
 import { part } from "../lit.js";
 import { go } from "../state.js";
 import { Chart } from "../ui/chart.js";
-import { bandOf, levelName, stepOf, targetTime, tellNow, tellWhen, timeAt, useMoments, wallClock } from "./facts.js";
+import { bandOf, stepOf, targetTime, tellNow, tellWhen, timeAt } from "./facts.js";
 import { nameForecast } from "./sentence.js";
 
 /** @typedef {import("../model.js").Model} Model */
@@ -27,6 +29,7 @@ const HEIGHT = 240;
 const BEFORE = 40; // reference windows drawn before the one in view
 const AFTER = 8; // and after it
 const APART = 3; // usual gaps between two windows of one run, at most
+const NONE = { all: /** @type {import("../history/moments.js").Moment[]} */ ([]), isTimed: false };
 const TICK = 76; // pixels
 const LEVEL = 0.8; // of errors, where the model has no interval
 
@@ -56,7 +59,7 @@ function Curve(props) {
   const column = model.info.features.findIndex(({ name }) => name === stepOf(model.forecast).target);
   const isHistory = column >= 0 && model.info.lookback > 1;
   const ahead = aheadOf(props);
-  const moments = useMoments(isHistory ? undefined : model).value ?? [];
+  const moments = useMoments(isHistory ? undefined : model).value ?? NONE;
   if (!isHistory && ahead.length < 2) return html`<${Around} ...${props} point=${ahead[0]} moments=${moments} />`;
   const past = isHistory ? instance.map((row, index) => ({ x: index - instance.length + 1, value: row[column] })) : [];
   const label = `${isHistory ? "What was up to now, and the forecast" : "The forecast"} of ${model.title}`;
@@ -151,57 +154,54 @@ const drawPoint = (rows) => [
 ];
 
 /**
- * A single forecast among those of the reference windows around it, where the window does not hold the target.
+ * A single forecast among those of the windows around it, where the window does not hold the target.
  *
- * @param {import("./sentence.js").Told & {point: Ahead, moments: import("./facts.js").Moment[]}} props
+ * @param {import("./sentence.js").Told & {point: Ahead, moments: {all: import("../history/moments.js").Moment[], isTimed: boolean}}} props
  */
-function Around({ model, known, shown, instance, point, moments }) {
-  const chosen = moments.findIndex(({ index }) => index === known.index);
-  const errors = moments.flatMap(({ error }) => (error === undefined ? [] : [Math.abs(error)]));
+function Around({ model, name, known, shown, instance, point, moments: { all, isTimed } }) {
+  const chosen = all.findIndex(({ window }) => window === name);
+  const errors = all.flatMap(({ error }) => (error === undefined ? [] : [Math.abs(error)]));
   const reach = point.band ? undefined : d3.quantile(errors, LEVEL);
   const band = point.band ?? (reach === undefined ? undefined : { level: LEVEL, lower: point.forecast - reach, upper: point.forecast + reach });
-  const rows = chosen < 0 ? [] : around(moments, chosen);
-  const timed = rows.every(({ time }) => time);
-  const at = (/** @type {import("./facts.js").Moment} */ { time, index }) => (timed && time ? wallClock(time) : index);
-  const here = { ...point, band, x: chosen < 0 ? 0 : at(moments[chosen]) };
+  const rows = chosen < 0 ? [] : around(all, chosen);
+  const here = { ...point, band, x: chosen < 0 ? 0 : all[chosen].at };
   const draw = (/** @type {number} */ width) => {
     const chart = Plot.plot({
       ...frame(model, width),
-      x: chosen < 0 ? { axis: null } : timed ? { label: null, type: "utc", ticks: width / TICK / 1.4, tickFormat: (/** @type {Date} */ time) => timeLabel(+time, 0, 1) } : { label: "reference window →", ticks: width / TICK },
+      x: chosen < 0 ? { axis: null } : isTimed ? { label: null, type: "utc", ticks: width / TICK / 1.4, tickFormat: (/** @type {Date} */ time) => timeLabel(+time, 0, 1) } : { label: "window →", ticks: width / TICK },
       marks: [
         Plot.ruleX([here], { x: "x", stroke: "var(--muted)", strokeDasharray: "3 3" }),
         Plot.text([here], { x: "x", frameAnchor: "top", dy: -14, text: () => "now" }),
         ...(band ? [Plot.ruleX([here], { x: "x", y1: band.lower, y2: band.upper, stroke: "var(--band)", strokeWidth: 14 })] : []),
-        Plot.lineY(rows, { x: at, y: "forecast", stroke: "var(--forecast)", strokeWidth: 1.5 }),
-        Plot.lineY(rows, { x: at, y: "came", stroke: "var(--actual)", strokeWidth: 2 }),
+        Plot.lineY(rows, { x: "at", y: "forecast", stroke: "var(--forecast)", strokeWidth: 1.5 }),
+        Plot.lineY(rows, { x: "at", y: "actual", stroke: "var(--actual)", strokeWidth: 2 }),
         ...drawPoint([here]),
       ],
     });
     chart.addEventListener("click", (/** @type {any} */ event) => {
       const x = Number(chart.scale("x")?.invert?.(event.clientX - chart.getBoundingClientRect().left));
-      const near = d3.least(rows, (one) => Math.abs(at(one) - x));
-      if (near) go({ window: `ref:${near.index}`, edit: "" });
+      const near = d3.least(rows, (one) => Math.abs(one.at - x));
+      if (near) go({ window: near.window, edit: "" });
     });
     chart.style.cursor = rows.length ? "pointer" : "";
     return chart;
   };
-  const label = `The forecast${rows.length ? " among those of the reference windows around it" : ""}: ${model.value(point.forecast)}`;
+  const label = `The forecast${rows.length ? " among those of the windows around it" : ""}: ${model.value(point.forecast)}`;
   return html`
-    <${Chart} draw=${draw} label=${label} of=${[shown, instance, moments.length, model, known]} />
-    <${Key} isPast=${false} came=${rows.some(({ came }) => came !== undefined)} band=${band} usual=${!point.band} />
+    <${Chart} draw=${draw} label=${label} of=${[shown, instance, all, model, known]} />
+    <${Key} isPast=${false} came=${rows.some(({ actual }) => actual !== undefined)} band=${band} usual=${!point.band} />
   `;
 }
 
 /**
  * The windows of the same run, without a long gap between two.
  *
- * @param {import("./facts.js").Moment[]} moments
+ * @param {import("../history/moments.js").Moment[]} moments
  * @param {number} chosen
  */
 function around(moments, chosen) {
-  const at = (/** @type {number} */ place) => (moments[place].time ? wallClock(moments[place].time ?? "") : place);
-  const usual = d3.median(d3.pairs(d3.range(moments.length), (one, other) => at(other) - at(one))) ?? 1;
-  const isNear = (/** @type {number} */ place) => at(place + 1) - at(place) <= APART * usual;
+  const usual = d3.median(d3.pairs(moments, (one, other) => other.at - one.at)) ?? 1;
+  const isNear = (/** @type {number} */ place) => moments[place + 1].at - moments[place].at <= APART * usual && moments[place + 1].series === moments[place].series;
   let [first, last] = [chosen, chosen];
   while (first > 0 && chosen - first < BEFORE && isNear(first - 1)) first -= 1;
   while (last < moments.length - 1 && last - chosen < AFTER && isNear(last)) last += 1;

@@ -1,98 +1,96 @@
-/** Which window is in view: a reference window by date, the one before and after, the newest, those with the largest errors. */
+/** Which window is in view, of the reference or a file: by date, the one before and after, the newest, the largest errors. */
 
+import { useMoments } from "../history/moments.js";
+import { worstOf } from "../history/spans.js";
 import { html, useEffect, useState } from "../lib.js";
 import { go } from "../state.js";
 import { paste } from "../ui/drop.js";
 import { Menu } from "../ui/float.js";
-import { tellNow, useMoments, wallClock } from "./facts.js";
 
 /** @typedef {import("../model.js").Model} Model */
-/** @typedef {import("./facts.js").Moment} Moment */
+/** @typedef {import("../history/moments.js").Moment} Moment */
+/** @typedef {{day: string, near: Moment[]}} Refusal a day without windows, and the nearest ones */
 
 const N_WORST = 10; // windows with the largest errors
 const DAY = 86_400_000; // ms
+const dated = new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", day: "numeric", month: "short", year: "numeric" });
 
-/** @param {number} index of a reference window */
-const show = (index) => go({ window: `ref:${index}`, edit: "" });
+/** @param {Moment | undefined} moment */
+const show = (moment) => moment && go({ window: moment.window, edit: "" });
 
 /** @param {{model: Model, window: any}} props */
 export function Picker({ model, window }) {
-  const { index, label } = window.value ?? {};
-  const count = model.info.reference_windows;
-  const [problem, setProblem] = useState(/** @type {{day: string, near: Moment[]} | undefined} */ (undefined));
-  const moments = useMoments(window.value ? model : undefined).value ?? [];
-  useEffect(() => setProblem(undefined), [window.name]);
+  const [refused, refuse] = useState(/** @type {Refusal | undefined} */ (undefined));
+  const { all = [], isTimed = false } = useMoments(window.value || window.error ? model : undefined).value ?? {};
+  const place = all.findIndex((moment) => moment.window === window.name);
+  const [before, after] = place < 0 ? [] : [all[place - 1], all[place + 1]];
+  useEffect(() => refuse(undefined), [window.name]);
   useEffect(() => {
-    if (index === undefined) return undefined;
     const press = (/** @type {KeyboardEvent} */ event) => {
-      const by = event.shiftKey && !event.ctrlKey && !event.metaKey && !event.altKey && { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-      if (!by || /** @type {Element} */ (event.target).closest("input, textarea, select, [role=slider], dialog")) return;
+      const to = { ArrowLeft: before, ArrowRight: after }[event.key];
+      if (!to || !event.shiftKey || event.ctrlKey || event.metaKey || event.altKey) return;
+      if (/** @type {Element} */ (event.target).closest("input, textarea, select, [role=slider], dialog")) return;
       event.preventDefault();
-      if (index + by >= 0 && index + by < count) show(index + by);
+      show(to);
     };
     addEventListener("keydown", press);
     return () => removeEventListener("keydown", press);
-  }, [index, count]);
-  if (!count) return html`<div class="picker"><span class="muted">${label ?? ""}</span> <button type="button" onClick=${paste}>Your own …</button></div>`;
-  const times = moments.filter(({ time }) => time);
-  const own = index === undefined;
+  }, [before, after]);
+  const step = (/** @type {Moment | undefined} */ to, /** @type {string} */ sign, /** @type {string} */ name, /** @type {string} */ key) =>
+    html`<button type="button" aria-label=${`The window ${name}`} data-tip=${`The window ${name} (Shift and ${key})`} disabled=${!to} onClick=${() => show(to)}>${sign}</button>`;
+  const newest = all[all.length - 1];
   return html`
     <div class="picker" role="group" aria-label="Window">
-      ${!own && html`<button type="button" aria-label="The window before" data-tip="The window before (Shift and ←)" disabled=${index === 0} onClick=${() => show(index - 1)}>‹</button>`}
-      ${
-        times.length || !moments.length
-          ? html`<${Day} window=${window.value} moments=${times} refuse=${setProblem} />`
-          : html`<label>Window <input type="number" min="0" max=${count - 1} value=${index ?? ""} onChange=${(/** @type {any} */ event) => event.currentTarget.checkValidity() && event.currentTarget.value && show(Number(event.currentTarget.value))} /> <span class="muted">of 0 to ${count - 1}</span></label>`
-      }
-      ${!own && html`<button type="button" aria-label="The window after" data-tip="The window after (Shift and →)" disabled=${index === count - 1} onClick=${() => show(index + 1)}>›</button>`}
-      ${own && html`<span class="muted">${label}</span>`}
-      <button type="button" disabled=${index === count - 1} onClick=${() => show(count - 1)}>Newest</button>
+      ${all.length > 0 && step(before, "‹", "before", "←")}
+      ${isTimed ? html`<${Day} all=${all} place=${place} refuse=${refuse} />` : all.length > 0 && html`<${Numbered} all=${all} place=${place} />`}
+      ${all.length > 0 && step(after, "›", "after", "→")}
+      ${place < 0 && html`<span class="muted">${window.value?.label ?? ""}</span>`}
+      ${newest && html`<button type="button" disabled=${place === newest.place} onClick=${() => show(newest)}>Newest</button>`}
       <button type="button" onClick=${paste}>Your own …</button>
-      ${moments.some(({ error }) => error !== undefined) && html`<${Menu} label="Largest errors"><${Worst} model=${model} moments=${moments} /><//>`}
+      ${all.some(({ error }) => error !== undefined) && html`<${Menu} label="Largest errors"><${Worst} model=${model} all=${all} /><//>`}
     </div>
-    ${problem && html`<p class="refused" role="alert">No window ends on ${problem.day}. The nearest are ${problem.near.map((moment, place) => html`${place ? " and " : ""}<button type="button" class="small" onClick=${() => show(moment.index)}>${tellNow(moment.time)}</button>`)}.</p>`}
+    ${refused && html`<p class="refused" role="alert">No window ends on ${refused.day}. The nearest are ${refused.near.map((moment, number) => html`${number ? " and " : ""}<button type="button" class="small" onClick=${() => show(moment)}>${moment.label}</button>`)}.</p>`}
   `;
 }
+
+/** @param {number} at ms */
+const dayOf = (at) => new Date(at).toISOString().slice(0, 10);
 
 /**
- * The day of the window, and the windows of that day. A day without windows stays where it is, and is refused.
+ * The day of the window, and the windows of that day. A day without windows leads nowhere, and is refused.
  *
- * @param {{window: import("../windows.js").Window | undefined, moments: Moment[], refuse: (problem: {day: string, near: Moment[]} | undefined) => void}} props
+ * @param {{all: Moment[], place: number, refuse: (refusal: Refusal | undefined) => void}} props
  */
-function Day({ window, moments, refuse }) {
-  const time = window?.time;
-  const day = time ? new Date(wallClock(time)).toISOString().slice(0, 10) : "";
+function Day({ all, place, refuse }) {
+  const own = all[place];
   const choose = (/** @type {any} */ event) => {
-    const wanted = event.currentTarget.value;
-    if (!wanted) return;
-    const start = Date.parse(wanted);
-    const at = (/** @type {Moment} */ moment) => wallClock(moment.time ?? "");
-    const first = moments.find((moment) => at(moment) >= start);
-    if (first && at(first) < start + DAY) return void (refuse(undefined), show(first.index));
-    const before = moments.filter((moment) => at(moment) < start).pop();
-    const near = [before, first].filter((one) => one !== undefined);
-    refuse({ day: tellNow(wanted) ?? wanted, near });
+    const start = Date.parse(event.currentTarget.value);
+    if (!Number.isFinite(start)) return;
+    const series = all.filter((moment) => moment.series === own?.series || !own);
+    const first = series.find(({ at }) => at >= start);
+    if (first && first.at < start + DAY) return void (refuse(undefined), show(first));
+    const before = series.filter(({ at }) => at < start).pop();
+    refuse({ day: dated.format(start), near: /** @type {Moment[]} */ ([before, first].filter(Boolean)) });
   };
-  const same = moments.filter((moment) => moment.time && new Date(wallClock(moment.time)).toISOString().startsWith(day));
-  const clock = (/** @type {Moment} */ moment) => moment.time?.slice(11, 16);
-  const [first, last] = [moments[0], moments[moments.length - 1]].map((moment) => moment?.time?.slice(0, 10));
+  const same = own ? all.filter((moment) => dayOf(moment.at) === dayOf(own.at)) : [];
+  const [first, last] = /** @type {[number, number]} */ (d3.extent(all, ({ at }) => at));
   return html`
-    <label><span class="away">Date of the window</span><input type="date" value=${day} min=${first} max=${last} onChange=${choose} /></label>
-    ${
-      window?.index !== undefined && same.length > 1
-        ? html`<select aria-label="Time of the window" value=${window.index} onChange=${(/** @type {any} */ event) => show(Number(event.currentTarget.value))}>${same.map((moment) => html`<option value=${moment.index} selected=${moment.index === window.index}>${clock(moment)}</option>`)}</select>`
-        : time && time.length > 10 && html`<span class="muted">${time.slice(11, 16)}</span>`
-    }
+    <label><span class="away">Date of the window</span><input type="date" value=${own ? dayOf(own.at) : ""} min=${dayOf(first)} max=${dayOf(last)} onChange=${choose} /></label>
+    ${same.length > 1 && html`<select aria-label="Time of the window" value=${place} onChange=${(/** @type {any} */ event) => show(all[event.currentTarget.value])}>${same.map((moment) => html`<option value=${moment.place} selected=${moment.place === place}>${moment.label.slice(11)}</option>`)}</select>`}
+    ${same.length === 1 && html`<span class="muted">${own.label.slice(11)}</span>`}
   `;
 }
 
-/** @param {{model: Model, moments: Moment[]}} props */
-function Worst({ model, moments }) {
-  const worst = d3.sort(moments.filter(({ error }) => error !== undefined), ({ error }) => -Math.abs(error ?? 0)).slice(0, N_WORST);
-  return html`
-    <strong>The forecasts that were farthest off</strong>
-    <ol class="worst">
-      ${worst.map((moment) => html`<li><button type="button" class="small" onClick=${() => show(moment.index)}>${tellNow(moment.time) ?? `window ${moment.index}`}</button> ${Math.abs(moment.error ?? 0) > 0 && model.change(moment.error ?? 0)}</li>`)}
-    </ol>
-  `;
-}
+/** @param {{all: Moment[], place: number}} props windows without times */
+const Numbered = ({ all, place }) => html`
+  <label>Window <input type="number" min="0" max=${all.length - 1} value=${place < 0 ? "" : place} onChange=${(/** @type {any} */ event) => event.currentTarget.value && show(all[event.currentTarget.value])} /></label>
+  <span class="muted">of 0 to ${all.length - 1}</span>
+`;
+
+/** @param {{model: Model, all: Moment[]}} props */
+const Worst = ({ model, all }) => html`
+  <strong>The forecasts that were farthest off</strong>
+  <ol class="worst">
+    ${worstOf(all, N_WORST).map((moment) => html`<li><button type="button" class="small" onClick=${() => show(moment)}>${moment.label}</button> ${model.change(moment.error ?? 0)}</li>`)}
+  </ol>
+`;

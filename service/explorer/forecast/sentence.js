@@ -1,6 +1,7 @@
 /** The forecast in one sentence, after what is to be said first: what, when, how sure, why and how good; and what came. */
 
-import { draft } from "../draft.js";
+import { levelName } from "../history/spans.js";
+import { draft, isPending } from "../draft.js";
 import { byInput } from "../explain.js";
 import { percent } from "../figures.js";
 import { told, valueOf } from "../inputs.js";
@@ -9,7 +10,7 @@ import { lit, part } from "../lit.js";
 import { forecastOf } from "../model.js";
 import { capitalise } from "../names.js";
 import { address } from "../state.js";
-import { bandOf, levelName, stepOf, targetTime, tellWhen } from "./facts.js";
+import { bandOf, stepOf, targetTime, tellWhen } from "./facts.js";
 
 /** @typedef {import("../model.js").Model} Model */
 /** @typedef {import("../model.js").Input} Input */
@@ -26,6 +27,7 @@ const DAY = 86_400_000; // ms
 /**
  * @typedef {object} Told
  * @property {Model} model
+ * @property {string} name of the window in the address
  * @property {import("../windows.js").Window} known the window as it is recorded
  * @property {number[][]} instance the window with edits
  * @property {boolean} isChanged
@@ -43,7 +45,7 @@ export function Sentence(props) {
   if (value === undefined) return html`<h1 class="sentence muted">The forecast is being computed …</h1>`;
   const isRed = verdict === "red";
   return html`
-    <div class=${`telling ${verdict}`} aria-live=${draft.value ? "off" : "polite"}>
+    <div class=${`telling ${verdict} ${isPending.value ? "pending" : ""}`} aria-live=${draft.value ? "off" : "polite"}>
       <h1 class="sentence">
         ${isRed && html`<strong class="warning">${reason} </strong>`}
         ${verdict === "amber" && html`<span class="warning">${reason} Read its reasons with care. </span>`}

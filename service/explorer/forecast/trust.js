@@ -1,5 +1,7 @@
 /** Can it be trusted here: first whether the model knows anything, then whether this window is like those it was judged on. */
 
+import { useMoments } from "../history/moments.js";
+import { levelName } from "../history/spans.js";
 import { reasonOf } from "../api.js";
 import { amount } from "../figures.js";
 import { isCycle, told } from "../inputs.js";
@@ -7,7 +9,7 @@ import { html } from "../lib.js";
 import { useAsk } from "../load.js";
 import { go } from "../state.js";
 import { SkillTable } from "../ui/skill.js";
-import { levelName, tellNow, useMoments } from "./facts.js";
+
 
 /** @typedef {import("../model.js").Model} Model */
 /** @typedef {import("../model.js").Schemas["TrustInfo"]} TrustInfo */
@@ -25,7 +27,7 @@ export function Trust({ model, instance, known, isChanged, predicted }) {
   const { info } = model;
   const isKnown = info.reference_windows > 0;
   const { value, error } = useAsk(isKnown ? { path: `${model.path}:predict`, query: model.version, body: { instances: [instance], trust: true } } : undefined);
-  const moments = useMoments(model).value ?? [];
+  const moments = useMoments(model).value?.all ?? [];
   const trust = /** @type {TrustInfo | undefined} */ (value?.trust?.[0]);
   const { skill } = info;
   const verdict = skill.verdict === "red" ? "No" : trust ? VERDICTS[trust.verdict] : "what it was judged on is not known";
@@ -36,14 +38,14 @@ export function Trust({ model, instance, known, isChanged, predicted }) {
   return html`
     <div class="trust">
       <div>
-        <p class="verdict">${capital(`${lead}${verdict}.`)}</p>
+        <p class="judged">${capital(`${lead}${verdict}.`)}</p>
         <${SkillTable} model=${model} />
       </div>
       <ul>
         ${error && html`<li class="refused">${reasonOf(error)}</li>`}
         ${tellErrors(model, moments, off).map((fact) => html`<li>${fact}</li>`)}
         ${trust && tellTrust(model, trust).map((fact) => html`<li>${fact}</li>`)}
-        ${trust && html`<li>The nearest reference window is <button type="button" class="small" onClick=${() => go({ window: `ref:${trust.nearest_reference.index}`, edit: "" })}>${nameOf(moments, trust.nearest_reference.index)}</button>, ${amount(trust.nearest_reference.distance)} standard deviations away${trust.nearest_reference.typical == null ? "" : `; ${amount(trust.nearest_reference.typical)} is usual`}.</li>`}
+        ${trust && trust.nearest_reference.distance > 0 && html`<li>The nearest reference window is <button type="button" class="small" onClick=${() => go({ window: `ref:${trust.nearest_reference.index}`, edit: "" })}>${moments.find(({ window }) => window === `ref:${trust.nearest_reference.index}`)?.label ?? `number ${trust.nearest_reference.index}`}</button>, ${amount(trust.nearest_reference.distance)} standard deviations away${trust.nearest_reference.typical == null ? "" : `; ${amount(trust.nearest_reference.typical)} is usual`}.</li>`}
       </ul>
     </div>
   `;
@@ -53,21 +55,15 @@ export function Trust({ model, instance, known, isChanged, predicted }) {
 const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
 /**
- * @param {import("./facts.js").Moment[]} moments
- * @param {number} index
- */
-const nameOf = (moments, index) => tellNow(moments[index]?.time) ?? `number ${index}`;
-
-/**
  * @param {Model} model
- * @param {import("./facts.js").Moment[]} moments
+ * @param {import("../history/moments.js").Moment[]} moments
  * @param {number | undefined} off
  */
 function tellErrors(model, moments, off) {
   const errors = moments.flatMap(({ error }) => (error === undefined ? [] : [Math.abs(error)]));
   if (!errors.length) return ["Nothing is known of its errors: the model comes without actual values."];
   const size = (/** @type {number | undefined} */ value) => model.change(value ?? 0).replace("+", "");
-  const usual = `On the ${errors.length} reference windows, forecasts are off by ${size(d3.mean(errors))} on average, and 8 of 10 by less than ${size(d3.quantile(errors, LEVEL))}.`;
+  const usual = `On ${errors.length} windows, forecasts are off by ${size(d3.mean(errors))} on average, and 8 of 10 by less than ${size(d3.quantile(errors, LEVEL))}.`;
   const worse = off === undefined ? 0 : (d3.mean(errors, (one) => Number(one > off)) ?? 0);
   return off === undefined ? [usual] : [usual, `This one was off by ${size(off)}; ${Math.round(100 * worse)} % of them were worse.`];
 }

@@ -1,10 +1,10 @@
 /** Errors: the largest, which lead to their forecasts, and by month, week and hour with coverage. */
 
 import { reasonOf } from "../api.js";
-import { seriesOf } from "../files.js";
 import { html, useMemo, useState } from "../lib.js";
 import { useAsk } from "../load.js";
 import { go, link } from "../state.js";
+import { seriesOf } from "./cut.js";
 import { isCovered, levelName, share, sizeOf, worstOf } from "./spans.js";
 
 /** @typedef {import("./moments.js").Moment} Moment */

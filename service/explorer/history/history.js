@@ -7,7 +7,7 @@ import { address, go } from "../state.js";
 import { Drift } from "./drift.js";
 import { fileInView, isHidden, useContributions, useMoments } from "./moments.js";
 import { Periods, WorstErrors } from "./errors.js";
-import { chooseSpan, differences, labelOf, share, strongest, summarise, tellAll, tellDifference } from "./spans.js";
+import { chooseSpan, differences, hasSkill, labelOf, share, strongest, summarise, tellAll, tellDifference, UNSKILLED } from "./spans.js";
 import { Strips } from "./strips.js";
 
 /** @typedef {import("./moments.js").Moment} Moment */
@@ -129,6 +129,7 @@ function Driven({ model, shown, first, second, all }) {
     <section class="card" aria-label="What it was driven by">
       <h2>${isCompared ? "What A was driven by, and why it went wrong" : "What they were driven by"}</h2>
       ${isCompared ? tellDifference(one, other, name, model).map((text) => html`<p>${text}</p>`) : ""}
+      ${!hasSkill(model) && html`<p class="muted">${UNSKILLED}</p>`}
       ${names.length > 0 ? html`<div class="scroll" tabindex="0" role="region" aria-label="Mean contributions"><table><thead><tr>${heads.map((head, number) => html`<th scope="col" class=${number ? "number" : ""}>${head}</th>`)}</tr></thead><tbody>${names.map(row)}</tbody></table></div>` : html`<p class="muted">Contributions are being computed …</p>`}
     </section>
   `;

@@ -3,11 +3,12 @@
 import { askNoted, useLoad } from "../load.js";
 import { ApiError, askJson } from "../api.js";
 import { byInput } from "../explain.js";
-import { askInstances, cutTable, findTable, forecastAll, isKept, nameOf } from "../files.js";
+import { findTable, isKept, nameOf } from "../files.js";
 import { forecastOf } from "../model.js";
 import { useMemo } from "../lib.js";
 import { address } from "../state.js";
 import { fileOf } from "../windows.js";
+import { askInstances, cutTable, forecastAll } from "./cut.js";
 
 /** @typedef {import("../model.js").Model} Model */
 

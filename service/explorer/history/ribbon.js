@@ -45,7 +45,7 @@ export function Ribbon({ model, window }) {
     <footer class="ribbon" aria-label="Time" hidden=${!shown.length}>
       <button type="button" class="play" aria-label=${isPlaying ? "Stop" : "Play the windows"} onClick=${() => setPlaying(!isPlaying)}>${isPlaying ? "❚❚" : "▶"}</button>
       <div
-        class="track"
+        class="times"
         ref=${place}
         role="slider"
         tabindex="0"

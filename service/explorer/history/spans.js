@@ -82,6 +82,9 @@ export function isCovered({ actual = NaN, intervals }, level) {
   return found ? Number(found.lower <= actual && actual <= found.upper) : NaN;
 }
 
+export const UNSKILLED = "The model has no skill, so do not read what drove it.";
+export const hasSkill = (/** @type {Model} */ { info }) => info.skill?.verdict !== "red";
+
 /** The nominal coverage of a level: 80 %. */
 export const levelName = (level) => `${Number((100 * level).toPrecision(4))} %`;
 export const share = (value) => (value === undefined || Number.isNaN(value) ? "" : `${Math.round(100 * value)} %`);
@@ -103,6 +106,7 @@ export function tellAll(moments, all, model) {
     all.mae === undefined
       ? "; what came is not known"
       : ` were off by ${sizeOf(model, all.mae)} on average${all.coverage.map(({ level, covered }) => `; the ${levelName(level)} interval held ${share(covered)}`).join("")}`;
+  if (!hasSkill(model)) return `${all.count.toLocaleString("en")} forecasts from ${first.label} to ${last.label}${errors}. ${UNSKILLED}`;
   const names = strongest(all.shares).slice(0, N_NAMED).map((name) => `${labelOf(model, name)} (${share(all.shares.get(name))})`);
   return `${all.count.toLocaleString("en")} forecasts from ${first.label} to ${last.label}${errors}.${names.length ? ` Mainly driven by ${listOf(names)}.` : ""}`;
 }

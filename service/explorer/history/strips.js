@@ -13,6 +13,7 @@ import { labelOf } from "./spans.js";
 const [TOP, MAIN, STRIP, NAME, BOTTOM] = [10, 210, 32, 16, 24]; // pixels of heights
 const [LEFT, RIGHT] = [56, 12];
 const AVERAGED = 12; // pixels of a bar, where not all windows are explained
+const MOVED = 2000; // windows up to which a zoom is drawn in frames
 const MOST = 7; // strips of inputs
 const PAGE = 24; // moments of a page key
 const shapes = /** @type {any} */ (d3); // its types are of pairs of numbers
@@ -124,6 +125,7 @@ function useGestures(place, now) {
     const element = shapes.select(place.current).call(zoom).on("dblclick.zoom", null);
     behaviour.current = { element, zoom };
   }, [now.room[1], now.height]);
+  const before = useRef("");
   const span = now.zoomed.length > 1 ? `${now.zoomed[0].place}-${now.zoomed[now.zoomed.length - 1].place}` : "";
   useEffect(() => {
     const { moments, isTimed, room, zoomed } = last.current;
@@ -132,7 +134,9 @@ function useGestures(place, now) {
     const [from, to] = span ? [x(zoomed[0].at), x(zoomed[zoomed.length - 1].at + usual)] : room;
     const scale = (room[1] - room[0]) / Math.max(1, to - from);
     const { element, zoom } = behaviour.current;
-    element.call(zoom.transform, d3.zoomIdentity.translate(room[0] - scale * from, 0).scale(scale));
+    const isStill = before.current === span || moments.length > MOVED || matchMedia("(prefers-reduced-motion: reduce)").matches;
+    before.current = span;
+    (isStill ? element : element.transition().duration(250)).call(zoom.transform, d3.zoomIdentity.translate(room[0] - scale * from, 0).scale(scale));
   }, [span, now.room[1]]);
 }
 
