@@ -70,7 +70,7 @@ export function Picture({ model, network, curves, amounts, isLive = false, kept,
     const elements = [.../** @type {SVGSVGElement} */ (svg.current).querySelectorAll("g.place, g.edge")];
     const at = parts[elements.indexOf(/** @type {Element} */ (event.target))];
     const next = layout && at && event.key.startsWith("Arrow") && stepFrom(layout, at, event.key);
-    if (!next) return;
+    if (!next) return zoom.key(event);
     event.preventDefault();
     setCurrent(parts.indexOf(next));
     /** @type {any} */ (elements[parts.indexOf(next)]).focus();

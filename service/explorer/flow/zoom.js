@@ -47,7 +47,8 @@ export function useZoom(svg, layout) {
       const [x, y] = d3.zoomTransform(element).invert([box.left + box.width / 2 - all.left, box.top + box.height / 2 - all.top]);
       if (isOut) behavior.current?.translateTo(d3.select(element), x, y);
     };
-    return { by, fit, reveal };
+    const key = (/** @type {KeyboardEvent} */ { key: pressed }) => (pressed === "+" ? by(STEP) : pressed === "-" ? by(1 / STEP) : pressed === "0" && fit());
+    return { by, fit, key, reveal };
   }, []);
 }
 
@@ -57,11 +58,10 @@ function animated(element) {
   return isStill ? d3.select(element) : d3.select(element).transition().duration(250);
 }
 
-/** @param {{zoom: {by: (factor: number) => void, fit: () => void}}} props */
+/** @param {{zoom: ReturnType<typeof useZoom>}} props */
 export function ZoomButtons({ zoom }) {
-  const keys = (/** @type {KeyboardEvent} */ { key }) => (key === "+" ? zoom.by(STEP) : key === "-" ? zoom.by(1 / STEP) : key === "0" && zoom.fit());
   const button = (/** @type {string} */ label, /** @type {string} */ sign, /** @type {() => void} */ act) => html`<button type="button" aria-label=${label} data-tip=${label} onClick=${act}>${sign}</button>`;
-  return html`<div class="zoom" role="group" aria-label="Zoom" onKeyDown=${keys}>
+  return html`<div class="zoom" role="group" aria-label="Zoom" onKeyDown=${zoom.key}>
     ${button("Zoom in", "+", () => zoom.by(STEP))}${button("Zoom out", "−", () => zoom.by(1 / STEP))}${button("Fit into the view", "⤢", zoom.fit)}
   </div>`;
 }
