@@ -36,7 +36,7 @@ def _make_printer() -> Any:
     from sympy.printing.mathml import MathMLPresentationPrinter
     from sympy.printing.precedence import PRECEDENCE
 
-    class Printer(MathMLPresentationPrinter):
+    class Printer(MathMLPresentationPrinter):  # type: ignore[misc]
         """SymPy's, which reads no more into a name than its index, and writes numbers as short as they are."""
 
         def _make(self, tag: str, *children: Any) -> Any:

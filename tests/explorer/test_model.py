@@ -99,8 +99,8 @@ def test_the_verdict_stands_before_every_reason(server, open_tab):
     warning = page.locator(".model-page").get_by_role("alert")
     expect(warning).to_contain_text(SKILL["reason"])
     expect(warning.locator("tr")).to_have_count(2)
-    above = warning.bounding_box()["y"]
-    assert above < section(page, "Importance").bounding_box()["y"]
+    below = section(page, "Importance")
+    assert warning.bounding_box()["y"] < below.bounding_box()["y"]
     assert page.locator(".model-page > section").first.get_attribute("aria-label") == "Skill"
 
 
