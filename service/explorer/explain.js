@@ -7,17 +7,22 @@ import { useAsk } from "./load.js";
 /** @typedef {import("./model.js").Model} Model */
 /** @typedef {import("./model.js").Schemas["Explanation"]} Explanation */
 
+const MANY = 2000; // features times units from which on what each unit gets from each feature takes too long
+
 /**
- * The request that explains windows.
+ * The request that explains windows, with what each unit gets from each feature where that is soon there.
  *
  * @param {Model} model
  * @param {number[][][]} instances
  */
-export const explainAsk = ({ path, version, output }, instances) => ({
+export const explainAsk = ({ path, version, output, info }, instances) => ({
   path: `${path}:explain`,
   query: version,
-  body: { instances, output: [output], detail: "links" },
+  body: { instances, output: [output], detail: countLinks(info) > MANY ? "flow" : "links" },
 });
+
+/** @param {import("./model.js").Schemas["ModelInfo"]} info */
+const countLinks = ({ features, architecture: { lstm, gru } }) => features.length * Math.max(0, ...[(lstm ?? gru)?.hidden_size ?? 0].flat());
 
 /**
  * @param {Model} model

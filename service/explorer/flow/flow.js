@@ -34,7 +34,7 @@ export function Flow({ model, versus, window }) {
       ${isPending.value && html`<p class="muted" role="status">The forecast follows as soon as values along the range are there.</p>`}
       ${said && html`<p>${said}</p>`}
       ${apart && html`<p role="alert">${reasonOf(apart)}</p>`}
-      ${isIncomplete && html`<p class="muted">Thin grey links: what flows through each is not known, since the units of this graph read all their inputs together.</p>`}
+      ${isIncomplete && html`<p class="muted">Thin grey links: what flows through each is not known, since the units read all their inputs together.</p>`}
       <${FlowTable} model=${model} network=${network} amounts=${amounts} />
     <//>
   `;
