@@ -352,7 +352,7 @@ def name_windows(windows: Windows | None) -> dict[str, Any]:
 def actual_outputs(windows: Windows) -> Array:
     """The actual values of all targets, (n, horizon * n_targets), steps outermost, original units."""
     actual = [windows.actual(number) for number in range(len(windows.table.spec.targets))]
-    return np.stack(actual, axis=2).reshape(len(windows), -1)
+    return np.stack(actual, axis=2).reshape(len(windows), windows.horizon * len(actual))
 
 
 def read_windows(

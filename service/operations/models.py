@@ -27,7 +27,11 @@ from service.wire.json import answer_json
 def summarise_model(entries: ModelVersions) -> ModelSummary:
     """Summarises the versions of a model for the list of models."""
     default = entries.default
-    given: dict[str, Any] = {**_summarise_version(default), "versions": list(map(_summarise_version, entries))}
+    given: dict[str, Any] = {
+        "skill": None,
+        **_summarise_version(default),
+        "versions": list(map(_summarise_version, entries)),
+    }
     return describe(ModelSummary, default, **given, chosen=_describe_choice(entries))
 
 

@@ -96,6 +96,10 @@ def bodies_of(instances: Any, rows: Any, known: Any, table: Any, adaptation: Any
             ("load", last),
             ("load", {**last, "last": "3h"}),
         ],
+        "cut_windows": [
+            ("load", {**last, "ends": [0, 30], "echo": False}),
+            ("plain", one),
+        ],
         "send_outcomes": [
             ("plain", {"outcomes": [{"receipt": "A" * 80, "values": {"y+1": 1.0}}]}),
         ],

@@ -77,6 +77,8 @@ def test_windows_are_chosen_by_their_newest_row(client):
     assert some["ends"] == [70, 90]
     for name in ("instances", "times", "actual"):
         assert some[name] == [found[name][found["ends"].index(end)] for end in (70, 90)]
+    none = ask(client, series=SERIES, gaps="skip", ends=[0])
+    assert none["instances"] == none["ends"] == none["actual"] == none["times"] == []
     assert "only with a series" in ask(client, instances=found["instances"][:1], ends=[3])["error"]
 
 
