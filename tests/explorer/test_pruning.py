@@ -100,7 +100,9 @@ def test_opacity_is_that_of_the_topology_and_amounts_are_means(server, open_tab)
         assert float(card.locator(".curve").get_attribute("stroke-opacity")) == pytest.approx(
             edge["opacity"], abs=0.001
         )
-        assert float(card.locator(".amount").text_content().removesuffix(" K")) == pytest.approx(edge["contribution"], abs=0.051)
+        assert float(card.locator(".amount").text_content().removesuffix(" K")) == pytest.approx(
+            edge["contribution"], abs=0.051
+        )
     groups = '{"hour": ["hour_sin", "hour_cos"]}'
     rows = server.get(f"{MODEL}/attributions", params={"groups": groups}).json()["groups"]
     hour = next(row["mean_abs_contribution"] for row in rows if row["name"] == "hour")
