@@ -51,7 +51,7 @@ def _judge(subject: Subject) -> Finding:
     skill = subject.model.skill
     evidence = asdict(skill) | {"verdict": skill.verdict, "better_by": skill.better_by, "interval": skill.interval}
     percents = [f"{100 * each:.0f}" for each in (*(skill.interval or ()), skill.better_by or 0.0)]
-    evidence |= {"percents": [int(each) for each in percents], "confidence_percent": round(100 * CONFIDENCE)}
+    evidence |= {"percents": [float(each) for each in percents], "confidence_percent": round(100 * CONFIDENCE)}
     answer = " ".join(filter(None, (skill.reason, skill.figures)))
     return Finding("skill", "Does the model know more than simple forecasts?", answer, evidence)
 

@@ -65,7 +65,8 @@ def test_every_number_of_a_curve_is_that_of_predict(service, name, steps):
     config, windows = service.models[name].config, window_of(service, name)
     steps = steps and [max(step, 1 - config.lookback) for step in steps]
     shift = {"from": -1.5, "to": 2, "points": 5}
-    chosen = [config.feature_names[-1], config.feature_names[0]]
+    plain = [one.name for one in service.models[name].inputs if one.kind == "number"]
+    chosen = [plain[-1], plain[0]]
     answer = ask(service, name, "whatif", windows, features=chosen, steps=steps, shift=shift)
     (curves,) = answer["curves"]
     assert [curve["feature"] for curve in curves] == chosen
@@ -85,10 +86,16 @@ def test_every_number_of_a_curve_is_that_of_predict(service, name, steps):
 
 
 def test_without_a_shift_a_feature_takes_the_values_of_its_training(service):
-    """The feature's values run from its training minimum to its maximum."""
-    answer = ask(service, "nyc-weather", "whatif", window_of(service, "nyc-weather"))
-    for feature, curve in zip(service.models["nyc-weather"].config.features, answer["curves"][0], strict=True):
-        assert (curve["kind"], curve["values"][0], curve["values"][-1]) == ("value", feature.min, feature.max)
+    """Numbers run from the feature's training minimum to its maximum, and cycles through the values that they have."""
+    model = service.models["nyc-weather"]
+    curves = ask(service, "nyc-weather", "whatif", window_of(service, "nyc-weather"))["curves"][0]
+    features = {feature.name: feature for feature in model.config.features}
+    for one, curve in zip(model.inputs, curves, strict=True):
+        ends = (curve["values"][0], curve["values"][-1])
+        if one.kind == "number":
+            assert (curve["kind"], *ends) == ("value", features[one.name].min, features[one.name].max)
+        else:
+            assert (curve["kind"], *ends) == ("level", one.values[0], one.values[-1])
         assert not any(curve["outside_training_range"])
 
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import re
 import threading
-from os.path import dirname, join, normpath
 from shutil import copytree
 
 import pytest
@@ -207,20 +206,6 @@ def test_the_page_names_nothing_but_its_own_files(service):
         if not file.startswith("vendor/") and file.endswith((".js", ".html", ".css")):
             addresses = re.findall(r"https?://[^\s\"']+", (FOLDER / file).read_text(encoding="utf-8"))
             assert set(addresses) <= NAMESPACES, file
-
-
-def test_what_the_first_view_imports_is_preloaded():
-    """The page names each module that the frame and the story import, directly or not, and no other."""
-    page = (FOLDER / "index.html").read_text(encoding="utf-8")
-    imported, waiting = set(), ["app.js", "views/story.js"]
-    while waiting:
-        name = waiting.pop()
-        if name not in imported:
-            imported.add(name)
-            text = (FOLDER / name).read_text(encoding="utf-8") if "vendor" not in name else ""
-            found = re.findall(r'^(?:import|\} from|export).*"(\.[^"]+\.js)";$', text, re.MULTILINE)
-            waiting += [normpath(join(dirname(name), one)) for one in found]
-    assert set(re.findall(r'modulepreload" href="release/([^"]+)"', page)) == imported - {"app.js"}
 
 
 @pytest.mark.parametrize(

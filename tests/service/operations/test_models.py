@@ -22,7 +22,7 @@ def test_lists_every_model_with_the_reason_of_a_failure(service):
     for name, model in service.models.items():
         version = {"version": "1", "state": "ready", "ready": True, "loaded": True}
         version |= {"checkpoint": f"sha256:{model.sha256}", "prepared": False}
-        version["unprepared"] = f"there is no {name}.results"
+        version |= {"unprepared": f"there is no {name}.results", "skill": model.skill.verdict}
         assert details[name] == {"name": name, **version, "versions": [version]}
 
 

@@ -30,7 +30,7 @@ def test_the_prose_has_no_number_that_the_evidence_lacks(service, name, output):
     for section, finding in zip(sections, findings, strict=True):
         assert section.strip() == f"{finding['question']}\n\n{finding['answer']}"
         assert unfounded(section, finding["evidence"]) == [], finding["id"]
-        assert re.search(r"\d", finding["answer"]) or finding["id"] == "depth"
+        assert re.search(r"\d", finding["answer"]) or finding["id"] in ("skill", "depth")
 
 
 def test_answers_the_questions_in_order(service):
@@ -39,8 +39,8 @@ def test_answers_the_questions_in_order(service):
     assert (answer["model_name"], answer["output"]) == ("nyc-weather", "dtemp_6h+1")
     assert answer["checkpoint"] == f"sha256:{service.models['nyc-weather'].sha256}"
     ids = [finding["id"] for finding in answer["findings"]]
-    assert ids[:5] == ["forecast", "accuracy", "drivers", "response", "limits"]
-    assert ids[5:] == ["sparsity", "features", "independence", "opacity", "depth", "shapes", "trust"]
+    assert ids[:6] == ["skill", "forecast", "accuracy", "drivers", "response", "limits"]
+    assert ids[6:] == ["sparsity", "features", "independence", "opacity", "depth", "shapes", "trust"]
 
 
 def test_the_report_agrees_with_the_topology_and_the_table(service):
