@@ -90,6 +90,7 @@ class Explanation(Ledger, WindowsResult):
         intervals: lower and upper bounds of the forecasts, (n,) each, by level; empty if the output has none.
         usual_width: median over the reference windows, of the explanation of a width; else None.
         model: what was explained; None if the explanation was not made of a model.
+        options: with which it was.
     """
 
     groups: Groups = field(default_factory=dict)
@@ -108,6 +109,7 @@ class Explanation(Ledger, WindowsResult):
     intervals: Bounds = field(default_factory=dict)
     usual_width: float | None = None
     model: Forecaster | None = field(default=None, repr=False)
+    options: ExplanationOptions | None = field(default=None, repr=False)
 
     @classmethod
     def of(
@@ -136,6 +138,7 @@ class Explanation(Ledger, WindowsResult):
             origin=model.origin,
             skill=model.skill,
             model=model,
+            options=options,
             **known,
         )
 
@@ -269,8 +272,9 @@ class Explanation(Ledger, WindowsResult):
     def flow_picture(
         self, path: str | Path | None = None, *, theme: Theme = "light", size: Literal["slide", "page"] = "slide"
     ) -> str:
-        """The picture of one forecast that flows through the curves of a chain, as SVG; for detail ``links``.
+        """The picture of one forecast that flows through the curves of a chain, as SVG.
 
+        The window is explained again with detail ``links``.
         Ribbons are as wide as contributions and sum at each node; a bead is where the window is on a curve. Places
         depend on the model alone; see `kanmodel.show.flow.lay_out_flow`.
 
@@ -280,11 +284,15 @@ class Explanation(Ledger, WindowsResult):
             size: ``slide``, 16:9, or ``page``, A4.
 
         Raises:
-            DataError: there are several windows, the model is a graph, or the detail lacks edges.
+            DataError: there are several windows, or the model is a graph.
             UnknownNameError: a theme or a size that does not exist.
             ExportError: the file cannot be written.
         """
-        return FlowPicture(self, origin=self.origin).svg(path, theme=theme, size=size)
+        explained, model = self, self.model if self.detail != "links" else None
+        if len(self) == 1 and model and self.options and self.windows is not None and not model.config.graph:
+            options = replace(self.options, detail="links", effects=False, orders=None)
+            explained = Explanation.of(model, self.windows, model.number_of(self.output), options)
+        return FlowPicture(explained, origin=self.origin).svg(path, theme=theme, size=size)
 
     def require_completeness(self, output_std: float, first: int = 0) -> None:
         """Raises `IncompleteError` if a residual is above F(x) - F(x0) and the output's deviation on the reference.

@@ -264,8 +264,6 @@ class _Flow:
         if config.graph:
             raise DataError("a flow is drawn of a chain of layers, but this model is a graph")
         self.layers = [layer for layer in explanation.layers if layer.edges is not None]
-        if not self.layers or (config.recurrent and explanation.detail != "links"):
-            raise DataError("a flow needs all edges: explain with detail='links'")
         self.layout = lay_out_flow(model, config.outputs.index(explanation.output), self.layers, size)
         self.ribbons = [*list_ribbons(self.layout, config, self.layers)]
         self.before, self.after = defaultdict[End, list[Ribbon]](list), defaultdict[End, list[Ribbon]](list)

@@ -144,13 +144,20 @@ def test_hostile_names_are_escaped():
     assert any(HOSTILE[0] in (title.text or "") for title in picture.iter(f"{SVG}title"))
 
 
+def test_an_explanation_of_any_detail_flows():
+    """The links are computed where the explanation lacks them, with its own baseline."""
+    model = known("gru")
+    window = make_windows(model, 1)
+    whole = model.explain(window, baseline="zero", detail="links").flow_picture()
+    assert model.explain(window, baseline="zero").flow_picture() == whole
+    assert model.explain(window).flow_picture() != whole
+
+
 def test_what_is_refused():
     model = known("gru")
     windows = make_windows(model, 2)
     with pytest.raises(DataError, match="one window"):
         model.explain(windows, detail="links").flow_picture()
-    with pytest.raises(DataError, match="detail='links'"):
-        model.explain(windows[:1]).flow_picture()
     with pytest.raises(UnknownNameError, match="size"):
         explained("gru").flow_picture(size="poster")
     graph = read("RevIN")
