@@ -390,7 +390,7 @@ def test_two_versions_are_compared(pair, open_tab):
     choice.select_option("m/1")
     page.wait_for_url("**versus=m/1*")
     part, answer = section(page, "Comparison"), ask(pair, f"{HERE}/comparison", against_version="1").json()
-    rows = part.locator("tr[data-feature]")
+    rows = part.locator("tr[data-input]")
     expect(rows).to_have_count(len(answer["features"]))
     for row, feature in zip(rows.all(), answer["features"], strict=True):
         cells = row.locator("td").all_inner_texts()

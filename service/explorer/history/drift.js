@@ -5,24 +5,25 @@ import { formatValue } from "../figures.js";
 import { html } from "../lib.js";
 import { useAsk } from "../load.js";
 import { address, go } from "../state.js";
+import { Select } from "../ui/select.js";
 import { levelName, listOf, share, sizeOf } from "./spans.js";
 import { tellTime } from "./moments.js";
+import { Table } from "./table.js";
 
 /** @typedef {import("../model.js").Model} Model */
 
-const SINCE = { "24h": "24 hours", "7d": "7 days", "4w": "4 weeks" };
+const SINCE = Object.entries({ "24h": "24 hours", "7d": "7 days", "4w": "4 weeks" }).map(([value, label]) => ({ value, label: `${label} ago` }));
 const N_ROWS = 8;
 
 /** @param {{model: Model}} props */
 export function Drift({ model }) {
   const since = address.value.values.since ?? "24h";
   const { value: found, error, again } = useAsk({ path: `${model.path}/drift`, query: { ...model.version, since } });
-  const choose = (event) => go({ since: event.currentTarget.value });
   return html`
     <section class="card drift" aria-label="Drift">
       <div class="between">
         <p class="lead">${tellCounts(found, error)}</p>
-        <label class="select">Since <select value=${since} onChange=${choose}>${Object.entries(SINCE).map(([value, label]) => html`<option value=${value} selected=${value === since}>${label} ago</option>`)}</select></label>
+        <${Select} label="Since" value=${since} options=${SINCE} choose=${(value) => go({ since: value })} />
         <button type="button" onClick=${again}>Count again</button>
       </div>
       ${found && !error && html`<p class="muted">Compared with the ${found.reference.windows.toLocaleString("en")} reference windows${found.reference.first ? `, ${tellTime(found.reference.first)} to ${tellTime(found.reference.last)}` : ""}; the output is ${found.output}. What is looked at here is not counted.</p>`}
@@ -59,12 +60,6 @@ function Question({ title, verdict, children }) {
   `;
 }
 
-/** @param {{heads: string[], rows: unknown[][], label: string}} props */
-const Table = ({ heads, rows, label }) => html`<div class="scroll" tabindex="0" role="region" aria-label=${label}><table>
-  <thead><tr>${heads.map((head, number) => html`<th scope="col" class=${number ? "number" : ""}>${head}</th>`)}</tr></thead>
-  <tbody>${rows.map(([name, ...cells]) => html`<tr><th scope="row">${name}</th>${cells.map((cell) => html`<td class="number">${cell}</td>`)}</tr>`)}</tbody>
-</table></div>`;
-
 /** @param {{model: Model, found: any}} props inputs by how far they moved, in the terms of the table */
 function Inputs({ model, found }) {
   const rows = model.inputs.flatMap((input) => {
@@ -82,7 +77,11 @@ function Inputs({ model, found }) {
   };
   return html`
     <p>${shown.some(({ isMoved }) => isMoved) ? `${listOf(shown.filter(({ isMoved }) => isMoved).map(({ input }) => input.short))} moved.` : ""}</p>
-    <${Table} label="Inputs by how far they moved" heads=${["Input", "Mean then", "Now", "PSI"]} rows=${shown.map(({ input, far }) => [input.short, say(input, far, far.mean_reference), say(input, far, far.mean), far.psi.toFixed(2)])} />
+    <${Table}
+      label="Inputs by how far they moved"
+      heads=${["Input", "Mean then", "Now", "PSI"]}
+      rows=${shown.map(({ input, far }) => ({ cells: [input.short, say(input, far, far.mean_reference), say(input, far, far.mean), far.psi.toFixed(2)] }))}
+    />
   `;
 }
 
@@ -92,9 +91,10 @@ function Use({ model, found }) {
   const { effect, unused } = found;
   const name = (one) => model.inputOf.get(one)?.short ?? one;
   const rows = d3.sort(found.use, (one) => -Math.abs(one.effect ?? 0)).slice(0, N_ROWS);
+  const row = (one) => ({ cells: [name(one.name), share(one.share_reference), share(one.share), one.effect === null ? "" : model.change(one.effect)] });
   return html`
     <p>The mean forecast ${effect.total === null ? "is not known" : `went from ${model.value(effect.forecast_reference)} to ${model.value(effect.forecast)} (${model.change(effect.total)})`}.${unused.length ? ` ${listOf([...new Set(unused.map(name))].slice(0, 4))} moved, and the model hardly uses it.` : ""}</p>
-    <${Table} label="What the model uses" heads=${["Input", "Share then", "Now", "Effect"]} rows=${rows.map((one) => [name(one.name), share(one.share_reference), share(one.share), one.effect === null ? "" : model.change(one.effect)])} />
+    <${Table} label="What the model uses" heads=${["Input", "Share then", "Now", "Effect"]} rows=${rows.map(row)} />
   `;
 }
 
@@ -107,5 +107,5 @@ function Errors({ model, found }) {
     ["Mean error", model.change(errors.bias_reference ?? 0), model.change(errors.bias ?? 0)],
     ...coverage.map((one) => [`In the ${levelName(one.level)} interval`, share(one.covered_reference ?? undefined), share(one.covered ?? undefined)]),
   ];
-  return html`<${Table} label="Errors then and now" heads=${["", "Then", "Now"]} rows=${rows} />`;
+  return html`<${Table} label="Errors then and now" heads=${["", "Then", "Now"]} rows=${rows.map((cells) => ({ cells }))} />`;
 }

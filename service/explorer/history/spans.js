@@ -106,9 +106,11 @@ export function tellAll(moments, all, model) {
     all.mae === undefined
       ? "; what came is not known"
       : ` were off by ${sizeOf(model, all.mae)} on average${all.coverage.map(({ level, covered }) => `; the ${levelName(level)} interval held ${share(covered)}`).join("")}`;
-  if (!hasSkill(model)) return `${all.count.toLocaleString("en")} forecasts from ${first.label} to ${last.label}${errors}. ${UNSKILLED}`;
+  const { verdict, reason } = model.info.skill;
+  const skill = ["amber", "red"].includes(verdict) ? `${reason} ` : ""; // before all else
+  const told = `${skill}${all.count.toLocaleString("en")} forecasts from ${first.label} to ${last.label}${errors}.`;
   const names = strongest(all.shares).slice(0, N_NAMED).map((name) => `${labelOf(model, name)} (${share(all.shares.get(name))})`);
-  return `${all.count.toLocaleString("en")} forecasts from ${first.label} to ${last.label}${errors}.${names.length ? ` Mainly driven by ${listOf(names)}.` : ""}`;
+  return hasSkill(model) && names.length ? `${told} Mainly driven by ${listOf(names)}.` : told;
 }
 
 /**

@@ -10,13 +10,15 @@ import { labelOf } from "./spans.js";
 /** @typedef {import("./moments.js").Moment} Moment */
 /** @typedef {import("../model.js").Model} Model */
 
-const [TOP, MAIN, STRIP, NAME, BOTTOM] = [10, 210, 32, 16, 24]; // pixels of heights
+const [TOP, MAIN, TALL, LOW, NAME, BOTTOM] = [10, 210, 40, 20, 16, 24]; // pixels of heights
+const N_TALL = 3; // inputs whose strips are tall, as that of the error is
 const [LEFT, RIGHT] = [56, 12];
 const AVERAGED = 12; // pixels of a bar, where not all windows are explained
 const MOVED = 2000; // windows up to which a zoom is drawn in frames
 const MOST = 7; // strips of inputs
 const PAGE = 24; // moments of a page key
 const shapes = /** @type {any} */ (d3); // its types are of pairs of numbers
+const ROOM = 7; // pixels from 0 from which on there is room for a figure
 const REST = ""; // the input that stands for all others
 
 /**
@@ -43,8 +45,8 @@ export function Strips(props) {
   const room = /** @type {[number, number]} */ ([LEFT, Math.max(LEFT + 10, width - RIGHT)]);
   const axis = useMemo(() => makeAxis(moments, isTimed, room, zoom), [moments, isTimed, width, zoom]);
   const rows = rowsOf(props);
-  const count = Number(rows[0]?.worst ?? false) + Math.min(model.inputs.length, MOST); // also before contributions are there
-  const height = TOP + MAIN + count * (STRIP + NAME) + BOTTOM;
+  const nErrors = Number(rows[0]?.worst ?? false);
+  const height = topOf(nErrors + Math.min(model.inputs.length, MOST), nErrors) + BOTTOM; // also before contributions are there
   const drawing = useMemo(() => width > 0 && draw({ ...props, axis, rows, room, height }), [axis, props.names, moments, props.first, props.second]);
   const shown = moments[at ?? moments.findIndex(({ window }) => window === present)];
   const x = shown && middle(axis, shown);
@@ -94,6 +96,9 @@ export function Strips(props) {
 }
 
 const middle = (axis, { at }) => axis.x(at + axis.usual / 2);
+
+/** The top of a row of strips, of which the first are tall. */
+const topOf = (row, nErrors) => TOP + MAIN + row * (NAME + LOW) + Math.min(row, nErrors + N_TALL) * (TALL - LOW);
 
 /** Brush and zoom of d3 over the strips: a drag is a span, a click a window; a wheel with Ctrl, or two fingers, zoom. */
 function useGestures(place, now) {
@@ -162,20 +167,25 @@ function rowsOf({ model, moments, names }) {
 /** @param {any} given */
 function draw({ model, moments, axis, rows, room, height, first, second }) {
   const bottom = height - BOTTOM;
-  const top = (row) => TOP + MAIN + row * (STRIP + NAME);
   const inputs = rows.filter(({ worst }) => !worst);
   const hasContributions = (/** @type {Moment} */ { contributions }) => Boolean(contributions);
   const isThinned = !moments.every((one) => hasContributions(one) || axis.x(one.at) < room[0] || axis.x(one.at) > room[1]);
   const all = { error: barsOf(axis), input: barsOf(axis, hasContributions, isThinned ? AVERAGED : undefined) };
   const meanOf = (row, bar) => (row.worst ? d3.greatest(bar.of, (one) => Math.abs(row.value(one) ?? 0)) : undefined);
   const value = (row, bar) => (row.worst ? row.value(meanOf(row, bar)) : d3.mean(bar.of, row.value));
-  const largest = d3.max(inputs, (row) => d3.max(all.input, (bar) => Math.abs(value(row, bar) ?? 0))) || 1;
-  const worst = d3.max(moments, ({ error = 0 }) => Math.abs(error)) || 1;
+  const strips = rows.map((row, number) => {
+    const [from, to] = [number, number + 1].map((one) => topOf(one, rows.length - inputs.length));
+    const bars = (row.worst ? all.error : all.input).map((bar) => ({ ...bar, value: value(row, bar) }));
+    const [low, high] = /** @type {number[]} */ (d3.extent([0, ...bars.flatMap((bar) => bar.value ?? [])]));
+    return { row, bars, low, high, top: from + NAME, tall: to - from - NAME };
+  });
+  const scaleOf = ({ low, high, tall }) => (high > low ? tall / (high - low) : undefined);
+  const scale = d3.min(strips.filter(({ row }) => !row.worst), scaleOf) ?? 1; // one for all inputs
   return html`
     ${[first, second].map((span, number) => runsOf(span).map(([from, to]) => html`<rect class=${number ? "span second" : "span"} clip-path="url(#strips-room)" x=${axis.x(from.at)} width=${Math.max(2, axis.x(to.at + axis.usual) - axis.x(from.at))} y=${TOP} height=${bottom - TOP} />`))}
     ${drawForecasts(model, moments, axis, room)}
-    ${rows.map((row, number) => drawStrip(row, row.worst ? all.error : all.input, (bar) => value(row, bar), row.worst ? worst : largest, top(number), room, model, row.worst || row === inputs[0]))}
-    ${!inputs.length && html`<text x=${room[0]} y=${top(rows.length) + NAME}>Contributions are being computed …</text>`}
+    ${strips.map((strip) => drawStrip(strip, (strip.row.worst && scaleOf(strip)) || scale, room, model))}
+    ${!inputs.length && html`<text x=${room[0]} y=${topOf(rows.length, rows.length) + NAME}>Contributions are being computed …</text>`}
     <text class="unit" x=${room[0] - 6} y=${TOP + 4}>${model.isShare ? "" : model.unit}</text>
     <g class="ticks">
       ${axis.ticks.map(({ x, label }) => html`<line x1=${x} x2=${x} y1=${TOP} y2=${bottom + 4} /><text x=${x} y=${bottom + 18}>${label}</text>`)}
@@ -205,22 +215,21 @@ function drawForecasts(model, moments, axis, room) {
   `;
 }
 
-/** A strip of bars about 0. */
-function drawStrip(row, bars, value, largest, top, room, model, scale) {
-  const zero = top + NAME + STRIP / 2;
-  const path = bars
-    .map((bar) => {
-      const high = value(bar);
-      const gap = bar.right - bar.left > 5 ? 0.5 : 0;
-      return high === undefined ? "" : `M${(bar.left + gap).toFixed(1)},${zero}V${(zero - (high / largest) * (STRIP / 2)).toFixed(1)}H${(bar.right - gap).toFixed(1)}V${zero}Z`;
-    })
-    .join("");
+/** A strip of bars from 0, whose ends are told where there is room. */
+function drawStrip({ row, bars, low, high, top, tall }, scale, room, model) {
+  const zero = top + tall / 2 + (scale * (high + low)) / 2;
+  const y = (value) => (zero - scale * value).toFixed(1);
+  const path = bars.map(({ left, right, value }) => {
+    const gap = right - left > 5 ? 0.5 : 0;
+    return value === undefined ? "" : `M${(left + gap).toFixed(1)},${zero}V${y(value)}H${(right - gap).toFixed(1)}V${zero}Z`;
+  });
+  const ends = tall === TALL ? [low, high].filter((value) => Math.abs(scale * value) > ROOM) : [];
   return html`
     <g class="strip" data-strip=${row.name || "rest"}>
       <line class="zero" x1=${room[0]} x2=${room[1]} y1=${zero} y2=${zero} />
-      <path clip-path="url(#strips-room)" fill=${row.color} d=${path} />
-      <text class="name" x=${room[0]} y=${top + NAME - 4}>${row.label}</text>
-      ${scale && html`<text class="scale" x=${room[0] - 6} y=${zero + 4}>±${model.value(largest, false).replace(" %", "")}</text>`}
+      <path clip-path="url(#strips-room)" fill=${row.color} d=${path.join("")} />
+      <text class="name" x=${room[0]} y=${top - 4}>${row.label}</text>
+      ${ends.map((value) => html`<text class="scale" x=${room[0] - 6} y=${y(value)} dy="4">${model.value(value, false).replace(" %", "")}</text>`)}
     </g>
   `;
 }

@@ -63,7 +63,7 @@ function kindOf({ info }) {
     ["Outputs", outputs.length > MANY ? `${outputs.length}: ${outputs[0]} to ${outputs.at(-1)}` : outputs.join(", ")],
     ["Reads", `${inputs.length} inputs, ${features.length} features, over ${lookback} ${lookback === 1 ? "step" : "steps"}`],
     horizon > 1 && ["Steps ahead", String(horizon)],
-    intervals && ["Intervals", `${intervals.levels.map((level) => `${Math.round(100 * level)} %`).join(", ")}, calibrated on ${intervals.calibration.windows} windows`],
+    intervals && ["Intervals", tellIntervals(intervals)],
     front && ["At every step", tellLayers(front)],
     cell && [lstm ? "LSTM" : "GRU", `${cell.hidden_size} units${cell.bidirectional ? ", both directions" : ""}`],
     graph && ["Graph", `${count("layer")} layers and ${count("recurrent")} recurrent parts, in ${graph.length} operations`],
@@ -71,6 +71,12 @@ function kindOf({ info }) {
     !graph && [head.layers.every(({ basis }) => basis.kind === "line") ? "Head" : "KAN", tellLayers(head)],
   ];
   return facts.flatMap((fact) => (fact ? [fact] : []));
+}
+
+/** @param {NonNullable<Info["intervals"]>} intervals */
+function tellIntervals({ levels, calibration: { windows, first, last } }) {
+  const span = first && last ? `, ${first.slice(0, 10)} to ${last.slice(0, 10)}` : "";
+  return `${levels.map((level) => `${Number((100 * level).toPrecision(4))} %`).join(", ")}, calibrated on ${windows} windows${span}`;
 }
 
 /** @param {NonNullable<Schemas["Architecture"]["front"]>} layers */
