@@ -99,17 +99,11 @@ export function findTable(id) {
 }
 
 /** Whether this tab has the file of an id. */
-export const isKept = (/** @type {string | undefined} */ id) => count.value > 0 && kept.has(id ?? "");
+export const isKept = (id) => count.value > 0 && kept.has(id ?? "");
 
 /** The name of the file of an id. */
 export const nameOf = (id) => id.replace(/@\w+$/, "");
 
-/**
- * @param {string} text
- * @param {string} name
- * @param {Model} model
- * @returns {Table}
- */
 function parse(text, name, model) {
   const trimmed = text.replace(/^\uFEFF/, "").trim();
   if (!trimmed) throw new Error("There is nothing to read.");
@@ -149,14 +143,7 @@ export function splitTable(text) {
   return { names: names.map((one) => one.trim()), rows: cells, lines: lines.slice(1), isComma };
 }
 
-/**
- * Windows as :predict takes them, or a table in one of pandas' forms: split, records, list, columns.
- *
- * @param {string} text
- * @param {string} id
- * @param {Model} model
- * @returns {Table}
- */
+/** Windows as :predict takes them, or a table in one of pandas' forms: split, records, list, columns. */
 function readJson(text, id, model) {
   let given;
   try {
@@ -189,12 +176,6 @@ function readJson(text, id, model) {
 
 const isNamed = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
 
-/**
- * @param {any} window
- * @param {Model} model
- * @param {string} place
- * @returns {number[][]}
- */
 function checkWindow(window, { info: { lookback, features } }, place) {
   if (!Array.isArray(window) || window.length !== lookback) throw new Error(`A window has ${lookback} rows, oldest first, but here are ${window?.length ?? "none"}.`);
   window.forEach((row, step) => {

@@ -34,11 +34,6 @@ const cuts = new Map();
  * @property {number[]} order the row of the table for each
  */
 
-/**
- * @param {Table} table
- * @param {Model} model
- * @returns {Columns}
- */
 function columnsOf(table, { info }) {
   const { names, rows } = table;
   const label = info.table?.series?.column;
@@ -111,12 +106,6 @@ export function cutTable(table, model, signal) {
   return found;
 }
 
-/**
- * @param {Table} table
- * @param {Model} model
- * @param {AbortSignal} [signal]
- * @returns {Promise<Cut>}
- */
 async function askCut(table, model, signal) {
   const file = nameOf(table.id);
   if (table.windows) {

@@ -94,11 +94,6 @@ const COLUMNS = ["Forecasts", "Mean error, either way", "Mean error"];
 const cellsOf = ({ count, mae, bias, coverage }, model) =>
   [count.toLocaleString("en"), sizeOf(model, mae), model.change(bias), ...coverage.map(({ covered }) => share(covered ?? undefined))];
 
-/**
- * @param {Period[]} found
- * @param {Model} model
- * @param {number} width
- */
 function drawPeriods(found, model, width) {
   const every = Math.ceil((LABEL * found.length) / width);
   const bare = (name) => name.replace("from ", "");

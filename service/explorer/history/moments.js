@@ -69,11 +69,6 @@ export function useMoments(given) {
   return useLoad(key, (signal) => (file ? loadFile(model, file, signal) : loadReference(model, signal)));
 }
 
-/**
- * @param {Model} model
- * @param {AbortSignal} signal
- * @returns {Promise<Moments>}
- */
 async function loadReference(model, signal) {
   const query = { ...model.version, output: model.forecast, intervals: model.info.intervals ? true : undefined };
   const rows = await askReference(model, query, signal);
@@ -85,23 +80,11 @@ async function loadReference(model, signal) {
   return order(made, "reference windows");
 }
 
-/**
- * @param {Model} model
- * @param {Record<string, any>} query
- * @param {AbortSignal} signal
- * @returns {Promise<any[]>}
- */
 async function askReference(model, query, signal) {
   const parts = d3.range(0, model.info.reference_windows, PAGE).map((offset) => askNoted({ path: `${model.path}/reference`, query: { ...query, offset, limit: PAGE } }, signal));
   return (await Promise.all(parts)).flatMap(({ windows }) => windows);
 }
 
-/**
- * @param {Model} model
- * @param {string} file
- * @param {AbortSignal} signal
- * @returns {Promise<Moments>}
- */
 async function loadFile(model, file, signal) {
   const table = findTable(file);
   const { places, told } = await cutTable(table, model, signal);
@@ -127,13 +110,7 @@ function momentOf({ window, label, time, series, forecast, actual, intervals = [
   return { window, label: series ? `${label}, ${series}` : label, at: time ? wallClock(time) : NaN, series, forecast, actual: actual ?? undefined, error, intervals };
 }
 
-/**
- * By series and then by time; where a time is unknown, by place.
- *
- * @param {any[]} made
- * @param {string} told
- * @returns {Moments}
- */
+/** By series and then by time; where a time is unknown, by place. */
 function order(made, told) {
   const isTimed = made.every(({ at }) => Number.isFinite(at));
   const sorted = isTimed ? d3.sort(made, (one, other) => d3.ascending(one.series, other.series) || one.at - other.at) : made;

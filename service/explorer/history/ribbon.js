@@ -81,12 +81,8 @@ function drawBars(moments, axis) {
 }
 
 /**
- * Plays the windows from the present one on, until the last, a key or a click; a window that is still loading is waited for.
+ * Plays the windows from the present one on, until the last, a key or a click; one that is still loading is waited for.
  *
- * @param {Moment[]} shown
- * @param {number} at
- * @param {any} window
- * @param {(moment: Moment | undefined, replace: boolean) => void} show
  * @returns {[boolean, (isPlaying: boolean) => void]}
  */
 function usePlay(shown, at, window, show) {

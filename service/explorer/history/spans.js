@@ -83,7 +83,7 @@ export function isCovered({ actual = NaN, intervals }, level) {
 }
 
 export const UNSKILLED = "The model has no skill, so do not read what drove it.";
-export const hasSkill = (/** @type {Model} */ { info }) => info.skill?.verdict !== "red";
+export const hasSkill = ({ info }) => info.skill?.verdict !== "red";
 
 /** The nominal coverage of a level: 80 %. */
 export const levelName = (level) => `${Number((100 * level).toPrecision(4))} %`;

@@ -164,11 +164,10 @@ function rowsOf({ model, moments, names }) {
   return [...errors, ...inputs, ...(names.length && left.length ? [rest] : [])];
 }
 
-/** @param {any} given */
 function draw({ model, moments, axis, rows, room, height, first, second }) {
   const bottom = height - BOTTOM;
   const inputs = rows.filter(({ worst }) => !worst);
-  const hasContributions = (/** @type {Moment} */ { contributions }) => Boolean(contributions);
+  const hasContributions = (one) => Boolean(one.contributions);
   const isThinned = !moments.every((one) => hasContributions(one) || axis.x(one.at) < room[0] || axis.x(one.at) > room[1]);
   const all = { error: barsOf(axis), input: barsOf(axis, hasContributions, isThinned ? AVERAGED : undefined) };
   const meanOf = (row, bar) => (row.worst ? d3.greatest(bar.of, (one) => Math.abs(row.value(one) ?? 0)) : undefined);
@@ -234,12 +233,7 @@ function drawStrip({ row, bars, low, high, top, tall }, scale, room, model) {
   `;
 }
 
-/**
- * Stretches of moments that follow one another.
- *
- * @param {Moment[]} span
- * @returns {[Moment, Moment][]}
- */
+/** Stretches of moments that follow one another. */
 function runsOf(span) {
   const found = /** @type {[Moment, Moment][]} */ ([]);
   for (const moment of d3.sort(span, ({ place }) => place)) {

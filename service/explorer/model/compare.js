@@ -46,11 +46,7 @@ export function Choice({ model }) {
   return html`<${Select} label="Compare with" value=${versus} options=${shown} choose=${(value) => go({ versus: value })} />`;
 }
 
-/**
- * What models must have in common: steps, inputs and units.
- *
- * @param {Schemas["ModelInfo"]} info
- */
+/** What models must have in common: steps, inputs and units. */
 const readsOf = ({ features, targets, lookback }) =>
   JSON.stringify([lookback, [...features, ...targets].map(({ name, unit }) => [name, unit])]);
 
@@ -84,12 +80,7 @@ export function Comparison({ model, versus, window }) {
   `;
 }
 
-/**
- * @param {Model} model
- * @param {Schemas["ModelComparisonResponse"]} answer
- * @param {Names} names
- */
-function tellDifference(model, { difference, mae, against_mae: against, features }, { one, other }) {
+function tellDifference(model, /** @type {Schemas["ModelComparisonResponse"]} */ { difference, mae, against_mae: against, features }, { one, other }) {
   const isKnown = mae !== null && against !== null && mae !== against;
   const better = isKnown ? `; those of ${mae < against ? one : other} miss by ${sizeOf(model, mae - against)} less on average` : "";
   const sure = sharesOf(model, features).filter(isSure).slice(0, NAMED);
@@ -100,13 +91,8 @@ function tellDifference(model, { difference, mae, against_mae: against, features
   return `The forecasts of ${one} and ${other} differ by ${sizeOf(model, difference)}${better}. ${counts}`;
 }
 
-/**
- * Shares by input: those of its features add up, and so do the ends of their intervals, which are then rather too wide.
- *
- * @param {Model} model
- * @param {Schemas["ModelComparisonResponse"]["features"]} features
- */
-function sharesOf(model, features) {
+/** Shares by input: those of its features add up, and so do the ends of their intervals, which are then rather too wide. */
+function sharesOf(model, /** @type {Schemas["FeatureChangeInfo"][]} */ features) {
   const rows = [...d3.group(features, ({ name }) => model.inputOf.get(name) ?? name)].map(([key, of]) => {
     const input = typeof key === "string" ? undefined : key;
     const sum = (take) => d3.sum(of, take);
@@ -153,12 +139,8 @@ function Shares({ model, answer: { features, confidence }, names: { one, other }
   `;
 }
 
-/**
- * The edges that either keeps, by how they changed.
- *
- * @param {Edge[]} edges
- */
-function groupEdges(edges) {
+/** The edges that either keeps, by how they changed. */
+function groupEdges(/** @type {Edge[]} */ edges) {
   const both = d3.sort(edges.filter(({ kept, against_kept: against }) => kept && against), ({ curve_difference: apart }) => -(apart ?? 0));
   const isBent = ({ curve_difference: apart }) => (apart ?? 0) > APART;
   return {
@@ -181,6 +163,9 @@ function Edges({ model, edges, names: { one, other } }) {
     edge.change !== null && model.change(edge.change),
     edge.curve_difference === null ? "not comparable" : amount(edge.curve_difference),
   ];
+  const rows = Object.entries(groups).flatMap(([state, members]) =>
+    members.map((edge) => ({ of: { "data-state": state }, cells: cells(edge, state) })),
+  );
   return html`
     <h3>Edges</h3>
     <p class="muted">
@@ -190,7 +175,7 @@ function Edges({ model, edges, names: { one, other } }) {
     </p>
     <details><summary>The edges that either keeps</summary><${Table} label="Edges of both" class="cards"
       heads=${["Edge", one, other, "Change", "Curves apart"]}
-      rows=${Object.entries(groups).flatMap(([state, members]) => members.map((edge) => ({ of: { "data-state": state }, cells: cells(edge, state) })))} />
+      rows=${rows} />
     </details>
   `;
 }

@@ -35,11 +35,7 @@ export function Formulas({ model }) {
   `;
 }
 
-/**
- * The formulas that are nearer to the network than each simpler one, of those that are found so far.
- *
- * @param {Formula[]} formulas
- */
+/** The formulas that are nearer to the network than each simpler one, of those that are found so far. */
 function frontOf(formulas) {
   let best = -Infinity;
   const sorted = d3.sort(formulas, (a, b) => a.complexity - b.complexity || (b.r2 ?? -Infinity) - (a.r2 ?? -Infinity));
@@ -54,8 +50,8 @@ function Front({ model, front, first }) {
   const wanted = moved ?? (written === undefined ? undefined : Number(written));
   const place = wanted === undefined ? Math.min(first, front.length - 1) : Math.max(0, front.filter(({ complexity }) => complexity <= wanted).length - 1);
   const shown = front[place];
-  const take = (/** @type {number} */ complexity) => (setMoved(undefined), go({ complexity: String(complexity) }));
-  const slide = (/** @type {any} */ event) => {
+  const take = (complexity) => (setMoved(undefined), go({ complexity: String(complexity) }));
+  const slide = (event) => {
     const { complexity } = front[Number(event.currentTarget.value)];
     setMoved(complexity);
     clearTimeout(timer.current);
@@ -66,7 +62,7 @@ function Front({ model, front, first }) {
       <div class="choice">
         <label for="terms">From one number to the network</label>
         <input type="range" id="terms" min="0" max=${front.length - 1} step="1" value=${place} aria-valuetext=${`complexity ${shown.complexity}`} onInput=${slide} />
-        <${Chart} label="R² of the formulas by their complexity" of=${[front, shown]} draw=${(/** @type {number} */ width) => drawFront(front, shown, width, take)} />
+        <${Chart} label="R² of the formulas by their complexity" of=${[front, shown]} draw=${(width) => drawFront(front, shown, width, take)} />
         <${Figures} model=${model} formula=${shown} front=${front} />
       </div>
       <${Text} model=${model} formula=${shown} />
@@ -74,17 +70,10 @@ function Front({ model, front, first }) {
   `;
 }
 
-/**
- * R² over complexity.
- *
- * @param {Formula[]} front
- * @param {Formula} shown
- * @param {number} width
- * @param {(complexity: number) => void} choose
- */
+/** R² over complexity. */
 function drawFront(front, shown, width, choose) {
   const known = front.filter(({ r2 }) => r2 !== null).map((one) => ({ ...one, height: Math.max(0, one.r2 ?? 0) }));
-  const isShown = (/** @type {Formula} */ one) => one.complexity === shown.complexity;
+  const isShown = (one) => one.complexity === shown.complexity;
   const drawn = Plot.plot({
     ...{ width, height: 150, marginLeft: 34, marginRight: 14, marginTop: 20, className: "plot" },
     x: { type: "log", label: "complexity →", ticks: 4, tickFormat: "~s", tickSize: 0 },
@@ -93,8 +82,8 @@ function drawFront(front, shown, width, choose) {
       Plot.lineY(known, { x: "complexity", y: "height", stroke: "var(--muted)", curve: "step-after" }),
       Plot.dot(known, {
         ...{ x: "complexity", y: "height", stroke: "var(--muted)", strokeWidth: 1.5 },
-        r: (/** @type {Formula} */ one) => (isShown(one) ? 7 : 5),
-        fill: (/** @type {Formula} */ one) => (isShown(one) ? "var(--ink)" : "var(--card)"),
+        r: (one) => (isShown(one) ? 7 : 5),
+        fill: (one) => (isShown(one) ? "var(--ink)" : "var(--card)"),
       }),
     ],
   });
@@ -109,7 +98,7 @@ function drawFront(front, shown, width, choose) {
 /** @param {{model: Model, formula: Formula, front: Formula[]}} props */
 function Figures({ model, formula: { r2, mae, complexity }, front }) {
   const nearest = front[front.length - 1];
-  const value = (/** @type {number | null} */ of) => formatValue(model.isShare && of !== null ? 100 * of : of, model.isShare ? "points" : model.unit, model.isShare ? 1 : nearest.mae);
+  const value = (of) => formatValue(model.isShare && of !== null ? 100 * of : of, model.isShare ? "points" : model.unit, model.isShare ? 1 : nearest.mae);
   return html`
     <dl class="figures" aria-live="polite">
       <div data-figure="R²"><dt>keeps <${Help} term="R²" /></dt><dd>${r2 === null ? "–" : percent(Math.max(0, r2))}</dd></div>
@@ -123,7 +112,7 @@ function Figures({ model, formula: { r2, mae, complexity }, front }) {
 /** @param {{model: Model, formula: Formula}} props */
 function Text({ model, formula }) {
   const [said, setSaid] = useState({ of: formula, text: "" });
-  const copy = (/** @type {string} */ name) => async () => {
+  const copy = (name) => async () => {
     const text = await copyText(TEXTS[name](formula)).then(() => `copied as ${name}`, reasonOf);
     setSaid({ of: formula, text });
   };

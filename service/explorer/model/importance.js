@@ -34,7 +34,7 @@ export function Importance({ model }) {
   const windows = useWindows(model);
   const answer = /** @type {Schemas["AttributionsResponse"] | undefined} */ (found.value);
   const rows = useMemo(() => (answer ? rowsOf(answer, parts.of) : []), [answer, parts]);
-  const by = (/** @type {string} */ value) => () => go({ by: value });
+  const by = (value) => () => go({ by: value });
   return html`
     <div class="between">
       <h2>What it reads, by importance</h2>
@@ -53,12 +53,7 @@ export function Importance({ model }) {
   `;
 }
 
-/**
- * @param {Schemas["AttributionsResponse"]} answer
- * @param {Map<string, Part>} of
- * @returns {Row[]}
- */
-function rowsOf({ features, groups }, of) {
+function rowsOf(/** @type {Schemas["AttributionsResponse"]} */ { features, groups }, /** @type {Map<string, Part>} */ of) {
   const known = new Map(features.map((feature) => [feature.name, feature]));
   return (groups.length ? groups : features).flatMap(({ name, ...row }) => {
     const part = of.get(name);
@@ -71,12 +66,7 @@ function rowsOf({ features, groups }, of) {
   });
 }
 
-/**
- * What moves the forecast most.
- *
- * @param {Model} model
- * @param {Row[]} rows
- */
+/** What moves the forecast most. */
 function tellRows(model, rows) {
   const [first, ...others] = rows;
   const named = others.slice(0, 2).map(({ part, share }) => `${part.short} (${percent(share)})`);
@@ -88,11 +78,7 @@ function tellRows(model, rows) {
   );
 }
 
-/**
- * @param {Model} model
- * @param {Schemas["AttributionsResponse"]} answer
- */
-function tellNote(model, { reference: { windows, first, last, confidence }, warnings }) {
+function tellNote(model, /** @type {Schemas["AttributionsResponse"]} */ { reference: { windows, first, last, confidence }, warnings }) {
   const span = first && last ? `, ${first.slice(0, 10)} to ${last.slice(0, 10)}` : "";
   const told = warnings.map(({ message, features }) => {
     const unlike = [...new Set(features.map((name) => model.inputOf.get(name)?.short))];
@@ -115,17 +101,11 @@ function tellNote(model, { reference: { windows, first, last, confidence }, warn
  * @property {(row: Row) => unknown} cell
  */
 
-/**
- * @param {Model} model
- * @param {Row[]} rows
- * @param {Schemas["ReferenceList"]["windows"] | undefined} windows
- * @returns {Record<string, Column>}
- */
-function columnsOf(model, rows, windows) {
+function columnsOf(model, /** @type {Row[]} */ rows, windows) {
   const scale = model.isShare ? 100 : 1; // percentage points
   const spread = (scale * Math.max(...rows.map((row) => row.mean_abs_contribution))) / 2;
-  const write = (/** @type {number} */ value) => formatValue(scale * value, null, spread);
-  const change = (/** @type {number} */ value) => formatChange(scale * value, null, spread);
+  const write = (value) => formatValue(scale * value, null, spread);
+  const change = (value) => formatChange(scale * value, null, spread);
   const largest = Math.max(...rows.map((row) => row.share_interval[1]), Number.MIN_VALUE);
   const directions = new Map(windows ? rows.map(({ part }) => [part, directionOf(part, windows)]) : []);
   /** @type {Record<string, Column>} */
@@ -193,7 +173,7 @@ const Name = ({ part }) => html`
 
 /** @param {{color: string, value: number, ends: number[], largest: number}} props a bar from 0 with its interval */
 const Bar = ({ color, value, ends: [low, high], largest }) => {
-  const at = (/** @type {number} */ share) => `${fixed((100 * Math.max(0, share)) / largest, 2).replace("−", "-")}%`;
+  const at = (share) => `${fixed((100 * Math.max(0, share)) / largest, 2).replace("−", "-")}%`;
   return html`
     <svg class="share-bar" aria-hidden="true" width="96" height="12">
       <rect y="2" height="8" width=${at(value)} fill=${color} />
@@ -211,11 +191,11 @@ function Table({ model, rows, windows }) {
   const isDown = direction ? direction === "down" : largestFirst;
   const sorted = d3.sort(rows, (a, b) => (isDown ? -1 : 1) * d3.ascending(order(a), order(b)));
   const isAll = address.value.values.rows === "all" || rows.length <= FEW;
-  const choose = (/** @type {string} */ key) => () => go({ sort: key === sort ? `${key}:${isDown ? "up" : "down"}` : key });
-  const stateOf = (/** @type {string} */ key) => (key !== sort ? undefined : isDown ? "descending" : "ascending");
+  const choose = (key) => () => go({ sort: key === sort ? `${key}:${isDown ? "up" : "down"}` : key });
+  const stateOf = (key) => (key !== sort ? undefined : isDown ? "descending" : "ascending");
   return html`
     <label class="select sort-by">Sorted by
-      <select value=${sort} onChange=${(/** @type {any} */ event) => go({ sort: event.currentTarget.value })}>
+      <select value=${sort} onChange=${(event) => go({ sort: event.currentTarget.value })}>
         ${Object.entries(columns).map(([key, { label }]) => html`<option value=${key} selected=${key === sort}>${label}</option>`)}
       </select>
     </label>

@@ -29,22 +29,12 @@ export function setMathematics(text) {
   });
 }
 
-/**
- * What stands in a row, at any depth of rows: they only group.
- *
- * @param {Element} row
- * @returns {Element[]}
- */
+/** What stands in a row, at any depth of rows: they only group. */
 function flatten(row) {
   return [...row.children].flatMap((child) => (child.localName === "mrow" ? flatten(child) : [child]));
 }
 
-/**
- * A copy of an element with nothing but known elements and their texts.
- *
- * @param {Element} element
- * @returns {Element}
- */
+/** A copy of an element with nothing but known elements and their texts. */
 function take(element) {
   if (element.namespaceURI !== MATHML || !KNOWN.includes(element.localName)) throw new Error(`A formula has no <${element.localName}>.`);
   const made = document.createElementNS(MATHML, element.localName);
@@ -53,11 +43,7 @@ function take(element) {
   return made;
 }
 
-/**
- * Stretches of some length, each of which but the first begins with a plus or a minus between terms.
- *
- * @param {Element[]} parts
- */
+/** Stretches of some length, each of which but the first begins with a plus or a minus between terms. */
 function breakLines(parts) {
   /** @type {Element[][]} */
   const lines = [[]];

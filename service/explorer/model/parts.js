@@ -43,7 +43,7 @@ export function inputsOf(model) {
  */
 export function groupsOf(model) {
   const held = new Set(Object.values(model.info.groups).flat());
-  const featuresOf = (/** @type {string} */ name) => /** @type {string[]} */ (Object.hasOwn(model.info.groups, name) ? model.info.groups[name].flatMap(featuresOf) : [name]);
+  const featuresOf = (name) => /** @type {string[]} */ (Object.hasOwn(model.info.groups, name) ? model.info.groups[name].flatMap(featuresOf) : [name]);
   const parts = [...Object.keys(model.info.groups), ...model.info.features.map(({ name }) => name)].filter((name) => !held.has(name)).map((name) => {
     const features = featuresOf(name);
     const first = /** @type {import("../model.js").Input} */ (model.inputOf.get(features[0]));
@@ -67,11 +67,7 @@ export function hasGroups({ info, inputs }) {
   return Object.values(info.groups).some((members) => !known.has([...members].sort().join("\n")));
 }
 
-/**
- * By the name of a row, or of any of its features.
- *
- * @param {Part[]} parts
- */
+/** By the name of a row, or of any of its features. */
 function mapOf(parts) {
   return new Map(parts.flatMap((part) => [part.key, ...part.features].map((name) => /** @type {const} */ ([name, part]))));
 }

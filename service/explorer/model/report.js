@@ -39,7 +39,7 @@ export function Report({ model }) {
   const found = useLines({ path: `${model.path}/report`, query: model.query }, "finding", "findings");
   const known = new Map(found.parts.map((finding) => [finding.id, finding]));
   const answers = Object.keys(PLACES).flatMap((id) => known.get(id) ?? []);
-  const list = (/** @type {boolean} */ ofNetwork) => answers.filter(({ id }) => OF_NETWORK.includes(id) === ofNetwork).map((finding) => html`<${Answer} key=${finding.id} model=${model} finding=${finding} />`);
+  const list = (ofNetwork) => answers.filter(({ id }) => OF_NETWORK.includes(id) === ofNetwork).map((finding) => html`<${Answer} key=${finding.id} model=${model} finding=${finding} />`);
   return html`
     <div class="between"><h2>Questions and answers</h2><${Export} model=${model} /></div>
     ${!found.isWhole && html`<p class="muted between" role="status">
@@ -54,8 +54,8 @@ export function Report({ model }) {
 /** @param {{model: Model}} props the report as a file, and as a page of its own */
 export function Export({ model }) {
   const [said, setSaid] = useState("");
-  const askFor = (/** @type {string} */ format) => ({ path: `${model.path}/report`, query: { ...model.query, format } });
-  const write = (/** @type {keyof typeof FORMATS} */ name) => async () => {
+  const askFor = (format) => ({ path: `${model.path}/report`, query: { ...model.query, format } });
+  const write = (name) => async () => {
     const [format, ending, type] = FORMATS[name];
     setSaid("Writing the report …");
     try {
@@ -76,7 +76,7 @@ export function Export({ model }) {
 function Answer({ model, finding: { id, question, answer, brief, evidence, headlines } }) {
   const { label, place, values = {} } = PLACES[id];
   const isShort = !brief || brief === answer;
-  const follow = (/** @type {Event} */ event) => (event.preventDefault(), go(values, { place }), show(values.at ?? ""));
+  const follow = (event) => (event.preventDefault(), go(values, { place }), show(values.at ?? ""));
   return html`
     <details class="answer" data-finding=${id}>
       <summary>${question}${headlines[0] && html` <span class="muted"><${Words} model=${model} of=${headlines[0].join(" ")} /></span>`}</summary>
@@ -117,7 +117,6 @@ function Evidence({ of }) {
   return members.length ? html`<dl class="facts">${members.map(([name, member]) => html`<div><dt>${nameOf(name)}</dt><dd><${Evidence} of=${member} /></dd></div>`)}</dl>` : "none";
 }
 
-/** @param {unknown} value */
 const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
 
 /** @param {string} name of a member, such as `mean_abs_contribution` */

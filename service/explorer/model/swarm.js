@@ -46,7 +46,7 @@ export function useWindows(model) {
  */
 export function directionOf(part, windows) {
   if (!COUNTED.includes(part.kind)) return { correlation: 0, said: "" };
-  const ranks = (/** @type {(window: Window) => number} */ of) => d3.rank(windows, of);
+  const ranks = (of) => d3.rank(windows, of);
   const [values, sums] = [ranks((window) => window.newest?.[part.places[0]] ?? 0), ranks((window) => sumOf(part, window))];
   const [x, y] = [d3.mean(values) ?? 0, d3.mean(sums) ?? 0];
   const product = d3.sum(windows, (_, index) => (values[index] - x) * (sums[index] - y));
@@ -56,10 +56,6 @@ export function directionOf(part, windows) {
   return { correlation, said };
 }
 
-/**
- * @param {Part} part
- * @param {Window} window
- */
 const sumOf = ({ places }, { contributions = [] }) => d3.sum(places, (place) => contributions[place]);
 
 /** @param {{model: Model, parts: Part[], windows: ReturnType<typeof useWindows>}} props the parts from the most important on */
@@ -79,12 +75,6 @@ export function Swarm({ model, parts, windows }) {
   `;
 }
 
-/**
- * @param {Model} model
- * @param {Part[]} parts
- * @param {Window[]} windows
- * @param {number} width
- */
 function draw(model, parts, windows, width) {
   const longest = Math.max(...parts.map(({ short }) => short.length)) * CHARACTER + 12;
   const left = Math.min(Math.max(LEAST_NAME, longest), MOST_NAME, 0.36 * width);
@@ -99,11 +89,7 @@ function draw(model, parts, windows, width) {
   return { ...{ width, height: TOP + ROW * parts.length + BOTTOM, left, x, parts, names, dots, scale: model.isShare ? 100 : 1, unit: model.isShare ? "percentage points" : model.unit }, tree: d3.quadtree(dots, (dot) => dot.x, (dot) => dot.y) };
 }
 
-/**
- * Dots of a row that would overlap above one another, within the height of the row.
- *
- * @param {Dot[]} dots
- */
+/** Dots of a row that would overlap above one another, within the height of the row. */
 function stack(dots) {
   for (const bin of d3.group(dots, (dot) => Math.round(dot.x / (2 * DOT))).values()) {
     const apart = Math.min(2 * DOT, (FILLED * ROW) / bin.length);
@@ -125,12 +111,12 @@ function Dots({ model, drawn }) {
     if (isKey.current) marked.current?.focus();
     isKey.current = false;
   }, [at]);
-  const find = (/** @type {PointerEvent} */ event) => {
+  const find = (event) => {
     const box = /** @type {Element} */ (event.currentTarget).getBoundingClientRect();
     setAt(tree.find(event.clientX - box.left, event.clientY - box.top, NEAR));
   };
   const open = () => at && go({ window: `ref:${at.window.index}`, edit: "" }, { place: "forecast" });
-  const press = (/** @type {KeyboardEvent} */ event) => {
+  const press = (event) => {
     if (event.key === "Enter") return open();
     const [along, down] = TURNS[event.key] ?? [0, 0];
     if (!along && !down) return undefined;
@@ -155,14 +141,7 @@ function Dots({ model, drawn }) {
 /** @type {Record<string, [number, number]>} */
 const TURNS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
-/**
- * The next of the same input by contribution, or that of the next input in the same window.
- *
- * @param {Dot[]} dots
- * @param {Dot | undefined} at
- * @param {number} along
- * @param {number} down
- */
+/** The next of the same input by contribution, or that of the next input in the same window. */
 function beside(dots, at, along, down) {
   if (!at) return dots[0];
   if (down) return dots.find(({ row, window }) => row === at.row + down && window === at.window) ?? at;
@@ -180,12 +159,7 @@ const Axis = ({ drawn: { x, height, width, left, scale } }) => {
   </g>`);
 };
 
-/**
- * Thousands of dots, which nothing but this function changes.
- *
- * @param {SVGGElement} place
- * @param {Dot[]} dots
- */
+/** Thousands of dots, which nothing but this function changes. */
 function paint(place, dots) {
   d3.select(place).selectAll("circle").data(dots).join("circle")
     .attr("cx", ({ x }) => x.toFixed(1))
@@ -194,20 +168,11 @@ function paint(place, dots) {
     .style("fill", ({ part, rank }) => COUNTED.includes(part.kind) ? `color-mix(in oklab, ${part.color} ${Math.round(100 * rank)}%, var(--forecast))` : part.color);
 }
 
-/**
- * @param {Model} model
- * @param {Dot} dot
- */
 function tellDot(model, { part, window, contribution }) {
   const when = window.time?.replace("T", " ").replace("Z", "") ?? `window ${window.index}`;
   return [`${part.label}, ${when}${window.series ? `, ${window.series}` : ""}`, `adds ${model.change(contribution)}`, ...tellValue(model, part, window)];
 }
 
-/**
- * @param {Model} model
- * @param {Part} part
- * @param {Window} window
- */
 function tellValue(model, part, { newest }) {
   const input = part.input && model.inputs.find(({ name, features }) => name === part.input && features[0] === part.features[0]);
   if (!newest || !input) return newest ? [part.features.map((name, index) => `${name} ${amount(newest[part.places[index]])}`).join(", ")] : [];
