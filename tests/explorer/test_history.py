@@ -309,7 +309,7 @@ def test_each_series_has_its_history(small, open_tab):
     other = "a" if choice.input_value() == "b" else "b"
     choice.select_option(other)
     page.wait_for_url(re.compile(f"series={other}"))
-    expect(page.locator(".lead")).to_contain_text(f", {other} to ")
+    expect(page.locator(".lead")).to_contain_text(f"50 forecasts of {other} from ")
 
 
 def test_drift_answers_three_questions(serve, open_tab, tmp_path):

@@ -98,7 +98,7 @@ function drawPeriods(found, model, width) {
   const every = Math.ceil((LABEL * found.length) / width);
   const bare = (name) => name.replace("from ", "");
   const drawn = Plot.plot({
-    ...{ width, height: 190, marginLeft: 56, marginRight: 12, className: "plot" },
+    ...{ width, height: 190, marginLeft: 56, marginRight: 36, className: "plot" },
     x: { label: null, domain: found.map(({ name }) => name), ticks: found.flatMap(({ name }, place) => (place % every ? [] : [name])), tickFormat: bare, tickSize: 0 },
     y: { label: model.isShare ? null : model.unit, labelArrow: "none", grid: true, ticks: 5, tickSize: 0, tickFormat: (value) => model.value(value, false) },
     marks: [

@@ -107,7 +107,7 @@ export const tellTime = (time) => time.replace("T", " ").replace(/(:\d\d):00(?=$
 /** @param {any} given */
 function momentOf({ window, label, time, series, forecast, actual, intervals = [] }) {
   const error = actual === null || actual === undefined ? undefined : forecast - actual;
-  return { window, label: series ? `${label}, ${series}` : label, at: time ? wallClock(time) : NaN, series, forecast, actual: actual ?? undefined, error, intervals };
+  return { window, label, at: time ? wallClock(time) : NaN, series, forecast, actual: actual ?? undefined, error, intervals };
 }
 
 /** By series and then by time; where a time is unknown, by place. */

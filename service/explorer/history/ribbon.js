@@ -25,6 +25,7 @@ export function Ribbon({ model, window }) {
   const axis = useMemo(() => makeAxis(shown, moments?.isTimed ?? false, [0, Math.max(1, width)]), [shown, width]);
   const bars = useMemo(() => (width ? drawBars(shown, axis) : ""), [axis]);
   const at = present ? shown.indexOf(present) : -1;
+  const name = present ? [present.label, present.series].filter(Boolean).join(", ") : "a window of your own";
   const show = (moment, replace = false) => moment && moment.window !== window.name && go({ window: moment.window, edit: "" }, { replace });
   const [isPlaying, setPlaying] = usePlay(shown, at, window, show);
   const newest = shown[shown.length - 1];
@@ -53,14 +54,14 @@ export function Ribbon({ model, window }) {
         aria-valuemin="0"
         aria-valuemax=${Math.max(0, shown.length - 1)}
         aria-valuenow=${Math.max(0, at)}
-        aria-valuetext=${present ? `${present.label}, ${tellBrief(present, model)}` : "a window of your own"}
+        aria-valuetext=${present ? `${name}, ${tellBrief(present, model)}` : name}
         onPointerDown=${(event) => (/** @type {Element} */ (event.currentTarget).setPointerCapture(event.pointerId), drag(event))}
         onPointerMove=${drag}
         onKeyDown=${key}
       >
         <svg width=${width} height="26" aria-hidden="true">${bars}${x !== undefined && html`<path class="mark" d=${`M${x - 5},0H${x + 5}L${x},6ZM${x},0V26`} />`}</svg>
       </div>
-      <span class="where">${present ? present.label : "your own window"}</span>
+      <span class="where">${name}</span>
       <button type="button" class="now" disabled=${present === newest} onClick=${() => show(newest)}>Now</button>
     </footer>
   `;

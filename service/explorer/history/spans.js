@@ -108,7 +108,8 @@ export function tellAll(moments, all, model) {
       : ` were off by ${sizeOf(model, all.mae)} on average${all.coverage.map(({ level, covered }) => `; the ${levelName(level)} interval held ${share(covered)}`).join("")}`;
   const { verdict, reason } = model.info.skill;
   const skill = ["amber", "red"].includes(verdict) ? `${reason} ` : ""; // before all else
-  const told = `${skill}${all.count.toLocaleString("en")} forecasts from ${first.label} to ${last.label}${errors}.`;
+  const of = first.series ? ` of ${first.series}` : "";
+  const told = `${skill}${all.count.toLocaleString("en")} forecasts${of} from ${first.label} to ${last.label}${errors}.`;
   const names = strongest(all.shares).slice(0, N_NAMED).map((name) => `${labelOf(model, name)} (${share(all.shares.get(name))})`);
   return hasSkill(model) && names.length ? `${told} Mainly driven by ${listOf(names)}.` : told;
 }

@@ -43,8 +43,11 @@ export function inputsOf(model) {
  */
 export function groupsOf(model) {
   const held = new Set(Object.values(model.info.groups).flat());
-  const featuresOf = (name) => /** @type {string[]} */ (Object.hasOwn(model.info.groups, name) ? model.info.groups[name].flatMap(featuresOf) : [name]);
-  const parts = [...Object.keys(model.info.groups), ...model.info.features.map(({ name }) => name)].filter((name) => !held.has(name)).map((name) => {
+  const { groups, features: all } = model.info;
+  /** @type {(name: string) => string[]} */
+  const featuresOf = (name) => (Object.hasOwn(groups, name) ? groups[name].flatMap(featuresOf) : [name]);
+  const names = [...Object.keys(groups), ...all.map(({ name }) => name)].filter((name) => !held.has(name));
+  const parts = names.map((name) => {
     const features = featuresOf(name);
     const first = /** @type {import("../model.js").Input} */ (model.inputOf.get(features[0]));
     const isGroup = Object.hasOwn(model.info.groups, name);
@@ -92,6 +95,7 @@ export function nameFeature(model, feature) {
 export function nameNode(model, node) {
   const [kind, ...rest] = node.split(":");
   if (kind === "feature") return nameFeature(model, rest.join(":"));
-  if (kind === "cell") return `${nameFeature(model, rest.slice(1).join(":"))}, ${rest[0] === "0" ? "at the newest step" : `${-Number(rest[0])} steps before`}`;
+  const when = rest[0] === "0" ? "at the newest step" : `${-Number(rest[0])} steps before`;
+  if (kind === "cell") return `${nameFeature(model, rest.slice(1).join(":"))}, ${when}`;
   return ["lstm", "gru"].includes(kind) ? `${kind.toUpperCase()} unit ${rest.at(-1)}` : node;
 }

@@ -39,15 +39,18 @@ export function Report({ model }) {
   const found = useLines({ path: `${model.path}/report`, query: model.query }, "finding", "findings");
   const known = new Map(found.parts.map((finding) => [finding.id, finding]));
   const answers = Object.keys(PLACES).flatMap((id) => known.get(id) ?? []);
-  const list = (ofNetwork) => answers.filter(({ id }) => OF_NETWORK.includes(id) === ofNetwork).map((finding) => html`<${Answer} key=${finding.id} model=${model} finding=${finding} />`);
+  const list = (ofNetwork) => {
+    const shown = answers.filter(({ id }) => OF_NETWORK.includes(id) === ofNetwork);
+    return html`<div>${shown.map((finding) => html`<${Answer} key=${finding.id} model=${model} finding=${finding} />`)}</div>`;
+  };
   return html`
     <div class="between"><h2>Questions and answers</h2><${Export} model=${model} /></div>
     ${!found.isWhole && html`<p class="muted between" role="status">
       <span>${found.error ? reasonOf(found.error) : `${answers.length} answered so far …`}</span>
       ${!found.pending && html`<button type="button" onClick=${found.again}>Try again</button>`}
     </p>`}
-    <div class="answers">${list(false)}</div>
-    ${answers.some(({ id }) => OF_NETWORK.includes(id)) && html`<h3>What people ask of a KAN’s picture</h3><div class="answers">${list(true)}</div>`}
+    ${list(false)}
+    ${answers.some(({ id }) => OF_NETWORK.includes(id)) && html`<h3>What people ask of a KAN’s picture</h3>${list(true)}`}
   `;
 }
 
@@ -68,7 +71,7 @@ export function Export({ model }) {
   return html`<span class="row export" aria-label="The report as a file" role="group">
     <span role="status" class="muted">${said}</span>
     ${!hasKey() && html`<a class="button" href=${urlOf(askFor("html")).href} target="_blank" rel="noopener">Report as a page</a>`}
-    ${Object.keys(FORMATS).map((name) => html`<button type="button" onClick=${write(/** @type {keyof typeof FORMATS} */ (name))}>Save as ${name}</button>`)}
+    ${Object.keys(FORMATS).map((name) => html`<button type="button" onClick=${write(name)}>Save as ${name}</button>`)}
   </span>`;
 }
 
@@ -82,7 +85,10 @@ function Answer({ model, finding: { id, question, answer, brief, evidence, headl
       <summary>${question}${headlines[0] && html` <span class="muted"><${Words} model=${model} of=${headlines[0].join(" ")} /></span>`}</summary>
       <${Paragraphs} model=${model} of=${brief || answer} />
       ${!isShort && html`<${Paragraphs} model=${model} of=${answer} />`}
-      <details><summary>The numbers behind it</summary><div class="scroll evidence" tabindex="0" role="region" aria-label=${`Numbers of: ${question}`}><${Evidence} of=${evidence} /></div></details>
+      <details>
+        <summary>The numbers behind it</summary>
+        <div class="scroll evidence" tabindex="0" role="region" aria-label=${`Numbers of: ${question}`}><${Evidence} of=${evidence} /></div>
+      </details>
       <p><a href=${link(place, values)} onClick=${follow}>${label} →</a></p>
     </details>
   `;
@@ -114,7 +120,9 @@ function Evidence({ of }) {
       <tbody>${of.map((row) => html`<tr>${columns.map((name) => html`<td><${Evidence} of=${row?.[name] ?? null} /></td>`)}</tr>`)}</tbody></table>`;
   }
   const members = Object.entries(of);
-  return members.length ? html`<dl class="facts">${members.map(([name, member]) => html`<div><dt>${nameOf(name)}</dt><dd><${Evidence} of=${member} /></dd></div>`)}</dl>` : "none";
+  if (!members.length) return "none";
+  return html`<dl class="facts">${members.map(([name, member]) => html`
+    <div><dt>${nameOf(name)}</dt><dd><${Evidence} of=${member} /></dd></div>`)}</dl>`;
 }
 
 const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);

@@ -63,14 +63,20 @@ export function Swarm({ model, parts, windows }) {
   const place = useRef(/** @type {HTMLElement | null} */ (null));
   const width = useWidth(place);
   const shown = parts.slice(0, N_ROWS);
-  const drawn = useMemo(() => (windows.value && width ? draw(model, shown, windows.value, width) : undefined), [model, parts, windows.value, width]);
+  const drawn = useMemo(
+    () => (windows.value && width ? draw(model, shown, windows.value, width) : undefined),
+    [model, parts, windows.value, width],
+  );
   if (windows.error instanceof ApiError && windows.error.status === FORBIDDEN) return null;
   const count = windows.value?.length ?? 0;
   const which = count < (windows.all ?? 0) ? `the first ${count} of ${windows.all} reference windows` : `${count} reference windows`;
   return html`
     <h3>In each window</h3>
     <${Again} loaded=${windows} />
-    ${windows.value && html`<p class="muted">${parts.length > N_ROWS ? `The ${N_ROWS} strongest of ${parts.length}; each` : "Each"} dot is one of ${which}, coloured where the input was high and grey where it was low. A dot leads to its forecast; rings are the window in view.</p>`}
+    ${windows.value && html`<p class="muted">
+      ${parts.length > N_ROWS ? `The ${N_ROWS} strongest of ${parts.length}; each` : "Each"} dot is one of ${which}, of numbers grey where low and
+      coloured where high. A dot leads to its forecast; rings are the window in view.
+    </p>`}
     <div class="swarm" ref=${place}>${drawn && html`<${Dots} model=${model} drawn=${drawn} />`}</div>
   `;
 }
@@ -84,9 +90,14 @@ function draw(model, parts, windows, width) {
   const x = d3.scaleLinear(domain, [left, width - RIGHT]);
   const dots = parts.flatMap((part, row) => {
     const ranks = d3.rank(windows, (window) => window.newest?.[part.places[0]] ?? 0);
-    return stack(windows.map((window, index) => ({ part, row, window, contribution: sums[row][index], rank: ranks[index] / (windows.length - 1 || 1), x: x(sums[row][index]), y: 0 })));
+    return stack(windows.map((window, index) => {
+      const contribution = sums[row][index];
+      return { part, row, window, contribution, rank: ranks[index] / (windows.length - 1 || 1), x: x(contribution), y: 0 };
+    }));
   });
-  return { ...{ width, height: TOP + ROW * parts.length + BOTTOM, left, x, parts, names, dots, scale: model.isShare ? 100 : 1, unit: model.isShare ? "percentage points" : model.unit }, tree: d3.quadtree(dots, (dot) => dot.x, (dot) => dot.y) };
+  const [scale, unit] = model.isShare ? [100, "percentage points"] : [1, model.unit];
+  const tree = d3.quadtree(dots, (dot) => dot.x, (dot) => dot.y);
+  return { width, height: TOP + ROW * parts.length + BOTTOM, left, x, parts, names, dots, scale, unit, tree };
 }
 
 /** Dots of a row that would overlap above one another, within the height of the row. */
@@ -126,14 +137,22 @@ function Dots({ model, drawn }) {
   };
   const rings = dots.filter(({ window }) => address.value.values.window === `ref:${window.index}`);
   return html`
-    <svg width=${width} height=${height} viewBox=${`0 0 ${width} ${height}`} role="group" tabindex="0" aria-label="Contributions in all windows: up and down choose an input, left and right a window, Enter shows it" onPointerMove=${find} onPointerDown=${find} onPointerLeave=${() => setAt(undefined)} onClick=${open} onKeyDown=${press}>
+    <svg
+      ...${{ width, height, viewBox: `0 0 ${width} ${height}`, role: "group", tabindex: "0" }}
+      aria-label="Contributions in all windows: up and down choose an input, left and right a window, Enter shows it"
+      ...${{ onPointerMove: find, onPointerDown: find, onPointerLeave: () => setAt(undefined), onClick: open, onKeyDown: press }}
+    >
       <${Axis} drawn=${drawn} />
-      ${parts.map(({ short, label }, row) => html`<text key=${row} class="row-name" x=${left - 10} y=${TOP + ROW * (row + 0.5) + 4} text-anchor="end" data-tip=${label}>${names.get(short)}</text>`)}
+      ${parts.map(({ short, label }, row) => html`
+        <text key=${row} class="row-name" x=${left - 10} y=${TOP + ROW * (row + 0.5) + 4} text-anchor="end" data-tip=${label}>${names.get(short)}</text>`)}
       <line x1=${x(0)} x2=${x(0)} y1=${TOP} y2=${height - BOTTOM} stroke="var(--muted)" />
       <text class="axis-name" x=${width - RIGHT} y=${height - 4} text-anchor="end">${unit ? `adds, ${unit}` : "adds"}</text>
       <g ref=${canvas}></g>
       ${rings.map((dot) => html`<circle key=${dot.part.key} class="ring" data-ring=${dot.part.key} cx=${dot.x} cy=${dot.y} r="6" />`)}
-      ${at && html`<circle key=${`${at.row} ${at.window.index}`} ref=${marked} class="meant" cx=${at.x} cy=${at.y} r="5" tabindex="-1" role="link" aria-label=${tellDot(model, at).join(", ")} data-tip=${tellDot(model, at).join("\n")} />`}
+      ${at && html`<circle
+        ...${{ key: `${at.row} ${at.window.index}`, ref: marked, class: "meant", cx: at.x, cy: at.y, r: "5", tabindex: "-1", role: "link" }}
+        aria-label=${tellDot(model, at).join(", ")} data-tip=${tellDot(model, at).join("\n")}
+      />`}
     </svg>
   `;
 }
@@ -165,16 +184,20 @@ function paint(place, dots) {
     .attr("cx", ({ x }) => x.toFixed(1))
     .attr("cy", ({ y }) => y.toFixed(1))
     .attr("r", DOT)
-    .style("fill", ({ part, rank }) => COUNTED.includes(part.kind) ? `color-mix(in oklab, ${part.color} ${Math.round(100 * rank)}%, var(--forecast))` : part.color);
+    .style("fill", ({ part: { kind, color }, rank }) =>
+      COUNTED.includes(kind) ? `color-mix(in oklab, ${color} ${Math.round(100 * rank)}%, var(--forecast))` : color,
+    );
 }
 
 function tellDot(model, { part, window, contribution }) {
   const when = window.time?.replace("T", " ").replace("Z", "") ?? `window ${window.index}`;
-  return [`${part.label}, ${when}${window.series ? `, ${window.series}` : ""}`, `adds ${model.change(contribution)}`, ...tellValue(model, part, window)];
+  const where = [part.label, when, ...(window.series ? [window.series] : [])].join(", ");
+  return [where, `adds ${model.change(contribution)}`, ...tellValue(model, part, window)];
 }
 
 function tellValue(model, part, { newest }) {
   const input = part.input && model.inputs.find(({ name, features }) => name === part.input && features[0] === part.features[0]);
-  if (!newest || !input) return newest ? [part.features.map((name, index) => `${name} ${amount(newest[part.places[index]])}`).join(", ")] : [];
+  if (!newest) return [];
+  if (!input) return [part.features.map((name, index) => `${name} ${amount(newest[part.places[index]])}`).join(", ")];
   return [`was ${tell(input, valueOf(input, newest), model.info.features[input.places[0]])} at the newest step`];
 }
