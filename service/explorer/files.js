@@ -20,17 +20,12 @@ import { keepWindow } from "./windows.js";
  * @property {number[][][]} [windows] in place of rows, where windows were given
  */
 
-
 /** @type {Map<string, Table>} */
 const kept = new Map();
 /** How many files were kept so far: what a file was missing for is loaded anew. */
 const count = signal(0);
 
-/**
- * The text of a file, unpacked where it is gzip; of Windows' code page where it is not UTF-8.
- *
- * @param {Blob} file
- */
+/** The text of a file, unpacked where it is gzip; of Windows' code page where it is not UTF-8. */
 export async function readFile(file) {
   const head = new Uint8Array(await file.slice(0, 2).arrayBuffer());
   const isPacked = head[0] === 0x1f && head[1] === 0x8b;
@@ -87,11 +82,7 @@ export async function findRow(model, row, signal) {
   return { instance, time: place.time, series: place.series, target, label: place.label };
 }
 
-/**
- * The file of an id; an error where this tab does not have it.
- *
- * @param {string} id
- */
+/** The file of an id; an error where this tab does not have it. */
 export function findTable(id) {
   const found = kept.get(id);
   if (found) return found;
@@ -107,15 +98,12 @@ export const nameOf = (id) => id.replace(/@\w+$/, "");
 function parse(text, name, model) {
   const trimmed = text.replace(/^\uFEFF/, "").trim();
   if (!trimmed) throw new Error("There is nothing to read.");
+  if (/[\0-\x08]/.test(trimmed.slice(0, 9999))) throw new Error(`${name} is no text; tables (CSV) and JSON can be read.`);
   const id = `${name.replace(/\.gz$/, "").replace(/[^\w.-]+/g, "-")}@${hashOf(trimmed)}`;
   return /^[[{]/.test(trimmed) ? readJson(trimmed, id, model) : { id, unit: "line", ...splitTable(text.replace(/^\uFEFF/, "")) };
 }
 
-/**
- * The cells of a table as texts, with the line of each row; the separator is the one that its header has most often.
- *
- * @param {string} text
- */
+/** The cells of a table as texts, with the line of each row; the separator is the one that its header has most often. */
 export function splitTable(text) {
   const head = text.trimStart().split("\n", 1)[0];
   const mark = [",", ";", "\t", "|"].sort((one, other) => head.split(other).length - head.split(one).length)[0];

@@ -230,6 +230,8 @@ def test_periods_have_their_errors(server, open_tab, windows, errors):
     mondays = days - (days.astype(int) + 3) % 7
     rows = page.locator("tr[data-period]")
     expect(rows).to_have_count(len(np.unique(mondays)))
+    expect(page.locator(".periods rect[data-tip]")).to_have_count(len(np.unique(mondays)))
+    page.get_by_text("The same as a table").click()
     for number in (0, 3, 5):
         inside = mondays == np.unique(mondays)[number]
         wanted = [inside.sum(), np.abs(errors[inside]).mean(), errors[inside].mean()]
@@ -285,16 +287,17 @@ def test_a_file_is_forecast_compared_and_explained(small, open_tab):
 
 
 def test_what_drives_a_model_without_skill_is_not_told(server, open_tab):
-    """The sentence says so in the place of the strongest inputs."""
+    """The sentence opens with the verdict and names no input."""
     tab = open_tab(server)
 
     def spoil(route):
         found = route.fetch().json()
-        route.fulfill(json={**found, "skill": {**found["skill"], "verdict": "red"}})
+        route.fulfill(json={**found, "skill": {**found["skill"], "verdict": "red", "reason": "It has learned nothing."}})
 
     tab.page.route(re.compile(f"{MODEL}$"), spoil)
     page = tab.show("history?model=nyc-weather")
-    expect(page.locator(".lead")).to_contain_text("The model has no skill, so do not read what drove it.")
+    expect(page.locator(".lead")).to_have_text(re.compile("^It has learned nothing. 512 forecasts from "))
+    expect(page.get_by_text("The model has no skill, so do not read what drove it.")).to_be_visible()
     expect(page.locator(".lead")).not_to_contain_text("Mainly driven by")
 
 

@@ -92,12 +92,7 @@ export function barsOf({ runs, x, usual }, has = () => true, least = 1.5) {
   });
 }
 
-/**
- * The moment nearest to a pixel.
- *
- * @param {Axis} axis
- * @param {number} px
- */
+/** The moment nearest to a pixel. */
 export function nearestTo({ runs, invert, usual }, px) {
   const at = invert(px) - usual / 2;
   return d3.least(runs.flat(), (moment) => Math.abs(moment.at - at));

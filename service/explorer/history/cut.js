@@ -91,13 +91,7 @@ const capital = (text) => text[0].toUpperCase() + text.slice(1);
  * @property {Columns} [columns] absent of a table of windows
  */
 
-/**
- * The windows of a file, cut by the service once for a model.
- *
- * @param {Table} table
- * @param {Model} model
- * @param {AbortSignal} [signal]
- */
+/** The windows of a file, cut by the service once for a model. */
 export function cutTable(table, model, signal) {
   const key = `${table.id} ${model.chosen} ${model.info.checkpoint}`;
   const found = cuts.get(key) ?? askCut(table, model, signal);
@@ -160,12 +154,7 @@ const around = (from, to, { before, after }, first, end) => ({ first: Math.max(f
 
 const rowsOf = ({ cells }, { first, end }) => Object.fromEntries(Object.entries(cells).map(([name, column]) => [name, column.slice(first, end)]));
 
-/**
- * A file as :backtest takes it: as many of its newest rows as a request may have.
- *
- * @param {Table} table
- * @param {Model} model
- */
+/** A file as :backtest takes it: as many of its newest rows as a request may have. */
 export function seriesOf(table, model) {
   const columns = columnsOf(table, model);
   const count = columns.order.length;
@@ -217,14 +206,7 @@ export async function askInstances(model, table, places, signal) {
   return places.map(({ row, series }) => found.get(keyOf(row, series)));
 }
 
-/**
- * The forecasts of all windows of a file.
- *
- * @param {Model} model
- * @param {Table} table
- * @param {AbortSignal} signal
- * @returns {Promise<{predictions: number[], intervals: {level: number, outputs: string[], lower: number[], upper: number[]}[]}[]>}
- */
+/** The forecasts of all windows of a file. */
 export async function forecastAll(model, table, signal) {
   const { places, parts, columns } = await cutTable(table, model, signal);
   const intervals = model.info.intervals ? "all" : undefined;

@@ -41,11 +41,7 @@ const MOST = 768; // windows of a file that are explained for one picture
 const GOLDEN = 0.618034; // of which multiples are spread over 0 to 1: no hour of the day is preferred, as even steps would
 const ASKED = 64; // windows of a request to explain
 
-/**
- * A time as its own clock shows it, in ms, whatever its offset: ISO 8601, or with dots as 31.12.2023 23:00.
- *
- * @param {string} time
- */
+/** A time as its own clock shows it, in ms, whatever its offset: ISO 8601, or with dots as 31.12.2023 23:00. */
 export function wallClock(time) {
   const [, day, month, year, clock] = /^(\d\d?)\.(\d\d?)\.(\d{4})\s*(.*)$/.exec(time) ?? [];
   if (day) return wallClock(`${year}-${month.padStart(2, "0")}-${day.padStart(2, "0")}${clock && `T${clock}`}`);
@@ -102,9 +98,13 @@ async function loadFile(model, file, signal) {
 }
 
 /** Of a time what is read: 2024-01-07 19:00. */
-export const tellTime = (time) => time.replace("T", " ").replace(/(:\d\d):00(?=$|[Z+-])/, "$1").replace(/(Z|[+-]\d\d:?\d\d)$/, "");
+export function tellTime(time) {
+  const at = wallClock(time);
+  if (!Number.isFinite(at)) return time;
+  const [day, clock] = new Date(at).toISOString().split("T");
+  return time.includes(":") ? `${day} ${clock.slice(0, 8).replace(/:00$/, "")}` : day;
+}
 
-/** @param {any} given */
 function momentOf({ window, label, time, series, forecast, actual, intervals = [] }) {
   const error = actual === null || actual === undefined ? undefined : forecast - actual;
   return { window, label, at: time ? wallClock(time) : NaN, series, forecast, actual: actual ?? undefined, error, intervals };
@@ -117,13 +117,7 @@ function order(made, told) {
   return { all: sorted.map((one, place) => ({ ...one, place, at: isTimed ? one.at : place })), isTimed, told };
 }
 
-/**
- * Contributions of moments to the output of the model, by window and input: of reference windows of all, of a file of some.
- *
- * @param {Model} model
- * @param {Moment[]} shown
- * @returns {import("../load.js").Loaded<Map<string, {contributions: Map<string, number>, newest: number[]}>>}
- */
+/** Contributions of moments to the output of the model, by window and input: of reference windows of all, of a file of some. */
 export function useContributions(model, shown) {
   const file = fileInView();
   const some = useMemo(() => {

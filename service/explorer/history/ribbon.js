@@ -6,7 +6,6 @@ import { useWidth } from "../ui/chart.js";
 import { barsOf, makeAxis, nearestTo } from "./axis.js";
 import { useMoments } from "./moments.js";
 
-/** @typedef {import("./moments.js").Moment} Moment */
 /** @typedef {import("../model.js").Model} Model */
 
 const TICK = 300; // ms of a window that plays

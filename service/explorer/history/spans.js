@@ -34,22 +34,12 @@ export function chooseSpan(moments, text) {
   return first ? moments.filter(({ place }) => place >= Number(first) && place <= Number(last)) : [];
 }
 
-/**
- * Those farthest off, the worst first.
- *
- * @param {Moment[]} moments
- * @param {number} count
- * @param {(error: number) => number} [order]
- */
+/** Those farthest off, the worst first. */
 export function worstOf(moments, count, order = (error) => -Math.abs(error)) {
   const known = moments.filter(({ error }) => error !== undefined);
   return d3.sort(known, ({ error = 0 }) => order(error)).slice(0, count);
 }
 
-/**
- * @param {Moment[]} moments
- * @returns {Summary}
- */
 export function summarise(moments) {
   const compared = moments.filter(({ error }) => error !== undefined);
   const levels = moments.find(({ intervals }) => intervals.length)?.intervals ?? [];
@@ -71,12 +61,7 @@ export function summarise(moments) {
   };
 }
 
-/**
- * Whether the interval of a level holds what came; NaN where there is none.
- *
- * @param {Moment} moment
- * @param {number} level
- */
+/** Whether the interval of a level holds what came; NaN where there is none. */
 export function isCovered({ actual = NaN, intervals }, level) {
   const found = intervals.find((one) => one.level === level);
   return found ? Number(found.lower <= actual && actual <= found.upper) : NaN;
@@ -90,16 +75,9 @@ export const levelName = (level) => `${Number((100 * level).toPrecision(4))} %`;
 export const share = (value) => (value === undefined || Number.isNaN(value) ? "" : `${Math.round(100 * value)} %`);
 /** The size of an error or a change: of shares in points. */
 export const sizeOf = (model, value) => (model.isShare ? model.change(Math.abs(value)).replace("+", "") : model.value(Math.abs(value)));
-/** @param {string[]} parts */
 export const listOf = (parts) => (parts.length < 2 ? parts.join("") : `${parts.slice(0, -1).join(", ")} and ${parts[parts.length - 1]}`);
 
-/**
- * One sentence on all moments.
- *
- * @param {Moment[]} moments
- * @param {Summary} all
- * @param {Model} model
- */
+/** One sentence on all moments. */
 export function tellAll(moments, all, model) {
   const [first, last] = [moments[0], moments[moments.length - 1]];
   const errors =
@@ -148,10 +126,6 @@ export function tellDifference(one, other, name, model) {
   return [...sentences, `They were off by ${say(one.mae)}${tendency}; ${name} by ${say(other.mae)}${held.join("")}.`, `What came was ${say(came)} ${came < 0 ? "lower" : "higher"}, ${why}.`];
 }
 
-/**
- * @param {Summary} one
- * @param {Summary} other
- */
 export const differences = (one, other) => new Map([...one.means].map(([name, mean]) => [name, mean - (other.means.get(name) ?? 0)]));
 export const strongest = (values) => d3.sort(values.keys(), (name) => -Math.abs(values.get(name) ?? 0));
 export const labelOf = (model, name) => model.inputs.find((input) => input.name === name)?.short ?? name;

@@ -35,7 +35,6 @@ const REST = ""; // the input that stands for all others
  * @property {(text: string) => void} onZoom takes the span that was zoomed to, as the address has it
  */
 
-/** @param {Props} props */
 export function Strips(props) {
   const { model, moments, isTimed, present } = props;
   const place = useRef(/** @type {HTMLElement | null} */ (null));
@@ -244,12 +243,7 @@ function runsOf(span) {
   return found;
 }
 
-/**
- * A moment in words: when, the forecast, what came, and the strongest contributions.
- *
- * @param {Moment} moment
- * @param {Model} model
- */
+/** A moment in words: when, the forecast, what came, and the strongest contributions. */
 export function tell({ label, forecast, actual, error, intervals, contributions, newest }, model) {
   const strong = d3.sort(contributions?.keys() ?? [], (name) => -Math.abs(contributions?.get(name) ?? 0)).slice(0, 3);
   const [outer] = intervals.slice(-1);

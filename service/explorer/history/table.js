@@ -11,7 +11,6 @@ import { html } from "../lib.js";
  * @property {string} [place] class of the place
  */
 
-/** @param {Props} props */
 export const Table = ({ label, heads, rows, class: name = "", place = "" }) => html`
   <div class=${`scroll ${place}`} tabindex="0" role="region" aria-label=${label}><table class=${name}>
     <thead><tr>${heads.map((head, column) => html`<th scope="col" class=${column ? "number" : ""}>${head}</th>`)}</tr></thead>

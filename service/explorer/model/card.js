@@ -36,11 +36,7 @@ export function Card({ model }) {
   `;
 }
 
-/**
- * What it forecasts from what, as a sentence.
- *
- * @param {Info} info
- */
+/** @param {Info} info of which this tells what is forecast from what */
 export function tellKind({ targets, horizon, inputs, features, lookback, architecture: { output_function: last } }) {
   const names = targets.map(({ name, title }) => title ?? name);
   const what = names.length > MANY ? `${names.length} targets` : names.join(", ");
@@ -55,7 +51,6 @@ function Facts({ of, none = "", class: name = "" }) {
   return html`<dl class=${`facts ${name}`}>${of.map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>`;
 }
 
-/** @param {Model} model */
 function kindOf({ info }) {
   const { targets, outputs, lookback, horizon, inputs, features, architecture, intervals } = info;
   const { front, lstm, gru, head, readout, graph } = architecture;
@@ -78,20 +73,17 @@ function kindOf({ info }) {
   return facts.flatMap((fact) => (fact ? [fact] : []));
 }
 
-/** @param {NonNullable<Info["intervals"]>} intervals */
 function tellIntervals({ levels, calibration: { windows, first, last } }) {
   const span = first && last ? `, ${first.slice(0, 10)} to ${last.slice(0, 10)}` : "";
   return `${levels.map((level) => `${Number((100 * level).toPrecision(4))} %`).join(", ")}, calibrated on ${windows} windows${span}`;
 }
 
-/** @param {NonNullable<Schemas["Architecture"]["front"]>} layers */
 function tellLayers({ width, layers }) {
   const sizes = width.map((size) => (typeof size === "number" ? size : d3.sum(size)));
   const edges = d3.sum(d3.pairs(sizes), ([from, to]) => from * to);
   return `${sizes.join(" → ")}, ${edges} edges, ${[...new Set(layers.map(tellFunctions))].join(" and ")}`;
 }
 
-/** @param {Schemas["LayerInfo"]} layer */
 function tellFunctions({ basis: { kind, grid_size: grid, order }, before }) {
   /** @type {Record<string, string>} */
   const names = { line: "straight lines", bspline: `splines of order ${order} on ${grid} intervals` };
@@ -142,7 +134,6 @@ function Outputs({ info }) {
   </details>`;
 }
 
-/** @param {Info} info */
 function originOf({ provenance, checkpoint, version, versions, reference_windows: windows }) {
   return [
     ["Made by", `${provenance.source}, with ${provenance.library}`],

@@ -17,14 +17,7 @@ import { isCycle } from "../inputs.js";
  * @property {number[]} places of the features among those of the model
  */
 
-/** @typedef {{parts: Part[], groups: string | undefined, of: Map<string, Part>}} Parts `groups` is the query's */
-
-/**
- * The inputs.
- *
- * @param {Model} model
- * @returns {Parts}
- */
+/** The inputs. */
 export function inputsOf(model) {
   const parts = model.inputs.map((input, number) => ({
     ...{ key: input.features.length > 1 ? `#${number}` : input.features[0], input: input.name },
@@ -35,12 +28,7 @@ export function inputsOf(model) {
   return { parts, groups: merged.length ? JSON.stringify(Object.fromEntries(merged)) : "null", of: mapOf(parts) };
 }
 
-/**
- * The groups of the checkpoint, and the inputs that are in none.
- *
- * @param {Model} model
- * @returns {Parts}
- */
+/** The groups of the checkpoint, and the inputs that are in none. */
 export function groupsOf(model) {
   const held = new Set(Object.values(model.info.groups).flat());
   const { groups, features: all } = model.info;
@@ -60,11 +48,7 @@ export function groupsOf(model) {
   return { parts, groups: undefined, of: mapOf(parts) };
 }
 
-/**
- * Whether the groups of the checkpoint say more than its inputs.
- *
- * @param {Model} model
- */
+/** Whether the groups of the checkpoint say more than its inputs. */
 export function hasGroups({ info, inputs }) {
   const known = new Set(inputs.map(({ features }) => [...features].sort().join("\n")));
   return Object.values(info.groups).some((members) => !known.has([...members].sort().join("\n")));
@@ -75,12 +59,7 @@ function mapOf(parts) {
   return new Map(parts.flatMap((part) => [part.key, ...part.features].map((name) => /** @type {const} */ ([name, part]))));
 }
 
-/**
- * An input by its name, or which of its features where it has several.
- *
- * @param {Model} model
- * @param {string} feature
- */
+/** An input by its name, or which of its features where it has several. */
 export function nameFeature(model, feature) {
   const input = model.inputOf.get(feature);
   if (input?.kind === "level" && feature.includes("=")) return `${input.label} is ${feature.slice(feature.lastIndexOf("=") + 1)}`;

@@ -27,12 +27,7 @@ const FORBIDDEN = 403; // reference windows are not shown
 const CLEAR = 0.3; // correlation from which on there is a direction
 const COUNTED = ["number", "integer", "flag"]; // kinds of which more and less mean something
 
-/**
- * The reference windows with the contributions of each feature.
- *
- * @param {Model} model
- * @returns {import("../load.js").Loaded<Window[]> & {all?: number}}
- */
+/** The reference windows with the contributions of each feature. */
 export function useWindows(model) {
   const loaded = useAsk({ path: `${model.path}/reference`, query: { ...model.query, contributions: true, limit: MOST } });
   return { ...loaded, value: loaded.value?.windows, all: loaded.value?.reference_windows };
