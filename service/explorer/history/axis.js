@@ -10,12 +10,10 @@ const TICK = 76; // pixels of a label
 const DAY = 86_400_000; // ms
 
 /**
- * @typedef {object} Axis
- * @property {(at: number) => number} x
- * @property {(x: number) => number} invert
- * @property {Moment[][]} runs of moments without a gap
- * @property {number} usual from one moment to the next, in ms
- * @property {{x: number, label: string}[]} ticks
+ * Places of times and times of places, stretches without a gap, and the usual time from one moment to the next in ms.
+ *
+ * @typedef {{x: (at: number) => number, invert: (x: number) => number, runs: Moment[][], usual: number,
+ *   ticks: {x: number, label: string}[]}} Axis
  */
 
 /**

@@ -2,6 +2,7 @@
 
 import { ApiError, askJson } from "../api.js";
 import { nameOf } from "../files.js";
+import { capitalise } from "../names.js";
 
 /** @typedef {import("../model.js").Model} Model */
 /** @typedef {import("../files.js").Table} Table */
@@ -26,13 +27,7 @@ const VALUES = 3_000_000; // of the windows of a request, where the service take
 /** @type {Map<string, Promise<Cut>>} by table, model and checkpoint */
 const cuts = new Map();
 
-/**
- * The columns of a table that a model reads, rows of one series behind each other.
- *
- * @typedef {object} Columns
- * @property {Record<string, Cell[]>} cells
- * @property {number[]} order the row of the table for each
- */
+/** @typedef {{cells: Record<string, Cell[]>, order: number[]}} Columns that a model reads, by series, and of which row of the table */
 
 function columnsOf(table, { info }) {
   const { names, rows } = table;
@@ -74,11 +69,9 @@ function numbersOf(table, name, order) {
     if (/^(true|false)$/i.test(text)) return text.toLowerCase() === "true";
     const value = Number(table.isComma ? text.replace(/\.(?=\d{3}(\D|$))/g, "").replace(",", ".") : text.replace(/^([-+]?\d{1,3})(,\d{3})+(?=\.|$)/, (all) => all.replaceAll(",", "")));
     if (Number.isFinite(value)) return value;
-    throw new Error(`${capital(table.unit)} ${table.lines[order[place]]}, ${name}, is “${text}”, which is no number.`);
+    throw new Error(`${capitalise(table.unit)} ${table.lines[order[place]]}, ${name}, is “${text}”, which is no number.`);
   });
 }
-
-const capital = (text) => text[0].toUpperCase() + text.slice(1);
 
 /**
  * The windows of a table.
@@ -177,7 +170,7 @@ function skipEmpty(error, table, { order }, { first }) {
   if (!(error instanceof ApiError) || error.status !== 422) throw error;
   if (/has no window|rows, but needs/.test(error.message)) return { ends: [], left_out: { across_gaps: 0, missing: 0, missing_columns: {} } };
   const said = error.message.replace(/series\.([^[\]]+)\[(\d+)\]/g, (_, name, row) => `${table.unit} ${table.lines[order[first + Number(row)]]}, ${name},`);
-  throw new Error(`${capital(said)}.`);
+  throw new Error(`${capitalise(said)}.`);
 }
 
 /**

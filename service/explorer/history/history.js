@@ -3,12 +3,13 @@
 import { reasonOf } from "../api.js";
 import { findTable } from "../files.js";
 import { html, useMemo } from "../lib.js";
+import { capitalise } from "../names.js";
 import { address, go } from "../state.js";
 import { Select } from "../ui/select.js";
 import { Drift } from "./drift.js";
 import { fileInView, isHidden, useContributions, useMoments } from "./moments.js";
 import { Periods, Segments, WorstErrors } from "./errors.js";
-import { chooseSpan, differences, hasSkill, labelOf, share, strongest, summarise, tellAll, tellDifference, UNSKILLED } from "./spans.js";
+import { chooseSpan, differences, hasSkill, labelOf, levelName, share, strongest, summarise, tellAll, tellDifference, UNSKILLED } from "./spans.js";
 import { Strips } from "./strips.js";
 import { Table } from "./table.js";
 
@@ -53,7 +54,7 @@ function Past({ model, window }) {
   const second = useMemo(() => chooseSpan(shown, b), [shown, b]);
   if (loaded.error) {
     const reason = reasonOf(loaded.error);
-    const told = isHidden(loaded.error) ? `${capital(reason)}. Drop a file with rows of your own here, and it is shown.` : reason;
+    const told = isHidden(loaded.error) ? `${capitalise(reason)}. Drop a file with rows of your own here, and it is shown.` : reason;
     return html`<p class="card problem" role="alert">${told}${file && html` <${ToReference} />`}</p>`;
   }
   if (!moments || !shown.length) return html`<p class="waiting">Forecasting all windows …</p>`;
@@ -88,7 +89,6 @@ function Past({ model, window }) {
 }
 
 const count = (number) => number.toLocaleString("en");
-const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
 const ToReference = () => html`<button type="button" onClick=${() => go({ file: "", window: "", a: "", b: "", series: "" })}>Show the reference windows</button>`;
 
@@ -97,7 +97,7 @@ function Legend({ model, all }) {
   return html`<p class="legend muted">
     ${all.compared > 0 && html`<span><i class="actual"></i>what came</span>`}
     <span><i class="forecast"></i>forecast</span>
-    ${model.info.intervals && html`<span><i class="band"></i>${model.info.intervals.levels.map((level) => `${Number((100 * level).toPrecision(4))} %`).join(" and ")} interval</span>`}
+    ${model.info.intervals && html`<span><i class="band"></i>${model.info.intervals.levels.map(levelName).join(" and ")} interval</span>`}
   </p>`;
 }
 
@@ -134,7 +134,7 @@ function Driven({ model, shown, first, second, all }) {
   const values = isCompared ? differences(one, other) : one.means;
   const names = (isCompared ? strongest(values) : strongest(one.shares)).slice(0, N_ROWS);
   const largest = d3.max(names, (input) => Math.abs(values.get(input) ?? 0)) || 1;
-  const heads = isCompared ? ["Input", `A less ${name}`, "A", capital(name)] : ["Input", "Contribution, mean", "Share"];
+  const heads = isCompared ? ["Input", `A less ${name}`, "A", capitalise(name)] : ["Input", "Contribution, mean", "Share"];
   const row = (input) => {
     const value = values.get(input) ?? 0;
     const others = isCompared ? [model.change(one.means.get(input) ?? 0), model.change(other.means.get(input) ?? 0)] : [share(one.shares.get(input))];

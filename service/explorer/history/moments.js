@@ -29,12 +29,7 @@ import { askInstances, cutTable, forecastAll } from "./cut.js";
  * @property {number[]} [newest] values of the features, where it is explained
  */
 
-/**
- * @typedef {object} Moments
- * @property {Moment[]} all
- * @property {boolean} isTimed
- * @property {string} told where they are from
- */
+/** @typedef {{all: Moment[], isTimed: boolean, told: string}} Moments with where they are from */
 
 const PAGE = 1000; // most reference windows of a response
 const MOST = 768; // windows of a file that are explained for one picture

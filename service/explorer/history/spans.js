@@ -4,18 +4,10 @@
 /** @typedef {import("../model.js").Model} Model */
 
 /**
- * What is known of a set; means over those that have it.
+ * What is known of a set: means over those that have it, by input their contributions, and shares that sum to 1.
  *
- * @typedef {object} Summary
- * @property {number} count
- * @property {number} compared how many have a value that came
- * @property {number | undefined} mae
- * @property {number | undefined} bias
- * @property {number | undefined} forecast
- * @property {number | undefined} actual
- * @property {{level: number, covered: number | undefined}[]} coverage
- * @property {Map<string, number>} means of contributions, by input
- * @property {Map<string, number>} shares of their mean magnitudes, which sum to 1
+ * @typedef {{count: number, compared: number, mae?: number, bias?: number, forecast?: number, actual?: number,
+ *   coverage: {level: number, covered?: number}[], means: Map<string, number>, shares: Map<string, number>}} Summary
  */
 
 const WORST = 0.1; // share of the moments that are the worst

@@ -22,19 +22,13 @@ const ROOM = 7; // pixels from 0 from which on there is room for a figure
 const REST = ""; // the input that stands for all others
 
 /**
- * @typedef {object} Props
- * @property {Model} model
- * @property {Moment[]} moments of one series
- * @property {boolean} isTimed
- * @property {string[]} names of the inputs with a strip of their own; all others are one
- * @property {string} present window
- * @property {Moment[]} first span
- * @property {Moment[]} second
- * @property {(first: number, last: number) => void} choose a span
- * @property {Moment[]} zoomed those in view; all by default
- * @property {(text: string) => void} onZoom takes the span that was zoomed to, as the address has it
+ * Moments of one series; names of inputs with a strip of their own, where all others are one; the spans; and those in view.
+ *
+ * @typedef {{model: Model, moments: Moment[], isTimed: boolean, names: string[], present: string, first: Moment[], second: Moment[],
+ *   choose: (first: number, last: number) => void, zoomed: Moment[], onZoom: (text: string) => void}} Props
  */
 
+/** @param {Props} props */
 export function Strips(props) {
   const { model, moments, isTimed, present } = props;
   const place = useRef(/** @type {HTMLElement | null} */ (null));
@@ -244,7 +238,7 @@ function runsOf(span) {
 }
 
 /** A moment in words: when, the forecast, what came, and the strongest contributions. */
-export function tell({ label, forecast, actual, error, intervals, contributions, newest }, model) {
+export function tell(/** @type {Moment} */ { label, forecast, actual, error, intervals, contributions, newest }, model) {
   const strong = d3.sort(contributions?.keys() ?? [], (name) => -Math.abs(contributions?.get(name) ?? 0)).slice(0, 3);
   const [outer] = intervals.slice(-1);
   return [

@@ -3,14 +3,13 @@
 import { html } from "../lib.js";
 
 /**
- * @typedef {object} Props
- * @property {string} label
- * @property {unknown[]} heads
- * @property {{of?: Record<string, string | undefined>, cells: unknown[]}[]} rows with attributes of theirs
- * @property {string} [class] of the table; `cards` where rows are cards on a phone
- * @property {string} [place] class of the place
+ * Rows with attributes of theirs, the class of the table (`cards` where rows are cards on a phone) and that of its place.
+ *
+ * @typedef {{label: string, heads: unknown[], class?: string, place?: string,
+ *   rows: {of?: Record<string, string | undefined>, cells: unknown[]}[]}} Props
  */
 
+/** @param {Props} props */
 export const Table = ({ label, heads, rows, class: name = "", place = "" }) => html`
   <div class=${`scroll ${place}`} tabindex="0" role="region" aria-label=${label}><table class=${name}>
     <thead><tr>${heads.map((head, column) => html`<th scope="col" class=${column ? "number" : ""}>${head}</th>`)}</tr></thead>

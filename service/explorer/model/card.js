@@ -1,6 +1,7 @@
 /** The model's card: data, origin and whether it is verified, training metrics, size, intervals, and the inputs. */
 
 import { amount, fixed, formatValue, percent } from "../figures.js";
+import { levelName } from "../history/spans.js";
 import { Table } from "../history/table.js";
 import { isCycle } from "../inputs.js";
 import { html } from "../lib.js";
@@ -75,7 +76,7 @@ function kindOf({ info }) {
 
 function tellIntervals({ levels, calibration: { windows, first, last } }) {
   const span = first && last ? `, ${first.slice(0, 10)} to ${last.slice(0, 10)}` : "";
-  return `${levels.map((level) => `${Number((100 * level).toPrecision(4))} %`).join(", ")}, calibrated on ${windows} windows${span}`;
+  return `${levels.map(levelName).join(", ")}, calibrated on ${windows} windows${span}`;
 }
 
 function tellLayers({ width, layers }) {
@@ -115,7 +116,7 @@ function writeMetric(name, value, { targets }) {
 /** @param {string} name such as `test_r2`, or `test_coverage 0.8` */
 function nameMetric(name) {
   const words = { r2: "R²", mae: "MAE", rmse: "RMSE", mse: "MSE", coverage: "coverage of the", winkler: "Winkler score of the" };
-  const write = (word) => words[word] ?? (/^0\.\d+$/.test(word) ? `${Number((100 * Number(word)).toPrecision(4))} % interval` : word);
+  const write = (word) => words[word] ?? (/^0\.\d+$/.test(word) ? `${levelName(Number(word))} interval` : word);
   return name.split(/[_ ]/).map(write).join(" ");
 }
 

@@ -6,6 +6,7 @@ import { part as lights } from "../lit.js";
 import { useAsk } from "../load.js";
 import { address, go } from "../state.js";
 import { Help } from "../ui/float.js";
+import { Select } from "../ui/select.js";
 import { capitalise } from "../names.js";
 import { groupsOf, hasGroups, inputsOf } from "./parts.js";
 import { Again } from "./section.js";
@@ -93,15 +94,10 @@ function tellNote(model, /** @type {Schemas["AttributionsResponse"]} */ { refere
 }
 
 /**
- * A column of the table.
+ * A column of the table, which begins with its largest where it has numbers.
  *
- * @typedef {object} Column
- * @property {string} label
- * @property {unknown} [help]
- * @property {boolean} [number]
- * @property {boolean} [largestFirst] as numbers are
- * @property {(row: Row) => number | string} order
- * @property {(row: Row) => unknown} cell
+ * @typedef {{label: string, help?: unknown, number?: boolean, largestFirst?: boolean,
+ *   order: (row: Row) => number | string, cell: (row: Row) => unknown}} Column
  */
 
 function columnsOf(model, /** @type {Row[]} */ rows, windows) {
@@ -205,16 +201,13 @@ function Table({ model, rows, windows }) {
   const isAll = address.value.values.rows === "all" || rows.length <= FEW;
   const choose = (key) => () => go({ sort: key === sort ? `${key}:${isDown ? "up" : "down"}` : key });
   const stateOf = (key) => (key !== sort ? undefined : isDown ? "descending" : "ascending");
+  const options = Object.entries(columns).map(([value, { label }]) => ({ value, label }));
   const numeric = (number) => (number ? "number" : "");
   const cells = (row) =>
     Object.entries(columns).map(([key, { label, number, cell }]) => html`
       <td key=${key} data-column=${key} data-label=${label} class=${numeric(number)}>${cell(row)}</td>`);
   return html`
-    <label class="select sort-by">Sorted by
-      <select value=${sort} onChange=${(event) => go({ sort: event.currentTarget.value })}>
-        ${Object.entries(columns).map(([key, { label }]) => html`<option value=${key} selected=${key === sort}>${label}</option>`)}
-      </select>
-    </label>
+    <div class="sort-by"><${Select} label="Sorted by" value=${sort} options=${options} choose=${(key) => go({ sort: key })} /></div>
     <div class="scroll" role="region" tabindex="0" aria-label="Importance of each input">
       <table class="importance cards">
         <thead><tr>

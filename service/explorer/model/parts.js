@@ -5,25 +5,15 @@ import { isCycle } from "../inputs.js";
 /** @typedef {import("../model.js").Model} Model */
 
 /**
- * @typedef {object} Part
- * @property {string} key of the answer's rows
- * @property {string} label
- * @property {string} short
- * @property {string | null | undefined} unit
- * @property {string} color
- * @property {string} kind of an input, or `group`
- * @property {string | undefined} input its name, where it is one
- * @property {string[]} features
- * @property {number[]} places of the features among those of the model
+ * An input of the table, or a group; `key` is of the answer's rows.
+ *
+ * @typedef {Omit<import("../model.js").Input, "kind"> & {key: string, kind: string, input?: string}} Part
  */
 
 /** The inputs. */
 export function inputsOf(model) {
-  const parts = model.inputs.map((input, number) => ({
-    ...{ key: input.features.length > 1 ? `#${number}` : input.features[0], input: input.name },
-    ...{ label: input.label, short: input.short, unit: input.unit, color: input.color, kind: input.kind },
-    ...{ features: input.features, places: input.places },
-  }));
+  const keyOf = ({ features }, number) => (features.length > 1 ? `#${number}` : features[0]);
+  const parts = model.inputs.map((input, number) => ({ ...input, key: keyOf(input, number), input: input.name }));
   const merged = parts.filter(({ features }) => features.length > 1).map(({ key, features }) => [key, features]);
   return { parts, groups: merged.length ? JSON.stringify(Object.fromEntries(merged)) : "null", of: mapOf(parts) };
 }
@@ -39,11 +29,9 @@ export function groupsOf(model) {
     const features = featuresOf(name);
     const first = /** @type {import("../model.js").Input} */ (model.inputOf.get(features[0]));
     const isGroup = Object.hasOwn(model.info.groups, name);
-    return {
-      ...{ key: name, input: isGroup ? undefined : first.name, label: isGroup ? name : first.label, short: isGroup ? name : first.short },
-      ...{ unit: isGroup ? null : first.unit, color: first.color, kind: isGroup ? "group" : first.kind, features },
-      places: features.map((feature) => model.info.features.findIndex((one) => one.name === feature)),
-    };
+    const told = isGroup ? { label: name, short: name, unit: null, kind: "group" } : {};
+    const places = features.map((feature) => all.findIndex((one) => one.name === feature));
+    return { ...first, ...told, key: name, input: isGroup ? undefined : first.name, features, places };
   });
   return { parts, groups: undefined, of: mapOf(parts) };
 }
