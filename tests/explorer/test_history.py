@@ -214,7 +214,7 @@ def test_the_ribbon_chooses_and_plays_windows(server, open_tab, windows, errors)
     expect(ribbon(page)).to_have_attribute("aria-valuenow", re.compile("^2[0-9][0-9]$"))
     page.get_by_role("button", name="Play the windows").click()
     start = int(ribbon(page).get_attribute("aria-valuenow"))
-    expect(ribbon(page)).to_have_attribute("aria-valuenow", str(start + 3))
+    expect(ribbon(page)).not_to_have_attribute("aria-valuenow", re.compile(f"^({start}|{start + 1}|{start + 2})$"))
     page.keyboard.press("Shift")
     expect(page.get_by_role("button", name="Play the windows")).to_be_visible()
     page.get_by_role("button", name="Now", exact=True).click()
@@ -257,6 +257,7 @@ def test_a_file_is_forecast_compared_and_explained(small, open_tab):
         f"the 80 % interval held {100 * found['coverage'][0]['covered']:.0f} %"
     )
     page.get_by_role("button", name="Hour", exact=True).click()
+    page.get_by_text("The same as a table").click()
     rows = page.locator("tr[data-period]")
     expect(rows).to_have_count(len(found["by"]["hour"]))
     for number, one in enumerate(found["by"]["hour"][:3]):
@@ -292,7 +293,9 @@ def test_what_drives_a_model_without_skill_is_not_told(server, open_tab):
 
     def spoil(route):
         found = route.fetch().json()
-        route.fulfill(json={**found, "skill": {**found["skill"], "verdict": "red", "reason": "It has learned nothing."}})
+        route.fulfill(
+            json={**found, "skill": {**found["skill"], "verdict": "red", "reason": "It has learned nothing."}}
+        )
 
     tab.page.route(re.compile(f"{MODEL}$"), spoil)
     page = tab.show("history?model=nyc-weather")
