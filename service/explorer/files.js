@@ -8,16 +8,9 @@ import { keepWindow } from "./windows.js";
 /** @typedef {import("./model.js").Model} Model */
 
 /**
- * A file as it was read.
+ * A file as it was read: its id in the address, the lines that its rows begin at, and in which unit (line, row or window) these are counted.
  *
- * @typedef {object} Table
- * @property {string} id its name and a hash of its text, by which the address names it
- * @property {string[]} names of the columns
- * @property {unknown[][]} rows
- * @property {number[]} lines of the file that the rows begin at
- * @property {boolean} [isComma] whether its numbers have a decimal comma
- * @property {string} unit in which rows are counted: line, row or window
- * @property {number[][][]} [windows] in place of rows, where windows were given
+ * @typedef {{id: string, names: string[], rows: unknown[][], lines: number[], unit: string, isComma?: boolean, windows?: number[][][]}} Table
  */
 
 /** @type {Map<string, Table>} */

@@ -127,12 +127,7 @@ const month = d3.utcFormat("%B %Y");
 const nameOf = (value, by) =>
   by === "hour" ? `${String(value).padStart(2, "0")}:00` : by === "month" ? month(new Date(`${value}-01`)) : `from ${week(new Date(String(value)))}`;
 
-/**
- * @param {Moment[]} moments
- * @param {keyof typeof PERIODS} by
- * @param {number} shift ms
- * @returns {Period[]}
- */
+/** @returns {Period[]} */
 function groupErrors(moments, by, shift) {
   const known = moments.filter(({ error }) => error !== undefined);
   const isDaily = (d3.median(d3.pairs(known, (one, next) => next.at - one.at)) ?? 0) >= DAY;

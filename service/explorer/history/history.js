@@ -9,7 +9,7 @@ import { Select } from "../ui/select.js";
 import { Drift } from "./drift.js";
 import { fileInView, isHidden, useContributions, useMoments } from "./moments.js";
 import { Periods, Segments, WorstErrors } from "./errors.js";
-import { chooseSpan, differences, hasSkill, labelOf, levelName, share, strongest, summarise, tellAll, tellDifference, UNSKILLED } from "./spans.js";
+import { chooseSpan, counted, differences, hasSkill, labelOf, levelName, listOf, share, strongest, summarise, tellAll, tellDifference, UNSKILLED } from "./spans.js";
 import { Strips } from "./strips.js";
 import { Table } from "./table.js";
 
@@ -61,16 +61,20 @@ function Past({ model, window }) {
   const take = (value) => go({ series: value, a: "", b: "" });
   const addSpan = (from, to) => go(a && !b ? { b: `${from}-${to}` } : { a: `${from}-${to}`, b: "" });
   const nExplained = explained.value?.size ?? shown.length;
-  const thinned = file && shown.length > nExplained ? ` Contributions are of ${count(nExplained)} of them, spread over the time.` : "";
+  const thinned = file && shown.length > nExplained ? ` Contributions are of ${counted(nExplained)} of them, spread over the time.` : "";
+  const reference = `The model’s ${counted(moments.all.length)} reference windows. Drop a file to see its rows here.`;
+  const source = file ? moments.told : reference;
+  const options = names.map((value) => ({ value, label: value }));
+  const table = file ? findTable(file) : undefined;
   return html`
     <section class="card told" aria-label="All forecasts">
       <p class="lead">${tellAll(shown, all, model)}</p>
-      <p class="muted">${file ? moments.told : `The model’s ${count(moments.all.length)} reference windows. Drop a file to see its rows here.`}${thinned}${file && html` <${ToReference} />`}</p>
+      <p class="muted">${source}${thinned}${file && html` <${ToReference} />`}</p>
       ${explained.error && html`<p class="problem" role="alert">Contributions: ${reasonOf(explained.error)}</p>`}
     </section>
     <section class="card" aria-label="Forecasts, errors and contributions">
       <div class="between">
-        ${names.length > 1 && html`<${Select} label="Series" value=${series} options=${names.map((value) => ({ value, label: value }))} choose=${take} />`}
+        ${names.length > 1 && html`<${Select} label="Series" value=${series} options=${options} choose=${take} />`}
         <${Legend} model=${model} all=${all} />
         <${Chosen} moments=${shown} a=${a} b=${b} zoom=${zoom} hasErrors=${all.compared > 0} />
       </div>
@@ -84,39 +88,39 @@ function Past({ model, window }) {
       <${Driven} model=${model} shown=${shown} first=${first} second=${second} all=${all} />
       ${all.compared > 0 && html`<${WorstErrors} model=${model} moments=${first.length ? first : shown} isSpan=${first.length > 0} />`}
     </div>
-    ${all.compared > 0 && html`<${Periods} model=${model} moments=${shown} isTimed=${moments.isTimed} table=${file ? findTable(file) : undefined} />`}
+    ${all.compared > 0 && html`<${Periods} model=${model} moments=${shown} isTimed=${moments.isTimed} table=${table} />`}
   `;
 }
 
-const count = (number) => number.toLocaleString("en");
 
-const ToReference = () => html`<button type="button" onClick=${() => go({ file: "", window: "", a: "", b: "", series: "" })}>Show the reference windows</button>`;
+const REFERENCE = { file: "", window: "", a: "", b: "", series: "" };
+const ToReference = () => html`<button type="button" onClick=${() => go(REFERENCE)}>Show the reference windows</button>`;
 
 /** @param {{model: Model, all: import("./spans.js").Summary}} props */
 function Legend({ model, all }) {
   return html`<p class="legend muted">
     ${all.compared > 0 && html`<span><i class="actual"></i>what came</span>`}
     <span><i class="forecast"></i>forecast</span>
-    ${model.info.intervals && html`<span><i class="band"></i>${model.info.intervals.levels.map(levelName).join(" and ")} interval</span>`}
+    ${model.info.intervals && html`<span><i class="band"></i>${listOf(model.info.intervals.levels.map(levelName))} interval</span>`}
   </p>`;
 }
 
-/** @param {{moments: Moment[], a?: string, b?: string, zoom?: string, hasErrors: boolean}} props the spans as chips, and how others are chosen */
+/** @param {{moments: Moment[], a?: string, b?: string, zoom?: string, hasErrors: boolean}} props spans as chips, and how they are chosen */
 function Chosen({ moments, a, b, zoom, hasErrors }) {
   const name = (text) => {
     const span = chooseSpan(moments, text);
     return text === "worst" ? "the worst tenth" : span.length ? `${span[0].label} to ${span[span.length - 1].label}` : "no forecast";
   };
-  const chip = (key, text) =>
-    html`<span class="span-chip">${key.toUpperCase()}: ${name(text)}
-      <button type="button" aria-label=${`Leave out ${name(text)}`} onClick=${() => go(key === "a" ? { a: b ?? "", b: "" } : { b: "" })}>×</button>
-    </span>`;
+  const chip = (key, text, rest) => html`<span class="span-chip">
+    ${key}: ${name(text)} <button type="button" aria-label=${`Leave out ${name(text)}`} onClick=${() => go(rest)}>×</button>
+  </span>`;
+  const hint = a ? "Drag another span to compare with it instead of the rest." : "Drag over the strips to choose a span.";
   return html`<div class="chips">
-    ${a && chip("a", a)} ${b && chip("b", b)}
+    ${a && chip("A", a, { a: b ?? "", b: "" })} ${b && chip("B", b, { b: "" })}
     ${a && a !== "worst" && a !== zoom && html`<button type="button" onClick=${() => go({ zoom: a })}>Zoom in to A</button>`}
     ${zoom && html`<button type="button" onClick=${() => go({ zoom: "" })}>Show all</button>`}
     ${!a && hasErrors && html`<button type="button" onClick=${() => go({ a: "worst" })}>Choose the worst tenth</button>`}
-    <span class="muted">${a ? (b ? "" : "Drag another span to compare with it instead of the rest.") : "Drag over the strips to choose a span."}</span>
+    <span class="muted">${!b && hint}</span>
   </div>`;
 }
 
@@ -137,7 +141,7 @@ function Driven({ model, shown, first, second, all }) {
   const heads = isCompared ? ["Input", `A less ${name}`, "A", capitalise(name)] : ["Input", "Contribution, mean", "Share"];
   const row = (input) => {
     const value = values.get(input) ?? 0;
-    const others = isCompared ? [model.change(one.means.get(input) ?? 0), model.change(other.means.get(input) ?? 0)] : [share(one.shares.get(input))];
+    const others = isCompared ? [one, other].map(({ means }) => model.change(means.get(input) ?? 0)) : [share(one.shares.get(input))];
     const bar = html`<${Bar} share=${value / largest} /><span>${model.change(value)}</span>`;
     return { of: { "data-input": input }, cells: [html`<span data-tip=${input}>${labelOf(model, input)}</span>`, bar, ...others] };
   };
@@ -146,7 +150,8 @@ function Driven({ model, shown, first, second, all }) {
       <h2>${isCompared ? "What A was driven by, and why it went wrong" : "What they were driven by"}</h2>
       ${isCompared ? tellDifference(one, other, name, model).map((text) => html`<p>${text}</p>`) : ""}
       ${!hasSkill(model) && html`<p class="muted">${UNSKILLED}</p>`}
-      ${names.length > 0 ? html`<${Table} label="Mean contributions" heads=${heads} rows=${names.map(row)} />` : html`<p class="muted">Contributions are being computed …</p>`}
+      ${names.length > 0 && html`<${Table} label="Mean contributions" heads=${heads} rows=${names.map(row)} />`}
+      ${!names.length && html`<p class="muted">Contributions are being computed …</p>`}
     </section>
   `;
 }

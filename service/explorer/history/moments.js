@@ -4,7 +4,6 @@ import { askNoted, useLoad } from "../load.js";
 import { ApiError, askJson } from "../api.js";
 import { byInput } from "../explain.js";
 import { findTable, isKept, nameOf } from "../files.js";
-import { forecastOf } from "../model.js";
 import { useMemo } from "../lib.js";
 import { address } from "../state.js";
 import { fileOf } from "../windows.js";
@@ -72,7 +71,8 @@ async function loadReference(model, signal) {
 }
 
 async function askReference(model, query, signal) {
-  const parts = d3.range(0, model.info.reference_windows, PAGE).map((offset) => askNoted({ path: `${model.path}/reference`, query: { ...query, offset, limit: PAGE } }, signal));
+  const ask = (offset) => askNoted({ path: `${model.path}/reference`, query: { ...query, offset, limit: PAGE } }, signal);
+  const parts = d3.range(0, model.info.reference_windows, PAGE).map(ask);
   return (await Promise.all(parts)).flatMap(({ windows }) => windows);
 }
 
@@ -84,10 +84,13 @@ async function loadFile(model, file, signal) {
   const made = places.map(({ name, label, time, series, actual }, number) => {
     const { predictions, intervals } = forecasts[number];
     const bounds = intervals.map(({ level, outputs, lower, upper }) => {
-      const place = outputs.findIndex((one) => forecastOf(model.info, model.forecast).output === one || model.forecast.startsWith(`${one}@`) || one === model.forecast.replace(/@0\.\d+$/, ""));
+      const { forecast } = model;
+      const place = outputs.findIndex((one) => one === forecast || forecast.startsWith(`${one}@`) || one === forecast.replace(/@0\.\d+$/, ""));
       return { level, lower: lower[place], upper: upper[place] };
     });
-    return momentOf({ window: name, label: time ? tellTime(time) : label, time, series, forecast: predictions[output], actual: actual?.[output], intervals: bounds.filter(({ lower }) => lower !== undefined) });
+    const known = bounds.filter(({ lower }) => lower !== undefined);
+    const told = { window: name, label: time ? tellTime(time) : label, time, series, intervals: known };
+    return momentOf({ ...told, forecast: predictions[output], actual: actual?.[output] });
   });
   return order(made, `${nameOf(file)}: ${told}`);
 }
@@ -126,9 +129,10 @@ export function useContributions(model, shown) {
 
 async function explainReference(model, signal) {
   const rows = await askReference(model, { ...model.query, contributions: true }, signal);
-  const names = model.info.features.map(({ name }) => name);
-  const found = new Map(rows.map(({ index, contributions, newest }) => [`ref:${index}`, { newest, contributions: byInput(model, Object.fromEntries(names.map((name, number) => [name, contributions[number]]))) }]));
-  return found;
+  return new Map(rows.map(({ index, contributions, newest }) => {
+    const named = Object.fromEntries(model.info.features.map(({ name }, number) => [name, contributions[number]]));
+    return [`ref:${index}`, { newest, contributions: byInput(model, named) }];
+  }));
 }
 
 async function explainFile(model, file, some, signal) {

@@ -77,7 +77,10 @@ function drawBars(moments, axis) {
   const means = d3.sort(bars.flatMap(({ mean }) => mean ?? []));
   const scale = d3.scaleLinear([d3.quantile(means, 0.02) ?? 0, d3.quantile(means, 0.98) || 1], [FAINT, 1]).clamp(true);
   const gap = (width) => Math.max(0.7, width - (width > 4 ? 0.5 : 0));
-  return bars.map(({ left, right, mean }) => html`<rect class=${hasErrors ? "error" : "level"} x=${left} width=${gap(right - left)} y="7" height="19" fill-opacity=${mean === undefined ? FAINT / 2 : scale(mean).toFixed(2)} />`);
+  return bars.map(({ left, right, mean }) => {
+    const opacity = mean === undefined ? FAINT / 2 : scale(mean).toFixed(2);
+    return html`<rect class=${hasErrors ? "error" : "level"} x=${left} width=${gap(right - left)} y="7" height="19" fill-opacity=${opacity} />`;
+  });
 }
 
 /**

@@ -50,10 +50,11 @@ export function Strips(props) {
   useGestures(place, { ...props, axis, room, height, take, setZoom });
   const key = (event) => {
     const by = { ArrowLeft: -1, ArrowRight: 1, PageUp: -PAGE, PageDown: PAGE, Home: -Infinity, End: Infinity }[event.key];
+    const clamp = (to) => Math.max(0, Math.min(moments.length - 1, to));
     const now = at ?? Math.max(0, moments.findIndex(({ window }) => window === present));
-    if (by !== undefined) setAt(Math.max(0, Math.min(moments.length - 1, now + by)));
+    if (by !== undefined) setAt(clamp(now + by));
     else if (event.key === "Enter") go({ window: moments[now].window, edit: "" });
-    else if (event.key === "+") props.onZoom(`${Math.max(moments[0].place, moments[now].place - PAGE)}-${Math.min(moments[moments.length - 1].place, moments[now].place + PAGE)}`);
+    else if (event.key === "+") props.onZoom([now - PAGE, now + PAGE].map((to) => moments[clamp(to)].place).join("-"));
     else if (event.key === "-") props.onZoom("");
     else return;
     event.preventDefault();
@@ -83,7 +84,8 @@ export function Strips(props) {
         ${drawing}
         <g class="gestures"></g>
       </svg>
-      ${x !== undefined && x >= room[0] && x <= room[1] && html`<i class="cursor" style=${{ transform: `translateX(${x.toFixed(1)}px)`, top: `${TOP}px`, height: `${height - BOTTOM - TOP}px` }}></i>`}
+      ${x !== undefined && x >= room[0] && x <= room[1] && html`<i class="cursor"
+        style=${{ transform: `translateX(${x.toFixed(1)}px)`, top: `${TOP}px`, height: `${height - BOTTOM - TOP}px` }}></i>`}
     </div>
   `;
 }
@@ -138,12 +140,7 @@ function useGestures(place, now) {
   }, [span, now.room[1]]);
 }
 
-/**
- * The strips below the forecasts: the error, and inputs.
- *
- * @param {Props} props
- * @returns {{name: string, label: string, color: string, value: (moment: any) => number | undefined, worst?: boolean}[]}
- */
+/** The strips below the forecasts: the error, and inputs. */
 function rowsOf({ model, moments, names }) {
   const inputs = names.map((name) => ({
     name,
@@ -152,9 +149,11 @@ function rowsOf({ model, moments, names }) {
     value: ({ contributions }) => contributions?.get(name),
   }));
   const left = model.inputs.filter(({ name }) => !names.includes(name)).map(({ name }) => name);
-  const rest = { name: REST, label: `the other ${left.length} inputs`, color: "var(--muted)", value: ({ contributions }) => contributions && d3.sum(left, (name) => contributions.get(name) ?? 0) };
-  const errors = moments.some(({ error }) => error !== undefined) ? [{ name: "error", label: "error: forecast less what came", color: "var(--ink)", value: ({ error }) => error, worst: true }] : [];
-  return [...errors, ...inputs, ...(names.length && left.length ? [rest] : [])];
+  const sumOf = ({ contributions }) => contributions && d3.sum(left, (name) => contributions.get(name) ?? 0);
+  const rest = { name: REST, label: `the other ${left.length} inputs`, color: "var(--muted)", value: sumOf };
+  const errors = { name: "error", label: "error: forecast less what came", color: "var(--ink)", value: ({ error }) => error, worst: true };
+  const hasErrors = moments.some(({ error }) => error !== undefined);
+  return [...(hasErrors ? [errors] : []), ...inputs, ...(names.length && left.length ? [rest] : [])];
 }
 
 function draw({ model, moments, axis, rows, room, height, first, second }) {
@@ -174,7 +173,11 @@ function draw({ model, moments, axis, rows, room, height, first, second }) {
   const scaleOf = ({ low, high, tall }) => (high > low ? tall / (high - low) : undefined);
   const scale = d3.min(strips.filter(({ row }) => !row.worst), scaleOf) ?? 1; // one for all inputs
   return html`
-    ${[first, second].map((span, number) => runsOf(span).map(([from, to]) => html`<rect class=${number ? "span second" : "span"} clip-path="url(#strips-room)" x=${axis.x(from.at)} width=${Math.max(2, axis.x(to.at + axis.usual) - axis.x(from.at))} y=${TOP} height=${bottom - TOP} />`))}
+    ${[first, second].map((span, number) => runsOf(span).map(([from, to]) => {
+      const [x, end] = [axis.x(from.at), axis.x(to.at + axis.usual)];
+      const name = number ? "span second" : "span";
+      return html`<rect class=${name} clip-path="url(#strips-room)" x=${x} width=${Math.max(2, end - x)} y=${TOP} height=${bottom - TOP} />`;
+    }))}
     ${drawForecasts(model, moments, axis, room)}
     ${strips.map((strip) => drawStrip(strip, (strip.row.worst && scaleOf(strip)) || scale, room, model))}
     ${!inputs.length && html`<text x=${room[0]} y=${topOf(rows.length, rows.length) + NAME}>Contributions are being computed …</text>`}
@@ -187,7 +190,8 @@ function draw({ model, moments, axis, rows, room, height, first, second }) {
 
 function drawForecasts(model, moments, axis, room) {
   const seen = moments.filter(({ at }) => axis.x(at) >= room[0] && axis.x(at) <= room[1]);
-  const values = seen.flatMap(({ forecast, actual, intervals }) => [forecast, actual, ...intervals.flatMap(({ lower, upper }) => [lower, upper])]).filter((one) => one !== undefined);
+  const ends = seen.flatMap(({ intervals }) => intervals.flatMap(({ lower, upper }) => [lower, upper]));
+  const values = [...ends, ...seen.flatMap(({ forecast, actual }) => [forecast, actual ?? forecast])];
   const y = d3.scaleLinear(/** @type {any} */ (d3.extent(values)), [TOP + MAIN - NAME, TOP + NAME]).nice();
   const levels = moments.find(({ intervals }) => intervals.length)?.intervals.map(({ level }) => level) ?? [];
   const x = (moment) => middle(axis, moment);
@@ -198,7 +202,9 @@ function drawForecasts(model, moments, axis, room) {
     shapes.area().defined((one) => bound(level, "lower")(one) !== undefined).x(x).y0((one) => y(bound(level, "lower")(one))).y1((one) => y(bound(level, "upper")(one)));
   const path = (make) => axis.runs.map(make).join("");
   return html`
-    <g class="levels">${y.ticks(5).map((value) => html`<line x1=${room[0]} x2=${room[1]} y1=${y(value)} y2=${y(value)} /><text x=${room[0] - 6} y=${y(value) + 4}>${model.value(value, false)}</text>`)}</g>
+    <g class="levels">${y.ticks(5).map((value) => html`
+      <line x1=${room[0]} x2=${room[1]} y1=${y(value)} y2=${y(value)} />
+      <text x=${room[0] - 6} y=${y(value) + 4}>${model.value(value, false)}</text>`)}</g>
     <g clip-path="url(#strips-room)">
       ${levels.map((level) => html`<path class="band" d=${path(band(level))} />`)}
       <path class="actual" d=${path(line(({ actual }) => actual))} />

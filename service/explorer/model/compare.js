@@ -3,6 +3,7 @@
 import { ApiError, modelPath, reasonOf } from "../api.js";
 import { byInput } from "../explain.js";
 import { amount, fixed, percent } from "../figures.js";
+import { tellTime } from "../history/moments.js";
 import { Table } from "../history/table.js";
 import { html } from "../lib.js";
 import { part as lights } from "../lit.js";
@@ -189,7 +190,7 @@ function Here({ model, against, names: { one, other }, window }) {
   const parts = d3.sort(byInput(model, compared.model.contributions), ([, part]) => -Math.abs(part));
   const shift = model.change(compared.model.baseline_shift);
   return html`
-    <h3>In the window in view, ${value?.label}</h3>
+    <h3>In the window in view, ${tellTime(value?.label ?? "")}</h3>
     <p data-difference=${compared.difference}>
       ${one} says ${model.value(compared.prediction)}, ${other} ${model.value(compared.against_prediction)}: ${model.change(compared.difference)},
       of which the shared baseline is ${shift}. The rest is divided among the inputs on which they disagree:

@@ -13,12 +13,7 @@ export function Mathematics({ of }) {
   return html`<span class="mathematics" ref=${place}></span>`;
 }
 
-/**
- * One `math` for each stretch between which a line may break.
- *
- * @param {string} text MathML without `math` around it
- * @returns {Element[]}
- */
+/** One `math` for each stretch between which a line may break, of MathML without `math` around it. */
 export function setMathematics(text) {
   const parsed = new DOMParser().parseFromString(`<math xmlns="${MATHML}">${text}</math>`, "application/xml");
   if (parsed.querySelector("parsererror")) throw new Error("The formula of the service is no MathML.");

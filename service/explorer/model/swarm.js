@@ -33,13 +33,8 @@ export function useWindows(model) {
   return { ...loaded, value: loaded.value?.windows, all: loaded.value?.reference_windows };
 }
 
-/**
- * Whether more of an input raises the forecast, over the windows, in words.
- *
- * @param {Part} part
- * @param {Window[]} windows with contributions
- */
-export function directionOf(part, windows) {
+/** Whether more of an input raises the forecast, over windows with contributions, in words. */
+export function directionOf(part, /** @type {Window[]} */ windows) {
   if (!COUNTED.includes(part.kind)) return { correlation: 0, said: "" };
   const ranks = (of) => d3.rank(windows, of);
   const [values, sums] = [ranks((window) => window.newest?.[part.places[0]] ?? 0), ranks((window) => sumOf(part, window))];
