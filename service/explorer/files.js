@@ -134,7 +134,8 @@ function readJson(text, id, model) {
   }
   const features = model.info.features.map((feature) => feature.name);
   const table = (names, rows) => ({ id, names, rows, lines: d3.range(1, rows.length + 1), unit: "row" });
-  const windows = (list) => ({ ...table(features, []), unit: "window", windows: list.map((one, number) => checkWindow(one, model, list.length > 1 ? `Window ${number + 1}, row` : "Row")) });
+  const check = (one, number, { length }) => checkWindow(one, model, length > 1 ? `Window ${number + 1}, row` : "Row");
+  const windows = (list) => ({ ...table(features, []), unit: "window", windows: list.map(check) });
   const body = given.instances ?? given;
   if (Array.isArray(body)) {
     if (isNamed(body[0])) {
@@ -158,7 +159,8 @@ function readJson(text, id, model) {
 const isNamed = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
 
 function checkWindow(window, { info: { lookback, features } }, place) {
-  if (!Array.isArray(window) || window.length !== lookback) throw new Error(`A window has ${lookback} rows, oldest first, but here are ${window?.length ?? "none"}.`);
+  const count = Array.isArray(window) ? window.length : "none";
+  if (count !== lookback) throw new Error(`A window has ${lookback} rows, oldest first, but here are ${count}.`);
   window.forEach((row, step) => {
     if (!Array.isArray(row) || row.length !== features.length) throw new Error(`${place} ${step + 1} must have ${features.length} values, one for each feature.`);
     const wrong = row.findIndex((value) => typeof value !== "number" || !Number.isFinite(value));

@@ -141,13 +141,15 @@ function partsOf(count, { info }) {
   const step = Math.max(1, Math.floor((most - after) / 2));
   const filled = table?.fill && table.max_fill === null ? Infinity : lookback + (table?.max_fill ?? 0);
   const before = (table?.rows ?? lookback) - 1 + Math.min(filled, Math.max(0, most - after - step));
-  return d3.range(0, count, step).map((from) => ({ from, to: Math.min(count, from + step), ...around(from, from + step, { before, after }, 0, count), before, after }));
+  const part = (from) => ({ from, to: Math.min(count, from + step), before, after, ...around(from, from + step, { before, after }, 0, count) });
+  return d3.range(0, count, step).map(part);
 }
 
 /** The rows that windows read which end from a row to before another. */
 const around = (from, to, { before, after }, first, end) => ({ first: Math.max(first, from - before), end: Math.min(end, to + after) });
 
-const rowsOf = (/** @type {any} */ { cells }, { first, end }) => Object.fromEntries(Object.entries(cells).map(([name, column]) => [name, column.slice(first, end)]));
+const rowsOf = (/** @type {any} */ { cells }, { first, end }) =>
+  Object.fromEntries(Object.entries(cells).map(([name, column]) => [name, column.slice(first, end)]));
 
 /** A file as :backtest takes it: as many of its newest rows as a request may have. */
 export function seriesOf(table, model) {

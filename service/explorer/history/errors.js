@@ -96,10 +96,11 @@ const cellsOf = ({ count, mae, bias, coverage }, model) =>
 
 function drawPeriods(found, model, width) {
   const every = Math.ceil((LABEL * found.length) / width);
+  const names = found.map(({ name }) => name);
   const bare = (name) => name.replace("from ", "");
   const drawn = Plot.plot({
     ...{ width, height: 190, marginLeft: 56, marginRight: 36, className: "plot" },
-    x: { label: null, domain: found.map(({ name }) => name), ticks: found.flatMap(({ name }, place) => (place % every ? [] : [name])), tickFormat: bare, tickSize: 0 },
+    x: { label: null, domain: names, ticks: names.filter((_, place) => !(place % every)), tickFormat: bare, tickSize: 0 },
     y: { label: model.isShare ? null : model.unit, labelArrow: "none", grid: true, ticks: 5, tickSize: 0, tickFormat: (value) => model.value(value, false) },
     marks: [
       Plot.barY(found, { x: "name", y: "mae", fill: "var(--forecast)", inset: 0.5 }),

@@ -9,7 +9,8 @@ import { Select } from "../ui/select.js";
 import { Drift } from "./drift.js";
 import { fileInView, isHidden, useContributions, useMoments } from "./moments.js";
 import { Periods, Segments, WorstErrors } from "./errors.js";
-import { chooseSpan, counted, differences, hasSkill, labelOf, levelName, listOf, share, strongest, summarise, tellAll, tellDifference, UNSKILLED } from "./spans.js";
+import { chooseSpan, counted, differences, hasSkill, labelOf, levelName, listOf } from "./spans.js";
+import { share, strongest, summarise, tellAll, tellDifference, UNSKILLED } from "./spans.js";
 import { Strips } from "./strips.js";
 import { Table } from "./table.js";
 

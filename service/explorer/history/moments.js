@@ -145,7 +145,9 @@ async function explainFile(model, file, some, signal) {
     const instances = await askInstances(model, table, part.map(({ window }) => /** @type {any} */ (byName.get(window))), signal);
     const body = { instances, output: [model.output], groups: null };
     const { explanations } = await askJson({ path: `${model.path}:explain`, query: model.version, body }, signal);
-    part.forEach(({ window }, number) => found.set(window, { newest: instances[number].at(-1), contributions: byInput(model, explanations[number].contributions) }));
+    part.forEach(({ window }, number) => {
+      found.set(window, { newest: instances[number].at(-1), contributions: byInput(model, explanations[number].contributions) });
+    });
   }
   return found;
 }

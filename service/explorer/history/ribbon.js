@@ -40,10 +40,13 @@ export function Ribbon({ model, window }) {
     show(shown[Math.max(0, Math.min(shown.length - 1, (at < 0 ? shown.length : at) + by))]);
   };
   const hasErrors = shown.some(({ error }) => error !== undefined);
-  const x = present && axis.x(present.at + axis.usual / 2);
+  const x = axis.x((present?.at ?? 0) + axis.usual / 2);
+  const mark = present && `M${x - 5},0H${x + 5}L${x},6ZM${x},0V26`;
   return html`
     <footer class="ribbon" aria-label="Time" hidden=${!shown.length}>
-      <button type="button" class="play" aria-label=${isPlaying ? "Stop" : "Play the windows"} onClick=${() => setPlaying(!isPlaying)}>${isPlaying ? "❚❚" : "▶"}</button>
+      <button type="button" class="play" aria-label=${isPlaying ? "Stop" : "Play the windows"} onClick=${() => setPlaying(!isPlaying)}>
+        ${isPlaying ? "❚❚" : "▶"}
+      </button>
       <div
         class="times"
         ref=${place}
@@ -58,7 +61,7 @@ export function Ribbon({ model, window }) {
         onPointerMove=${drag}
         onKeyDown=${key}
       >
-        <svg width=${width} height="26" aria-hidden="true">${bars}${x !== undefined && html`<path class="mark" d=${`M${x - 5},0H${x + 5}L${x},6ZM${x},0V26`} />`}</svg>
+        <svg width=${width} height="26" aria-hidden="true">${bars}${mark && html`<path class="mark" d=${mark} />`}</svg>
       </div>
       <span class="where">${name}</span>
       <button type="button" class="now" disabled=${present === newest} onClick=${() => show(newest)}>Now</button>

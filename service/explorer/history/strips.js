@@ -198,8 +198,10 @@ function drawForecasts(model, moments, axis, room) {
   const line = (of) =>
     shapes.line().defined((one) => of(one) !== undefined).x(x).y((one) => y(of(one)));
   const bound = (level, side) => ({ intervals }) => intervals.find((one) => one.level === level)?.[side];
-  const band = (level) =>
-    shapes.area().defined((one) => bound(level, "lower")(one) !== undefined).x(x).y0((one) => y(bound(level, "lower")(one))).y1((one) => y(bound(level, "upper")(one)));
+  const band = (level) => {
+    const [lower, upper] = [bound(level, "lower"), bound(level, "upper")];
+    return shapes.area().defined((one) => lower(one) !== undefined).x(x).y0((one) => y(lower(one))).y1((one) => y(upper(one)));
+  };
   const path = (make) => axis.runs.map(make).join("");
   return html`
     <g class="levels">${y.ticks(5).map((value) => html`
