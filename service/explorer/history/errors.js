@@ -101,7 +101,7 @@ function drawPeriods(found, model, width) {
   const drawn = Plot.plot({
     ...{ width, height: 190, marginLeft: 56, marginRight: 36, className: "plot" },
     x: { label: null, domain: names, ticks: names.filter((_, place) => !(place % every)), tickFormat: bare, tickSize: 0 },
-    y: { label: model.isShare ? null : model.unit, labelArrow: "none", grid: true, ticks: 5, tickSize: 0, tickFormat: (value) => model.value(value, false) },
+    y: { label: model.isShare ? "points" : model.unit, percent: model.isShare, labelArrow: "none", grid: true, ticks: 5, tickSize: 0 },
     marks: [
       Plot.barY(found, { x: "name", y: "mae", fill: "var(--forecast)", inset: 0.5 }),
       Plot.ruleY([0], { stroke: "var(--muted)" }),
