@@ -8,29 +8,17 @@ import { keepWindow } from "./windows.js";
 /** @typedef {import("./model.js").Model} Model */
 
 /**
- * A file as it was read.
+ * A file as it was read: its id in the address, the lines that its rows begin at, and in which unit (line, row or window) these are counted.
  *
- * @typedef {object} Table
- * @property {string} id its name and a hash of its text, by which the address names it
- * @property {string[]} names of the columns
- * @property {unknown[][]} rows
- * @property {number[]} lines of the file that the rows begin at
- * @property {boolean} [isComma] whether its numbers have a decimal comma
- * @property {string} unit in which rows are counted: line, row or window
- * @property {number[][][]} [windows] in place of rows, where windows were given
+ * @typedef {{id: string, names: string[], rows: unknown[][], lines: number[], unit: string, isComma?: boolean, windows?: number[][][]}} Table
  */
-
 
 /** @type {Map<string, Table>} */
 const kept = new Map();
 /** How many files were kept so far: what a file was missing for is loaded anew. */
 const count = signal(0);
 
-/**
- * The text of a file, unpacked where it is gzip; of Windows' code page where it is not UTF-8.
- *
- * @param {Blob} file
- */
+/** The text of a file, unpacked where it is gzip; of Windows' code page where it is not UTF-8. */
 export async function readFile(file) {
   const head = new Uint8Array(await file.slice(0, 2).arrayBuffer());
   const isPacked = head[0] === 0x1f && head[1] === 0x8b;
@@ -87,11 +75,7 @@ export async function findRow(model, row, signal) {
   return { instance, time: place.time, series: place.series, target, label: place.label };
 }
 
-/**
- * The file of an id; an error where this tab does not have it.
- *
- * @param {string} id
- */
+/** The file of an id; an error where this tab does not have it. */
 export function findTable(id) {
   const found = kept.get(id);
   if (found) return found;
@@ -99,29 +83,20 @@ export function findTable(id) {
 }
 
 /** Whether this tab has the file of an id. */
-export const isKept = (/** @type {string | undefined} */ id) => count.value > 0 && kept.has(id ?? "");
+export const isKept = (id) => count.value > 0 && kept.has(id ?? "");
 
 /** The name of the file of an id. */
 export const nameOf = (id) => id.replace(/@\w+$/, "");
 
-/**
- * @param {string} text
- * @param {string} name
- * @param {Model} model
- * @returns {Table}
- */
 function parse(text, name, model) {
   const trimmed = text.replace(/^\uFEFF/, "").trim();
   if (!trimmed) throw new Error("There is nothing to read.");
+  if (/[\0-\x08]/.test(trimmed.slice(0, 9999))) throw new Error(`${name} is no text; tables (CSV) and JSON can be read.`);
   const id = `${name.replace(/\.gz$/, "").replace(/[^\w.-]+/g, "-")}@${hashOf(trimmed)}`;
   return /^[[{]/.test(trimmed) ? readJson(trimmed, id, model) : { id, unit: "line", ...splitTable(text.replace(/^\uFEFF/, "")) };
 }
 
-/**
- * The cells of a table as texts, with the line of each row; the separator is the one that its header has most often.
- *
- * @param {string} text
- */
+/** The cells of a table as texts, with the line of each row; the separator is the one that its header has most often. */
 export function splitTable(text) {
   const head = text.trimStart().split("\n", 1)[0];
   const mark = [",", ";", "\t", "|"].sort((one, other) => head.split(other).length - head.split(one).length)[0];
@@ -149,14 +124,7 @@ export function splitTable(text) {
   return { names: names.map((one) => one.trim()), rows: cells, lines: lines.slice(1), isComma };
 }
 
-/**
- * Windows as :predict takes them, or a table in one of pandas' forms: split, records, list, columns.
- *
- * @param {string} text
- * @param {string} id
- * @param {Model} model
- * @returns {Table}
- */
+/** Windows as :predict takes them, or a table in one of pandas' forms: split, records, list, columns. */
 function readJson(text, id, model) {
   let given;
   try {
@@ -166,7 +134,8 @@ function readJson(text, id, model) {
   }
   const features = model.info.features.map((feature) => feature.name);
   const table = (names, rows) => ({ id, names, rows, lines: d3.range(1, rows.length + 1), unit: "row" });
-  const windows = (list) => ({ ...table(features, []), unit: "window", windows: list.map((one, number) => checkWindow(one, model, list.length > 1 ? `Window ${number + 1}, row` : "Row")) });
+  const check = (one, number, { length }) => checkWindow(one, model, length > 1 ? `Window ${number + 1}, row` : "Row");
+  const windows = (list) => ({ ...table(features, []), unit: "window", windows: list.map(check) });
   const body = given.instances ?? given;
   if (Array.isArray(body)) {
     if (isNamed(body[0])) {
@@ -189,14 +158,9 @@ function readJson(text, id, model) {
 
 const isNamed = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
 
-/**
- * @param {any} window
- * @param {Model} model
- * @param {string} place
- * @returns {number[][]}
- */
 function checkWindow(window, { info: { lookback, features } }, place) {
-  if (!Array.isArray(window) || window.length !== lookback) throw new Error(`A window has ${lookback} rows, oldest first, but here are ${window?.length ?? "none"}.`);
+  const count = Array.isArray(window) ? window.length : "none";
+  if (count !== lookback) throw new Error(`A window has ${lookback} rows, oldest first, but here are ${count}.`);
   window.forEach((row, step) => {
     if (!Array.isArray(row) || row.length !== features.length) throw new Error(`${place} ${step + 1} must have ${features.length} values, one for each feature.`);
     const wrong = row.findIndex((value) => typeof value !== "number" || !Number.isFinite(value));

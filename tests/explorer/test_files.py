@@ -185,6 +185,7 @@ def with_cell(frame, row, name, text):
         (b"time,temp,sky,load\n2026-03-02,1,calm,3,4\n", "Line 2 has 5 cells, but the header names 4 columns."),
         (b"time,temp,sky,load\n", "There is no row below the header."),
         (b" ", "There is nothing to read."),
+        (bytes(range(256)), "own.csv is no text; tables (CSV) and JSON can be read."),
         (b"[[1, 2], [3]", "This is no JSON: "),
         (b'{"temp": 3}', "This JSON has neither windows nor columns: temp is no list."),
     ],

@@ -390,7 +390,7 @@ def test_two_versions_are_compared(pair, open_tab):
     choice.select_option("m/1")
     page.wait_for_url("**versus=m/1*")
     part, answer = section(page, "Comparison"), ask(pair, f"{HERE}/comparison", against_version="1").json()
-    rows = part.locator("tr[data-feature]")
+    rows = part.locator("tr[data-input]")
     expect(rows).to_have_count(len(answer["features"]))
     for row, feature in zip(rows.all(), answer["features"], strict=True):
         cells = row.locator("td").all_inner_texts()
@@ -411,6 +411,21 @@ def test_two_versions_are_compared(pair, open_tab):
     part.get_by_role("button", name="End the comparison").click()
     expect(page.get_by_role("region", name="Comparison")).to_have_count(0)
     assert tab.problems == []
+
+
+def test_shares_are_compared_by_input(server, open_tab):
+    """The sine and the cosine of an hour are one row, with the sum of their shares."""
+    page = open_tab(server).show("model?model=nyc-weather&versus=nyc-weather/1")
+    part = section(page, "Comparison")
+    against = {"against_model": "nyc-weather", "against_version": "1", "fidelity": 0.99}
+    answer = ask(server, f"{MODEL}/comparison", **against).json()
+    shares = {feature["name"]: feature["share"] for feature in answer["features"]}
+    inputs = server.get(MODEL).json()["inputs"]
+    rows = part.locator("tr[data-input]")
+    expect(rows).to_have_count(len(inputs), timeout=120_000)
+    for one in inputs:
+        shown = part.locator(f'tr[data-input="{one["name"]}"] td').first.inner_text()
+        assert number(shown) == pytest.approx(100 * sum(shares[name] for name in one["features"]), abs=0.06)
 
 
 def test_what_cannot_be_compared_says_why(pair, open_tab):

@@ -10,21 +10,13 @@ const TICK = 76; // pixels of a label
 const DAY = 86_400_000; // ms
 
 /**
- * @typedef {object} Axis
- * @property {(at: number) => number} x
- * @property {(x: number) => number} invert
- * @property {Moment[][]} runs of moments without a gap
- * @property {number} usual from one moment to the next, in ms
- * @property {{x: number, label: string}[]} ticks
+ * Places of times and times of places, stretches without a gap, and the usual time from one moment to the next in ms.
+ *
+ * @typedef {{x: (at: number) => number, invert: (x: number) => number, runs: Moment[][], usual: number,
+ *   ticks: {x: number, label: string}[]}} Axis
  */
 
-/**
- * @param {Moment[]} moments of one series, in order
- * @param {boolean} isTimed
- * @param {[number, number]} room from and to which pixel
- * @param {any} [zoom]
- * @returns {Axis}
- */
+/** @returns {Axis} of the moments of one series, in order, from one pixel to another */
 export function makeAxis(moments, isTimed, [left, right], zoom = d3.zoomIdentity) {
   const steps = d3.pairs(moments, (one, next) => next.at - one.at).filter((step) => step > 0);
   const usual = d3.median(steps) ?? 1;
@@ -69,14 +61,7 @@ function ticksOf({ x, runs, usual }, isTimed, [left, right]) {
   return ticks;
 }
 
-/**
- * Bars of moments: each as wide as the time until the next, or of several together where that is below some pixels.
- *
- * @param {Axis} axis
- * @param {(moment: Moment) => boolean} [has] only of these
- * @param {number} [least] pixels
- * @returns {{left: number, right: number, of: Moment[]}[]}
- */
+/** Bars of moments: each as wide as the time until the next, or of several together where that is below some pixels. */
 export function barsOf({ runs, x, usual }, has = () => true, least = 1.5) {
   return runs.flatMap((all) => {
     const run = all.filter(has);
@@ -92,12 +77,7 @@ export function barsOf({ runs, x, usual }, has = () => true, least = 1.5) {
   });
 }
 
-/**
- * The moment nearest to a pixel.
- *
- * @param {Axis} axis
- * @param {number} px
- */
+/** The moment nearest to a pixel. */
 export function nearestTo({ runs, invert, usual }, px) {
   const at = invert(px) - usual / 2;
   return d3.least(runs.flat(), (moment) => Math.abs(moment.at - at));

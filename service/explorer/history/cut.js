@@ -1,22 +1,18 @@
-/** Windows of files: the service cuts them from the columns that a model reads, in parts; nothing of gaps, fills and calendars is known here. */
+/** Windows of files: the service cuts them from the columns that a model reads, in parts; it alone knows gaps, fills and calendars. */
 
 import { ApiError, askJson } from "../api.js";
 import { nameOf } from "../files.js";
+import { capitalise } from "../names.js";
+import { counted } from "./spans.js";
 
 /** @typedef {import("../model.js").Model} Model */
 /** @typedef {import("../files.js").Table} Table */
 /** @typedef {string | number | boolean | null} Cell */
 
 /**
- * A window of a file, as the service cuts it.
+ * A window of a file: its name in the address, its row among those of the file by series, and what came by output.
  *
- * @typedef {object} Place
- * @property {string} name in the address
- * @property {number} row among the rows of the file by series, or of windows their number
- * @property {string} label such as `line 48 of load.csv`
- * @property {string} [time]
- * @property {string} [series]
- * @property {(number | null)[]} [actual] by output
+ * @typedef {{name: string, row: number, label: string, time?: string, series?: string, actual?: (number | null)[]}} Place
  */
 
 const MISSING = /^(na|n\/a|nan|null|none|nat|-|)$/i;
@@ -26,19 +22,8 @@ const VALUES = 3_000_000; // of the windows of a request, where the service take
 /** @type {Map<string, Promise<Cut>>} by table, model and checkpoint */
 const cuts = new Map();
 
-/**
- * The columns of a table that a model reads, rows of one series behind each other.
- *
- * @typedef {object} Columns
- * @property {Record<string, Cell[]>} cells
- * @property {number[]} order the row of the table for each
- */
+/** @typedef {{cells: Record<string, Cell[]>, order: number[]}} Columns that a model reads, by series, and of which row of the table */
 
-/**
- * @param {Table} table
- * @param {Model} model
- * @returns {Columns}
- */
 function columnsOf(table, { info }) {
   const { names, rows } = table;
   const label = info.table?.series?.column;
@@ -77,32 +62,25 @@ function numbersOf(table, name, order) {
   return texts.map((text, place) => {
     if (text === null) return null;
     if (/^(true|false)$/i.test(text)) return text.toLowerCase() === "true";
-    const value = Number(table.isComma ? text.replace(/\.(?=\d{3}(\D|$))/g, "").replace(",", ".") : text.replace(/^([-+]?\d{1,3})(,\d{3})+(?=\.|$)/, (all) => all.replaceAll(",", "")));
+    const value = Number(
+      table.isComma
+        ? text.replace(/\.(?=\d{3}(\D|$))/g, "").replace(",", ".")
+        : text.replace(/^([-+]?\d{1,3})(,\d{3})+(?=\.|$)/, (all) => all.replaceAll(",", "")),
+    );
     if (Number.isFinite(value)) return value;
-    throw new Error(`${capital(table.unit)} ${table.lines[order[place]]}, ${name}, is “${text}”, which is no number.`);
+    throw new Error(`${capitalise(table.unit)} ${table.lines[order[place]]}, ${name}, is “${text}”, which is no number.`);
   });
 }
 
-const capital = (text) => text[0].toUpperCase() + text.slice(1);
-
 /**
- * The windows of a table.
+ * The windows of a table in order, how many there are and why there are not more, and the parts of the rows with margins: `keys` are the
+ * windows of a part as other operations cut them, none where a value is missing, which these refuse.
  *
- * @typedef {object} Cut
- * @property {Place[]} places by series, in order of time
- * @property {string} told how many rows and windows there are, and why there are not more
- * @property {{first: number, end: number, from: number, to: number, before: number, after: number, keys?: string[]}[]} parts of the rows, with margins, and
- *   the windows of each as other operations cut them; none where a value is missing, which these refuse
- * @property {Columns} [columns] absent of a table of windows
+ * @typedef {{first: number, end: number, from: number, to: number, before: number, after: number, keys?: string[]}} Part
+ * @typedef {{places: Place[], told: string, parts: Part[], columns?: Columns}} Cut
  */
 
-/**
- * The windows of a file, cut by the service once for a model.
- *
- * @param {Table} table
- * @param {Model} model
- * @param {AbortSignal} [signal]
- */
+/** The windows of a file, cut by the service once for a model. */
 export function cutTable(table, model, signal) {
   const key = `${table.id} ${model.chosen} ${model.info.checkpoint}`;
   const found = cuts.get(key) ?? askCut(table, model, signal);
@@ -111,12 +89,6 @@ export function cutTable(table, model, signal) {
   return found;
 }
 
-/**
- * @param {Table} table
- * @param {Model} model
- * @param {AbortSignal} [signal]
- * @returns {Promise<Cut>}
- */
 async function askCut(table, model, signal) {
   const file = nameOf(table.id);
   if (table.windows) {
@@ -142,13 +114,19 @@ async function askCut(table, model, signal) {
       const line = table.lines[columns.order[row]];
       const series = answer.series?.[number];
       const label = `${table.unit} ${line} of ${file}${series ? `, ${series}` : ""}`;
-      places.push({ name: `row:${table.id}:${line}${isWide ? `:${series}` : ""}`, row, label, time: answer.times?.[number], series, actual: answer.actual?.[number] });
+      const name = `row:${table.id}:${line}${isWide ? `:${series}` : ""}`;
+      places.push({ name, row, label, time: answer.times?.[number], series, actual: answer.actual?.[number] });
     });
   }
-  if (!places.length) throw new Error(`${file} has no whole window: ${model.info.table?.rows ?? model.info.lookback} rows in a row are needed${missing.size ? `, and ${list([...missing])} has missing values` : ""}.`);
-  const omitted = [gaps && `${gaps.toLocaleString("en")} windows cross a gap in time`, lacking && `${lacking.toLocaleString("en")} lack a value of ${list([...missing], 3)}`].filter(Boolean);
-  const known = places.some(({ actual }) => actual) ? "" : ` There is no column of what came (${list(model.info.targets.map(({ name }) => name), 3)}).`;
-  const told = `${table.rows.length.toLocaleString("en")} rows, ${places.length.toLocaleString("en")} windows${omitted.length ? `; ${omitted.join(", ")}` : ""}.${known}`;
+  if (!places.length) {
+    const lost = missing.size ? `, and ${list([...missing])} has missing values` : "";
+    throw new Error(`${file} has no whole window: ${model.info.table?.rows ?? model.info.lookback} rows in a row are needed${lost}.`);
+  }
+  const crossing = gaps ? `; ${counted(gaps)} windows cross a gap in time` : "";
+  const incomplete = lacking ? `${gaps ? "," : ";"} ${counted(lacking)} lack a value of ${list([...missing], 3)}` : "";
+  const targets = list(model.info.targets.map(({ name }) => name), 3);
+  const known = places.some(({ actual }) => actual) ? "" : ` There is no column of what came (${targets}).`;
+  const told = `${counted(table.rows.length)} rows, ${counted(places.length)} windows${crossing}${incomplete}.${known}`;
   return { places: isWide ? d3.sort(places, ({ series }) => series, ({ row }) => row) : places, parts, columns, told };
 }
 
@@ -163,20 +141,17 @@ function partsOf(count, { info }) {
   const step = Math.max(1, Math.floor((most - after) / 2));
   const filled = table?.fill && table.max_fill === null ? Infinity : lookback + (table?.max_fill ?? 0);
   const before = (table?.rows ?? lookback) - 1 + Math.min(filled, Math.max(0, most - after - step));
-  return d3.range(0, count, step).map((from) => ({ from, to: Math.min(count, from + step), ...around(from, from + step, { before, after }, 0, count), before, after }));
+  const part = (from) => ({ from, to: Math.min(count, from + step), before, after, ...around(from, from + step, { before, after }, 0, count) });
+  return d3.range(0, count, step).map(part);
 }
 
 /** The rows that windows read which end from a row to before another. */
 const around = (from, to, { before, after }, first, end) => ({ first: Math.max(first, from - before), end: Math.min(end, to + after) });
 
-const rowsOf = ({ cells }, { first, end }) => Object.fromEntries(Object.entries(cells).map(([name, column]) => [name, column.slice(first, end)]));
+const rowsOf = (/** @type {any} */ { cells }, { first, end }) =>
+  Object.fromEntries(Object.entries(cells).map(([name, column]) => [name, column.slice(first, end)]));
 
-/**
- * A file as :backtest takes it: as many of its newest rows as a request may have.
- *
- * @param {Table} table
- * @param {Model} model
- */
+/** A file as :backtest takes it: as many of its newest rows as a request may have. */
 export function seriesOf(table, model) {
   const columns = columnsOf(table, model);
   const count = columns.order.length;
@@ -199,18 +174,10 @@ function skipEmpty(error, table, { order }, { first }) {
   if (!(error instanceof ApiError) || error.status !== 422) throw error;
   if (/has no window|rows, but needs/.test(error.message)) return { ends: [], left_out: { across_gaps: 0, missing: 0, missing_columns: {} } };
   const said = error.message.replace(/series\.([^[\]]+)\[(\d+)\]/g, (_, name, row) => `${table.unit} ${table.lines[order[first + Number(row)]]}, ${name},`);
-  throw new Error(`${capital(said)}.`);
+  throw new Error(`${capitalise(said)}.`);
 }
 
-/**
- * The instances of some windows of a file.
- *
- * @param {Model} model
- * @param {Table} table
- * @param {Place[]} places
- * @param {AbortSignal} [signal]
- * @returns {Promise<number[][][]>} in their order
- */
+/** The instances of some windows of a file, in their order. */
 export async function askInstances(model, table, places, signal) {
   const { windows } = table;
   if (windows) return places.map(({ row }) => windows[row]);
@@ -222,20 +189,14 @@ export async function askInstances(model, table, places, signal) {
     const [least = 0, most = 0] = d3.extent(wanted, ({ row }) => row);
     const part = around(least, most + 1, all, all.first, all.end);
     const ends = [...new Set(wanted.map(({ row }) => row - part.first))];
-    const { instances, series, ends: answered } = await ask(model, "windows", { series: rowsOf(/** @type {Columns} */ (columns), part), gaps: "skip", ends }, signal);
+    const body = { series: rowsOf(columns, part), gaps: "skip", ends };
+    const { instances, series, ends: answered } = await ask(model, "windows", body, signal);
     answered.forEach((end, number) => found.set(keyOf(part.first + end, series?.[number]), instances[number]));
   }
   return places.map(({ row, series }) => found.get(keyOf(row, series)));
 }
 
-/**
- * The forecasts of all windows of a file.
- *
- * @param {Model} model
- * @param {Table} table
- * @param {AbortSignal} signal
- * @returns {Promise<{predictions: number[], intervals: {level: number, outputs: string[], lower: number[], upper: number[]}[]}[]>}
- */
+/** The forecasts of all windows of a file. */
 export async function forecastAll(model, table, signal) {
   const { places, parts, columns } = await cutTable(table, model, signal);
   const intervals = model.info.intervals ? "all" : undefined;
@@ -247,10 +208,12 @@ export async function forecastAll(model, table, signal) {
   for (const part of table.windows ? d3.range(0, places.length, PART).map((from) => ({ from, to: from + PART, keys: undefined })) : parts) {
     const of = places.filter(({ row }) => row >= part.from && row < part.to);
     if (!of.length) continue;
-    const given = part.keys ? { series: withoutTargets(rowsOf(/** @type {Columns} */ (columns), part), model), gaps: "skip" } : { instances: await askInstances(model, table, of, signal) };
+    const given = part.keys
+      ? { series: withoutTargets(rowsOf(columns, part), model), gaps: "skip" }
+      : { instances: await askInstances(model, table, of, signal) };
     const answer = await ask(model, "predict", { ...given, intervals }, signal);
     const numbers = new Map(part.keys?.map((key, number) => [key, number]));
-    of.forEach((place, number) => found.set(place, rowOf(answer, part.keys ? /** @type {number} */ (numbers.get(keyOf(place.row, place.series))) : number)));
+    of.forEach((place, number) => found.set(place, rowOf(answer, part.keys ? numbers.get(keyOf(place.row, place.series)) : number)));
   }
   return places.map((place) => found.get(place));
 }

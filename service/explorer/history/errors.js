@@ -3,8 +3,10 @@
 import { reasonOf } from "../api.js";
 import { html, useMemo, useState } from "../lib.js";
 import { useAsk } from "../load.js";
+import { Chart } from "../ui/chart.js";
 import { go, link } from "../state.js";
 import { seriesOf } from "./cut.js";
+import { Table } from "./table.js";
 import { isCovered, levelName, share, sizeOf, worstOf } from "./spans.js";
 
 /** @typedef {import("./moments.js").Moment} Moment */
@@ -15,9 +17,12 @@ const ORDERS = { either: (error) => -Math.abs(error), high: (error) => -error, l
 const NAMES = { either: "either way", high: "too high", low: "too low" };
 const PERIODS = { month: "Month", week: "Week", hour: "Hour" };
 const DAY = 86_400_000; // ms
+const LABEL = 84; // pixels of the name of a period
 
 /** @param {{values: Record<string, string>, value: string, label: string, choose: (value: any) => void}} props */
-const Segments = ({ values, value, label, choose }) => html`<div class="segments" role="group" aria-label=${label}>${Object.entries(values).map(([name, text]) => html`<button type="button" aria-pressed=${name === value} onClick=${() => choose(name)}>${text}</button>`)}</div>`;
+export const Segments = ({ values, value, label, choose }) => html`<div class="segments" role="group" aria-label=${label}>
+  ${Object.entries(values).map(([name, text]) => html`<button type="button" aria-pressed=${name === value} onClick=${() => choose(name)}>${text}</button>`)}
+</div>`;
 
 /** @param {{model: Model, moments: Moment[], isSpan: boolean}} props */
 export function WorstErrors({ model, moments, isSpan }) {
@@ -27,20 +32,19 @@ export function WorstErrors({ model, moments, isSpan }) {
     event.preventDefault();
     go({ window, edit: "" }, { place: "forecast" });
   };
+  const row = ({ window, label, error = 0, forecast, actual }) => ({
+    of: { "data-worst": window },
+    cells: [
+      html`<a href=${link("forecast", { window, edit: "" })} onClick=${(event) => open(event, window)}>${label}</a>`,
+      ...[model.change(error), model.value(forecast), model.value(actual)],
+    ],
+  });
   return html`
     <section class="card" aria-label="Largest errors">
-      <div class="between"><h2>Largest errors${isSpan ? " in A" : ""}</h2><${Segments} values=${NAMES} value=${order} label="Which errors" choose=${setOrder} /></div>
-      <div class="scroll tall" tabindex="0" role="region" aria-label="List of the largest errors">
-        <table>
-          <thead><tr><th scope="col">Window</th><th scope="col" class="number">Error</th><th scope="col" class="number">Forecast</th><th scope="col" class="number">Came</th></tr></thead>
-          <tbody>
-            ${worst.map(({ window, label, error = 0, forecast, actual }) => html`<tr data-worst=${window}>
-              <th scope="row"><a href=${link("forecast", { window, edit: "" })} onClick=${(event) => open(event, window)}>${label}</a></th>
-              <td class="number">${model.change(error)}</td><td class="number">${model.value(forecast)}</td><td class="number">${model.value(actual)}</td>
-            </tr>`)}
-          </tbody>
-        </table>
+      <div class="between">
+        <h2>Largest errors${isSpan ? " in A" : ""}</h2><${Segments} values=${NAMES} value=${order} label="Which errors" choose=${setOrder} />
       </div>
+      <${Table} label="List of the largest errors" place="tall" heads=${["Window", "Error", "Forecast", "Came"]} rows=${worst.map(row)} />
     </section>
   `;
 }
@@ -59,29 +63,57 @@ export function WorstErrors({ model, moments, isSpan }) {
 export function Periods({ model, moments, isTimed, table }) {
   const [by, setBy] = useState(/** @type {keyof typeof PERIODS} */ ("week"));
   const target = model.info.targets.find(({ name }) => model.forecast.startsWith(name))?.name;
-  const asks = useMemo(() => table && !table.windows && { path: `${model.path}:backtest`, query: model.version, body: { ...seriesOf(table, model), target } }, [table, model]);
-  const tested = useAsk(asks || undefined);
+  const asks = useMemo(() => {
+    if (!table || table.windows) return undefined;
+    return { path: `${model.path}:backtest`, query: model.version, body: { ...seriesOf(table, model), target } };
+  }, [table, model]);
+  const tested = useAsk(asks);
   const local = useMemo(() => (isTimed ? groupErrors(moments, by, shiftOf(model)) : []), [moments, by, isTimed, model]);
   const found = asks ? tested.value?.by[by].map((one) => ({ name: nameOf(one[by], by), coverage: [], ...one })) : local;
   if (!asks && !isTimed) return null;
   const levels = found?.[0]?.coverage?.map(({ level }) => level) ?? [];
-  const largest = Number(d3.max(found ?? [], ({ mae }) => mae) || 1);
   const all = model.info.outputs.length > 1 && asks ? ", all steps together" : "";
   return html`
     <section class="card periods" aria-label="Errors by period">
-      <div class="between"><h2>Errors by ${PERIODS[by].toLowerCase()} of the time that is forecast${all}</h2><${Segments} values=${PERIODS} value=${by} label="Period" choose=${setBy} /></div>
+      <div class="between">
+        <h2>Errors by ${by} of the time that is forecast${all}</h2><${Segments} values=${PERIODS} value=${by} label="Period" choose=${setBy} />
+      </div>
       ${asks && tested.error ? html`<p class="muted">${reasonOf(tested.error)}</p>` : ""}
       ${found && !found.length ? html`<p class="muted">The rows are a day or more apart, so there is none.</p>` : ""}
-      ${found?.length > 0 && html`<div class="scroll tall" tabindex="0" role="region" aria-label="Table of errors by period"><table>
-        <thead><tr><th scope="col">${PERIODS[by]}</th><th scope="col" class="number">Forecasts</th><th scope="col" class="number">Mean error, either way</th><th scope="col" class="number">Mean error</th>${levels.map((level) => html`<th scope="col" class="number">In the ${levelName(level)} interval</th>`)}</tr></thead>
-        <tbody>${found.map((one) => html`<tr data-period=${one.name}>
-          <th scope="row">${one.name}</th><td class="number">${one.count.toLocaleString("en")}</td>
-          <td class="number"><svg class="size" width="56" height="10" aria-hidden="true"><rect x=${56 * (1 - one.mae / largest)} width=${(56 * one.mae) / largest} height="10" /></svg>${sizeOf(model, one.mae)}</td>
-          <td class="number">${model.change(one.bias)}</td>${one.coverage.map(({ covered }) => html`<td class="number">${share(covered ?? undefined)}</td>`)}
-        </tr>`)}</tbody>
-      </table></div>`}
+      ${found?.length > 0 && html`
+        <p class="muted">Bars: mean error, either way. Lines: mean error, above 0 where forecasts were too high.</p>
+        <${Chart} label=${`Errors by ${by}`} of=${[found]} draw=${(width) => drawPeriods(found, model, width)} />
+        <details><summary>The same as a table</summary><${Table} label="Table of errors by period"
+          heads=${[PERIODS[by], ...COLUMNS, ...levels.map((level) => `In the ${levelName(level)} interval`)]}
+          rows=${found.map((one) => ({ of: { "data-period": one.name }, cells: [one.name, ...cellsOf(one, model)] }))} /></details>`}
     </section>
   `;
+}
+
+const COLUMNS = ["Forecasts", "Mean error, either way", "Mean error"];
+const cellsOf = ({ count, mae, bias, coverage }, model) =>
+  [count.toLocaleString("en"), sizeOf(model, mae), model.change(bias), ...coverage.map(({ covered }) => share(covered ?? undefined))];
+
+function drawPeriods(found, model, width) {
+  const every = Math.ceil((LABEL * found.length) / width);
+  const names = found.map(({ name }) => name);
+  const bare = (name) => name.replace("from ", "");
+  const drawn = Plot.plot({
+    ...{ width, height: 190, marginLeft: 56, marginRight: 36, className: "plot" },
+    x: { label: null, domain: names, ticks: names.filter((_, place) => !(place % every)), tickFormat: bare, tickSize: 0 },
+    y: { label: model.isShare ? "points" : model.unit, percent: model.isShare, labelArrow: "none", grid: true, ticks: 5, tickSize: 0 },
+    marks: [
+      Plot.barY(found, { x: "name", y: "mae", fill: "var(--forecast)", inset: 0.5 }),
+      Plot.ruleY([0], { stroke: "var(--muted)" }),
+      Plot.tickY(found, { x: "name", y: "bias", stroke: "var(--ink)", strokeWidth: 2 }),
+    ],
+  });
+  drawn.querySelectorAll("rect").forEach((bar, place) => {
+    const levels = found[place].coverage.map(({ level }) => `in the ${levelName(level)} interval`);
+    const told = cellsOf(found[place], model).map((text, column) => `${[...COLUMNS, ...levels][column]}: ${text}`);
+    bar.setAttribute("data-tip", [found[place].name, ...told].join("\n"));
+  });
+  return drawn;
 }
 
 /** The ms from a window's time to the time that its output is of; 0 where steps have no fixed length, or it is unknown. */
@@ -96,12 +128,7 @@ const month = d3.utcFormat("%B %Y");
 const nameOf = (value, by) =>
   by === "hour" ? `${String(value).padStart(2, "0")}:00` : by === "month" ? month(new Date(`${value}-01`)) : `from ${week(new Date(String(value)))}`;
 
-/**
- * @param {Moment[]} moments
- * @param {keyof typeof PERIODS} by
- * @param {number} shift ms
- * @returns {Period[]}
- */
+/** @returns {Period[]} */
 function groupErrors(moments, by, shift) {
   const known = moments.filter(({ error }) => error !== undefined);
   const isDaily = (d3.median(d3.pairs(known, (one, next) => next.at - one.at)) ?? 0) >= DAY;

@@ -4,7 +4,6 @@ import { askNoted, useLoad } from "../load.js";
 import { ApiError, askJson } from "../api.js";
 import { byInput } from "../explain.js";
 import { findTable, isKept, nameOf } from "../files.js";
-import { forecastOf } from "../model.js";
 import { useMemo } from "../lib.js";
 import { address } from "../state.js";
 import { fileOf } from "../windows.js";
@@ -29,23 +28,14 @@ import { askInstances, cutTable, forecastAll } from "./cut.js";
  * @property {number[]} [newest] values of the features, where it is explained
  */
 
-/**
- * @typedef {object} Moments
- * @property {Moment[]} all
- * @property {boolean} isTimed
- * @property {string} told where they are from
- */
+/** @typedef {{all: Moment[], isTimed: boolean, told: string}} Moments with where they are from */
 
 const PAGE = 1000; // most reference windows of a response
 const MOST = 768; // windows of a file that are explained for one picture
 const GOLDEN = 0.618034; // of which multiples are spread over 0 to 1: no hour of the day is preferred, as even steps would
 const ASKED = 64; // windows of a request to explain
 
-/**
- * A time as its own clock shows it, in ms, whatever its offset: ISO 8601, or with dots as 31.12.2023 23:00.
- *
- * @param {string} time
- */
+/** A time as its own clock shows it, in ms, whatever its offset: ISO 8601, or with dots as 31.12.2023 23:00. */
 export function wallClock(time) {
   const [, day, month, year, clock] = /^(\d\d?)\.(\d\d?)\.(\d{4})\s*(.*)$/.exec(time) ?? [];
   if (day) return wallClock(`${year}-${month.padStart(2, "0")}-${day.padStart(2, "0")}${clock && `T${clock}`}`);
@@ -69,11 +59,6 @@ export function useMoments(given) {
   return useLoad(key, (signal) => (file ? loadFile(model, file, signal) : loadReference(model, signal)));
 }
 
-/**
- * @param {Model} model
- * @param {AbortSignal} signal
- * @returns {Promise<Moments>}
- */
 async function loadReference(model, signal) {
   const query = { ...model.version, output: model.forecast, intervals: model.info.intervals ? true : undefined };
   const rows = await askReference(model, query, signal);
@@ -85,23 +70,12 @@ async function loadReference(model, signal) {
   return order(made, "reference windows");
 }
 
-/**
- * @param {Model} model
- * @param {Record<string, any>} query
- * @param {AbortSignal} signal
- * @returns {Promise<any[]>}
- */
 async function askReference(model, query, signal) {
-  const parts = d3.range(0, model.info.reference_windows, PAGE).map((offset) => askNoted({ path: `${model.path}/reference`, query: { ...query, offset, limit: PAGE } }, signal));
+  const ask = (offset) => askNoted({ path: `${model.path}/reference`, query: { ...query, offset, limit: PAGE } }, signal);
+  const parts = d3.range(0, model.info.reference_windows, PAGE).map(ask);
   return (await Promise.all(parts)).flatMap(({ windows }) => windows);
 }
 
-/**
- * @param {Model} model
- * @param {string} file
- * @param {AbortSignal} signal
- * @returns {Promise<Moments>}
- */
 async function loadFile(model, file, signal) {
   const table = findTable(file);
   const { places, told } = await cutTable(table, model, signal);
@@ -110,43 +84,38 @@ async function loadFile(model, file, signal) {
   const made = places.map(({ name, label, time, series, actual }, number) => {
     const { predictions, intervals } = forecasts[number];
     const bounds = intervals.map(({ level, outputs, lower, upper }) => {
-      const place = outputs.findIndex((one) => forecastOf(model.info, model.forecast).output === one || model.forecast.startsWith(`${one}@`) || one === model.forecast.replace(/@0\.\d+$/, ""));
+      const { forecast } = model;
+      const place = outputs.findIndex((one) => one === forecast || forecast.startsWith(`${one}@`) || one === forecast.replace(/@0\.\d+$/, ""));
       return { level, lower: lower[place], upper: upper[place] };
     });
-    return momentOf({ window: name, label: time ? tellTime(time) : label, time, series, forecast: predictions[output], actual: actual?.[output], intervals: bounds.filter(({ lower }) => lower !== undefined) });
+    const known = bounds.filter(({ lower }) => lower !== undefined);
+    const told = { window: name, label: time ? tellTime(time) : label, time, series, intervals: known };
+    return momentOf({ ...told, forecast: predictions[output], actual: actual?.[output] });
   });
   return order(made, `${nameOf(file)}: ${told}`);
 }
 
 /** Of a time what is read: 2024-01-07 19:00. */
-export const tellTime = (time) => time.replace("T", " ").replace(/(:\d\d):00(?=$|[Z+-])/, "$1").replace(/(Z|[+-]\d\d:?\d\d)$/, "");
-
-/** @param {any} given */
-function momentOf({ window, label, time, series, forecast, actual, intervals = [] }) {
-  const error = actual === null || actual === undefined ? undefined : forecast - actual;
-  return { window, label: series ? `${label}, ${series}` : label, at: time ? wallClock(time) : NaN, series, forecast, actual: actual ?? undefined, error, intervals };
+export function tellTime(time) {
+  const at = wallClock(time);
+  if (!Number.isFinite(at)) return time;
+  const [day, clock] = new Date(at).toISOString().split("T");
+  return time.includes(":") ? `${day} ${clock.slice(0, 8).replace(/:00$/, "")}` : day;
 }
 
-/**
- * By series and then by time; where a time is unknown, by place.
- *
- * @param {any[]} made
- * @param {string} told
- * @returns {Moments}
- */
+function momentOf({ window, label, time, series, forecast, actual, intervals = [] }) {
+  const error = actual === null || actual === undefined ? undefined : forecast - actual;
+  return { window, label, at: time ? wallClock(time) : NaN, series, forecast, actual: actual ?? undefined, error, intervals };
+}
+
+/** By series and then by time; where a time is unknown, by place. */
 function order(made, told) {
   const isTimed = made.every(({ at }) => Number.isFinite(at));
   const sorted = isTimed ? d3.sort(made, (one, other) => d3.ascending(one.series, other.series) || one.at - other.at) : made;
   return { all: sorted.map((one, place) => ({ ...one, place, at: isTimed ? one.at : place })), isTimed, told };
 }
 
-/**
- * Contributions of moments to the output of the model, by window and input: of reference windows of all, of a file of some.
- *
- * @param {Model} model
- * @param {Moment[]} shown
- * @returns {import("../load.js").Loaded<Map<string, {contributions: Map<string, number>, newest: number[]}>>}
- */
+/** Contributions of moments to the output of the model, by window and input: of reference windows of all, of a file of some. */
 export function useContributions(model, shown) {
   const file = fileInView();
   const some = useMemo(() => {
@@ -160,9 +129,10 @@ export function useContributions(model, shown) {
 
 async function explainReference(model, signal) {
   const rows = await askReference(model, { ...model.query, contributions: true }, signal);
-  const names = model.info.features.map(({ name }) => name);
-  const found = new Map(rows.map(({ index, contributions, newest }) => [`ref:${index}`, { newest, contributions: byInput(model, Object.fromEntries(names.map((name, number) => [name, contributions[number]]))) }]));
-  return found;
+  return new Map(rows.map(({ index, contributions, newest }) => {
+    const named = Object.fromEntries(model.info.features.map(({ name }, number) => [name, contributions[number]]));
+    return [`ref:${index}`, { newest, contributions: byInput(model, named) }];
+  }));
 }
 
 async function explainFile(model, file, some, signal) {
@@ -175,7 +145,9 @@ async function explainFile(model, file, some, signal) {
     const instances = await askInstances(model, table, part.map(({ window }) => /** @type {any} */ (byName.get(window))), signal);
     const body = { instances, output: [model.output], groups: null };
     const { explanations } = await askJson({ path: `${model.path}:explain`, query: model.version, body }, signal);
-    part.forEach(({ window }, number) => found.set(window, { newest: instances[number].at(-1), contributions: byInput(model, explanations[number].contributions) }));
+    part.forEach(({ window }, number) => {
+      found.set(window, { newest: instances[number].at(-1), contributions: byInput(model, explanations[number].contributions) });
+    });
   }
   return found;
 }

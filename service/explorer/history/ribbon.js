@@ -6,7 +6,6 @@ import { useWidth } from "../ui/chart.js";
 import { barsOf, makeAxis, nearestTo } from "./axis.js";
 import { useMoments } from "./moments.js";
 
-/** @typedef {import("./moments.js").Moment} Moment */
 /** @typedef {import("../model.js").Model} Model */
 
 const TICK = 300; // ms of a window that plays
@@ -25,6 +24,7 @@ export function Ribbon({ model, window }) {
   const axis = useMemo(() => makeAxis(shown, moments?.isTimed ?? false, [0, Math.max(1, width)]), [shown, width]);
   const bars = useMemo(() => (width ? drawBars(shown, axis) : ""), [axis]);
   const at = present ? shown.indexOf(present) : -1;
+  const name = present ? [present.label, present.series].filter(Boolean).join(", ") : "a window of your own";
   const show = (moment, replace = false) => moment && moment.window !== window.name && go({ window: moment.window, edit: "" }, { replace });
   const [isPlaying, setPlaying] = usePlay(shown, at, window, show);
   const newest = shown[shown.length - 1];
@@ -40,10 +40,13 @@ export function Ribbon({ model, window }) {
     show(shown[Math.max(0, Math.min(shown.length - 1, (at < 0 ? shown.length : at) + by))]);
   };
   const hasErrors = shown.some(({ error }) => error !== undefined);
-  const x = present && axis.x(present.at + axis.usual / 2);
+  const x = axis.x((present?.at ?? 0) + axis.usual / 2);
+  const mark = present && `M${x - 5},0H${x + 5}L${x},6ZM${x},0V26`;
   return html`
     <footer class="ribbon" aria-label="Time" hidden=${!shown.length}>
-      <button type="button" class="play" aria-label=${isPlaying ? "Stop" : "Play the windows"} onClick=${() => setPlaying(!isPlaying)}>${isPlaying ? "❚❚" : "▶"}</button>
+      <button type="button" class="play" aria-label=${isPlaying ? "Stop" : "Play the windows"} onClick=${() => setPlaying(!isPlaying)}>
+        ${isPlaying ? "❚❚" : "▶"}
+      </button>
       <div
         class="times"
         ref=${place}
@@ -53,14 +56,14 @@ export function Ribbon({ model, window }) {
         aria-valuemin="0"
         aria-valuemax=${Math.max(0, shown.length - 1)}
         aria-valuenow=${Math.max(0, at)}
-        aria-valuetext=${present ? `${present.label}, ${tellBrief(present, model)}` : "a window of your own"}
+        aria-valuetext=${present ? `${name}, ${tellBrief(present, model)}` : name}
         onPointerDown=${(event) => (/** @type {Element} */ (event.currentTarget).setPointerCapture(event.pointerId), drag(event))}
         onPointerMove=${drag}
         onKeyDown=${key}
       >
-        <svg width=${width} height="26" aria-hidden="true">${bars}${x !== undefined && html`<path class="mark" d=${`M${x - 5},0H${x + 5}L${x},6ZM${x},0V26`} />`}</svg>
+        <svg width=${width} height="26" aria-hidden="true">${bars}${mark && html`<path class="mark" d=${mark} />`}</svg>
       </div>
-      <span class="where">${present ? present.label : "your own window"}</span>
+      <span class="where">${name}</span>
       <button type="button" class="now" disabled=${present === newest} onClick=${() => show(newest)}>Now</button>
     </footer>
   `;
@@ -77,16 +80,15 @@ function drawBars(moments, axis) {
   const means = d3.sort(bars.flatMap(({ mean }) => mean ?? []));
   const scale = d3.scaleLinear([d3.quantile(means, 0.02) ?? 0, d3.quantile(means, 0.98) || 1], [FAINT, 1]).clamp(true);
   const gap = (width) => Math.max(0.7, width - (width > 4 ? 0.5 : 0));
-  return bars.map(({ left, right, mean }) => html`<rect class=${hasErrors ? "error" : "level"} x=${left} width=${gap(right - left)} y="7" height="19" fill-opacity=${mean === undefined ? FAINT / 2 : scale(mean).toFixed(2)} />`);
+  return bars.map(({ left, right, mean }) => {
+    const opacity = mean === undefined ? FAINT / 2 : scale(mean).toFixed(2);
+    return html`<rect class=${hasErrors ? "error" : "level"} x=${left} width=${gap(right - left)} y="7" height="19" fill-opacity=${opacity} />`;
+  });
 }
 
 /**
- * Plays the windows from the present one on, until the last, a key or a click; a window that is still loading is waited for.
+ * Plays the windows from the present one on, until the last, a key or a click; one that is still loading is waited for.
  *
- * @param {Moment[]} shown
- * @param {number} at
- * @param {any} window
- * @param {(moment: Moment | undefined, replace: boolean) => void} show
  * @returns {[boolean, (isPlaying: boolean) => void]}
  */
 function usePlay(shown, at, window, show) {

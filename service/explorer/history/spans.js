@@ -4,52 +4,29 @@
 /** @typedef {import("../model.js").Model} Model */
 
 /**
- * What is known of a set; means over those that have it.
+ * What is known of a set: means over those that have it, by input their contributions, and shares that sum to 1.
  *
- * @typedef {object} Summary
- * @property {number} count
- * @property {number} compared how many have a value that came
- * @property {number | undefined} mae
- * @property {number | undefined} bias
- * @property {number | undefined} forecast
- * @property {number | undefined} actual
- * @property {{level: number, covered: number | undefined}[]} coverage
- * @property {Map<string, number>} means of contributions, by input
- * @property {Map<string, number>} shares of their mean magnitudes, which sum to 1
+ * @typedef {{count: number, compared: number, mae?: number, bias?: number, forecast?: number, actual?: number,
+ *   coverage: {level: number, covered?: number}[], means: Map<string, number>, shares: Map<string, number>}} Summary
  */
 
 const WORST = 0.1; // share of the moments that are the worst
 const NEAR = 0.8; // of the change of what came that forecasts follow at least
 const N_NAMED = 3; // inputs that a sentence names
 
-/**
- * The moments of a span such as `120-180`, or the tenth with the largest errors (`worst`).
- *
- * @param {Moment[]} moments
- * @param {string | undefined} text of the address
- */
+/** The moments of a span such as `120-180`, or the tenth with the largest errors (`worst`). */
 export function chooseSpan(moments, text) {
   if (text === "worst") return worstOf(moments, Math.ceil(WORST * moments.filter(({ error }) => error !== undefined).length));
   const [, first, last] = /^(\d+)-(\d+)$/.exec(text ?? "") ?? [];
   return first ? moments.filter(({ place }) => place >= Number(first) && place <= Number(last)) : [];
 }
 
-/**
- * Those farthest off, the worst first.
- *
- * @param {Moment[]} moments
- * @param {number} count
- * @param {(error: number) => number} [order]
- */
+/** Those farthest off, the worst first. */
 export function worstOf(moments, count, order = (error) => -Math.abs(error)) {
   const known = moments.filter(({ error }) => error !== undefined);
   return d3.sort(known, ({ error = 0 }) => order(error)).slice(0, count);
 }
 
-/**
- * @param {Moment[]} moments
- * @returns {Summary}
- */
 export function summarise(moments) {
   const compared = moments.filter(({ error }) => error !== undefined);
   const levels = moments.find(({ intervals }) => intervals.length)?.intervals ?? [];
@@ -71,65 +48,55 @@ export function summarise(moments) {
   };
 }
 
-/**
- * Whether the interval of a level holds what came; NaN where there is none.
- *
- * @param {Moment} moment
- * @param {number} level
- */
+/** Whether the interval of a level holds what came; NaN where there is none. */
 export function isCovered({ actual = NaN, intervals }, level) {
   const found = intervals.find((one) => one.level === level);
   return found ? Number(found.lower <= actual && actual <= found.upper) : NaN;
 }
 
 export const UNSKILLED = "The model has no skill, so do not read what drove it.";
-export const hasSkill = (/** @type {Model} */ { info }) => info.skill?.verdict !== "red";
+export const hasSkill = ({ info }) => info.skill?.verdict !== "red";
 
+export const counted = (number) => number.toLocaleString("en");
 /** The nominal coverage of a level: 80 %. */
 export const levelName = (level) => `${Number((100 * level).toPrecision(4))} %`;
 export const share = (value) => (value === undefined || Number.isNaN(value) ? "" : `${Math.round(100 * value)} %`);
 /** The size of an error or a change: of shares in points. */
 export const sizeOf = (model, value) => (model.isShare ? model.change(Math.abs(value)).replace("+", "") : model.value(Math.abs(value)));
-/** @param {string[]} parts */
 export const listOf = (parts) => (parts.length < 2 ? parts.join("") : `${parts.slice(0, -1).join(", ")} and ${parts[parts.length - 1]}`);
 
-/**
- * One sentence on all moments.
- *
- * @param {Moment[]} moments
- * @param {Summary} all
- * @param {Model} model
- */
+/** One sentence on all moments. */
 export function tellAll(moments, all, model) {
   const [first, last] = [moments[0], moments[moments.length - 1]];
   const errors =
     all.mae === undefined
       ? "; what came is not known"
-      : ` were off by ${sizeOf(model, all.mae)} on average${all.coverage.map(({ level, covered }) => `; the ${levelName(level)} interval held ${share(covered)}`).join("")}`;
-  if (!hasSkill(model)) return `${all.count.toLocaleString("en")} forecasts from ${first.label} to ${last.label}${errors}. ${UNSKILLED}`;
+      : ` were off by ${sizeOf(model, all.mae)} on average${all.coverage.map(tellHeld).join("")}`;
+  const { verdict, reason } = model.info.skill;
+  const skill = ["amber", "red"].includes(verdict) ? `${reason} ` : ""; // before all else
+  const of = first.series ? ` of ${first.series}` : "";
+  const told = `${skill}${counted(all.count)} forecasts${of} from ${first.label} to ${last.label}${errors}.`;
   const names = strongest(all.shares).slice(0, N_NAMED).map((name) => `${labelOf(model, name)} (${share(all.shares.get(name))})`);
-  return `${all.count.toLocaleString("en")} forecasts from ${first.label} to ${last.label}${errors}.${names.length ? ` Mainly driven by ${listOf(names)}.` : ""}`;
+  return hasSkill(model) && names.length ? `${told} Mainly driven by ${listOf(names)}.` : told;
 }
+
+const tellHeld = (/** @type {Summary["coverage"][0]} */ { level, covered }) => `; the ${levelName(level)} interval held ${share(covered)}`;
 
 /**
  * Why one set is higher, and more or less wrong, than another. The means of forecasts differ by the sum of the differences
  * of the mean contributions, as all have one baseline.
- *
- * @param {Summary} one
- * @param {Summary} other
- * @param {string} name of the other
- * @param {Model} model
- * @returns {string[]}
  */
 export function tellDifference(one, other, name, model) {
   const by = (one.forecast ?? NaN) - (other.forecast ?? NaN);
-  const drivers = strongest(differences(one, other)).slice(0, N_NAMED).map((input) => `${labelOf(model, input)} ${model.change((one.means.get(input) ?? 0) - (other.means.get(input) ?? 0))}`);
+  const changes = differences(one, other);
+  const drivers = strongest(changes).slice(0, N_NAMED).map((input) => `${labelOf(model, input)} ${model.change(changes.get(input) ?? 0)}`);
+  const driven = drivers.length ? `: ${listOf(drivers)}` : "";
   const say = (value) => sizeOf(model, value);
-  const sentences = [`These ${one.count.toLocaleString("en")} forecasts were ${say(by)} ${by < 0 ? "lower" : "higher"} than ${name} on average${drivers.length ? `: ${listOf(drivers)}` : ""}.`];
-  if (one.mae === undefined || other.mae === undefined) return sentences;
+  const first = `These ${counted(one.count)} forecasts were ${say(by)} ${by < 0 ? "lower" : "higher"} than ${name} on average${driven}.`;
+  if (one.mae === undefined || other.mae === undefined) return [first];
   const bias = one.bias ?? 0;
   const tendency = Math.abs(bias) > one.mae / 2 ? `, ${bias > 0 ? "too high" : "too low"} by ${say(bias)} on average` : "";
-  const held = one.coverage.map(({ level, covered }, place) => `; the ${levelName(level)} interval held ${share(covered)}, of ${name} ${share(other.coverage[place]?.covered)}`);
+  const held = one.coverage.map((level, place) => `${tellHeld(level)}, of ${name} ${share(other.coverage[place]?.covered)}`);
   const came = (one.actual ?? NaN) - (other.actual ?? NaN);
   const followed = by / came;
   const why =
@@ -142,13 +109,10 @@ export function tellDifference(one, other, name, model) {
           : followed > 1 / NEAR
             ? `and the forecasts went ${followed.toFixed(1)} times as far`
             : "which the forecasts followed: the errors are in the single forecasts, not in their mean";
-  return [...sentences, `They were off by ${say(one.mae)}${tendency}; ${name} by ${say(other.mae)}${held.join("")}.`, `What came was ${say(came)} ${came < 0 ? "lower" : "higher"}, ${why}.`];
+  const second = `They were off by ${say(one.mae)}${tendency}; ${name} by ${say(other.mae)}${held.join("")}.`;
+  return [first, second, `What came was ${say(came)} ${came < 0 ? "lower" : "higher"}, ${why}.`];
 }
 
-/**
- * @param {Summary} one
- * @param {Summary} other
- */
 export const differences = (one, other) => new Map([...one.means].map(([name, mean]) => [name, mean - (other.means.get(name) ?? 0)]));
 export const strongest = (values) => d3.sort(values.keys(), (name) => -Math.abs(values.get(name) ?? 0));
 export const labelOf = (model, name) => model.inputs.find((input) => input.name === name)?.short ?? name;

@@ -10,27 +10,22 @@ import { labelOf } from "./spans.js";
 /** @typedef {import("./moments.js").Moment} Moment */
 /** @typedef {import("../model.js").Model} Model */
 
-const [TOP, MAIN, STRIP, NAME, BOTTOM] = [10, 210, 32, 16, 24]; // pixels of heights
+const [TOP, MAIN, TALL, LOW, NAME, BOTTOM] = [10, 210, 40, 20, 16, 24]; // pixels of heights
+const N_TALL = 3; // inputs whose strips are tall, as that of the error is
 const [LEFT, RIGHT] = [56, 12];
 const AVERAGED = 12; // pixels of a bar, where not all windows are explained
 const MOVED = 2000; // windows up to which a zoom is drawn in frames
 const MOST = 7; // strips of inputs
 const PAGE = 24; // moments of a page key
 const shapes = /** @type {any} */ (d3); // its types are of pairs of numbers
+const ROOM = 7; // pixels from 0 from which on there is room for a figure
 const REST = ""; // the input that stands for all others
 
 /**
- * @typedef {object} Props
- * @property {Model} model
- * @property {Moment[]} moments of one series
- * @property {boolean} isTimed
- * @property {string[]} names of the inputs with a strip of their own; all others are one
- * @property {string} present window
- * @property {Moment[]} first span
- * @property {Moment[]} second
- * @property {(first: number, last: number) => void} choose a span
- * @property {Moment[]} zoomed those in view; all by default
- * @property {(text: string) => void} onZoom takes the span that was zoomed to, as the address has it
+ * Moments of one series; names of inputs with a strip of their own, where all others are one; the spans; and those in view.
+ *
+ * @typedef {{model: Model, moments: Moment[], isTimed: boolean, names: string[], present: string, first: Moment[], second: Moment[],
+ *   choose: (first: number, last: number) => void, zoomed: Moment[], onZoom: (text: string) => void}} Props
  */
 
 /** @param {Props} props */
@@ -43,8 +38,8 @@ export function Strips(props) {
   const room = /** @type {[number, number]} */ ([LEFT, Math.max(LEFT + 10, width - RIGHT)]);
   const axis = useMemo(() => makeAxis(moments, isTimed, room, zoom), [moments, isTimed, width, zoom]);
   const rows = rowsOf(props);
-  const count = Number(rows[0]?.worst ?? false) + Math.min(model.inputs.length, MOST); // also before contributions are there
-  const height = TOP + MAIN + count * (STRIP + NAME) + BOTTOM;
+  const nErrors = Number(rows[0]?.worst ?? false);
+  const height = topOf(nErrors + Math.min(model.inputs.length, MOST), nErrors) + BOTTOM; // also before contributions are there
   const drawing = useMemo(() => width > 0 && draw({ ...props, axis, rows, room, height }), [axis, props.names, moments, props.first, props.second]);
   const shown = moments[at ?? moments.findIndex(({ window }) => window === present)];
   const x = shown && middle(axis, shown);
@@ -55,10 +50,11 @@ export function Strips(props) {
   useGestures(place, { ...props, axis, room, height, take, setZoom });
   const key = (event) => {
     const by = { ArrowLeft: -1, ArrowRight: 1, PageUp: -PAGE, PageDown: PAGE, Home: -Infinity, End: Infinity }[event.key];
+    const clamp = (to) => Math.max(0, Math.min(moments.length - 1, to));
     const now = at ?? Math.max(0, moments.findIndex(({ window }) => window === present));
-    if (by !== undefined) setAt(Math.max(0, Math.min(moments.length - 1, now + by)));
+    if (by !== undefined) setAt(clamp(now + by));
     else if (event.key === "Enter") go({ window: moments[now].window, edit: "" });
-    else if (event.key === "+") props.onZoom(`${Math.max(moments[0].place, moments[now].place - PAGE)}-${Math.min(moments[moments.length - 1].place, moments[now].place + PAGE)}`);
+    else if (event.key === "+") props.onZoom([now - PAGE, now + PAGE].map((to) => moments[clamp(to)].place).join("-"));
     else if (event.key === "-") props.onZoom("");
     else return;
     event.preventDefault();
@@ -88,12 +84,16 @@ export function Strips(props) {
         ${drawing}
         <g class="gestures"></g>
       </svg>
-      ${x !== undefined && x >= room[0] && x <= room[1] && html`<i class="cursor" style=${{ transform: `translateX(${x.toFixed(1)}px)`, top: `${TOP}px`, height: `${height - BOTTOM - TOP}px` }}></i>`}
+      ${x !== undefined && x >= room[0] && x <= room[1] && html`<i class="cursor"
+        style=${{ transform: `translateX(${x.toFixed(1)}px)`, top: `${TOP}px`, height: `${height - BOTTOM - TOP}px` }}></i>`}
     </div>
   `;
 }
 
 const middle = (axis, { at }) => axis.x(at + axis.usual / 2);
+
+/** The top of a row of strips, of which the first are tall. */
+const topOf = (row, nErrors) => TOP + MAIN + row * (NAME + LOW) + Math.min(row, nErrors + N_TALL) * (TALL - LOW);
 
 /** Brush and zoom of d3 over the strips: a drag is a span, a click a window; a wheel with Ctrl, or two fingers, zoom. */
 function useGestures(place, now) {
@@ -140,12 +140,7 @@ function useGestures(place, now) {
   }, [span, now.room[1]]);
 }
 
-/**
- * The strips below the forecasts: the error, and inputs.
- *
- * @param {Props} props
- * @returns {{name: string, label: string, color: string, value: (moment: any) => number | undefined, worst?: boolean}[]}
- */
+/** The strips below the forecasts: the error, and inputs. */
 function rowsOf({ model, moments, names }) {
   const inputs = names.map((name) => ({
     name,
@@ -154,28 +149,38 @@ function rowsOf({ model, moments, names }) {
     value: ({ contributions }) => contributions?.get(name),
   }));
   const left = model.inputs.filter(({ name }) => !names.includes(name)).map(({ name }) => name);
-  const rest = { name: REST, label: `the other ${left.length} inputs`, color: "var(--muted)", value: ({ contributions }) => contributions && d3.sum(left, (name) => contributions.get(name) ?? 0) };
-  const errors = moments.some(({ error }) => error !== undefined) ? [{ name: "error", label: "error: forecast less what came", color: "var(--ink)", value: ({ error }) => error, worst: true }] : [];
-  return [...errors, ...inputs, ...(names.length && left.length ? [rest] : [])];
+  const sumOf = ({ contributions }) => contributions && d3.sum(left, (name) => contributions.get(name) ?? 0);
+  const rest = { name: REST, label: `the other ${left.length} inputs`, color: "var(--muted)", value: sumOf };
+  const errors = { name: "error", label: "error: forecast less what came", color: "var(--ink)", value: ({ error }) => error, worst: true };
+  const hasErrors = moments.some(({ error }) => error !== undefined);
+  return [...(hasErrors ? [errors] : []), ...inputs, ...(names.length && left.length ? [rest] : [])];
 }
 
-/** @param {any} given */
 function draw({ model, moments, axis, rows, room, height, first, second }) {
   const bottom = height - BOTTOM;
-  const top = (row) => TOP + MAIN + row * (STRIP + NAME);
   const inputs = rows.filter(({ worst }) => !worst);
-  const hasContributions = (/** @type {Moment} */ { contributions }) => Boolean(contributions);
+  const hasContributions = (one) => Boolean(one.contributions);
   const isThinned = !moments.every((one) => hasContributions(one) || axis.x(one.at) < room[0] || axis.x(one.at) > room[1]);
   const all = { error: barsOf(axis), input: barsOf(axis, hasContributions, isThinned ? AVERAGED : undefined) };
   const meanOf = (row, bar) => (row.worst ? d3.greatest(bar.of, (one) => Math.abs(row.value(one) ?? 0)) : undefined);
   const value = (row, bar) => (row.worst ? row.value(meanOf(row, bar)) : d3.mean(bar.of, row.value));
-  const largest = d3.max(inputs, (row) => d3.max(all.input, (bar) => Math.abs(value(row, bar) ?? 0))) || 1;
-  const worst = d3.max(moments, ({ error = 0 }) => Math.abs(error)) || 1;
+  const strips = rows.map((row, number) => {
+    const [from, to] = [number, number + 1].map((one) => topOf(one, rows.length - inputs.length));
+    const bars = (row.worst ? all.error : all.input).map((bar) => ({ ...bar, value: value(row, bar) }));
+    const [low, high] = /** @type {number[]} */ (d3.extent([0, ...bars.flatMap((bar) => bar.value ?? [])]));
+    return { row, bars, low, high, top: from + NAME, tall: to - from - NAME };
+  });
+  const scaleOf = ({ low, high, tall }) => (high > low ? tall / (high - low) : undefined);
+  const scale = d3.min(strips.filter(({ row }) => !row.worst), scaleOf) ?? 1; // one for all inputs
   return html`
-    ${[first, second].map((span, number) => runsOf(span).map(([from, to]) => html`<rect class=${number ? "span second" : "span"} clip-path="url(#strips-room)" x=${axis.x(from.at)} width=${Math.max(2, axis.x(to.at + axis.usual) - axis.x(from.at))} y=${TOP} height=${bottom - TOP} />`))}
+    ${[first, second].map((span, number) => runsOf(span).map(([from, to]) => {
+      const [x, end] = [axis.x(from.at), axis.x(to.at + axis.usual)];
+      const name = number ? "span second" : "span";
+      return html`<rect class=${name} clip-path="url(#strips-room)" x=${x} width=${Math.max(2, end - x)} y=${TOP} height=${bottom - TOP} />`;
+    }))}
     ${drawForecasts(model, moments, axis, room)}
-    ${rows.map((row, number) => drawStrip(row, row.worst ? all.error : all.input, (bar) => value(row, bar), row.worst ? worst : largest, top(number), room, model, row.worst || row === inputs[0]))}
-    ${!inputs.length && html`<text x=${room[0]} y=${top(rows.length) + NAME}>Contributions are being computed …</text>`}
+    ${strips.map((strip) => drawStrip(strip, (strip.row.worst && scaleOf(strip)) || scale, room, model))}
+    ${!inputs.length && html`<text x=${room[0]} y=${topOf(rows.length, rows.length) + NAME}>Contributions are being computed …</text>`}
     <text class="unit" x=${room[0] - 6} y=${TOP + 4}>${model.isShare ? "" : model.unit}</text>
     <g class="ticks">
       ${axis.ticks.map(({ x, label }) => html`<line x1=${x} x2=${x} y1=${TOP} y2=${bottom + 4} /><text x=${x} y=${bottom + 18}>${label}</text>`)}
@@ -185,18 +190,23 @@ function draw({ model, moments, axis, rows, room, height, first, second }) {
 
 function drawForecasts(model, moments, axis, room) {
   const seen = moments.filter(({ at }) => axis.x(at) >= room[0] && axis.x(at) <= room[1]);
-  const values = seen.flatMap(({ forecast, actual, intervals }) => [forecast, actual, ...intervals.flatMap(({ lower, upper }) => [lower, upper])]).filter((one) => one !== undefined);
+  const ends = seen.flatMap(({ intervals }) => intervals.flatMap(({ lower, upper }) => [lower, upper]));
+  const values = [...ends, ...seen.flatMap(({ forecast, actual }) => [forecast, actual ?? forecast])];
   const y = d3.scaleLinear(/** @type {any} */ (d3.extent(values)), [TOP + MAIN - NAME, TOP + NAME]).nice();
   const levels = moments.find(({ intervals }) => intervals.length)?.intervals.map(({ level }) => level) ?? [];
   const x = (moment) => middle(axis, moment);
   const line = (of) =>
     shapes.line().defined((one) => of(one) !== undefined).x(x).y((one) => y(of(one)));
   const bound = (level, side) => ({ intervals }) => intervals.find((one) => one.level === level)?.[side];
-  const band = (level) =>
-    shapes.area().defined((one) => bound(level, "lower")(one) !== undefined).x(x).y0((one) => y(bound(level, "lower")(one))).y1((one) => y(bound(level, "upper")(one)));
+  const band = (level) => {
+    const [lower, upper] = [bound(level, "lower"), bound(level, "upper")];
+    return shapes.area().defined((one) => lower(one) !== undefined).x(x).y0((one) => y(lower(one))).y1((one) => y(upper(one)));
+  };
   const path = (make) => axis.runs.map(make).join("");
   return html`
-    <g class="levels">${y.ticks(5).map((value) => html`<line x1=${room[0]} x2=${room[1]} y1=${y(value)} y2=${y(value)} /><text x=${room[0] - 6} y=${y(value) + 4}>${model.value(value, false)}</text>`)}</g>
+    <g class="levels">${y.ticks(5).map((value) => html`
+      <line x1=${room[0]} x2=${room[1]} y1=${y(value)} y2=${y(value)} />
+      <text x=${room[0] - 6} y=${y(value) + 4}>${model.value(value, false)}</text>`)}</g>
     <g clip-path="url(#strips-room)">
       ${levels.map((level) => html`<path class="band" d=${path(band(level))} />`)}
       <path class="actual" d=${path(line(({ actual }) => actual))} />
@@ -205,32 +215,26 @@ function drawForecasts(model, moments, axis, room) {
   `;
 }
 
-/** A strip of bars about 0. */
-function drawStrip(row, bars, value, largest, top, room, model, scale) {
-  const zero = top + NAME + STRIP / 2;
-  const path = bars
-    .map((bar) => {
-      const high = value(bar);
-      const gap = bar.right - bar.left > 5 ? 0.5 : 0;
-      return high === undefined ? "" : `M${(bar.left + gap).toFixed(1)},${zero}V${(zero - (high / largest) * (STRIP / 2)).toFixed(1)}H${(bar.right - gap).toFixed(1)}V${zero}Z`;
-    })
-    .join("");
+/** A strip of bars from 0, whose ends are told where there is room. */
+function drawStrip({ row, bars, low, high, top, tall }, scale, room, model) {
+  const zero = top + tall / 2 + (scale * (high + low)) / 2;
+  const y = (value) => (zero - scale * value).toFixed(1);
+  const path = bars.map(({ left, right, value }) => {
+    const gap = right - left > 5 ? 0.5 : 0;
+    return value === undefined ? "" : `M${(left + gap).toFixed(1)},${zero}V${y(value)}H${(right - gap).toFixed(1)}V${zero}Z`;
+  });
+  const ends = tall === TALL ? [low, high].filter((value) => Math.abs(scale * value) > ROOM) : [];
   return html`
     <g class="strip" data-strip=${row.name || "rest"}>
       <line class="zero" x1=${room[0]} x2=${room[1]} y1=${zero} y2=${zero} />
-      <path clip-path="url(#strips-room)" fill=${row.color} d=${path} />
-      <text class="name" x=${room[0]} y=${top + NAME - 4}>${row.label}</text>
-      ${scale && html`<text class="scale" x=${room[0] - 6} y=${zero + 4}>±${model.value(largest, false).replace(" %", "")}</text>`}
+      <path clip-path="url(#strips-room)" fill=${row.color} d=${path.join("")} />
+      <text class="name" x=${room[0]} y=${top - 4}>${row.label}</text>
+      ${ends.map((value) => html`<text class="scale" x=${room[0] - 6} y=${y(value)} dy="4">${model.value(value, false).replace(" %", "")}</text>`)}
     </g>
   `;
 }
 
-/**
- * Stretches of moments that follow one another.
- *
- * @param {Moment[]} span
- * @returns {[Moment, Moment][]}
- */
+/** Stretches of moments that follow one another. */
 function runsOf(span) {
   const found = /** @type {[Moment, Moment][]} */ ([]);
   for (const moment of d3.sort(span, ({ place }) => place)) {
@@ -241,13 +245,8 @@ function runsOf(span) {
   return found;
 }
 
-/**
- * A moment in words: when, the forecast, what came, and the strongest contributions.
- *
- * @param {Moment} moment
- * @param {Model} model
- */
-export function tell({ label, forecast, actual, error, intervals, contributions, newest }, model) {
+/** A moment in words: when, the forecast, what came, and the strongest contributions. */
+export function tell(/** @type {Moment} */ { label, forecast, actual, error, intervals, contributions, newest }, model) {
   const strong = d3.sort(contributions?.keys() ?? [], (name) => -Math.abs(contributions?.get(name) ?? 0)).slice(0, 3);
   const [outer] = intervals.slice(-1);
   return [

@@ -1,6 +1,7 @@
 /** The network as formulas, from one number to the whole of it, each with what it keeps and its error. */
 
 import { ApiError, reasonOf } from "../api.js";
+import { byInput } from "../explain.js";
 import { amount, fixed, formatValue, percent } from "../figures.js";
 import { html, useMemo, useRef, useState } from "../lib.js";
 import { address, go } from "../state.js";
@@ -28,18 +29,14 @@ export function Formulas({ model }) {
     <h2>As a formula</h2>
     ${isNone && html`<p>There is no formula for it: ${reasonOf(found.error).replace("model has no formula: ", "")}.</p>`}
     ${!isNone && !found.isWhole && html`<p class="between muted" role="status">
-      <span>${found.error ? `${front.length} were found before the search ended: ${reasonOf(found.error)}` : `${front.length} found so far; the search goes on …`}</span>
-      ${found.pending ? html`<button type="button" onClick=${found.stop}>Stop the search</button>` : html`<button type="button" onClick=${found.again}>Search on</button>`}
+      <span>${front.length} ${found.error ? `were found before the search ended: ${reasonOf(found.error)}` : "found so far; the search goes on …"}</span>
+      <button type="button" onClick=${found.pending ? found.stop : found.again}>${found.pending ? "Stop the search" : "Search on"}</button>
     </p>`}
     ${front.length > 0 && html`<${Front} model=${model} front=${front} first=${found.whole?.knee ?? front.length - 1} />`}
   `;
 }
 
-/**
- * The formulas that are nearer to the network than each simpler one, of those that are found so far.
- *
- * @param {Formula[]} formulas
- */
+/** The formulas that are nearer to the network than each simpler one, of those that are found so far. */
 function frontOf(formulas) {
   let best = -Infinity;
   const sorted = d3.sort(formulas, (a, b) => a.complexity - b.complexity || (b.r2 ?? -Infinity) - (a.r2 ?? -Infinity));
@@ -52,10 +49,12 @@ function Front({ model, front, first }) {
   const [moved, setMoved] = useState(/** @type {number | undefined} */ (undefined)); // and not yet in the address
   const timer = useRef(/** @type {ReturnType<typeof setTimeout> | undefined} */ (undefined));
   const wanted = moved ?? (written === undefined ? undefined : Number(written));
-  const place = wanted === undefined ? Math.min(first, front.length - 1) : Math.max(0, front.filter(({ complexity }) => complexity <= wanted).length - 1);
+  const last = wanted === undefined ? first : front.filter(({ complexity }) => complexity <= wanted).length - 1;
+  const place = Math.max(0, Math.min(last, front.length - 1));
   const shown = front[place];
-  const take = (/** @type {number} */ complexity) => (setMoved(undefined), go({ complexity: String(complexity) }));
-  const slide = (/** @type {any} */ event) => {
+  const draw = (width) => drawFront(front, shown, width, take);
+  const take = (complexity) => (setMoved(undefined), go({ complexity: String(complexity) }));
+  const slide = (event) => {
     const { complexity } = front[Number(event.currentTarget.value)];
     setMoved(complexity);
     clearTimeout(timer.current);
@@ -65,8 +64,8 @@ function Front({ model, front, first }) {
     <div class="formula-front">
       <div class="choice">
         <label for="terms">From one number to the network</label>
-        <input type="range" id="terms" min="0" max=${front.length - 1} step="1" value=${place} aria-valuetext=${`complexity ${shown.complexity}`} onInput=${slide} />
-        <${Chart} label="R² of the formulas by their complexity" of=${[front, shown]} draw=${(/** @type {number} */ width) => drawFront(front, shown, width, take)} />
+        <input type="range" id="terms" max=${front.length - 1} value=${place} aria-valuetext=${`complexity ${shown.complexity}`} onInput=${slide} />
+        <${Chart} label="R² of the formulas by their complexity" of=${[front, shown]} draw=${draw} />
         <${Figures} model=${model} formula=${shown} front=${front} />
       </div>
       <${Text} model=${model} formula=${shown} />
@@ -74,17 +73,10 @@ function Front({ model, front, first }) {
   `;
 }
 
-/**
- * R² over complexity.
- *
- * @param {Formula[]} front
- * @param {Formula} shown
- * @param {number} width
- * @param {(complexity: number) => void} choose
- */
+/** R² over complexity. */
 function drawFront(front, shown, width, choose) {
   const known = front.filter(({ r2 }) => r2 !== null).map((one) => ({ ...one, height: Math.max(0, one.r2 ?? 0) }));
-  const isShown = (/** @type {Formula} */ one) => one.complexity === shown.complexity;
+  const isShown = (one) => one.complexity === shown.complexity;
   const drawn = Plot.plot({
     ...{ width, height: 150, marginLeft: 34, marginRight: 14, marginTop: 20, className: "plot" },
     x: { type: "log", label: "complexity →", ticks: 4, tickFormat: "~s", tickSize: 0 },
@@ -93,8 +85,8 @@ function drawFront(front, shown, width, choose) {
       Plot.lineY(known, { x: "complexity", y: "height", stroke: "var(--muted)", curve: "step-after" }),
       Plot.dot(known, {
         ...{ x: "complexity", y: "height", stroke: "var(--muted)", strokeWidth: 1.5 },
-        r: (/** @type {Formula} */ one) => (isShown(one) ? 7 : 5),
-        fill: (/** @type {Formula} */ one) => (isShown(one) ? "var(--ink)" : "var(--card)"),
+        r: (one) => (isShown(one) ? 7 : 5),
+        fill: (one) => (isShown(one) ? "var(--ink)" : "var(--card)"),
       }),
     ],
   });
@@ -109,27 +101,30 @@ function drawFront(front, shown, width, choose) {
 /** @param {{model: Model, formula: Formula, front: Formula[]}} props */
 function Figures({ model, formula: { r2, mae, complexity }, front }) {
   const nearest = front[front.length - 1];
-  const value = (/** @type {number | null} */ of) => formatValue(model.isShare && of !== null ? 100 * of : of, model.isShare ? "points" : model.unit, model.isShare ? 1 : nearest.mae);
+  const value = (of) => (model.isShare ? formatValue(of === null ? of : 100 * of, "points", 1) : formatValue(of, model.unit, nearest.mae));
+  const kept = r2 === null ? "It has no finite value on one of the windows." : `R² ${fixed(r2, 4)} to the network’s forecasts.`;
+  const isNearest = nearest.mae === null || complexity === nearest.complexity;
+  const best = isNearest ? "" : ` The formula nearest to the network misses by ${value(nearest.mae)}.`;
   return html`
     <dl class="figures" aria-live="polite">
       <div data-figure="R²"><dt>keeps <${Help} term="R²" /></dt><dd>${r2 === null ? "–" : percent(Math.max(0, r2))}</dd></div>
       <div data-figure="MAE"><dt>misses by</dt><dd>${mae === null ? "unknown" : value(mae)}</dd></div>
       <div data-figure="complexity"><dt>complexity</dt><dd>${complexity}</dd></div>
     </dl>
-    <p class="muted">${r2 === null ? "It has no finite value on one of the windows. " : `R² ${fixed(r2, 4)} to the network’s forecasts. `}${nearest.mae !== null && complexity !== nearest.complexity && `The formula nearest to the network misses by ${value(nearest.mae)}. `}Measured on windows that neither the search nor the choice has seen.</p>
+    <p class="muted">${kept}${best} Measured on windows that neither the search nor the choice has seen.</p>
   `;
 }
 
 /** @param {{model: Model, formula: Formula}} props */
 function Text({ model, formula }) {
   const [said, setSaid] = useState({ of: formula, text: "" });
-  const copy = (/** @type {string} */ name) => async () => {
+  const copy = (name) => async () => {
     const text = await copyText(TEXTS[name](formula)).then(() => `copied as ${name}`, reasonOf);
     setSaid({ of: formula, text });
   };
   return html`
     <div class="written">
-      <div class="formula" tabindex="0" role="region" aria-label="The formula"><span class="left">${model.output} ≈ </span><${Mathematics} of=${formula.mathml} /></div>
+      <div class="formula" tabindex="0" role="region" aria-label="The formula">${model.output} ≈ <${Mathematics} of=${formula.mathml} /></div>
       <p class="row">
         ${Object.keys(TEXTS).map((name) => html`<button type="button" onClick=${copy(name)}>Copy ${name}</button>`)}
         <span role="status" class="muted">${said.of === formula && said.text}</span>
@@ -148,7 +143,8 @@ function Symbols({ model, formula: { variables } }) {
       <caption class="muted">What the symbols stand for</caption>
       <tbody>${rows.map(([symbol, { node, profile }]) => html`<tr key=${symbol} data-node=${node}>
         <td class="symbol"><${Mathematics} of=${symbolOf(symbol)} /></td>
-        <td>${nameNode(model, node)}${byInput(model, profile).map(({ input, share }) => html`<span class="made"><i style=${{ background: input.color }}></i>${input.short} ${percent(share)}</span>`)}</td>
+        <td>${nameNode(model, node)}${madeOf(model, profile).map(([{ color, short }, share]) => html`
+          <span class="made"><i style=${{ background: color }}></i>${short} ${percent(share)}</span>`)}</td>
       </tr>`)}</tbody>
     </table>
   `;
@@ -160,11 +156,9 @@ function symbolOf(symbol) {
   return stem ? `<msub><mi>${stem}</mi><mn>${index.replaceAll("_", ",")}</mn></msub>` : `<mi>${symbol}</mi>`;
 }
 
-/**
- * @param {Model} model
- * @param {Record<string, number>} profile shares of features
- */
-function byInput(model, profile) {
-  const shares = d3.rollups(Object.entries(profile), (of) => d3.sum(of, ([, share]) => share), ([name]) => model.inputOf.get(name));
-  return d3.sort(shares.flatMap(([input, share]) => (input ? { input, share } : [])), ({ share }) => -share);
+/** The inputs of a node by their shares, the largest first. */
+function madeOf(model, profile) {
+  const shares = byInput(model, profile);
+  const made = model.inputs.filter(({ name }) => shares.get(name)).map((input) => [input, shares.get(input.name)]);
+  return d3.sort(made, ([, share]) => -share);
 }

@@ -6,6 +6,7 @@ import { part as lights } from "../lit.js";
 import { useAsk } from "../load.js";
 import { address, go } from "../state.js";
 import { Help } from "../ui/float.js";
+import { Select } from "../ui/select.js";
 import { capitalise } from "../names.js";
 import { groupsOf, hasGroups, inputsOf } from "./parts.js";
 import { Again } from "./section.js";
@@ -34,7 +35,7 @@ export function Importance({ model }) {
   const windows = useWindows(model);
   const answer = /** @type {Schemas["AttributionsResponse"] | undefined} */ (found.value);
   const rows = useMemo(() => (answer ? rowsOf(answer, parts.of) : []), [answer, parts]);
-  const by = (/** @type {string} */ value) => () => go({ by: value });
+  const by = (value) => () => go({ by: value });
   return html`
     <div class="between">
       <h2>What it reads, by importance</h2>
@@ -53,12 +54,7 @@ export function Importance({ model }) {
   `;
 }
 
-/**
- * @param {Schemas["AttributionsResponse"]} answer
- * @param {Map<string, Part>} of
- * @returns {Row[]}
- */
-function rowsOf({ features, groups }, of) {
+function rowsOf(/** @type {Schemas["AttributionsResponse"]} */ { features, groups }, /** @type {Map<string, Part>} */ of) {
   const known = new Map(features.map((feature) => [feature.name, feature]));
   return (groups.length ? groups : features).flatMap(({ name, ...row }) => {
     const part = of.get(name);
@@ -71,61 +67,44 @@ function rowsOf({ features, groups }, of) {
   });
 }
 
-/**
- * What moves the forecast most.
- *
- * @param {Model} model
- * @param {Row[]} rows
- */
+/** What moves the forecast most. */
 function tellRows(model, rows) {
   const [first, ...others] = rows;
   const named = others.slice(0, 2).map(({ part, share }) => `${part.short} (${percent(share)})`);
   const count = rows.filter(({ verdict }) => verdict === "important").length;
-  const size = model.isShare ? `${fixed(100 * first.mean_abs_contribution, 1)} points` : formatValue(first.mean_abs_contribution, model.unit, first.mean_abs_contribution / 2);
-  return (
-    `${/^[a-z]{2,}( |$)/.test(first.part.short) ? capitalise(first.part.short) : first.part.short} moves the forecast most, by ${size} on average, ${percent(first.share)} of all contributions` +
-    `${named.length ? `; then ${named.join(" and ")}` : ""}. ${count} of ${rows.length} ${count === 1 ? "is" : "are"} important.`
-  );
+  const { mean_abs_contribution: mean, share } = first;
+  const size = model.isShare ? `${fixed(100 * mean, 1)} points` : formatValue(mean, model.unit, mean / 2);
+  const name = /^[a-z]{2,}( |$)/.test(first.part.short) ? capitalise(first.part.short) : first.part.short;
+  const then = named.length ? `; then ${named.join(" and ")}` : "";
+  const important = `${count} of ${rows.length} ${count === 1 ? "is" : "are"} important.`;
+  return `${name} moves the forecast most, by ${size} on average, ${percent(share)} of all contributions${then}. ${important}`;
 }
 
-/**
- * @param {Model} model
- * @param {Schemas["AttributionsResponse"]} answer
- */
-function tellNote(model, { reference: { windows, first, last, confidence }, warnings }) {
+function tellNote(model, /** @type {Schemas["AttributionsResponse"]} */ { reference: { windows, first, last, confidence }, warnings }) {
   const span = first && last ? `, ${first.slice(0, 10)} to ${last.slice(0, 10)}` : "";
   const told = warnings.map(({ message, features }) => {
     const unlike = [...new Set(features.map((name) => model.inputOf.get(name)?.short))];
-    const some = unlike.slice(0, N_UNLIKE).join(", ");
-    return ` These windows are unlike the training rows${unlike.length ? ` in ${some}${unlike.length > N_UNLIKE ? ` and ${unlike.length - N_UNLIKE} more` : ""}` : `: ${message}`}, so what holds here may not hold there.`;
+    const more = unlike.length > N_UNLIKE ? ` and ${unlike.length - N_UNLIKE} more` : "";
+    const where = unlike.length ? ` in ${unlike.slice(0, N_UNLIKE).join(", ")}${more}` : `: ${message}`;
+    return ` These windows are unlike the training rows${where}, so what holds here may not hold there.`;
   });
   const unit = model.isShare ? "percentage points" : model.unit;
-  return `Over ${windows} reference windows${span}; thin lines and small figures are ${Math.round(100 * confidence)} % intervals${unit ? `; amounts in ${unit}` : ""}.${told.join("")}`;
+  const amounts = `thin lines and small figures are ${Math.round(100 * confidence)} % intervals${unit ? `; amounts in ${unit}` : ""}`;
+  return `Over ${windows} reference windows${span}; ${amounts}.${told.join("")}`;
 }
 
 /**
- * A column of the table.
+ * A column of the table, which begins with its largest where it has numbers.
  *
- * @typedef {object} Column
- * @property {string} label
- * @property {unknown} [help]
- * @property {boolean} [number]
- * @property {boolean} [largestFirst] as numbers are
- * @property {(row: Row) => number | string} order
- * @property {(row: Row) => unknown} cell
+ * @typedef {{label: string, help?: unknown, number?: boolean, largestFirst?: boolean,
+ *   order: (row: Row) => number | string, cell: (row: Row) => unknown}} Column
  */
 
-/**
- * @param {Model} model
- * @param {Row[]} rows
- * @param {Schemas["ReferenceList"]["windows"] | undefined} windows
- * @returns {Record<string, Column>}
- */
-function columnsOf(model, rows, windows) {
+function columnsOf(model, /** @type {Row[]} */ rows, windows) {
   const scale = model.isShare ? 100 : 1; // percentage points
   const spread = (scale * Math.max(...rows.map((row) => row.mean_abs_contribution))) / 2;
-  const write = (/** @type {number} */ value) => formatValue(scale * value, null, spread);
-  const change = (/** @type {number} */ value) => formatChange(scale * value, null, spread);
+  const write = (value) => formatValue(scale * value, null, spread);
+  const change = (value) => formatChange(scale * value, null, spread);
   const largest = Math.max(...rows.map((row) => row.share_interval[1]), Number.MIN_VALUE);
   const directions = new Map(windows ? rows.map(({ part }) => [part, directionOf(part, windows)]) : []);
   /** @type {Record<string, Column>} */
@@ -141,7 +120,10 @@ function columnsOf(model, rows, windows) {
       label: "Share",
       number: true,
       order: ({ share }) => share,
-      cell: ({ part, share, share_interval: ends }) => html`<span class="with-bar"><${Bar} color=${part.color} value=${share} ends=${ends} largest=${largest} /><span>${percent(share)}${small(ends.map((end) => fixed(100 * end, 1)))}</span></span>`,
+      cell: ({ part, share, share_interval: ends }) => html`<span class="with-bar">
+        <${Bar} color=${part.color} value=${share} ends=${ends} largest=${largest} />
+        <span>${percent(share)}${small(ends.map((end) => fixed(100 * end, 1)))}</span>
+      </span>`,
     },
     contribution: {
       label: "Moves it by",
@@ -150,12 +132,17 @@ function columnsOf(model, rows, windows) {
       order: (row) => row.mean_abs_contribution,
       cell: ({ mean_abs_contribution: size, interval }) => html`${write(size)}${small(interval.map(write))}`,
     },
-    direction: { label: "Direction", order: ({ part }) => directions.get(part)?.correlation ?? 0, cell: ({ part }) => html`<${Direction} of=${directions.get(part)} />` },
+    direction: {
+      label: "Direction",
+      order: ({ part }) => directions.get(part)?.correlation ?? 0,
+      cell: ({ part }) => html`<${Direction} of=${directions.get(part)} />`,
+    },
     permutation: {
       label: "Error if shuffled",
       number: true,
       order: (row) => row.permutation_mae_increase ?? -Infinity,
-      cell: ({ permutation_mae_increase: more, permutation_interval: ends }) => (more === null ? "unknown" : html`${change(more)}${small(ends?.map(write))}`),
+      cell: ({ permutation_mae_increase: more, permutation_interval: ends }) =>
+        more === null ? "unknown" : html`${change(more)}${small(ends?.map(write))}`,
     },
     score: {
       label: "pykan’s score",
@@ -179,27 +166,28 @@ function columnsOf(model, rows, windows) {
 }
 
 /** @param {{of?: {correlation: number, said: string}}} props */
-const Direction = ({ of }) => of?.said && html`<span class="direction" data-tip=${`The correlation of its values with what they add is ${fixed(of.correlation, 2)}`}>${of.said}</span>`;
+function Direction({ of }) {
+  const tip = `The correlation of its values with what they add is ${fixed(of?.correlation ?? 0, 2)}`;
+  return of?.said && html`<span class="direction" data-tip=${tip}>${of.said}</span>`;
+}
 
 /** @param {string[] | undefined} ends of an interval */
 const small = (ends) => ends && html`<small>${ends.join(" to ")}</small>`;
 
 /** @param {{part: Part}} props */
-const Name = ({ part }) => html`
-  <button type="button" class="input-name" data-tip=${[part.label, ...(part.features.length > 1 ? [part.features.join(", ")] : [])].join("\n")} ...${part.input ? lights(`input:${part.input}`) : {}}>
-    <i style=${{ background: part.color }}></i><span>${part.short}</span>${part.unit && html`<span class="muted">${part.unit}</span>`}
-  </button>
-`;
+function Name({ part: { label, short, unit, color, input, features } }) {
+  const tip = features.length > 1 ? `${label}\n${features.join(", ")}` : label;
+  return html`<button type="button" class="input-name" data-tip=${tip} ...${input ? lights(`input:${input}`) : {}}>
+    <i style=${{ background: color }}></i><span>${short}</span>${unit && html`<span class="muted">${unit}</span>`}
+  </button>`;
+}
 
 /** @param {{color: string, value: number, ends: number[], largest: number}} props a bar from 0 with its interval */
 const Bar = ({ color, value, ends: [low, high], largest }) => {
-  const at = (/** @type {number} */ share) => `${fixed((100 * Math.max(0, share)) / largest, 2).replace("−", "-")}%`;
-  return html`
-    <svg class="share-bar" aria-hidden="true" width="96" height="12">
-      <rect y="2" height="8" width=${at(value)} fill=${color} />
-      <line x1=${at(low)} x2=${at(high)} y1="6" y2="6" stroke="currentColor" />
-    </svg>
-  `;
+  const at = (share) => `${fixed((100 * Math.max(0, share)) / largest, 2).replace("−", "-")}%`;
+  return html`<svg class="share-bar" aria-hidden="true" width="96" height="12">
+    <rect y="2" height="8" width=${at(value)} fill=${color} /><line x1=${at(low)} x2=${at(high)} y1="6" y2="6" stroke="currentColor" />
+  </svg>`;
 };
 
 /** @param {{model: Model, rows: Row[], windows?: Schemas["ReferenceList"]["windows"]}} props */
@@ -211,27 +199,33 @@ function Table({ model, rows, windows }) {
   const isDown = direction ? direction === "down" : largestFirst;
   const sorted = d3.sort(rows, (a, b) => (isDown ? -1 : 1) * d3.ascending(order(a), order(b)));
   const isAll = address.value.values.rows === "all" || rows.length <= FEW;
-  const choose = (/** @type {string} */ key) => () => go({ sort: key === sort ? `${key}:${isDown ? "up" : "down"}` : key });
-  const stateOf = (/** @type {string} */ key) => (key !== sort ? undefined : isDown ? "descending" : "ascending");
+  const choose = (key) => () => go({ sort: key === sort ? `${key}:${isDown ? "up" : "down"}` : key });
+  const stateOf = (key) => (key !== sort ? undefined : isDown ? "descending" : "ascending");
+  const options = Object.entries(columns).map(([value, { label }]) => ({ value, label }));
+  const numeric = (number) => (number ? "number" : "");
+  const cells = (row) =>
+    Object.entries(columns).map(([key, { label, number, cell }]) => html`
+      <td key=${key} data-column=${key} data-label=${label} class=${numeric(number)}>${cell(row)}</td>`);
   return html`
-    <label class="select sort-by">Sorted by
-      <select value=${sort} onChange=${(/** @type {any} */ event) => go({ sort: event.currentTarget.value })}>
-        ${Object.entries(columns).map(([key, { label }]) => html`<option value=${key} selected=${key === sort}>${label}</option>`)}
-      </select>
-    </label>
+    <div class="sort-by"><${Select} label="Sorted by" value=${sort} options=${options} choose=${(key) => go({ sort: key })} /></div>
     <div class="scroll" role="region" tabindex="0" aria-label="Importance of each input">
       <table class="importance cards">
         <thead><tr>
-          ${Object.entries(columns).map(([key, { label, help, number }]) => html`<th key=${key} scope="col" class=${number ? "number" : ""} aria-sort=${stateOf(key)}>
-            <button type="button" class="sort" onClick=${choose(key)}>${label}</button>${help}
-          </th>`)}
+          ${Object.entries(columns).map(([key, { label, help, number }]) => html`
+            <th key=${key} scope="col" class=${numeric(number)} aria-sort=${stateOf(key)}>
+              <button type="button" class="sort" onClick=${choose(key)}>${label}</button>${help}
+            </th>`)}
         </tr></thead>
-        <tbody>${sorted.slice(0, isAll ? rows.length : FEW).map((row) => html`<tr key=${row.part.key} data-input=${row.part.input ?? row.part.key}>
-          ${Object.entries(columns).map(([key, { label, number, cell }]) => html`<td key=${key} data-column=${key} data-label=${label} class=${number ? "number" : ""}>${cell(row)}</td>`)}
-        </tr>`)}</tbody>
+        <tbody>${sorted.slice(0, isAll ? rows.length : FEW).map((row) => html`
+          <tr key=${row.part.key} data-input=${row.part.input ?? row.part.key}>${cells(row)}</tr>`)}</tbody>
       </table>
     </div>
-    ${rows.length > FEW && html`<p><button type="button" onClick=${() => go({ rows: isAll ? "" : "all" })}>${isAll ? `Only the first ${FEW}` : `All ${rows.length}`}</button></p>`}
-    ${columns.score && html`<p class="muted">pykan’s score and the share differ where effects cancel on their way: the score adds up the strengths of edges without their signs, the share what reaches the forecast.</p>`}
+    ${rows.length > FEW && html`<p>
+      <button type="button" onClick=${() => go({ rows: isAll ? "" : "all" })}>${isAll ? `Only the first ${FEW}` : `All ${rows.length}`}</button>
+    </p>`}
+    ${columns.score && html`<p class="muted">
+      pykan’s score and the share differ where effects cancel on their way: the score adds up the strengths of edges without their signs, the
+      share what reaches the forecast.
+    </p>`}
   `;
 }

@@ -13,12 +13,7 @@ export function Mathematics({ of }) {
   return html`<span class="mathematics" ref=${place}></span>`;
 }
 
-/**
- * One `math` for each stretch between which a line may break.
- *
- * @param {string} text MathML without `math` around it
- * @returns {Element[]}
- */
+/** One `math` for each stretch between which a line may break, of MathML without `math` around it. */
 export function setMathematics(text) {
   const parsed = new DOMParser().parseFromString(`<math xmlns="${MATHML}">${text}</math>`, "application/xml");
   if (parsed.querySelector("parsererror")) throw new Error("The formula of the service is no MathML.");
@@ -29,22 +24,12 @@ export function setMathematics(text) {
   });
 }
 
-/**
- * What stands in a row, at any depth of rows: they only group.
- *
- * @param {Element} row
- * @returns {Element[]}
- */
+/** What stands in a row, at any depth of rows: they only group. */
 function flatten(row) {
   return [...row.children].flatMap((child) => (child.localName === "mrow" ? flatten(child) : [child]));
 }
 
-/**
- * A copy of an element with nothing but known elements and their texts.
- *
- * @param {Element} element
- * @returns {Element}
- */
+/** A copy of an element with nothing but known elements and their texts. */
 function take(element) {
   if (element.namespaceURI !== MATHML || !KNOWN.includes(element.localName)) throw new Error(`A formula has no <${element.localName}>.`);
   const made = document.createElementNS(MATHML, element.localName);
@@ -53,11 +38,7 @@ function take(element) {
   return made;
 }
 
-/**
- * Stretches of some length, each of which but the first begins with a plus or a minus between terms.
- *
- * @param {Element[]} parts
- */
+/** Stretches of some length, each of which but the first begins with a plus or a minus between terms. */
 function breakLines(parts) {
   /** @type {Element[][]} */
   const lines = [[]];

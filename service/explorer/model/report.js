@@ -39,23 +39,26 @@ export function Report({ model }) {
   const found = useLines({ path: `${model.path}/report`, query: model.query }, "finding", "findings");
   const known = new Map(found.parts.map((finding) => [finding.id, finding]));
   const answers = Object.keys(PLACES).flatMap((id) => known.get(id) ?? []);
-  const list = (/** @type {boolean} */ ofNetwork) => answers.filter(({ id }) => OF_NETWORK.includes(id) === ofNetwork).map((finding) => html`<${Answer} key=${finding.id} model=${model} finding=${finding} />`);
+  const list = (ofNetwork) => {
+    const shown = answers.filter(({ id }) => OF_NETWORK.includes(id) === ofNetwork);
+    return html`<div>${shown.map((finding) => html`<${Answer} key=${finding.id} model=${model} finding=${finding} />`)}</div>`;
+  };
   return html`
     <div class="between"><h2>Questions and answers</h2><${Export} model=${model} /></div>
     ${!found.isWhole && html`<p class="muted between" role="status">
       <span>${found.error ? reasonOf(found.error) : `${answers.length} answered so far …`}</span>
       ${!found.pending && html`<button type="button" onClick=${found.again}>Try again</button>`}
     </p>`}
-    <div class="answers">${list(false)}</div>
-    ${answers.some(({ id }) => OF_NETWORK.includes(id)) && html`<h3>What people ask of a KAN’s picture</h3><div class="answers">${list(true)}</div>`}
+    ${list(false)}
+    ${answers.some(({ id }) => OF_NETWORK.includes(id)) && html`<h3>What people ask of a KAN’s picture</h3>${list(true)}`}
   `;
 }
 
 /** @param {{model: Model}} props the report as a file, and as a page of its own */
 export function Export({ model }) {
   const [said, setSaid] = useState("");
-  const askFor = (/** @type {string} */ format) => ({ path: `${model.path}/report`, query: { ...model.query, format } });
-  const write = (/** @type {keyof typeof FORMATS} */ name) => async () => {
+  const askFor = (format) => ({ path: `${model.path}/report`, query: { ...model.query, format } });
+  const write = (name) => async () => {
     const [format, ending, type] = FORMATS[name];
     setSaid("Writing the report …");
     try {
@@ -68,7 +71,7 @@ export function Export({ model }) {
   return html`<span class="row export" aria-label="The report as a file" role="group">
     <span role="status" class="muted">${said}</span>
     ${!hasKey() && html`<a class="button" href=${urlOf(askFor("html")).href} target="_blank" rel="noopener">Report as a page</a>`}
-    ${Object.keys(FORMATS).map((name) => html`<button type="button" onClick=${write(/** @type {keyof typeof FORMATS} */ (name))}>Save as ${name}</button>`)}
+    ${Object.keys(FORMATS).map((name) => html`<button type="button" onClick=${write(name)}>Save as ${name}</button>`)}
   </span>`;
 }
 
@@ -76,13 +79,16 @@ export function Export({ model }) {
 function Answer({ model, finding: { id, question, answer, brief, evidence, headlines } }) {
   const { label, place, values = {} } = PLACES[id];
   const isShort = !brief || brief === answer;
-  const follow = (/** @type {Event} */ event) => (event.preventDefault(), go(values, { place }), show(values.at ?? ""));
+  const follow = (event) => (event.preventDefault(), go(values, { place }), show(values.at ?? ""));
   return html`
     <details class="answer" data-finding=${id}>
       <summary>${question}${headlines[0] && html` <span class="muted"><${Words} model=${model} of=${headlines[0].join(" ")} /></span>`}</summary>
       <${Paragraphs} model=${model} of=${brief || answer} />
       ${!isShort && html`<${Paragraphs} model=${model} of=${answer} />`}
-      <details><summary>The numbers behind it</summary><div class="scroll evidence" tabindex="0" role="region" aria-label=${`Numbers of: ${question}`}><${Evidence} of=${evidence} /></div></details>
+      <details>
+        <summary>The numbers behind it</summary>
+        <div class="scroll evidence" tabindex="0" role="region" aria-label=${`Numbers of: ${question}`}><${Evidence} of=${evidence} /></div>
+      </details>
       <p><a href=${link(place, values)} onClick=${follow}>${label} →</a></p>
     </details>
   `;
@@ -114,10 +120,11 @@ function Evidence({ of }) {
       <tbody>${of.map((row) => html`<tr>${columns.map((name) => html`<td><${Evidence} of=${row?.[name] ?? null} /></td>`)}</tr>`)}</tbody></table>`;
   }
   const members = Object.entries(of);
-  return members.length ? html`<dl class="facts">${members.map(([name, member]) => html`<div><dt>${nameOf(name)}</dt><dd><${Evidence} of=${member} /></dd></div>`)}</dl>` : "none";
+  if (!members.length) return "none";
+  return html`<dl class="facts">${members.map(([name, member]) => html`
+    <div><dt>${nameOf(name)}</dt><dd><${Evidence} of=${member} /></dd></div>`)}</dl>`;
 }
 
-/** @param {unknown} value */
 const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
 
 /** @param {string} name of a member, such as `mean_abs_contribution` */

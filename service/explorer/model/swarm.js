@@ -27,26 +27,16 @@ const FORBIDDEN = 403; // reference windows are not shown
 const CLEAR = 0.3; // correlation from which on there is a direction
 const COUNTED = ["number", "integer", "flag"]; // kinds of which more and less mean something
 
-/**
- * The reference windows with the contributions of each feature.
- *
- * @param {Model} model
- * @returns {import("../load.js").Loaded<Window[]> & {all?: number}}
- */
+/** The reference windows with the contributions of each feature. */
 export function useWindows(model) {
   const loaded = useAsk({ path: `${model.path}/reference`, query: { ...model.query, contributions: true, limit: MOST } });
   return { ...loaded, value: loaded.value?.windows, all: loaded.value?.reference_windows };
 }
 
-/**
- * Whether more of an input raises the forecast, over the windows, in words.
- *
- * @param {Part} part
- * @param {Window[]} windows with contributions
- */
-export function directionOf(part, windows) {
+/** Whether more of an input raises the forecast, over windows with contributions, in words. */
+export function directionOf(part, /** @type {Window[]} */ windows) {
   if (!COUNTED.includes(part.kind)) return { correlation: 0, said: "" };
-  const ranks = (/** @type {(window: Window) => number} */ of) => d3.rank(windows, of);
+  const ranks = (of) => d3.rank(windows, of);
   const [values, sums] = [ranks((window) => window.newest?.[part.places[0]] ?? 0), ranks((window) => sumOf(part, window))];
   const [x, y] = [d3.mean(values) ?? 0, d3.mean(sums) ?? 0];
   const product = d3.sum(windows, (_, index) => (values[index] - x) * (sums[index] - y));
@@ -56,10 +46,6 @@ export function directionOf(part, windows) {
   return { correlation, said };
 }
 
-/**
- * @param {Part} part
- * @param {Window} window
- */
 const sumOf = ({ places }, { contributions = [] }) => d3.sum(places, (place) => contributions[place]);
 
 /** @param {{model: Model, parts: Part[], windows: ReturnType<typeof useWindows>}} props the parts from the most important on */
@@ -67,24 +53,24 @@ export function Swarm({ model, parts, windows }) {
   const place = useRef(/** @type {HTMLElement | null} */ (null));
   const width = useWidth(place);
   const shown = parts.slice(0, N_ROWS);
-  const drawn = useMemo(() => (windows.value && width ? draw(model, shown, windows.value, width) : undefined), [model, parts, windows.value, width]);
+  const drawn = useMemo(
+    () => (windows.value && width ? draw(model, shown, windows.value, width) : undefined),
+    [model, parts, windows.value, width],
+  );
   if (windows.error instanceof ApiError && windows.error.status === FORBIDDEN) return null;
   const count = windows.value?.length ?? 0;
   const which = count < (windows.all ?? 0) ? `the first ${count} of ${windows.all} reference windows` : `${count} reference windows`;
   return html`
     <h3>In each window</h3>
     <${Again} loaded=${windows} />
-    ${windows.value && html`<p class="muted">${parts.length > N_ROWS ? `The ${N_ROWS} strongest of ${parts.length}; each` : "Each"} dot is one of ${which}, coloured where the input was high and grey where it was low. A dot leads to its forecast; rings are the window in view.</p>`}
+    ${windows.value && html`<p class="muted">
+      ${parts.length > N_ROWS ? `The ${N_ROWS} strongest of ${parts.length}; each` : "Each"} dot is one of ${which}, of numbers grey where low and
+      coloured where high. A dot leads to its forecast; rings are the window in view.
+    </p>`}
     <div class="swarm" ref=${place}>${drawn && html`<${Dots} model=${model} drawn=${drawn} />`}</div>
   `;
 }
 
-/**
- * @param {Model} model
- * @param {Part[]} parts
- * @param {Window[]} windows
- * @param {number} width
- */
 function draw(model, parts, windows, width) {
   const longest = Math.max(...parts.map(({ short }) => short.length)) * CHARACTER + 12;
   const left = Math.min(Math.max(LEAST_NAME, longest), MOST_NAME, 0.36 * width);
@@ -94,16 +80,17 @@ function draw(model, parts, windows, width) {
   const x = d3.scaleLinear(domain, [left, width - RIGHT]);
   const dots = parts.flatMap((part, row) => {
     const ranks = d3.rank(windows, (window) => window.newest?.[part.places[0]] ?? 0);
-    return stack(windows.map((window, index) => ({ part, row, window, contribution: sums[row][index], rank: ranks[index] / (windows.length - 1 || 1), x: x(sums[row][index]), y: 0 })));
+    return stack(windows.map((window, index) => {
+      const contribution = sums[row][index];
+      return { part, row, window, contribution, rank: ranks[index] / (windows.length - 1 || 1), x: x(contribution), y: 0 };
+    }));
   });
-  return { ...{ width, height: TOP + ROW * parts.length + BOTTOM, left, x, parts, names, dots, scale: model.isShare ? 100 : 1, unit: model.isShare ? "percentage points" : model.unit }, tree: d3.quadtree(dots, (dot) => dot.x, (dot) => dot.y) };
+  const [scale, unit] = model.isShare ? [100, "percentage points"] : [1, model.unit];
+  const tree = d3.quadtree(dots, (dot) => dot.x, (dot) => dot.y);
+  return { width, height: TOP + ROW * parts.length + BOTTOM, left, x, parts, names, dots, scale, unit, tree };
 }
 
-/**
- * Dots of a row that would overlap above one another, within the height of the row.
- *
- * @param {Dot[]} dots
- */
+/** Dots of a row that would overlap above one another, within the height of the row. */
 function stack(dots) {
   for (const bin of d3.group(dots, (dot) => Math.round(dot.x / (2 * DOT))).values()) {
     const apart = Math.min(2 * DOT, (FILLED * ROW) / bin.length);
@@ -125,12 +112,12 @@ function Dots({ model, drawn }) {
     if (isKey.current) marked.current?.focus();
     isKey.current = false;
   }, [at]);
-  const find = (/** @type {PointerEvent} */ event) => {
+  const find = (event) => {
     const box = /** @type {Element} */ (event.currentTarget).getBoundingClientRect();
     setAt(tree.find(event.clientX - box.left, event.clientY - box.top, NEAR));
   };
   const open = () => at && go({ window: `ref:${at.window.index}`, edit: "" }, { place: "forecast" });
-  const press = (/** @type {KeyboardEvent} */ event) => {
+  const press = (event) => {
     if (event.key === "Enter") return open();
     const [along, down] = TURNS[event.key] ?? [0, 0];
     if (!along && !down) return undefined;
@@ -140,14 +127,22 @@ function Dots({ model, drawn }) {
   };
   const rings = dots.filter(({ window }) => address.value.values.window === `ref:${window.index}`);
   return html`
-    <svg width=${width} height=${height} viewBox=${`0 0 ${width} ${height}`} role="group" tabindex="0" aria-label="Contributions in all windows: up and down choose an input, left and right a window, Enter shows it" onPointerMove=${find} onPointerDown=${find} onPointerLeave=${() => setAt(undefined)} onClick=${open} onKeyDown=${press}>
+    <svg
+      ...${{ width, height, viewBox: `0 0 ${width} ${height}`, role: "group", tabindex: "0" }}
+      aria-label="Contributions in all windows: up and down choose an input, left and right a window, Enter shows it"
+      ...${{ onPointerMove: find, onPointerDown: find, onPointerLeave: () => setAt(undefined), onClick: open, onKeyDown: press }}
+    >
       <${Axis} drawn=${drawn} />
-      ${parts.map(({ short, label }, row) => html`<text key=${row} class="row-name" x=${left - 10} y=${TOP + ROW * (row + 0.5) + 4} text-anchor="end" data-tip=${label}>${names.get(short)}</text>`)}
+      ${parts.map(({ short, label }, row) => html`
+        <text key=${row} class="row-name" x=${left - 10} y=${TOP + ROW * (row + 0.5) + 4} text-anchor="end" data-tip=${label}>${names.get(short)}</text>`)}
       <line x1=${x(0)} x2=${x(0)} y1=${TOP} y2=${height - BOTTOM} stroke="var(--muted)" />
       <text class="axis-name" x=${width - RIGHT} y=${height - 4} text-anchor="end">${unit ? `adds, ${unit}` : "adds"}</text>
       <g ref=${canvas}></g>
       ${rings.map((dot) => html`<circle key=${dot.part.key} class="ring" data-ring=${dot.part.key} cx=${dot.x} cy=${dot.y} r="6" />`)}
-      ${at && html`<circle key=${`${at.row} ${at.window.index}`} ref=${marked} class="meant" cx=${at.x} cy=${at.y} r="5" tabindex="-1" role="link" aria-label=${tellDot(model, at).join(", ")} data-tip=${tellDot(model, at).join("\n")} />`}
+      ${at && html`<circle
+        ...${{ key: `${at.row} ${at.window.index}`, ref: marked, class: "meant", cx: at.x, cy: at.y, r: "5", tabindex: "-1", role: "link" }}
+        aria-label=${tellDot(model, at).join(", ")} data-tip=${tellDot(model, at).join("\n")}
+      />`}
     </svg>
   `;
 }
@@ -155,14 +150,7 @@ function Dots({ model, drawn }) {
 /** @type {Record<string, [number, number]>} */
 const TURNS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
-/**
- * The next of the same input by contribution, or that of the next input in the same window.
- *
- * @param {Dot[]} dots
- * @param {Dot | undefined} at
- * @param {number} along
- * @param {number} down
- */
+/** The next of the same input by contribution, or that of the next input in the same window. */
 function beside(dots, at, along, down) {
   if (!at) return dots[0];
   if (down) return dots.find(({ row, window }) => row === at.row + down && window === at.window) ?? at;
@@ -180,36 +168,26 @@ const Axis = ({ drawn: { x, height, width, left, scale } }) => {
   </g>`);
 };
 
-/**
- * Thousands of dots, which nothing but this function changes.
- *
- * @param {SVGGElement} place
- * @param {Dot[]} dots
- */
+/** Thousands of dots, which nothing but this function changes. */
 function paint(place, dots) {
   d3.select(place).selectAll("circle").data(dots).join("circle")
     .attr("cx", ({ x }) => x.toFixed(1))
     .attr("cy", ({ y }) => y.toFixed(1))
     .attr("r", DOT)
-    .style("fill", ({ part, rank }) => COUNTED.includes(part.kind) ? `color-mix(in oklab, ${part.color} ${Math.round(100 * rank)}%, var(--forecast))` : part.color);
+    .style("fill", ({ part: { kind, color }, rank }) =>
+      COUNTED.includes(kind) ? `color-mix(in oklab, ${color} ${Math.round(100 * rank)}%, var(--forecast))` : color,
+    );
 }
 
-/**
- * @param {Model} model
- * @param {Dot} dot
- */
 function tellDot(model, { part, window, contribution }) {
   const when = window.time?.replace("T", " ").replace("Z", "") ?? `window ${window.index}`;
-  return [`${part.label}, ${when}${window.series ? `, ${window.series}` : ""}`, `adds ${model.change(contribution)}`, ...tellValue(model, part, window)];
+  const where = [part.label, when, ...(window.series ? [window.series] : [])].join(", ");
+  return [where, `adds ${model.change(contribution)}`, ...tellValue(model, part, window)];
 }
 
-/**
- * @param {Model} model
- * @param {Part} part
- * @param {Window} window
- */
 function tellValue(model, part, { newest }) {
   const input = part.input && model.inputs.find(({ name, features }) => name === part.input && features[0] === part.features[0]);
-  if (!newest || !input) return newest ? [part.features.map((name, index) => `${name} ${amount(newest[part.places[index]])}`).join(", ")] : [];
+  if (!newest) return [];
+  if (!input) return [part.features.map((name, index) => `${name} ${amount(newest[part.places[index]])}`).join(", ")];
   return [`was ${tell(input, valueOf(input, newest), model.info.features[input.places[0]])} at the newest step`];
 }
