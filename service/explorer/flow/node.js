@@ -4,7 +4,7 @@ import { html } from "../lib.js";
 import { part } from "../lit.js";
 import { BAR } from "./layout.js";
 
-const LONGEST = { unit: 24, least: 10, down: 10 }; // characters
+const LONGEST = 24; // characters
 const AMOUNT = 6; // characters beside a name
 const LETTER = 6.6; // pixels
 const BOLD = 7.4;
@@ -42,10 +42,14 @@ function LabelBeside({ place, layout, name, isOutput, said }) {
     const x = along - BAR / 2 - 16;
     return html`<text class="name" x=${x} y=${across - 1} text-anchor="end">${cut(name, Math.floor((layout.start - 22) / LETTER))}</text><text class="amount" x=${x} y=${across + 11} text-anchor="end"></text>`;
   }
-  const isLeft = place.before > 1.5 * place.after; // there is more room before it than after
-  const room = isLeft ? 0.8 * place.before + BAR + place.after : BAR + 2 * Math.min(place.before, place.after);
-  const most = Math.max(LONGEST.least, Math.min(LONGEST.unit, Math.floor(room / LETTER) - AMOUNT));
-  return html`<text class="name" x=${isLeft ? along + BAR / 2 + place.after - 2 : along} y=${top + 11} text-anchor=${isLeft ? "end" : "middle"}><tspan>${cut(name, most)} </tspan><tspan class="amount"></tspan></text>`;
+  if (place.before > 1.5 * place.after) {
+    const most = Math.min(LONGEST, Math.floor((0.8 * place.before + BAR + place.after) / LETTER) - AMOUNT); // there is more room before it
+    return html`<text class="name" x=${along + BAR / 2 + place.after - 2} y=${top + 11} text-anchor="end">
+      <tspan>${cut(name, most)} </tspan><tspan class="amount"></tspan>
+    </text>`;
+  }
+  return html`<text class="name" x=${along} y=${top + 11} text-anchor="middle">${cut(name, Math.min(LONGEST, Math.floor(place.room / LETTER)))}</text>
+    <text class="amount" x=${along} y=${top + 23} text-anchor="middle"></text>`;
 }
 
 /** @param {any} props */
@@ -53,5 +57,5 @@ function LabelAbove({ place, name, isOutput, said }) {
   const { along, across, column } = place;
   if (isOutput) return html`<text class="name" x=${across} y=${along + 18} text-anchor="middle"><tspan>${cut(name, 30)} </tspan><tspan class="amount"></tspan></text><text class="forecast-value" x=${across} y=${along + 35} text-anchor="middle">${said}</text>`;
   const y = along - BAR / 2 - (column ? 3 : 14);
-  return html`<text class="name" x=${across} y=${y - 11} text-anchor="middle">${cut(name, LONGEST.down)}</text><text class="amount" x=${across} y=${y} text-anchor="middle"></text>`;
+  return html`<text class="name" x=${across} y=${y - 11} text-anchor="middle">${cut(name, Math.floor((place.room - 4) / LETTER))}</text><text class="amount" x=${across} y=${y} text-anchor="middle"></text>`;
 }

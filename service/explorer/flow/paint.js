@@ -107,10 +107,12 @@ export function paint(layout, stacks, elements, amounts, scale, { change, bead }
     });
   });
   places.forEach((place, index) => {
-    const value = d3.sum(place.nodes, (node) => nodes[node]);
+    const known = place.nodes.filter((node) => !Number.isNaN(nodes[node]));
+    const value = known.length ? d3.sum(known, (node) => nodes[node]) : NaN;
+    const size = Math.abs(value || 0) * scale;
     const { group, all, net } = elements.bars[index];
-    setBar(all, place, Math.max(1, widest.get(place) ?? 0, Math.abs(value) * scale), isDown, room);
-    setBar(net, place, Math.abs(value) * scale, isDown, room);
+    setBar(all, place, Math.max(1, widest.get(place) ?? 0, size), isDown, room);
+    setBar(net, place, size, isDown, room);
     group.classList.toggle("down", isSigned && value < 0);
     group.dataset.value = String(value);
     setText(group, elements.said[index], Number.isNaN(value) ? "" : change(value));

@@ -16,7 +16,7 @@ const N_FIRST = 12; // inputs shown before all are asked for
 const FINE = 200; // positions over a range without steps
 const COARSE = 40; // arrow keys over it
 const PAGES = 10; // steps of Page Up and Page Down
-const [WIDTH, HEIGHT] = [56, 26]; // of a sparkline
+const [WIDTH, HEIGHT] = [48, 26]; // of a sparkline
 
 /**
  * @typedef {object} Dialled

@@ -59,7 +59,7 @@ export function Heat({ model, answer, instance, times }) {
   };
   return html`
     <p>${tellRuns(model, rows, times, steps.length)}</p>
-    <div ref=${place} class="heat">
+    <div ref=${place} class=${`heat ${model.info.skill.verdict}`}>
       <svg width=${width} height=${rows.length * ROW + 22} role="application" tabindex="0" aria-label="Contributions by input and step; arrow keys lead through them" onKeyDown=${press} onPointerOver=${point} onPointerDown=${point} onPointerLeave=${() => (hovered.value = undefined)} onBlur=${() => (hovered.value = undefined)}>
         ${rows.map(
           (row, number) => html`
