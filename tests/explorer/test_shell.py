@@ -23,8 +23,7 @@ PLACES = ["forecast", "model", "history"]
 SHAPES = ("classifier", "deep", "graph", "long", "many", "shop")  # of the fixture `shapes`
 WIDTHS = (390, 820, 1280, 1920)
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
-# Beside the name of a part in the picture stands its amount, which is its value and no part of its name.
-RUN = "() => axe.run({ rules: { 'label-content-name-mismatch': { enabled: false } } })"
+RUN = "() => axe.run({ rules: { 'label-content-name-mismatch': { enabled: true } } })"
 DROP = """([text, name]) => {
   const transfer = new DataTransfer();
   transfer.items.add(new File([text], name));

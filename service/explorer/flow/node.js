@@ -44,7 +44,7 @@ function LabelBeside({ place, layout, name, isOutput, said }) {
   }
   if (place.before > 1.5 * place.after) {
     const most = Math.min(LONGEST, Math.floor((0.8 * place.before + BAR + place.after) / LETTER) - AMOUNT); // there is more room before it
-    return html`<text class="name" x=${along + BAR / 2 + place.after - 2} y=${top + 11} text-anchor="end">
+    return html`<text class="name" x=${along + BAR / 2 + place.after - 4} y=${top + 11} text-anchor="end">
       <tspan>${cut(name, most)} </tspan><tspan class="amount"></tspan>
     </text>`;
   }

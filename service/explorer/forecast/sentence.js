@@ -71,10 +71,13 @@ export function nameForecast(model, times, output = model.forecast) {
   const name = (quantile ? `the ${quantile} quantile of ` : "") + (named?.title ?? named?.name ?? output);
   const when = targetTime(model, times, output);
   if (when !== undefined && times) return targets.length === 1 && !named?.title && !quantile ? tellWhen(when, times) : `${name} ${tellWhen(when, times)}`;
-  if (step === undefined || (horizon === 1 && (named?.title || model.isShare))) return name;
-  if (ahead > 0 || horizon > 1) return `${name}, ${step} ${step === 1 ? "step" : "steps"} ahead`;
+  if (step === undefined || (horizon === 1 && !ahead && (named?.title || model.isShare))) return name;
+  if (ahead > 0 || horizon > 1) return `${name}, ${step} ${stepName(model)}${step === 1 ? "" : "s"} ahead`;
   return `the next value of ${name}`;
 }
+
+/** What a step is, such as a business day. @param {Model} model */
+const stepName = ({ info }) => /^1 ([a-z ]+)$/.exec(info.table?.step ?? "")?.[1] ?? "step";
 
 /**
  * What an output is: a forecast, or a bound or the width of its interval.
@@ -150,7 +153,8 @@ function tellReasons({ model, instance, times }, shown) {
   const [largest] = reasons;
   if (!largest?.value) return ", whatever the inputs";
   if (!/[1-9]/.test(size(model, largest.value))) return ", and no input changes a digit of it";
-  const named = reasons.slice(0, N_REASONS).filter(({ value }) => Math.abs(value) >= WEAK * Math.abs(largest.value));
+  const isTold = (/** @type {number} */ value) => Math.abs(value) >= WEAK * Math.abs(largest.value) && /[1-9]/.test(size(model, value));
+  const named = reasons.slice(0, N_REASONS).filter(({ value }) => isTold(value));
   const others = reasons.slice(named.length);
   const rest = d3.sum(others, ({ value }) => value);
   const words = named.map(({ input, value }, place) => {
@@ -241,6 +245,7 @@ function tellCame({ model, known, isChanged, predicted }, value) {
   if (model.isShare) return came === 1 ? "It came." : came === 0 ? "It did not come." : `What came: ${model.value(came)}.`;
   const off = (predicted?.values[place] ?? value) - came;
   const by = model.change(Math.abs(off)).replace("+", "");
+  if (!/[1-9]/.test(by)) return `What came was ${model.value(came)}, as forecast.`;
   return `What came was ${model.value(came)}: the forecast was ${by} too ${off > 0 ? "high" : "low"}.`;
 }
 

@@ -7,9 +7,9 @@ import { amount } from "../figures.js";
 import { isCycle, told } from "../inputs.js";
 import { html } from "../lib.js";
 import { useAsk } from "../load.js";
+import { capitalise } from "../names.js";
 import { go } from "../state.js";
 import { SkillTable } from "../ui/skill.js";
-
 
 /** @typedef {import("../model.js").Model} Model */
 /** @typedef {import("../model.js").Schemas["TrustInfo"]} TrustInfo */
@@ -38,7 +38,7 @@ export function Trust({ model, instance, known, isChanged, predicted }) {
   return html`
     <div class="trust">
       <div>
-        <p class="judged">${capital(`${lead}${verdict}.`)}</p>
+        <p class="judged">${capitalise(`${lead}${verdict}.`)}</p>
         <${SkillTable} model=${model} />
       </div>
       <ul>
@@ -50,9 +50,6 @@ export function Trust({ model, instance, known, isChanged, predicted }) {
     </div>
   `;
 }
-
-/** @param {string} text */
-const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
 /**
  * @param {Model} model
@@ -80,13 +77,38 @@ function tellTrust(model, trust) {
   const sums = model.inputs.map((input) => ({ input, share: d3.sum(input.features, (feature) => shares[feature] ?? 0) }));
   const strange = d3.sort(sums, ({ share }) => -share).slice(0, 3).filter(({ share }) => share > 0.1);
   if (trust.verdict !== "usual" && strange.length) facts.push(`It is unusual mostly in ${strange.map(({ input, share }) => `${input.label} (${Math.round(100 * share)} %)`).join(", ")}.`);
-  for (const { feature, value, min, max } of outside.filter(isTold(model)).slice(0, N_OUTSIDE)) {
-    const input = /** @type {import("../model.js").Input} */ (model.inputOf.get(feature));
-    facts.push(`${input.label} ${told(model, input, value)} is outside the training range${min == null || max == null ? "" : `, ${told(model, input, min)} to ${told(model, input, max)}`}.`);
-  }
+  facts.push(...outside.filter(isTold(model)).slice(0, N_OUTSIDE).map((one) => tellOutside(model, one)));
   if (near?.[model.forecast] !== undefined) facts.push(`On reference windows as far from others as this, forecasts are off by ${model.change(near[model.forecast]).replace("+", "")}.`);
   for (const { level, covered } of coverage ?? []) facts.push(`Of the actual values of such windows, ${Math.round(100 * covered)} % were in the ${levelName(level)} interval.`);
   return facts;
+}
+
+/**
+ * @param {Model} model
+ * @param {any} outside a value outside the training range
+ */
+function tellOutside(model, { feature, value, min, max }) {
+  const input = /** @type {import("../model.js").Input} */ (model.inputOf.get(feature));
+  const range = min == null || max == null ? "" : `, ${told(model, input, min)} to ${told(model, input, max)}`;
+  return `${input.label} ${told(model, input, value)} is outside the training range${range}.`;
+}
+
+/**
+ * What an answer warns of, folded: series that training did not have, filled cells, values outside the training range.
+ *
+ * @param {{model: Model, answer: {warnings: any[], warnings_omitted?: number} | undefined}} props
+ */
+export function Warnings({ model, answer }) {
+  const found = (answer?.warnings ?? []).filter((one) => one.feature === undefined || isTold(model)(one));
+  if (!found.length) return null;
+  const count = found.length + (answer?.warnings_omitted ?? 0);
+  const tell = (/** @type {any} */ one) => (one.feature === undefined ? one.message : capitalise(tellOutside(model, one)));
+  return html`
+    <details class="warnings">
+      <summary>${count} ${count === 1 ? "warning" : "warnings"} about the values of this window</summary>
+      <ul>${found.map((one) => html`<li>${tell(one)}</li>`)}</ul>
+    </details>
+  `;
 }
 
 /**
