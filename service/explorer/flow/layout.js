@@ -21,7 +21,7 @@ const WIDE = { cards: 9, nodes: 12, label: 15, ribbons: 260, start: 164, end: 12
 const DOWN = { cards: 3, nodes: 6, label: 4, ribbons: 120, start: 40, end: 44, run: 40, gap: 6 };
 const CARD = { width: 140, least: 90, height: 50, tall: 60 };
 const ROOMY = 1400; // pixels of width from which on cards are tall
-const LEAST = { start: 108, end: 100 };
+const LEAST = { start: 108, end: 100, run: 30 };
 const EACH = { card: 90, node: 58 }; // pixels across that each has, flowing down
 const LINKS = 3; // times the run of ribbons between nodes without cards
 const LINES = 27; // pixels of a label in two lines
@@ -64,7 +64,7 @@ export function layOut(network, width) {
  */
 function leastWidth({ nodes, edges, columns }) {
   const withCards = new Set(edges.flatMap(({ isCurve, target }) => (isCurve ? [nodes[target].column] : []))).size;
-  return LEAST.start + LEAST.end + withCards * (CARD.least + WIDE.run) + (columns - 1 - withCards) * WIDE.run;
+  return LEAST.start + LEAST.end + withCards * (CARD.least + 2 * LEAST.run) + (columns - 1 - withCards) * LINKS * LEAST.run;
 }
 
 /** @param {Network} network @param {{nodes: number[]}} place */

@@ -103,7 +103,7 @@ function tellForecast({ model, predicted, shown, times }, value) {
   if (model.output !== model.forecast) return html`${name} is ${figure}${tellOwn(model, predicted)}`;
   const band = shown?.intervals?.find(({ level }) => level >= 0.8) ?? bandOf(predicted, model.forecast);
   const mae = model.info.skill.mae;
-  return html`${name}: ${figure}${band ? tellBand(model, value, band) : mae != null ? `, usually off by ${model.value(mae)}` : ""}`;
+  return html`${name}: ${figure}${band ? tellBand(model, value, band) : mae != null ? `, usually off by ${model.error(mae)}` : ""}`;
 }
 
 /**
@@ -162,7 +162,7 @@ function tellReasons({ model, instance, times }, shown) {
     const verb = isSame ? "" : value > 0 ? "adds " : "takes ";
     return html`${place ? ", " : ""}<${Word} model=${model} input=${input} row=${newest} ahead=${stepOf(model.forecast).step} /> ${verb}${size(model, value)}`;
   });
-  const more = others.length ? html`, ${others.length === 1 ? "another input" : `${others.length} others together`} ${model.change(rest, false)}` : "";
+  const more = others.length ? html`, ${others.length === 1 ? "another input" : `${others.length} others together`} ${model.change(rest, model.isShare)}` : "";
   return html`<span class="reasons">. From the ${model.value(shown.baseline_prediction, false)} of average inputs, ${words}${more}</span>`;
 }
 
@@ -204,7 +204,7 @@ const valueIn = (model, input, row) => told(model, input, valueOf(input, row));
  * @param {Model} model
  * @param {number} value
  */
-const size = (model, value) => model.change(Math.abs(value), false).replace("+", "");
+const size = (model, value) => model.change(Math.abs(value), model.isShare).replace("+", "");
 
 /**
  * @param {Model} model
