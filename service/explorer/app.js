@@ -76,11 +76,7 @@ function useChosen(models) {
   return address.value.values.model ?? first.current;
 }
 
-/**
- * Moves the focus to the page where another destination is opened.
- *
- * @param {string} place
- */
+/** Moves the focus to the page where another destination is opened. @param {string} place */
 function useFocus(place) {
   const before = useRef(place);
   useEffect(() => {

@@ -116,10 +116,7 @@ export function forecastOf({ outputs, intervals }, output) {
   return outputs.includes(output) || !found ? { output } : { output: found, kind, level: Number(level) };
 }
 
-/**
- * @param {Schemas["ModelInfo"]} info
- * @param {string} output
- */
+/** @param {Schemas["ModelInfo"]} info @param {string} output */
 function hasOutput(info, output) {
   return info.outputs.includes(output) || boundsOf(info, forecastOf(info, output).output).includes(output);
 }

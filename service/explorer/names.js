@@ -16,11 +16,7 @@ export function titlesOf(features) {
   return new Map(features.map(({ name, title }) => [name, title ?? short.get(name) ?? name]));
 }
 
-/**
- * A text as the beginning of a sentence; `pH` stays.
- *
- * @param {string} text
- */
+/** A text as the beginning of a sentence; `pH` stays. @param {string} text */
 export function capitalise(text) {
   return /^.\p{Lu}/u.test(text) ? text : text.charAt(0).toUpperCase() + text.slice(1);
 }
@@ -76,10 +72,7 @@ function leaveOut(parts, dropped) {
   return text;
 }
 
-/**
- * @param {string[]} names
- * @param {number} room
- */
+/** @param {string[]} names @param {number} room */
 function cutNames(names, room) {
   const words = names.map((name) => name.match(WORDS) ?? [name]);
   /** @type {Map<string, Set<number>>} the names that have a word */

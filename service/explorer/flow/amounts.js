@@ -80,11 +80,7 @@ const STRIDE = 1e6; // more than nodes in a layer
 /** @type {WeakMap<Network, {curves: Map<string, Map<number, number>>, links: Map<string, number>, places: Map<string, number>}>} */
 const indices = new WeakMap();
 
-/**
- * Numbers of edges and nodes by how a ledger names them.
- *
- * @param {Network} network
- */
+/** Numbers of edges and nodes by how a ledger names them. @param {Network} network */
 function indexOf(network) {
   const known = indices.get(network);
   if (known) return known;

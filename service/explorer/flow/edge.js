@@ -95,11 +95,7 @@ function RemoveButton({ edge }) {
   return address.value.place === "model" ? html`<button type="button" onClick=${turn}>${isRemoved ? "Put back" : "Remove this edge"}</button>` : null;
 }
 
-/**
- * A known function with five digits, and the larger of x and 0 by its name.
- *
- * @param {string} expression
- */
+/** A known function with five digits, and the larger of x and 0 by its name. @param {string} expression */
 function tidy(expression) {
   const rounded = expression.replace(/\d+\.\d{6,}/g, (digits) => String(Number(Number(digits).toPrecision(5))));
   return rounded.replace("((x) + abs(x))/2", "max(x, 0)");

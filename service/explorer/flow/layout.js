@@ -28,11 +28,7 @@ const LINES = 27; // pixels of a label in two lines
 const PAD = 8; // between nodes
 const WEAK = 0.004; // share of the heaviest column below which an edge or a node has no place of its own
 
-/**
- * @param {Network} network
- * @param {number} width in pixels
- * @returns {Layout}
- */
+/** @param {Network} network @param {number} width in pixels @returns {Layout} */
 export function layOut(network, width) {
   const isDown = width < Math.max(NARROW, leastWidth(network));
   const form = isDown ? { ...DOWN, cards: Math.max(2, Math.floor(width / EACH.card) - 1), nodes: Math.max(4, Math.floor(width / EACH.node)) } : { ...WIDE, start: Math.max(LEAST.start, Math.min(WIDE.start, 0.17 * width)), end: Math.max(LEAST.end, Math.min(WIDE.end, 0.14 * width)) };
@@ -57,11 +53,7 @@ export function layOut(network, width) {
   return { ...size, isDown, start: form.start, card, room, places, cards, strands: strandsOf(network, placeOf, cardOf, cards), scale, placeOf, cardOf };
 }
 
-/**
- * The least width at which the network flows from left to right.
- *
- * @param {Network} network
- */
+/** The least width at which the network flows from left to right. @param {Network} network */
 function leastWidth({ nodes, edges, columns }) {
   const withCards = new Set(edges.flatMap(({ isCurve, target }) => (isCurve ? [nodes[target].column] : []))).size;
   return LEAST.start + LEAST.end + withCards * (CARD.least + 2 * LEAST.run) + (columns - 1 - withCards) * LINKS * LEAST.run;

@@ -1,9 +1,6 @@
 /** The picture before the topology is there: inputs, units and nodes as the architecture has them, without edges. */
 
-/**
- * @param {import("../model.js").Model} model
- * @returns {import("./network.js").Network}
- */
+/** @param {import("../model.js").Model} model @returns {import("./network.js").Network} */
 export function sketchOf({ inputs, info, title, forecast }) {
   const { lstm, gru, head } = info.architecture;
   const kind = lstm ? "lstm" : gru ? "gru" : undefined;

@@ -58,10 +58,7 @@ function readTarget(target) {
   return isWhole ? { [kind]: kind === "between" ? numbers : numbers[0] } : undefined;
 }
 
-/**
- * @param {Model} model
- * @param {string} target
- */
+/** @param {Model} model @param {string} target */
 function tellTarget(model, target) {
   const [kind, ...bounds] = target.split(":");
   return `${KINDS[/** @type {keyof typeof KINDS} */ (kind)]} ${bounds.map((bound) => amount(Number(bound), model.unit)).join(" and ")}`;

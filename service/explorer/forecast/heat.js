@@ -105,19 +105,13 @@ function rowsOf(model, steps) {
   return [...sorted.slice(0, FIRST), { name: `${others.length} others`, input: undefined, values: steps.map((_, step) => d3.sum(others, ({ values }) => values[step])) }];
 }
 
-/**
- * @param {string} name
- * @param {number} room pixels
- */
+/** @param {string} name @param {number} room pixels */
 function cut(name, room) {
   const most = Math.floor((room - 8) / 7);
   return name.length > most ? `${name.slice(0, most - 1)}…` : name;
 }
 
-/**
- * @param {number} place
- * @param {number} count
- */
+/** @param {number} place @param {number} count */
 const bounded = (place, count) => Math.max(0, Math.min(count - 1, place));
 
 /**

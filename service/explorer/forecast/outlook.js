@@ -33,9 +33,7 @@ const NONE = { all: /** @type {import("../history/moments.js").Moment[]} */ ([])
 const TICK = 76; // pixels
 const LEVEL = 0.8; // of errors, where the model has no interval
 
-/**
- * @param {import("./sentence.js").Told} props
- */
+/** @param {import("./sentence.js").Told} props */
 export function Outlook(props) {
   const { model, predicted, times, known } = props;
   const { info } = model;
@@ -132,12 +130,7 @@ function drawAhead(past, ahead, model, times, width) {
   return chart;
 }
 
-/**
- * A click chooses the nearest output.
- *
- * @param {any} chart
- * @param {Ahead[]} ahead
- */
+/** A click chooses the nearest output. @param {any} chart @param {Ahead[]} ahead */
 function choose(chart, ahead) {
   chart.addEventListener("click", (/** @type {MouseEvent} */ event) => {
     const x = chart.scale("x").invert(event.clientX - chart.getBoundingClientRect().left);

@@ -92,10 +92,7 @@ export function nameOutput(model, times) {
   return `${kind === "width" ? "the width" : `the ${kind} bound`} of the ${levelName(level)} interval of ${name}`;
 }
 
-/**
- * @param {Told} props
- * @param {number} value
- */
+/** @param {Told} props @param {number} value */
 function tellForecast({ model, predicted, shown, times }, value) {
   const name = capitalise(nameOutput(model, times));
   const figure = html`<button type="button" class="word figure" aria-pressed=${lit.value === `output:${model.output}`} ...${part(`output:${model.output}`)}>${model.value(value)}</button>`;
@@ -106,11 +103,7 @@ function tellForecast({ model, predicted, shown, times }, value) {
   return html`${name}: ${figure}${band ? tellBand(model, value, band) : mae != null ? `, usually off by ${model.error(mae)}` : ""}`;
 }
 
-/**
- * @param {Model} model
- * @param {number} value
- * @param {import("./facts.js").Interval} band
- */
+/** @param {Model} model @param {number} value @param {import("./facts.js").Interval} band */
 function tellBand(model, value, { level, lower, upper }) {
   const half = (upper - lower) / 2;
   const isEven = Math.abs(upper + lower - 2 * value) < EVEN * half;
@@ -118,10 +111,7 @@ function tellBand(model, value, { level, lower, upper }) {
   return html` <span class="band" data-tip=${`${levelName(level)} interval: ${ends}${model.unit ? ` ${model.unit}` : ""}`}>${isEven ? `± ${model.value(half, false)}` : `(${ends})`}</span>`;
 }
 
-/**
- * @param {Model} model
- * @param {Predicted | undefined} predicted
- */
+/** @param {Model} model @param {Predicted | undefined} predicted */
 function tellOwn(model, predicted) {
   const own = predicted?.values[model.info.outputs.indexOf(model.forecast)];
   const isWidth = forecastOf(model.info, model.output).kind === "width";
@@ -129,10 +119,7 @@ function tellOwn(model, predicted) {
   return isWidth ? of : `: a bound, not the forecast${of}`;
 }
 
-/**
- * @param {Model} model
- * @param {Predicted | undefined} predicted
- */
+/** @param {Model} model @param {Predicted | undefined} predicted */
 function tellRank({ info, output }, predicted) {
   const values = predicted?.values ?? [];
   if (values.length < 2) return "";
@@ -191,25 +178,13 @@ export function phrase(model, input, row, ahead) {
   return Math.abs(by) < FAR ? `${name} ${value}` : `${by > 0 ? "high" : "low"} ${name} (${value})`;
 }
 
-/**
- * @param {Model} model
- * @param {Input} input
- * @param {number[]} row
- */
+/** @param {Model} model @param {Input} input @param {number[]} row */
 const valueIn = (model, input, row) => told(model, input, valueOf(input, row));
 
-/**
- * A contribution without its sign and unit.
- *
- * @param {Model} model
- * @param {number} value
- */
+/** A contribution without its sign and unit. @param {Model} model @param {number} value */
 const size = (model, value) => model.change(Math.abs(value), model.isShare).replace("+", "");
 
-/**
- * @param {Model} model
- * @param {Times | undefined} times
- */
+/** @param {Model} model @param {Times | undefined} times */
 function tellSkill(model, times) {
   const { better_by: by, baselines, verdict } = model.info.skill;
   const best = baselines?.[0];
@@ -231,10 +206,7 @@ export function nameBaseline({ name, season }, times) {
   return { persistence: "the last value", average: "the average", ridge: "a ridge regression" }[name] ?? name;
 }
 
-/**
- * @param {Told} props
- * @param {number} value
- */
+/** @param {Told} props @param {number} value */
 function tellCame({ model, known, isChanged, predicted }, value) {
   const place = model.info.outputs.indexOf(model.forecast);
   const came = known.target?.[place];
@@ -249,10 +221,7 @@ function tellCame({ model, known, isChanged, predicted }, value) {
   return `What came was ${model.value(came)}: the forecast was ${by} too ${off > 0 ? "high" : "low"}.`;
 }
 
-/**
- * @param {Told} props
- * @param {number} value
- */
+/** @param {Told} props @param {number} value */
 function tellChange({ model, isChanged, before }, value) {
   if (!isChanged || !before) return "";
   const by = value - before.prediction;
@@ -260,19 +229,13 @@ function tellChange({ model, isChanged, before }, value) {
   return by ? `${lead}: the change makes it ${model.change(Math.abs(by)).replace("+", "")} ${by < 0 ? "lower" : "higher"}.` : `${lead}; the change makes no difference.`;
 }
 
-/**
- * @param {Model} model
- * @param {Explanation | undefined} shown
- */
+/** @param {Model} model @param {Explanation | undefined} shown */
 function tellDoubt(model, shown) {
   if (!shown || shown.converged) return "";
   return `Not converged: the contributions may be off by more than ${model.change(shown.tolerance).replace("+", "")}.`;
 }
 
-/**
- * @param {Model} model
- * @param {string} verdict
- */
+/** @param {Model} model @param {string} verdict */
 function tellUnsure({ info }, verdict) {
   return verdict === "unknown" && info.skill.reason ? info.skill.reason : "";
 }

@@ -83,10 +83,7 @@ function tellTrust(model, trust) {
   return facts;
 }
 
-/**
- * @param {Model} model
- * @param {any} outside a value outside the training range
- */
+/** @param {Model} model @param {any} outside a value outside the training range */
 function tellOutside(model, { feature, value, min, max }) {
   const input = /** @type {import("../model.js").Input} */ (model.inputOf.get(feature));
   const range = min == null || max == null ? "" : `, ${told(model, input, min)} to ${told(model, input, max)}`;

@@ -18,11 +18,7 @@ export function Chart({ draw, label, of, class: name = "" }) {
   return html`<figure class=${`chart ${name}`} ref=${place} role="img" aria-label=${label}></figure>`;
 }
 
-/**
- * The width of an element in pixels, 0 before it is laid out.
- *
- * @param {{current: Element | null}} place
- */
+/** The width of an element in pixels, 0 before it is laid out. @param {{current: Element | null}} place */
 export function useWidth(place) {
   const [width, setWidth] = useState(0);
   useEffect(() => {
