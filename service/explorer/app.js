@@ -4,7 +4,6 @@ import { Forecast } from "./forecast/forecast.js";
 import { History } from "./history/history.js";
 import { Ribbon } from "./history/ribbon.js";
 import { html, render, useEffect, useRef } from "./lib.js";
-import { replaced } from "./load.js";
 import { ModelPage } from "./model/page.js";
 import { boundsOf, useModel, useModels } from "./model.js";
 import { address, go, link, PLACES, redo, undo } from "./state.js";

@@ -117,8 +117,3 @@ export function fixed(value, digits) {
 export function percent(share) {
   return `${fixed(share * 100, 1)} %`;
 }
-
-/** An interval, as in 0.31 to 0.42. @param {number[] | null | undefined} interval */
-export function range(interval) {
-  return interval ? `${amount(interval[0])} to ${amount(interval[1])}` : "";
-}

@@ -7,7 +7,7 @@ import { html, useState } from "../lib.js";
 import { part } from "../lit.js";
 import { askNoted, keyOf, useLoad } from "../load.js";
 import { go } from "../state.js";
-import { Chart } from "../ui/chart.js";
+import { Chart, onPick } from "../ui/chart.js";
 import { writeEdit } from "../windows.js";
 import { snap } from "./dials.js";
 
@@ -60,11 +60,9 @@ function OneCurve({ model, input, curve, now, value, domain, take }) {
         Plot.dot([{ x: now, y: value }], { x: "x", y: "y", r: 4.5, fill: "var(--ink)", stroke: "var(--card)" }),
       ],
     });
-    chart.addEventListener("click", (/** @type {any} */ event) => {
-      const at = event.clientX - chart.getBoundingClientRect().left;
-      const scale = /** @type {any} */ (chart.scale("x"));
-      const wanted = scale.invert?.(at) ?? d3.least(curve, (/** @type {any} */ one) => Math.abs(scale.apply(one.x) - at))?.x;
-      take(input, snap({ ...rangeOf(input, model.info.features) }, wanted, now));
+    onPick(chart, (at, x) => {
+      const wanted = x.invert?.(at) ?? d3.least(curve, (/** @type {any} */ one) => Math.abs(x.apply(one.x) - at))?.x;
+      take(input, snap(rangeOf(input, model.info.features), wanted, now));
     });
     return chart;
   };

@@ -143,7 +143,7 @@ export function tellWhen(time, { newest, step }) {
 /** The time of a window's newest row in words. @param {string | null | undefined} time */
 export function tellNow(time) {
   if (!time) return undefined;
-  const day = new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", day: "numeric", month: "short", year: "numeric" }).format(wallClock(time));
+  const day = timeLabel(wallClock(time), 1000 * DAY, 0);
   return time.length > 10 ? `${day}, ${time.slice(11, 16)}${time.endsWith("Z") ? " UTC" : ""}` : day;
 }
 

@@ -6,7 +6,7 @@ import { formatValue, percent, stepLabel, timeLabel } from "../figures.js";
 import { html } from "../lib.js";
 import { part } from "../lit.js";
 import { go } from "../state.js";
-import { Chart } from "../ui/chart.js";
+import { Chart, onPick } from "../ui/chart.js";
 import { bandOf, stepOf, targetTime, tellNow, tellWhen, timeAt } from "./facts.js";
 import { nameForecast } from "./sentence.js";
 
@@ -126,18 +126,9 @@ function drawAhead(past, ahead, model, times, width) {
       ...drawPoint(chosen),
     ],
   });
-  if (ahead.length > 1) choose(chart, ahead);
+  const near = (/** @type {number} */ step) => d3.least(ahead, ({ x }) => Math.abs(x - step))?.output;
+  if (ahead.length > 1) onPick(chart, (at, x) => x.invert(at) > 0 && go({ output: near(x.invert(at)) }));
   return chart;
-}
-
-/** A click chooses the nearest output. @param {any} chart @param {Ahead[]} ahead */
-function choose(chart, ahead) {
-  chart.addEventListener("click", (/** @type {MouseEvent} */ event) => {
-    const x = chart.scale("x").invert(event.clientX - chart.getBoundingClientRect().left);
-    const near = d3.least(ahead, (one) => Math.abs(one.x - x));
-    if (near && x > 0) go({ output: near.output });
-  });
-  chart.style.cursor = "pointer";
 }
 
 /** @param {{x: any, forecast: number, came: number | undefined}[]} rows */
@@ -171,12 +162,8 @@ function Around({ model, name, known, shown, instance, point, moments: { all, is
         ...drawPoint([here]),
       ],
     });
-    chart.addEventListener("click", (/** @type {any} */ event) => {
-      const x = Number(chart.scale("x")?.invert?.(event.clientX - chart.getBoundingClientRect().left));
-      const near = d3.least(rows, (one) => Math.abs(one.at - x));
-      if (near) go({ window: near.window, edit: "" });
-    });
-    chart.style.cursor = rows.length ? "pointer" : "";
+    const near = (/** @type {number} */ when) => d3.least(rows, (one) => Math.abs(one.at - when))?.window;
+    if (rows.length) onPick(chart, (at, x) => go({ window: near(Number(x.invert(at))), edit: "" }));
     return chart;
   };
   const label = `The forecast${rows.length ? " among those of the windows around it" : ""}: ${model.value(point.forecast)}`;

@@ -3,6 +3,7 @@
 import { reasonOf } from "../api.js";
 import { html } from "../lib.js";
 import { useAsk } from "../load.js";
+import { groupsOf } from "../model/parts.js";
 import { address, go } from "../state.js";
 
 /** @typedef {import("../model.js").Model} Model */
@@ -91,11 +92,8 @@ function readGroups(model) {
   } catch {
     // an address that somebody cut: the groups of the checkpoint stand
   }
-  const { groups } = model.info;
-  /** @type {(name: string) => string[]} */
-  const flat = (name) => (groups[name] ? groups[name].flatMap(flat) : [model.inputOf.get(name)?.name ?? ""]);
-  const outer = Object.keys(groups).filter((name) => !Object.values(groups).some((members) => members.includes(name)));
-  const all = outer.map((name) => [name, [...new Set(flat(name))].filter(Boolean)]);
+  const outer = groupsOf(model).parts.filter(({ kind }) => kind === "group");
+  const all = outer.map(({ label, features }) => [label, [...new Set(features.map((name) => model.inputOf.get(name)?.name ?? ""))]]);
   return Object.fromEntries(all.filter(([, members]) => members.length > 1));
 }
 

@@ -2,6 +2,7 @@
 
 import { useMoments } from "../history/moments.js";
 import { worstOf } from "../history/spans.js";
+import { timeLabel } from "../figures.js";
 import { html, useEffect, useState } from "../lib.js";
 import { go } from "../state.js";
 import { paste } from "../ui/drop.js";
@@ -13,7 +14,6 @@ import { Menu } from "../ui/float.js";
 
 const N_WORST = 10; // windows with the largest errors
 const DAY = 86_400_000; // ms
-const dated = new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", day: "numeric", month: "short", year: "numeric" });
 
 /** @param {Moment | undefined} moment */
 const show = (moment) => moment && go({ window: moment.window, edit: "" });
@@ -70,7 +70,7 @@ function Day({ all, place, refuse }) {
     const first = series.find(({ at }) => at >= start);
     if (first && first.at < start + DAY) return void (refuse(undefined), show(first));
     const before = series.filter(({ at }) => at < start).pop();
-    refuse({ day: dated.format(start), near: /** @type {Moment[]} */ ([before, first].filter(Boolean)) });
+    refuse({ day: timeLabel(start, DAY, 0), near: /** @type {Moment[]} */ ([before, first].filter(Boolean)) });
   };
   const same = own ? all.filter((moment) => dayOf(moment.at) === dayOf(own.at)) : [];
   const [first, last] = /** @type {[number, number]} */ (d3.extent(all, ({ at }) => at));
