@@ -28,10 +28,14 @@ const LINES = 27; // pixels of a label in two lines
 const PAD = 8; // between nodes
 const WEAK = 0.004; // share of the heaviest column below which an edge or a node has no place of its own
 
+const clamp = (/** @type {number} */ low, /** @type {number} */ value, /** @type {number} */ high) => Math.max(low, Math.min(high, value));
+
 /** @param {Network} network @param {number} width in pixels @returns {Layout} */
 export function layOut(network, width) {
   const isDown = width < Math.max(NARROW, leastWidth(network));
-  const form = isDown ? { ...DOWN, cards: Math.max(2, Math.floor(width / EACH.card) - 1), nodes: Math.max(4, Math.floor(width / EACH.node)) } : { ...WIDE, start: Math.max(LEAST.start, Math.min(WIDE.start, 0.17 * width)), end: Math.max(LEAST.end, Math.min(WIDE.end, 0.14 * width)) };
+  const fit = { cards: Math.max(2, Math.floor(width / EACH.card) - 1), nodes: Math.max(4, Math.floor(width / EACH.node)) };
+  const ends = { start: clamp(LEAST.start, 0.17 * width, WIDE.start), end: clamp(LEAST.end, 0.14 * width, WIDE.end) };
+  const form = isDown ? { ...DOWN, ...fit } : { ...WIDE, ...ends };
   const { cards, places, placeOf, cardOf } = choose(network, form);
   const stacks = d3.range(network.columns).map((column) => cards.filter((card) => card.column === column));
   const columns = d3.range(network.columns).map((column) => places.filter((place) => place.column === column));

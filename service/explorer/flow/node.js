@@ -24,7 +24,8 @@ export function Node({ place, layout, network, said, tab }) {
   const shape = html`<rect class="all" /><rect class="net" />`;
   const color = node?.color && html`<circle class="dot" fill=${node.color} r="4" cx=${layout.isDown ? place.across : place.along - BAR / 2 - 8} cy=${layout.isDown ? place.along - BAR / 2 - 8 : place.across} />`;
   return html`
-    <g class=${`place ${isOutput ? "output" : (node?.kind ?? "rest")}`} ...${attributes} tabindex=${tab} role="img" aria-roledescription="node, lights its paths" aria-label=${name} data-name=${name} data-node=${place.id} data-tip=${tip}>
+    <g class=${`place ${isOutput ? "output" : (node?.kind ?? "rest")}`} ...${attributes} tabindex=${tab}
+      role="img" aria-roledescription="node, lights its paths" aria-label=${name} data-name=${name} data-node=${place.id} data-tip=${tip}>
       ${shape}${color}
       ${layout.isDown ? html`<${LabelAbove} place=${place} name=${name} isOutput=${isOutput} said=${said} />` : html`<${LabelBeside} place=${place} layout=${layout} name=${name} isOutput=${isOutput} said=${said} />`}
     </g>
@@ -36,7 +37,8 @@ function LabelBeside({ place, layout, name, isOutput, said }) {
   const { column, along, across, top } = place;
   if (isOutput) {
     const x = along + BAR / 2 + 8;
-    return html`<text class="name" x=${x} y=${across - 12}>${cut(name, Math.floor((layout.width - x) / BOLD))}</text><text class="amount" x=${x} y=${across + 3}></text><text class="forecast-value" x=${x} y=${across + 20}>${said}</text>`;
+    return html`<text class="name" x=${x} y=${across - 12}>${cut(name, Math.floor((layout.width - x) / BOLD))}</text>
+      <text class="amount" x=${x} y=${across + 3}></text><text class="forecast-value" x=${x} y=${across + 20}>${said}</text>`;
   }
   if (column === 0) {
     const x = along - BAR / 2 - 16;
@@ -55,7 +57,10 @@ function LabelBeside({ place, layout, name, isOutput, said }) {
 /** @param {any} props */
 function LabelAbove({ place, name, isOutput, said }) {
   const { along, across, column } = place;
-  if (isOutput) return html`<text class="name" x=${across} y=${along + 18} text-anchor="middle"><tspan>${cut(name, 30)} </tspan><tspan class="amount"></tspan></text><text class="forecast-value" x=${across} y=${along + 35} text-anchor="middle">${said}</text>`;
+  if (isOutput) {
+    return html`<text class="name" x=${across} y=${along + 18} text-anchor="middle"><tspan>${cut(name, 30)} </tspan><tspan class="amount"></tspan></text>
+      <text class="forecast-value" x=${across} y=${along + 35} text-anchor="middle">${said}</text>`;
+  }
   const y = along - BAR / 2 - (column ? 3 : 14);
   return html`<text class="name" x=${across} y=${y - 11} text-anchor="middle">${cut(name, Math.floor((place.room - 4) / LETTER))}</text><text class="amount" x=${across} y=${y} text-anchor="middle"></text>`;
 }

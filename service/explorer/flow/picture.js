@@ -106,7 +106,9 @@ function Legend({ isSigned, isOwn }) {
   const turn = () => go({ scale: isOwn ? "" : "own" });
   return html`
     <p class="flow-legend muted">
-      ${isSigned ? html`<span class="key"><span><i class="up"></i>raises,</span><span><i class="down"></i>lowers the forecast</span></span>` : html`<span class="key"><span><i></i>mean size</span></span>`}, as wide as the contribution ·
+      ${isSigned
+        ? html`<span class="key"><span><i class="up"></i>raises,</span><span><i class="down"></i>lowers the forecast</span></span>`
+        : html`<span class="key"><span><i></i>mean size</span></span>`}, as wide as the contribution ·
       curve opacity is tanh(3 × score) · shaded: the reference data · ${isOwn ? "each curve has a y-scale of its own, so heights can't be compared" : "one y-scale per layer"}
       <button type="button" class="small" aria-pressed=${isOwn} onClick=${turn}>Each its own</button>
     </p>

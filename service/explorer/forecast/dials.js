@@ -81,7 +81,10 @@ function Dial({ model, input, recorded, instance, edit, contribution, largest })
       }
       <${Track} model=${model} input=${input} instance=${instance} value=${value} was=${was} set=${set} />
       <span class="adds number">${contribution === undefined ? "…" : model.change(contribution, false)}<${Bar} share=${(contribution ?? 0) / largest} /></span>
-      ${isChanged && html`<span class="muted note">${value === was ? "as recorded" : `recorded: ${told(model, input, was)}`}${fixed ? "; nobody can change this" : ""} <button type="button" class="small" aria-label=${`Reset ${input.label}`} onClick=${() => set(was)}>reset</button></span>`}
+      ${isChanged && html`<span class="muted note">
+        ${value === was ? "as recorded" : `recorded: ${told(model, input, was)}`}${fixed ? "; nobody can change this" : ""}${" "}
+        <button type="button" class="small" aria-label=${`Reset ${input.label}`} onClick=${() => set(was)}>reset</button>
+      </span>`}
     </li>
   `;
 }

@@ -88,7 +88,9 @@ function aheadOf({ model, predicted, shown, known, isChanged }) {
 /** @param {{isPast: boolean, came: boolean, band?: Interval, usual?: boolean}} props */
 const Key = ({ isPast, came, band, usual = false }) => html`
   <p class="key muted">
-    ${(isPast || came) && html`<span><i class="actual"></i>${came ? "what came" : "what was"}</span>`}<span><i class="forecast"></i>forecast</span>${band && html`<span><i class="band"></i>${usual ? `8 of 10 errors` : `${levelName(band.level)} interval`}</span>`}
+    ${(isPast || came) && html`<span><i class="actual"></i>${came ? "what came" : "what was"}</span>`}
+    <span><i class="forecast"></i>forecast</span>
+    ${band && html`<span><i class="band"></i>${usual ? `8 of 10 errors` : `${levelName(band.level)} interval`}</span>`}
   </p>
 `;
 
@@ -112,7 +114,11 @@ function drawAhead(past, ahead, model, times, width) {
   const every = Math.max(1, Math.ceil((count * TICK) / width));
   const chosen = ahead.filter(({ output }) => output === model.forecast);
   const banded = ahead.filter(({ band }) => band).map(({ x, band }) => ({ x, low: band?.lower, high: band?.upper }));
-  const name = (/** @type {number} */ step) => (step === 0 ? "now" : times && (model.info.ahead || step < 0) ? timeLabel(timeAt(times, step), times.step, count * times.step) : step > 0 ? `+${step}` : stepLabel(step, undefined, count));
+  const name = (/** @type {number} */ step) => {
+    if (step === 0) return "now";
+    if (times && (model.info.ahead || step < 0)) return timeLabel(timeAt(times, step), times.step, count * times.step);
+    return step > 0 ? `+${step}` : stepLabel(step, undefined, count);
+  };
   const chart = Plot.plot({
     ...frame(model, width),
     x: { label: null, domain: [first - 0.5, last + 0.5], ticks: d3.range(first, last + 1).filter((step) => step % every === 0), tickFormat: name, tickSize: 0 },

@@ -29,7 +29,8 @@ export function Parts({ model, instance }) {
     return `${figure(explanation.shapley?.[key]?.[ALL])}${error_ ? ` ± ${figure(error_).replace("+", "")}` : ""}`;
   };
   return html`
-    <p class="muted">A contribution is along the straight path from average inputs; a Shapley value is the mean over all orders in which parts come in. Both sum to ${model.change(explanation.prediction - explanation.baseline_prediction)}.</p>
+    <p class="muted">A contribution is along the straight path from average inputs; a Shapley value is the mean over all
+      orders in which parts come in. Both sum to ${model.change(explanation.prediction - explanation.baseline_prediction)}.</p>
     <div class="scroll" tabindex="0" role="region" aria-label="Parts and what they do">
       <table class="parts">
         <thead><tr><th scope="col">Part</th>${["Contribution", "Shapley value", "Lost without it", "Alone"].map((name) => html`<th scope="col" class="number">${name}</th>`)}<th scope="col">In the group</th></tr></thead>

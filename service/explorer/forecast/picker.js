@@ -38,6 +38,8 @@ export function Picker({ model, window }) {
   }, [before, after]);
   const step = (/** @type {Moment | undefined} */ to, /** @type {string} */ sign, /** @type {string} */ name, /** @type {string} */ key) =>
     html`<button type="button" aria-label=${`The window ${name}`} data-tip=${`The window ${name} (Shift and ${key})`} disabled=${!to} onClick=${() => show(to)}>${sign}</button>`;
+  const nearOne = (/** @type {Moment} */ moment, /** @type {number} */ number) =>
+    html`${number ? " and " : ""}<button type="button" class="small" onClick=${() => show(moment)}>${moment.label}</button>`;
   const newest = all[all.length - 1];
   return html`
     <div class="picker" role="group" aria-label="Window">
@@ -49,7 +51,7 @@ export function Picker({ model, window }) {
       <button type="button" onClick=${paste}>Your own …</button>
       ${all.some(({ error }) => error !== undefined) && html`<${Menu} label="Largest errors"><${Worst} model=${model} all=${all} /><//>`}
     </div>
-    ${refused && html`<p class="refused" role="alert">No window ends on ${refused.day}. The nearest are ${refused.near.map((moment, number) => html`${number ? " and " : ""}<button type="button" class="small" onClick=${() => show(moment)}>${moment.label}</button>`)}.</p>`}
+    ${refused && html`<p class="refused" role="alert">No window ends on ${refused.day}. The nearest are ${refused.near.map(nearOne)}.</p>`}
   `;
 }
 
@@ -76,7 +78,10 @@ function Day({ all, place, refuse }) {
   const [first, last] = /** @type {[number, number]} */ (d3.extent(all, ({ at }) => at));
   return html`
     <label><span class="away">Date of the window</span><input type="date" value=${own ? dayOf(own.at) : ""} min=${dayOf(first)} max=${dayOf(last)} onChange=${choose} /></label>
-    ${same.length > 1 && html`<select aria-label="Time of the window" value=${place} onChange=${(/** @type {any} */ event) => show(all[event.currentTarget.value])}>${same.map((moment) => html`<option value=${moment.place} selected=${moment.place === place}>${moment.label.slice(11)}</option>`)}</select>`}
+    ${same.length > 1 && html`
+      <select aria-label="Time of the window" value=${place} onChange=${(/** @type {any} */ event) => show(all[event.currentTarget.value])}>
+        ${same.map((moment) => html`<option value=${moment.place} selected=${moment.place === place}>${moment.label.slice(11)}</option>`)}
+      </select>`}
     ${same.length === 1 && html`<span class="muted">${own.label.slice(11)}</span>`}
   `;
 }

@@ -31,7 +31,8 @@ export function Trust({ model, instance, known, isChanged, predicted }) {
   const trust = /** @type {TrustInfo | undefined} */ (value?.trust?.[0]);
   const { skill } = info;
   const verdict = skill.verdict === "red" ? "No" : trust ? VERDICTS[trust.verdict] : "what it was judged on is not known";
-  const lead = skill.verdict === "green" ? (trust?.verdict === "usual" ? "Yes, as far as any of its forecasts: " : "") : skill.verdict === "amber" ? "With care: the model is hardly better than simple forecasts; here " : "";
+  const good = trust?.verdict === "usual" ? "Yes, as far as any of its forecasts: " : "";
+  const lead = { green: good, amber: "With care: the model is hardly better than simple forecasts; here " }[skill.verdict] ?? "";
   const place = info.outputs.indexOf(model.forecast);
   const came = isChanged ? undefined : known.target?.[place];
   const off = came == null || !predicted ? undefined : Math.abs(predicted.values[place] - came);
@@ -45,10 +46,19 @@ export function Trust({ model, instance, known, isChanged, predicted }) {
         ${error && html`<li class="refused">${reasonOf(error)}</li>`}
         ${tellErrors(model, moments, off).map((fact) => html`<li>${fact}</li>`)}
         ${trust && tellTrust(model, trust).map((fact) => html`<li>${fact}</li>`)}
-        ${trust && trust.nearest_reference.distance > 0 && html`<li>The nearest reference window is <button type="button" class="small" onClick=${() => go({ window: `ref:${trust.nearest_reference.index}`, edit: "" })}>${moments.find(({ window }) => window === `ref:${trust.nearest_reference.index}`)?.label ?? `number ${trust.nearest_reference.index}`}</button>, ${amount(trust.nearest_reference.distance)} standard deviations away${trust.nearest_reference.typical == null ? "" : `; ${amount(trust.nearest_reference.typical)} is usual`}.</li>`}
+        ${trust && trust.nearest_reference.distance > 0 && html`<li><${Nearest} ...${trust.nearest_reference} moments=${moments} /></li>`}
       </ul>
     </div>
   `;
+}
+
+/** @param {any} props the reference window that is most like this one */
+function Nearest({ index, distance, typical, moments }) {
+  const window = `ref:${index}`;
+  const name = moments.find((/** @type {any} */ one) => one.window === window)?.label ?? `number ${index}`;
+  const usual = typical == null ? "" : `; ${amount(typical)} is usual`;
+  return html`The nearest reference window is <button type="button" class="small" onClick=${() => go({ window, edit: "" })}>${name}</button>,
+    ${" "}${amount(distance)} standard deviations away${usual}.`;
 }
 
 /**
