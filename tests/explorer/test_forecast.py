@@ -226,3 +226,17 @@ def test_the_questions_are_in_the_address(server, open_tab):
     row.get_by_role("button", name="Use it").click()
     page.wait_for_url(re.compile("edit="))
     expect(page.locator("main")).to_contain_text("As recorded it was")
+
+
+def test_values_outside_the_training_range_are_listed_folded(server, open_tab):
+    """Each in the terms of the table; the warnings of the service, of what readers know."""
+    page = told(open_tab(server), "forecast?model=nyc-weather&edit=temp_c:60")
+    warnings = page.locator("details.warnings")
+    expect(warnings.locator("summary")).to_contain_text("about the values of this window")
+    said = warnings.locator("li", has_text="temp_c")
+    expect(said).to_be_hidden()
+    warnings.locator("summary").click()
+    expect(said).to_contain_text("is outside the training range")
+    expect(said).to_contain_text("°C")
+    page = told(open_tab(server), "forecast?model=nyc-weather")
+    expect(page.locator("details.warnings")).to_have_count(0)

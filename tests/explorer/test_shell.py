@@ -78,7 +78,9 @@ def test_no_page_scrolls_sideways(shapes, open_tab, name):
             page.set_viewport_size({"width": width, "height": 900})
             settled(page)
             assert page.evaluate("document.documentElement.scrollWidth") <= width, (place, width)
-    assert [one for one in tab.problems if "422" not in one] == []  # which is how the service says that it has no formula
+    assert [
+        one for one in tab.problems if "422" not in one
+    ] == []  # which is how the service says that it has no formula
 
 
 def test_what_floats_is_accessible_and_fits_a_phone(server, open_tab):

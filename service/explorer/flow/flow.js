@@ -20,11 +20,11 @@ import { FlowTable } from "./table.js";
  */
 export function Flow({ model, versus, window }) {
   const { network: known, error: missing } = useNetwork(model);
-  const network = useMemo(() => known ?? sketchOf(model), [known, model]);
   const curves = useCurves(model, known);
   const { value, error } = useExplanation(model, window.instance);
   const { mark, said: differs, error: apart } = useComparison(model, versus);
   const explanation = value?.explanation;
+  const network = useMemo(() => known ?? sketchOf(model, explanation), [known, model, known ? undefined : explanation]);
   const said = explanation && model.value(explanation.prediction);
   const amounts = useMemo(() => (explanation ? amountsOf(network, model, explanation) : nothingOf(network)), [network, explanation]);
   const problem = missing ?? error;

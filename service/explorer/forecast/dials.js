@@ -160,7 +160,9 @@ function Track({ model, input, instance, value, was, set }) {
   };
   const press = (/** @type {KeyboardEvent} */ event) => {
     const by = range.step || d3.tickStep(low, high, COARSE);
-    const to = { ArrowRight: value + by, ArrowUp: value + by, ArrowLeft: value - by, ArrowDown: value - by, PageUp: value + PAGES * by, PageDown: value - PAGES * by, Home: low, End: high }[event.key];
+    const turns = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: PAGES, PageDown: -PAGES };
+    const from = draft.value?.input === input.name ? draft.value.value : value; // of a press that is not rendered yet
+    const to = { Home: low, End: high }[event.key] ?? (event.key in turns ? from + by * turns[event.key] : undefined);
     if (event.key === "Escape") draft.value = undefined;
     if (to === undefined || event.shiftKey) return;
     event.preventDefault();
