@@ -52,6 +52,7 @@ MODULE = "(name) => import(new URL(name, document.querySelector('script[type=mod
 def show(tab, address):
     page = tab.show(address)
     page.locator(f"{SVG} .curve").first.wait_for(state="attached")
+    page.locator(f"{SVG} .forecast-value", has_text=re.compile(r"\d")).wait_for()
     return page
 
 
