@@ -44,21 +44,12 @@ export function unanswered(error) {
   throw error instanceof TypeError ? new ApiError(UNANSWERED, "the service does not answer") : error;
 }
 
-/**
- * The message of an error.
- *
- * @param {unknown} error
- */
+/** The message of an error. @param {unknown} error */
 export function reasonOf(error) {
   return error instanceof Error ? error.message : String(error);
 }
 
-/**
- * The URL of a request.
- *
- * @param {Ask} ask
- * @returns {URL}
- */
+/** The URL of a request. @param {Ask} ask @returns {URL} */
 export function urlOf({ path, query = {} }) {
   const url = new URL(path, ROOT);
   for (const [name, value] of Object.entries(query)) {
@@ -69,11 +60,7 @@ export function urlOf({ path, query = {} }) {
   return url;
 }
 
-/**
- * The path of a model.
- *
- * @param {string} model its name
- */
+/** The path of a model. @param {string} model its name */
 export function modelPath(model) {
   return `models/${encodeURIComponent(model)}`;
 }
@@ -114,12 +101,7 @@ export async function* askLines(ask, signal) {
   }
 }
 
-/**
- * The text of a response.
- *
- * @param {Ask} ask
- * @param {AbortSignal} [signal]
- */
+/** The text of a response. @param {Ask} ask @param {AbortSignal} [signal] */
 export async function askText(ask, signal) {
   const response = await send(ask, signal);
   return response.text().catch(unanswered);
@@ -161,10 +143,7 @@ export const keyWanted = signal(/** @type {{refused: boolean, give: (key: string
 /** @type {Promise<void> | undefined} */
 let asked;
 
-/**
- * @param {boolean} refused
- * @returns {Promise<void>}
- */
+/** @param {boolean} refused @returns {Promise<void>} */
 function askForKey(refused) {
   return new Promise((resolve) => {
     keyWanted.value = {

@@ -4,7 +4,6 @@ import { Forecast } from "./forecast/forecast.js";
 import { History } from "./history/history.js";
 import { Ribbon } from "./history/ribbon.js";
 import { html, render, useEffect, useRef } from "./lib.js";
-import { replaced } from "./load.js";
 import { ModelPage } from "./model/page.js";
 import { boundsOf, useModel, useModels } from "./model.js";
 import { address, go, link, PLACES, redo, undo } from "./state.js";
@@ -76,11 +75,7 @@ function useChosen(models) {
   return address.value.values.model ?? first.current;
 }
 
-/**
- * Moves the focus to the page where another destination is opened.
- *
- * @param {string} place
- */
+/** Moves the focus to the page where another destination is opened. @param {string} place */
 function useFocus(place) {
   const before = useRef(place);
   useEffect(() => {

@@ -85,11 +85,7 @@ function valuesAlong(input, from, features) {
   return [...new Set([...values, from])].sort(d3.ascending);
 }
 
-/**
- * @param {Sweep} sweep
- * @param {number} value
- * @returns {Explanation}
- */
+/** @param {Sweep} sweep @param {number} value @returns {Explanation} */
 function interpolate({ values, explanations }, value) {
   const after = Math.max(1, Math.min(values.length - 1, d3.bisectLeft(values, value)));
   const [low, high] = [values[after - 1], values[after] ?? values[after - 1]];

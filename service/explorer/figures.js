@@ -16,12 +16,7 @@ export function amount(value, unit) {
   return digits.replaceAll("-", MINUS) + (unit ? ` ${unit}` : "");
 }
 
-/**
- * With a sign, as in +1.64 K.
- *
- * @param {number} value
- * @param {string | null} [unit]
- */
+/** With a sign, as in +1.64 K. @param {number} value @param {string | null} [unit] */
 export function signed(value, unit) {
   return (value > 0 ? "+" : "") + amount(value, unit);
 }
@@ -113,30 +108,12 @@ export function timeLabel(time, step, span) {
   return time % DAY === 0 || span > 2 * DAY ? date.format(time) : clock.format(time);
 }
 
-/**
- * With a fixed number of decimals, and never −0.
- *
- * @param {number} value
- * @param {number} digits
- */
+/** With a fixed number of decimals, and never −0. @param {number} value @param {number} digits */
 export function fixed(value, digits) {
   return (Number(value.toFixed(digits)) || 0).toFixed(digits).replace("-", MINUS);
 }
 
-/**
- * A share as a percentage, as in 18.6 %.
- *
- * @param {number} share
- */
+/** A share as a percentage, as in 18.6 %. @param {number} share */
 export function percent(share) {
   return `${fixed(share * 100, 1)} %`;
-}
-
-/**
- * An interval, as in 0.31 to 0.42.
- *
- * @param {number[] | null | undefined} interval
- */
-export function range(interval) {
-  return interval ? `${amount(interval[0])} to ${amount(interval[1])}` : "";
 }

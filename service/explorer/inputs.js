@@ -78,11 +78,7 @@ export function change(instance, inputs, edit) {
   });
 }
 
-/**
- * @param {Input} input
- * @param {number[]} row
- * @param {number} by
- */
+/** @param {Input} input @param {number[]} row @param {number} by */
 function write(input, row, by) {
   const [first, second] = input.places;
   if (isCycle(input)) {
@@ -130,23 +126,13 @@ export const periodOf = ({ kind, period }) => period ?? PERIODS[/** @type {keyof
 /** @param {Input} input where its period begins */
 const offsetOf = ({ offset }) => offset ?? 0;
 
-/**
- * A place in the period, of which the last touches the first.
- *
- * @param {Input} input
- * @param {number} value
- */
+/** A place in the period, of which the last touches the first. @param {Input} input @param {number} value */
 function place(input, value) {
   const period = periodOf(input);
   return ((whole(value, period) % period) + period) % period;
 }
 
-/**
- * A value that is whole but for rounding.
- *
- * @param {number} value
- * @param {number} scale
- */
+/** A value that is whole but for rounding. @param {number} value @param {number} scale */
 const whole = (value, scale) => (Math.abs(value - Math.round(value)) < WHOLE * scale ? Math.round(value) || 0 : value);
 
 /** @param {number} hours */

@@ -28,10 +28,7 @@ const cache = new Map();
 export const running = signal(/** @type {Loading[]} */ ([]));
 
 class Loading {
-  /**
-   * @param {(signal: AbortSignal) => Promise<any>} load
-   * @param {Ask} [ask] of which it is the answer
-   */
+  /** @param {(signal: AbortSignal) => Promise<any>} load @param {Ask} [ask] of which it is the answer */
   constructor(load, ask) {
     this.load = load;
     this.ask = ask;
@@ -140,12 +137,7 @@ export function useLoad(key, load, ask) {
   return { value: shown, error, pending, stale: shown !== undefined && value === undefined, again: () => loading.start() };
 }
 
-/**
- * The JSON of a request.
- *
- * @param {Ask | undefined} ask
- * @returns {Loaded<any>}
- */
+/** The JSON of a request. @param {Ask | undefined} ask @returns {Loaded<any>} */
 export function useAsk(ask) {
   return useLoad(ask && keyOf(ask), (signal) => askNoted(/** @type {Ask} */ (ask), signal), ask);
 }
@@ -160,12 +152,7 @@ export function inView() {
   return used.reverse().map(({ ask, state }) => ({ ask: /** @type {Ask} */ (ask), answer: state.peek().value }));
 }
 
-/**
- * The JSON of a request, whose checkpoint is noted.
- *
- * @param {Ask} ask
- * @param {AbortSignal} signal
- */
+/** The JSON of a request, whose checkpoint is noted. @param {Ask} ask @param {AbortSignal} signal */
 export async function askNoted(ask, signal) {
   const answer = await askJson(ask, signal);
   note(answer);
@@ -186,11 +173,7 @@ function forget() {
   }
 }
 
-/**
- * @param {string} key
- * @param {(signal: AbortSignal) => Promise<any>} load
- * @param {Ask} [ask]
- */
+/** @param {string} key @param {(signal: AbortSignal) => Promise<any>} load @param {Ask} [ask] */
 function find(key, load, ask) {
   const found = cache.get(key) ?? new Loading(load, ask);
   cache.delete(key);
@@ -202,10 +185,7 @@ function find(key, load, ask) {
   return found;
 }
 
-/**
- * @param {string} key
- * @param {Loading} loading
- */
+/** @param {string} key @param {Loading} loading */
 function leave(key, loading) {
   loading.users -= 1;
   if (loading.users || !loading.state.peek().pending) return;

@@ -2,7 +2,7 @@
 
 import { modelPath } from "./api.js";
 import { capitalise, distinctNames } from "./names.js";
-import { fixed, formatChange, formatValue, percent } from "./figures.js";
+import { amount, fixed, formatChange, formatValue, percent } from "./figures.js";
 import { useMemo, useRef } from "./lib.js";
 import { useAsk } from "./load.js";
 
@@ -53,11 +53,17 @@ export class Model {
   value = (/** @type {number | null | undefined} */ value, hasUnit = true) =>
     this.isShare && value != null ? percent(value) : formatValue(value, hasUnit ? this.unit : null, this.std);
 
-  /** A change of the forecast, with its sign. */
+  /** A change of the forecast, with its sign; of a probability in points. */
   change = (/** @type {number} */ value, hasUnit = true) =>
     this.isShare
-      ? `${value > 0 ? "+" : ""}${fixed(100 * value, 1)} points`
+      ? `${value > 0 ? "+" : ""}${fixed(100 * value, 1)}${hasUnit ? " points" : ""}`
       : formatChange(value, hasUnit ? this.unit : null, this.std);
+
+  /** An error as the skill is measured: in the target's unit, or of several targets in standard deviations. */
+  error = (/** @type {number | null | undefined} */ value) => {
+    const { unit } = this.info.skill;
+    return unit === "standard deviations" ? amount(value, unit) : this.value(value);
+  };
 
   /** What is forecast, as the beginning of a sentence. */
   get heading() {
@@ -110,10 +116,7 @@ export function forecastOf({ outputs, intervals }, output) {
   return outputs.includes(output) || !found ? { output } : { output: found, kind, level: Number(level) };
 }
 
-/**
- * @param {Schemas["ModelInfo"]} info
- * @param {string} output
- */
+/** @param {Schemas["ModelInfo"]} info @param {string} output */
 function hasOutput(info, output) {
   return info.outputs.includes(output) || boundsOf(info, forecastOf(info, output).output).includes(output);
 }

@@ -5,22 +5,7 @@ import "./vendor/d3.min.js";
 const LONG = 22; // characters from which on names lose words
 const WORDS = /[^\W_]+|[\W_]+/g; // and what joins them
 
-/**
- * What features are called in sentences: their titles, or their names without common words.
- *
- * @param {{name: string, title?: string}[]} features
- * @returns {Map<string, string>}
- */
-export function titlesOf(features) {
-  const short = distinctNames(features.map(({ name }) => name));
-  return new Map(features.map(({ name, title }) => [name, title ?? short.get(name) ?? name]));
-}
-
-/**
- * A text as the beginning of a sentence; `pH` stays.
- *
- * @param {string} text
- */
+/** A text as the beginning of a sentence; `pH` stays. @param {string} text */
 export function capitalise(text) {
   return /^.\p{Lu}/u.test(text) ? text : text.charAt(0).toUpperCase() + text.slice(1);
 }
@@ -76,10 +61,7 @@ function leaveOut(parts, dropped) {
   return text;
 }
 
-/**
- * @param {string[]} names
- * @param {number} room
- */
+/** @param {string[]} names @param {number} room */
 function cutNames(names, room) {
   const words = names.map((name) => name.match(WORDS) ?? [name]);
   /** @type {Map<string, Set<number>>} the names that have a word */

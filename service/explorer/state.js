@@ -63,10 +63,7 @@ export const canMove = () => ({ undo: before.length > 0, redo: undone.length > 0
 export const undo = () => move(before, undone);
 export const redo = () => move(undone, before);
 
-/**
- * @param {string[]} from
- * @param {string[]} to
- */
+/** @param {string[]} from @param {string[]} to */
 function move(from, to) {
   const next = from.pop();
   if (next === undefined) return false;

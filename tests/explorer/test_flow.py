@@ -9,10 +9,10 @@ from xml.etree import ElementTree
 
 import pytest
 from playwright.sync_api import expect
+from thorough import few_of
 
 MODEL = "/v1/models/nyc-weather"
 SVG = "svg.picture"
-WIDE = {"viewport": {"width": 1600, "height": 900}}  # where it flows from left to right
 # What is drawn: of each strand the width of its ribbons at both ends, and the values of nodes and cards.
 DRAWN = """(svg) => {
   const numbers = (text) => text.match(/-?[\\d.]+/g).map(Number);
@@ -34,12 +34,25 @@ DRAWN = """(svg) => {
     places: [...svg.querySelectorAll("g.edge")].map((card) => card.getAttribute("transform")),
   };
 }"""
+# Labels that cover a card, one another, or leave the picture; and how many labels there are.
+COVERED = """(svg) => {
+  const boxes = (selector) => [...svg.querySelectorAll(selector)].filter((one) => one.getBoundingClientRect().width)
+    .map((one) => ({ ...one.getBoundingClientRect().toJSON(), of: one.closest("g"), text: one.textContent }));
+  const [labels, cards, all] = [boxes("g.place > text"), boxes(".card-ground"), svg.getBoundingClientRect()];
+  const meet = (a, b) =>
+    Math.min(a.right - b.left, b.right - a.left) > 2 && Math.min(a.bottom - b.top, b.bottom - a.top) > 4;
+  const found = labels.filter((label, index) =>
+    cards.some((card) => meet(label, card)) || label.left < all.left - 1 || label.right > all.right + 1 ||
+    labels.slice(index + 1).some((other) => other.of !== label.of && meet(label, other)));
+  return { count: labels.length, covered: found.map(({ text }) => text) };
+}"""
 MODULE = "(name) => import(new URL(name, document.querySelector('script[type=module]').src).href)"
 
 
 def show(tab, address):
     page = tab.show(address)
     page.locator(f"{SVG} .curve").first.wait_for(state="attached")
+    page.locator(f"{SVG} .forecast-value", has_text=re.compile(r"\d")).wait_for()
     return page
 
 
@@ -166,6 +179,45 @@ def test_what_is_dragged_moves_at_once_and_is_exact_where_it_was_asked(server, o
     assert tab.problems == []
 
 
+@pytest.mark.parametrize("name", few_of(["nyc-weather", "front", "two"], ["nyc-weather"], "pictures of other shapes"))
+def test_no_label_covers_a_card_or_another(server, open_tab, name):
+    """From 1280 pixels on the bundled model flows from left to right, on a phone down, where nothing is negative."""
+    tab = open_tab(server)
+    page = show(tab, f"forecast?model={name}")
+    for width in (1280, 1920, 820, 390, 150):
+        page.set_viewport_size({"width": width, "height": 900})
+        is_down = re.compile("down-flow")
+        if name == "nyc-weather" and width in (1280, 390):
+            flow = expect(page.locator(".flow"))
+            flow.to_have_class(is_down) if width == 390 else flow.not_to_have_class(is_down)
+        found = page.locator(SVG).evaluate(COVERED)
+        assert found["count"] > 10
+        if width > 150:
+            assert found["covered"] == [], width
+    page.emulate_media(media="print")
+    assert tab.problems == []
+
+
+def test_the_network_is_sketched_before_it_is_measured(server, open_tab):
+    """Its inputs with what they add, its units and nodes, and the forecast are there before the topology is."""
+    tab = open_tab(server)
+    held = []
+    tab.page.route("**/topology*", lambda route: held.append(route))
+    page = tab.show("forecast?model=nyc-weather&window=ref:0")
+    ledger = explain(server)
+    hour = ledger["contributions"]["hour_sin"] + ledger["contributions"]["hour_cos"]
+    node = page.locator(f'{SVG} [data-node="input:hour"]')
+    expect(node.locator(".amount")).to_have_text(f"{hour:+.1f}".replace("-", "−"))
+    expect(page.locator(f"{SVG} g.place.lstm")).to_have_count(12)
+    expect(page.locator(f"{SVG} g.place.head")).to_have_count(5)
+    expect(page.locator(f"{SVG} .forecast-value")).to_contain_text("K")
+    for route in held:
+        route.continue_()
+    page.locator(f"{SVG} .curve").first.wait_for(state="attached")
+    expect(page.get_by_text("Computing what flows")).to_have_count(0)
+    assert tab.problems == []
+
+
 def test_places_follow_from_the_model_alone(server, open_tab):
     """Another window moves no card and no node, and a narrower picture of the same is no wider than its screen."""
     tab = open_tab(server)
@@ -208,7 +260,7 @@ def test_an_edge_opens_in_the_picture(server, open_tab):
 
 def test_arrows_walk_along_the_flow_and_light_its_paths(server, open_tab):
     """From a card to the node that it enters and back; what has the focus lights its way up and down, others fade."""
-    tab = open_tab(server, **WIDE)
+    tab = open_tab(server)
     page = show(tab, "forecast?model=nyc-weather&window=ref:0")
     card = page.locator(f'{SVG} g.edge[data-edge^="head/0"]').first
     j = card.get_attribute("data-edge").split("/")[3]

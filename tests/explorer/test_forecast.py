@@ -226,3 +226,38 @@ def test_the_questions_are_in_the_address(server, open_tab):
     row.get_by_role("button", name="Use it").click()
     page.wait_for_url(re.compile("edit="))
     expect(page.locator("main")).to_contain_text("As recorded it was")
+
+
+def test_values_outside_the_training_range_are_listed_folded(server, open_tab):
+    """Each in the terms of the table; the warnings of the service, of what readers know."""
+    page = told(open_tab(server), "forecast?model=nyc-weather&edit=temp_c:60")
+    warnings = page.locator("details.warnings")
+    expect(warnings.locator("summary")).to_contain_text("about the values of this window")
+    said = warnings.locator("li", has_text="temp_c")
+    expect(said).to_be_hidden()
+    warnings.locator("summary").click()
+    expect(said).to_contain_text("is outside the training range")
+    expect(said).to_contain_text("°C")
+    page = told(open_tab(server), "forecast?model=nyc-weather")
+    expect(page.locator("details.warnings")).to_have_count(0)
+
+
+def test_how_far_ahead_is_told_in_steps_where_no_time_is_known(server, open_tab):
+    """As of business days, whose dates do not follow from a step; a step has the name that the table gives it."""
+    page = open_tab(server).show("forecast?model=nyc-weather")
+    named = page.evaluate(
+        """async () => {
+          const at = document.querySelector('script[src$="app.js"]').src.replace("app.js", "forecast/sentence.js");
+          const { nameForecast } = await import(at);
+          const targets = [{ name: "price", title: "The price" }];
+          const of = (step, ahead) => ({ targets, horizon: 1, ahead, table: step && { step } });
+          const name = (step, ahead) => nameForecast({ info: of(step, ahead), forecast: `price+${ahead}` }, undefined);
+          return [name("1 business day", 3), name("1 business day", 1), name("15 minutes", 2), name(undefined, 2)];
+        }"""
+    )
+    assert named == [
+        "The price, 3 business days ahead",
+        "The price, 1 business day ahead",
+        "The price, 2 steps ahead",
+        "The price, 2 steps ahead",
+    ]

@@ -23,8 +23,7 @@ PLACES = ["forecast", "model", "history"]
 SHAPES = ("classifier", "deep", "graph", "long", "many", "shop")  # of the fixture `shapes`
 WIDTHS = (390, 820, 1280, 1920)
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
-# Beside the name of a part in the picture stands its amount, which is its value and no part of its name.
-RUN = "() => axe.run({ rules: { 'label-content-name-mismatch': { enabled: false } } })"
+RUN = "() => axe.run({ rules: { 'label-content-name-mismatch': { enabled: true } } })"
 DROP = """([text, name]) => {
   const transfer = new DataTransfer();
   transfer.items.add(new File([text], name));
@@ -79,7 +78,9 @@ def test_no_page_scrolls_sideways(shapes, open_tab, name):
             page.set_viewport_size({"width": width, "height": 900})
             settled(page)
             assert page.evaluate("document.documentElement.scrollWidth") <= width, (place, width)
-    assert tab.problems == []
+    assert [
+        one for one in tab.problems if "422" not in one
+    ] == []  # which is how the service says that it has no formula
 
 
 def test_what_floats_is_accessible_and_fits_a_phone(server, open_tab):

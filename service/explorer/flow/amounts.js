@@ -70,15 +70,17 @@ export function restOf({ edges, nodes }, model, byInput) {
   };
 }
 
+/** Nothing of a network is known yet. @param {Network} network @returns {Amounts} */
+export const nothingOf = ({ edges, nodes }) => ({
+  ...{ edges: new Float64Array(edges.length).fill(NaN), nodes: new Float64Array(nodes.length).fill(NaN) },
+  ...{ beads: new Map(), isSigned: true },
+});
+
 const STRIDE = 1e6; // more than nodes in a layer
 /** @type {WeakMap<Network, {curves: Map<string, Map<number, number>>, links: Map<string, number>, places: Map<string, number>}>} */
 const indices = new WeakMap();
 
-/**
- * Numbers of edges and nodes by how a ledger names them.
- *
- * @param {Network} network
- */
+/** Numbers of edges and nodes by how a ledger names them. @param {Network} network */
 function indexOf(network) {
   const known = indices.get(network);
   if (known) return known;

@@ -44,11 +44,7 @@ function markOf(change, curve, model, versus) {
   return { class: state, mark, tip, curve: state === "bent" || state === "ghost" ? curve : undefined };
 }
 
-/**
- * @param {any} answer
- * @param {Model} model
- * @param {Model} versus
- */
+/** @param {any} answer @param {Model} model @param {Model} versus */
 function tellDifference({ edges, difference, mae, against_mae: against }, model, versus) {
   const [came, went] = [edges.filter((/** @type {any} */ edge) => edge.kept && !edge.against_kept), edges.filter((/** @type {any} */ edge) => !edge.kept && edge.against_kept)];
   const bent = edges.filter((/** @type {any} */ edge) => edge.kept && edge.against_kept && (edge.curve_difference ?? 0) > APART);

@@ -52,7 +52,8 @@ export function EdgePanel({ model, network, amounts, kept, mark }) {
         <button type="button" aria-label="Close the edge" onClick=${close}>×</button>
       </header>
       ${error && html`<p role="alert">${reasonOf(error)}</p>`}
-      ${curve?.x && curve.i === Number(i) && curve.j === Number(j) && html`<${Function} model=${model} edge=${edge} isKept=${kept ? kept.has(number) : edge.kept} curve=${curve} from=${from} amounts=${amounts} number=${number} other=${mark?.(edge)?.curve} />`}
+      ${curve?.x && curve.i === Number(i) && curve.j === Number(j) && html`<${Function} model=${model} edge=${edge} curve=${curve} from=${from}
+        amounts=${amounts} number=${number} isKept=${kept ? kept.has(number) : edge.kept} other=${mark?.(edge)?.curve} />`}
     </section>
   `;
 }
@@ -63,7 +64,8 @@ function Function({ model, edge, isKept, curve, from, amounts, number, other }) 
   const bead = amounts.beads.get(number);
   return html`
     <${Chart} label=${`The function from ${from.label}`} of=${[curve, amounts, other]} draw=${(/** @type {number} */ width) => drawFunction(curve, bead, other, width)} />
-    <p class="muted">x: ${curve.function_of === "input" ? from.label : `the normalised ${from.label}`}, in model units. Ticks: knots of its grid. Shaded: the reference data. Dashed: the nearest line.${other && " Dotted: the same edge of the other model."}</p>
+    <p class="muted">x: ${curve.function_of === "input" ? from.label : `the normalised ${from.label}`}, in model units.
+      Ticks: knots of its grid. Shaded: the reference data. Dashed: the nearest line.${other && " Dotted: the same edge of the other model."}</p>
     <p>${SHAPES[curve.shape]} The nearest line reproduces it with R² ${fixed(curve.line.r2, 3)}${curve.support.outside_grid ? `; ${percent(curve.support.outside_grid)} of its inputs lie outside the grid` : ""}.</p>
     <dl class="facts">
       ${amounts.isSigned && !Number.isNaN(adds) && html`<dt>Adds to this forecast</dt><dd>${model.change(adds)}</dd>`}
@@ -95,11 +97,7 @@ function RemoveButton({ edge }) {
   return address.value.place === "model" ? html`<button type="button" onClick=${turn}>${isRemoved ? "Put back" : "Remove this edge"}</button>` : null;
 }
 
-/**
- * A known function with five digits, and the larger of x and 0 by its name.
- *
- * @param {string} expression
- */
+/** A known function with five digits, and the larger of x and 0 by its name. @param {string} expression */
 function tidy(expression) {
   const rounded = expression.replace(/\d+\.\d{6,}/g, (digits) => String(Number(Number(digits).toPrecision(5))));
   return rounded.replace("((x) + abs(x))/2", "max(x, 0)");

@@ -1,6 +1,7 @@
 /** The picture as a file that needs nothing else: as it is, as a slide (16:9), or as a page of A4. */
 
 import { link } from "../state.js";
+import { save } from "../ui/save.js";
 
 /** @typedef {"picture" | "slide" | "a4"} Kind */
 /** @typedef {{svg: SVGSVGElement, model: import("../model.js").Model, label: string, window?: string | null}} Shown */
@@ -28,19 +29,15 @@ export const hasPicture = () => Boolean(shown?.svg.isConnected);
 
 /** @param {Kind} [kind] */
 export async function exportSvg(kind = "picture") {
-  save(new Blob([writePicture(kind)], { type: "image/svg+xml" }), `${nameOf(kind)}.svg`);
+  save(`${nameOf(kind)}.svg`, "image/svg+xml", writePicture(kind));
 }
 
 /** @param {Kind} [kind] */
 export async function exportPng(kind = "picture") {
-  save(await rasterise(writePicture(kind)), `${nameOf(kind)}.png`);
+  save(`${nameOf(kind)}.png`, "image/png", await rasterise(writePicture(kind)));
 }
 
-/**
- * The picture in view as a standalone document with literal colours.
- *
- * @param {Kind} [kind]
- */
+/** The picture in view as a standalone document with literal colours. @param {Kind} [kind] */
 export function writePicture(kind = "picture") {
   if (!shown?.svg.isConnected) throw new Error("There is no picture in view.");
   const { svg, model, label, window } = shown;
@@ -96,11 +93,7 @@ function copyOf(svg) {
   return copy;
 }
 
-/**
- * @param {string} name
- * @param {Record<string, string | number>} attributes
- * @param {string} [text]
- */
+/** @param {string} name @param {Record<string, string | number>} attributes @param {string} [text] */
 function make(name, attributes, text) {
   const element = document.createElementNS(NAMESPACE, name);
   for (const [key, value] of Object.entries(attributes)) if (key !== "xmlns") element.setAttribute(key, String(value));
@@ -108,10 +101,7 @@ function make(name, attributes, text) {
   return element;
 }
 
-/**
- * @param {string} text of an SVG
- * @returns {Promise<Blob>}
- */
+/** @param {string} text of an SVG @returns {Promise<Blob>} */
 async function rasterise(text) {
   const url = URL.createObjectURL(new Blob([text], { type: "image/svg+xml" }));
   try {
@@ -125,14 +115,6 @@ async function rasterise(text) {
   } finally {
     URL.revokeObjectURL(url);
   }
-}
-
-/** @param {Blob} blob @param {string} name */
-function save(blob, name) {
-  const url = URL.createObjectURL(blob);
-  const anchor = Object.assign(document.createElement("a"), { href: url, download: name });
-  anchor.click();
-  setTimeout(() => URL.revokeObjectURL(url), 1000);
 }
 
 /** @param {Kind} kind */

@@ -7,32 +7,35 @@ import { html, useMemo, useState } from "../lib.js";
 import { useAsk } from "../load.js";
 import { inputsOf } from "../model/parts.js";
 import { address } from "../state.js";
-import { amountsOf, restOf } from "./amounts.js";
+import { amountsOf, nothingOf, restOf } from "./amounts.js";
 import { useComparison } from "./compare.js";
 import { ruleOf, useCurves, useNetwork } from "./data.js";
 import { Picture } from "./picture.js";
 import { Pruning } from "./prune.js";
+import { sketchOf } from "./sketch.js";
 import { FlowTable } from "./table.js";
 
 /**
  * @param {{model: import("../model.js").Model, versus?: import("../model.js").Model, window: {instance?: number[][], value?: {label: string}}}} props
  */
 export function Flow({ model, versus, window }) {
-  const { network, error: missing } = useNetwork(model);
-  const curves = useCurves(model, network);
+  const { network: known, error: missing } = useNetwork(model);
+  const curves = useCurves(model, known);
   const { value, error } = useExplanation(model, window.instance);
-  const { mark, said, error: apart } = useComparison(model, versus);
+  const { mark, said: differs, error: apart } = useComparison(model, versus);
   const explanation = value?.explanation;
-  const amounts = useMemo(() => (network && explanation ? amountsOf(network, model, explanation) : undefined), [network, explanation]);
+  const network = useMemo(() => known ?? sketchOf(model, explanation), [known, model, known ? undefined : explanation]);
+  const said = explanation && model.value(explanation.prediction);
+  const amounts = useMemo(() => (explanation ? amountsOf(network, model, explanation) : nothingOf(network)), [network, explanation]);
   const problem = missing ?? error;
   if (problem) return html`<p class="problem" role="alert">${reasonOf(problem)}</p>`;
-  if (!network || !amounts || !explanation) return html`<p class="waiting flow-waiting">Drawing how the forecast comes about …</p>`;
   const isIncomplete = network.edges.some((edge, number) => !edge.isCurve && Number.isNaN(amounts.edges[number]));
   return html`
     <${Picture} model=${model} network=${network} curves=${curves} amounts=${amounts} isLive=${true} mark=${mark}
-      window=${window.value?.label} said=${model.value(explanation.prediction)} label=${`How the forecast of ${model.title} comes about: ${model.value(explanation.prediction)}`}>
+      window=${window.value?.label} said=${said} label=${`How the forecast of ${model.title} comes about: ${said ?? "…"}`}>
+      ${!(known && explanation) && html`<p class="muted" role="status">Computing what flows through the network …</p>`}
       ${isPending.value && html`<p class="muted" role="status">The forecast follows as soon as values along the range are there.</p>`}
-      ${said && html`<p>${said}</p>`}
+      ${differs && html`<p>${differs}</p>`}
       ${apart && html`<p role="alert">${reasonOf(apart)}</p>`}
       ${isIncomplete && html`<p class="muted">Thin grey links: what flows through each is not known, since the units read all their inputs together.</p>`}
       <${FlowTable} model=${model} network=${network} amounts=${amounts} />

@@ -9,32 +9,33 @@
  */
 
 /** @typedef {import("./network.js").Network} Network */
-/** @typedef {{id: string, node?: number, nodes: number[], column: number, along: number, across: number, top: number, size: number, before: number, after: number}} Place of a node, or of the rest of a column */
+/** @typedef {{id: string, node?: number, nodes: number[], column: number, along: number, across: number, top: number, size: number, label: number, room: number, before: number, after: number}} Place of a node, or of the rest of a column */
 /** @typedef {{id: string, edge?: number, edges: number[], column: number, along: number, across: number}} Card at its middle */
 /** @typedef {typeof WIDE} Form */
 /** @typedef {{from: Place | Card, to: Place | Card, edges: number[]}} Strand ribbons between two of them */
 /** @typedef {{width: number, height: number, isDown: boolean, start: number, card: {width: number, height: number}, room: number, places: Place[], cards: Card[], strands: Strand[], scale: number, placeOf: Place[], cardOf: Map<number, Card>}} Layout */
 
-const NARROW = 600; // pixels of width below which it flows down
+const NARROW = 560; // pixels of width below which it flows down
 export const BAR = 8; // pixels of a node along the flow
 const WIDE = { cards: 9, nodes: 12, label: 15, ribbons: 260, start: 164, end: 128, run: 34, gap: 7 };
 const DOWN = { cards: 3, nodes: 6, label: 4, ribbons: 120, start: 40, end: 44, run: 40, gap: 6 };
 const CARD = { width: 140, least: 90, height: 50, tall: 60 };
 const ROOMY = 1400; // pixels of width from which on cards are tall
-const LEAST = { start: 108, end: 100 };
+const LEAST = { start: 108, end: 100, run: 30 };
 const EACH = { card: 90, node: 58 }; // pixels across that each has, flowing down
 const LINKS = 3; // times the run of ribbons between nodes without cards
+const LINES = 27; // pixels of a label in two lines
 const PAD = 8; // between nodes
 const WEAK = 0.004; // share of the heaviest column below which an edge or a node has no place of its own
 
-/**
- * @param {Network} network
- * @param {number} width in pixels
- * @returns {Layout}
- */
+const clamp = (/** @type {number} */ low, /** @type {number} */ value, /** @type {number} */ high) => Math.max(low, Math.min(high, value));
+
+/** @param {Network} network @param {number} width in pixels @returns {Layout} */
 export function layOut(network, width) {
   const isDown = width < Math.max(NARROW, leastWidth(network));
-  const form = isDown ? { ...DOWN, cards: Math.max(2, Math.floor(width / EACH.card) - 1), nodes: Math.max(4, Math.floor(width / EACH.node)) } : { ...WIDE, start: Math.max(LEAST.start, Math.min(WIDE.start, 0.17 * width)), end: Math.max(LEAST.end, Math.min(WIDE.end, 0.14 * width)) };
+  const fit = { cards: Math.max(2, Math.floor(width / EACH.card) - 1), nodes: Math.max(4, Math.floor(width / EACH.node)) };
+  const ends = { start: clamp(LEAST.start, 0.17 * width, WIDE.start), end: clamp(LEAST.end, 0.14 * width, WIDE.end) };
+  const form = isDown ? { ...DOWN, ...fit } : { ...WIDE, ...ends };
   const { cards, places, placeOf, cardOf } = choose(network, form);
   const stacks = d3.range(network.columns).map((column) => cards.filter((card) => card.column === column));
   const columns = d3.range(network.columns).map((column) => places.filter((place) => place.column === column));
@@ -42,24 +43,24 @@ export function layOut(network, width) {
   const card = { width: isDown ? (width - 12) / (form.cards + 1) - form.gap : CARD.width, height: width < ROOMY ? CARD.height : CARD.tall };
   const heaviest = d3.max(cards, ({ edges }) => d3.sum(edges, (edge) => network.edges[edge].weight)) || 1;
   const scale = Math.min(form.ribbons / strongest, (isDown ? card.width : card.height) / heaviest);
-  for (const place of places) place.size = form.label + PAD + Math.max(isDown || place.column ? 6 : 24, scale * weightOf(network, place));
+  for (const place of places) {
+    place.label = isDown || !place.column || !stacks[place.column].length ? form.label : LINES;
+    place.size = place.label + PAD + Math.max(isDown || place.column ? 6 : 24, scale * weightOf(network, place));
+  }
   const step = (isDown ? card.width : card.height) + form.gap;
   const needed = d3.max([...columns.map((column) => d3.sum(column, ({ size }) => size)), ...stacks.map((stack) => stack.length * step)]) ?? 0;
   const room = isDown ? width : Math.max(380, needed) + 16;
-  order(network, columns, stacks, placeOf, room, step, form.label);
+  order(network, columns, stacks, placeOf, room, step);
   const length = placeAlong(columns, stacks, card, isDown, width, form);
+  for (const place of places) place.room = isDown ? place.size : roomOf(place, cards, card);
   const size = isDown ? { width, height: length } : { width, height: room };
   return { ...size, isDown, start: form.start, card, room, places, cards, strands: strandsOf(network, placeOf, cardOf, cards), scale, placeOf, cardOf };
 }
 
-/**
- * The least width at which the network flows from left to right.
- *
- * @param {Network} network
- */
+/** The least width at which the network flows from left to right. @param {Network} network */
 function leastWidth({ nodes, edges, columns }) {
   const withCards = new Set(edges.flatMap(({ isCurve, target }) => (isCurve ? [nodes[target].column] : []))).size;
-  return LEAST.start + LEAST.end + withCards * (CARD.least + WIDE.run) + (columns - 1 - withCards) * WIDE.run;
+  return LEAST.start + LEAST.end + withCards * (CARD.least + 2 * LEAST.run) + (columns - 1 - withCards) * LINKS * LEAST.run;
 }
 
 /** @param {Network} network @param {{nodes: number[]}} place */
@@ -123,7 +124,7 @@ function withoutWeak(found, counts) {
 
 /** @returns {Place} */
 const place = (/** @type {string} */ id, /** @type {number} */ column, /** @type {number[]} */ nodes, /** @type {number | undefined} */ node = undefined) => ({
-  ...{ id, node, nodes, column, along: 0, across: 0, top: 0, size: 0, before: 0, after: 0 },
+  ...{ id, node, nodes, column, along: 0, across: 0, top: 0, size: 0, label: 0, room: 0, before: 0, after: 0 },
 });
 
 /**
@@ -135,16 +136,16 @@ const place = (/** @type {string} */ id, /** @type {number} */ column, /** @type
  * @param {Place[]} placeOf
  * @param {number} room
  * @param {number} step
- * @param {number} label
  */
-function order(network, columns, stacks, placeOf, room, step, label) {
+function order(network, columns, stacks, placeOf, room, step) {
   for (const [column, places] of columns.entries()) {
     columns[column] = d3.sort(places, ({ node }) => (node === undefined ? Infinity : -network.nodes[node].weight));
     const spare = (room - d3.sum(places, ({ size }) => size)) / places.length;
     let at = 0;
     for (const one of columns[column]) {
-      const size = one.size + Math.max(spare, Math.min(0, spare));
-      [one.top, one.across] = [at + Math.max(0, spare) / 2, at + (size + label) / 2];
+      const size = one.size + spare;
+      [one.top, one.across] = [at + Math.max(0, spare) / 2, at + (size + one.label) / 2];
+      one.size = size;
       at += size;
     }
   }
@@ -154,6 +155,19 @@ function order(network, columns, stacks, placeOf, room, step, label) {
     const space = Math.max(step, Math.min(1.35 * step, room / Math.max(1, sorted.length)));
     sorted.forEach((card, index) => (card.across = room / 2 + (index - (sorted.length - 1) / 2) * space));
   }
+}
+
+/**
+ * Pixels for the label above a node: between the cards beside it, or half over where there is none at its height.
+ *
+ * @param {Place} place
+ * @param {Card[]} cards
+ * @param {{width: number, height: number}} card
+ */
+function roomOf({ column, top, label, before, after }, cards, { width, height }) {
+  const isNear = (/** @type {Card} */ { across }) => Math.abs(across - top - label / 2) < (height + label) / 2;
+  const spare = [column, column + 1].map((stack) => (cards.some((one) => one.column === stack && isNear(one)) ? 0 : width / 2));
+  return BAR + 2 * Math.min(before + spare[0], after + spare[1]) - 4;
 }
 
 /**

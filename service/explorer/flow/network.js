@@ -40,11 +40,7 @@
 
 const RECURRENT = ["lstm", "gru"];
 
-/**
- * @param {Model} model
- * @param {Topology} topology all of it, pruned edges too
- * @returns {Network}
- */
+/** @param {Model} model @param {Topology} topology all of it, pruned edges too @returns {Network} */
 export function readNetwork(model, topology) {
   const alias = aliases(model, topology);
   const nodes = nodesOf(model, topology, alias);
@@ -71,12 +67,7 @@ function aliases(model, { edges }) {
   return new Map([...products, ...features]);
 }
 
-/**
- * @param {Model} model
- * @param {Topology} topology
- * @param {Map<string, string>} alias
- * @returns {Node[]}
- */
+/** @param {Model} model @param {Topology} topology @param {Map<string, string>} alias @returns {Node[]} */
 function nodesOf(model, { nodes }, alias) {
   const weights = new Map(nodes.map(({ id, contribution }) => [id, contribution ?? 0]));
   const inputs = model.inputs.map(({ name, label, short, color, features }) => ({

@@ -4,7 +4,7 @@ import { html } from "../lib.js";
 import { part } from "../lit.js";
 import { BAR } from "./layout.js";
 
-const LONGEST = { unit: 24, least: 10, down: 10 }; // characters
+const LONGEST = 24; // characters
 const AMOUNT = 6; // characters beside a name
 const LETTER = 6.6; // pixels
 const BOLD = 7.4;
@@ -24,7 +24,8 @@ export function Node({ place, layout, network, said, tab }) {
   const shape = html`<rect class="all" /><rect class="net" />`;
   const color = node?.color && html`<circle class="dot" fill=${node.color} r="4" cx=${layout.isDown ? place.across : place.along - BAR / 2 - 8} cy=${layout.isDown ? place.along - BAR / 2 - 8 : place.across} />`;
   return html`
-    <g class=${`place ${isOutput ? "output" : (node?.kind ?? "rest")}`} ...${attributes} tabindex=${tab} role="img" aria-roledescription="node, lights its paths" aria-label=${name} data-name=${name} data-node=${place.id} data-tip=${tip}>
+    <g class=${`place ${isOutput ? "output" : (node?.kind ?? "rest")}`} ...${attributes} tabindex=${tab}
+      role="img" aria-roledescription="node, lights its paths" aria-label=${name} data-name=${name} data-node=${place.id} data-tip=${tip}>
       ${shape}${color}
       ${layout.isDown ? html`<${LabelAbove} place=${place} name=${name} isOutput=${isOutput} said=${said} />` : html`<${LabelBeside} place=${place} layout=${layout} name=${name} isOutput=${isOutput} said=${said} />`}
     </g>
@@ -36,22 +37,30 @@ function LabelBeside({ place, layout, name, isOutput, said }) {
   const { column, along, across, top } = place;
   if (isOutput) {
     const x = along + BAR / 2 + 8;
-    return html`<text class="name" x=${x} y=${across - 12}>${cut(name, Math.floor((layout.width - x) / BOLD))}</text><text class="amount" x=${x} y=${across + 3}></text><text class="forecast-value" x=${x} y=${across + 20}>${said}</text>`;
+    return html`<text class="name" x=${x} y=${across - 12}>${cut(name, Math.floor((layout.width - x) / BOLD))}</text>
+      <text class="amount" x=${x} y=${across + 3}></text><text class="forecast-value" x=${x} y=${across + 20}>${said}</text>`;
   }
   if (column === 0) {
     const x = along - BAR / 2 - 16;
     return html`<text class="name" x=${x} y=${across - 1} text-anchor="end">${cut(name, Math.floor((layout.start - 22) / LETTER))}</text><text class="amount" x=${x} y=${across + 11} text-anchor="end"></text>`;
   }
-  const isLeft = place.before > 1.5 * place.after; // there is more room before it than after
-  const room = isLeft ? 0.8 * place.before + BAR + place.after : BAR + 2 * Math.min(place.before, place.after);
-  const most = Math.max(LONGEST.least, Math.min(LONGEST.unit, Math.floor(room / LETTER) - AMOUNT));
-  return html`<text class="name" x=${isLeft ? along + BAR / 2 + place.after - 2 : along} y=${top + 11} text-anchor=${isLeft ? "end" : "middle"}><tspan>${cut(name, most)} </tspan><tspan class="amount"></tspan></text>`;
+  if (place.before > 1.5 * place.after) {
+    const most = Math.min(LONGEST, Math.floor((0.8 * place.before + BAR + place.after) / LETTER) - AMOUNT); // there is more room before it
+    return html`<text class="name" x=${along + BAR / 2 + place.after - 4} y=${top + 11} text-anchor="end">
+      <tspan>${cut(name, most)} </tspan><tspan class="amount"></tspan>
+    </text>`;
+  }
+  return html`<text class="name" x=${along} y=${top + 11} text-anchor="middle">${cut(name, Math.min(LONGEST, Math.floor(place.room / LETTER)))}</text>
+    <text class="amount" x=${along} y=${top + 23} text-anchor="middle"></text>`;
 }
 
 /** @param {any} props */
 function LabelAbove({ place, name, isOutput, said }) {
   const { along, across, column } = place;
-  if (isOutput) return html`<text class="name" x=${across} y=${along + 18} text-anchor="middle"><tspan>${cut(name, 30)} </tspan><tspan class="amount"></tspan></text><text class="forecast-value" x=${across} y=${along + 35} text-anchor="middle">${said}</text>`;
+  if (isOutput) {
+    return html`<text class="name" x=${across} y=${along + 18} text-anchor="middle"><tspan>${cut(name, 30)} </tspan><tspan class="amount"></tspan></text>
+      <text class="forecast-value" x=${across} y=${along + 35} text-anchor="middle">${said}</text>`;
+  }
   const y = along - BAR / 2 - (column ? 3 : 14);
-  return html`<text class="name" x=${across} y=${y - 11} text-anchor="middle">${cut(name, LONGEST.down)}</text><text class="amount" x=${across} y=${y} text-anchor="middle"></text>`;
+  return html`<text class="name" x=${across} y=${y - 11} text-anchor="middle">${cut(name, Math.floor((place.room - 4) / LETTER))}</text><text class="amount" x=${across} y=${y} text-anchor="middle"></text>`;
 }

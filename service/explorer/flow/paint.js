@@ -107,17 +107,19 @@ export function paint(layout, stacks, elements, amounts, scale, { change, bead }
     });
   });
   places.forEach((place, index) => {
-    const value = d3.sum(place.nodes, (node) => nodes[node]);
+    const value = total(place.nodes, nodes);
+    const size = Math.abs(value || 0) * scale;
     const { group, all, net } = elements.bars[index];
-    setBar(all, place, Math.max(1, widest.get(place) ?? 0, Math.abs(value) * scale), isDown, room);
-    setBar(net, place, Math.abs(value) * scale, isDown, room);
+    setBar(all, place, Math.max(1, widest.get(place) ?? 0, size), isDown, room);
+    setBar(net, place, size, isDown, room);
     group.classList.toggle("down", isSigned && value < 0);
     group.dataset.value = String(value);
     setText(group, elements.said[index], Number.isNaN(value) ? "" : change(value));
   });
   cards.forEach((card, index) => {
-    const value = d3.sum(card.edges, (edge) => edges[edge]);
-    setText(elements.cards[index], elements.amounts[index], card.edge === undefined ? `${card.edges.length} more: ${change(value)}` : change(value, true));
+    const value = total(card.edges, edges);
+    const said = Number.isNaN(value) ? "" : change(value, card.edge !== undefined);
+    setText(elements.cards[index], elements.amounts[index], card.edge === undefined ? `${card.edges.length} more: ${said}` : said);
     elements.amounts[index]?.classList.toggle("down", isSigned && value < 0);
     const point = elements.beads[index];
     const at = card.edge === undefined ? undefined : bead(card.edge, amounts.beads.get(card.edge));
@@ -129,6 +131,12 @@ export function paint(layout, stacks, elements, amounts, scale, { change, bead }
     point.classList.toggle("down", value < 0);
     point.classList.toggle("beyond", Boolean(at[2]));
   });
+}
+
+/** The sum of what is known; NaN where nothing is. @param {number[]} of @param {Float64Array} values */
+function total(of, values) {
+  const known = of.filter((one) => !Number.isNaN(values[one]));
+  return known.length ? d3.sum(known, (one) => values[one]) : NaN;
 }
 
 /** Half the length of a place or a card along the flow. */

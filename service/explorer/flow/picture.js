@@ -19,6 +19,8 @@ import { findElements, paint, scaleFor, stackStrands } from "./paint.js";
 import { pathsOf, stepFrom } from "./walk.js";
 import { useZoom, ZoomButtons } from "./zoom.js";
 
+const SMALLEST = 200; // pixels of width; below them it is scaled
+
 /** How many ms the last frame took to paint, which tests read. */
 export const painted = signal(0);
 
@@ -41,7 +43,7 @@ export function Picture({ model, network, curves, amounts, isLive = false, kept,
   const svg = useRef(/** @type {SVGSVGElement | null} */ (null));
   const width = useWidth(place);
   const isOwn = address.value.values.scale === "own";
-  const layout = useMemo(() => (width ? layOut(network, width) : undefined), [network, width]);
+  const layout = useMemo(() => (width ? layOut(network, Math.max(SMALLEST, width)) : undefined), [network, width]);
   const drawn = useMemo(() => (layout ? drawCurves(layout, network, curves, isOwn) : new Map()), [layout, curves, isOwn]);
   const [current, setCurrent] = useState(0); // the part that Tab leads to
   const zoom = useZoom(svg, layout);
@@ -58,7 +60,10 @@ export function Picture({ model, network, curves, amounts, isLive = false, kept,
       painted.value = performance.now() - begun;
     });
   }, [layout, drawn, amounts, isLive]);
-  useEffect(() => (layout && svg.current ? effect(() => light(/** @type {SVGSVGElement} */ (svg.current), layout, network, lit.value)) : undefined), [layout, network]);
+  useEffect(() => {
+    const element = svg.current; // which may be gone before this is
+    return layout && element ? effect(() => light(element, layout, network, lit.value)) : undefined;
+  }, [layout, network]);
   useEffect(() => {
     if (layout && svg.current) fade(svg.current, layout, kept);
   }, [layout, kept]);
@@ -101,7 +106,9 @@ function Legend({ isSigned, isOwn }) {
   const turn = () => go({ scale: isOwn ? "" : "own" });
   return html`
     <p class="flow-legend muted">
-      ${isSigned ? html`<span class="key up"></span> raises, <span class="key down"></span> lowers the forecast` : html`<span class="key"></span> mean size`}, as wide as the contribution ·
+      ${isSigned
+        ? html`<span class="key"><span><i class="up"></i>raises,</span><span><i class="down"></i>lowers the forecast</span></span>`
+        : html`<span class="key"><span><i></i>mean size</span></span>`}, as wide as the contribution ·
       curve opacity is tanh(3 × score) · shaded: the reference data · ${isOwn ? "each curve has a y-scale of its own, so heights can't be compared" : "one y-scale per layer"}
       <button type="button" class="small" aria-pressed=${isOwn} onClick=${turn}>Each its own</button>
     </p>

@@ -57,7 +57,8 @@ export function CostCurve({ model, curve, kept, drag, drop }) {
   return html`
     <div class="cost" ref=${place}>
       <label for="prune">Edges kept <strong>${at.edges} of ${full.edges}</strong> <${Help} term="R²" /></label>
-      ${width > 0 && html`<svg width=${width} height=${HEIGHT} aria-hidden="true" onPointerDown=${down} onPointerMove=${(/** @type {any} */ event) => isHeld(event) && dragTo(event, drag)} onPointerUp=${(/** @type {any} */ event) => dragTo(event, drop)}>
+      ${width > 0 && html`<svg width=${width} height=${HEIGHT} aria-hidden="true" onPointerDown=${down}
+        onPointerMove=${(/** @type {any} */ event) => isHeld(event) && dragTo(event, drag)} onPointerUp=${(/** @type {any} */ event) => dragTo(event, drop)}>
         <path class="cost-line" d=${line(points)} />
         <line class="cost-at" x1=${x(at.edges)} x2=${x(at.edges)} y1=${MARGIN.top} y2=${HEIGHT - MARGIN.bottom} />
         <circle class="cost-point" r="7" cx=${x(at.edges)} cy=${y(cost(at))} />
@@ -99,7 +100,9 @@ export function Pruning({ model, topology, ranked }) {
     <section class="pruning" aria-label="Pruning">
       <p class="price" role="status"><strong>${tellPrice(dragged ?? exact, graph.fidelity.mae_full)}</strong>${dragged ? "" : ` · R² ${exact.r2.toFixed(4)} with the full model`}</p>
       <${CostCurve} model=${model} curve=${value.curve} kept=${(dragged ?? exact).edges} drag=${drag} drop=${drop} />
-      ${removed.length > 0 && html`<ul class="removed" aria-label="Edges removed by hand">${removed.map((id) => html`<li key=${id}>${nameOf(id)} <button type="button" class="small" aria-label=${`Put back ${nameOf(id)}`} onClick=${() => back(id)}>Put back</button></li>`)}</ul>`}
+      ${removed.length > 0 && html`<ul class="removed" aria-label="Edges removed by hand">
+        ${removed.map((id) => html`<li key=${id}>${nameOf(id)} <button type="button" class="small" aria-label=${`Put back ${nameOf(id)}`} onClick=${() => back(id)}>Put back</button></li>`)}
+      </ul>`}
     </section>
   `;
 }

@@ -7,10 +7,7 @@ const LARGEST = 8;
 const FAR = 60; // pixels of a card below which it has no curve
 const NEAR = 210; // from which on it has axes
 
-/**
- * @param {{current: SVGSVGElement | null}} svg
- * @param {import("./layout.js").Layout | undefined} layout
- */
+/** @param {{current: SVGSVGElement | null}} svg @param {import("./layout.js").Layout | undefined} layout */
 export function useZoom(svg, layout) {
   const behavior = useRef(/** @type {any} */ (undefined));
   useEffect(() => {

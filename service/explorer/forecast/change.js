@@ -58,10 +58,7 @@ function readTarget(target) {
   return isWhole ? { [kind]: kind === "between" ? numbers : numbers[0] } : undefined;
 }
 
-/**
- * @param {Model} model
- * @param {string} target
- */
+/** @param {Model} model @param {string} target */
 function tellTarget(model, target) {
   const [kind, ...bounds] = target.split(":");
   return `${KINDS[/** @type {keyof typeof KINDS} */ (kind)]} ${bounds.map((bound) => amount(Number(bound), model.unit)).join(" and ")}`;
@@ -81,7 +78,11 @@ function Form({ model, target, most, beyond }) {
   const number = (/** @type {string} */ name, /** @type {string} */ label, /** @type {string} */ value) => html`<input type="number" step="any" name=${name} aria-label=${label} value=${value} />`;
   return html`
     <form class="row" novalidate onSubmit=${submit}>
-      <label>The forecast should be <select name="kind" value=${kind} onChange=${(/** @type {any} */ event) => setKind(event.currentTarget.value)}>${Object.entries(KINDS).map(([value, label]) => html`<option value=${value} selected=${value === kind}>${label}</option>`)}</select></label>
+      <label>The forecast should be ${" "}
+        <select name="kind" value=${kind} onChange=${(/** @type {any} */ event) => setKind(event.currentTarget.value)}>
+          ${Object.entries(KINDS).map(([value, label]) => html`<option value=${value} selected=${value === kind}>${label}</option>`)}
+        </select>
+      </label>
       ${number("low", "Wanted forecast", first)}
       ${kind === "between" && html`<span>and</span> ${number("high", "Wanted forecast, at most", second)}`}
       <span class="muted">${model.unit ?? ""}</span>
@@ -147,12 +148,19 @@ function Answers({ model, found, wanted, now, recorded, instance, edit }) {
     const by = input.kind === "number" || input.kind === "integer" ? ` (${formatChange(to - valueOf(input, newest), input.unit, /** @type {any} */ (model.info.features[input.places[0]]))})` : "";
     return html`<span ...${part(`input:${input.name}`, { pick: false })}>${input.label} from ${before} to ${after}${by}</span>`;
   };
+  const lead = isReached ? `The smallest changes found that make the forecast ${wanted}` : `No change found makes the forecast ${wanted}; the nearest`;
+  const from = now === undefined ? "" : `, from ${model.value(now)}`;
+  const usual = near.typical == null ? "" : `; ${amount(near.typical)} is usual between two`;
   return html`
-    <p role="status">${isReached ? `The smallest changes found that make the forecast ${wanted}` : `No change found makes the forecast ${wanted}; the nearest`}${now === undefined ? "" : `, from ${model.value(now)}`}. The first is ${amount(near.distance)} standard deviations from the nearest reference window${near.typical == null ? "" : `; ${amount(near.typical)} is usual between two`}.</p>
+    <p role="status">${lead}${from}. The first is ${amount(near.distance)} standard deviations from the nearest reference window${usual}.</p>
     <div class="scroll" tabindex="0" role="region" aria-label="Changes that were found">
       <table class="found">
         <thead><tr><th scope="col">Change, at every step</th><th scope="col" class="number">Forecast</th><th scope="col" class="number">Distance, std</th><td></td></tr></thead>
-        <tbody>${answers.map((answer) => html`<tr><th scope="row">${answer.changes.map((one, place) => html`${place ? "; " : ""}${words(one)}`)}</th><td class="number">${model.value(answer.prediction)}</td><td class="number">${amount(answer.distance)}</td><td><button type="button" class="small" onClick=${() => use(answer)}>Use it</button></td></tr>`)}</tbody>
+        <tbody>${answers.map((answer) => html`<tr>
+          <th scope="row">${answer.changes.map((one, place) => html`${place ? "; " : ""}${words(one)}`)}</th>
+          <td class="number">${model.value(answer.prediction)}</td><td class="number">${amount(answer.distance)}</td>
+          <td><button type="button" class="small" onClick=${() => use(answer)}>Use it</button></td>
+        </tr>`)}</tbody>
       </table>
     </div>
   `;

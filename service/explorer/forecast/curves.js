@@ -7,7 +7,7 @@ import { html, useState } from "../lib.js";
 import { part } from "../lit.js";
 import { askNoted, keyOf, useLoad } from "../load.js";
 import { go } from "../state.js";
-import { Chart } from "../ui/chart.js";
+import { Chart, onPick } from "../ui/chart.js";
 import { writeEdit } from "../windows.js";
 import { snap } from "./dials.js";
 
@@ -38,7 +38,8 @@ export function Curves({ model, answer, instance, recorded, edit }) {
   return html`
     <p class="muted">The forecast if an input were another at every step, and all others as they are; dotted outside the training range. A click sets the input.</p>
     <div class="curves">
-      ${curves.map(({ input, curve }) => html`<${OneCurve} key=${input.name} model=${model} input=${input} curve=${curve} now=${valueOf(input, instance[instance.length - 1])} value=${explanation.prediction} domain=${domain} take=${take} />`)}
+      ${curves.map(({ input, curve }) => html`<${OneCurve} key=${input.name} model=${model} input=${input} curve=${curve}
+        now=${valueOf(input, instance[instance.length - 1])} value=${explanation.prediction} domain=${domain} take=${take} />`)}
     </div>
     ${order.length > N_FIRST && html`<button type="button" class="small" aria-expanded=${isAll} onClick=${() => setAll(!isAll)}>${isAll ? "Only the strongest" : `All ${order.length} inputs`}</button>`}
   `;
@@ -48,6 +49,7 @@ export function Curves({ model, answer, instance, recorded, edit }) {
 function OneCurve({ model, input, curve, now, value, domain, take }) {
   const isOrdinal = ["level", "flag"].includes(input.kind);
   const name = (/** @type {number} */ x) => told(model, input, x).replace(input.unit ? ` ${input.unit}` : " ", input.unit ? "" : " ");
+  const inside = (/** @type {any} */ { y, isOutside }) => (isOutside ? NaN : y);
   const draw = (/** @type {number} */ width) => {
     const chart = Plot.plot({
       ...{ width, height: HEIGHT, marginLeft: 44, marginTop: 10, marginRight: 18, marginBottom: 22, className: "plot" },
@@ -56,15 +58,16 @@ function OneCurve({ model, input, curve, now, value, domain, take }) {
       marks: [
         ...(isOrdinal
           ? [Plot.dot(curve, { x: "x", y: "y", r: 3, stroke: input.color })]
-          : [Plot.lineY(curve, { x: "x", y: "y", stroke: "var(--muted)", strokeDasharray: "2 3" }), Plot.lineY(curve, { x: "x", y: (/** @type {any} */ { y, isOutside }) => (isOutside ? NaN : y), stroke: input.color, strokeWidth: 2 })]),
+          : [
+              Plot.lineY(curve, { x: "x", y: "y", stroke: "var(--muted)", strokeDasharray: "2 3" }),
+              Plot.lineY(curve, { x: "x", y: inside, stroke: input.color, strokeWidth: 2 }),
+            ]),
         Plot.dot([{ x: now, y: value }], { x: "x", y: "y", r: 4.5, fill: "var(--ink)", stroke: "var(--card)" }),
       ],
     });
-    chart.addEventListener("click", (/** @type {any} */ event) => {
-      const at = event.clientX - chart.getBoundingClientRect().left;
-      const scale = /** @type {any} */ (chart.scale("x"));
-      const wanted = scale.invert?.(at) ?? d3.least(curve, (/** @type {any} */ one) => Math.abs(scale.apply(one.x) - at))?.x;
-      take(input, snap({ ...rangeOf(input, model.info.features) }, wanted, now));
+    onPick(chart, (at, x) => {
+      const wanted = x.invert?.(at) ?? d3.least(curve, (/** @type {any} */ one) => Math.abs(x.apply(one.x) - at))?.x;
+      take(input, snap(rangeOf(input, model.info.features), wanted, now));
     });
     return chart;
   };

@@ -16,7 +16,7 @@ const N_FIRST = 12; // inputs shown before all are asked for
 const FINE = 200; // positions over a range without steps
 const COARSE = 40; // arrow keys over it
 const PAGES = 10; // steps of Page Up and Page Down
-const [WIDTH, HEIGHT] = [56, 26]; // of a sparkline
+const [WIDTH, HEIGHT] = [48, 26]; // of a sparkline
 
 /**
  * @typedef {object} Dialled
@@ -81,7 +81,10 @@ function Dial({ model, input, recorded, instance, edit, contribution, largest })
       }
       <${Track} model=${model} input=${input} instance=${instance} value=${value} was=${was} set=${set} />
       <span class="adds number">${contribution === undefined ? "…" : model.change(contribution, false)}<${Bar} share=${(contribution ?? 0) / largest} /></span>
-      ${isChanged && html`<span class="muted note">${value === was ? "as recorded" : `recorded: ${told(model, input, was)}`}${fixed ? "; nobody can change this" : ""} <button type="button" class="small" aria-label=${`Reset ${input.label}`} onClick=${() => set(was)}>reset</button></span>`}
+      ${isChanged && html`<span class="muted note">
+        ${value === was ? "as recorded" : `recorded: ${told(model, input, was)}`}${fixed ? "; nobody can change this" : ""}${" "}
+        <button type="button" class="small" aria-label=${`Reset ${input.label}`} onClick=${() => set(was)}>reset</button>
+      </span>`}
     </li>
   `;
 }
@@ -157,7 +160,9 @@ function Track({ model, input, instance, value, was, set }) {
   };
   const press = (/** @type {KeyboardEvent} */ event) => {
     const by = range.step || d3.tickStep(low, high, COARSE);
-    const to = { ArrowRight: value + by, ArrowUp: value + by, ArrowLeft: value - by, ArrowDown: value - by, PageUp: value + PAGES * by, PageDown: value - PAGES * by, Home: low, End: high }[event.key];
+    const turns = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: PAGES, PageDown: -PAGES };
+    const from = draft.value?.input === input.name ? draft.value.value : value; // of a press that is not rendered yet
+    const to = { Home: low, End: high }[event.key] ?? (event.key in turns ? from + by * turns[event.key] : undefined);
     if (event.key === "Escape") draft.value = undefined;
     if (to === undefined || event.shiftKey) return;
     event.preventDefault();

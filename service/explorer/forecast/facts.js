@@ -107,11 +107,7 @@ export function timeAt({ newest, step }, steps) {
   return isLast ? Date.UTC(year, month + 1, 0) : Date.UTC(year, month, date.getUTCDate());
 }
 
-/**
- * The step of an output, from 1, and its target.
- *
- * @param {string} output
- */
+/** The step of an output, from 1, and its target. @param {string} output */
 export function stepOf(output) {
   const [, target = output, step] = /^(.*)\+(\d+)(?=$|@|:)/.exec(output) ?? [];
   return { target, step: step === undefined ? undefined : Number(step) };
@@ -144,14 +140,10 @@ export function tellWhen(time, { newest, step }) {
   return days === 0 ? `today ${clock}` : days === 1 ? `tomorrow ${clock}` : `${weekday.format(time)}, ${clock}`;
 }
 
-/**
- * The time of a window's newest row in words.
- *
- * @param {string | null | undefined} time
- */
+/** The time of a window's newest row in words. @param {string | null | undefined} time */
 export function tellNow(time) {
   if (!time) return undefined;
-  const day = new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", day: "numeric", month: "short", year: "numeric" }).format(wallClock(time));
+  const day = timeLabel(wallClock(time), 1000 * DAY, 0);
   return time.length > 10 ? `${day}, ${time.slice(11, 16)}${time.endsWith("Z") ? " UTC" : ""}` : day;
 }
 

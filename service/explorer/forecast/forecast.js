@@ -15,6 +15,7 @@ import { Outlook } from "./outlook.js";
 import { Picker } from "./picker.js";
 import { Questions } from "./questions.js";
 import { Sentence } from "./sentence.js";
+import { Warnings } from "./trust.js";
 
 /** @param {{model: import("../model.js").Model, versus?: import("../model.js").Model, window: any}} props */
 export function Forecast({ model, versus, window }) {
@@ -38,6 +39,7 @@ export function Forecast({ model, versus, window }) {
       wanted &&
       html`
         <${Sentence} ...${last.current} />
+        <${Warnings} model=${model} answer=${explained.value?.answer} />
         <div class=${`instrument card ${model.info.skill.verdict}`}>
           <${Dials} ...${told} instance=${instance} recorded=${known.instance} edit=${edit} now=${tellNow(known.time)} />
           <section class="network" aria-label="The network"><${Flow} model=${model} versus=${versus} window=${window} /></section>

@@ -52,6 +52,7 @@ export function Heat({ model, answer, instance, times }) {
   const label = (/** @type {number} */ step, count = 0) => stepLabel(step - steps.length + 1, times, count);
   if (!answer) return html`<p class="muted" ref=${place}>…</p>`;
   if (steps.length < 2) return html`<p ref=${place}>The window is a single step.</p>`;
+  const leave = () => (hovered.value = undefined);
   const cellOf = (/** @type {Event} */ event) => /** @type {any} */ (event.target).dataset?.cell?.split(" ").map(Number);
   const point = (/** @type {Event} */ event) => {
     const cell = cellOf(event);
@@ -59,15 +60,22 @@ export function Heat({ model, answer, instance, times }) {
   };
   return html`
     <p>${tellRuns(model, rows, times, steps.length)}</p>
-    <div ref=${place} class="heat">
-      <svg width=${width} height=${rows.length * ROW + 22} role="application" tabindex="0" aria-label="Contributions by input and step; arrow keys lead through them" onKeyDown=${press} onPointerOver=${point} onPointerDown=${point} onPointerLeave=${() => (hovered.value = undefined)} onBlur=${() => (hovered.value = undefined)}>
+    <div ref=${place} class=${`heat ${model.info.skill.verdict}`}>
+      <svg width=${width} height=${rows.length * ROW + 22} role="application" tabindex="0"
+        aria-label="Contributions by input and step; arrow keys lead through them"
+        onKeyDown=${press} onPointerOver=${point} onPointerDown=${point} onPointerLeave=${leave} onBlur=${leave}>
         ${rows.map(
           (row, number) => html`
             <text x=${names - 8} y=${number * ROW + 14} text-anchor="end">${cut(row.name, names)}</text>
-            ${ends.map((end) => html`<rect data-cell=${`${number} ${end}`} class=${at?.row === number && at.step === end ? "chosen" : ""} x=${x(String(end))} y=${number * ROW + 1} width=${x.bandwidth()} height=${ROW - 2} style=${{ fill: color(sum(row, end)) }} />`)}
+            ${ends.map((end) => html`<rect data-cell=${`${number} ${end}`} class=${at?.row === number && at.step === end ? "chosen" : ""}
+              x=${x(String(end))} y=${number * ROW + 1} width=${x.bandwidth()} height=${ROW - 2} style=${{ fill: color(sum(row, end)) }} />`)}
           `,
         )}
-        ${ends.filter((_, column) => (ends.length - 1 - column) % every === 0).map((end) => html`<text class="tick" text-anchor=${end === last ? "end" : "middle"} x=${end === last ? width : (x(String(end)) ?? 0) + x.bandwidth() / 2} y=${rows.length * ROW + 16}>${end === steps.length - 1 ? "now" : label(end, last - first + 1)}</text>`)}
+        ${ends.filter((_, column) => (ends.length - 1 - column) % every === 0).map((end) => {
+          const [anchor, at] = end === last ? ["end", width] : ["middle", (x(String(end)) ?? 0) + x.bandwidth() / 2];
+          const name = end === steps.length - 1 ? "now" : label(end, last - first + 1);
+          return html`<text class="tick" text-anchor=${anchor} x=${at} y=${rows.length * ROW + 16}>${name}</text>`;
+        })}
       </svg>
     </div>
     <p class="between">
@@ -105,19 +113,13 @@ function rowsOf(model, steps) {
   return [...sorted.slice(0, FIRST), { name: `${others.length} others`, input: undefined, values: steps.map((_, step) => d3.sum(others, ({ values }) => values[step])) }];
 }
 
-/**
- * @param {string} name
- * @param {number} room pixels
- */
+/** @param {string} name @param {number} room pixels */
 function cut(name, room) {
   const most = Math.floor((room - 8) / 7);
   return name.length > most ? `${name.slice(0, most - 1)}…` : name;
 }
 
-/**
- * @param {number} place
- * @param {number} count
- */
+/** @param {number} place @param {number} count */
 const bounded = (place, count) => Math.max(0, Math.min(count - 1, place));
 
 /**

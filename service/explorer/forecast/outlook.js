@@ -6,7 +6,7 @@ import { formatValue, percent, stepLabel, timeLabel } from "../figures.js";
 import { html } from "../lib.js";
 import { part } from "../lit.js";
 import { go } from "../state.js";
-import { Chart } from "../ui/chart.js";
+import { Chart, onPick } from "../ui/chart.js";
 import { bandOf, stepOf, targetTime, tellNow, tellWhen, timeAt } from "./facts.js";
 import { nameForecast } from "./sentence.js";
 
@@ -33,9 +33,7 @@ const NONE = { all: /** @type {import("../history/moments.js").Moment[]} */ ([])
 const TICK = 76; // pixels
 const LEVEL = 0.8; // of errors, where the model has no interval
 
-/**
- * @param {import("./sentence.js").Told} props
- */
+/** @param {import("./sentence.js").Told} props */
 export function Outlook(props) {
   const { model, predicted, times, known } = props;
   const { info } = model;
@@ -90,7 +88,9 @@ function aheadOf({ model, predicted, shown, known, isChanged }) {
 /** @param {{isPast: boolean, came: boolean, band?: Interval, usual?: boolean}} props */
 const Key = ({ isPast, came, band, usual = false }) => html`
   <p class="key muted">
-    ${(isPast || came) && html`<span><i class="actual"></i>${came ? "what came" : "what was"}</span>`}<span><i class="forecast"></i>forecast</span>${band && html`<span><i class="band"></i>${usual ? `8 of 10 errors` : `${levelName(band.level)} interval`}</span>`}
+    ${(isPast || came) && html`<span><i class="actual"></i>${came ? "what came" : "what was"}</span>`}
+    <span><i class="forecast"></i>forecast</span>
+    ${band && html`<span><i class="band"></i>${usual ? `8 of 10 errors` : `${levelName(band.level)} interval`}</span>`}
   </p>
 `;
 
@@ -114,7 +114,11 @@ function drawAhead(past, ahead, model, times, width) {
   const every = Math.max(1, Math.ceil((count * TICK) / width));
   const chosen = ahead.filter(({ output }) => output === model.forecast);
   const banded = ahead.filter(({ band }) => band).map(({ x, band }) => ({ x, low: band?.lower, high: band?.upper }));
-  const name = (/** @type {number} */ step) => (step === 0 ? "now" : times && (model.info.ahead || step < 0) ? timeLabel(timeAt(times, step), times.step, count * times.step) : step > 0 ? `+${step}` : stepLabel(step, undefined, count));
+  const name = (/** @type {number} */ step) => {
+    if (step === 0) return "now";
+    if (times && (model.info.ahead || step < 0)) return timeLabel(timeAt(times, step), times.step, count * times.step);
+    return step > 0 ? `+${step}` : stepLabel(step, undefined, count);
+  };
   const chart = Plot.plot({
     ...frame(model, width),
     x: { label: null, domain: [first - 0.5, last + 0.5], ticks: d3.range(first, last + 1).filter((step) => step % every === 0), tickFormat: name, tickSize: 0 },
@@ -128,23 +132,9 @@ function drawAhead(past, ahead, model, times, width) {
       ...drawPoint(chosen),
     ],
   });
-  if (ahead.length > 1) choose(chart, ahead);
+  const near = (/** @type {number} */ step) => d3.least(ahead, ({ x }) => Math.abs(x - step))?.output;
+  if (ahead.length > 1) onPick(chart, (at, x) => x.invert(at) > 0 && go({ output: near(x.invert(at)) }));
   return chart;
-}
-
-/**
- * A click chooses the nearest output.
- *
- * @param {any} chart
- * @param {Ahead[]} ahead
- */
-function choose(chart, ahead) {
-  chart.addEventListener("click", (/** @type {MouseEvent} */ event) => {
-    const x = chart.scale("x").invert(event.clientX - chart.getBoundingClientRect().left);
-    const near = d3.least(ahead, (one) => Math.abs(one.x - x));
-    if (near && x > 0) go({ output: near.output });
-  });
-  chart.style.cursor = "pointer";
 }
 
 /** @param {{x: any, forecast: number, came: number | undefined}[]} rows */
@@ -178,12 +168,8 @@ function Around({ model, name, known, shown, instance, point, moments: { all, is
         ...drawPoint([here]),
       ],
     });
-    chart.addEventListener("click", (/** @type {any} */ event) => {
-      const x = Number(chart.scale("x")?.invert?.(event.clientX - chart.getBoundingClientRect().left));
-      const near = d3.least(rows, (one) => Math.abs(one.at - x));
-      if (near) go({ window: near.window, edit: "" });
-    });
-    chart.style.cursor = rows.length ? "pointer" : "";
+    const near = (/** @type {number} */ when) => d3.least(rows, (one) => Math.abs(one.at - when))?.window;
+    if (rows.length) onPick(chart, (at, x) => go({ window: near(Number(x.invert(at))), edit: "" }));
     return chart;
   };
   const label = `The forecast${rows.length ? " among those of the windows around it" : ""}: ${model.value(point.forecast)}`;

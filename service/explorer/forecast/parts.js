@@ -3,6 +3,7 @@
 import { reasonOf } from "../api.js";
 import { html } from "../lib.js";
 import { useAsk } from "../load.js";
+import { groupsOf } from "../model/parts.js";
 import { address, go } from "../state.js";
 
 /** @typedef {import("../model.js").Model} Model */
@@ -28,7 +29,8 @@ export function Parts({ model, instance }) {
     return `${figure(explanation.shapley?.[key]?.[ALL])}${error_ ? ` ± ${figure(error_).replace("+", "")}` : ""}`;
   };
   return html`
-    <p class="muted">A contribution is along the straight path from average inputs; a Shapley value is the mean over all orders in which parts come in. Both sum to ${model.change(explanation.prediction - explanation.baseline_prediction)}.</p>
+    <p class="muted">A contribution is along the straight path from average inputs; a Shapley value is the mean over all
+      orders in which parts come in. Both sum to ${model.change(explanation.prediction - explanation.baseline_prediction)}.</p>
     <div class="scroll" tabindex="0" role="region" aria-label="Parts and what they do">
       <table class="parts">
         <thead><tr><th scope="col">Part</th>${["Contribution", "Shapley value", "Lost without it", "Alone"].map((name) => html`<th scope="col" class="number">${name}</th>`)}<th scope="col">In the group</th></tr></thead>
@@ -91,11 +93,8 @@ function readGroups(model) {
   } catch {
     // an address that somebody cut: the groups of the checkpoint stand
   }
-  const { groups } = model.info;
-  /** @type {(name: string) => string[]} */
-  const flat = (name) => (groups[name] ? groups[name].flatMap(flat) : [model.inputOf.get(name)?.name ?? ""]);
-  const outer = Object.keys(groups).filter((name) => !Object.values(groups).some((members) => members.includes(name)));
-  const all = outer.map((name) => [name, [...new Set(flat(name))].filter(Boolean)]);
+  const outer = groupsOf(model).parts.filter(({ kind }) => kind === "group");
+  const all = outer.map(({ label, features }) => [label, [...new Set(features.map((name) => model.inputOf.get(name)?.name ?? ""))]]);
   return Object.fromEntries(all.filter(([, members]) => members.length > 1));
 }
 

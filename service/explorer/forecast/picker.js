@@ -2,6 +2,7 @@
 
 import { useMoments } from "../history/moments.js";
 import { worstOf } from "../history/spans.js";
+import { timeLabel } from "../figures.js";
 import { html, useEffect, useState } from "../lib.js";
 import { go } from "../state.js";
 import { paste } from "../ui/drop.js";
@@ -13,7 +14,6 @@ import { Menu } from "../ui/float.js";
 
 const N_WORST = 10; // windows with the largest errors
 const DAY = 86_400_000; // ms
-const dated = new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", day: "numeric", month: "short", year: "numeric" });
 
 /** @param {Moment | undefined} moment */
 const show = (moment) => moment && go({ window: moment.window, edit: "" });
@@ -38,6 +38,8 @@ export function Picker({ model, window }) {
   }, [before, after]);
   const step = (/** @type {Moment | undefined} */ to, /** @type {string} */ sign, /** @type {string} */ name, /** @type {string} */ key) =>
     html`<button type="button" aria-label=${`The window ${name}`} data-tip=${`The window ${name} (Shift and ${key})`} disabled=${!to} onClick=${() => show(to)}>${sign}</button>`;
+  const nearOne = (/** @type {Moment} */ moment, /** @type {number} */ number) =>
+    html`${number ? " and " : ""}<button type="button" class="small" onClick=${() => show(moment)}>${moment.label}</button>`;
   const newest = all[all.length - 1];
   return html`
     <div class="picker" role="group" aria-label="Window">
@@ -49,7 +51,7 @@ export function Picker({ model, window }) {
       <button type="button" onClick=${paste}>Your own …</button>
       ${all.some(({ error }) => error !== undefined) && html`<${Menu} label="Largest errors"><${Worst} model=${model} all=${all} /><//>`}
     </div>
-    ${refused && html`<p class="refused" role="alert">No window ends on ${refused.day}. The nearest are ${refused.near.map((moment, number) => html`${number ? " and " : ""}<button type="button" class="small" onClick=${() => show(moment)}>${moment.label}</button>`)}.</p>`}
+    ${refused && html`<p class="refused" role="alert">No window ends on ${refused.day}. The nearest are ${refused.near.map(nearOne)}.</p>`}
   `;
 }
 
@@ -70,13 +72,16 @@ function Day({ all, place, refuse }) {
     const first = series.find(({ at }) => at >= start);
     if (first && first.at < start + DAY) return void (refuse(undefined), show(first));
     const before = series.filter(({ at }) => at < start).pop();
-    refuse({ day: dated.format(start), near: /** @type {Moment[]} */ ([before, first].filter(Boolean)) });
+    refuse({ day: timeLabel(start, DAY, 0), near: /** @type {Moment[]} */ ([before, first].filter(Boolean)) });
   };
   const same = own ? all.filter((moment) => dayOf(moment.at) === dayOf(own.at)) : [];
   const [first, last] = /** @type {[number, number]} */ (d3.extent(all, ({ at }) => at));
   return html`
     <label><span class="away">Date of the window</span><input type="date" value=${own ? dayOf(own.at) : ""} min=${dayOf(first)} max=${dayOf(last)} onChange=${choose} /></label>
-    ${same.length > 1 && html`<select aria-label="Time of the window" value=${place} onChange=${(/** @type {any} */ event) => show(all[event.currentTarget.value])}>${same.map((moment) => html`<option value=${moment.place} selected=${moment.place === place}>${moment.label.slice(11)}</option>`)}</select>`}
+    ${same.length > 1 && html`
+      <select aria-label="Time of the window" value=${place} onChange=${(/** @type {any} */ event) => show(all[event.currentTarget.value])}>
+        ${same.map((moment) => html`<option value=${moment.place} selected=${moment.place === place}>${moment.label.slice(11)}</option>`)}
+      </select>`}
     ${same.length === 1 && html`<span class="muted">${own.label.slice(11)}</span>`}
   `;
 }

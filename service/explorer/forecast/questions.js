@@ -44,7 +44,8 @@ export function Questions(props) {
   return html`
     <section class="questions card" aria-label="Questions about this forecast">
       <div role="tablist" aria-label="Questions" onKeyDown=${press}>
-        ${names.map((name) => html`<button type="button" role="tab" id=${`ask-${name}`} aria-selected=${name === chosen} aria-controls="asked" tabindex=${name === chosen ? 0 : -1} onClick=${() => choose(name)}>${QUESTIONS[name].label}</button>`)}
+        ${names.map((name) => html`<button type="button" role="tab" id=${`ask-${name}`} aria-selected=${name === chosen}
+          aria-controls="asked" tabindex=${name === chosen ? 0 : -1} onClick=${() => choose(name)}>${QUESTIONS[name].label}</button>`)}
       </div>
       <div role="tabpanel" id="asked" aria-labelledby=${`ask-${chosen}`}>
         ${verdict === "red" && chosen !== "trust" && html`<p class="refused">${reason}</p>`}

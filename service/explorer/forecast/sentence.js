@@ -71,10 +71,13 @@ export function nameForecast(model, times, output = model.forecast) {
   const name = (quantile ? `the ${quantile} quantile of ` : "") + (named?.title ?? named?.name ?? output);
   const when = targetTime(model, times, output);
   if (when !== undefined && times) return targets.length === 1 && !named?.title && !quantile ? tellWhen(when, times) : `${name} ${tellWhen(when, times)}`;
-  if (step === undefined || (horizon === 1 && (named?.title || model.isShare))) return name;
-  if (ahead > 0 || horizon > 1) return `${name}, ${step} ${step === 1 ? "step" : "steps"} ahead`;
+  if (step === undefined || (horizon === 1 && !ahead && (named?.title || model.isShare))) return name;
+  if (ahead > 0 || horizon > 1) return `${name}, ${step} ${stepName(model)}${step === 1 ? "" : "s"} ahead`;
   return `the next value of ${name}`;
 }
+
+/** What a step is, such as a business day. @param {Model} model */
+const stepName = ({ info }) => /^1 ([a-z ]+)$/.exec(info.table?.step ?? "")?.[1] ?? "step";
 
 /**
  * What an output is: a forecast, or a bound or the width of its interval.
@@ -89,10 +92,7 @@ export function nameOutput(model, times) {
   return `${kind === "width" ? "the width" : `the ${kind} bound`} of the ${levelName(level)} interval of ${name}`;
 }
 
-/**
- * @param {Told} props
- * @param {number} value
- */
+/** @param {Told} props @param {number} value */
 function tellForecast({ model, predicted, shown, times }, value) {
   const name = capitalise(nameOutput(model, times));
   const figure = html`<button type="button" class="word figure" aria-pressed=${lit.value === `output:${model.output}`} ...${part(`output:${model.output}`)}>${model.value(value)}</button>`;
@@ -100,14 +100,10 @@ function tellForecast({ model, predicted, shown, times }, value) {
   if (model.output !== model.forecast) return html`${name} is ${figure}${tellOwn(model, predicted)}`;
   const band = shown?.intervals?.find(({ level }) => level >= 0.8) ?? bandOf(predicted, model.forecast);
   const mae = model.info.skill.mae;
-  return html`${name}: ${figure}${band ? tellBand(model, value, band) : mae != null ? `, usually off by ${model.value(mae)}` : ""}`;
+  return html`${name}: ${figure}${band ? tellBand(model, value, band) : mae != null ? `, usually off by ${model.error(mae)}` : ""}`;
 }
 
-/**
- * @param {Model} model
- * @param {number} value
- * @param {import("./facts.js").Interval} band
- */
+/** @param {Model} model @param {number} value @param {import("./facts.js").Interval} band */
 function tellBand(model, value, { level, lower, upper }) {
   const half = (upper - lower) / 2;
   const isEven = Math.abs(upper + lower - 2 * value) < EVEN * half;
@@ -115,10 +111,7 @@ function tellBand(model, value, { level, lower, upper }) {
   return html` <span class="band" data-tip=${`${levelName(level)} interval: ${ends}${model.unit ? ` ${model.unit}` : ""}`}>${isEven ? `± ${model.value(half, false)}` : `(${ends})`}</span>`;
 }
 
-/**
- * @param {Model} model
- * @param {Predicted | undefined} predicted
- */
+/** @param {Model} model @param {Predicted | undefined} predicted */
 function tellOwn(model, predicted) {
   const own = predicted?.values[model.info.outputs.indexOf(model.forecast)];
   const isWidth = forecastOf(model.info, model.output).kind === "width";
@@ -126,10 +119,7 @@ function tellOwn(model, predicted) {
   return isWidth ? of : `: a bound, not the forecast${of}`;
 }
 
-/**
- * @param {Model} model
- * @param {Predicted | undefined} predicted
- */
+/** @param {Model} model @param {Predicted | undefined} predicted */
 function tellRank({ info, output }, predicted) {
   const values = predicted?.values ?? [];
   if (values.length < 2) return "";
@@ -150,7 +140,8 @@ function tellReasons({ model, instance, times }, shown) {
   const [largest] = reasons;
   if (!largest?.value) return ", whatever the inputs";
   if (!/[1-9]/.test(size(model, largest.value))) return ", and no input changes a digit of it";
-  const named = reasons.slice(0, N_REASONS).filter(({ value }) => Math.abs(value) >= WEAK * Math.abs(largest.value));
+  const isTold = (/** @type {number} */ value) => Math.abs(value) >= WEAK * Math.abs(largest.value) && /[1-9]/.test(size(model, value));
+  const named = reasons.slice(0, N_REASONS).filter(({ value }) => isTold(value));
   const others = reasons.slice(named.length);
   const rest = d3.sum(others, ({ value }) => value);
   const words = named.map(({ input, value }, place) => {
@@ -158,7 +149,7 @@ function tellReasons({ model, instance, times }, shown) {
     const verb = isSame ? "" : value > 0 ? "adds " : "takes ";
     return html`${place ? ", " : ""}<${Word} model=${model} input=${input} row=${newest} ahead=${stepOf(model.forecast).step} /> ${verb}${size(model, value)}`;
   });
-  const more = others.length ? html`, ${others.length === 1 ? "another input" : `${others.length} others together`} ${model.change(rest, false)}` : "";
+  const more = others.length ? html`, ${others.length === 1 ? "another input" : `${others.length} others together`} ${model.change(rest, model.isShare)}` : "";
   return html`<span class="reasons">. From the ${model.value(shown.baseline_prediction, false)} of average inputs, ${words}${more}</span>`;
 }
 
@@ -187,25 +178,13 @@ export function phrase(model, input, row, ahead) {
   return Math.abs(by) < FAR ? `${name} ${value}` : `${by > 0 ? "high" : "low"} ${name} (${value})`;
 }
 
-/**
- * @param {Model} model
- * @param {Input} input
- * @param {number[]} row
- */
+/** @param {Model} model @param {Input} input @param {number[]} row */
 const valueIn = (model, input, row) => told(model, input, valueOf(input, row));
 
-/**
- * A contribution without its sign and unit.
- *
- * @param {Model} model
- * @param {number} value
- */
-const size = (model, value) => model.change(Math.abs(value), false).replace("+", "");
+/** A contribution without its sign and unit. @param {Model} model @param {number} value */
+const size = (model, value) => model.change(Math.abs(value), model.isShare).replace("+", "");
 
-/**
- * @param {Model} model
- * @param {Times | undefined} times
- */
+/** @param {Model} model @param {Times | undefined} times */
 function tellSkill(model, times) {
   const { better_by: by, baselines, verdict } = model.info.skill;
   const best = baselines?.[0];
@@ -227,10 +206,7 @@ export function nameBaseline({ name, season }, times) {
   return { persistence: "the last value", average: "the average", ridge: "a ridge regression" }[name] ?? name;
 }
 
-/**
- * @param {Told} props
- * @param {number} value
- */
+/** @param {Told} props @param {number} value */
 function tellCame({ model, known, isChanged, predicted }, value) {
   const place = model.info.outputs.indexOf(model.forecast);
   const came = known.target?.[place];
@@ -241,13 +217,11 @@ function tellCame({ model, known, isChanged, predicted }, value) {
   if (model.isShare) return came === 1 ? "It came." : came === 0 ? "It did not come." : `What came: ${model.value(came)}.`;
   const off = (predicted?.values[place] ?? value) - came;
   const by = model.change(Math.abs(off)).replace("+", "");
+  if (!/[1-9]/.test(by)) return `What came was ${model.value(came)}, as forecast.`;
   return `What came was ${model.value(came)}: the forecast was ${by} too ${off > 0 ? "high" : "low"}.`;
 }
 
-/**
- * @param {Told} props
- * @param {number} value
- */
+/** @param {Told} props @param {number} value */
 function tellChange({ model, isChanged, before }, value) {
   if (!isChanged || !before) return "";
   const by = value - before.prediction;
@@ -255,19 +229,13 @@ function tellChange({ model, isChanged, before }, value) {
   return by ? `${lead}: the change makes it ${model.change(Math.abs(by)).replace("+", "")} ${by < 0 ? "lower" : "higher"}.` : `${lead}; the change makes no difference.`;
 }
 
-/**
- * @param {Model} model
- * @param {Explanation | undefined} shown
- */
+/** @param {Model} model @param {Explanation | undefined} shown */
 function tellDoubt(model, shown) {
   if (!shown || shown.converged) return "";
   return `Not converged: the contributions may be off by more than ${model.change(shown.tolerance).replace("+", "")}.`;
 }
 
-/**
- * @param {Model} model
- * @param {string} verdict
- */
+/** @param {Model} model @param {string} verdict */
 function tellUnsure({ info }, verdict) {
   return verdict === "unknown" && info.skill.reason ? info.skill.reason : "";
 }

@@ -7,9 +7,9 @@ import { amount } from "../figures.js";
 import { isCycle, told } from "../inputs.js";
 import { html } from "../lib.js";
 import { useAsk } from "../load.js";
+import { capitalise } from "../names.js";
 import { go } from "../state.js";
 import { SkillTable } from "../ui/skill.js";
-
 
 /** @typedef {import("../model.js").Model} Model */
 /** @typedef {import("../model.js").Schemas["TrustInfo"]} TrustInfo */
@@ -31,28 +31,35 @@ export function Trust({ model, instance, known, isChanged, predicted }) {
   const trust = /** @type {TrustInfo | undefined} */ (value?.trust?.[0]);
   const { skill } = info;
   const verdict = skill.verdict === "red" ? "No" : trust ? VERDICTS[trust.verdict] : "what it was judged on is not known";
-  const lead = skill.verdict === "green" ? (trust?.verdict === "usual" ? "Yes, as far as any of its forecasts: " : "") : skill.verdict === "amber" ? "With care: the model is hardly better than simple forecasts; here " : "";
+  const good = trust?.verdict === "usual" ? "Yes, as far as any of its forecasts: " : "";
+  const lead = { green: good, amber: "With care: the model is hardly better than simple forecasts; here " }[skill.verdict] ?? "";
   const place = info.outputs.indexOf(model.forecast);
   const came = isChanged ? undefined : known.target?.[place];
   const off = came == null || !predicted ? undefined : Math.abs(predicted.values[place] - came);
   return html`
     <div class="trust">
       <div>
-        <p class="judged">${capital(`${lead}${verdict}.`)}</p>
+        <p class="judged">${capitalise(`${lead}${verdict}.`)}</p>
         <${SkillTable} model=${model} />
       </div>
       <ul>
         ${error && html`<li class="refused">${reasonOf(error)}</li>`}
         ${tellErrors(model, moments, off).map((fact) => html`<li>${fact}</li>`)}
         ${trust && tellTrust(model, trust).map((fact) => html`<li>${fact}</li>`)}
-        ${trust && trust.nearest_reference.distance > 0 && html`<li>The nearest reference window is <button type="button" class="small" onClick=${() => go({ window: `ref:${trust.nearest_reference.index}`, edit: "" })}>${moments.find(({ window }) => window === `ref:${trust.nearest_reference.index}`)?.label ?? `number ${trust.nearest_reference.index}`}</button>, ${amount(trust.nearest_reference.distance)} standard deviations away${trust.nearest_reference.typical == null ? "" : `; ${amount(trust.nearest_reference.typical)} is usual`}.</li>`}
+        ${trust && trust.nearest_reference.distance > 0 && html`<li><${Nearest} ...${trust.nearest_reference} moments=${moments} /></li>`}
       </ul>
     </div>
   `;
 }
 
-/** @param {string} text */
-const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+/** @param {any} props the reference window that is most like this one */
+function Nearest({ index, distance, typical, moments }) {
+  const window = `ref:${index}`;
+  const name = moments.find((/** @type {any} */ one) => one.window === window)?.label ?? `number ${index}`;
+  const usual = typical == null ? "" : `; ${amount(typical)} is usual`;
+  return html`The nearest reference window is <button type="button" class="small" onClick=${() => go({ window, edit: "" })}>${name}</button>,
+    ${" "}${amount(distance)} standard deviations away${usual}.`;
+}
 
 /**
  * @param {Model} model
@@ -80,13 +87,35 @@ function tellTrust(model, trust) {
   const sums = model.inputs.map((input) => ({ input, share: d3.sum(input.features, (feature) => shares[feature] ?? 0) }));
   const strange = d3.sort(sums, ({ share }) => -share).slice(0, 3).filter(({ share }) => share > 0.1);
   if (trust.verdict !== "usual" && strange.length) facts.push(`It is unusual mostly in ${strange.map(({ input, share }) => `${input.label} (${Math.round(100 * share)} %)`).join(", ")}.`);
-  for (const { feature, value, min, max } of outside.filter(isTold(model)).slice(0, N_OUTSIDE)) {
-    const input = /** @type {import("../model.js").Input} */ (model.inputOf.get(feature));
-    facts.push(`${input.label} ${told(model, input, value)} is outside the training range${min == null || max == null ? "" : `, ${told(model, input, min)} to ${told(model, input, max)}`}.`);
-  }
+  facts.push(...outside.filter(isTold(model)).slice(0, N_OUTSIDE).map((one) => tellOutside(model, one)));
   if (near?.[model.forecast] !== undefined) facts.push(`On reference windows as far from others as this, forecasts are off by ${model.change(near[model.forecast]).replace("+", "")}.`);
   for (const { level, covered } of coverage ?? []) facts.push(`Of the actual values of such windows, ${Math.round(100 * covered)} % were in the ${levelName(level)} interval.`);
   return facts;
+}
+
+/** @param {Model} model @param {any} outside a value outside the training range */
+function tellOutside(model, { feature, value, min, max }) {
+  const input = /** @type {import("../model.js").Input} */ (model.inputOf.get(feature));
+  const range = min == null || max == null ? "" : `, ${told(model, input, min)} to ${told(model, input, max)}`;
+  return `${input.label} ${told(model, input, value)} is outside the training range${range}.`;
+}
+
+/**
+ * What an answer warns of, folded: series that training did not have, filled cells, values outside the training range.
+ *
+ * @param {{model: Model, answer: {warnings: any[], warnings_omitted?: number} | undefined}} props
+ */
+export function Warnings({ model, answer }) {
+  const found = (answer?.warnings ?? []).filter((one) => one.feature === undefined || isTold(model)(one));
+  if (!found.length) return null;
+  const count = found.length + (answer?.warnings_omitted ?? 0);
+  const tell = (/** @type {any} */ one) => (one.feature === undefined ? one.message : capitalise(tellOutside(model, one)));
+  return html`
+    <details class="warnings">
+      <summary>${count} ${count === 1 ? "warning" : "warnings"} about the values of this window</summary>
+      <ul>${found.map((one) => html`<li>${tell(one)}</li>`)}</ul>
+    </details>
+  `;
 }
 
 /**

@@ -18,11 +18,13 @@ export function Chart({ draw, label, of, class: name = "" }) {
   return html`<figure class=${`chart ${name}`} ref=${place} role="img" aria-label=${label}></figure>`;
 }
 
-/**
- * The width of an element in pixels, 0 before it is laid out.
- *
- * @param {{current: Element | null}} place
- */
+/** What a click does: `act` gets its pixel and the chart's x-scale. @param {any} chart @param {(at: number, x: any) => void} act */
+export function onPick(chart, act) {
+  chart.addEventListener("click", (event) => act(event.clientX - chart.getBoundingClientRect().left, chart.scale("x")));
+  chart.style.cursor = "pointer";
+}
+
+/** The width of an element in pixels, 0 before it is laid out. @param {{current: Element | null}} place */
 export function useWidth(place) {
   const [width, setWidth] = useState(0);
   useEffect(() => {

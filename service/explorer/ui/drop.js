@@ -14,12 +14,7 @@ const pasting = signal(/** @type {{text: string, problem?: string} | undefined} 
 /** Opens the dialog into which a window or a table is pasted. */
 export const paste = () => (pasting.value = { text: "" });
 
-/**
- * Shows what a file or a text holds.
- *
- * @param {Model} model
- * @param {File | string} given
- */
+/** Shows what a file or a text holds. @param {Model} model @param {File | string} given */
 async function take(model, given) {
   const [text, name] = given instanceof File ? [await readFile(given), given.name] : [given, /^\s*[[{]/.test(given) ? "pasted.json" : "pasted.csv"];
   const values = await readGiven(text, name, model);
@@ -79,7 +74,7 @@ function PasteDialog({ model }) {
         <h2 id="paste-title">A window or a table of your own</h2>
         <label for="paste">A table of ${rows} rows or more, oldest first, with the names of its columns; or a window as JSON</label>
         <textarea id="paste" rows="10" spellcheck="false" value=${text} onInput=${write}></textarea>
-        <p class="wrong" role="alert">${problem}</p>
+        <p class="refused" role="alert">${problem}</p>
         <label>Or a file <input type="file" accept=".csv,.tsv,.txt,.json,.gz" onChange=${choose} /></label>
         <div class="row">
           <button class="main" disabled=${!text.trim()}>Show it</button>
@@ -93,9 +88,5 @@ function PasteDialog({ model }) {
 /** @param {EventTarget | null} target */
 export const isText = (target) => target instanceof Element && target.closest("input:not([type=range]), textarea, select, [contenteditable]") !== null;
 
-/**
- * Whether a text looks like a table or like JSON.
- *
- * @param {string} text
- */
+/** Whether a text looks like a table or like JSON. @param {string} text */
 const isTable = (text) => /^\s*[[{]/.test(text) || /[,;\t].*\r?\n.*[,;\t]/.test(text);

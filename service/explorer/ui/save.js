@@ -1,12 +1,6 @@
 /** Data and texts that leave the page: as files, as CSV, and into the clipboard. */
 
-/**
- * Downloads a file.
- *
- * @param {string} name
- * @param {string} type
- * @param {BlobPart} content
- */
+/** Downloads a file. @param {string} name @param {string} type @param {BlobPart} content */
 export function save(name, type, content) {
   const url = URL.createObjectURL(new Blob([content], { type }));
   const anchor = Object.assign(document.createElement("a"), { href: url, download: name.replace(/[^\w.+-]+/g, "-") });
@@ -14,11 +8,7 @@ export function save(name, type, content) {
   URL.revokeObjectURL(url);
 }
 
-/**
- * Rows as CSV (RFC 4180), with the union of their columns.
- *
- * @param {Record<string, unknown>[]} rows
- */
+/** Rows as CSV (RFC 4180), with the union of their columns. @param {Record<string, unknown>[]} rows */
 export function writeCsv(rows) {
   const columns = [...new Set(rows.flatMap(Object.keys))];
   const lines = [columns, ...rows.map((row) => columns.map((column) => row[column]))];

@@ -17,14 +17,15 @@ export function SkillChip({ model }) {
 export function SkillTable({ model }) {
   const { skill } = model.info;
   const rows = [{ name: "this model", season: null, mae: skill.mae }, ...(skill.baselines ?? [])];
+  const interval = skill.interval ? `, 95 % interval ${percent(skill.interval[0])} to ${percent(skill.interval[1])}` : "";
   return html`
     <div class="skill">
       <p>${skill.reason} <${Help} term="skill" /></p>
       ${skill.mae != null && html`<table>
         <caption class="muted">Mean absolute error</caption>
-        <tbody>${rows.map((row) => html`<tr><th scope="row">${row.name}${row.season ? `, ${row.season} steps` : ""}</th><td class="number">${model.value(row.mae)}</td></tr>`)}</tbody>
+        <tbody>${rows.map((row) => html`<tr><th scope="row">${row.name}${row.season ? `, ${row.season} steps` : ""}</th><td class="number">${model.error(row.mae)}</td></tr>`)}</tbody>
       </table>`}
-      ${skill.better_by != null && html`<p class="muted">${percent(skill.better_by)} better than the best of them${skill.interval ? `, 95 % interval ${percent(skill.interval[0])} to ${percent(skill.interval[1])}` : ""}</p>`}
+      ${skill.better_by != null && html`<p class="muted">${percent(skill.better_by)} better than the best of them${interval}</p>`}
     </div>
   `;
 }

@@ -34,10 +34,7 @@ const PICTURES = [
 
 const isAsked = signal(false); // whether the keys are shown
 
-/**
- * @param {{model?: Model, place: string}} of what is in view
- * @returns {Action[]}
- */
+/** @param {{model?: Model, place: string}} of what is in view @returns {Action[]} */
 export function actionsOf({ model, place }) {
   const name = model ? `${model.name}-${place}` : "";
   const ofModel = model && [
@@ -82,9 +79,9 @@ function Panel({ model, place }) {
       ${inView().map(({ ask, answer }) => html`
         <li>
           <code>${shortOf(ask)}</code>
-          <button type="button" aria-label=${`Copy ${shortOf(ask)} as curl`} onClick=${() => attempt(() => copyText(curlOf(ask)), "The request is copied.")}>curl</button>
-          <button type="button" aria-label=${`Save ${shortOf(ask)} as JSON`} onClick=${() => saveJson(name, answer)}>JSON</button>
-          <button type="button" aria-label=${`Save ${shortOf(ask)} as CSV`} onClick=${() => save(`${name}.csv`, "text/csv", writeCsv(rowsOf(answer)))}>CSV</button>
+          <button type="button" class="small" aria-label=${`Copy ${shortOf(ask)} as curl`} onClick=${() => attempt(() => copyText(curlOf(ask)), "The request is copied.")}>curl</button>
+          <button type="button" class="small" aria-label=${`Save ${shortOf(ask)} as JSON`} onClick=${() => saveJson(name, answer)}>JSON</button>
+          <button type="button" class="small" aria-label=${`Save ${shortOf(ask)} as CSV`} onClick=${() => save(`${name}.csv`, "text/csv", writeCsv(rowsOf(answer)))}>CSV</button>
         </li>`)}
     </ul>
   `;
@@ -93,17 +90,10 @@ function Panel({ model, place }) {
 /** @param {import("../api.js").Ask} ask its path below the model */
 const shortOf = ({ path }) => path.replace(/^models\/[^/:]+/, "") || "the model";
 
-/**
- * @param {string} name
- * @param {unknown} data
- */
+/** @param {string} name @param {unknown} data */
 const saveJson = (name, data) => save(`${name}.json`, "application/json", JSON.stringify(data, null, 1));
 
-/**
- * @param {Model} model
- * @param {string} type
- * @param {string} ending
- */
+/** @param {Model} model @param {string} type @param {string} ending */
 async function saveReport(model, type, ending) {
   const text = await askText({ path: `${model.path}/report`, query: model.query, accept: type });
   save(`${model.name}-report.${ending}`, type, text);
