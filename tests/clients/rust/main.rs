@@ -93,6 +93,7 @@ async fn main() -> Fallible<()> {
         None,
         None,
         None,
+        None,
     )
     .await?;
     let edge = topology
