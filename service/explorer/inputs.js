@@ -6,11 +6,9 @@ import { formatValue } from "./figures.js";
 /** @typedef {number[][]} Instance lookback x features, oldest step first, as the API takes it */
 /** @typedef {Record<string, number>} Edit by input: added to a number or a cycle (hours, days), or the place of a level */
 
-const WEEKDAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
-const MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"];
-const PERIODS = { hour: 24, weekday: 7, day_of_year: 365, month: 12, cycle: 1 };
 const WHOLE = 1e-6; // distance from a whole number that is rounding, as of sines in single precision
-const HALF = 0.5;
+const LEAP_DAY = 59; // 29 February, in a leap year
+const NEAR = 0.01; // of a day: days of a leap year are whole in 366 parts of the year
 
 /**
  * The value of an input in a row of features: of a cycle its place in the period, of levels the place of the largest.
@@ -20,7 +18,7 @@ const HALF = 0.5;
  */
 export function valueOf(input, row) {
   const [first, second] = input.places.map((place) => row[place]);
-  if (isCycle(input)) return place(input, (Math.atan2(first, second) / (2 * Math.PI)) * periodOf(input) + offsetOf(input));
+  if (isCycle(input)) return place(input, (Math.atan2(first, second) / (2 * Math.PI)) * Number(input.period) + input.offset);
   if (input.kind === "level") return d3.maxIndex(input.places, (place) => row[place]);
   return input.kind === "number" ? first : whole(first, 1);
 }
@@ -34,12 +32,8 @@ export function valueOf(input, row) {
  */
 export function tell(input, value, feature) {
   if (input.kind === "hour") return clock(value);
-  if (input.kind === "weekday") return WEEKDAYS[Math.round(value) % 7];
-  if (input.kind === "month") return MONTHS[Math.round(value) % 12];
-  if (input.kind === "day_of_year") return dayOfYear(value);
-  if (input.kind === "level") return input.levels[value] ?? "another";
-  if (input.kind === "flag") return value >= HALF ? "yes" : "no";
-  if (isCycle(input)) return `${Math.round(100 * value)} % of the cycle`;
+  if (input.kind === "day_of_year") return dayOfYear(input, value);
+  if (input.levels.length) return input.levels[Math.round(value) % input.levels.length] ?? "another";
   return formatValue(value, input.unit, /** @type {any} */ (feature ? { std: feature.std, integer: Boolean(feature.integer) } : undefined));
 }
 
@@ -82,7 +76,7 @@ export function change(instance, inputs, edit) {
 function write(input, row, by) {
   const [first, second] = input.places;
   if (isCycle(input)) {
-    const phase = (2 * Math.PI * (valueOf(input, row) + by - offsetOf(input))) / periodOf(input);
+    const phase = (2 * Math.PI * (valueOf(input, row) + by - input.offset)) / Number(input.period);
     [row[first], row[second]] = [Math.sin(phase), Math.cos(phase)];
   } else if (input.kind === "level") input.places.forEach((place, level) => (row[place] = Number(level === by)));
   else if (input.kind === "flag") row[first] = by;
@@ -98,7 +92,10 @@ function write(input, row, by) {
  */
 export function rangeOf(input, features) {
   const [feature] = input.places.map((place) => features[place]);
-  if (isCycle(input)) return { low: 0, high: input.kind === "cycle" ? periodOf(input) : periodOf(input) - 1, step: input.kind === "cycle" ? 0 : 1 };
+  if (isCycle(input)) {
+    const [high, isSteady] = [Number(input.period), input.kind === "cycle"];
+    return { low: 0, high: isSteady ? high : high - 1, step: isSteady ? 0 : 1 };
+  }
   if (input.kind === "level") return { low: 0, high: input.levels.length - 1, step: 1 };
   if (input.kind === "flag") return { low: 0, high: 1, step: 1 };
   const spread = feature.std || 1;
@@ -118,17 +115,11 @@ export function editOf(input, from, to) {
 }
 
 /** @param {Input} input */
-export const isCycle = ({ kind }) => Object.hasOwn(PERIODS, kind);
-
-/** @param {Input} input */
-export const periodOf = ({ kind, period }) => period ?? PERIODS[/** @type {keyof typeof PERIODS} */ (kind)];
-
-/** @param {Input} input where its period begins */
-const offsetOf = ({ offset }) => offset ?? 0;
+export const isCycle = ({ period }) => period !== null;
 
 /** A place in the period, of which the last touches the first. @param {Input} input @param {number} value */
 function place(input, value) {
-  const period = periodOf(input);
+  const period = Number(input.period);
   return ((whole(value, period) % period) + period) % period;
 }
 
@@ -141,8 +132,12 @@ function clock(hours) {
   return `${String(Math.floor(minutes / 60)).padStart(2, "0")}:${String(minutes % 60).padStart(2, "0")}`;
 }
 
-/** @param {number} day from 0 */
-function dayOfYear(day) {
-  const date = new Date(Date.UTC(2023, 0, 1 + Math.min(364, Math.round(day) % 365)));
-  return new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", day: "numeric", month: "short" }).format(date);
+/** The date of a day from 0, of a leap year where it is one of its 366. @param {Input} input @param {number} value */
+function dayOfYear({ levels, offset }, value) {
+  const leap = ((value - offset) / levels.length) * (levels.length + 1) + offset;
+  const apart = (/** @type {number} */ day) => Math.abs(day - Math.round(day));
+  const isLeap = apart(leap) < Math.min(apart(value), NEAR);
+  if (isLeap && Math.round(leap) === LEAP_DAY) return "29 Feb";
+  const day = isLeap ? Math.round(leap) - Number(leap > LEAP_DAY) : Math.round(value);
+  return levels[day % levels.length];
 }
