@@ -110,8 +110,9 @@ def test_the_bundled_model():
     found = by_id(findings)
     shares = {row.name: row.share for row in importance.features}
     assert found["features"].evidence["shares"] == pytest.approx(shares)
-    hour = next(row for row in importance.groups if row.name == "hour")  # of which one is a sine and one a cosine
-    assert f"`hour` ({100 * hour.share:.1f} %)" in found["features"].answer
+    hour = found["features"].evidence["groups"]["hour"]
+    assert hour["features"] == ["hour_sin", "hour_cos"] and 0 < hour["share"] < shares["hour_sin"] + shares["hour_cos"]
+    assert f"`hour` ({100 * hour['share']:.1f} %)" in found["features"].answer
     assert "`pressure_hpa` and `pressure_lga_hpa`" in found["independence"].answer
     assert 0 < found["opacity"].evidence["rank_correlation"] <= 1
     methods = {row["method"]: row for row in found["trust"].evidence["faithfulness"]}
