@@ -440,13 +440,9 @@ class Explanation(Ledger, WindowsResult):
         furthest, rows = np.argsort(-np.abs(np.nan_to_num(errors)), kind="stable"), []
         for window in furthest[~np.isnan(errors[furthest])][:n].tolist():
             named, forecast, _ = self._describe(window)
-            drivers = self.name_drivers(window)
+            drivers = name_drivers(self, window)
             rows.append(named | forecast | {"forecast_error": float(errors[window]), "drivers": drivers})
         return rows
-
-    def name_drivers(self, window: int) -> str:
-        """The largest contributions of a window by what is `shown`: ``temp +3.1, hour -2``."""
-        return name_largest([*self.shown], self.contributions_shown[window])
 
     def _spread(self, of_parts: Array) -> Any:
         """Values of `parts` at their places among `group_names`; None for members of other groups."""
@@ -532,6 +528,11 @@ class FlowPicture(Pictured):
 
     def _tables(self) -> list[Table]:
         return []
+
+
+def name_drivers(explanation: Explanation, window: int) -> str:
+    """The largest contributions to a window by what is `shown`: ``temp +3.1, hour -2``."""
+    return name_largest([*explanation.shown], explanation.contributions_shown[window])
 
 
 def _measure_beside(model: Forecaster, windows: Tensor, output: int, options: ExplanationOptions) -> dict[str, Any]:

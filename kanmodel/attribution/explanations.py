@@ -10,7 +10,7 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from kanmodel import html
-from kanmodel.attribution.explanation import Explanation, name_columns, name_largest
+from kanmodel.attribution.explanation import Explanation, name_columns, name_drivers, name_largest
 from kanmodel.errors import check_lowest, refuse_unknown
 from kanmodel.result import Table, WindowsResult
 from kanmodel.text import list_some
@@ -83,7 +83,7 @@ class Explanations(WindowsResult):
     def _tables(self) -> list[Table]:
         if len(self) == 1:
             wide = zip(self.by_output, self.table(wide=True), strict=True)
-            rows = [row | {"drivers": each.name_drivers(0)} for each, row in wide]
+            rows = [row | {"drivers": name_drivers(each, 0)} for each, row in wide]
             ends = dict.fromkeys(
                 end for each in self.by_output for level in each.intervals for end in name_columns(level)
             )

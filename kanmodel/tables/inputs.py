@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kanmodel.arrays import Array
+from kanmodel.arrays import Array, ReadOnlyDict
 from kanmodel.tables.columns import Feature
 from kanmodel.tables.encoding import Encoding, SourceColumn
 from kanmodel.tables.instants import DAY
@@ -182,7 +182,7 @@ class Inputs:
     @cached_property
     def of_feature(self) -> Mapping[str, Input]:
         """The input of each feature, by its name."""
-        return {feature: one for one in self.all for feature in one.features}
+        return ReadOnlyDict({feature: one for one in self.all for feature in one.features})
 
     @property
     def groups(self) -> dict[str, tuple[str, ...]]:

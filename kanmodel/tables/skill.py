@@ -7,8 +7,9 @@ model's own forecasts, whichever misses by least, so that no constant model is b
 A model gains 1 - MAE / MAE of the simple forecast, with an interval of 95 % from blocks of windows in order of time
 (`Bootstrap`), paired: both err on the same windows. From these gains come the verdicts:
 
-- ``unknown``: there are no actual values to compare with, or fewer than 8 independent blocks. A block is as long as
-  errors are correlated, and at least as the spans of time that two forecasts share.
+- ``unknown``: there are no actual values to compare with, or fewer than 8 independent blocks, unless the model has
+  twice the error of the best of persistence, seasonal naive and average, and so is red. A block is as long as errors
+  are correlated, and at least as the spans of time that two forecasts share.
 - ``red``: no better than the best of persistence, seasonal naive and average; or clearly worse than the ridge
   regression (the interval is below 0) and either not clearly better than those, or with less than a fifth of its gain.
 - ``green``: clearly better (the interval is above 0) than the best of all, the ridge regression among them or else
@@ -45,6 +46,7 @@ BaselineName = Literal["persistence", "seasonal naive", "average", "ridge"]
 MeasuredOn = Literal["test", "validation", "reference"]
 LEAST_GAIN = 0.001  # share of an error, below which a gain is rounding
 SMALL_GAIN = 0.2  # of that of a ridge regression, below which nothing is gained beside it
+TWICE = -1.0  # gain of a model with twice the error
 TINY = 1e-300
 ROUNDING = 1e-6  # of a target's standard deviation: an error that is none
 STD = "standard deviations"  # the unit of errors of targets with different units
@@ -153,8 +155,10 @@ class Skill:
     @property
     def verdict(self) -> SkillVerdict:
         """``green``: clearly better than all; ``red``: nothing was learned; ``amber``: between; or ``unknown``."""
-        if self.best is None or self.blocks < MIN_BLOCKS:
+        if self.best is None:
             return "unknown"
+        if self.blocks < MIN_BLOCKS:
+            return "red" if self._naive.better_by <= TWICE else "unknown"
         if self._winner is not None:
             return "red"
         is_compared = {"ridge", "persistence"} & {of.name for of in self.baselines}

@@ -154,7 +154,7 @@ def test_explanations_take_no_more_bytes_than_estimated(folder, name, detail, mo
         held, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert held <= estimate_part(question) + 200_000  # of what is cached
+    assert held <= estimate_part(question) + 300_000  # of what is cached, and of the arrays behind the answer
     assert sum(map(len, found.encoded)) * 40 >= estimate_part(question)  # not much above the real size
 
 
