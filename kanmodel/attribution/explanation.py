@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
@@ -90,7 +90,7 @@ class Explanation(Ledger, WindowsResult):
         intervals: lower and upper bounds of the forecasts, (n,) each, by level; empty if the output has none.
         usual_width: median over the reference windows, of the explanation of a width; else None.
         model: what was explained; None if the explanation was not made of a model.
-        options: with which it was.
+        with_links: explains the same with detail ``links``.
     """
 
     groups: Groups = field(default_factory=dict)
@@ -109,7 +109,7 @@ class Explanation(Ledger, WindowsResult):
     intervals: Bounds = field(default_factory=dict)
     usual_width: float | None = None
     model: Forecaster | None = field(default=None, repr=False)
-    options: ExplanationOptions | None = field(default=None, repr=False)
+    with_links: Callable[[], Explanation] | None = field(default=None, repr=False)
 
     @classmethod
     def of(
@@ -138,7 +138,9 @@ class Explanation(Ledger, WindowsResult):
             origin=model.origin,
             skill=model.skill,
             model=model,
-            options=options,
+            with_links=partial(
+                cls.of, model, windows, output, replace(options, detail="links", effects=False, orders=None)
+            ),
             **known,
         )
 
@@ -288,10 +290,9 @@ class Explanation(Ledger, WindowsResult):
             UnknownNameError: a theme or a size that does not exist.
             ExportError: the file cannot be written.
         """
-        explained, model = self, self.model if self.detail != "links" else None
-        if len(self) == 1 and model and self.options and self.windows is not None and not model.config.graph:
-            options = replace(self.options, detail="links", effects=False, orders=None)
-            explained = Explanation.of(model, self.windows, model.number_of(self.output), options)
+        explained = self
+        if self.detail != "links" and len(self) == 1 and self.with_links and self.model and not self.model.config.graph:
+            explained = self.with_links()
         return FlowPicture(explained, origin=self.origin).svg(path, theme=theme, size=size)
 
     def require_completeness(self, output_std: float, first: int = 0) -> None:

@@ -59,7 +59,7 @@ def test_the_list_and_the_model_show_all_versions(serve, tmp_path):
     good = write(tmp_path / "m" / "1.safetensors")
     (tmp_path / "m" / "2.safetensors").write_bytes(b"")
     ready = {"version": "1", "state": "ready", "ready": True, "loaded": True, "checkpoint": checkpoint(good)}
-    ready |= {"prepared": False, "unprepared": "there is no 1.results", "skill": load_checkpoint(good).skill.verdict}
+    ready |= {"prepared": False, "unprepared": "there is no 1.results", "skill": good.skill.verdict}
     failed = {"version": "2", "state": "failed", "ready": False, "loaded": False, "checkpoint": None, "prepared": False}
     failed["reason"] = "2.safetensors is not a safetensors file"
     with serve(models=tmp_path) as client:
