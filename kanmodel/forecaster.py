@@ -391,10 +391,10 @@ class Forecaster:
     @cached_property
     def skill(self) -> Skill:
         """Whether it knows more than simple forecasts: on the test part, or else on the reference windows."""
-        measured_on: MeasuredOn = "validation" if self.provenance.source == "train" else "reference"
-        forecasts, actual = self.reference_predictions, self.reference.targets
         if self.tested is not None:
             return self.tested
+        measured_on: MeasuredOn = "validation" if self.provenance.source == "train" else "reference"
+        forecasts, actual = self.reference_predictions, self.reference.targets
         if lacking := self._not_judged(forecasts) or ("" if actual is not None else "actual values are not known"):
             return Skill(measured_on, len(self.reference), lacking=lacking)
         assert actual is not None

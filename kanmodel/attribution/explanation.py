@@ -276,9 +276,9 @@ class Explanation(Ledger, WindowsResult):
     ) -> str:
         """The picture of one forecast that flows through the curves of a chain, as SVG.
 
-        The window is explained again with detail ``links``.
         Ribbons are as wide as contributions and sum at each node; a bead is where the window is on a curve. Places
-        depend on the model alone; see `kanmodel.show.flow.lay_out_flow`.
+        depend on the model alone; see `kanmodel.show.flow.lay_out_flow`. An explanation of another detail than
+        ``links`` is computed again with it.
 
         Args:
             path: to which it is also written.

@@ -38,10 +38,8 @@ class NodeNames:
     """Names of the nodes of one layer after another."""
 
     def __init__(self, model: Forecaster) -> None:
-        self._config, self._encoded = model.config, {one.name: one for one in model.inputs}
-        self._inputs = {one.name: one.features for one in model.inputs}
+        self._inputs = {one.name: one for one in model.inputs}
         self._windows = model.scaling.features_to_original(model.reference.scaled)  # (n, lookback, n_features)
-        self._numbers = {name: number for number, name in enumerate(model.config.feature_names)}
 
     def name_layer(
         self, profiles: Sequence[Mapping[str, float]], lags: Sequence[Mapping[str, Lags]], values: Array
@@ -59,7 +57,7 @@ class NodeNames:
 
     def _describe(self, profile: Mapping[str, float], lags: Mapping[str, Lags], values: Array) -> Iterator[str]:
         """Yields the name of a node, and the one with its next input."""
-        shares = {name: sum(profile.get(member, 0.0) for member in of) for name, of in self._inputs.items()}
+        shares = {one.name: sum(profile.get(member, 0.0) for member in one.features) for one in self._inputs.values()}
         ranked = sorted((name for name in shares if shares[name] > 0), key=lambda name: -shares[name])[:2]
         if not ranked:
             return
@@ -75,32 +73,31 @@ class NodeNames:
 
     def _tell(self, name: str, lags: Mapping[str, Lags], values: Array) -> str:
         """An input with its direction, if there is one."""
-        numbers = [self._numbers[member] for member in self._inputs[name]]
-        newest = self._windows[:, -1]
-        if (cycle := self._encoded[name]).period is not None:
-            by_sine, by_cosine, r2 = _fit(newest[:, numbers], values)
+        one, newest = self._inputs[name], self._windows[:, -1]
+        if one.period is not None:
+            by_sine, by_cosine, r2 = _fit(newest[:, list(one.numbers)], values)
             if r2 < LEAST_R2:
                 return name
-            highest = cycle.period * atan2(by_sine, by_cosine) / (2 * pi) + cycle.offset
-            return f"{name} near {cycle.levels[round(highest) % len(cycle.levels)]}"
-        if len(numbers) > 1:
+            highest = one.period * atan2(by_sine, by_cosine) / (2 * pi) + one.offset
+            return f"{name} near {one.levels[round(highest) % len(one.levels)]}"
+        if len(one.numbers) > 1:
             return name
-        (feature,), run = self._inputs[name], lags.get(self._inputs[name][0])
-        last = self._windows.shape[1]
+        (number,), run, last = one.numbers, lags.get(one.features[0]), self._windows.shape[1]
         rows = slice(None) if run is None else slice(last - 1 - run.oldest, last - run.newest)
-        read = self._windows[:, rows, self._numbers[feature]]
+        read = self._windows[:, rows, number]
         slope, r2 = _fit(read.mean(axis=1, keepdims=True), values)
         if r2 < LEAST_R2:
             return name
-        if set(np.unique(newest[:, numbers[0]]).tolist()) <= {0.0, 1.0}:
+        if set(np.unique(newest[:, number]).tolist()) <= {0.0, 1.0}:
             return name if slope > 0 else f"not {name}"
         return f"{'high' if slope > 0 else 'low'} {name}"
 
     def _tell_steps(self, name: str, profile: Mapping[str, float], lags: Mapping[str, Lags]) -> str:
         """``last 6 steps`` if an input is read at the newest ones alone."""
-        runs = [lags[member] for member in self._inputs[name] if profile.get(member, 0.0) > 0 and member in lags]
-        oldest = max((run.oldest for run in runs), default=self._config.lookback)
-        if any(run.newest for run in runs) or 2 * (oldest + 1) > self._config.lookback:
+        members, lookback = self._inputs[name].features, self._windows.shape[1]
+        runs = [lags[member] for member in members if profile.get(member, 0.0) > 0 and member in lags]
+        oldest = max((run.oldest for run in runs), default=lookback)
+        if any(run.newest for run in runs) or 2 * (oldest + 1) > lookback:
             return ""
         return "newest step" if oldest == 0 else f"last {oldest + 1} steps"
 
