@@ -40,7 +40,7 @@ export class ApiError extends Error {
  * @param {unknown} error
  * @returns {never}
  */
-export function unanswered(error) {
+function unanswered(error) {
   throw error instanceof TypeError ? new ApiError(UNANSWERED, "the service does not answer") : error;
 }
 

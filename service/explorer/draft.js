@@ -101,7 +101,7 @@ function interpolate({ values, explanations }, value) {
  * @param {number} share of the other, from 0 to 1
  * @returns {any}
  */
-export function blend(one, other, share) {
+function blend(one, other, share) {
   if (typeof one === "number" && typeof other === "number") return one === other ? one : one + share * (other - one);
   if (Array.isArray(one)) return one.map((each, index) => blend(each, other[index], share));
   if (one === null || typeof one !== "object") return one;

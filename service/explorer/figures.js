@@ -75,7 +75,7 @@ function decimalsOf(spread) {
  * @typedef {{newest: number, step: number}} Times
  */
 
-const DAY = 86_400_000; // ms
+export const DAY = 86_400_000; // ms
 const clock = new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", hour: "2-digit", minute: "2-digit" });
 const date = new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", day: "numeric", month: "short" });
 const year = new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", day: "numeric", month: "short", year: "numeric" });

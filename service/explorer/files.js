@@ -97,7 +97,7 @@ function parse(text, name, model) {
 }
 
 /** The cells of a table as texts, with the line of each row; the separator is the one that its header has most often. */
-export function splitTable(text) {
+function splitTable(text) {
   const head = text.trimStart().split("\n", 1)[0];
   const mark = [",", ";", "\t", "|"].sort((one, other) => head.split(other).length - head.split(one).length)[0];
   const cell = new RegExp(`(?:"((?:[^"]|"")*)"|((?!")[^${mark === "|" ? "\\|" : mark}\\r\\n]*))(${mark === "|" ? "\\|" : mark}|\\r\\n|\\n|\\r|$)`, "y");

@@ -46,6 +46,9 @@ export function tell(input, value, feature) {
  */
 export const told = ({ info }, input, value) => tell(input, value, info.features[input.places[0]]);
 
+/** The value of an input in a row of features, in words. @param {import("./model.js").Model} model @param {Input} input @param {number[]} row */
+export const toldIn = (model, input, row) => told(model, input, valueOf(input, row));
+
 /**
  * Whether nobody can change an input, like the calendar.
  *

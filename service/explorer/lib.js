@@ -5,9 +5,9 @@ import { h } from "preact";
 import "./vendor/d3.min.js";
 import "./vendor/plot.umd.min.js";
 
-export { batch, computed, effect, signal, useComputed, useSignal, useSignalEffect } from "@preact/signals";
-export { Fragment, render } from "preact";
-export { useCallback, useEffect, useId, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
+export { computed, effect, signal } from "@preact/signals";
+export { render } from "preact";
+export { useEffect, useId, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 
 /** Markup: html`<p>${text}</p>`. Text is always text, whatever names of models and features hold. */
 export const html = htm.bind(h);

@@ -103,7 +103,7 @@ async function unpack(packed) {
  * @param {string | undefined} written
  * @returns {Edit}
  */
-export function readEdit(written) {
+function readEdit(written) {
   const pairs = (written ?? "").split(",").map((pair) => pair.split(":"));
   return Object.fromEntries(pairs.filter(([name, by]) => name && Number.isFinite(Number(by))).map(([name, by]) => [decodeURIComponent(name), Number(by)]));
 }

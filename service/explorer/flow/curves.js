@@ -33,7 +33,7 @@ export function drawCurves({ cards, card: { width, height } }, { edges }, curves
  * @param {number} span of values over the height
  * @returns {Drawn}
  */
-export function drawCurve(curve, width, height, span) {
+function drawCurve(curve, width, height, span) {
   const middle = (Math.max(...curve.y) + Math.min(...curve.y)) / 2;
   const [low, high] = [curve.x[0], curve.x[curve.x.length - 1]];
   const x = d3.scaleLinear([low, high], [6, width - 6]);

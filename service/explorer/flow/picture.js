@@ -34,7 +34,7 @@ export const painted = signal(0);
  * @param {Set<number>} [props.kept] edges that pruning keeps; the others fade
  * @param {(edge: import("./network.js").Edge) => {class?: string, mark?: string, tip?: string, curve?: any}} [props.mark] what else is drawn of an edge
  * @param {string} props.label
- * @param {unknown} [props.said] what is said of the output
+ * @param {unknown} [props.said] text beside the output, such as its forecast
  * @param {string | null} [props.window] which window it is of
  * @param {unknown} [props.children]
  */

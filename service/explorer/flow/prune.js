@@ -19,7 +19,7 @@ export const removedOf = ({ without }) => [...new Set((without ?? "").split(",")
  * @param {{edges: number, r2: number, mae: number | null}} point
  * @param {number | null} full the error of all edges
  */
-export function tellPrice({ edges, r2, mae }, full) {
+function tellPrice({ edges, r2, mae }, full) {
   const count = `${edges} edge${edges === 1 ? "" : "s"}`;
   if (mae == null || !full) return `${count}: ${percent(r2)} of the full model's forecasts reproduced (R²)`;
   const change = mae / full - 1;
@@ -33,7 +33,7 @@ export function tellPrice({ edges, r2, mae }, full) {
  * @param {{model: import("../model.js").Model, curve: {edges: number, r2: number, mae: number | null, threshold: number}[], kept: number, drag: (point: any) => void, drop: (point: any) => void}} props
  *   `drag` while it moves, `drop` when it is let go
  */
-export function CostCurve({ model, curve, kept, drag, drop }) {
+function CostCurve({ model, curve, kept, drag, drop }) {
   const place = useRef(/** @type {HTMLElement | null} */ (null));
   const width = useWidth(place);
   const slider = useRef(/** @type {HTMLInputElement | null} */ (null));

@@ -1,7 +1,7 @@
 /** When it mattered: the contributions by input and step. Of many inputs the others are one row, of many steps a cell is a stretch. */
 
 import { stepLabel } from "../figures.js";
-import { told, valueOf } from "../inputs.js";
+import { toldIn } from "../inputs.js";
 import { html, useRef, useState } from "../lib.js";
 import { hovered } from "../lit.js";
 import { useWidth } from "../ui/chart.js";
@@ -93,7 +93,7 @@ export function Heat({ model, answer, instance, times }) {
     const { name, input } = rows[row];
     const from = Math.max(first, step - size + 1);
     const when = from < step ? `${label(from)} to ${label(step)}` : label(step);
-    const was = input && from === step && instance[step] ? ` (${told(model, input, valueOf(input, instance[step]))})` : "";
+    const was = input && from === step && instance[step] ? ` (${toldIn(model, input, instance[step])})` : "";
     return `${name}${was}, ${when}: ${model.change(sum(rows[row], step))}`;
   }
 }

@@ -2,7 +2,7 @@
 
 import { useMoments } from "../history/moments.js";
 import { worstOf } from "../history/spans.js";
-import { timeLabel } from "../figures.js";
+import { DAY, timeLabel } from "../figures.js";
 import { html, useEffect, useState } from "../lib.js";
 import { go } from "../state.js";
 import { paste } from "../ui/drop.js";
@@ -13,7 +13,6 @@ import { Menu } from "../ui/float.js";
 /** @typedef {{day: string, near: Moment[]}} Refusal a day without windows, and the nearest ones */
 
 const N_WORST = 10; // windows with the largest errors
-const DAY = 86_400_000; // ms
 
 /** @param {Moment | undefined} moment */
 const show = (moment) => moment && go({ window: moment.window, edit: "" });

@@ -3,8 +3,8 @@
 import { levelName } from "../history/spans.js";
 import { draft, isPending } from "../draft.js";
 import { byInput } from "../explain.js";
-import { percent } from "../figures.js";
-import { told, valueOf } from "../inputs.js";
+import { DAY, percent } from "../figures.js";
+import { toldIn } from "../inputs.js";
 import { html } from "../lib.js";
 import { lit, part } from "../lit.js";
 import { forecastOf } from "../model.js";
@@ -22,7 +22,6 @@ const N_REASONS = 3;
 const WEAK = 0.08; // share of the largest reason under which one is only counted
 const EVEN = 0.1; // difference of the two sides of an interval, of its half, that "±" may leave out
 const FAR = 1; // standard deviations from the mean from which a value is high or low
-const DAY = 86_400_000; // ms
 
 /**
  * @typedef {object} Told
@@ -85,7 +84,7 @@ const stepName = ({ info }) => /^1 ([a-z ]+)$/.exec(info.table?.step ?? "")?.[1]
  * @param {Model} model
  * @param {Times | undefined} times
  */
-export function nameOutput(model, times) {
+function nameOutput(model, times) {
   const { kind, level = 0 } = forecastOf(model.info, model.output);
   const name = nameForecast(model, times);
   if (!kind) return name;
@@ -170,16 +169,13 @@ function Word({ model, input, row, ahead }) {
  * @param {number[]} row
  * @param {number} [ahead] steps of the forecast; of an input known for that time this need not be said
  */
-export function phrase(model, input, row, ahead) {
-  const value = valueIn(model, input, row);
+function phrase(model, input, row, ahead) {
+  const value = toldIn(model, input, row);
   const name = input.later && input.later === ahead ? (input.title ?? input.name) : input.label;
   const feature = model.info.features[input.places[0]];
   const by = input.kind === "number" && feature?.std ? (row[input.places[0]] - feature.mean) / feature.std : 0;
   return Math.abs(by) < FAR ? `${name} ${value}` : `${by > 0 ? "high" : "low"} ${name} (${value})`;
 }
-
-/** @param {Model} model @param {Input} input @param {number[]} row */
-const valueIn = (model, input, row) => told(model, input, valueOf(input, row));
 
 /** A contribution without its sign and unit. @param {Model} model @param {number} value */
 const size = (model, value) => model.change(Math.abs(value), model.isShare).replace("+", "");
@@ -198,7 +194,7 @@ function tellSkill(model, times) {
  * @param {{name: string, season?: number | null}} baseline
  * @param {Times | undefined} times
  */
-export function nameBaseline({ name, season }, times) {
+function nameBaseline({ name, season }, times) {
   const days = times && season ? (season * times.step) / DAY : undefined;
   if (days === 1) return "yesterday's value";
   if (days === 7) return "last week's value";

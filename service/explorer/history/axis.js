@@ -1,13 +1,12 @@
 /** The axis of time that strips and ribbon share: real time, in which long gaps are cut short and stay visible. */
 
-import { timeLabel } from "../figures.js";
+import { DAY, timeLabel } from "../figures.js";
 
 /** @typedef {import("./moments.js").Moment} Moment */
 
 const APART = 3; // usual steps from which on a gap is one
 const GAP = 10; // pixels of a gap
 const TICK = 76; // pixels of a label
-const DAY = 86_400_000; // ms
 
 /**
  * Places of times and times of places, stretches without a gap, and the usual time from one moment to the next in ms.

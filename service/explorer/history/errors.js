@@ -1,6 +1,7 @@
 /** Errors: the largest, which lead to their forecasts, and by month, week and hour with coverage. */
 
 import { reasonOf } from "../api.js";
+import { DAY } from "../figures.js";
 import { html, useMemo, useState } from "../lib.js";
 import { useAsk } from "../load.js";
 import { Chart } from "../ui/chart.js";
@@ -16,7 +17,6 @@ const N_WORST = 20;
 const ORDERS = { either: (error) => -Math.abs(error), high: (error) => -error, low: (error) => error };
 const NAMES = { either: "either way", high: "too high", low: "too low" };
 const PERIODS = { month: "Month", week: "Week", hour: "Hour" };
-const DAY = 86_400_000; // ms
 const LABEL = 84; // pixels of the name of a period
 
 /** @param {{values: Record<string, string>, value: string, label: string, choose: (value: any) => void}} props */

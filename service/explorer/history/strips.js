@@ -2,7 +2,7 @@
 
 import { html, useEffect, useMemo, useRef, useState } from "../lib.js";
 import { go } from "../state.js";
-import { told, valueOf } from "../inputs.js";
+import { toldIn } from "../inputs.js";
 import { useWidth } from "../ui/chart.js";
 import { barsOf, makeAxis, nearestTo } from "./axis.js";
 import { labelOf } from "./spans.js";
@@ -258,7 +258,4 @@ export function tell(/** @type {Moment} */ { label, forecast, actual, error, int
 }
 
 /** The value of an input in a row of features, in the terms of the table. */
-function valueIn(model, name, row) {
-  const input = model.inputs.find((one) => one.name === name);
-  return told(model, input, valueOf(input, row));
-}
+const valueIn = (model, name, row) => toldIn(model, model.inputs.find((one) => one.name === name), row);

@@ -48,7 +48,7 @@ function mapOf(parts) {
 }
 
 /** An input by its name, or which of its features where it has several. */
-export function nameFeature(model, feature) {
+function nameFeature(model, feature) {
   const input = model.inputOf.get(feature);
   if (input?.kind === "level" && feature.includes("=")) return `${input.label} is ${feature.slice(feature.lastIndexOf("=") + 1)}`;
   if (input && isCycle(input)) return `${input.label}, ${["sine", "cosine"][input.features.indexOf(feature)]}`;

@@ -55,7 +55,7 @@ export function Report({ model }) {
 }
 
 /** @param {{model: Model}} props the report as a file, and as a page of its own */
-export function Export({ model }) {
+function Export({ model }) {
   const [said, setSaid] = useState("");
   const askFor = (format) => ({ path: `${model.path}/report`, query: { ...model.query, format } });
   const write = (name) => async () => {

@@ -1,6 +1,6 @@
 /** The palette (Ctrl+K or /): inputs, dates, nodes, outputs, models, destinations, questions and actions, found by a few letters. */
 
-import { timeLabel } from "../figures.js";
+import { DAY, timeLabel } from "../figures.js";
 import { useNetwork } from "../flow/data.js";
 import { html, signal, useEffect, useRef, useState } from "../lib.js";
 import { useAsk } from "../load.js";
@@ -12,7 +12,6 @@ import { actionsOf } from "./tools.js";
 /** @typedef {{kind: string, label: string, about?: string, act: () => unknown}} Entry */
 
 const MOST = 40; // entries shown
-const DAY = 86_400_000; // ms
 const BEST = 4; // score of what is called exactly so
 const WIDEST = 3; // letters between which others stand, as a multiple of them
 
