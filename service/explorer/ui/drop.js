@@ -2,7 +2,7 @@
 
 import { reasonOf } from "../api.js";
 import { readFile, readGiven } from "../files.js";
-import { html, signal, useEffect, useRef, useState } from "../lib.js";
+import { html, signal, useEffect, useLayoutEffect, useRef, useState } from "../lib.js";
 import { address, go } from "../state.js";
 import { complain } from "./said.js";
 
@@ -24,8 +24,8 @@ async function take(model, given) {
 /** @param {{model?: Model}} props */
 export function Drop({ model }) {
   const [isOver, setOver] = useState(false);
-  useEffect(() => {
-    if (!model) return undefined;
+  useLayoutEffect(() => {
+    if (!model) return undefined; // of a layout: the page listens before it is painted, and misses no file
     const leave = new AbortController();
     const hasFile = (/** @type {DragEvent} */ event) => event.dataTransfer?.types.includes("Files");
     const on = (/** @type {string} */ name, /** @type {(event: any) => void} */ act) => addEventListener(name, act, { signal: leave.signal });
