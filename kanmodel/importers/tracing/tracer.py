@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from math import prod
 from pathlib import Path
@@ -40,6 +40,7 @@ VIRTUAL, LONGEST = 1 << 40, 1 << 24  # the first number of a loop's outputs, and
 # What reads no values of its arguments, or changes their shape in place.
 UNREAD = {"new_zeros", "new_ones", "new_empty", "new_full", "zeros_like", "ones_like", "empty_like", "full_like"}
 UNREAD |= {"isnan", "isinf"}  # which finite values are not
+ZEROS = {"zeros", "new_zeros", "zeros_like"}
 UNREAD |= {"transpose_", "t_", "squeeze_", "unsqueeze_", "as_strided_", "swapaxes_"}
 
 
@@ -72,6 +73,8 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         net: the module, the calls of whose known parts are leaves, see `leaves`.
         integer: names of the features that are whole numbers.
         output: see `pick_output`.
+        follows_zeros: whether zeros that the pass makes are followed as if they depended on the window, so that the
+            first step of a loop, whose states they are, is drawn as the others are.
 
     Attributes:
         drawing: the graph, so far.
@@ -82,8 +85,15 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         paused: whether nothing is followed.
     """
 
-    def __init__(self, net: nn.Module, integer: Sequence[str] = (), output: str | int | None = None) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        integer: Sequence[str] = (),
+        output: str | int | None = None,
+        follows_zeros: bool = False,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.follows_zeros = follows_zeros
         self.net, self.integer, self._output, self.paused = net, integer, output, False
         self.needs_cells, self.loops = False, list[Loop]()
         self.keys, self.libraries = set[str](), dict[str, None]()
@@ -92,6 +102,7 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._starts: list[int] = []  # the number of the first element of each node
         self._shapes: list[Shape] = []
         self._fixed: set[int] = set()  # nodes that do not depend on the window
+        self._zeros: set[int] = set()  # those of zeros that are followed
         self._known: dict[tuple[Any, ...], int] = {}  # nodes by what they hold
         self._storages: dict[int, tuple[Any, Tensor]] = {}  # numbers by storage, which stays alive
         self._touched: set[int] = set()  # where the tensors are that the pass reads
@@ -121,7 +132,10 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         numbers = self.numbers_of(out) if isinstance(out, Tensor) else None
         if numbers is None:
             raise UnreadableModelError("the forecasts of the module do not depend on the windows")
-        return self.drawing.keep(self._read(numbers.flatten()))
+        last = self._read(numbers.flatten())
+        if not self.follows_zeros:
+            return self.drawing.keep(last)
+        return replace(self.drawing, nodes=self.drawing.nodes[: last + 1])  # whose last turns of loops are whole
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -131,6 +145,8 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
         self._touched.update(value.untyped_storage().data_ptr() for value in given)
         name = func._schema.name.removeprefix("aten::")
+        if self.follows_zeros and not self.paused and name in ZEROS:
+            return self._follow(func(*args, **kwargs))
         if self.paused or name in UNREAD or not any(map(self.depends, given)):
             return func(*args, **kwargs)
         mutates = func._schema.is_mutable
@@ -168,6 +184,15 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for value, found in zip_longest(outputs, numbers if isinstance(numbers, tuple) else (numbers,)):
             self.mark(value, torch.full(value.shape, UNKNOWN) if found is None else found)
         return out
+
+    def _follow(self, zeros: Tensor) -> Tensor:
+        """Zeros, as values that depend on the window."""
+        if zeros.is_floating_point() and zeros.numel():
+            with self.pausing():
+                numbers = self.constant(zeros.reshape(_stripped(zeros.shape)))
+                self.mark(zeros, numbers)
+                self._zeros.add(int(np.searchsorted(self._starts, int(numbers.flatten()[0]), side="right")) - 1)
+        return zeros
 
     @property
     def library(self) -> str:
@@ -288,7 +313,7 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         in_order = np.array_equal(flat - flat[:1], np.arange(flat.size))
         if len(sources) == 1 and self._shapes[sources[0]] == shape and in_order:
             return int(sources[0])
-        fixed = np.isin(holders, [node for node in sources if node in constants])
+        fixed = np.isin(holders, [node for node in sources if node in constants and node not in self._zeros])
         if fixed.any() and (fixed.all() or any(self.drawing.nodes[node].op == "constant" for node in sources)):
             used, places = np.unique(flat[fixed], return_inverse=True)
             of = np.searchsorted(starts, used, side="right") - 1
