@@ -24,8 +24,8 @@ from kanmodel.forecaster import Provenance, Reference
 from kanmodel.importers.files.pickles import GlobalName
 from kanmodel.importers.files.source import BOOKKEEPING, MAX_DEPTH, N_ENTERING, Module
 from kanmodel.importers.search import assembly, samples
-from kanmodel.importers.tracing.loops import roll_loops
 from kanmodel.importers.tracing.leaves import replace_calls
+from kanmodel.importers.tracing.loops import roll_loops
 from kanmodel.importers.tracing.tracer import GraphTracer, pick_output
 from kanmodel.model import Model
 from kanmodel.network.config import Groups, ModelConfig

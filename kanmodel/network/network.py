@@ -516,13 +516,13 @@ class FrozenNetwork:
 
         def of_outputs(gradient: Tensor) -> Gradients:
             subnodes = [call.subnodes for calls in trace.calls for call in calls]
-            found = torch.autograd.grad(
-                trace.outputs,
-                [points, trace.logits, *subnodes, *trace.values],
-                gradient,
-                allow_unused=bool(self.config.loops),  # what a last step computes for another one
-                materialize_grads=bool(self.config.loops),
+            wanted = [points, trace.logits, *subnodes, *trace.values]
+            moving = [values for values in wanted if values.requires_grad]  # all but those of first states in a loop
+            is_loop = bool(self.config.loops)  # whose last step computes what no other reads
+            of_moving = iter(
+                torch.autograd.grad(trace.outputs, moving, gradient, allow_unused=is_loop, materialize_grads=is_loop)
             )
+            found = [next(of_moving) if values.requires_grad else torch.zeros_like(values) for values in wanted]
             by_points, by_logits, *others = found
             left = iter(others)
             of_layers = [join_rows([next(left) for _ in calls], len(window)) for calls in trace.calls]

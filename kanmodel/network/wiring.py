@@ -190,7 +190,7 @@ def spread(config: ModelConfig, start: int, through: Through | None) -> Iterator
         found: list[Flags | None] = [None] * len(nodes)
         found[start] = begin
         while True:  # once more where a state depends on what depends on it
-            states = {number: found[number] for number, each in enumerate(nodes) if each.back is not None}
+            states = {each.back: found[each.back] for each in nodes if each.back is not None}
             for number in range(len(nodes)):
                 if number != start:
                     found[number] = _spread_to(number, nodes, found, through, len(units))

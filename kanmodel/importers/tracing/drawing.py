@@ -71,6 +71,7 @@ class Drawing:
     def fold_constants(self) -> Drawing:
         """The graph with each value that does not depend on the window as a constant."""
         fixed, constants, nodes = dict[int, Tensor](), dict(self.constants), list(self.nodes)
+        layers = dict(self.layers)
         for number, node in enumerate(self.nodes):
             if number in self.constants:
                 fixed[number] = self.constants[number].double()
@@ -80,7 +81,8 @@ class Drawing:
                 fixed[number] = self._compute(number, [fixed[source][None] for source in node.inputs])
                 constants[number] = fixed[number]
                 nodes[number] = Node("constant", shape=tuple(fixed[number].shape))
-        return replace(self, nodes=nodes, constants=constants).keep(len(nodes) - 1)
+                layers.pop(number, None)
+        return replace(self, nodes=nodes, constants=constants, layers=layers).keep(len(nodes) - 1)
 
     def _compute(self, number: int, read: Sequence[Tensor]) -> Tensor:
         """The value of a node of constants, each with a batch of 1."""
