@@ -239,8 +239,7 @@ class _Roller:
                 number[key] = add(self._nodes[source])
                 inner.constants[number[key]] = self._drawing.constants[source]
         for place, (node, reads) in body.nodes.items():
-            inputs = tuple(map(input_of, reads))
-            at = number[(place,)] = add(replace(node, inputs=inputs))
+            at = number[(place,)] = add(replace(node, inputs=tuple(map(input_of, reads))))
             if (layer := self._drawing.layers.get(int(turns[-1, place]))) is not None:
                 inner.layers[at] = layer
         value = number[(values[0],)]
