@@ -36,7 +36,6 @@ from kanmodel.tables.windows import read_numbers
 TOLERANCE = 1e-5  # of the spread of the forecasts
 BATCH = 1024  # windows per forward pass
 N_RECORDED = 64  # windows whose forward pass is recorded
-ROUNDING = 1e-3  # of the spread of the forecasts: what a module may lose in float32
 PERTURBATION = 0.2  # of the spread of each feature, in the windows on which the network is compared once more
 
 
@@ -62,6 +61,8 @@ def from_torch(
 
     Windows, targets and everything that the model will say are in original units. With a `scaling` the module is given
     (windows - mean) / std, and its outputs are multiplied by target_std and target_mean is added.
+
+    Where float32 cannot give that, the module is read in float64, see `read_network`.
 
     What is explained is the module's own function, which may be less than a library's forecast: neuralforecast's
     `scaler_type` scales each window before the module and its forecast after it. Give the library's forecasts as
@@ -117,7 +118,12 @@ def from_torch(
         if predictions is not None:
             given = shape(predictions, "predictions")
             own = known.from_model(torch.from_numpy(expected), "original")
-            found = samples.Bounds.of(given, TOLERANCE).compare(given, own)
+            bounds = samples.Bounds.of(given, TOLERANCE)
+            found = bounds.compare(given, own)
+            if found.is_rounding and (precise := asked.forecast_precisely(scaled)) is not None:  # see `read_network`
+                lost = np.abs(known.from_model(torch.from_numpy(precise), "original") - own).max(axis=0)
+                lost = np.minimum(lost, samples.MAX_ROUNDING * bounds.unit)
+                found = replace(bounds, allowed=bounds.allowed + 2 * lost).compare(given, own)
             if not found.matches:
                 _refuse_mixed(asked, scaled, expected)  # which would say more
                 raise UnreadableModelError(
@@ -181,6 +187,14 @@ class Asked:
             raise UnreadableModelError(f"the module gives {shape} for {len(windows)} windows, not a forecast for each")
         return out.detach().cpu().double().reshape(len(windows), -1)
 
+    def forecast_precisely(self, windows: Array) -> Array | None:
+        """`forecast` in float64; None if the module does not read float32, or computes in it whatever it reads."""
+        if self.as_read(windows[:1]).dtype != torch.float32:
+            return None
+        with in_float64(self.net), suppress(UnreadableModelError):
+            return self.forecast(windows)
+        return None
+
     def as_read(self, windows: Array) -> Tensor:
         """Windows as a tensor in the shape, of the type and on the device that the module reads."""
         given = torch.from_numpy(windows[:, 0] if self.reads_rows else windows)
@@ -193,6 +207,13 @@ def read_network(
     asked: Asked, windows: Array, shapes: ModelConfig, expected: Array
 ) -> tuple[Network, GraphTracer, samples.Comparison]:
     """The network of a module, the tracer that drew it, and how far it is from the module's forecasts.
+
+    The order of additions, of which a library, a module and a network may each have their own, changes forecasts in
+    float32 by more than 1e-5 of their spread where large values cancel. If a network of float32 differs from the module
+    by up to 1e-3 of the spread, both are taken in float64, as by ``module.double()``: their forecasts must then be the
+    same to 1e-5, and the network is one of float64. What float32 loses is how far the module's forecasts are in it from
+    those in float64; that must be up to 1e-3 too, and a library's predictions, which lose as much, may be up to twice
+    as far from the module's in float32.
 
     Args:
         asked: its module is unchanged afterwards.
@@ -212,11 +233,14 @@ def read_network(
         dtype = getattr(torch, network.config.dtype)
         computed = network(torch.from_numpy(np.concatenate([windows, perturbed])).to(dtype)).double().numpy()
     found = samples.Bounds.of(expected, TOLERANCE).compare(np.concatenate([expected, moved]), computed)
+    if found.is_rounding and (precise := asked.forecast_precisely(windows)) is not None:
+        if samples.Bounds.of(expected, samples.MAX_ROUNDING).compare(expected, precise).matches:
+            with in_float64(asked.net):
+                return read_network(asked, windows, shapes, precise)
     if not found.matches:
         raise UnreadableModelError(
             f"the network that was read forecasts otherwise: {found.computed:.7g} in place of {found.expected:.7g} "
             f"for output {shapes.outputs[found.output]} at window {found.window}, {found.relative:.2g} of its spread"
-            + ("; if that is rounding, give the module as module.double()" if found.relative < ROUNDING else "")
         )
     return network, tracer, found
 
@@ -263,8 +287,12 @@ def _refuse_scaled(windows: Array, scaling: Scaling) -> None:
 
 def _refuse_mixed(asked: Asked, windows: Array, expected: Array) -> None:
     """Refuses a module whose forecast of a window depends on those beside it."""
-    twice = asked.forecast(np.repeat(windows[-1:], 2, axis=0))
-    if not samples.Bounds.of(expected, TOLERANCE).compare(expected[[-1, -1]], twice).matches:
+    pair = np.repeat(windows[-1:], 2, axis=0)
+    found = samples.Bounds.of(expected, TOLERANCE).compare(expected[[-1, -1]], asked.forecast(pair))
+    if found.is_rounding and (precise := asked.forecast_precisely(windows)) is not None:
+        with in_float64(asked.net):
+            return _refuse_mixed(asked, windows, precise)
+    if not found.matches:
         raise UnreadableModelError(
             "the module forecasts a window otherwise in another batch: the windows of a batch are mixed, as by an LSTM "
             "whose batch_first does not fit their layout, or by a norm with the statistics of the batch"
@@ -337,6 +365,19 @@ def unchanged(net: nn.Module) -> Iterator[None]:
             for tensor, value in tensors:
                 if not tensor.equal(value):
                     tensor.copy_(value)
+
+
+@contextmanager
+def in_float64(net: nn.Module) -> Iterator[None]:
+    """The module computes in float64 within, and is restored as by `unchanged`."""
+    with unchanged(net):
+        before = [(parameter, parameter.data) for parameter in net.parameters()]
+        net.double()
+        try:
+            yield
+        finally:
+            for parameter, values in before:
+                parameter.data = values
 
 
 def _more_inputs(net: nn.Module) -> str:

@@ -79,13 +79,14 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         keys: those of the tensors of the leaves.
         libraries: those of the layers that are leaves, in order.
         loops: over cells.
+        unused: after the pass, the keys of the tensors that it does not read, and that belong to no leaf.
         paused: whether nothing is followed.
     """
 
     def __init__(self, net: nn.Module, integer: Sequence[str] = (), output: str | int | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.net, self.integer, self._output, self.paused = net, integer, output, False
-        self.needs_cells, self.loops = False, list[Loop]()
+        self.needs_cells, self.loops, self.unused = False, list[Loop](), tuple[str, ...]()
         self.keys, self.libraries = set[str](), dict[str, None]()
         self.drawing, self._total = Drawing(), 0
         self._names = {module: name for name, module in net.named_modules()}
@@ -121,6 +122,9 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         numbers = self.numbers_of(out) if isinstance(out, Tensor) else None
         if numbers is None:
             raise UnreadableModelError("the forecasts of the module do not depend on the windows")
+        left = {key: tensor for key, tensor in self.net.state_dict().items() if key not in self.keys}
+        read = self._touched
+        self.unused = tuple(key for key, tensor in left.items() if tensor.untyped_storage().data_ptr() not in read)
         return self.drawing.keep(self._read(numbers.flatten()))
 
     def __torch_dispatch__(
@@ -173,12 +177,6 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def library(self) -> str:
         """The libraries that the layers belong to."""
         return " and ".join(self.libraries) or "torch"
-
-    @property
-    def unused(self) -> tuple[str, ...]:
-        """The keys of the tensors that the pass does not read, and that belong to no leaf."""
-        left = {key: tensor for key, tensor in self.net.state_dict().items() if key not in self.keys}
-        return tuple(key for key, tensor in left.items() if tensor.untyped_storage().data_ptr() not in self._touched)
 
     # Numbers of elements
 
