@@ -29,6 +29,7 @@ MODELS = {  # class, its options, and those of its dataset
     ),
     "lstm": ("RecurrentNetwork", {"hidden_size": 6, "rnn_layers": 1}, {"categories": ["day"]}),
     "gru": ("RecurrentNetwork", {"hidden_size": 6, "cell_type": "GRU"}, {"lags": {"load": [6]}}),
+    "short_lag": ("RecurrentNetwork", {"hidden_size": 6, "rnn_layers": 1}, {"lags": {"load": [2, 6]}}),
     "tide": ("TiDEModel", {"hidden_size": 8}, {"categories": ["day"], "normalizer": EncoderNormalizer()}),
     "tft": (
         "TemporalFusionTransformer",

@@ -168,7 +168,7 @@ class _Data:
         reals: the other real variables but the target.
         categories: names of the columns of each categorical variable.
         features: names of a window's columns.
-        known: variables that are read in rows of the forecast.
+        known: variables that are read in rows of the forecast; of a lag shorter than it, up to the row of the lag.
         static: variables that are read in the newest row before the forecast alone.
     """
 
@@ -208,7 +208,8 @@ class _Data:
         scale = [f"{self.target}_center", f"{self.target}_scale"] if self.scalers[self.target].varies else []
         of_categories = [name for names in self.categories.values() for name in names]
         self.features = [self.target, *self.reals, *of_categories, *scale]
-        self.known = self._flat(*dataset._time_varying_known_reals, *dataset._time_varying_known_categoricals)
+        known = dataset._time_varying_known_reals, dataset._time_varying_known_categoricals, self.lagged
+        self.known = self._flat(*(name for names in known for name in names))
         self.static = self._flat(*dataset._static_reals, *dataset._static_categoricals)
 
     def _flat(self, *names: str) -> set[str]:
