@@ -219,6 +219,29 @@ def test_the_ledger_is_complete_and_a_deletion_is_that_of_the_library(name):
     np.testing.assert_allclose(moved, (after - before).reshape(2, -1), atol=1e-4 * np.abs(before).max())
 
 
+def test_attention_of_a_fusion_transformer_is_that_of_the_library():
+    """The weights of its variables and of its steps, in heads, of which the wiring says what they are of."""
+    kind, options, variables = MODELS["tft"]
+    dataset = make_dataset(categories=["day"], **variables)
+    model = fit(kind, dataset, **options)
+    found = kanmodel.from_pytorch_forecasting(model, dataset)
+    last = TimeSeriesDataSet.from_dataset(dataset, FRAME, predict=True)
+    raw = model.predict(last, mode="raw", trainer_kwargs={"accelerator": "cpu", **QUIET})
+    attention = found.attention(found.scaling.features_to_original(found.reference.scaled)[-2:])
+    *selections, first, second = attention.softmaxes
+    heads = np.concatenate([raw["encoder_attention"], raw["decoder_attention"]], axis=3)  # (n, queries, heads, keys)
+    steps = tuple(range(1 - LOOKBACK - HORIZON, 1))
+    for head, one in enumerate((first, second)):
+        np.testing.assert_allclose(one.weights[:, 0], heads[:, :, head], atol=1e-5)
+        assert one.over == "steps" and one.keys == steps and one.queries == steps[-HORIZON:]
+    for part, one in zip(("static", "encoder", "decoder"), selections, strict=True):
+        weights = raw[f"{part}_variables"].reshape(one.weights[:, 0].shape)
+        np.testing.assert_allclose(one.weights[:, 0], weights, atol=1e-5)
+        made = {"relative_time_idx": None}
+        assert one.over == "features"
+        assert one.keys == tuple(made.get(name, name) for name in getattr(model, f"{part}_variables"))
+
+
 @pytest.mark.parametrize("name", ["lstm", "gru", "nhits", "tft", "log"])
 def test_a_distribution_is_explained_and_not_its_samples(name):
     """Mean, quantiles and parameters are those of the library's own parameters; of DeepAR those of the first step."""
