@@ -159,8 +159,8 @@ class Questions:
     ) -> Attention:
         """The attention weights of a graph for some windows, beside the contributions, which they are not.
 
-        They are those of each softmax that is multiplied with values, as in a GRU with attention, in a Transformer, or where
-        a TFT selects variables. A chain has none. See `kanmodel.structure.attention` for what they say.
+        They are those of each softmax that is multiplied with values, as in a GRU with attention, in a Transformer, or
+        where a TFT selects variables. A chain has none. `kanmodel.structure.attention` has what they say.
 
         Args:
             windows: in any form of `Windows`, original units.

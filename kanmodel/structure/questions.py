@@ -232,8 +232,8 @@ def find_edges(model: Forecaster, edges: Sequence[EdgeName]) -> tuple[EdgeKey, .
 class AttentionQuestion(Question[Attention]):
     """The attention weights of a graph for some windows, beside the contributions, which they are not.
 
-    They are those of each softmax that is multiplied with values, as in a GRU with attention, in a Transformer, or where
-    a TFT selects variables. A chain has none. See `kanmodel.structure.attention` for what they say.
+    They are those of each softmax that is multiplied with values, as in a GRU with attention, in a Transformer, or
+    where a TFT selects variables. A chain has none. `kanmodel.structure.attention` has what they say.
 
     Attributes:
         windows: in any form of `Windows`, original units.
