@@ -13,6 +13,7 @@ layer with a norm reads s.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import torch
@@ -40,12 +41,13 @@ HALVINGS = 10
 
 
 def find_targets(config: ModelConfig, output: int) -> list[Target]:
-    """The inputs of layers that are no other nodes, and an output."""
+    """The inputs of layers that are no other nodes, but for those in loops, and an output."""
+    inside = {("glue", cut.edges) for cut in config.cuts if cut.inside}
     computed = [
         (place, j)
         for place, ids in config.wiring.ids.items()
         for j, name in enumerate(ids)
-        if place[0] == "glue" and name.startswith("glue:")
+        if place[0] == "glue" and name.startswith("glue:") and place not in inside
     ]
     return [*computed, (("output", len(config.head)), output)]
 
@@ -89,8 +91,10 @@ def _integrate(model: Forecaster, ends: PartEnds, output: int, targets: list[Tar
     network = model.frozen
     with torch.enable_grad():
         trace = network.trace(points)
-        inputs = [layer.inputs for layer in trace.layers]
-        slopes = torch.autograd.grad(trace.outputs[:, output].sum(), inputs) if inputs else ()
+        inside = {cut.edges for cut in model.config.cuts if cut.inside}
+        inputs = {k: calls[0].inputs for k, calls in enumerate(trace.calls) if k not in inside}
+        found = torch.autograd.grad(trace.outputs[:, output].sum(), [*inputs.values()]) if inputs else ()
+        slopes = dict(zip(inputs, found, strict=True))
         sources, computed, outputs = _run_apart(network, points, trace)
         moved = {place: _moves(rule, values, n) for place, values in sources.items()}
         of_output = trace.outputs[:, output].detach().double().numpy().reshape(n, N_NODES)
@@ -121,24 +125,28 @@ def _integrate(model: Forecaster, ends: PartEnds, output: int, targets: list[Tar
 
 def _run_apart(
     network: FrozenNetwork, points: Tensor, trace: Trace
-) -> tuple[dict[Place, Tensor], list[Tensor], Tensor]:
+) -> tuple[dict[Place, Tensor], dict[int, Tensor], Tensor]:
     """The operations alone: what they read, the inputs of each layer and the outputs, without a way through a part."""
     config = network.config
     sources: dict[Place, Tensor] = {("input", 0): points}
     sources |= {
         (part.cell, number): trace.recurrents[number].states[-1] for number, part in enumerate(config.recurrents)
     }
-    sources |= {("head", number + 1): layer.nodes for number, layer in enumerate(trace.layers)}
+    sources |= {("loop", number): values for number, values in enumerate(trace.loops)}
+    inside = {cut.edges for cut in config.cuts if cut.inside}
+    layers = [number for number in range(len(config.head)) if number not in inside]
+    sources |= {("head", number + 1): trace.layers[number].nodes for number in layers}
     sources = {place: values.detach().requires_grad_() for place, values in sources.items()}
-    computed: list[Tensor] = []
+    computed: dict[int, Tensor] = {}
 
     def through(number: int, x: Tensor) -> Tensor:
-        computed.append(x)
+        computed[number] = x
         return sources["head", number + 1]
 
-    layers = [lambda x, number=number: through(number, x) for number in range(len(config.head))]
+    leaves = [partial(through, number) for number in range(len(config.head))]
     recurrents = [lambda _, place=(part.cell, number): sources[place] for number, part in enumerate(config.recurrents)]
-    logits = network.network.run(sources["input", 0], layers, recurrents)
+    loops = [sources["loop", number] for number in range(len(config.loops))]
+    logits = network.network.run(sources["input", 0], leaves, recurrents, loops=loops)
     return sources, computed, apply_output_function(config, logits)
 
 

@@ -303,7 +303,8 @@ def node_values(
         values[place] = rows.reshape(n, -1, rows.shape[-1]).sum(dim=1)
 
     for place, read in wiring.read.items():
-        states = trace.recurrents[place[1]].states[-1].reshape(n, -1, read.shape[-1])
+        of = trace.loops[place[1]] if place[0] == "loop" else trace.recurrents[place[1]].states[-1]
+        states = of.reshape(n, -1, read.shape[-1])
         add(place, states * torch.from_numpy(read.reshape(states.shape[1:])))
     for stage, layers in trace.stages.items():
         if stage == "head" and config.readout_stage is not None:

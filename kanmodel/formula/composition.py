@@ -191,7 +191,8 @@ class Composition:
             if one.source is None:
                 values = windows
             else:
-                values = trace.readout if one.source == READOUT else trace.recurrents[one.source].states[-1]
+                of = trace.loops if one.key[0] == "loop" else [part.states[-1] for part in trace.recurrents]
+                values = trace.readout if one.source == READOUT else of[one.source]
             values = values.reshape(len(windows), -1).double()[:, list(one.places)]
             reduce = OPERATIONS[one.statistic].function if one.statistic else None
             columns.append(values[:, 0] if reduce is None else reduce(values))
@@ -268,7 +269,7 @@ def _name_of(node: str) -> str:
         step, *name = rest
         value = ":".join(name)
         return f"{'u' if value.isdigit() else ''}{value}_{-int(step)}"
-    return {"lstm": "u", "gru": "u", "front": "n"}.get(kind, "") + "_".join(rest)
+    return {"lstm": "u", "gru": "u", "loop": "c", "front": "n"}.get(kind, "") + "_".join(rest)
 
 
 Value = tuple[int, int]  # a node of a graph, and the place in its values
@@ -282,8 +283,10 @@ class _GraphComposer:
     def __init__(self, model: Forecaster) -> None:
         self._model, self._graph, self._shapes = model, model.config.graph, model.config.graph_shapes
         self._leaves: dict[int, int] = {}  # number of each leaf among those of its kind
-        for op in ("layer", "recurrent"):
+        for op in ("recurrent", "loop"):
             self._leaves |= {at: n for n, at in enumerate(at for at, node in enumerate(self._graph) if node.op == op)}
+        cuts = (cut for cut in model.config.cuts if cut.edges is not None and not cut.inside)
+        self._leaves |= {cut.at: cut.edges for cut in cuts if cut.at is not None and cut.edges is not None}
         self._inputs: dict[tuple[int, tuple[int, ...], str | None], Input] = {}
         self._places: dict[tuple[int, int], Any] = {}  # what `_moved` and `_spread` look up
 
@@ -315,7 +318,7 @@ class _GraphComposer:
     def _expand(self, number: int, at: int) -> tuple[list[Value], Build]:
         """The values that one is computed from, none of an input, a number or a statistic; and how."""
         node, shape = self._graph[number], self._shapes[number]
-        if node.op in ("window", "recurrent"):
+        if node.op in ("window", "recurrent", "loop"):
             return [], lambda read, first: [self._input(number, (at,), None)]
         if node.op in ("constant", "number"):
             value = float(self._model.network.get_buffer(f"constants.{number}").double().flatten()[at])
@@ -388,20 +391,25 @@ class _GraphComposer:
     def _of_recurrent(self, source: int, places: tuple[int, ...]) -> Input:
         """A unit at one step, by default the last that it computes, or at several."""
         *rows, n_steps, n_units = self._shapes[source]
-        number = self._leaves[source]
-        part = self._model.config.recurrents[number]
-        unit = places[0] % n_units
-        steps = [place // n_units % n_steps - n_steps + 1 for place in places]
-        node = f"{part.cell}:{number}:{unit}"
+        number, unit, kind, newest = self._leaves[source], places[0] % n_units, "loop", 0
+        if self._graph[source].op == "loop":
+            n_steps, *rows = self._shapes[source][:-1]
+            steps = [place // (n_units * prod(rows)) - n_steps + 1 for place in places]
+            row = places[0] // n_units % prod(rows)
+        else:
+            part = self._model.config.recurrents[number]
+            kind, newest = part.cell, 0 if unit < part.hidden_size else 1 - n_steps
+            steps = [place // n_units % n_steps - n_steps + 1 for place in places]
+            row = places[0] // (n_units * n_steps)
+        node = f"{kind}:{number}:{unit}"
         name = _name_of(node)
         if len(steps) > 1:
             node += _span(steps, n_steps)
-        elif steps[0] != (0 if unit < part.hidden_size else 1 - n_steps):
+        elif steps[0] != newest:
             node, name = f"{node} at {steps[0]}", f"{name}_{-steps[0]}"
         if prod(rows) > 1:
-            row = places[0] // (n_units * n_steps)
             node, name = f"{node} of row {row}", f"{name}_row{row}"
-        return Input(node, name, (part.cell, number), unit, number, places)
+        return Input(node, name, (kind, number), unit, number, places)
 
     def _column(self, values: Sequence[Value]) -> tuple[int, tuple[int, ...]] | None:
         """The window or recurrent part, and the places, where values are those of one feature or unit at its steps."""

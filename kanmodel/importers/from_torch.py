@@ -26,6 +26,7 @@ from kanmodel.importers.files.pickles import GlobalName
 from kanmodel.importers.files.source import BOOKKEEPING, MAX_DEPTH, N_ENTERING, Module
 from kanmodel.importers.search import assembly, samples
 from kanmodel.importers.tracing.leaves import replace_calls
+from kanmodel.importers.tracing.loops import roll_loops
 from kanmodel.importers.tracing.tracer import GraphTracer, pick_output
 from kanmodel.model import Model
 from kanmodel.network.config import Groups, ModelConfig
@@ -276,7 +277,7 @@ def _trace(asked: Asked, windows: Array, tree: Module, shapes: ModelConfig) -> t
     integer = [feature.name for feature in shapes.features if feature.integer]
     for norms in (True, False, False):
         with unchanged(asked.net):
-            tracer = GraphTracer(asked.net, integer, asked.output, asked.quantiles)
+            tracer = GraphTracer(asked.net, integer, asked.output, asked.quantiles, follows_zeros=not norms)
             replace_calls(tracer, tree, norms, enter_lstm)
             try:
                 drawing = tracer.trace(window)
@@ -291,6 +292,7 @@ def _trace(asked: Asked, windows: Array, tree: Module, shapes: ModelConfig) -> t
                 return assembly.assemble(chain, shapes), tracer
             if not norms:
                 is_double = any(tensor.dtype == torch.float64 for tensor in asked.net.state_dict().values())
+                drawing = roll_loops(drawing, shapes.window_shape).fold_constants().fold_activations()
                 return drawing.network(shapes, torch.float64 if is_double else torch.float32), tracer
         except ConfigError as error:
             raise UnreadableModelError(f"the module cannot be kept as a network: {error}") from error

@@ -21,7 +21,7 @@ from kanmodel import errors as checks
 from kanmodel.errors import ConfigError, DataError, Index, check_choice, check_config, check_count, quote
 from kanmodel.network.bases import BASES, Basis, BSpline
 from kanmodel.network.functions import ACTIVATIONS, FUNCTIONS
-from kanmodel.network.operations import MAX_NODES, Node, Shape, infer_shapes, last_uses
+from kanmodel.network.operations import MAX_NODES, Loop, Node, Shape, infer_shapes, last_uses
 from kanmodel.network.wiring import Cut, Wiring, list_cuts
 from kanmodel.tables.columns import QUANTILE, Feature, Scaling, Target
 from kanmodel.tables.encoding import Encoding, plain_encoding
@@ -246,6 +246,7 @@ class ModelConfig:
             computation; the last are the outputs before the output function. Its KAN layers are the `head`'s, in that
             order. Empty for a chain.
         recurrents: the recurrent layers of a graph.
+        loops: its other recurrences, such as a cell with KANs in it, whose layers are the head's too.
     """
 
     features: tuple[Feature, ...]
@@ -263,6 +264,7 @@ class ModelConfig:
     time: TimeColumn | None = None
     graph: tuple[Node, ...] = ()
     recurrents: tuple[RecurrentConfig, ...] = ()
+    loops: tuple[Loop, ...] = ()
     encoding: Encoding | None = None
     series: SeriesColumn | None = None
 
@@ -284,7 +286,7 @@ class ModelConfig:
             raise ConfigError("encoding has a calendar, but time has no dates")
         check_count(len(self.front) + len(self.head), "the number of layers", lowest=0, highest=MAX_LAYERS)
         n_outputs = self.horizon * len(self.targets)
-        if self.graph or self.recurrents:
+        if self.graph or self.recurrents or self.loops:
             if self.front or self.recurrent is not None or self.readout != "last":
                 raise ConfigError("a graph has no front, recurrent part and readout of a chain")
             if self.graph_shapes[-1] != (n_outputs,):
@@ -323,7 +325,19 @@ class ModelConfig:
     def graph_shapes(self) -> tuple[Shape, ...]:
         """The shapes of the nodes, without the batch."""
         limited = bool(self.graph)
-        return infer_shapes(self.nodes, self.window_shape, self.layers, self.recurrent_parts, limited)
+        parts = self.recurrent_parts, self.loops
+        return infer_shapes(self.nodes, self.window_shape, self.layers, *parts, limited)
+
+    @cached_property
+    def body_shapes(self) -> tuple[tuple[Shape, ...], ...]:
+        """The shapes of the nodes of each loop's body."""
+        layers, loops, found = iter(self.layers), iter(self.loops), list[tuple[Shape, ...]]()
+        for node in self.nodes:
+            if node.op == "layer":
+                next(layers)
+            elif node.op == "loop":
+                found.append(next(loops).infer_shapes([self.graph_shapes[source] for source in node.inputs], layers))
+        return tuple(found)
 
     @property
     def recurrent_parts(self) -> tuple[RecurrentConfig, ...]:
@@ -343,15 +357,25 @@ class ModelConfig:
             return 0
         sizes, last = [*map(prod, self.graph_shapes)], last_uses(self.graph)
         layers, recurrents, total = iter(self.head), iter(self.recurrents), sum(sizes)
+        loops = iter(zip(self.loops, self.body_shapes, strict=True))
+
+        def count_edges(out: Shape) -> int:
+            layer = next(layers)
+            return prod(out[:-1]) * layer.n_in * layer.n_subnodes
+
         for at, node in enumerate(self.graph):
-            if node.op in ("layer", "recurrent"):
-                rows = sizes[at] // self.graph_shapes[at][-1]
+            if node.op in ("layer", "recurrent", "loop"):
                 total += sum(size for size, use in zip(sizes[:at], last, strict=False) if use > at)  # crossing the cut
-                if node.op == "layer":
-                    layer = next(layers)
-                    total += rows * layer.n_in * layer.n_subnodes
-                else:
-                    total += rows * 5 * next(recurrents).n_units
+            if node.op == "layer":
+                total += count_edges(self.graph_shapes[at])
+            elif node.op == "recurrent":
+                total += sizes[at] // self.graph_shapes[at][-1] * 5 * next(recurrents).n_units
+            elif node.op == "loop":
+                loop, shapes = next(loops)
+                of_body = zip(loop.body, shapes, strict=True)
+                total += loop.steps * sum(
+                    prod(out) + (count_edges(out) if one.op == "layer" else 0) for one, out in of_body
+                )
         return total
 
     @cached_property
@@ -519,6 +543,8 @@ def config_to_dict(config: ModelConfig) -> dict[str, Any]:
     data = asdict(config)
     if not config.graph:  # a chain has neither
         del data["graph"], data["recurrents"]
+    if not config.loops:
+        del data["loops"]
     for name in ("encoding", "series"):
         if data[name] is None:
             del data[name]

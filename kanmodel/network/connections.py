@@ -6,11 +6,11 @@ l >= 1; ``output:{name}``. Layer 0 of the head is what it reads: units, cells, f
 layer is the outputs, unless an output function stands between them. The factors of a product node are ``{id}.{m}``. The
 edge from node i of a layer to sub-node j of the next is ``{stage}:{layer}:{i}:{j}``, as in ``head:0:7:3``.
 
-A graph has ``lstm:{r}:{u}`` or ``gru:{r}:{u}`` for the units of its recurrent part number r, and ``head:{l}:{j}`` for
-the outputs of layer number l - 1. What a layer reads is one of these nodes, a cell, or else ``glue:{l}:{i}``: input i
-of layer l, which operations between the layers have computed, such as a sum or the normalised value of a window. So a
-node stands at a place, (stage, number), of those of `kanmodel.network.wiring`; of a chain's stage layer l reads the
-nodes at (stage, l) and sets those at (stage, l + 1).
+A graph has ``lstm:{r}:{u}`` or ``gru:{r}:{u}`` for the units of its recurrent part number r, ``loop:{n}:{u}`` for what
+loop n gives in each step, and ``head:{l}:{j}`` for the outputs of layer number l - 1. What a layer reads is one of
+these nodes, a cell, or else ``glue:{l}:{i}``: input i of layer l, which operations between the layers have computed,
+such as a sum or the normalised value of a window. So a node stands at a place, (stage, number), of those of
+`kanmodel.network.wiring`; of a chain's stage layer l reads the nodes at (stage, l) and sets those at (stage, l + 1).
 
 Connectivity follows from masks and zero weights alone. What has no connection with an output has no effect on it, for
 any data that stay finite on their way (0 times infinity is not 0). The converse fails: nonzero weights may cancel.
@@ -30,8 +30,8 @@ from kanmodel.network.network import LayerKey, Network
 from kanmodel.network.recurrent import acting_inputs
 from kanmodel.network.wiring import Flags, find_window, leaves_of, spread
 
-NodeKind = Literal["feature", "front", "lstm", "gru", "cell", "glue", "head", "output", "subnode"]
-READOUT_KINDS: tuple[NodeKind, ...] = ("lstm", "gru", "cell")
+NodeKind = Literal["feature", "front", "lstm", "gru", "loop", "cell", "glue", "head", "output", "subnode"]
+READOUT_KINDS: tuple[NodeKind, ...] = ("lstm", "gru", "loop", "cell")
 EdgeKey = tuple[str, int, int, int]  # (stage, layer, i, j): from node i of the layer to sub-node j of the next
 Kept = dict[LayerKey, Tensor]  # bool, (n_subnodes, n_in) for layers of edges, (n_nodes,) for places of nodes
 
@@ -193,6 +193,7 @@ def _connected_in_graph(network: Network, output: int, edges: Kept) -> Kept:
         for into, read in wiring.links.items()
     }
     last = ("output", len(config.head))
+    forward["input", 0] = torch.ones(len(config.features), dtype=torch.bool)
 
     def reach(into: LayerKey) -> Tensor:
         reads = [(by & forward[place]).any(dim=1) for place, by in links[into].items()]
@@ -202,25 +203,36 @@ def _connected_in_graph(network: Network, output: int, edges: Kept) -> Kept:
         read = [(links[into][place] & onward[into][:, None]).any(dim=0) for into in onward if place in links[into]]
         return torch.stack(read).any(dim=0)
 
-    forward["input", 0] = torch.ones(len(config.features), dtype=torch.bool)
-    for _, into, place in leaves_of(config):
-        reached, key = reach(into), ("head", into[1])
-        if into[0] == "steps":
-            forward[place] = reached.any().expand(config.recurrents[into[1]].n_units)
-            continue
-        layer = config.head[into[1]]
-        forward[into] = _through_norm(layer, reached)
-        forward[place] = _any_subnode(layer, (edges[key] & forward[into]).any(dim=1))
+    leaves, changes = [*leaves_of(config)], True
+    for _, into, place in leaves:
+        forward |= {each: torch.zeros(len(wiring.ids[each])).bool() for each in (into, place) if each in wiring.ids}
+    while changes:  # again where a loop reads what it has set
+        before = dict(forward)
+        for _, into, place in leaves:
+            reached = reach(into)
+            if into[0] == "steps":
+                forward[place] = reached.any().expand(config.recurrents[into[1]].n_units)
+            elif into[0] == "units":
+                forward[place] = reached
+            else:
+                layer = config.head[into[1]]
+                forward[into] = _through_norm(layer, reached)
+                forward[place] = _any_subnode(layer, (edges["head", into[1]] & forward[into]).any(dim=1))
+        changes = any(not torch.equal(nodes, before[place]) for place, nodes in forward.items())
     forward[last] = reach(last)
-    onward = {last: torch.arange(len(config.outputs)) == output}
-    for _, into, place in reversed([*leaves_of(config)]):
-        leading = lead(place)
-        if into[0] == "glue":
-            onward[into] = leading_nodes(network, [("head", into[1])], edges, leading)[0]
-        else:
-            onward[into] = _acting_inputs(network, into[1]) & leading.any()
-        forward[place] = forward[place] & leading
-    forward["input", 0] = lead(("input", 0))
+    onward = {into: torch.zeros(len(next(iter(read.values())))).bool() for into, read in links.items()}
+    onward[last], changes = torch.arange(len(config.outputs)) == output, True
+    while changes:
+        before = dict(onward)
+        for _, into, place in reversed(leaves):
+            leading = lead(place)
+            if into[0] == "glue":
+                onward[into] = leading_nodes(network, [("head", into[1])], edges, leading)[0]
+            else:
+                onward[into] = leading if into[0] == "units" else _acting_inputs(network, into[1]) & leading.any()
+        changes = any(not torch.equal(nodes, before[into]) for into, nodes in onward.items())
+    for place in (("input", 0), *(place for _, _, place in leaves)):
+        forward[place] = forward[place] & lead(place)
     return {place: nodes & onward.get(place, nodes) for place, nodes in forward.items()}
 
 

@@ -22,7 +22,7 @@ from torch.autograd.forward_ad import make_dual, unpack_dual
 from kanmodel.network.config import ModelConfig
 from kanmodel.network.functions import ACTIVATIONS, activate, pull_back
 from kanmodel.network.layer import KANLayer, LayerTrace, layer_shapes, pass_layers
-from kanmodel.network.operations import OPERATIONS, READOUTS, Arrangement, Node
+from kanmodel.network.operations import OPERATIONS, READOUTS, Arrangement, Node, Shape
 from kanmodel.network.recurrent import FrozenRecurrent, RecurrentTrace, acting_inputs, make_recurrent, recurrent_shapes
 
 MOVES = 1 << 22  # values of the moves of inputs that are pushed forward together
@@ -38,9 +38,10 @@ class Trace:
     """Activations of a forward pass, in model units.
 
     Attributes:
-        front: layers per step, of (batch * lookback) rows, steps innermost; empty without.
-        head: the other layers, of (batch * rows) rows, those of one window together.
+        calls: the passes of each layer, in the order of the data: one, or of a layer in a loop one for each step.
+        n_front: how many of these layers are the front's.
         recurrents: passes of the recurrent layers, of (batch * rows) sequences.
+        loops: what each loop gives, (batch, steps, ...).
         values: of each cut in turn those of its leaf, then those that flow around it; of a chain the `readout`.
         watched: values whose moves paths limit: the front's nodes, if there are any, (batch, lookback, n); then the
             readout, nodes of layers, arguments of nonlinear operations and the logits, (batch, n).
@@ -50,9 +51,10 @@ class Trace:
         before: values of the nodes before the first KAN layer.
     """
 
-    front: tuple[LayerTrace, ...]
-    head: tuple[LayerTrace, ...]
+    calls: tuple[tuple[LayerTrace, ...], ...] = field(repr=False)
+    n_front: int
     recurrents: tuple[RecurrentTrace, ...]
+    loops: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
     watched: tuple[Tensor, ...]
     kinks: tuple[Tensor, ...]
@@ -65,15 +67,39 @@ class Trace:
         """The layers by stage name, in the order of the data."""
         return {"front": self.front, "head": self.head} if self.front else {"head": self.head}
 
-    @property
+    @cached_property
     def layers(self) -> tuple[LayerTrace, ...]:
-        """All layers, in the order of the data."""
-        return (*self.front, *self.head)
+        """All layers, in the order of the data; of one in a loop the passes of all steps are joined."""
+        return tuple(join_calls(calls, len(self.outputs)) for calls in self.calls)
+
+    @property
+    def front(self) -> tuple[LayerTrace, ...]:
+        """Layers per step, of (batch * lookback) rows, steps innermost; empty without."""
+        return self.layers[: self.n_front]
+
+    @property
+    def head(self) -> tuple[LayerTrace, ...]:
+        """The other layers, of (batch * rows) rows, those of one window together."""
+        return self.layers[self.n_front :]
 
     @property
     def readout(self) -> Tensor:
         """Inputs of the head of a chain, (batch, n_readout)."""
         return self.head[0].inputs
+
+
+def join_calls(calls: Sequence[LayerTrace], n: int) -> LayerTrace:
+    """One pass of a layer for n windows from its calls, with the rows of each window together."""
+    if len(calls) == 1:
+        return calls[0]
+    return LayerTrace(*(join_rows(values, n) for values in zip(*(vars(call).values() for call in calls), strict=True)))
+
+
+def join_rows(values: Sequence[Tensor], n: int) -> Tensor:
+    """Values of several calls for n windows, (n * rows, ...) each -> (n * calls * rows, ...)."""
+    if len(values) == 1:
+        return values[0]
+    return torch.stack([each.reshape(n, -1, *each.shape[1:]) for each in values], dim=1).flatten(0, 2)
 
 
 class Gradients(NamedTuple):
@@ -98,10 +124,11 @@ class _Record:
     watched: dict[str, list[Tensor]] = field(default_factory=lambda: {"front": [], "head": []})
     kinks: list[Tensor] = field(default_factory=list)
     before: list[Tensor] = field(default_factory=list)
+    loops: list[Tensor] = field(default_factory=list)
 
     def cut(self, number: int, leaf: Tensor, values: list[Any]) -> Tensor:
         """Copies the values of a cut, those around the leaf in their place, and returns the leaf's."""
-        if number not in self.around:
+        if number not in self.around:  # as in a loop
             return leaf
         leaf = leaf.view_as(leaf)
         self.values.append(leaf)
@@ -134,15 +161,15 @@ class Network(nn.Module):
         self.recurrents = nn.ModuleList(make_recurrent(part, n_in, generator) for part, n_in in parts)
         self.constants = nn.Module()
         self._around = {cut.at: [node for node, _ in cut.around] for cut in config.cuts if cut.at is not None}
-        self._arrangements: dict[int, Arrangement] = {}
-        for number, node in enumerate(config.nodes):
+        self._arrangements: dict[str, Arrangement] = {}
+        for name, node in named_nodes(config):
             if node.op == "arrange":
-                self._arrangements[number] = Arrangement(node)
+                self._arrangements[name] = Arrangement(node)
             elif node.op == "constant":
-                self.constants.register_buffer(str(number), torch.zeros(node.shape or ()))
+                self.constants.register_buffer(name, torch.zeros(node.shape or ()))
             elif node.op == "number":
                 value = torch.tensor(node.parameter, dtype=torch.float64)
-                self.constants.register_buffer(str(number), value, persistent=False)
+                self.constants.register_buffer(name, value, persistent=False)
         self.to(getattr(torch, config.dtype))
 
     def freeze(self) -> FrozenNetwork:
@@ -189,9 +216,8 @@ class Network(nn.Module):
         """The layers and outputs with other functions of the layers; what comes before them is taken from a trace."""
         layers, passed = _collect([partial(through, *key) for key in self.layers], lambda layer: layer.nodes)
         logits = self.run(window, layers, self._recurrent_leaves(), known=trace.before)
-        front, head = tuple(passed[: len(self.front)]), tuple(passed[len(self.front) :])
         outputs = apply_output_function(self.config, logits)
-        return replace(trace, front=front, head=head, logits=logits, outputs=outputs)
+        return replace(trace, calls=tuple(map(tuple, passed)), logits=logits, outputs=outputs)
 
     def record(self, window: Tensor, layers: Leaves[LayerTrace], recurrents: Leaves[RecurrentTrace]) -> Trace:
         """A traced pass, with the traced pass of each leaf."""
@@ -208,9 +234,10 @@ class Network(nn.Module):
         others += [last] if last is not logits else []
         watched = [torch.cat(record.watched["front"], dim=-1)] if self.front else []
         return Trace(
-            front=tuple(passed[: len(self.front)]),
-            head=tuple(passed[len(self.front) :]),
-            recurrents=tuple(sequences),
+            calls=tuple(map(tuple, passed)),
+            n_front=len(self.front),
+            recurrents=tuple(sequence for (sequence,) in sequences),
+            loops=tuple(record.loops),
             values=tuple(record.values),
             watched=(*watched, torch.cat([*flat_values(others), logits], dim=1)),
             kinks=tuple(flat_values(record.kinks)),
@@ -227,16 +254,53 @@ class Network(nn.Module):
         record: _Record | None = None,
         known: Sequence[Tensor] = (),
         fused: Sequence[Node | None] | None = None,
+        loops: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """The last node's values, from the functions of the leaves, of (rows, n_in) and of (rows, steps, n_in).
 
-        The values of the first nodes may be `known`, and the nodes be `fused`, see `fuse_layers`. All it does with
-        values is in operations that ONNX export traces; their shapes are those of the config.
+        The values of the first nodes, and what `loops` give, may be known; and the nodes be `fused`, see `fuse_layers`.
+        All it does with values is in operations that ONNX export traces; their shapes are those of the config.
+        """
+        bodies = iter(enumerate(zip(self.config.loops, self.config.body_shapes, strict=True)))
+        left = {"layer": iter(layers), "recurrent": iter(recurrents), "given": iter([window])}
+
+        def run_loop(number: int, read: Sequence[Any]) -> Any:
+            which, (loop, shapes) = next(bodies)
+            functions = [next(left["layer"]) for _ in range(loop.n_layers)]
+            if loops is not None:
+                return loops[which]
+            if record is not None:  # of a constant the batch is 1
+                read = [x if len(x) == len(window) else x.expand(len(window), *x.shape[1:]) for x in read]
+            sequences, fixed = read[: loop.n_sequences], read[loop.n_sequences : loop.n_given - len(loop.states)]
+            states, found = read[loop.n_given - len(loop.states) :], []
+            for step in range(loop.steps):
+                given = iter([*(x[:, step] for x in sequences), *fixed, *states])
+                of_step = {"layer": iter(functions), "given": given}
+                values = self._run_nodes(loop.body, shapes, of_step, record, place=f"{number}_")
+                states = [values[state] for state in loop.states]
+                found.append(values[loop.value])
+            return torch.stack(found, dim=1)
+
+        values = self._run_nodes(fused or self.config.nodes, self.config.graph_shapes, left, record, known, run_loop)
+        return cast(Tensor, values[-1])
+
+    def _run_nodes(
+        self,
+        nodes: Sequence[Node | None],
+        shapes: Sequence[Shape],
+        left: Mapping[str, Iterator[Any]],
+        record: _Record | None,
+        known: Sequence[Tensor] = (),
+        run_loop: Callable[[int, Sequence[Any]], Any] | None = None,
+        place: str = "",
+    ) -> list[Any]:
+        """The values of nodes of the graph, or of a body at a place: `left` are the leaves and what is given, by name.
+
+        A record is made of the values of cuts, of which a body has none.
         """
         values: list[Any] = list(known)
-        shapes, keys = self.config.graph_shapes, iter(self.layers)
-        left = {"layer": iter(layers), "recurrent": iter(recurrents)}
-        for number, node in enumerate(fused or self.config.nodes):
+        stages = iter(self.layers)
+        for number, node in enumerate(nodes):
             if number < len(known):
                 next(left.get(node.op, iter(())), None)  # type: ignore[union-attr]
                 continue
@@ -244,22 +308,30 @@ class Network(nn.Module):
                 values.append(None)
                 continue
             inputs, shape = node.inputs, shapes[number]
-            if node.op in left:
+            if node.op in ("layer", "recurrent"):
                 x, axes = values[inputs[0]], 1 if node.op == "layer" else 2  # the last axes, which the leaf takes
                 if record is not None and node.op == "layer":
                     record.before.extend([] if record.before else values)
-                    x = record.cut(number, x, values)
+                    x = x if place else record.cut(number, x, values)
                 source = shapes[inputs[0]]
                 value = next(left[node.op])(x if len(source) == axes else x.reshape(-1, *source[-axes:]))
                 value = value if len(shape) == axes else value.reshape(-1, *shape)
                 if record is not None and node.op == "layer":
-                    record.watched[next(keys)[0]].append(value)
+                    record.watched["head" if place else next(stages)[0]].append(value)
                 elif record is not None:
                     value = record.cut(number, value, values)
-            elif node.op == "window":
-                value = window
+            elif node.op == "loop":
+                assert run_loop is not None
+                if record is not None and self.config.loops:
+                    record.before.extend([] if record.before else values)
+                value = run_loop(number, [values[source] for source in inputs])
+                if record is not None:
+                    value = record.cut(number, value, values)
+                    record.loops.append(value)
+            elif node.op in ("window", "given"):
+                value = next(left["given"])
             elif node.op == "arrange":
-                value = self._arrangements[number](*(values[source] for source in inputs))
+                value = self._arrangements[f"{place}{number}"](*(values[source] for source in inputs))
             elif node.op in READOUTS:
                 value = reduce_steps(self.config, values[inputs[0]])
                 if record is not None:
@@ -274,9 +346,9 @@ class Network(nn.Module):
                     record.watch(read, operation.kinks)
                 value = operation.function(*read, *(() if node.parameter is None else (node.parameter,)))
             else:
-                value = self.constants.get_buffer(str(number))[None]  # of one window, for all
+                value = self.constants.get_buffer(f"{place}{number}")[None]  # of one window, for all
             values.append(value)
-        return cast(Tensor, values[-1])
+        return values
 
     def acting_steps(self, readout: Tensor) -> Tensor:
         """The values of a step that act, by weights alone, on inputs of the head, (n_readout,) -> (n_steps,), bool."""
@@ -293,15 +365,27 @@ class Network(nn.Module):
         return [partial(states, module) for module in self.recurrent_modules]
 
 
-def _collect(leaves: Leaves[T], result: Callable[[T], Tensor]) -> tuple[list[Callable[[Tensor], Tensor]], list[T]]:
-    """Traced passes of leaves as functions with their results alone, and the list that their traces get into."""
-    found: list[T] = []
+def _collect(
+    leaves: Leaves[T], result: Callable[[T], Tensor]
+) -> tuple[list[Callable[[Tensor], Tensor]], list[list[T]]]:
+    """Traced passes of leaves as functions with their results alone, and the lists that the traces of each get into."""
 
-    def through(leaf: Callable[[Tensor], T], x: Tensor) -> Tensor:
+    def through(leaf: Callable[[Tensor], T], found: list[T], x: Tensor) -> Tensor:
         found.append(leaf(x))
         return result(found[-1])
 
-    return [partial(through, leaf) for leaf in leaves], found
+    leaves = list(leaves)
+    passed: list[list[T]] = [[] for _ in leaves]
+    return [partial(through, *each) for each in zip(leaves, passed, strict=True)], passed
+
+
+def named_nodes(config: ModelConfig) -> Iterator[tuple[str, Node]]:
+    """Yields the nodes of a config with the names of what they hold, and those of the bodies of its loops."""
+    loops = iter(config.loops)
+    for number, node in enumerate(config.nodes):
+        yield str(number), node
+        if node.op == "loop":
+            yield from ((f"{number}_{inner}", one) for inner, one in enumerate(next(loops).body))
 
 
 def flat(values: Tensor) -> Tensor:
@@ -344,19 +428,27 @@ def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     parts |= {f"head.{number}": layer_shapes(layer) for number, layer in enumerate(config.head)}
     for number, part in enumerate(config.recurrents):
         parts[f"recurrents.{number}"] = recurrent_shapes(part, config.recurrent_widths[number])
-    constants = {str(number): node.shape for number, node in enumerate(config.nodes) if node.op == "constant"}
+    constants = {name: node.shape for name, node in named_nodes(config) if node.op == "constant"}
     parts["constants"] = {number: shape for number, shape in constants.items() if shape is not None}
     return {f"{part}.{name}": shape for part, shapes in parts.items() for name, shape in shapes.items()}
 
 
-def fuse_layers(nodes: Sequence[Node]) -> tuple[list[Node | None], list[list[int]]]:
+def fuse_layers(config: ModelConfig) -> tuple[list[Node | None], list[list[int]]]:
     """Nodes of which layers that only the next layer reads are one with it, None in their place; and their rows.
 
     A row has the numbers of the layers that are one.
     """
-    rows = {at: [layer] for layer, at in enumerate(at for at, node in enumerate(nodes) if node.op == "layer")}
+    nodes, loops, count = config.nodes, iter(config.loops), 0
+    rows, inside = dict[int, list[int]](), list[list[int]]()
     readers: list[list[int]] = [[] for _ in nodes]
     for at, node in enumerate(nodes):
+        if node.op == "layer":
+            rows[at] = [count]
+        elif node.op == "loop":
+            n_layers = next(loops).n_layers
+            inside += [[count + k] for k in range(n_layers)]
+            count += n_layers
+        count += node.op == "layer"
         for source in node.inputs:
             readers[source].append(at)
     fused: list[Node | None] = [*nodes]
@@ -365,7 +457,7 @@ def fuse_layers(nodes: Sequence[Node]) -> tuple[list[Node | None], list[list[int
             reader = readers[at][0]
             fused[at], fused[reader] = None, fused[at]
             rows[reader] = rows.pop(at) + rows[reader]
-    return fused, [rows[at] for at in sorted(rows)]
+    return fused, sorted([*rows.values(), *inside])
 
 
 class FrozenNetwork:
@@ -380,7 +472,7 @@ class FrozenNetwork:
         self.network, self.config = network, network.config
         self._functions = {key: layer.functions(frozen=True) for key, layer in network.layers.items()}
         self.is_path = all(node.op in ("window", "layer", "recurrent", *READOUTS) for node in self.config.nodes)
-        self._fused, rows = fuse_layers(self.config.nodes)
+        self._fused, rows = fuse_layers(self.config)
         layers, keys = [*network.layers.values()], [*network.layers]
         self.rows = {keys[row[0]]: FrozenLayers([layers[number] for number in row]) for row in rows}
         parts = zip(network.recurrent_modules, self.config.recurrent_parts, strict=True)
@@ -423,11 +515,18 @@ class FrozenNetwork:
             trace = self.trace(points)
 
         def of_outputs(gradient: Tensor) -> Gradients:
-            subnodes = [layer.subnodes for layer in trace.layers]
-            by_points, by_logits, *others = torch.autograd.grad(
-                trace.outputs, [points, trace.logits, *subnodes, *trace.values], gradient
+            subnodes = [call.subnodes for calls in trace.calls for call in calls]
+            wanted = [points, trace.logits, *subnodes, *trace.values]
+            moving = [values for values in wanted if values.requires_grad]  # all but those of first states in a loop
+            is_loop = bool(self.config.loops)  # whose last step computes what no other reads
+            of_moving = iter(
+                torch.autograd.grad(trace.outputs, moving, gradient, allow_unused=is_loop, materialize_grads=is_loop)
             )
-            return Gradients(by_points, tuple(others[: len(subnodes)]), by_logits, tuple(others[len(subnodes) :]))
+            found = [next(of_moving) if values.requires_grad else torch.zeros_like(values) for values in wanted]
+            by_points, by_logits, *others = found
+            left = iter(others)
+            of_layers = [join_rows([next(left) for _ in calls], len(window)) for calls in trace.calls]
+            return Gradients(by_points, tuple(of_layers), by_logits, tuple(left))
 
         return trace, of_outputs
 
@@ -472,12 +571,15 @@ class FrozenNetwork:
         all moves.
         """
         known: dict[Any, Any] = {}
+        calls: dict[LayerKey, int] = {}  # of a layer in a loop one for each step
 
         def through(key: LayerKey, x: Tensor) -> LayerTrace:
             value, move = unpack_dual(x)  # type: ignore[no-untyped-call]
-            if key not in known:
-                known[key] = self.network.layers[key].linearise(value, self._functions[key])
-            trace, of_nodes = known[key]
+            call = key, calls.get(key, 0)
+            calls[key] = call[1] + 1
+            if call not in known:
+                known[call] = self.network.layers[key].linearise(value, self._functions[key])
+            trace, of_nodes = known[call]
             with torch.enable_grad():  # the map of gradients is linear: its own gradient is the map of moves
                 gradient = torch.zeros_like(trace.nodes, requires_grad=True)
                 moved = None if move is None else torch.autograd.grad(of_nodes(gradient)[1], gradient, move)[0]
@@ -494,6 +596,7 @@ class FrozenNetwork:
         layers = [partial(through, key) for key in self.network.layers]
         recurrents = [partial(pass_steps, recurrent) for recurrent in self.recurrents]
         for each in moves:
+            calls.clear()
             yield self.network.record(_dual(window.detach(), each), layers, recurrents)
 
     def readout_slopes(self, trace: Trace, change: Tensor) -> Tensor:

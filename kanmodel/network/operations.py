@@ -3,13 +3,15 @@
 Shapes are those of one window; every value has the batch as a further first axis. All movement of data (slices,
 transposes, concatenations, pads) is one operation, `arrange`: its values are those of its inputs, each flattened and
 one after the other, at given indices. So no other operation needs an axis: reductions and softmax act on the last one.
+A `Loop` is a graph of its own that is stepped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import repeat
 from math import prod
 from typing import Annotated, Any, NamedTuple
 
@@ -75,6 +77,8 @@ OPERATIONS: dict[str, Operation] = {
     "arrange": Operation(None),
     "layer": Operation(1),
     "recurrent": Operation(1),
+    "loop": Operation(None),
+    "given": Operation(0),
     **{name: Operation(1, of.function, _same, of.parameter) for name, of in ACTIVATIONS.items() if name != "identity"},
     **{name: Operation(1, getattr(torch, name), _same) for name in ("exp", "log", "sqrt", "abs", "sin", "cos", "atan")},
     **{name: Operation(1, getattr(torch, name), _same) for name in ("sinh", "asinh", "erf")},
@@ -111,7 +115,8 @@ class Node:
 
     Attributes:
         op: name of the operation. ``layer`` number k of a graph is layer k of the head, on the last axis; ``recurrent``
-            number k is number k of the recurrent layers, on the last two axes, steps and values.
+            number k is number k of the recurrent layers, on the last two axes, steps and values; ``loop`` number k is
+            number k of the loops. ``given`` nodes are the first of a loop's body.
         inputs: indices of the nodes that it reads, all before it.
         parameter: of the operation, its default if it has one; the value of a ``number``.
         shape: of a ``constant`` or an ``arrange``, without the batch.
@@ -148,8 +153,80 @@ class Node:
         return np.concatenate([first + stride * np.arange(count) for first, stride, count in self.runs])
 
 
+@dataclass(frozen=True)
+class Loop:
+    """A recurrence other than an LSTM or a GRU: a body that computes its next states and a value in each step.
+
+    Its node reads sequences, whose first axis is the steps, in the order of these; then values that are the same in
+    each step; then the states before the first step. It gives the body's values of all steps, (steps, ...).
+
+    Attributes:
+        steps: how often the body is computed.
+        n_sequences: how many sequences it reads.
+        n_fixed: how many values that are the same in each step.
+        body: the nodes of one step. The first are ``given``: the sequences' values in the step, the fixed values and
+            the states before the step.
+        states: the node that each state is after the step.
+        value: the node whose values it gives.
+    """
+
+    steps: Annotated[int, check_count]
+    n_sequences: Index
+    n_fixed: Index
+    body: tuple[Node, ...]
+    states: tuple[Index, ...]
+    value: Index
+
+    def __post_init__(self) -> None:
+        check_config(self)
+        check_count(len(self.body), "the number of nodes of a body", highest=MAX_NODES)
+        given = [number for number, node in enumerate(self.body) if node.op == "given"]
+        if given != list(range(self.n_given)) or not self.states:
+            raise ConfigError(f"a body must have a state and begin with {self.n_given} given nodes, but has {given}")
+        for node in self.body:
+            if node.op in ("window", "recurrent", "loop") or node.op in READOUTS:
+                raise ConfigError(f"a body cannot have the operation {node.op}")
+        if max(*self.states, self.value) >= len(self.body):
+            raise ConfigError(f"a body has {len(self.body)} nodes, but its states and value are others")
+        needed = {*self.states, self.value, *given}
+        for number in reversed(range(len(self.body))):
+            if number not in needed:
+                raise ConfigError(f"body[{number}] is read by no node")
+            needed.update(self.body[number].inputs)
+
+    @property
+    def n_given(self) -> int:
+        """Number of values that the body, and the node of the loop, read."""
+        return self.n_sequences + self.n_fixed + len(self.states)
+
+    @property
+    def n_layers(self) -> int:
+        """Number of KAN layers in the body."""
+        return sum(node.op == "layer" for node in self.body)
+
+    @property
+    def feedback(self) -> dict[int, int]:
+        """The ``given`` node of each state, and the node that it is after the step."""
+        return {self.n_given - len(self.states) + state: node for state, node in enumerate(self.states)}
+
+    def infer_shapes(self, read: Sequence[Shape], layers: Iterator[Any]) -> tuple[Shape, ...]:
+        """The shape of every node of the body from those of what the loop reads; raises as `infer_shapes`."""
+        if len(read) != self.n_given or any(shape[:1] != (self.steps,) for shape in read[: self.n_sequences]):
+            raise ValueError
+        given = [*(shape[1:] for shape in read[: self.n_sequences]), *read[self.n_sequences :]]
+        shapes = infer_values(self.body, {"layer": layers, "given": iter(given)}, "body")
+        if any(shapes[state] != shapes[node] for state, node in self.feedback.items()):
+            raise ValueError
+        return tuple(shapes)
+
+
 def infer_shapes(
-    nodes: Sequence[Node], window: Shape, layers: Sequence[Any], recurrents: Sequence[Any], limited: bool = True
+    nodes: Sequence[Node],
+    window: Shape,
+    layers: Sequence[Any],
+    recurrents: Sequence[Any],
+    loops: Sequence[Loop] = (),
+    limited: bool = True,
 ) -> tuple[Shape, ...]:
     """The shape of every node, without the batch; `layers` and `recurrents` are configs.
 
@@ -157,29 +234,37 @@ def infer_shapes(
     do not fit, or, of `limited` ones, that would make the graph too large.
     """
     check_count(len(nodes), "the number of nodes", highest=MAX_NODES)
-    shapes: list[Shape] = []
-    left, total = {"layer": iter(layers), "recurrent": iter(recurrents)}, 0
+    left = {"layer": iter(layers), "recurrent": iter(recurrents), "loop": iter(loops), "window": repeat(window)}
+    shapes = infer_values(nodes, left, "graph", limited)
+    for name, rest in left.items():
+        if name != "window" and next(rest, None) is not None:
+            raise ConfigError(f"graph has fewer nodes of the operation {name} than there are of these")
+    _check_ways(nodes)
+    return tuple(shapes)
+
+
+def infer_values(
+    nodes: Sequence[Node], left: Mapping[str, Iterator[Any]], graph: str, limited: bool = True
+) -> list[Shape]:
+    """The shapes of nodes; `left` are the configs of those to come by operation, and the shapes of what is given."""
+    shapes, total = list[Shape](), 0
     for number, node in enumerate(nodes):
-        place = f"graph[{number}]"
+        place = f"{graph}[{number}]"
         if node.op in READOUTS and limited:
             raise ConfigError(f"{place}: {node.op} is an operation of chains")
         if any(source >= number for source in node.inputs):
             raise ConfigError(f"{place}.inputs must be nodes before it, but are {list(node.inputs)}")
         read = [shapes[source] for source in node.inputs]
         try:
-            shapes.append(_shape(node, read, window, left))
-        except (ValueError, RuntimeError, IndexError, StopIteration) as error:
+            shapes.append(_shape(node, read, left))
+        except (ValueError, RuntimeError, IndexError, KeyError, StopIteration) as error:
             raise ConfigError(f"{place}: {node.op} does not fit inputs of shape {[*map(list, read)]}") from error
         size, axes = prod(shapes[-1]), len(shapes[-1])
         total += size
         too_large = total > MAX_VALUES or axes > MAX_AXES or max(shapes[-1], default=1) > MAX_SIZE
         if limited and (size == 0 or too_large):
             raise ConfigError(f"{place} has shape {list(shapes[-1])}, and a graph at most {MAX_VALUES} values")
-    for name, rest in left.items():
-        if next(rest, None) is not None:
-            raise ConfigError(f"graph has fewer nodes of the operation {name} than there are of these")
-    _check_ways(nodes)
-    return tuple(shapes)
+    return shapes
 
 
 def last_uses(nodes: Sequence[Node]) -> list[int]:
@@ -199,19 +284,20 @@ def _check_ways(nodes: Sequence[Node]) -> None:
         follows.append(node.op == "window" or any(follows[source] for source in node.inputs))
         if number not in read and number < len(nodes) - 1:
             raise ConfigError(f"graph[{number}] is read by no node")
-        if not follows[-1] and (node.op in ("layer", "recurrent") or number == len(nodes) - 1):
+        if not follows[-1] and (node.op in ("layer", "recurrent", "loop") or number == len(nodes) - 1):
             raise ConfigError(f"graph[{number}] does not depend on the window")
     if sum(node.op == "window" for node in nodes) != 1:
         raise ConfigError("graph must read the window at one node")
 
 
-def _shape(node: Node, read: Sequence[Shape], window: Shape, left: dict[str, Any]) -> Shape:
+def _shape(node: Node, read: Sequence[Shape], left: Mapping[str, Iterator[Any]]) -> Shape:
     operation = OPERATIONS.get(node.op) or READOUTS[node.op]
     if operation.shape is not None:
         return operation.shape(*read)
     match node.op:
-        case "window":
-            return window
+        case "window" | "given":
+            found: Shape = next(left[node.op])
+            return found
         case "constant" | "number":
             return node.shape or ()
         case "layer":
@@ -221,6 +307,9 @@ def _shape(node: Node, read: Sequence[Shape], window: Shape, left: dict[str, Any
             return (*read[0][:-1], layer.n_out)
         case "recurrent":
             return (*read[0][:-2], read[0][-2], next(left["recurrent"]).n_units)
+        case "loop":
+            loop = next(left["loop"])
+            return (loop.steps, *loop.infer_shapes(read, left["layer"])[loop.value])
     assert node.shape is not None
     size = sum(map(prod, read))
     ends = [end for first, stride, count in node.runs for end in (first, first + stride * (count - 1))]

@@ -1,9 +1,10 @@
 """How the parts of a graph are joined: what each reads of the others through the operations between them.
 
 The nodes that are seen of a graph are at places, (kind, number): the features, ``("input", 0)``; the units of recurrent
-part r, ``("lstm", r)`` or ``("gru", r)``; the inputs of KAN layer k, ``("glue", k)``; its outputs, ``("head", k + 1)``,
-as in a chain; and the outputs, ``("output", n)``. Each stands for all rows and steps at which it is. A recurrent part
-reads ``("steps", r)``. An input that is copied from another node unchanged is that node.
+part r, ``("lstm", r)`` or ``("gru", r)``; what loop n gives, ``("loop", n)``; the inputs of KAN layer k,
+``("glue", k)``; its outputs, ``("head", k + 1)``, as in a chain; and the outputs, ``("output", n)``. Each stands for
+all rows and steps at which it is. A recurrent part reads ``("steps", r)``, the units of a loop ``("units", n)``. An
+input that is copied from another node unchanged is that node.
 """
 
 from __future__ import annotations
@@ -29,13 +30,17 @@ SPREAD = 1 << 26  # flags that are held together
 
 
 class Cut(NamedTuple):
-    """A layer of a ledger: all values through which everything flows, at a leaf or at the readout of a chain."""
+    """A layer of a ledger: all values through which everything flows, at a leaf or at the readout of a chain.
+
+    A KAN layer in the body of a loop is listed too, summed over the steps, but is no cut: it is `inside`.
+    """
 
     stage: str  # as a ledger lists it; empty if another stage lists the same nodes
     layer: int  # index within the stage
     at: int | None  # the node at which values are cut, at its inputs if it is a layer; None: edges enter the nodes
     edges: int | None = None  # number of the KAN layer, of all, whose edges leave the nodes
     around: tuple[tuple[int, str], ...] = ()  # further nodes of the cut, each with what it comes from
+    inside: bool = False
 
 
 def list_cuts(config: ModelConfig) -> Iterator[Cut]:
@@ -48,13 +53,21 @@ def list_cuts(config: ModelConfig) -> Iterator[Cut]:
         readout = next(number for number, node in enumerate(config.nodes) if node.op in READOUTS)
         yield Cut(config.readout_stage or "", 0, readout)
         yield from (Cut("head", number, None, depth + number) for number in range(len(config.head)))
-    origins, last, counts = list[frozenset[str]](), last_uses(config.graph), {"layer": 0, "recurrent": 0}
+    origins, last = list[frozenset[str]](), last_uses(config.graph)
+    counts = {"layer": 0, "recurrent": 0, "loop": 0}
     for at, node in enumerate(config.graph):
         origin = frozenset[str]().union(*(origins[source] for source in node.inputs))
         if node.op in counts:
             layer, counts[node.op] = counts[node.op], counts[node.op] + 1
-            edges = layer if node.op == "layer" else None
-            stage = config.recurrents[layer].cell if edges is None else "head"
+            edges, stage = None, node.op
+            if node.op == "layer":
+                edges, stage = layer, "head"
+            elif node.op == "recurrent":
+                stage = config.recurrents[layer].cell
+            else:
+                n_layers, inner = config.loops[layer].n_layers, counts["layer"]
+                counts["layer"] += n_layers
+                yield from (Cut("head", inner + k, None, inner + k, inside=True) for k in range(n_layers))
             crossing = (other for other in range(at) if last[other] > at and origins[other])
             around = tuple((other, " + ".join(sorted(origins[other]))) for other in crossing)
             yield Cut(stage, layer, at, edges, around)
@@ -74,7 +87,7 @@ class Wiring:
         links: for each place of a graph that reads, the places that it reads of, with what reads what, (n_reading,
             n_read).
         levels: how far each kind and number of nodes of a graph is from the features, in parts on the longest way.
-        read: of the states of each recurrent part of a graph those that anything reads, in their shape.
+        read: of the states of each recurrent part and loop of a graph those that anything reads, in their shape.
     """
 
     ids: Mapping[Place, tuple[str, ...]]
@@ -111,49 +124,111 @@ def _name_chain(config: ModelConfig) -> dict[Place, tuple[str, ...]]:
     return ids
 
 
+class Inlined(NamedTuple):
+    """A node of a graph, or of the body of a loop, which is inlined before the node of the loop."""
+
+    node: Node
+    inputs: tuple[int, ...]  # numbers among all of these; of a loop the value of its body
+    shape: Shape
+    back: int | None = None  # of a state, what it is after a step: the loop if that is what the loop gives
+
+
+def inline(config: ModelConfig) -> list[Inlined]:
+    """The nodes of a config's graph with those of the bodies of its loops, in the order of the computation."""
+    found, at = list[Inlined](), list[int]()  # the place of each node of the graph
+    loops = iter(zip(config.loops, config.body_shapes, strict=True))
+    for node, shape in zip(config.nodes, config.graph_shapes, strict=True):
+        inputs = tuple(at[source] for source in node.inputs)
+        if node.op == "loop":
+            loop, shapes = next(loops)
+            first, feedback = len(found), loop.feedback
+            for number, (one, own) in enumerate(zip(loop.body, shapes, strict=True)):
+                read = (inputs[number],) if one.op == "given" else tuple(first + source for source in one.inputs)
+                after = feedback.get(number)
+                is_value = after == loop.value
+                back = None if after is None else first + (len(loop.body) if is_value else after)
+                found.append(Inlined(one, read, own, back))
+            inputs = (first + loop.value,)
+        at.append(len(found))
+        found.append(Inlined(node, inputs, shape))
+    return found
+
+
 def find_window(config: ModelConfig) -> int:
     """The number of the node that is the window."""
-    return next(number for number, node in enumerate(config.nodes) if node.op == "window")
+    return next(number for number, each in enumerate(inline(config)) if each.node.op == "window")
 
 
 def leaves_of(config: ModelConfig) -> Iterator[tuple[int, Place, Place]]:
-    """Yields node, place of the inputs and place of the outputs of each leaf, in the order of the computation."""
-    n_layers = n_recurrents = 0
-    for number, node in enumerate(config.graph):
-        if node.op == "layer":
-            yield number, ("glue", n_layers), ("head", n_layers + 1)
-            n_layers += 1
-        elif node.op == "recurrent":
-            yield number, ("steps", n_recurrents), (config.recurrents[n_recurrents].cell, n_recurrents)
-            n_recurrents += 1
+    """Yields node, place of the inputs and place of the outputs of each leaf and loop, as inlined in their order."""
+    counts = {"layer": 0, "recurrent": 0, "loop": 0}
+    for number, each in enumerate(inline(config)):
+        if each.node.op not in counts:
+            continue
+        k = counts[each.node.op]
+        counts[each.node.op] += 1
+        if each.node.op == "layer":
+            yield number, ("glue", k), ("head", k + 1)
+        elif each.node.op == "recurrent":
+            yield number, ("steps", k), (config.recurrents[k].cell, k)
+        else:
+            yield number, ("units", k), ("loop", k)
 
 
 def spread(config: ModelConfig, start: int, through: Through | None) -> Iterator[list[Flags | None]]:
     """Yields what depends on the units of node `start`, on its last axis, through the operations of a graph.
 
-    For some of the units at a time it is a list by node of flags (n_units, *shape); None where nothing depends on them.
-    `through` is what depends on the inputs of a leaf; None if nothing does.
+    Nodes are `inline`d. For some of the units at a time it is a list by node of flags (n_units, *shape); None where
+    nothing depends on them. `through` is what depends on the inputs of a leaf; None if nothing does, nor a loop.
     """
-    shapes = config.graph_shapes
-    n, at_once = shapes[start][-1], max(1, SPREAD // sum(map(prod, shapes)))
+    nodes = inline(config)
+    n, at_once = nodes[start].shape[-1], max(1, SPREAD // sum(prod(each.shape) for each in nodes))
     for first in range(0, n, at_once):
         units = np.arange(first, min(first + at_once, n))
-        begin = np.zeros((len(units), *shapes[start]), dtype=np.bool_)
+        begin = np.zeros((len(units), *nodes[start].shape), dtype=np.bool_)
         begin[np.arange(len(units)), ..., units] = True
-        found: list[Flags | None] = [None] * start + [begin]
-        for number, node in enumerate(config.graph[start + 1 :], start=start + 1):
-            read = [found[source] for source in node.inputs]
-            if all(flags is None for flags in read):
-                found.append(None)
-            elif node.op in ("layer", "recurrent"):
-                found.append(None if through is None or read[0] is None else through(number, read[0]))
-            else:
-                given = [
-                    np.zeros((len(units), *shapes[source]), dtype=np.bool_) if flags is None else flags
-                    for source, flags in zip(node.inputs, read, strict=True)
-                ]
-                found.append(_depend(node, given, shapes[number]))
+        found: list[Flags | None] = [None] * len(nodes)
+        found[start] = begin
+        while True:  # once more where a state depends on what depends on it
+            states = {each.back: found[each.back] for each in nodes if each.back is not None}
+            for number in range(len(nodes)):
+                if number != start:
+                    found[number] = _spread_to(number, nodes, found, through, len(units))
+            if all(_same(before, found[state]) for state, before in states.items()):
+                break
         yield found
+
+
+def _same(one: Flags | None, other: Flags | None) -> bool:
+    return one is other if one is None or other is None else np.array_equal(one, other)
+
+
+def _spread_to(
+    number: int, nodes: Sequence[Inlined], found: Sequence[Flags | None], through: Through | None, n: int
+) -> Flags | None:
+    """What of a node depends on what is `found` to; None if nothing does."""
+    each = nodes[number]
+    sources = each.inputs if each.back is None else (*each.inputs, each.back)
+    read = [found[source] for source in sources]
+    if all(flags is None for flags in read) or (through is None and each.node.op in ("layer", "recurrent", "loop")):
+        return None
+    if each.node.op in ("layer", "recurrent"):
+        return None if through is None or read[0] is None else through(number, read[0])
+    if each.node.op in ("given", "loop"):
+        flags = [_at_step(one, each.shape) for one in read if one is not None]
+        either: Flags = np.broadcast_to(np.logical_or.reduce(flags), (n, *each.shape))
+        return either
+    given = [
+        np.zeros((n, *nodes[source].shape), dtype=np.bool_) if flags is None else flags
+        for source, flags in zip(each.inputs, read, strict=True)
+    ]
+    return _depend(each.node, given, each.shape)
+
+
+def _at_step(flags: Flags, shape: Shape) -> Flags:
+    """Flags of all steps of a sequence, or of what a loop gives, for a value of one; others as they are."""
+    found: Flags = np.asarray(flags.any(axis=1)) if flags.ndim > len(shape) + 1 else flags
+    return found if found.ndim > len(shape) else found[:, None]
 
 
 def _depend(node: Node, read: Sequence[Flags], shape: Shape) -> Flags:
@@ -182,13 +257,14 @@ class _Finder:
     """Finds the wiring of a graph."""
 
     def __init__(self, config: ModelConfig) -> None:
-        self.config, self.shapes, self.leaves = config, config.graph_shapes, [*leaves_of(config)]
+        self.config, self.nodes, self.leaves = config, inline(config), [*leaves_of(config)]
+        self.shapes = [each.shape for each in self.nodes]
         self.sources: dict[int, Place] = {find_window(config): ("input", 0)} | {
             node: out for node, _, out in self.leaves
         }
-        self.reading: dict[Place, int] = {into: config.graph[node].inputs[0] for node, into, _ in self.leaves}
+        self.reading: dict[Place, int] = {into: self.nodes[node].inputs[0] for node, into, _ in self.leaves}
         self.output = ("output", len(config.head))
-        self.reading[self.output] = len(config.graph) - 1
+        self.reading[self.output] = len(self.nodes) - 1
         self.copied = self._copies()
         self.links = self._links()
         self.outside = {("input", 0): tuple(f"feature:{name}" for name in config.feature_names)}
@@ -215,14 +291,14 @@ class _Finder:
         copied: list[NDArray[np.int64]] = []
         self.first: dict[int, int] = {}  # number of the first value of each source
         n = 0
-        for number, node in enumerate(self.config.graph):
-            size = prod(self.shapes[number])
+        for number, (node, inputs, shape, _) in enumerate(self.nodes):
+            size = prod(shape)
             if number in self.sources:
                 self.first[number] = n
                 copied.append(np.arange(n, n + size))
                 n += size
             elif node.op == "arrange":
-                every = np.concatenate([copied[source] for source in node.inputs])
+                every = np.concatenate([copied[source] for source in inputs])
                 copied.append(every[node.indices()] if node.runs else every)
             else:
                 copied.append(np.full(size, -1))
@@ -316,7 +392,7 @@ class _Finder:
     def _levels(self, ids: Mapping[Place, tuple[str, ...]]) -> dict[Place, int]:
         levels: dict[Place, int] = {("input", 0): 0}
         for _, into, out in self.leaves:
-            read = max((levels[place] for place in self.links[into]), default=0)
+            read = max((levels[place] for place in self.links[into] if place in levels), default=0)  # not of a loop
             kinds = {name.split(":", 1)[0] for name in ids.get(into, ())}
             if "cell" in kinds:
                 levels["cell", 0], read = 1, max(read, 1)
@@ -329,22 +405,22 @@ class _Finder:
         return levels
 
     def _read(self) -> dict[Place, Flags]:
-        """The states of each recurrent part that an operation or another leaf takes."""
+        """The states of each recurrent part, and of those that a loop gives, which an operation or a leaf takes."""
         read: dict[Place, Flags] = {}
         for source, _, place in self.leaves:
             if place[0] == "head":
                 continue
             taken = np.zeros(prod(self.shapes[source]), dtype=np.bool_)
-            for node in self.config.graph:
-                if source in node.inputs and not node.runs:
+            for node, inputs, *_ in self.nodes:
+                if source in inputs and not node.runs:
                     taken[:] = True
                 first = 0
-                for one in node.inputs if node.runs else ():
+                for one in inputs if node.runs else ():
                     end = first + prod(self.shapes[one])
                     if one == source:
                         within = node.indices()
                         taken[within[(within >= first) & (within < end)] - first] = True
                     first = end
-            taken[:] |= source == len(self.config.graph) - 1
+            taken[:] |= source == len(self.nodes) - 1
             read[place] = taken.reshape(self.shapes[source])
         return read

@@ -31,7 +31,8 @@ CurveScale = Literal["layer", "own"]
 N_LINKS = 1300  # most links of each kind, so that a notebook stays small; of more, only the strongest are drawn
 N_SHARES = 3  # features of a profile in a title
 HEADING, LETTER = 8.6, 5.7  # width of a character of the heading, and of a line of text, roughly
-UNITS, SHORT = ("lstm", "gru"), {"cell": "steps", "glue": "computed", "output": "output"}  # in a row of several kinds
+UNITS = ("lstm", "gru")
+SHORT = {"loop": "cell", "cell": "steps", "glue": "computed", "output": "output"}  # in a row of several kinds
 N_CAPTION, N_NAME = 16, 8  # characters of a caption, and of an abbreviated name at least
 CAPTION = 4.0  # from the captions of columns to these
 BEND = 46.0  # height of the curve to a lane
@@ -56,6 +57,7 @@ CAPTIONS = {  # of a layer, of a column, and what its nodes are called
     "front": ("front layer {}", "front {}", "node"),
     "lstm": ("LSTM units", "LSTM", "unit"),
     "gru": ("GRU units", "GRU", "unit"),
+    "loop": ("units of the cell", "cell", "unit"),
     "cell": ("all steps", "all steps", "cell"),
     "glue": ("computed inputs", "computed", "input"),
     "head": ("hidden layer {}", "hidden {}", "node"),

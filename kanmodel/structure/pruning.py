@@ -197,9 +197,10 @@ class MaskedForward:
 
     def __init__(self, model: Forecaster, fill: Fill = "mean") -> None:
         self.model, self._layers = model, model.network.layers
-        self._first = next(iter(self._layers), None)  # the layer whose inputs no edge changes
         with torch.no_grad():
             self._unmasked = model.network.trace(model.reference.scaled)
+        is_first = bool(self._layers) and len(self._unmasked.calls[0]) == 1  # not in a loop, which its edges change
+        self._first = next(iter(self._layers)) if is_first else None  # the layer whose inputs no edge changes
         self.live = live_edges(model.network)
         self._last: tuple[Tensor, Tensor] | None = None  # kept edges of the first layer, and its sub-nodes with them
         self.fills = {

@@ -380,7 +380,7 @@ def _links(nodes: Sequence[TopologyNode], config: ModelConfig, importance: Impor
             targets = wiring.ids[config.recurrents[into[1]].cell, into[1]]
             read = {place: np.tile(reads.any(axis=0), (len(targets), 1)) for place, reads in read.items()}
         else:
-            targets = wiring.ids[into]
+            targets = wiring.ids["loop", into[1]] if into[0] == "units" else wiring.ids[into]
         for place, reads in read.items():
             for j, i in np.argwhere(reads).tolist():
                 source, target = by_id[wiring.ids[place][i]], by_id[targets[j]]

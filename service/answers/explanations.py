@@ -43,7 +43,9 @@ class LayerContributions(TypedDict):
     the units: over the units they sum to the feature's contribution, over the features to the unit's.
     """
 
-    stage: Annotated[Literal["input", "front", "lstm", "gru", "cell", "head", "output"], about("Part of the network.")]
+    stage: Annotated[
+        Literal["input", "front", "lstm", "gru", "loop", "cell", "head", "output"], about("Part of the network.")
+    ]
     layer: Annotated[int, about("Index of the layer within its stage.")]
     nodes: NotRequired[Annotated[list[float], about("Contribution of each node; absent if another stage lists them.")]]
     edges: NotRequired[list[EdgeContribution]]

@@ -32,7 +32,7 @@ N_LAGGED, LAG_DIGITS = 4, 8  # features of a node that are listed by lag, and de
 MAX_NAMES = 100  # of series
 _SECONDS = {"second": 1.0, "day": DAY, "month": 30.436875 * DAY, "month end": 30.436875 * DAY}  # of a mean month
 # Named, so that generated clients have one type for each.
-AnyStage = Literal["front", "lstm", "gru", "cell", "glue", "head", "output"]
+AnyStage = Literal["front", "lstm", "gru", "loop", "cell", "glue", "head", "output"]
 Stage = TypeAliasType("Stage", Literal["front", "head"])
 Metric = TypeAliasType("Metric", pruning.Metric)
 Fill = TypeAliasType("Fill", pruning.Fill)

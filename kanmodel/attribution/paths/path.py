@@ -287,6 +287,7 @@ class LedgerLayer(NamedTuple):
     sources: tuple[str, ...] = ()  # what that comes from, such as ``window`` or ``lstm:0``
     values: Array | None = None  # at which the functions of the edges are read in the window, as `Edge.x`, (n, n_nodes)
     y: Array | None = None  # their values there, as `Edge.y`, (n, n_subnodes, n_nodes)
+    inside: bool = False  # whether it is in a loop, summed over the steps: its entries do not sum to the forecast
 
 
 def list_layers(network: Network, output: int, contributions: Contributions) -> tuple[LedgerLayer, ...]:
@@ -330,9 +331,16 @@ def _list_cuts(config: ModelConfig, contributions: Contributions, edges: Sequenc
                 around[:, sources.index(source)] += take_next(node).sum(axis=1)
         leaving = contributions.links if cut == Cut("front", len(config.front), None) else None
         leaving = leaving if cut.edges is None else edges[cut.edges]
+        if cut.inside and leaving is not None and not _continues(config, cut):
+            nodes = leaving.sum(axis=1)
         if cut.stage:
-            yield LedgerLayer(cut.stage, cut.layer, nodes, leaving, around, sources)
+            yield LedgerLayer(cut.stage, cut.layer, nodes, leaving, around, sources, inside=cut.inside)
         entering = None if cut.edges is None else sum_subnodes(config.layers[cut.edges], edges[cut.edges])
+
+
+def _continues(config: ModelConfig, cut: Cut) -> bool:
+    """Whether a layer reads the nodes of the layer before it, and nothing else does."""
+    return any((cut.stage, cut.layer) in row[1:] for row in config.wiring.rows)
 
 
 @torch.inference_mode()
@@ -363,7 +371,8 @@ def place_windows(network: FrozenNetwork, windows: Tensor, layers: Sequence[Ledg
 def measure_residual(network: Network, layers: Sequence[LedgerLayer], change: Array) -> Array:
     """The largest of |layer sum - (F(x) - F(x0))| and of |in - out| at a KAN node, (n,).
 
-    After a layer norm only the layer's sum is compared, since a normalised input depends on all nodes. `change` is
+    After a layer norm only the layer's sum is compared, since a normalised input depends on all nodes; of a layer in a
+    loop only its nodes, where it reads those of another layer. `change` is
     F(x) - F(x0), (n,).
     """
     config, total = network.config, change[:, None]
@@ -376,13 +385,15 @@ def measure_residual(network: Network, layers: Sequence[LedgerLayer], change: Ar
             reaching = layer.nodes
             if is_linked:
                 gaps.append(reaching - entering)
-            gaps.append(reaching.sum(axis=1, keepdims=True) + around - total)
+            if not layer.inside:
+                gaps.append(reaching.sum(axis=1, keepdims=True) + around - total)
             if layer.edges is None and layer.stage == "head" and config.nodes[-1].op == "layer":  # logits
                 gaps.append(reaching - entering)
         is_linked = layer.edges is not None and (layer.stage == "input" or layer[:2] == ("front", len(config.front)))
         if layer.edges is not None:
             of_layer = None if is_linked else config.stages[layer.stage][layer.layer]
-            gaps.append(layer.edges.sum(axis=(1, 2))[:, None] + around - total)
+            if not layer.inside:
+                gaps.append(layer.edges.sum(axis=(1, 2))[:, None] + around - total)
             if of_layer is None or not of_layer.mixes:
                 gaps.append(layer.edges.sum(axis=1) - reaching)
             entering = layer.edges.sum(axis=2) if of_layer is None else sum_subnodes(of_layer, layer.edges)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from kanmodel.importers.search import assembly
 from kanmodel.network.config import ModelConfig, RecurrentConfig, Transform
 from kanmodel.network.functions import ACTIVATIONS
 from kanmodel.network.network import Network
-from kanmodel.network.operations import Node
+from kanmodel.network.operations import OPERATIONS, Arrangement, Loop, Node, Shape, infer_values
 
 
 @dataclass
@@ -25,25 +25,93 @@ class Drawing:
     constants: dict[int, Tensor] = field(default_factory=dict)  # values of the nodes that do not depend on the window
     layers: dict[int, Layer | Norm] = field(default_factory=dict)  # by node
     recurrents: dict[int, tuple[RecurrentConfig, Mapping[str, Tensor]]] = field(default_factory=dict)
+    loops: dict[int, tuple[Loop, Drawing]] = field(default_factory=dict)  # each with the drawing of its body
 
     def keep(self, output: int) -> Drawing:
         """What leads to one node, which becomes the last."""
-        kept = {output}
-        for number in range(output, -1, -1):
+        return self._keep({output})[0]
+
+    def _keep(self, outputs: Collection[int]) -> tuple[Drawing, dict[int, int]]:
+        """What leads to some nodes, and the new number of each."""
+        kept = set(outputs)
+        for number in range(max(kept), -1, -1):
             if number in kept:
                 kept.update(self.nodes[number].inputs)
         place = {old: new for new, old in enumerate(sorted(kept))}
         nodes = [self.nodes[old] for old in place]
-        return Drawing(
+        found = Drawing(
             [replace(node, inputs=tuple(place[source] for source in node.inputs)) for node in nodes],
             {place[old]: values for old, values in self.constants.items() if old in place},
             {place[old]: layer for old, layer in self.layers.items() if old in place},
             {place[old]: part for old, part in self.recurrents.items() if old in place},
+            {place[old]: loop for old, loop in self.loops.items() if old in place},
         )
+        return found, place
+
+    def infer_shapes(self, window: Shape) -> list[Shape]:
+        """The shape of every node, without the batch."""
+        left = {
+            "layer": iter([layer.config for layer in self.layers_in_order()]),
+            "recurrent": iter([part for part, _ in self.recurrents.values()]),
+            "loop": iter([loop for loop, _ in self.loops.values()]),
+            "window": iter([window]),
+        }
+        return infer_values(self.nodes, left, "graph", limited=False)
+
+    def layers_in_order(self) -> list[Layer]:
+        """The layers, with those in the bodies of loops."""
+        found = list[Layer]()
+        for number in range(len(self.nodes)):
+            if number in self.loops:
+                found += self.loops[number][1].layers_in_order()
+            elif isinstance(layer := self.layers.get(number), Layer):
+                found.append(layer)
+        return found
+
+    def fold_constants(self) -> Drawing:
+        """The graph with each value that does not depend on the window as a constant."""
+        fixed, constants, nodes = dict[int, Tensor](), dict(self.constants), list(self.nodes)
+        layers = dict(self.layers)
+        for number, node in enumerate(self.nodes):
+            if number in self.constants:
+                fixed[number] = self.constants[number].double()
+            elif (
+                node.inputs and all(source in fixed for source in node.inputs) and node.op not in ("loop", "recurrent")
+            ):
+                fixed[number] = self._compute(number, [fixed[source][None] for source in node.inputs])
+                constants[number] = fixed[number]
+                nodes[number] = Node("constant", shape=tuple(fixed[number].shape))
+                layers.pop(number, None)
+        return replace(self, nodes=nodes, constants=constants, layers=layers).keep(len(nodes) - 1)
+
+    def _compute(self, number: int, read: Sequence[Tensor]) -> Tensor:
+        """The value of a node of constants, each with a batch of 1."""
+        node = self.nodes[number]
+        if node.op == "layer":
+            layer = self.layers[number]
+            return assembly.items_function([layer], torch.float64)(read[0])[0]
+        if node.op == "arrange":
+            return Arrangement(node)(*read)[0]
+        function, axes = OPERATIONS[node.op].function, max(value.ndim for value in read)
+        assert function is not None
+        aligned = [value.reshape(1, *(1,) * (axes - value.ndim), *value.shape[1:]) for value in read]
+        found: Tensor = function(*aligned, *(() if node.parameter is None else (node.parameter,)))
+        return found[0]
 
     def fold_activations(self) -> Drawing:
         """The graph with each activation that one layer alone reads as a part of that layer's edges."""
-        reads = [source for node in self.nodes for source in node.inputs]
+        found = self._fold({len(self.nodes) - 1}).keep(len(self.nodes) - 1)
+        for number, (loop, inner) in found.loops.items():
+            folded, place = inner._fold({*loop.states, loop.value})._keep(
+                {*range(loop.n_given), *loop.states, loop.value}
+            )
+            states, value = tuple(place[state] for state in loop.states), place[loop.value]
+            found.loops[number] = replace(loop, body=tuple(folded.nodes), states=states, value=value), folded
+        return found
+
+    def _fold(self, outputs: Collection[int]) -> Drawing:
+        """The same with activations folded that nothing reads but a layer, nor is an output; their nodes stay."""
+        reads = [*outputs, *(source for node in self.nodes for source in node.inputs)]
         nodes, layers = list(self.nodes), dict(self.layers)
         for number, layer in self.layers.items():
             assert isinstance(layer, Layer)
@@ -53,7 +121,7 @@ class Drawing:
                 layers[number] = layer = assembly.with_steps([step], layer)
                 (source,) = nodes[source].inputs
                 nodes[number] = replace(nodes[number], inputs=(source,))
-        return replace(self, nodes=nodes, layers=layers).keep(len(nodes) - 1)
+        return replace(self, nodes=nodes, layers=layers)
 
     def split_output(self) -> tuple[Drawing, str | None]:
         """The graph before its output function, and that function."""
@@ -113,22 +181,25 @@ class Drawing:
         return names[0] if names else ""
 
     def network(self, shapes: ModelConfig, dtype: torch.dtype) -> Network:
-        """The network of the graph; raises `ConfigError` if it cannot be."""
-        drawn, function = self.fold_activations().split_output()
-        layers = [layer for layer in drawn.layers.values() if isinstance(layer, Layer)]
+        """The network of the graph, which has no loops to roll up; raises `ConfigError` if it cannot be."""
+        drawn, function = self.split_output()
+        layers = drawn.layers_in_order()
         config = replace(
             shapes,
             head=tuple(layer.config for layer in layers),
             graph=tuple(drawn.nodes),
             recurrents=tuple(part for part, _ in drawn.recurrents.values()),
+            loops=tuple(loop for loop, _ in drawn.loops.values()),
             output_function=function,
             dtype="float64" if dtype == torch.float64 else "float32",
         )
         network = Network(config).requires_grad_(False).eval()
+        bodies = {f"{number}_": inner for number, (_, inner) in drawn.loops.items()}
         tensors = {
-            f"constants.{number}": values
-            for number, values in drawn.constants.items()
-            if drawn.nodes[number].op == "constant"
+            f"constants.{place}{number}": values
+            for place, of in {"": drawn, **bodies}.items()
+            for number, values in of.constants.items()
+            if of.nodes[number].op == "constant"
         }
         for number, layer in enumerate(layers):
             tensors |= {f"head.{number}.{name}": tensor for name, tensor in layer.tensors.items()}

@@ -65,7 +65,7 @@ def _call_layers(tracer: GraphTracer, part: Submodule, norms: bool, forward: For
     if numbers is None or read is None or not read.is_floating_point() or read.shape[-1] != part.n_in:
         return forward(*args, **kwargs)
     with tracer.pausing():
-        if tracer.is_fixed(read):
+        if tracer.is_fixed(read) and not tracer.follows_zeros:
             return forward(*args, **kwargs)  # a constant
         spread = max(float(read.std()) if read.numel() > 1 else 0.0, 1.0)
         generator = torch.Generator().manual_seed(0)
@@ -116,6 +116,12 @@ def _recurrent_arguments(
     return (read if is_traced else None), [state for state in states if isinstance(state, Tensor)]
 
 
+def _is_begun(tracer: GraphTracer, state: Tensor) -> bool:
+    """Whether a state is none of zeros, which a recurrent part starts from."""
+    with tracer.pausing():
+        return (tracer.depends(state) and not tracer.is_fixed(state)) or bool(state.any())
+
+
 def _call_cell(
     tracer: GraphTracer, known_as: RecurrentSubmodule, module: nn.Module, forward: Forward, *args: Any, **kwargs: Any
 ) -> Any:
@@ -125,7 +131,7 @@ def _call_cell(
         return forward(*args, **kwargs)
     rows, index = len(read) if read.ndim == 2 else 1, len(tracer.loops)
     loop = Loop(known_as)
-    if any(map(tracer.depends, given)):
+    if any(tracer.depends(state) and not tracer.is_fixed(state) for state in given):
         index = (int(tracer.of(given[0]).flatten()[0]) - VIRTUAL) // LONGEST
         loop = tracer.loops[index] if 0 <= index < len(tracer.loops) else loop
         step = loop.numbers(index, rows).flatten()
@@ -133,7 +139,7 @@ def _call_cell(
         own = own and all(torch.equal(tracer.of(cell).flatten(), CELL - step) for cell in given[1:])
         if loop.part is not known_as or not own:
             return forward(*args, **kwargs)
-    elif any(bool(state.any()) for state in given):
+    elif any(_is_begun(tracer, state) for state in given):
         return forward(*args, **kwargs)
     else:
         tracer.loops.append(loop)
@@ -154,7 +160,7 @@ def _call_recurrent(
 ) -> Any:
     """The call of a recurrent part, whose layers are leaves if they start from a state of zeros."""
     read, given = _recurrent_arguments(tracer, args, kwargs)
-    if read is None or any(tracer.depends(state) or bool(state.any()) for state in given):
+    if read is None or any(_is_begun(tracer, state) for state in given):
         return forward(*args, **kwargs)
     with tracer.pausing():
         out, states = forward(*args, **kwargs)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import zip_longest
 from math import prod
@@ -43,6 +43,7 @@ VIRTUAL, LONGEST = 1 << 40, 1 << 24  # the first number of a loop's outputs, and
 # What reads no values of its arguments, or changes their shape in place.
 UNREAD = {"new_zeros", "new_ones", "new_empty", "new_full", "zeros_like", "ones_like", "empty_like", "full_like"}
 UNREAD |= {"isnan", "isinf"}  # which finite values are not
+ZEROS = {"zeros", "new_zeros", "zeros_like"}
 UNREAD |= {"transpose_", "t_", "squeeze_", "unsqueeze_", "as_strided_", "swapaxes_"}
 
 
@@ -76,6 +77,8 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         integer: names of the features that are whole numbers.
         output: see `pick_output`.
         quantiles: likewise.
+        follows_zeros: whether zeros that the pass makes are followed as if they depended on the window, so that the
+            first step of a loop, whose states they are, is drawn as the others are.
 
     Attributes:
         drawing: the graph, so far.
@@ -93,8 +96,10 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         integer: Sequence[str] = (),
         output: str | int | None = None,
         quantiles: Sequence[float] = QUANTILES,
+        follows_zeros: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.follows_zeros = follows_zeros
         self.net, self.integer, self.paused = net, integer, False
         self._pick = partial(pick_output, output=output, quantiles=quantiles)
         self.needs_cells, self.loops, self.unused = False, list[Loop](), tuple[str, ...]()
@@ -104,6 +109,7 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._starts: list[int] = []  # the number of the first element of each node
         self._shapes: list[Shape] = []
         self._fixed: set[int] = set()  # nodes that do not depend on the window
+        self._zeros: set[int] = set()  # those of zeros that are followed
         self._known: dict[tuple[Any, ...], int] = {}  # nodes by what they hold
         self._storages: dict[int, tuple[Any, Tensor]] = {}  # numbers by storage, which stays alive
         self._touched: set[int] = set()  # where the tensors are that the pass reads
@@ -138,7 +144,10 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         left = {key: tensor for key, tensor in self.net.state_dict().items() if key not in self.keys}
         read = self._touched
         self.unused = tuple(key for key, tensor in left.items() if tensor.untyped_storage().data_ptr() not in read)
-        return self.drawing.keep(self._read(numbers.flatten()))
+        last = self._read(numbers.flatten())
+        if not self.follows_zeros:
+            return self.drawing.keep(last)
+        return replace(self.drawing, nodes=self.drawing.nodes[: last + 1])  # whose last turns of loops are whole
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -148,6 +157,8 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
         self._touched.update(value.untyped_storage().data_ptr() for value in given)
         name = func._schema.name.removeprefix("aten::")
+        if self.follows_zeros and not self.paused and name in ZEROS:
+            return self._follow(func(*args, **kwargs))
         if self.paused or name in UNREAD or not any(map(self.depends, given)):
             return func(*args, **kwargs)
         mutates = func._schema.is_mutable
@@ -185,6 +196,15 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for value, found in zip_longest(outputs, numbers if isinstance(numbers, tuple) else (numbers,)):
             self.mark(value, torch.full(value.shape, UNKNOWN) if found is None else found)
         return out
+
+    def _follow(self, zeros: Tensor) -> Tensor:
+        """Zeros, as values that depend on the window."""
+        if zeros.is_floating_point() and zeros.numel():
+            with self.pausing():
+                numbers = self.constant(zeros.reshape(_stripped(zeros.shape)))
+                self.mark(zeros, numbers)
+                self._zeros.add(int(np.searchsorted(self._starts, int(numbers.flatten()[0]), side="right")) - 1)
+        return zeros
 
     @property
     def library(self) -> str:
@@ -299,7 +319,7 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         in_order = np.array_equal(flat - flat[:1], np.arange(flat.size))
         if len(sources) == 1 and self._shapes[sources[0]] == shape and in_order:
             return int(sources[0])
-        fixed = np.isin(holders, [node for node in sources if node in constants])
+        fixed = np.isin(holders, [node for node in sources if node in constants and node not in self._zeros])
         if fixed.any() and (fixed.all() or any(self.drawing.nodes[node].op == "constant" for node in sources)):
             used, places = np.unique(flat[fixed], return_inverse=True)
             of = np.searchsorted(starts, used, side="right") - 1

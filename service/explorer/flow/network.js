@@ -38,7 +38,7 @@
 
 /** @typedef {{nodes: Node[], edges: Edge[], numbers: Map<string, number>, columns: number, output: number}} Network */
 
-const RECURRENT = ["lstm", "gru"];
+const RECURRENT = ["lstm", "gru", "loop"];
 
 /** @param {Model} model @param {Topology} topology all of it, pruned edges too @returns {Network} */
 export function readNetwork(model, topology) {
