@@ -14,7 +14,7 @@ way a value is of a feature, or of a group of the checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import nan, prod
 from typing import Any, Literal, cast
@@ -41,9 +41,11 @@ NOTE = (
     "model (Wiegreffe and Pinter 2019, arXiv 1908.04626). The contributions sum to the forecast."
 )
 NO_PLACE, MIXED = -1, -2  # of what is constant, and of what has several places
+GRAPH = -1
 LEAST = 3  # keys of known places, from which on there is a correlation
 CHUNK = 64  # windows that are computed together
 Over = Literal["steps", "features", "unknown"]
+Key = tuple[int, int]  # the node of a loop, or GRAPH, and the node of a softmax in its body
 Labels = NDArray[np.int64]  # of each value of a node the number of its place, or below 0
 
 
@@ -52,7 +54,8 @@ class AttentionWeights:
     """The weights of one softmax for n windows.
 
     Attributes:
-        name: ``softmax:12``, with the number of its node in the graph.
+        name: ``softmax:12``, with the number of its node in the graph, or ``softmax:12:3``, with those of a loop and of
+            a node of its body, whose steps are then queries.
         over: what its keys are: ``steps`` of the window, ``features``, which may be groups, or ``unknown``.
         weights: (n, heads, queries, keys); those of a query sum to 1.
         keys: of each key its step, 0 the newest, or the name of its feature; None if it has no place.
@@ -105,14 +108,14 @@ class Attention(ModelResult):
             "features": (explanation.parts, explanation.contributions_by_part),
             "unknown": (steps, np.full((len(explanation), len(steps)), np.nan)),
         }
-        for node, of in places.items():
+        for (at, node), of in places.items():
             names, contributions = told[of.over]
-            weights = computed[node].reshape(len(explanation), of.heads, len(of.queries), len(of.keys))
+            weights = computed[at, node].reshape(len(explanation), of.heads, len(of.queries), len(of.keys))
             by_key = np.where(of.keys >= 0, contributions[:, of.keys], np.nan)
             pairs = zip(weights.mean(axis=(1, 2)), by_key, strict=True)
             found.append(
                 AttentionWeights(
-                    name=f"softmax:{node}",
+                    name=f"softmax:{node}" if at == GRAPH else f"softmax:{at}:{node}",
                     over=of.over,
                     weights=weights,
                     keys=tuple(None if place < 0 else names[place] for place in of.keys.tolist()),
@@ -194,9 +197,15 @@ class Places:
     queries: Labels
 
 
-def find_places(config: ModelConfig) -> dict[int, Places]:
+def find_places(config: ModelConfig) -> dict[Key, Places]:
     """The softmaxes of a graph that are multiplied with values, by their nodes."""
-    readers = {node: [*_find_readers(config, node)] for node, of in enumerate(config.graph) if of.op == "softmax"}
+    bodies = _bodies(config)
+    readers = {
+        (at, node): [*_find_readers(nodes, shapes, node)]
+        for at, (nodes, shapes, _) in bodies.items()
+        for node, of in enumerate(nodes)
+        if of.op == "softmax"
+    }
     if not any(readers.values()):
         return {}
     grouping, numbers = resolve_groups(config.groups, config.feature_names), np.zeros(len(config.features), np.int64)
@@ -204,23 +213,36 @@ def find_places(config: ModelConfig) -> dict[int, Places]:
         numbers[list(grouping.members[whole])] = part
     steps = np.repeat(np.arange(config.lookback)[:, None], len(numbers), axis=1)
     of_steps, of_rows = label_values(config, steps), label_values(config, steps, of_rows=True)
-    of_features, found = label_values(config, np.broadcast_to(numbers, steps.shape)), dict[int, Places]()
-    for node, own in readers.items():
+    of_features, found = label_values(config, np.broadcast_to(numbers, steps.shape)), dict[Key, Places]()
+    for (at, node), own in readers.items():
         if not own:
             continue
-        shape = config.graph_shapes[node]
-        by_step, by_feature = (_gather(shape, own, labels) for labels in (of_steps, of_features))
-        queries = _common(of_rows[node], -1)
+        _, shapes, turns = bodies[at]
+        gathered = [
+            np.stack([_gather(shapes[node], own, labels) for labels in every[at]]) for every in (of_steps, of_features)
+        ]
+        shape = (*([turns] if at >= 0 else []), *shapes[node])
+        by_step, by_feature = (labels.reshape(shape) for labels in gathered)
+        queries = _common(np.stack([labels[node] for labels in of_rows[at]]).reshape(shape), -1)
         queries = np.where(queries < 0, _common(by_step, -1), queries)  # the step whose features are weighed
         sizes = [n for n in shape[:-1] if n != 1] or [1]
         is_heads = len(sizes) == 1 < sizes[0] and shape[-2] == 1 and bool((queries < 0).any())  # of one query
-        heads = sizes[0] if is_heads else prod(sizes[:-1])
+        heads = sizes[0] if is_heads and at < 0 else prod(sizes[:-1])
         of_keys = [_common(labels.reshape(-1, shape[-1]), 0) for labels in (by_step, by_feature)]
         over, keys = "unknown", np.full(shape[-1], NO_PLACE)
         for name, of in zip(("features", "steps"), reversed(of_keys), strict=True):
             over, keys = (name, of) if len(np.unique(of[of >= 0])) > 1 else (over, keys)
-        found[node] = Places(cast(Over, over), heads, keys, _common(queries.reshape(heads, -1), 0))
+        found[at, node] = Places(cast(Over, over), heads, keys, _common(queries.reshape(heads, -1), 0))
     return found
+
+
+def _bodies(config: ModelConfig) -> dict[int, tuple[tuple[Node, ...], tuple[Shape, ...], int]]:
+    """The nodes of the graph, by GRAPH, and of the body of each loop, by its node: with shapes and number of steps."""
+    of_loops = [number for number, node in enumerate(config.graph) if node.op == "loop"]
+    loops = zip(of_loops, config.loops, config.body_shapes, strict=True)
+    return {GRAPH: (config.graph, config.graph_shapes, 1)} | {
+        number: (loop.body, shapes, loop.steps) for number, loop, shapes in loops
+    }
 
 
 def _correlate(weights: Array, contributions: Array, at: Labels) -> float:
@@ -260,18 +282,45 @@ def _of_rows(labels: Labels) -> Labels:
     return _common(labels[..., varying] if varying.any() else labels, -1, keep=True)
 
 
-def label_values(config: ModelConfig, window: Labels, of_rows: bool = False) -> list[Labels]:
-    """The labels of the values of all nodes of a graph, from those of the window, (lookback, n_features).
+def label_values(config: ModelConfig, window: Labels, of_rows: bool = False) -> dict[int, list[list[Labels]]]:
+    """The labels of the values of all nodes, from those of the window, (lookback, n_features): as `_bodies`, by step.
 
     A value has the label of what it is computed of, MIXED if that has several. What is the same at all places, as a
     mean that is subtracted or what does not change in a window, moves none of them. That of a product of matrices is
     of its row and its column, or `of_rows` of the row alone.
     """
+    found, loops = dict[int, list[list[Labels]]](), iter(config.loops)
+    bodies = _bodies(config)
+
+    def label_loop(number: int, read: Sequence[Labels]) -> Labels:
+        loop, turns = next(loops), list[list[Labels]]()
+        fixed, states = (
+            read[loop.n_sequences : loop.n_given - len(loop.states)],
+            read[loop.n_given - len(loop.states) :],
+        )
+        for turn in range(loop.steps):
+            given = iter([*(of[turn] for of in read[: loop.n_sequences]), *fixed, *states])
+            turns.append(_label_nodes(loop.body, bodies[number][1], given, of_rows))
+            states = [turns[-1][state] for state in loop.states]
+        found[number] = turns
+        return np.stack([labels[loop.value] for labels in turns])
+
+    found[GRAPH] = [_label_nodes(config.graph, config.graph_shapes, iter([window]), of_rows, label_loop)]
+    return found
+
+
+def _label_nodes(
+    nodes: Sequence[Node],
+    shapes: Sequence[Shape],
+    given: Iterator[Labels],
+    of_rows: bool,
+    label_loop: Callable[[int, Sequence[Labels]], Labels] | None = None,
+) -> list[Labels]:
     found: list[Labels] = []
-    for node, shape in zip(config.graph, config.graph_shapes, strict=True):
+    for number, (node, shape) in enumerate(zip(nodes, shapes, strict=True)):
         read = [found[source] for source in node.inputs]
-        if node.op == "window":
-            labels = np.asarray(window).reshape(shape)
+        if node.op in ("window", "given"):
+            labels = next(given).reshape(shape)
         elif not read:
             labels = np.full(shape, NO_PLACE)
         elif node.op == "arrange":
@@ -282,6 +331,8 @@ def label_values(config: ModelConfig, window: Labels, of_rows: bool = False) -> 
             labels = _join([np.broadcast_to(of, shape) for of in ([rows] if of_rows else [rows, columns])], shape)
         elif node.op in ("layer", "recurrent"):
             labels = np.broadcast_to(_of_rows(read[0]), shape)
+        elif node.op == "loop" and label_loop is not None:
+            labels = label_loop(number, read)
         else:
             axes = max(of.ndim for of in read)
             labels = _join(read, np.broadcast_shapes(*(of.shape for of in read)))
@@ -290,14 +341,13 @@ def label_values(config: ModelConfig, window: Labels, of_rows: bool = False) -> 
     return found
 
 
-def _find_readers(config: ModelConfig, number: int) -> Iterator[tuple[Node, int, Labels]]:
+def _find_readers(nodes: Sequence[Node], shapes: Sequence[Shape], number: int) -> Iterator[tuple[Node, int, Labels]]:
     """Yields each product of a softmax with other values: its node, which operand holds weights, and which these are.
 
     Weights may be moved before, but not computed with.
     """
-    shapes = config.graph_shapes
     held: dict[int, Labels] = {number: np.arange(prod(shapes[number])).reshape(shapes[number])}
-    for at, node in enumerate(config.graph):
+    for at, node in enumerate(nodes):
         inside = [source for source in node.inputs if source in held]
         if inside and node.op == "arrange":
             every = np.concatenate([held.get(s, np.full(shapes[s], NO_PLACE)).ravel() for s in node.inputs])
@@ -337,13 +387,20 @@ class _Keeping(TorchFunctionMode):
         return out
 
 
-def _compute_softmaxes(model: Forecaster, windows: Array) -> dict[int, Array]:
-    """The values of each softmax of a graph for windows, original units, by its node, (n, *shape)."""
-    nodes, shapes = [n for n, node in enumerate(model.config.graph) if node.op == "softmax"], model.config.graph_shapes
-    found: dict[int, list[Array]] = {node: [] for node in nodes}
+def _compute_softmaxes(model: Forecaster, windows: Array) -> dict[Key, Array]:
+    """The values of each softmax for windows, original units, by its node, (n, *shape), or (n, steps, *shape)."""
+    bodies, order = _bodies(model.config), list[Key]()
+    for number, node in enumerate(model.config.graph):
+        body, _, turns = bodies[number] if node.op == "loop" else ((), (), 0)
+        order += [(GRAPH, number)] if node.op == "softmax" else []
+        order += [(number, inner) for inner, of in enumerate(body) if of.op == "softmax"] * turns
+    found: dict[Key, list[Array]] = {key: [] for key in order}
     for part in tracked([windows[first : first + CHUNK] for first in range(0, len(windows), CHUNK)]):
         with torch.no_grad(), _Keeping() as keeping:
             model.network.logits(model.to_model_units(part))
-        for node, values in zip(nodes, keeping.found, strict=True):
-            found[node].append(values.double().expand(len(part), *shapes[node]).numpy())
-    return {node: np.concatenate(parts) for node, parts in found.items()}
+        turns_of: dict[Key, list[Tensor]] = {key: [] for key in order}
+        for key, values in zip(order, keeping.found, strict=True):
+            turns_of[key].append(values.double().expand(len(part), *bodies[key[0]][1][key[1]]))
+        for key, every in turns_of.items():
+            found[key].append(torch.stack(every, dim=1).numpy())
+    return {key: np.concatenate(parts) for key, parts in found.items()}

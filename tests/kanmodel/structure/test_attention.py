@@ -75,6 +75,24 @@ class Selection(Keeps):
         return self.fc(self.gru((each * weights.unsqueeze(2)).sum(-1))[0][:, -1])
 
 
+class Decoder(Keeps):
+    """A decoder of which each step attends to the states of the encoder, and reads its own forecast."""
+
+    def __init__(self):
+        super().__init__()
+        self.gru, self.query, self.fc = nn.GRU(3, 4, batch_first=True), nn.Linear(5, 4), nn.Linear(8, 1)
+
+    def compute(self, x):
+        states, _ = self.gru(x)
+        forecast, state, found = x[:, -1, :1], states[:, -1], []
+        for _ in range(5):
+            query = torch.tanh(self.query(torch.cat([state, forecast], dim=-1)))
+            mixed = (self.attend(query.unsqueeze(1) @ states.mT) @ states).squeeze(1)
+            forecast, state = self.fc(torch.cat([mixed, query], dim=-1)), query
+            found.append(forecast)
+        return torch.cat(found, dim=1)
+
+
 class Mixture(Keeps):
     """Experts that all read the whole window, weighed by a gate."""
 
@@ -114,6 +132,16 @@ def test_weights_are_those_of_the_module_and_their_keys_are_told(kind, heads, ov
         np.testing.assert_allclose(one.weights, kept.reshape(5, heads, len(queries), -1), atol=1e-6)
         np.testing.assert_allclose(one.weights.sum(axis=-1), 1, atol=1e-6)
         assert (one.over, one.keys, one.queries) == (over, keys, queries)
+
+
+def test_the_weights_of_each_step_of_a_loop_are_queries():
+    """Of a decoder that is one part, whose body has the softmax."""
+    module, model = make(Decoder)
+    (one,) = model.attention(WINDOWS[:5]).softmaxes
+    module(torch.from_numpy(WINDOWS[:5]).float())
+    assert model.config.loops and one.name.count(":") == 2
+    np.testing.assert_allclose(one.weights[:, 0], torch.cat(module.kept, dim=1), atol=1e-6)
+    assert one.keys == STEPS and one.over == "steps"
 
 
 def test_contributions_of_the_same_places_stand_beside_them():
