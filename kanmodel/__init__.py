@@ -16,6 +16,7 @@ _NAMES = {  # by module
     "errors": "CheckpointError ConfigError DataError ExportError InsufficientReferenceError "
     "KanscopeError NonFiniteError UnknownNameError UnreadableModelError",
     "structure.ablation": "Ablation",
+    "structure.attention": "Attention AttentionWeights",
     "attribution.explanation": "Explanation",
     "forecasts.backtest": "Backtest",
     "attribution.comparison": "Comparisons",

@@ -32,6 +32,8 @@ from kanmodel.origins import prepare as prepare
 from kanmodel.origins import train as train
 from kanmodel.report.report import Report as Report
 from kanmodel.structure.ablation import Ablation as Ablation
+from kanmodel.structure.attention import Attention as Attention
+from kanmodel.structure.attention import AttentionWeights as AttentionWeights
 from kanmodel.structure.curves import Edge as Edge
 from kanmodel.structure.importance import Importance as Importance
 from kanmodel.structure.model_comparison import ModelComparison as ModelComparison

@@ -13,6 +13,7 @@ from kanmodel.question import Question, method_of
 from kanmodel.report.questions import AgreementQuestion, FaithfulnessQuestion, ReportQuestion
 from kanmodel.structure.questions import (
     AblationQuestion,
+    AttentionQuestion,
     ComparisonQuestion,
     EdgeQuestion,
     FidelityCurveQuestion,
@@ -23,6 +24,7 @@ from kanmodel.structure.questions import (
 QUESTIONS: dict[str, type[Question[Any]]] = {
     "explain": ExplanationQuestion,
     "changes": ChangesQuestion,
+    "attention": AttentionQuestion,
     "compare": ComparisonQuestion,
     "what_if": WhatIfQuestion,
     "counterfactual": CounterfactualQuestion,

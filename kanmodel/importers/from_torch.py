@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from kanmodel.arrays import Array
 from kanmodel.errors import CheckpointError, ConfigError, UnreadableModelError, checked
 from kanmodel.forecaster import Provenance, Reference
+from kanmodel.importers.files.manifest import unnamed_targets
 from kanmodel.importers.files.pickles import GlobalName
 from kanmodel.importers.files.source import BOOKKEEPING, MAX_DEPTH, N_ENTERING, Module
 from kanmodel.importers.search import assembly, samples
@@ -29,6 +30,7 @@ from kanmodel.importers.tracing.loops import roll_loops
 from kanmodel.importers.tracing.tracer import GraphTracer, pick_output
 from kanmodel.model import Model
 from kanmodel.network.config import Groups, ModelConfig
+from kanmodel.network.described import QUANTILES, Described
 from kanmodel.network.network import Network
 from kanmodel.tables.columns import Scaling
 from kanmodel.tables.statistics.choose import choose_evenly
@@ -37,7 +39,6 @@ from kanmodel.tables.windows import read_numbers
 TOLERANCE = 1e-5  # of the spread of the forecasts
 BATCH = 1024  # windows per forward pass
 N_RECORDED = 64  # windows whose forward pass is recorded
-ROUNDING = 1e-3  # of the spread of the forecasts: what a module may lose in float32
 PERTURBATION = 0.2  # of the spread of each feature, in the windows on which the network is compared once more
 
 
@@ -58,11 +59,14 @@ def from_torch(
     integer: Sequence[str] = (),
     fixed: Sequence[str] = (),
     output: str | int | None = None,
+    quantiles: Sequence[float] = QUANTILES,
 ) -> Model:
     """Makes a model of a trained module, which must forecast the same on all windows, to 1e-5 of their spread.
 
     Windows, targets and everything that the model will say are in original units. With a `scaling` the module is given
     (windows - mean) / std, and its outputs are multiplied by target_std and target_mean is added.
+
+    Where float32 cannot give that, the module is read in float64, see `read_network`.
 
     What is explained is the module's own function, which may be less than a library's forecast: neuralforecast's
     `scaler_type` scales each window before the module and its forecast after it. Give the library's forecasts as
@@ -91,6 +95,8 @@ def from_torch(
         fixed: likewise.
         output: the forecast in what the module returns: the key of a dictionary, the name of a field of a dataclass or
             of a named tuple, or the number of an entry of a tuple. By default the first entry of a tuple.
+        quantiles: those that are outputs where the module returns a `torch.distributions.Distribution`. Its mean is
+            ``load+1``, a quantile ``load+1@0.1``, a parameter ``load+1:scale``; `targets` are those of the mean.
 
     Raises:
         UnreadableModelError: the module is neither; which operation is not understood, or where the forecasts differ
@@ -99,7 +105,7 @@ def from_torch(
     """
     stated = samples.state_call(features, outputs, scaling, horizon, groups, integer, fixed, ahead)
     x = read_numbers(windows, "windows")
-    asked, lookback = Asked(net, output, reads_rows=x.ndim == 2), x.shape[1] if x.ndim == 3 else 1
+    asked, lookback = Asked(net, output, x.ndim == 2, quantiles), x.shape[1] if x.ndim == 3 else 1
     x = samples.shape_windows(x, lookback, len(stated.features), "windows")
     if not np.isfinite(x).all():
         raise CheckpointError("windows must be finite, but some values are not")
@@ -109,6 +115,10 @@ def from_torch(
     scaled = of_features.features_to_model(x).numpy()
     with unchanged(net):
         expected, name = asked.forecast(scaled), "the forecasts of the module"
+        described = asked.describe(scaled[:1])
+        if described is not None:
+            n = expected.shape[1] // len(described.parts) // (stated.horizon or 1)
+            stated = replace(stated, targets=described.targets(stated.targets or unnamed_targets(n)))
         shapes = samples.make_shapes(stated, lookback, expected, name)
 
         def shape(values: Any, name: str) -> Array:
@@ -118,7 +128,12 @@ def from_torch(
         if predictions is not None:
             given = shape(predictions, "predictions")
             own = known.from_model(torch.from_numpy(expected), "original")
-            found = samples.Bounds.of(given, TOLERANCE).compare(given, own)
+            bounds = samples.Bounds.of(given, TOLERANCE)
+            found = bounds.compare(given, own)
+            if found.is_rounding and (precise := asked.forecast_precisely(scaled)) is not None:  # see `read_network`
+                lost = np.abs(known.from_model(torch.from_numpy(precise), "original") - own).max(axis=0)
+                lost = np.minimum(lost, samples.MAX_ROUNDING * bounds.unit)
+                found = replace(bounds, allowed=bounds.allowed + 2 * lost).compare(given, own)
             if not found.matches:
                 _refuse_mixed(asked, scaled, expected)  # which would say more
                 raise UnreadableModelError(
@@ -128,6 +143,8 @@ def from_torch(
                 )
     network, tracer, found = read_network(asked, scaled, shapes, expected)
     kept = choose_evenly(len(x), samples.N_REFERENCE)
+    if targets is not None and described is not None:
+        targets = described.spread(read_numbers(targets, "targets"))
     true = None if targets is None else shape(targets, "targets")[kept]
     provenance = replace(
         Provenance.now("from_torch", verified=True),
@@ -147,6 +164,7 @@ class Asked:
     net: nn.Module
     output: str | int | None = None  # see `from_torch`
     reads_rows: bool = False  # whether it is given (n, n_features), at a lookback of 1
+    quantiles: Sequence[float] = QUANTILES  # see `from_torch`
 
     def forecast(self, windows: Array, around: str = "") -> Array:
         """Outputs for windows (n, lookback, n_features), (n, n_outputs); `around` describes them in errors.
@@ -157,12 +175,20 @@ class Asked:
         outputs = [self.call(batch, around) for batch in batches]
         again = self.call(batches[0], around)
         if not torch.equal(torch.nan_to_num(again), torch.nan_to_num(outputs[0])):
-            raise UnreadableModelError("the module does not give the same forecasts twice for the same windows")
+            raise UnreadableModelError(
+                "the module does not give the same forecasts twice for the same windows: where it samples, return "
+                "the torch.distributions.Distribution, whose mean, quantiles and parameters are explained"
+            )
         found: Array = torch.cat(outputs).numpy()
         if not np.isfinite(found).all():
             problem = f"the module gives a forecast that is not finite for one of the {around}windows"
             raise UnreadableModelError(problem)
         return found
+
+    def describe(self, windows: Array) -> Described | None:
+        """The distribution that is returned; None if it is none."""
+        found = pick_output(self.net.eval()(self.as_read(windows)), self.output, self.quantiles)
+        return found if isinstance(found, Described) else None
 
     def call(self, windows: Array, around: str = "") -> Tensor:
         """The outputs of one forward pass."""
@@ -176,11 +202,20 @@ class Asked:
                 _more_inputs(self.net)
                 or f"the module does not take {around}windows of shape {list(given.shape)}: {reason}{rows}"
             ) from error
-        out = pick_output(returned, self.output)
+        out = pick_output(returned, self.output, self.quantiles)
+        out = out.values if isinstance(out, Described) else out
         if not isinstance(out, Tensor) or out.ndim == 0 or len(out) != len(windows):
             shape = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
             raise UnreadableModelError(f"the module gives {shape} for {len(windows)} windows, not a forecast for each")
         return out.detach().cpu().double().reshape(len(windows), -1)
+
+    def forecast_precisely(self, windows: Array) -> Array | None:
+        """`forecast` in float64; None if the module does not read float32, or computes in it whatever it reads."""
+        if self.as_read(windows[:1]).dtype != torch.float32:
+            return None
+        with in_float64(self.net), suppress(UnreadableModelError):
+            return self.forecast(windows)
+        return None
 
     def as_read(self, windows: Array) -> Tensor:
         """Windows as a tensor in the shape, of the type and on the device that the module reads."""
@@ -194,6 +229,13 @@ def read_network(
     asked: Asked, windows: Array, shapes: ModelConfig, expected: Array
 ) -> tuple[Network, GraphTracer, samples.Comparison]:
     """The network of a module, the tracer that drew it, and how far it is from the module's forecasts.
+
+    The order of additions, of which a library, a module and a network may each have their own, changes forecasts in
+    float32 by more than 1e-5 of their spread where large values cancel. If a network of float32 differs from the module
+    by up to 1e-3 of the spread, both are taken in float64, as by ``module.double()``: their forecasts must then be the
+    same to 1e-5, and the network is one of float64. What float32 loses is how far the module's forecasts are in it from
+    those in float64; that must be up to 1e-3 too, and a library's predictions, which lose as much, may be up to twice
+    as far from the module's in float32.
 
     Args:
         asked: its module is unchanged afterwards.
@@ -213,11 +255,14 @@ def read_network(
         dtype = getattr(torch, network.config.dtype)
         computed = network(torch.from_numpy(np.concatenate([windows, perturbed])).to(dtype)).double().numpy()
     found = samples.Bounds.of(expected, TOLERANCE).compare(np.concatenate([expected, moved]), computed)
+    precise = asked.forecast_precisely(windows) if found.is_rounding else None
+    if precise is not None and samples.Bounds.of(expected, samples.MAX_ROUNDING).compare(expected, precise).matches:
+        with in_float64(asked.net):
+            return read_network(asked, windows, shapes, precise)
     if not found.matches:
         raise UnreadableModelError(
             f"the network that was read forecasts otherwise: {found.computed:.7g} in place of {found.expected:.7g} "
             f"for output {shapes.outputs[found.output]} at window {found.window}, {found.relative:.2g} of its spread"
-            + ("; if that is rounding, give the module as module.double()" if found.relative < ROUNDING else "")
         )
     return network, tracer, found
 
@@ -232,7 +277,7 @@ def _trace(asked: Asked, windows: Array, tree: Module, shapes: ModelConfig) -> t
     integer = [feature.name for feature in shapes.features if feature.integer]
     for norms in (True, False, False):
         with unchanged(asked.net):
-            tracer = GraphTracer(asked.net, integer, asked.output, follows_zeros=not norms)
+            tracer = GraphTracer(asked.net, integer, asked.output, asked.quantiles, follows_zeros=not norms)
             replace_calls(tracer, tree, norms, enter_lstm)
             try:
                 drawing = tracer.trace(window)
@@ -265,8 +310,12 @@ def _refuse_scaled(windows: Array, scaling: Scaling) -> None:
 
 def _refuse_mixed(asked: Asked, windows: Array, expected: Array) -> None:
     """Refuses a module whose forecast of a window depends on those beside it."""
-    twice = asked.forecast(np.repeat(windows[-1:], 2, axis=0))
-    if not samples.Bounds.of(expected, TOLERANCE).compare(expected[[-1, -1]], twice).matches:
+    pair = np.repeat(windows[-1:], 2, axis=0)
+    found = samples.Bounds.of(expected, TOLERANCE).compare(expected[[-1, -1]], asked.forecast(pair))
+    if found.is_rounding and (precise := asked.forecast_precisely(windows)) is not None:
+        with in_float64(asked.net):
+            return _refuse_mixed(asked, windows, precise)
+    if not found.matches:
         raise UnreadableModelError(
             "the module forecasts a window otherwise in another batch: the windows of a batch are mixed, as by an LSTM "
             "whose batch_first does not fit their layout, or by a norm with the statistics of the batch"
@@ -339,6 +388,19 @@ def unchanged(net: nn.Module) -> Iterator[None]:
             for tensor, value in tensors:
                 if not tensor.equal(value):
                     tensor.copy_(value)
+
+
+@contextmanager
+def in_float64(net: nn.Module) -> Iterator[None]:
+    """The module computes in float64 within, and is restored as by `unchanged`."""
+    with unchanged(net):
+        before = [(parameter, parameter.data) for parameter in net.parameters()]
+        net.double()
+        try:
+            yield
+        finally:
+            for parameter, values in before:
+                parameter.data = values
 
 
 def _more_inputs(net: nn.Module) -> str:

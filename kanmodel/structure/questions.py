@@ -12,22 +12,25 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from kanmodel.attribution.comparison import Comparisons, match_outputs
+from kanmodel.attribution.explanation import Explanation
 from kanmodel.attribution.ledger import LedgerOptions
-from kanmodel.attribution.questions import choose_groups
+from kanmodel.attribution.questions import ExplanationQuestion, choose_groups
 from kanmodel.computing import progress_share
 from kanmodel.errors import DataError
 from kanmodel.forecaster import Forecaster
 from kanmodel.network.config import Groups
 from kanmodel.network.connections import EdgeKey
-from kanmodel.question import MANY, Question, Windows
+from kanmodel.question import MANY, Question, SeriesNames, Windows
 from kanmodel.structure import pruning
 from kanmodel.structure.ablation import Ablation, extract_pruned
+from kanmodel.structure.attention import Attention
 from kanmodel.structure.curves import Edge, Span, sample_edges
 from kanmodel.structure.edges import find_edge, find_edge_key
 from kanmodel.structure.importance import Importance, add_groups, measure_importance
 from kanmodel.structure.model_comparison import ModelComparison
 from kanmodel.structure.pruning import FidelityPoint, Fill, Metric, Pruning, PruningRule, Thresholds
 from kanmodel.structure.topology import Topology
+from kanmodel.tables.table import Gaps
 from kanmodel.tables.windows import name_windows, read_windows
 
 EdgeName = str | tuple[Any, ...]
@@ -223,6 +226,40 @@ def find_edges(model: Forecaster, edges: Sequence[EdgeName]) -> tuple[EdgeKey, .
     """The (stage, layer, i, j) of edges in any form that `edge` takes, sorted, each once."""
     names = [edges] if isinstance(edges, str) else edges
     return tuple(sorted({find_edge_key(model.network, name) for name in names}))
+
+
+@dataclass(frozen=True)
+class AttentionQuestion(Question[Attention]):
+    """The attention weights of a graph for some windows, beside the contributions, which they are not.
+
+    They are those of each softmax that is multiplied with values, as in a GRU with attention, in a Transformer, or
+    where a TFT selects variables. A chain has none. `kanmodel.structure.attention` has what they say.
+
+    Attributes:
+        windows: in any form of `Windows`, original units.
+        output: whose contributions stand beside them; None for the first.
+        last: of a data frame, how many windows, as in `predict`.
+        gaps: what is done with a gap in time among their rows, as in `predict`.
+        series: which of many series, as in `predict`.
+        baseline: of the contributions, as in `explain`.
+        tolerance: likewise.
+    """
+
+    windows: Windows
+    output: str | None = None
+    _: KW_ONLY
+    last: int | str | None = None
+    gaps: Gaps = "error"
+    series: SeriesNames = None
+    baseline: Any = "mean"
+    tolerance: float = LedgerOptions.tolerance
+
+    def answer(self, model: Forecaster) -> Attention:
+        """The weights, and the contributions of each feature at each step."""
+        asked = {name: getattr(self, name) for name in ("windows", "output", "last", "gaps", "series", "baseline")}
+        explanation = ExplanationQuestion(**asked, tolerance=self.tolerance, detail="steps").answer(model)
+        assert isinstance(explanation, Explanation)
+        return Attention.of(model.find_output(self.output)[0], explanation)
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,7 @@ def results() -> dict[str, Result]:
         "Importance": one.importance(),
         "Topology": one.topology(),
         "Ablation": one.ablate(window),
+        "Attention": one.attention(window),
         "Edge": one.edge("head:0:0:0"),
         "Trust": one.trust(window),
         "Formulas": one.formula(),

@@ -249,6 +249,43 @@ def test_what_cannot_be_read_is_refused():
         kanmodel.from_darts(shifted)
 
 
+TFTS = {
+    "quantiles": ({}, COVARIATES),
+    "relative": ({"add_relative_index": True, "full_attention": True, "feed_forward": "GLU"}, {}),
+    "categories": ({"categorical_embedding_sizes": {"site": 2}, "lstm_layers": 2, "norm_type": "RMSNorm"}, COVARIATES),
+}
+
+
+@pytest.mark.parametrize("name", TFTS)
+def test_a_deletion_from_a_fusion_transformer_is_that_of_darts(name):
+    """Its quantiles, which change as those of darts do where a value is another; the ledger is complete."""
+    options, covariates = TFTS[name]
+    series = LOAD
+    if name == "categories":
+        series = LOAD.with_static_covariates(pd.DataFrame({"site": [1.0], "area": [3.0]}))
+    sizes = {"hidden_size": 8, "num_attention_heads": 2, "hidden_continuous_size": 4}
+    model = models.TFTModel(**SIZES, **sizes, likelihood=QuantileRegression([0.1, 0.5, 0.9]), **options)
+    model.fit(series, **covariates)
+    found = kanmodel.from_darts(model, integer=["site"] if name == "categories" else [])
+    names = [feature.name for feature in found.features]
+    columns = {"site": 1.0, "area": 3.0}
+    rows = last_rows(*[each for each in names if each not in columns], n=found.lookback)
+    rows = np.column_stack([rows, *(np.full(found.lookback, columns[each]) for each in names if each in columns)])
+    deleted = rows.copy()
+    deleted[LOOKBACK - 3 : LOOKBACK, 0] = LOAD.values().mean()
+    values = np.where(np.arange(ROWS)[:, None, None] >= ROWS - 3, LOAD.values().mean(), LOAD.all_values())
+    changed = series.with_values(values)
+    before, after = (
+        model.predict(HORIZON, of.astype(np.float32), predict_likelihood_parameters=True, **covariates).values().ravel()
+        for of in (series, changed)
+    )
+    ours = found.predict(np.stack([rows, deleted]))
+    np.testing.assert_allclose(ours, [before, after], atol=2e-5)
+    assert np.abs(after - before).max() > 1e-3
+    explanation = found.explain(rows[None], found.outputs[1])
+    assert explanation.converged.all()
+
+
 @pytest.mark.parametrize("kind", ["BlockRNNModel", "NHiTSModel"])
 def test_contributions_sum_to_the_forecast_at_every_cut(kind):
     """The normalisation of each window is part of the graph that is explained."""

@@ -4,6 +4,7 @@ import lightning.pytorch as lightning
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 from pytorch_forecasting import TimeSeriesDataSet, metrics, models
 from pytorch_forecasting.data import EncoderNormalizer, GroupNormalizer, TorchNormalizer
 from sklearn.preprocessing import MinMaxScaler, RobustScaler
@@ -28,6 +29,7 @@ MODELS = {  # class, its options, and those of its dataset
     ),
     "lstm": ("RecurrentNetwork", {"hidden_size": 6, "rnn_layers": 1}, {"categories": ["day"]}),
     "gru": ("RecurrentNetwork", {"hidden_size": 6, "cell_type": "GRU"}, {"lags": {"load": [6]}}),
+    "short_lag": ("RecurrentNetwork", {"hidden_size": 6, "rnn_layers": 1}, {"lags": {"load": [2, 6]}}),
     "tide": ("TiDEModel", {"hidden_size": 8}, {"categories": ["day"], "normalizer": EncoderNormalizer()}),
     "tft": (
         "TemporalFusionTransformer",
@@ -89,13 +91,17 @@ def fit(kind, dataset, **options):
     return model
 
 
-def check(model, dataset, mode="prediction"):
+def predict(model, dataset, frame=FRAME, **ways):
+    """The library's forecasts of the last windows of both series, (2, n_outputs)."""
+    last = TimeSeriesDataSet.from_dataset(dataset, frame, predict=True)
+    return model.predict(last, trainer_kwargs={"accelerator": "cpu", **QUIET}, **ways).numpy().reshape(2, -1)
+
+
+def check(model, dataset, **ways):
     """The model, whose forecasts for the last windows of both series are those of `predict`."""
     found = kanmodel.from_pytorch_forecasting(model, dataset)
-    last = TimeSeriesDataSet.from_dataset(dataset, FRAME, predict=True)
-    expected = model.predict(last, mode=mode, trainer_kwargs={"accelerator": "cpu", **QUIET}).numpy()
     windows = found.scaling.features_to_original(found.reference.scaled)[-2:]  # sorted by time
-    np.testing.assert_allclose(found.predict(windows), expected.reshape(2, -1), rtol=2e-5)
+    np.testing.assert_allclose(found.predict(windows), predict(model, dataset, **ways), rtol=2e-5)
     assert found.provenance.verified
     assert found.provenance.library.startswith("pytorch-forecasting 1.")
     return found
@@ -186,17 +192,89 @@ def test_groups_of_categorical_variables_share_an_embedding():
     assert names == ["load", "temp", "day=free", "day=work", "last=free", "last=work"]
 
 
-def test_contributions_sum_to_the_forecast_at_every_cut():
-    """A category contributes by the columns of its group."""
-    dataset = make_dataset(categories=["day"])
-    found = kanmodel.from_pytorch_forecasting(fit("NHiTS", dataset, hidden_size=8), dataset)
-    windows = found.scaling.features_to_original(found.reference.scaled[[0, -1]])
+@pytest.mark.parametrize("name", ["nhits", "mlp", "lstm", "tft", "deepar"])
+def test_the_ledger_is_complete_and_a_deletion_is_that_of_the_library(name):
+    """At every cut; and the forecasts change as those of the library do where the temperature is its mean."""
+    kind, options, variables = MODELS.get(name, ("DeepAR", {"hidden_size": 6}, {"categories": ["day"]}))
+    dataset = make_dataset(**variables)
+    model = fit(kind, dataset, **options)
+    found = kanmodel.from_pytorch_forecasting(model, dataset)
+    windows = found.scaling.features_to_original(found.reference.scaled)[-2:]
     explanation = found.explain(windows)
     assert explanation.converged.all()
     change = explanation.predictions - explanation.baseline_prediction
     for layer in explanation.layers:
         summed = layer.nodes.sum(axis=1) + (0 if layer.around is None else layer.around.sum(axis=1))
         np.testing.assert_allclose(summed, change, atol=2 * np.abs(explanation.residual).max() + 1e-4)
+    ways = {"mode": ("raw", "prediction"), **({"n_samples": None} if name == "deepar" else {})}
+    frame, deleted, at = FRAME.copy(), windows.copy(), COLUMNS.index("temp")
+    mean = FRAME["temp"].mean()
+    frame.loc[frame["time"] >= ROWS - LOOKBACK - HORIZON, "temp"] = deleted[:, :, at] = mean
+    before, after = (predict(model, dataset, of, **ways).reshape(2, HORIZON, -1) for of in (FRAME, frame))
+    moved = found.predict(deleted) - found.predict(windows)
+    if name == "deepar":  # the mean of the first step: center + scale * loc
+        before, after = ((each[:, :1, 0] + each[:, :1, 1] * each[:, :1, 2]) for each in (before, after))
+        moved = moved[:, :1]
+    assert np.abs(moved).max() > 1e-3
+    np.testing.assert_allclose(moved, (after - before).reshape(2, -1), atol=1e-4 * np.abs(before).max())
+
+
+def test_attention_of_a_fusion_transformer_is_that_of_the_library():
+    """The weights of its variables and of its steps, in heads, of which the wiring says what they are of."""
+    kind, options, variables = MODELS["tft"]
+    dataset = make_dataset(categories=["day"], **variables)
+    model = fit(kind, dataset, **options)
+    found = kanmodel.from_pytorch_forecasting(model, dataset)
+    last = TimeSeriesDataSet.from_dataset(dataset, FRAME, predict=True)
+    raw = model.predict(last, mode="raw", trainer_kwargs={"accelerator": "cpu", **QUIET})
+    attention = found.attention(found.scaling.features_to_original(found.reference.scaled)[-2:])
+    *selections, first, second = attention.softmaxes
+    heads = np.concatenate([raw["encoder_attention"], raw["decoder_attention"]], axis=3)  # (n, queries, heads, keys)
+    steps = tuple(range(1 - LOOKBACK - HORIZON, 1))
+    for head, one in enumerate((first, second)):
+        np.testing.assert_allclose(one.weights[:, 0], heads[:, :, head], atol=1e-5)
+        assert one.over == "steps" and one.keys == steps and one.queries == steps[-HORIZON:]
+    for part, one in zip(("static", "encoder", "decoder"), selections, strict=True):
+        weights = raw[f"{part}_variables"].reshape(one.weights[:, 0].shape)
+        np.testing.assert_allclose(one.weights[:, 0], weights, atol=1e-5)
+        made = {"relative_time_idx": None}
+        assert one.over == "features"
+        assert one.keys == tuple(made.get(name, name) for name in getattr(model, f"{part}_variables"))
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru", "nhits", "tft", "log"])
+def test_a_distribution_is_explained_and_not_its_samples(name):
+    """Mean, quantiles and parameters are those of the library's own parameters; of DeepAR those of the first step."""
+    loss = metrics.LogNormalDistributionLoss if name == "log" else metrics.NormalDistributionLoss
+    kind = {"nhits": "NHiTS", "tft": "TemporalFusionTransformer"}.get(name, "DeepAR")
+    scale = {"gru": "softplus", "log": "log"}.get(name)
+    dataset = make_dataset(GroupNormalizer(groups=["site"], transformation=scale))
+    options = {"cell_type": "GRU" if name == "gru" else "LSTM"} if kind == "DeepAR" else {}
+    model = fit(kind, dataset, hidden_size=6, loss=loss(quantiles=[0.1, 0.9]), **options)
+    found = kanmodel.from_pytorch_forecasting(model, dataset)
+    horizon = 1 if kind == "DeepAR" else HORIZON
+    windows = found.scaling.features_to_original(found.reference.scaled)[-2:]
+    ways = {"n_samples": None} if kind == "DeepAR" else {}
+    given = predict(model, dataset, mode=("raw", "prediction"), **ways).reshape(2, HORIZON, -1)[:, :horizon]
+    outputs = dict(zip(found.outputs, found.predict(windows).T, strict=True))
+    if name == "log":
+        known = scipy.stats.lognorm(given[..., 1], scale=np.exp(given[..., 0]))
+        quantiles, mean = {level: known.ppf(level) for level in (0.1, 0.9)}, known.mean()
+    else:
+        center, spread, loc, deviation = np.moveaxis(given, 2, 0)
+        known = scipy.stats.norm(center + spread * loc, spread * deviation)
+        softplus = (lambda values: np.log1p(np.exp(values))) if name == "gru" else np.asarray
+        quantiles = {level: softplus(known.ppf(level)) for level in (0.1, 0.9)}
+        mean = None if name == "gru" else known.mean()
+    for step in range(horizon):
+        for level, values in quantiles.items():
+            np.testing.assert_allclose(outputs[f"load+{step + 1}@{level}"], values[:, step], rtol=2e-5)
+        if mean is not None:
+            np.testing.assert_allclose(outputs[f"load+{step + 1}"], mean[:, step], rtol=2e-5)
+    assert (mean is None) == ("load+1" not in outputs) and "load+1:scale" in outputs
+    assert f"load+{horizon + 1}@0.1" not in outputs
+    known_ahead = found.lookback == LOOKBACK + horizon
+    assert known_ahead and np.isnan(found.reference.targets).any() and found.explain(windows[:1]).converged.all()
 
 
 def test_a_lightning_checkpoint_is_read_by_the_line_of_its_refusal(tmp_path):
@@ -235,7 +313,6 @@ def test_what_cannot_be_read_is_refused():
             kanmodel.from_pytorch_forecasting(model, other)
     with pytest.raises(CheckpointError, match="model must be a BaseModel of the library, but is a dict"):
         kanmodel.from_pytorch_forecasting({}, dataset)
-    for kind, options in (("DeepAR", {}), ("NHiTS", {"loss": metrics.NormalDistributionLoss()})):
-        sampled = fit(kind, dataset, hidden_size=6, **options)
-        with pytest.raises(UnreadableModelError, match="NormalDistributionLoss differ, because predict draws samples"):
-            kanmodel.from_pytorch_forecasting(sampled, dataset)
+    several = fit("DeepAR", dataset, hidden_size=6, loss=metrics.MultivariateNormalDistributionLoss())
+    with pytest.raises(UnreadableModelError, match="MultivariateNormalDistributionLoss is a distribution of several"):
+        kanmodel.from_pytorch_forecasting(several, dataset)

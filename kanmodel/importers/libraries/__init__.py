@@ -31,6 +31,7 @@ from kanmodel.errors import CheckpointError, KanscopeError, UnknownNameError
 from kanmodel.importers.from_torch import from_torch
 from kanmodel.model import Model
 from kanmodel.network.config import Groups
+from kanmodel.network.described import QUANTILES
 from kanmodel.question import Function, put_options
 
 
@@ -71,6 +72,7 @@ class Windows:
         has_future: whether windows have rows of the forecast.
         scaling: as in `from_torch`.
         times: of each window's last row before the forecast.
+        quantiles: as in `from_torch`.
     """
 
     features: Sequence[str]
@@ -82,6 +84,7 @@ class Windows:
     has_future: bool
     scaling: Mapping[str, Array] | None = None
     times: tuple[str, ...] | None = None
+    quantiles: Sequence[float] = QUANTILES
 
 
 def read_fitted(package: str, model: object, predict: nn.Module, windows: Windows, options: Options) -> Model:
@@ -100,6 +103,7 @@ def read_fitted(package: str, model: object, predict: nn.Module, windows: Window
         groups=options.get("groups"),
         integer=options.get("integer", ()),
         fixed=options.get("fixed", ()),
+        quantiles=windows.quantiles,
     )
     config = found.config
     targets = [each.name.partition("@")[0] for each in config.targets]

@@ -53,9 +53,6 @@ def from_darts(
     another likelihood than one of quantiles are its parameters, as `predict` names them with
     `predict_likelihood_parameters`.
 
-    Where only rounding is in the way, `model.model.double()` makes the module one of float64: series are read in its
-    type.
-
     Args:
         model: fitted, or the path of the file that its `save` wrote, which darts loads.
         series: one or several, with the windows; by default the one to which the model was fitted.

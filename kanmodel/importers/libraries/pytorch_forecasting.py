@@ -29,6 +29,7 @@ from kanmodel.importers.libraries import (
 )
 from kanmodel.importers.search.samples import N_REFERENCE
 from kanmodel.model import Model
+from kanmodel.network.described import QUANTILES, describe
 from kanmodel.tables.statistics.choose import choose_evenly
 
 
@@ -36,6 +37,10 @@ from kanmodel.tables.statistics.choose import choose_evenly
 @checked
 def from_pytorch_forecasting(model: Any, dataset: Any, **options: Unpack[Options]) -> Model:
     """Converts a fitted model of pytorch-forecasting to one that forecasts what its `predict` returns.
+
+    Of a model with a `DistributionLoss`, whose `predict` draws samples, the outputs are the mean, the quantiles of the
+    loss and the parameters of the distribution, see `from_torch`. `DeepAR` draws each step of its forecast from those
+    that it drew before, so that only the distribution of the first one is known: its horizon is 1.
 
     See `kanmodel.importers.libraries` for what holds for all libraries. The windows are those of the dataset that have
     `max_encoder_length` rows before a forecast of `max_prediction_length`, without a gap; they have rows of the
@@ -57,20 +62,40 @@ def from_pytorch_forecasting(model: Any, dataset: Any, **options: Unpack[Options
     for value, kind, what in ((model, library.BaseModel, "model"), (dataset, library.TimeSeriesDataSet, "dataset")):
         if not isinstance(value, kind):
             raise CheckpointError(f"{what} must be a {kind.__name__} of the library, but is a {type(value).__name__}")
-    data = _Data(dataset)
-    quantiles = model.loss.quantiles if isinstance(model.loss, library.QuantileLoss) else None
-    predict, mode = _Predict(model, data, quantiles is not None), "prediction" if quantiles is None else "quantiles"
-    if not np.array_equal(data.predict(model, mode, 1), data.predict(model, mode, 1)):
-        problem = f"two forecasts of one window by {type(model).__name__} with {type(model.loss).__name__} differ"
+    kinds, loss = import_library("pytorch_forecasting.metrics"), model.loss
+    if isinstance(loss, (kinds.MultivariateDistributionLoss, kinds.MQF2DistributionLoss)):
+        raise UnreadableModelError(f"{type(loss).__name__} is a distribution of several values together, not of each")
+    is_sampled = isinstance(model, library.DeepAR)
+    data = _Data(dataset, 1 if is_sampled else None)
+    quantiles = loss.quantiles if isinstance(loss, library.QuantileLoss) else None
+    way = (
+        "distribution"
+        if isinstance(loss, kinds.DistributionLoss)
+        else "prediction"
+        if quantiles is None
+        else "quantiles"
+    )
+    ways = {
+        "mode": way if way != "distribution" else ("raw", "prediction"),
+        **({"n_samples": None} if is_sampled else {}),
+    }
+    predict = _Predict(model, data, way)
+    if not np.array_equal(data.predict(model, ways, 1), data.predict(model, ways, 1)):
+        problem = f"two forecasts of one window by {type(model).__name__} with {type(loss).__name__} differ"
         raise UnreadableModelError(f"{problem}, because predict draws samples")
+    predictions = data.predict(model, ways)
+    if way == "distribution":
+        of = loss.map_x_to_distribution(torch.from_numpy(predictions).float())
+        predictions = describe(of, loss.quantiles).values.double().numpy()
     windows = Windows(
         features=data.features,
         outputs=[data.target] if quantiles is None else with_quantiles([data.target], quantiles),
         horizon=data.n_out,
         values=data.windows(),
         targets=data.truth().repeat(len(quantiles or [1]), axis=1),
-        predictions=data.predict(model, mode),
+        predictions=predictions,
         has_future=bool(data.known),
+        quantiles=loss.quantiles if way == "distribution" else QUANTILES,
     )
     options["groups"] = {**data.categories, **(options.get("groups") or {})}
     with unchanged(predict):
@@ -143,11 +168,11 @@ class _Data:
         reals: the other real variables but the target.
         categories: names of the columns of each categorical variable.
         features: names of a window's columns.
-        known: variables that are read in rows of the forecast.
+        known: variables that are read in rows of the forecast; of a lag shorter than it, up to the row of the lag.
         static: variables that are read in the newest row before the forecast alone.
     """
 
-    def __init__(self, dataset: Any) -> None:
+    def __init__(self, dataset: Any, horizon: int | None) -> None:
         if dataset.multi_target:
             raise UnreadableModelError(f"the dataset has several targets, {', '.join(dataset.target_names)}, not one")
         if dataset.target in dataset.flat_categoricals:
@@ -162,7 +187,8 @@ class _Data:
             raise CheckpointError(f"the dataset has no windows of {reason}: max_encoder_length + max_prediction_length")
         places = places[choose_evenly(len(places), N_REFERENCE)]
         self.places = places[np.argsort(index["time"].to_numpy()[places], kind="stable")]
-        self.rows = index["index_start"].to_numpy()[self.places][:, None] + np.arange(n)
+        self.n_out = horizon or self.n_out
+        self.rows = index["index_start"].to_numpy()[self.places][:, None] + np.arange(self.n_in + self.n_out)
         groups = dataset.data["groups"][self.rows[:, 0]]
         made = {"relative_time_idx": dataset.add_relative_time_idx, "encoder_length": dataset.add_encoder_length}
         made |= {f"{self.target}_{part}": dataset.add_target_scales for part in ("center", "scale")}
@@ -182,7 +208,8 @@ class _Data:
         scale = [f"{self.target}_center", f"{self.target}_scale"] if self.scalers[self.target].varies else []
         of_categories = [name for names in self.categories.values() for name in names]
         self.features = [self.target, *self.reals, *of_categories, *scale]
-        self.known = self._flat(*dataset._time_varying_known_reals, *dataset._time_varying_known_categoricals)
+        known = dataset._time_varying_known_reals, dataset._time_varying_known_categoricals, self.lagged
+        self.known = self._flat(*(name for names in known for name in names))
         self.static = self._flat(*dataset._static_reals, *dataset._static_categoricals)
 
     def _flat(self, *names: str) -> set[str]:
@@ -217,23 +244,23 @@ class _Data:
         found: Array = self.dataset.data["target"][0].numpy()[self.rows[:, self.n_in :]].astype(np.float64)
         return found
 
-    def predict(self, model: Any, mode: str, n: int | None = None) -> Array:
-        """The library's forecasts of the first windows, all by default, (n, n_out) or (n, n_out, quantiles)."""
+    def predict(self, model: Any, ways: Mapping[str, Any], n: int | None = None) -> Array:
+        """The library's forecasts of the first windows, all by default, (n, n_out) or (n, n_out, values)."""
         chosen = copy(self.dataset)
         chosen.index = self.dataset.index.iloc[self.places[:n]]
         quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_checkpointing", "enable_model_summary"), False)
         with refusing(f"{type(model).__name__} cannot forecast the dataset"):
-            found = model.predict(chosen, mode=mode, trainer_kwargs={"accelerator": "cpu", **quiet})
-        forecasts: Array = np.asarray(found.cpu(), dtype=np.float64)
+            found = model.predict(chosen, trainer_kwargs={"accelerator": "cpu", **quiet}, **ways)
+        forecasts: Array = np.asarray(found.cpu(), dtype=np.float64)[:, : self.n_out]
         return forecasts
 
 
 class _Predict(nn.Module):
-    """What `predict` does with a window, (n, rows, n_features) -> (n, n_out, n_targets)."""
+    """What `predict` does with a window, (n, rows, n_features) -> (n, n_out, n_targets), or a distribution of each."""
 
-    def __init__(self, model: Any, data: _Data, quantiles: bool) -> None:
+    def __init__(self, model: Any, data: _Data, way: str) -> None:
         super().__init__()
-        self.model, self._data, self._quantiles = model, data, quantiles
+        self.model, self._data, self._way = model, data, way
 
     def prepare(self) -> None:
         """Replaces what is done by codes of categories and by lengths, which are full; see `unchanged`."""
@@ -244,7 +271,7 @@ class _Predict(nn.Module):
             elif isinstance(module, layers.rnn.RNN):
                 module.forward = partial(_recur, module, nn.LSTM if isinstance(module, nn.LSTM) else nn.GRU)
 
-    def forward(self, window: Tensor) -> Tensor:
+    def forward(self, window: Tensor) -> Any:
         """The batch of a dataset, and the model's forecast."""
         data, n, n_in, n_out = self._data, len(window), self._data.n_in, self._data.n_out
         rows = torch.arange(n_in + n_out).clamp(max=window.shape[1] - 1)
@@ -294,8 +321,9 @@ class _Predict(nn.Module):
                 "target_scale": scale,
             }
         )
-        forecast: Tensor = (self.model.to_quantiles if self._quantiles else self.model.to_prediction)(out)
-        return forecast
+        if self._way == "distribution":
+            return self.model.loss.map_x_to_distribution(out["prediction"])
+        return getattr(self.model, f"to_{self._way}")(out)
 
 
 def _embed(module: Any, categories: Mapping[str, Sequence[str]], x: Tensor) -> Any:

@@ -36,6 +36,7 @@ from kanmodel.tables.windows import read_numbers
 WHOLE = 1e-3, 1e-6  # by which a whole number may be missed: absolute, and of its magnitude
 MAX_TOLERANCE = 0.01  # in standard deviations of an output: a check with a larger tolerance proves nothing
 N_REFERENCE = 512  # most reference windows of a checkpoint, evenly chosen
+MAX_ROUNDING = 1e-3  # of the spread of the forecasts: what a module may lose in float32
 ROUNDING = 8 * float(np.finfo(np.float32).eps)  # allowed for float32, relative to the output's largest magnitude
 FAR = 5.0  # distance, in standard deviations, of windows that are certainly not in the same units
 TINY = float(np.finfo(float).tiny)
@@ -53,6 +54,11 @@ class Comparison:
     computed: float
     varies: bool  # whether that output varies by more than float32's rounding
     matches: bool  # whether this difference, and so every other, is allowed
+
+    @property
+    def is_rounding(self) -> bool:
+        """Whether the difference is not allowed, but may be rounding in float32."""
+        return not self.matches and self.varies and self.relative < MAX_ROUNDING
 
     def describe_relative(self) -> str:
         """The relative difference, in words."""

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import zip_longest
 from math import prod
 from pathlib import Path
@@ -22,6 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.distributions import Distribution
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
@@ -32,6 +34,7 @@ from kanmodel.importers.layers.submodules import Layer, Norm, RecurrentSubmodule
 from kanmodel.importers.tracing.drawing import Drawing
 from kanmodel.importers.tracing.rules import COMPOSITES, RULES, UNKNOWN, NoOperationError
 from kanmodel.network.config import RecurrentConfig
+from kanmodel.network.described import QUANTILES, Described, describe
 from kanmodel.network.operations import MAX_NODES, Node, Shape, runs_of
 
 MAX_DRAWN = 8 * MAX_NODES  # nodes that are drawn; many are constants of others, or lead nowhere
@@ -73,6 +76,7 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         net: the module, the calls of whose known parts are leaves, see `leaves`.
         integer: names of the features that are whole numbers.
         output: see `pick_output`.
+        quantiles: likewise.
         follows_zeros: whether zeros that the pass makes are followed as if they depended on the window, so that the
             first step of a loop, whose states they are, is drawn as the others are.
 
@@ -82,6 +86,7 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         keys: those of the tensors of the leaves.
         libraries: those of the layers that are leaves, in order.
         loops: over cells.
+        unused: after the pass, the keys of the tensors that it does not read, and that belong to no leaf.
         paused: whether nothing is followed.
     """
 
@@ -90,12 +95,14 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         net: nn.Module,
         integer: Sequence[str] = (),
         output: str | int | None = None,
+        quantiles: Sequence[float] = QUANTILES,
         follows_zeros: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.follows_zeros = follows_zeros
-        self.net, self.integer, self._output, self.paused = net, integer, output, False
-        self.needs_cells, self.loops = False, list[Loop]()
+        self.net, self.integer, self.paused = net, integer, False
+        self._pick = partial(pick_output, output=output, quantiles=quantiles)
+        self.needs_cells, self.loops, self.unused = False, list[Loop](), tuple[str, ...]()
         self.keys, self.libraries = set[str](), dict[str, None]()
         self.drawing, self._total = Drawing(), 0
         self._names = {module: name for name, module in net.named_modules()}
@@ -114,12 +121,13 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """
         shape = window.shape[1:] if window.ndim == 3 else (1, *window.shape[1:])
         self.mark(window, self._add("window", (), tuple(shape)))
-        fast = torch.backends.mha.get_fastpath_enabled()
+        fast, checks = torch.backends.mha.get_fastpath_enabled(), Distribution._validate_args
         torch.backends.mha.set_fastpath_enabled(False)  # it computes an attention in one operation
+        Distribution.set_default_validate_args(False)  # they decide by values
         try:
             plain = sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=False)
             with torch.no_grad(), catch_warnings(action="ignore"), plain[0], plain[1], self:
-                out = self.net.eval()(window)
+                out = self._pick(self.net.eval()(window))
         except KanscopeError:
             raise
         except Exception as error:  # whatever the user's code raises
@@ -128,10 +136,14 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise UnreadableModelError(f"the module does not take {alone}: {reason}") from error
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
-        out = pick_output(out, self._output)
+            Distribution.set_default_validate_args(checks)
+        out = out.values if isinstance(out, Described) else out
         numbers = self.numbers_of(out) if isinstance(out, Tensor) else None
         if numbers is None:
             raise UnreadableModelError("the forecasts of the module do not depend on the windows")
+        left = {key: tensor for key, tensor in self.net.state_dict().items() if key not in self.keys}
+        read = self._touched
+        self.unused = tuple(key for key, tensor in left.items() if tensor.untyped_storage().data_ptr() not in read)
         last = self._read(numbers.flatten())
         if not self.follows_zeros:
             return self.drawing.keep(last)
@@ -198,12 +210,6 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def library(self) -> str:
         """The libraries that the layers belong to."""
         return " and ".join(self.libraries) or "torch"
-
-    @property
-    def unused(self) -> tuple[str, ...]:
-        """The keys of the tensors that the pass does not read, and that belong to no leaf."""
-        left = {key: tensor for key, tensor in self.net.state_dict().items() if key not in self.keys}
-        return tuple(key for key, tensor in left.items() if tensor.untyped_storage().data_ptr() not in self._touched)
 
     # Numbers of elements
 
@@ -342,6 +348,13 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         inputs = tuple(self._read(each.reshape(_stripped(each.shape))) for each in numbers)
         return self._compute(op, inputs, _stripped(shape), parameter).reshape(shape)
 
+    def mix(self, op: str, operands: Sequence[Tensor], parameter: float) -> Tensor:
+        """An operation of mixtures, whose components are on the last axis of all operands."""
+        numbers = torch.broadcast_tensors(*map(self.of, operands))  # type: ignore[no-untyped-call]
+        shape = _stripped(numbers[0].shape)
+        inputs = tuple(self._read(each.reshape(shape)) for each in numbers)
+        return self._compute(op, inputs, shape[:-1], parameter).reshape(numbers[0].shape[:-1])
+
     def is_known(self, op: str, of: Tensor, numbers: Tensor) -> bool:
         """Whether some numbers are those of an elementwise operation of others."""
         if of.shape != numbers.shape or bool((of < 0).any()):
@@ -422,10 +435,11 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         raise UnreadableModelError(f"the module computes {name} at {place or 'an unknown place'}, {reason}")
 
 
-def pick_output(out: Any, output: str | int | None) -> Any:
+def pick_output(out: Any, output: str | int | None, quantiles: Sequence[float]) -> Any:
     """The forecast in what a module returns: its entry `output`, or by default the first of a tuple or the only one.
 
-    Raises `UnreadableModelError`, which lists the entries, if it is not named or there is no such entry.
+    A distribution is described, with its `quantiles`. Raises `UnreadableModelError`, which lists the entries, if it is
+    not named or there is no such entry.
     """
     entries = _entries(out)
     if output is not None:
@@ -441,17 +455,18 @@ def pick_output(out: Any, output: str | int | None) -> Any:
             )
         out = next(iter(entries.values()))
         entries = _entries(out)
-    return out
+    return describe(out, quantiles) if isinstance(out, Distribution) else out
 
 
 def _entries(out: Any) -> dict[Any, Any] | None:
-    """The entries of a dictionary, a tuple, a dataclass or a similar object by key; None if it is a tensor."""
+    """The entries of a dictionary, a tuple, a dataclass or a similar object by key; None if it is the forecast."""
     if isinstance(out, (tuple, list)):
         named = dict(zip(getattr(out, "_fields", ()), out, strict=False))
         return named or dict(enumerate(out))
     if isinstance(out, Mapping):
         return dict(out)
-    return None if isinstance(out, Tensor) or not hasattr(out, "__dict__") else dict(vars(out))
+    is_forecast = isinstance(out, (Tensor, Distribution, Described))
+    return None if is_forecast or not hasattr(out, "__dict__") else dict(vars(out))
 
 
 def _stripped(shape: Sequence[int], kept: int = 1) -> Shape:

@@ -242,3 +242,44 @@ def test_constants_quantiles_and_powers_of_a_number_are_in_the_graph(kind):
     model = from_torch(module, windows=windows, features=["a", "b"])
     np.testing.assert_allclose(model.predict(windows)[:, 0], Asked(module).forecast(windows)[:, 0], atol=1e-5)
     assert len(model.config.head) == 1 and not model.config.recurrents
+
+
+class Cancelling(nn.Module):
+    """A forecast to which a sum is added in one order, and subtracted in another."""
+
+    def __init__(self, size):
+        super().__init__()
+        torch.manual_seed(0)
+        self.small, self.large, self.size = nn.Linear(24, 2), nn.Linear(24, 2), size
+
+    def forward(self, x):
+        x = x.flatten(1)
+        first, last = x.split(12, dim=1)
+        halves = first @ self.large.weight[:, :12].T + last @ self.large.weight[:, 12:].T + self.large.bias
+        return self.small(x) + self.size * (self.large(x) - halves)
+
+
+def test_what_float32_cannot_say_is_read_in_float64():
+    """The module is as before, and a library's predictions may lose what it loses; twice that is another forecast."""
+    windows, module = np.random.default_rng(0).normal(size=(80, 8, 3)), Cancelling(1000.0).requires_grad_(False)
+    before = {key: tensor.clone() for key, tensor in module.state_dict().items()}
+    given = {"windows": windows, "features": FEATURES[:3]}
+    single = module(torch.from_numpy(windows).float()).double().numpy()
+    precise = module.double()(torch.from_numpy(windows)).numpy()
+    module.float()
+    lost, spread = np.abs(single - precise).max(axis=0), precise.std(axis=0)
+    assert (lost / spread > 2e-5).all()
+    for predictions in (None, single, precise, precise - (single - precise)):
+        model = from_torch(module, predictions=predictions, **given)
+        assert model.config.dtype == "float64" and model.provenance.relative_difference < 1e-9
+        np.testing.assert_allclose(model.predict(windows), precise, rtol=1e-9, atol=1e-9)
+    for key, tensor in module.state_dict().items():
+        assert tensor.dtype == torch.float32 and torch.equal(tensor, before[key])
+    for far in (3 * lost, 1e-2 * spread):
+        with pytest.raises(UnreadableModelError, match="where predictions has"):
+            from_torch(module, predictions=single + far, **given)
+    with pytest.raises(UnreadableModelError, match="where predictions has"):  # where float32 loses nothing
+        exact = Cancelling(0.0).requires_grad_(False)
+        from_torch(
+            exact, predictions=exact(torch.from_numpy(windows).float()).double().numpy() + 5e-5 * spread, **given
+        )
