@@ -236,14 +236,34 @@ kinds = st.sampled_from(["unary", "binary", "move", "line", "recurrent"])
 numbers = st.integers(0, 20)
 PLANS = st.lists(st.tuples(kinds, numbers, numbers, numbers), min_size=1, max_size=7)
 
+
+class KANCell(nn.Module):
+    """An LSTM whose output gate is a KAN with a state of its own, as of TKAN (Genet and Inzirillo 2024)."""
+
+    def __init__(self, units=4):
+        super().__init__()
+        self.units, self.gates, self.kan = units, nn.Linear(3 + units, 3 * units), KAN([3, 3, 2])
+        self.gate, self.head = nn.Linear(2, units), KANLinear(units, 2)
+        self.kernel = nn.Parameter(torch.randn(2, 2) / 2)
+
+    def forward(self, x):
+        h, c, sub = torch.zeros(len(x), self.units), torch.zeros(len(x), self.units), x.new_zeros(len(x), 2)
+        for t in range(x.shape[1]):
+            i, f, g = self.gates(torch.cat([x[:, t], h], dim=1)).chunk(3, dim=1)
+            sub = torch.tanh(self.kan(x[:, t]) + sub @ self.kernel)
+            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+            h = self.gate(sub).sigmoid() * c.tanh()
+        return self.head(h)
+
+
 WIRED: dict[str, type[nn.Module]] = {
     each.__name__: each
     for each in (
         *(SkipAroundHead, LastValueAdded, RevIN, TwoBranches, HeadPerQuantile, HeadOnLastSteps, TwoLSTMs, FinalStates),
-        *(Pooled, Convolved, Attention, CellLoop, Decoder, NormedSkip),
+        *(Pooled, Convolved, Attention, CellLoop, Decoder, NormedSkip, KANCell),
     )
 }
-FEW = {"RevIN", "SkipAroundHead", "HeadPerQuantile"}
+FEW = {"RevIN", "SkipAroundHead", "HeadPerQuantile", "KANCell"}
 EVERY = pytest.mark.parametrize("name", few_of(WIRED, FEW, "the same with other wirings"))
 
 

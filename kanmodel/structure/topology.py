@@ -50,8 +50,8 @@ class TopologyNode:
         id: ``feature:{name}``, ``front:{l}:{j}``, ``lstm:{u}`` or ``gru:{u}``, ``cell:{step}:{name}`` where the head
             reads all steps, step 0 the newest, ``head:{l}:{j}``, ``output:{name}``; of a product node's factor
             ``head:{l}:{j}.{m}``. In a graph ``lstm:{r}:{u}`` or ``gru:{r}:{u}``, unit u of recurrent part r;
-            ``head:{l}:{j}``, output j of layer l - 1; and ``glue:{l}:{i}``, input i of layer l, where operations
-            between the layers compute it.
+            ``loop:{n}:{u}``, of loop n; ``head:{l}:{j}``, output j of layer l - 1; and ``glue:{l}:{i}``, input i of
+            layer l, where operations between the layers compute it.
         kind: what it is.
         layer: its layer within its stage.
         index: its number within its layer.

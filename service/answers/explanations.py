@@ -36,8 +36,9 @@ class AroundContribution(TypedDict):
 class LayerContributions(TypedDict):
     """Contributions of one layer: of its nodes or its edges, each with what flows around it.
 
-    They sum to prediction - baseline_prediction. A graph has one such layer for each of its KAN layers, whose nodes are
-    its inputs, and for each recurrent layer, whose nodes are its units.
+    They sum to prediction - baseline_prediction, but for those of a layer `inside` a loop, which are summed over its
+    steps. A graph has one such layer for each of its KAN layers, whose nodes are its inputs, and for each recurrent
+    layer and loop, whose nodes are its units.
 
     With detail `links`, the features of a chain with a recurrent layer, or the last nodes of its front, have edges to
     the units: over the units they sum to the feature's contribution, over the features to the unit's.
@@ -54,6 +55,7 @@ class LayerContributions(TypedDict):
     """Of each node the value at which the curves of its edges are read, as `x` of these curves (model units); of a
     front at the newest step. Absent if the edges have no curves, and of a layer that a graph evaluates several times.
     """
+    inside: NotRequired[Annotated[bool, about("Whether it is inside a loop; absent if not.")]]
     around: NotRequired[list[AroundContribution]]
     """What flows around the layer of a graph; absent if nothing does."""
 

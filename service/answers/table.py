@@ -333,7 +333,7 @@ _FORMS = (
         "ModelColumns",
         left_out=(
             *("head", "recurrent", "front", "readout", "output_function", "dtype"),
-            *("time", "graph", "recurrents", "encoding", "series"),
+            *("time", "graph", "recurrents", "loops", "encoding", "series"),
         ),
     ),
     Form(columns.Feature, "FeatureInfo", absent=("title",)),

@@ -115,6 +115,8 @@ def _describe_layer(layer: LedgerLayer, window: int) -> LayerContributions:
         if layer.y is not None:
             for edge, y in zip(described["edges"], layer.y[window].T.ravel().tolist(), strict=True):
                 edge["y"] = y
+    if layer.inside:
+        described["inside"] = True
     if layer.around is not None:
         around = zip(layer.sources, layer.around[window].tolist(), strict=True)
         described["around"] = [{"source": source, "contribution": value} for source, value in around]
@@ -318,4 +320,5 @@ def _count_flow(config: ModelConfig) -> int:
     layers = chain.from_iterable(config.stages.values())
     around = chain.from_iterable({source for _, source in cut.around} for cut in config.cuts)
     n_units = config.n_readout + sum(part.n_units for part in config.recurrents) + len(config.features)
+    n_units += sum(shapes[loop.value][-1] for loop, shapes in zip(config.loops, config.body_shapes, strict=True))
     return 4 * (sum(layer.n_in * layer.n_subnodes + layer.n_in for layer in layers) + sum(1 for _ in around)) + n_units

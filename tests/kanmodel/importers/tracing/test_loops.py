@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from glue_layers import KAN, KANLinear
+from glue_layers import KANLinear
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from thorough import examples
 from torch import nn
-from wired import FEATURES, random_walks
+from wired import FEATURES, KANCell, random_walks
 
 import kanmodel
 from kanmodel.attribution.ledger import explain_windows
@@ -20,25 +20,6 @@ from kanmodel.network.config import config_from_dict, config_to_dict
 from kanmodel.network.connections import connected_features
 from kanmodel.onnx.forward import write_forward
 from kanmodel.onnx.session import Session
-
-
-class Cell(nn.Module):
-    """An LSTM whose output gate is a KAN with a state of its own, as of TKAN (Genet and Inzirillo 2024)."""
-
-    def __init__(self, units=4):
-        super().__init__()
-        self.units, self.gates, self.kan = units, nn.Linear(3 + units, 3 * units), KAN([3, 3, 2])
-        self.gate, self.head = nn.Linear(2, units), KANLinear(units, 2)
-        self.kernel = nn.Parameter(torch.randn(2, 2) / 2)
-
-    def forward(self, x):
-        h, c, sub = torch.zeros(len(x), self.units), torch.zeros(len(x), self.units), x.new_zeros(len(x), 2)
-        for t in range(x.shape[1]):
-            i, f, g = self.gates(torch.cat([x[:, t], h], dim=1)).chunk(3, dim=1)
-            sub = torch.tanh(self.kan(x[:, t]) + sub @ self.kernel)
-            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-            h = self.gate(sub).sigmoid() * c.tanh()
-        return self.head(h)
 
 
 class Decoder(nn.Module):
@@ -132,14 +113,14 @@ def unrolled_layers(rolled, unrolled):
 
 def test_a_cell_is_one_part():
     """Its KAN is there once, and it is stepped as often as the window has rows."""
-    model = read(Cell)
+    model = read(KANCell)
     (loop,) = model.config.loops
     assert (loop.steps, loop.n_layers, len(model.config.head), loop.n_sequences) == (6, 4, 5, 1)
     assert len(loop.states) == 3
     assert len(model.config.graph) < 12
 
 
-@pytest.mark.parametrize("module", [Cell, Decoder, Smoothing])
+@pytest.mark.parametrize("module", [KANCell, Decoder, Smoothing])
 def test_a_loop_computes_and_explains_as_its_steps_do(module, monkeypatch):
     """Forecasts, contributions, and the edges of each layer, which are those of all steps together."""
     rolled, unrolled = read(module), read(module, monkeypatch)
@@ -162,7 +143,7 @@ def test_a_loop_computes_and_explains_as_its_steps_do(module, monkeypatch):
 
 def test_the_units_of_a_loop_are_a_cut():
     """What they and the layers after them contribute is the change of the forecast; a layer inside has a part of it."""
-    model = read(Cell)
+    model = read(KANCell)
     found = explain_windows(model, model.to_model_units(random_walks(4, 5), "windows"), 1)
     change = found.predictions - found.baseline_prediction
     sums = {(layer.stage, layer.layer): layer for layer in found.layers}
@@ -215,7 +196,7 @@ def test_steps_of_their_own_weights_are_no_loop(module):
 
 def test_a_loop_is_kept_pruned_and_exported(tmp_path):
     """The checkpoint has its body; a pruned edge is gone in each step; the ONNX graph has all steps."""
-    model, windows = read(Cell), random_walks(6, 7)
+    model, windows = read(KANCell), random_walks(6, 7)
     assert config_from_dict(json.loads(json.dumps(config_to_dict(model.config)))) == model.config
     model.save(tmp_path / "cell.safetensors")
     loaded = kanmodel.load(tmp_path / "cell.safetensors")
@@ -233,7 +214,7 @@ def test_a_loop_is_kept_pruned_and_exported(tmp_path):
 
 def test_a_document_of_a_loop_that_cannot_be_is_refused():
     """The place is named."""
-    document = json.loads(json.dumps(config_to_dict(read(Cell).config)))
+    document = json.loads(json.dumps(config_to_dict(read(KANCell).config)))
     (loop,) = document["loops"]
     for changed, named in (
         ({"steps": 5}, "loop does not fit"),
