@@ -156,7 +156,11 @@ class Asked:
         outputs = [self.call(batch, around) for batch in batches]
         again = self.call(batches[0], around)
         if not torch.equal(torch.nan_to_num(again), torch.nan_to_num(outputs[0])):
-            raise UnreadableModelError("the module does not give the same forecasts twice for the same windows")
+            raise UnreadableModelError(
+                "the module does not give the same forecasts twice for the same windows: it draws at random in "
+                "evaluation mode too, as F.dropout(..., training=True) does. Write training=self.training; or, for the "
+                "mean of N passes, draw the N masks once, in __init__, and average over them in forward"
+            )
         found: Array = torch.cat(outputs).numpy()
         if not np.isfinite(found).all():
             problem = f"the module gives a forecast that is not finite for one of the {around}windows"
@@ -184,7 +188,8 @@ class Asked:
     def as_read(self, windows: Array) -> Tensor:
         """Windows as a tensor in the shape, of the type and on the device that the module reads."""
         given = torch.from_numpy(windows[:, 0] if self.reads_rows else windows)
-        tensors = (t.real if t.is_complex() else t for t in (*self.net.parameters(), *self.net.buffers()))
+        tensors = sorted((*self.net.parameters(), *self.net.buffers()), key=Tensor.is_complex)  # real ones first
+        tensors = [tensor.real if tensor.is_complex() else tensor for tensor in tensors]
         like = next((tensor for tensor in tensors if tensor.is_floating_point()), given)
         return given.to(like.device, like.dtype)
 

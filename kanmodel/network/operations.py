@@ -171,6 +171,11 @@ def infer_shapes(
     return tuple(shapes)
 
 
+def is_linear(node: Node, nodes: Sequence[Node]) -> bool:
+    """Whether a node of a graph is a linear map of the values that depend on the window, by a matrix."""
+    return node.op == "matmul" and any(nodes[source].op == "constant" for source in node.inputs)
+
+
 def last_uses(nodes: Sequence[Node]) -> list[int]:
     """The last node that reads each one; for the last node, the number of nodes."""
     last = [0] * (len(nodes) - 1) + [len(nodes)]
