@@ -93,10 +93,10 @@ def _pow(tracer: GraphTracer, base: Any, exponent: Any) -> Tensor:
         logarithm = tracer.apply("log", base) if tracer.depends(base) else torch.as_tensor(base).double().log()
         return tracer.apply("exp", tracer.apply("mul", exponent, logarithm))
     if isinstance(exponent, Tensor):
-        shape = torch.broadcast_shapes(base.shape, exponent.shape)
+        shape = tuple((base + exponent).shape)
         numbers, exponents = tracer.of(base).expand(shape), exponent.expand(shape)
         found = numbers.clone()
-        for each in exponents.unique().tolist():
+        for each in sorted({*exponents.flatten().tolist()}):
             found[exponents == each] = _pow(tracer, numbers[exponents == each], each)
         return found
     return tracer.apply("mul", base, base) if exponent == 2 else tracer.apply("power", base, parameter=float(exponent))
