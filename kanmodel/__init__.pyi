@@ -20,6 +20,7 @@ from kanmodel.formula.formula import Formulas as Formulas
 from kanmodel.importers.from_file import from_file as from_file
 from kanmodel.importers.from_torch import from_torch as from_torch
 from kanmodel.importers.libraries.darts import from_darts as from_darts
+from kanmodel.importers.libraries.gluonts import from_gluonts as from_gluonts
 from kanmodel.importers.libraries.neuralforecast import from_neuralforecast as from_neuralforecast
 from kanmodel.importers.libraries.pytorch_forecasting import from_pytorch_forecasting as from_pytorch_forecasting
 from kanmodel.model import Model as Model
