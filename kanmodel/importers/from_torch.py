@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from kanmodel.arrays import Array
 from kanmodel.errors import CheckpointError, ConfigError, UnreadableModelError, checked
 from kanmodel.forecaster import Provenance, Reference
+from kanmodel.importers.files.manifest import unnamed_targets
 from kanmodel.importers.files.pickles import GlobalName
 from kanmodel.importers.files.source import BOOKKEEPING, MAX_DEPTH, N_ENTERING, Module
 from kanmodel.importers.search import assembly, samples
@@ -28,6 +29,7 @@ from kanmodel.importers.tracing.leaves import replace_calls
 from kanmodel.importers.tracing.tracer import GraphTracer, pick_output
 from kanmodel.model import Model
 from kanmodel.network.config import Groups, ModelConfig
+from kanmodel.network.described import QUANTILES, Described
 from kanmodel.network.network import Network
 from kanmodel.tables.columns import Scaling
 from kanmodel.tables.statistics.choose import choose_evenly
@@ -57,6 +59,7 @@ def from_torch(
     integer: Sequence[str] = (),
     fixed: Sequence[str] = (),
     output: str | int | None = None,
+    quantiles: Sequence[float] = QUANTILES,
 ) -> Model:
     """Makes a model of a trained module, which must forecast the same on all windows, to 1e-5 of their spread.
 
@@ -90,6 +93,8 @@ def from_torch(
         fixed: likewise.
         output: the forecast in what the module returns: the key of a dictionary, the name of a field of a dataclass or
             of a named tuple, or the number of an entry of a tuple. By default the first entry of a tuple.
+        quantiles: those that are outputs where the module returns a `torch.distributions.Distribution`. Its mean is
+            ``load+1``, a quantile ``load+1@0.1``, a parameter ``load+1:scale``; `targets` are those of the mean.
 
     Raises:
         UnreadableModelError: the module is neither; which operation is not understood, or where the forecasts differ
@@ -98,7 +103,7 @@ def from_torch(
     """
     stated = samples.state_call(features, outputs, scaling, horizon, groups, integer, fixed, ahead)
     x = read_numbers(windows, "windows")
-    asked, lookback = Asked(net, output, reads_rows=x.ndim == 2), x.shape[1] if x.ndim == 3 else 1
+    asked, lookback = Asked(net, output, x.ndim == 2, quantiles), x.shape[1] if x.ndim == 3 else 1
     x = samples.shape_windows(x, lookback, len(stated.features), "windows")
     if not np.isfinite(x).all():
         raise CheckpointError("windows must be finite, but some values are not")
@@ -108,6 +113,10 @@ def from_torch(
     scaled = of_features.features_to_model(x).numpy()
     with unchanged(net):
         expected, name = asked.forecast(scaled), "the forecasts of the module"
+        described = asked.describe(scaled[:1])
+        if described is not None:
+            n = expected.shape[1] // len(described.parts) // (stated.horizon or 1)
+            stated = replace(stated, targets=described.targets(stated.targets or unnamed_targets(n)))
         shapes = samples.make_shapes(stated, lookback, expected, name)
 
         def shape(values: Any, name: str) -> Array:
@@ -127,6 +136,8 @@ def from_torch(
                 )
     network, tracer, found = read_network(asked, scaled, shapes, expected)
     kept = choose_evenly(len(x), samples.N_REFERENCE)
+    if targets is not None and described is not None:
+        targets = described.spread(read_numbers(targets, "targets"))
     true = None if targets is None else shape(targets, "targets")[kept]
     provenance = replace(
         Provenance.now("from_torch", verified=True),
@@ -146,6 +157,7 @@ class Asked:
     net: nn.Module
     output: str | int | None = None  # see `from_torch`
     reads_rows: bool = False  # whether it is given (n, n_features), at a lookback of 1
+    quantiles: Sequence[float] = QUANTILES  # see `from_torch`
 
     def forecast(self, windows: Array, around: str = "") -> Array:
         """Outputs for windows (n, lookback, n_features), (n, n_outputs); `around` describes them in errors.
@@ -157,15 +169,21 @@ class Asked:
         again = self.call(batches[0], around)
         if not torch.equal(torch.nan_to_num(again), torch.nan_to_num(outputs[0])):
             raise UnreadableModelError(
-                "the module does not give the same forecasts twice for the same windows: it draws at random in "
-                "evaluation mode too, as F.dropout(..., training=True) does. Write training=self.training; or, for the "
-                "mean of N passes, draw the N masks once, in __init__, and average over them in forward"
+                "the module does not give the same forecasts twice for the same windows. Where it samples, return the "
+                "torch.distributions.Distribution, whose mean, quantiles and parameters are explained. Of a dropout "
+                "that stays on, as F.dropout(..., training=True), write training=self.training; or, for the mean of N "
+                "passes, draw the N masks once, in __init__, and average over them in forward"
             )
         found: Array = torch.cat(outputs).numpy()
         if not np.isfinite(found).all():
             problem = f"the module gives a forecast that is not finite for one of the {around}windows"
             raise UnreadableModelError(problem)
         return found
+
+    def describe(self, windows: Array) -> Described | None:
+        """The distribution that is returned; None if it is none."""
+        found = pick_output(self.net.eval()(self.as_read(windows)), self.output, self.quantiles)
+        return found if isinstance(found, Described) else None
 
     def call(self, windows: Array, around: str = "") -> Tensor:
         """The outputs of one forward pass."""
@@ -179,7 +197,8 @@ class Asked:
                 _more_inputs(self.net)
                 or f"the module does not take {around}windows of shape {list(given.shape)}: {reason}{rows}"
             ) from error
-        out = pick_output(returned, self.output)
+        out = pick_output(returned, self.output, self.quantiles)
+        out = out.values if isinstance(out, Described) else out
         if not isinstance(out, Tensor) or out.ndim == 0 or len(out) != len(windows):
             shape = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
             raise UnreadableModelError(f"the module gives {shape} for {len(windows)} windows, not a forecast for each")
@@ -236,7 +255,7 @@ def _trace(asked: Asked, windows: Array, tree: Module, shapes: ModelConfig) -> t
     integer = [feature.name for feature in shapes.features if feature.integer]
     for norms in (True, False, False):
         with unchanged(asked.net):
-            tracer = GraphTracer(asked.net, integer, asked.output)
+            tracer = GraphTracer(asked.net, integer, asked.output, asked.quantiles)
             replace_calls(tracer, tree, norms, enter_lstm)
             try:
                 drawing = tracer.trace(window)

@@ -429,13 +429,15 @@ class ModelConfig:
         """Names of the outputs, ``{target}+{step}``, in the order of the head's output nodes.
 
         Those of a target that is a quantile, such as ``load@0.9``, are ``load+{step}@0.9``, those of a bound,
-        ``load:lower@0.8``, are ``load+{step}:lower@0.8``.
+        ``load:lower@0.8``, are ``load+{step}:lower@0.8``, and likewise ``load+{step}:scale`` of a parameter.
         """
         return tuple(map(self.name_output, range(self.horizon * len(self.targets))))
 
     def name_output(self, output: int) -> str:
         """The name of output number `output`, or of what it would be beyond the horizon."""
         name, step = self.target_of(output).name, max(1, self.ahead) + output // len(self.targets)
+        if self.target_of(output).parameter:
+            return f"+{step}:".join(name.rsplit(":", 1))
         found = _ASIDE.fullmatch(name) if QUANTILE.fullmatch(name) or BOUND.fullmatch(name) else None
         target, aside = found.groups() if found else (name, "")
         return f"{target}+{step}{aside}"
@@ -523,6 +525,8 @@ def config_to_dict(config: ModelConfig) -> dict[str, Any]:
     for column in (*data["features"], *data["targets"]):
         if column["title"] is None:
             del column["title"]
+        if not column.get("parameter", True):
+            del column["parameter"]
     for stage in ("front", "head"):
         for layer, written in zip(getattr(config, stage), data[stage], strict=True):
             written["basis"] = {"kind": layer.basis.kind, **vars(layer.basis)}

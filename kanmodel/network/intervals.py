@@ -211,14 +211,15 @@ def name_bounds(config: ModelConfig, levels: Sequence[float]) -> tuple[str, ...]
 
 
 def forecasts_of(config: ModelConfig) -> tuple[int, ...]:
-    """The outputs that have intervals: all, but of a target with quantiles the target itself, or else its median."""
+    """The outputs that have intervals: all but parameters, of a target with quantiles itself, or else its median."""
     names = [target.name for target in config.targets]
 
     def is_forecast(name: str) -> bool:
         forecast = name_forecast(name)
         return forecast == name or (forecast not in names and name == f"{forecast}@0.5")
 
-    return tuple(n for n in range(len(config.outputs)) if is_forecast(config.target_of(n).name))
+    of = enumerate(config.target_of(output) for output in range(len(config.outputs)))
+    return tuple(n for n, target in of if not target.parameter and is_forecast(target.name))
 
 
 def quantile_levels(config: ModelConfig) -> tuple[float, ...]:

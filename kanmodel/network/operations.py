@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from kanmodel.errors import MAX_SIZE, ConfigError, Index, check_choice, check_config, check_count, check_number, quote
+from kanmodel.network.distributions import FAMILIES, quantile
 from kanmodel.network.functions import ACTIVATIONS
 
 Shape = tuple[int, ...]
@@ -50,6 +51,10 @@ def _product(one: Shape, other: Shape) -> Shape:
     if len(one) != len(other) or one[:-2] != other[:-2] or len(one) < 2 or one[-1] != other[-2]:
         raise ValueError
     return (*one[:-1], other[-1])
+
+
+def _mixed(*shapes: Shape) -> Shape:
+    return _same(*shapes)[:-1]
 
 
 # Arguments at which the slope of a function jumps, of activations of a layer as well.
@@ -90,6 +95,10 @@ OPERATIONS: dict[str, Operation] = {
     "std": Operation(1, partial(torch.std, dim=-1, correction=0), _reduced),
     "softmax": Operation(1, partial(torch.softmax, dim=-1), _same),
     "matmul": Operation(2, torch.matmul, _product),
+    **{
+        f"quantile_{name}": Operation(1 + len(of.parameters), partial(quantile, name), _mixed, torch.nan)
+        for name, of in FAMILIES.items()
+    },
 }
 OPERATIONS |= {name: OPERATIONS[name]._replace(kinks=kinks) for name, kinks in KINKS.items()}
 _Size = Annotated[int, partial(check_count, lowest=0)]
@@ -129,6 +138,8 @@ class Node:
         if self.parameter is None and operation.parameter is not None:
             check_number(operation.parameter, f"the parameter of {self.op}")
             object.__setattr__(self, "parameter", operation.parameter)
+        elif self.op.startswith("quantile_") and not 0 < (self.parameter or 0) < 1:
+            raise ConfigError(f"the parameter of {self.op} must be a level between 0 and 1, but is {self.parameter}")
         elif self.parameter is not None and operation.parameter is None:
             raise ConfigError(f"{self.op} has no parameter")
 

@@ -168,7 +168,9 @@ def _depend(node: Node, read: Sequence[Flags], shape: Shape) -> Flags:
         return either
     if node.op == "softmax":
         return np.broadcast_to(read[0].any(axis=-1, keepdims=True), read[0].shape)
-    if len(read) == 1:
+    if node.op.startswith("quantile_"):
+        read = [np.asarray(flags.any(axis=-1)) for flags in read]  # of all components
+    elif len(read) == 1:
         return np.asarray(read[0].any(axis=-1)) if read[0].ndim > len(shape) + 1 else read[0]
     either = np.zeros((n, *shape), dtype=np.bool_)
     for flags in read:

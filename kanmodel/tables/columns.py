@@ -53,7 +53,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Target(Column):
-    """One forecast column, or one class."""
+    """One forecast column, or one class.
+
+    Attributes:
+        parameter: whether it is a parameter of the forecast's distribution, such as ``load:scale``, of which there are
+            no actual values.
+    """
+
+    parameter: bool = field(default=False, kw_only=True)
 
 
 def column_of(target: str, names: Container[str]) -> str:

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from kanmodel.arrays import Array
 from kanmodel.errors import CheckpointError, UnreadableModelError, checked
-from kanmodel.importers.distributions import describe
 from kanmodel.importers.libraries import (
     Options,
     Windows,
@@ -29,6 +28,7 @@ from kanmodel.importers.libraries import (
 )
 from kanmodel.importers.search.samples import N_REFERENCE
 from kanmodel.model import Model
+from kanmodel.network.described import describe
 from kanmodel.tables.statistics.choose import choose_evenly
 
 OBSERVED, KINDS = "observed_values", ("real", "cat")

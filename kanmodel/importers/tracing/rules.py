@@ -198,6 +198,10 @@ def _topk(tracer: GraphTracer, x: Tensor, k: int, axis: int = -1, largest: bool 
     return _sort(tracer, x, axis, largest).narrow(axis, 0, k)
 
 
+def _quantile(tracer: GraphTracer, family: str, theta: Sequence[Tensor], level: float) -> Tensor:
+    return tracer.mix(f"quantile_{family}", theta, level)
+
+
 # Layers: patches of values, and linear functions
 
 
@@ -358,6 +362,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("_softmax", "_safe_softmax"), lambda tracer, x, axis, *_: tracer.softmax(x, axis)),
     **dict.fromkeys(("mm", "bmm"), lambda tracer, one, other: tracer.matmul(one, other)),
     **{"convolution": _convolution, "max_pool2d_with_indices": _max_pool, "avg_pool2d": _avg_pool},
+    "kanscope::quantile": _quantile,
     "upsample_linear1d": _linear_function("upsample_linear1d", 1),
     **{f"upsample_{name}2d": _linear_function(f"upsample_{name}2d", 2) for name in ("bilinear", "bicubic")},
     "_upsample_bicubic2d_aa": _linear_function("_upsample_bicubic2d_aa", 2),
@@ -452,6 +457,12 @@ def _cumsum(x: Tensor, axis: int, **_: Any) -> Tensor:
     return (rows.reshape(-1, n) @ x.new_ones(n, n).triu()).reshape(rows.shape).movedim(-1, axis)
 
 
+def _logsumexp(x: Tensor, axes: Any, keepdim: bool = False) -> Tensor:
+    most = x.amax(axes, keepdim=True)
+    found = (x - most).exp().sum(axes, keepdim=True).log() + most
+    return found if keepdim else found.squeeze(axes)
+
+
 def _threshold(x: Tensor, threshold: float, value: float) -> Tensor:
     if threshold != value:
         raise NoOperationError(f"a threshold at {threshold} that gives {value}", "which jumps there")
@@ -504,7 +515,7 @@ COMPOSITES: dict[str, Callable[..., Tensor]] = {
     "_fft_c2r": lambda x, axes, norm, n: _along("_fft_c2r", _fourier(x, axes[:-1], norm, False), axes[-1], norm, n),
     **{"_fft_c2c": _fourier, "polar": lambda size, angle: torch.complex(size * angle.cos(), size * angle.sin())},
     "softshrink": lambda x, margin=0.5: x - x.clamp(-margin, margin),
-    "cumsum": _cumsum,
+    **{"cumsum": _cumsum, "logsumexp": _logsumexp},
     "cumprod": lambda x, axis, **_: torch.stack([*accumulate(x.unbind(axis), torch.mul)], dim=axis),
 }
 

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import zip_longest
 from math import prod
 from pathlib import Path
@@ -23,6 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.distributions import Distribution
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
@@ -33,6 +35,7 @@ from kanmodel.importers.layers.submodules import Layer, Norm, RecurrentSubmodule
 from kanmodel.importers.tracing.drawing import Drawing
 from kanmodel.importers.tracing.rules import COMPLEX, COMPOSITES, RULES, UNKNOWN, NoOperationError
 from kanmodel.network.config import RecurrentConfig
+from kanmodel.network.described import QUANTILES, Described, describe
 from kanmodel.network.operations import MAX_NODES, Node, Shape, runs_of
 
 MAX_DRAWN = 8 * MAX_NODES  # nodes that are drawn; many are constants of others, or lead nowhere
@@ -81,6 +84,7 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         net: the module, the calls of whose known parts are leaves, see `leaves`.
         integer: names of the features that are whole numbers.
         output: see `pick_output`.
+        quantiles: likewise.
 
     Attributes:
         drawing: the graph, so far.
@@ -91,9 +95,16 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         paused: whether nothing is followed.
     """
 
-    def __init__(self, net: nn.Module, integer: Sequence[str] = (), output: str | int | None = None) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        integer: Sequence[str] = (),
+        output: str | int | None = None,
+        quantiles: Sequence[float] = QUANTILES,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.net, self.integer, self._output, self.paused = net, integer, output, False
+        self.net, self.integer, self.paused = net, integer, False
+        self._pick = partial(pick_output, output=output, quantiles=quantiles)
         self.needs_cells, self.loops = False, list[Loop]()
         self.keys, self.libraries = set[str](), dict[str, None]()
         self.drawing, self._total = Drawing(), 0
@@ -112,12 +123,13 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """
         shape = window.shape[1:] if window.ndim == 3 else (1, *window.shape[1:])
         self.mark(window, self._add("window", (), tuple(shape)))
-        fast = torch.backends.mha.get_fastpath_enabled()
+        fast, checks = torch.backends.mha.get_fastpath_enabled(), Distribution._validate_args
         torch.backends.mha.set_fastpath_enabled(False)  # it computes an attention in one operation
+        Distribution.set_default_validate_args(False)  # they decide by values
         try:
             plain = sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=False)
             with torch.no_grad(), catch_warnings(action="ignore"), plain[0], plain[1], self:
-                out = self.net.eval()(window)
+                out = self._pick(self.net.eval()(window))
         except KanscopeError:
             raise
         except Exception as error:  # whatever the user's code raises
@@ -126,7 +138,8 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise UnreadableModelError(f"the module does not take {alone}: {reason}") from error
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
-        out = pick_output(out, self._output)
+            Distribution.set_default_validate_args(checks)
+        out = out.values if isinstance(out, Described) else out
         numbers = self.numbers_of(out) if isinstance(out, Tensor) else None
         if numbers is None:
             raise UnreadableModelError("the forecasts of the module do not depend on the windows")
@@ -338,6 +351,13 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         inputs = tuple(self._read(each.reshape(_stripped(each.shape))) for each in numbers)
         return self._compute(op, inputs, _stripped(shape), parameter).reshape(shape)
 
+    def mix(self, op: str, operands: Sequence[Tensor], parameter: float) -> Tensor:
+        """An operation of mixtures, whose components are on the last axis of all operands."""
+        numbers = torch.broadcast_tensors(*map(self.of, operands))  # type: ignore[no-untyped-call]
+        shape = _stripped(numbers[0].shape)
+        inputs = tuple(self._read(each.reshape(shape)) for each in numbers)
+        return self._compute(op, inputs, shape[:-1], parameter).reshape(numbers[0].shape[:-1])
+
     def is_known(self, op: str, of: Tensor, numbers: Tensor) -> bool:
         """Whether some numbers are those of an elementwise operation of others."""
         if of.shape != numbers.shape or bool((of < 0).any()):
@@ -418,10 +438,11 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         raise UnreadableModelError(f"the module computes {name} at {place or 'an unknown place'}, {reason}")
 
 
-def pick_output(out: Any, output: str | int | None) -> Any:
+def pick_output(out: Any, output: str | int | None, quantiles: Sequence[float]) -> Any:
     """The forecast in what a module returns: its entry `output`, or by default the first of a tuple or the only one.
 
-    Raises `UnreadableModelError`, which lists the entries, if it is not named or there is no such entry.
+    A distribution is described, with its `quantiles`. Raises `UnreadableModelError`, which lists the entries, if it is
+    not named or there is no such entry.
     """
     entries = _entries(out)
     if output is not None:
@@ -437,17 +458,18 @@ def pick_output(out: Any, output: str | int | None) -> Any:
             )
         out = next(iter(entries.values()))
         entries = _entries(out)
-    return out
+    return describe(out, quantiles) if isinstance(out, Distribution) else out
 
 
 def _entries(out: Any) -> dict[Any, Any] | None:
-    """The entries of a dictionary, a tuple, a dataclass or a similar object by key; None if it is a tensor."""
+    """The entries of a dictionary, a tuple, a dataclass or a similar object by key; None if it is the forecast."""
     if isinstance(out, (tuple, list)):
         named = dict(zip(getattr(out, "_fields", ()), out, strict=False))
         return named or dict(enumerate(out))
     if isinstance(out, Mapping):
         return dict(out)
-    return None if isinstance(out, Tensor) or not hasattr(out, "__dict__") else dict(vars(out))
+    is_forecast = isinstance(out, (Tensor, Distribution, Described))
+    return None if is_forecast or not hasattr(out, "__dict__") else dict(vars(out))
 
 
 def _stripped(shape: Sequence[int], kept: int = 1) -> Shape:

@@ -194,7 +194,7 @@ def test_places_of_a_topk_are_refused_with_what_to_write():
 
 def test_dropout_at_work_is_refused_with_what_to_write():
     """The mean over masks that are drawn once is read."""
-    with pytest.raises(UnreadableModelError, match=r"draws at random in evaluation mode .* masks once, in __init__"):
+    with pytest.raises(UnreadableModelError, match=r"dropout that stays on.* masks once, in __init__"):
         read(lambda m, x: F.dropout(x, 0.5, training=True))
 
     def mean_of_passes(m, x):
