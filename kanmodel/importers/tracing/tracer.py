@@ -41,6 +41,7 @@ from kanmodel.network.operations import MAX_NODES, Node, Shape, runs_of
 MAX_DRAWN = 8 * MAX_NODES  # nodes that are drawn; many are constants of others, or lead nowhere
 CELL = -2  # number of the elements of cell states, which no node holds; those of loops are below
 VIRTUAL, LONGEST = 1 << 40, 1 << 24  # the first number of a loop's outputs, and how many of these each loop may have
+LARGE = 1e9  # in place of infinity, as in a mask before a softmax: exp(-1e9) is 0
 # What reads no values of its arguments, or changes their shape in place.
 UNREAD = {"new_zeros", "new_ones", "new_empty", "new_full", "zeros_like", "ones_like", "empty_like", "full_like"}
 UNREAD |= {"isnan", "isinf"}  # which finite values are not
@@ -258,11 +259,12 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if isinstance(value, Tensor):
             found = self.numbers_of(value)
             return self.constant(value) if found is None else found
-        key = ("number", float(value))
+        number = min(max(float(value), -LARGE), LARGE)
+        key = ("number", number)
         if key not in self._known:
-            numbers = self._add("number", (), (), float(value))
+            numbers = self._add("number", (), (), number)
             self._known[key] = int(numbers)
-            self.drawing.constants[len(self.drawing.nodes) - 1] = torch.tensor(float(value), dtype=torch.float64)
+            self.drawing.constants[len(self.drawing.nodes) - 1] = torch.tensor(number, dtype=torch.float64)
         return _count((), self._known[key])
 
     def constant(self, values: Tensor) -> Tensor:
