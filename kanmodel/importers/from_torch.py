@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kanmodel.arrays import Array
-from kanmodel.errors import CheckpointError, ConfigError, UnreadableModelError, checked
+from kanmodel.errors import CheckpointError, ConfigError, UnreadableModelError, checked, refuse_unknown
 from kanmodel.forecaster import Provenance, Reference
-from kanmodel.importers.files.manifest import unnamed_targets
+from kanmodel.importers.files.manifest import ModelSpec, unnamed_targets
 from kanmodel.importers.files.pickles import GlobalName
 from kanmodel.importers.files.source import BOOKKEEPING, MAX_DEPTH, N_ENTERING, Module
 from kanmodel.importers.search import assembly, samples
@@ -32,7 +32,9 @@ from kanmodel.network.config import Groups, ModelConfig
 from kanmodel.network.described import QUANTILES, Described
 from kanmodel.network.network import Network
 from kanmodel.tables.columns import Scaling
+from kanmodel.tables.encoding import plain_encoding
 from kanmodel.tables.statistics.choose import choose_evenly
+from kanmodel.tables.table import TableSpec
 from kanmodel.tables.windows import read_numbers
 
 TOLERANCE = 1e-5  # of the spread of the forecasts
@@ -60,6 +62,7 @@ def from_torch(
     fixed: Sequence[str] = (),
     output: str | int | None = None,
     quantiles: Sequence[float] = QUANTILES,
+    masks: Mapping[str, str | tuple[str, float]] | None = None,
 ) -> Model:
     """Makes a model of a trained module, which must forecast the same on all windows, to 1e-5 of their spread.
 
@@ -96,13 +99,20 @@ def from_torch(
         quantiles: those that are outputs where the module returns a `torch.distributions.Distribution`. Its mean is
             ``load+1``, a quantile ``load+1@0.1``, a parameter ``load+1:scale``; `targets` are those of the mean.
 
+        masks: the feature that is 1 where another has a value and 0 where it is missing, as ``{"load": "load_seen"}``;
+            with what stands for a missing value, in original units, ``{"load": ("load_seen", 12.5)}``, unless it is 0.
+            Windows, here and of the model, may then lack values of that feature; the mask may be left out of tables.
+
     Raises:
         UnreadableModelError: the module is neither; which operation is not understood, or where the forecasts differ
             first by more than 1e-5 of their standard deviation, from the module or from `predictions`.
         CheckpointError: the arrays do not fit each other, a name is unknown, or an integer feature has fractions.
     """
+    of_masks = {name: (of, 0.0) if isinstance(of, str) else of for name, of in (masks or {}).items()}
+    columns = [mask for mask, _ in of_masks.values()]
+    integer, fixed = ((*given, *(each for each in columns if each not in given)) for given in (integer, fixed))
     stated = samples.state_call(features, outputs, scaling, horizon, groups, integer, fixed, ahead)
-    x = read_numbers(windows, "windows")
+    stated, x = _read_masks(stated, of_masks, read_numbers(windows, "windows"))
     asked, lookback = Asked(net, output, x.ndim == 2, quantiles), x.shape[1] if x.ndim == 3 else 1
     x = samples.shape_windows(x, lookback, len(stated.features), "windows")
     if not np.isfinite(x).all():
@@ -274,6 +284,26 @@ def _trace(asked: Asked, windows: Array, tree: Module, shapes: ModelConfig) -> t
         except ConfigError as error:
             raise UnreadableModelError(f"the module cannot be kept as a network: {error}") from error
     raise AssertionError("the last pass returns or raises")
+
+
+def _read_masks(stated: ModelSpec, masks: Mapping[str, tuple[str, float]], windows: Array) -> tuple[ModelSpec, Array]:
+    """What is stated with the masks of features, and windows with missing values filled.
+
+    Raises `CheckpointError` if another value than the one of `masks` stands for a missing one in the windows.
+    """
+    names = [feature.name for feature in stated.features]
+    for name in masks:
+        refuse_unknown("feature", name, names)
+    filled = TableSpec(plain_encoding(names), (), masks=masks).fill_masked(windows)
+    for name, (mask, fill) in masks.items():
+        values = filled[..., names.index(name)][filled[..., names.index(mask)] == 0]
+        if (values != fill).any():
+            other = f"masks={{{name!r}: ({mask!r}, {values[values != fill][0]:.7g})}}"
+            problem = f"windows have another {name} than {fill:g} where {mask} is 0; if it stands for a missing value"
+            raise CheckpointError(f"{problem}, write {other}")
+    of_features = ((each, masks.get(each.name, (None, 0.0))) for each in stated.features)
+    features = tuple(replace(each, mask=mask, fill=fill) for each, (mask, fill) in of_features)
+    return replace(stated, features=features), filled
 
 
 def _refuse_scaled(windows: Array, scaling: Scaling) -> None:

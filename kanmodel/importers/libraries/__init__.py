@@ -71,6 +71,7 @@ class Windows:
         has_future: whether windows have rows of the forecast.
         scaling: as in `from_torch`.
         times: of each window's last row before the forecast.
+        masks: as in `from_torch`.
     """
 
     features: Sequence[str]
@@ -82,6 +83,7 @@ class Windows:
     has_future: bool
     scaling: Mapping[str, Array] | None = None
     times: tuple[str, ...] | None = None
+    masks: Mapping[str, tuple[str, float]] | None = None
 
 
 def read_fitted(package: str, model: object, predict: nn.Module, windows: Windows, options: Options) -> Model:
@@ -100,6 +102,7 @@ def read_fitted(package: str, model: object, predict: nn.Module, windows: Window
         groups=options.get("groups"),
         integer=options.get("integer", ()),
         fixed=options.get("fixed", ()),
+        masks=windows.masks,
     )
     config = found.config
     targets = [each.name.partition("@")[0] for each in config.targets]

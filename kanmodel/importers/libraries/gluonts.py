@@ -74,6 +74,7 @@ def from_gluonts(predictor: Any, dataset: Any, *, target: str = "target", **opti
         predictions=predict.expected(),
         has_future=data.n_rows > data.n_past,
         times=data.times,
+        masks=data.masks,
     )
     return read_fitted("gluonts", predict.model, predict, windows, options)
 
@@ -110,6 +111,7 @@ class _Data:
         inputs: of the network, by name.
         truth: what came, (n, horizon).
         times: of each window's last row before the forecast.
+        masks: of the target, if the network reads whether it was observed and one value stands for all missing ones.
     """
 
     def __init__(self, predictor: Any, dataset: Any, target: str, horizon: int) -> None:
@@ -128,7 +130,7 @@ class _Data:
         self.truth: Array = np.stack([entry["target"][end : end + horizon] for entry, end in chosen]).astype(np.float64)
         self.times = tuple(str(entry["start"] + (end - 1)) for entry, end in chosen)
         with refusing("the predictor cannot read the dataset"):
-            instances = [*predictor.input_transform((_cut(*each, n_out) for each in chosen), is_train=False)]
+            instances = [*predictor.input_transform((_cut(entry, end, n_out) for entry, end in chosen), is_train=False)]
         names = _name_columns(steps, chosen[0][0])
         self.inputs, self.columns = dict[str, _Input](), list[str]()
         for name in predictor.input_names:
@@ -146,6 +148,9 @@ class _Data:
             rows = slice(start, start + (1 if _is_static(name) else values.shape[1]))
             self.inputs[name] = _Input(values, [*map(self.columns.index, own)], rows)
         self.n_rows = max(each.rows.stop for each in self.inputs.values())
+        fill = next((step.imputation_method for step in steps if hasattr(step, "imputation_method")), None)
+        is_masked = hasattr(fill, "dummy_value") and f"{target}_observed" in self.columns
+        self.masks = {target: (f"{target}_observed", float(fill.dummy_value))} if is_masked else None  # type: ignore[union-attr]
 
     def windows(self) -> Array:
         """(n, n_rows, n_columns); what is not known is in rows of the forecast as in the newest before it."""
