@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from kanmodel.arrays import Array
 from kanmodel.errors import CheckpointError, ConfigError, UnreadableModelError, checked, refuse_unknown
 from kanmodel.forecaster import Provenance, Reference
-from kanmodel.importers.files.manifest import ModelSpec, unnamed_targets
+from kanmodel.importers.files.manifest import unnamed_targets
 from kanmodel.importers.files.pickles import GlobalName
 from kanmodel.importers.files.source import BOOKKEEPING, MAX_DEPTH, N_ENTERING, Module
 from kanmodel.importers.search import assembly, samples
@@ -112,7 +112,11 @@ def from_torch(
     columns = [mask for mask, _ in of_masks.values()]
     integer, fixed = ((*given, *(each for each in columns if each not in given)) for given in (integer, fixed))
     stated = samples.state_call(features, outputs, scaling, horizon, groups, integer, fixed, ahead)
-    stated, x = _read_masks(stated, of_masks, read_numbers(windows, "windows"))
+    for name in of_masks:
+        refuse_unknown("feature", name, features)
+    named = ((each, of_masks.get(each.name, (None, 0.0))) for each in stated.features)
+    stated = replace(stated, features=tuple(replace(each, mask=mask, fill=fill) for each, (mask, fill) in named))
+    x = TableSpec(plain_encoding(features), (), masks=of_masks).fill_masked(read_numbers(windows, "windows"))
     asked, lookback = Asked(net, output, x.ndim == 2, quantiles), x.shape[1] if x.ndim == 3 else 1
     x = samples.shape_windows(x, lookback, len(stated.features), "windows")
     if not np.isfinite(x).all():
@@ -284,26 +288,6 @@ def _trace(asked: Asked, windows: Array, tree: Module, shapes: ModelConfig) -> t
         except ConfigError as error:
             raise UnreadableModelError(f"the module cannot be kept as a network: {error}") from error
     raise AssertionError("the last pass returns or raises")
-
-
-def _read_masks(stated: ModelSpec, masks: Mapping[str, tuple[str, float]], windows: Array) -> tuple[ModelSpec, Array]:
-    """What is stated with the masks of features, and windows with missing values filled.
-
-    Raises `CheckpointError` if another value than the one of `masks` stands for a missing one in the windows.
-    """
-    names = [feature.name for feature in stated.features]
-    for name in masks:
-        refuse_unknown("feature", name, names)
-    filled = TableSpec(plain_encoding(names), (), masks=masks).fill_masked(windows)
-    for name, (mask, fill) in masks.items():
-        values = filled[..., names.index(name)][filled[..., names.index(mask)] == 0]
-        if (values != fill).any():
-            other = f"masks={{{name!r}: ({mask!r}, {values[values != fill][0]:.7g})}}"
-            problem = f"windows have another {name} than {fill:g} where {mask} is 0; if it stands for a missing value"
-            raise CheckpointError(f"{problem}, write {other}")
-    of_features = ((each, masks.get(each.name, (None, 0.0))) for each in stated.features)
-    features = tuple(replace(each, mask=mask, fill=fill) for each, (mask, fill) in of_features)
-    return replace(stated, features=features), filled
 
 
 def _refuse_scaled(windows: Array, scaling: Scaling) -> None:

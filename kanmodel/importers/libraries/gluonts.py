@@ -8,8 +8,7 @@ are these inputs, and the network is traced with its scaler and with the distrib
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 import torch
@@ -17,21 +16,15 @@ from torch import Tensor, nn
 
 from kanmodel.arrays import Array
 from kanmodel.errors import CheckpointError, UnreadableModelError, checked
-from kanmodel.importers.libraries import (
-    Options,
-    Windows,
-    import_library,
-    read_fitted,
-    refusing,
-    with_options,
-    with_quantiles,
-)
+from kanmodel.importers.libraries import Options, Windows, import_library, read_fitted, refusing, with_options
+from kanmodel.importers.libraries import with_quantiles as name_quantiles
 from kanmodel.importers.search.samples import N_REFERENCE
 from kanmodel.model import Model
 from kanmodel.network.described import describe
 from kanmodel.tables.statistics.choose import choose_evenly
 
-OBSERVED, KINDS = "observed_values", ("real", "cat")
+STATIC = ("feat_static_real", "feat_static_cat")
+AHEAD = {"target": 0, **{f"{past}feat_dynamic_{kind}": not past for kind in ("real", "cat") for past in ("past_", "")}}
 
 
 @with_options
@@ -42,7 +35,8 @@ def from_gluonts(predictor: Any, dataset: Any, *, target: str = "target", **opti
     See `kanmodel.importers.libraries` for what holds for all libraries. Windows are cut from all series of the dataset,
     and have rows of the forecast if the network reads columns there. Their features are the target, and where the
     network reads them ``{target}_observed``, parts of the calendar such as ``hour_of_day``, ``age``, and the fields of
-    the dataset, each numbered if it has several rows; categories are whole numbers.
+    the dataset, each numbered if it has several rows; categories are whole numbers. A missing value of a target that is
+    filled by a fixed one has ``{target}_observed`` as its mask.
 
     Outputs are the mean, quantiles and parameters of the distribution, or the quantiles of a `QuantileOutput`. DeepAR
     forecasts by sampling: the distribution of its first step is exact, and is what is explained; that of a later step
@@ -62,124 +56,121 @@ def from_gluonts(predictor: Any, dataset: Any, *, target: str = "target", **opti
     if not isinstance(predictor, kind):
         raise CheckpointError(f"predictor must be a {kind.__name__} of GluonTS, but is a {type(predictor).__name__}")
     predict = _Predict(predictor)
-    data = predict.data = _Data(predictor, dataset, target, predict.horizon)
-    categories = [name for name in data.columns if "_cat" in name]
+    windows = predict.read(predictor, dataset, target)
+    categories = [name for name in windows.features if "_cat" in name]
     options["integer"] = (*options.get("integer", ()), *categories)
-    windows = Windows(
-        features=data.columns,
-        outputs=[target] if predict.quantiles is None else with_quantiles([target], predict.quantiles),
-        horizon=predict.horizon,
-        values=data.windows(),
-        targets=data.truth.repeat(len(predict.quantiles or [1]), axis=1),
-        predictions=predict.expected(),
-        has_future=data.n_rows > data.n_past,
-        times=data.times,
-        masks=data.masks,
-    )
     return read_fitted("gluonts", predict.model, predict, windows, options)
 
 
-@dataclass(frozen=True)
-class _Input:
-    """An input of a network.
+class _Input(NamedTuple):
+    """An input of the network: its values in each window, the columns of a window that hold it, and the rows read."""
 
-    Attributes:
-        values: in each window, (n, rows), (n, rows, n_columns), or (n, n_columns) if it is the same in all rows.
-        columns: which of a window's they are; empty if it is the same in all windows.
-        rows: which of a window's are read.
-    """
-
-    values: Tensor
-    columns: Sequence[int]
+    values: Tensor  # (n, rows), (n, rows, n_columns), or of a static one (n, n_columns)
+    columns: Sequence[int]  # none, if it is the same in all windows
     rows: slice
 
-    def read(self, window: Tensor) -> Tensor:
-        """The input in windows (n, rows, n_columns), in the shape of its values."""
-        if not self.columns:
-            return self.values[:1].expand(len(window), *self.values.shape[1:])
-        found = window[:, self.rows, self.columns].reshape(len(window), *self.values.shape[1:])
-        return found.to(self.values.dtype) if not self.values.is_floating_point() else found
 
+class _Predict(nn.Module):
+    """What a predictor computes of windows (n, rows, n_columns): a distribution, or (n, horizon, quantiles)."""
 
-class _Data:
-    """The windows of a dataset, and what the transformations of a predictor make of them.
+    def __init__(self, predictor: Any) -> None:
+        super().__init__()
+        generators = import_library("gluonts.model.forecast_generator")
+        generator, self.model = predictor.forecast_generator, predictor.prediction_net.model.eval()
+        is_quantiles = isinstance(generator, generators.QuantileForecastGenerator)
+        self.quantiles = [*map(float, generator.quantiles)] if is_quantiles else None
+        self.is_sampled = isinstance(generator, generators.SampleForecastGenerator)
+        self.horizon = 1 if self.is_sampled else predictor.prediction_length
+        self.inputs = dict[str, _Input]()
+        kind = type(self.model).__name__
+        if self.is_sampled and not hasattr(self.model, "unroll_lagged_rnn"):
+            raise UnreadableModelError(f"forecasts of {kind} are samples, of whose distribution nothing is known")
+        if predictor.output_transform is not None or getattr(self.model, "nonnegative_pred_samples", False):
+            raise UnreadableModelError(f"samples of {kind} are changed by output_transform or nonnegative_pred_samples")
 
-    Attributes:
-        n_past: rows before the forecast.
-        n_rows: of a window.
-        columns: names of a window's columns.
-        inputs: of the network, by name.
-        truth: what came, (n, horizon).
-        times: of each window's last row before the forecast.
-        masks: of the target, if the network reads whether it was observed and one value stands for all missing ones.
-    """
-
-    def __init__(self, predictor: Any, dataset: Any, target: str, horizon: int) -> None:
+    def read(self, predictor: Any, dataset: Any, target: str) -> Windows:
+        """Cuts windows that end at rows of a dataset, and reads what transformations make of them for the network."""
         steps, n_out = predictor.input_transform.transformations, predictor.prediction_length
-        self.n_past = next(step.past_length for step in steps if hasattr(step, "past_length"))
+        n_past = next(step.past_length for step in steps if hasattr(step, "past_length"))
         ends = [
             (entry, end)
             for entry in dataset
-            for end in range(self.n_past, np.shape(entry["target"])[-1] - n_out + 1)
-            if np.isfinite(entry["target"][..., end : end + horizon]).all()
+            for end in range(n_past, np.shape(entry["target"])[-1] - n_out + 1)
+            if np.isfinite(entry["target"][..., end : end + self.horizon]).all()
         ]
         if not ends or predictor.lead_time or np.ndim(ends[0][0]["target"]) > 1:
-            reason = f"{self.n_past} + {n_out} rows of one target, without lead_time"
+            reason = f"{n_past} + {n_out} rows of one target, without lead_time"
             raise CheckpointError(f"the dataset and the predictor have no windows of {reason}")
         chosen = [ends[number] for number in choose_evenly(len(ends), N_REFERENCE)]
-        self.truth: Array = np.stack([entry["target"][end : end + horizon] for entry, end in chosen]).astype(np.float64)
-        self.times = tuple(str(entry["start"] + (end - 1)) for entry, end in chosen)
+        cut = [
+            {
+                **entry,
+                **{name: entry[name][..., : end + n_out * known] for name, known in AHEAD.items() if name in entry},
+            }
+            for entry, end in chosen
+        ]
         with refusing("the predictor cannot read the dataset"):
-            instances = [*predictor.input_transform((_cut(entry, end, n_out) for entry, end in chosen), is_train=False)]
-        names = _name_columns(steps, chosen[0][0])
-        self.inputs, self.columns = dict[str, _Input](), list[str]()
-        for name in predictor.input_names:
-            if name not in instances[0]:
-                continue
+            instances = [*predictor.input_transform(cut, is_train=False)]
+        names, columns = _name_columns(steps, cut[0], target), list[str]()
+        for name in (name for name in predictor.input_names if name in instances[0]):
+            rest, is_future = name.removeprefix("past_").removeprefix("future_"), name.startswith("future_")
             values = torch.from_numpy(np.stack([each[name] for each in instances]))
-            rest = name.removeprefix("past_").removeprefix("future_")
-            field = name if rest in predictor.input_names else rest
-            start = self.n_past if name.startswith("future_") else self.n_past - 1 if _is_static(name) else 0
-            values = values[:, :horizon] if start == self.n_past else values
-            width = values.shape[-1] if values.ndim > 2 or _is_static(name) else 1
-            own = names.get(field, _number(field, width))
-            own = [{"target": target, OBSERVED: f"{target}_observed"}.get(each, each) for each in own]
-            self.columns += [each for each in own if each not in self.columns]
-            rows = slice(start, start + (1 if _is_static(name) else values.shape[1]))
-            self.inputs[name] = _Input(values, [*map(self.columns.index, own)], rows)
-        self.n_rows = max(each.rows.stop for each in self.inputs.values())
-        fill = next((step.imputation_method for step in steps if hasattr(step, "imputation_method")), None)
-        is_masked = hasattr(fill, "dummy_value") and f"{target}_observed" in self.columns
-        self.masks = {target: (f"{target}_observed", float(fill.dummy_value))} if is_masked else None  # type: ignore[union-attr]
+            values = values[:, : self.horizon] if is_future else values
+            field, start = name if rest in predictor.input_names else rest, n_past * is_future
+            rows = slice(n_past - 1, n_past) if name in STATIC else slice(start, start + values.shape[1])
+            own = names.get(field, _number(field, 1 if values.ndim == 2 and name not in STATIC else values.shape[-1]))
+            columns += [each for each in own if each not in columns]
+            self.inputs[name] = _Input(values, [*map(columns.index, own)], rows)
+        windows: Array = np.zeros((len(cut), max(each.rows.stop for each in self.inputs.values()), len(columns)))
+        for name, (values, places, rows) in sorted(self.inputs.items(), key=lambda item: item[1].rows.start):
+            by_row = values.numpy().reshape(len(cut), rows.stop - rows.start, -1)
+            windows[:, rows, places], windows[:, rows.stop :, places] = by_row, by_row[:, -1:]
+            if name in STATIC:
+                windows[:, : rows.start, places] = by_row
+        (observed,) = names["observed_values"]
+        fills = [getattr(step, "imputation_method", None) for step in steps if hasattr(step, "imputation_method")]
+        fill = getattr(fills[0], "dummy_value", None) if fills and observed in columns else None
+        true = np.stack([entry["target"][end : end + self.horizon] for entry, end in chosen]).astype(np.float64)
+        with torch.no_grad():
+            expected = self._outputs({name: each.values for name, each in self.inputs.items()})
+        expected = expected if isinstance(expected, Tensor) else describe(expected).values
+        return Windows(
+            features=columns,
+            outputs=[target] if self.quantiles is None else name_quantiles([target], self.quantiles),
+            horizon=self.horizon,
+            values=windows,
+            targets=true.repeat(len(self.quantiles or [1]), axis=1),
+            predictions=expected.flatten(1).double().numpy(),
+            has_future=windows.shape[1] > n_past,
+            times=tuple(str(entry["start"] + (end - 1)) for entry, end in chosen),
+            masks=None if fill is None else {target: (observed, float(fill))},
+        )
 
-    def windows(self) -> Array:
-        """(n, n_rows, n_columns); what is not known is in rows of the forecast as in the newest before it."""
-        windows: Array = np.zeros((len(self.truth), self.n_rows, len(self.columns)))
-        for name, each in sorted(self.inputs.items(), key=lambda item: item[1].rows.start):
-            start, stop = 0 if _is_static(name) else each.rows.start, each.rows.stop
-            values = each.values.numpy().reshape(len(windows), stop - each.rows.start, -1)
-            windows[:, start:stop, each.columns] = values
-            windows[:, stop:, each.columns] = values[:, -1:]
-        return windows
+    def forward(self, window: Tensor) -> Any:
+        inputs = {}
+        for name, (values, columns, rows) in self.inputs.items():
+            read = window[:, rows, columns] if columns else values[:1].expand(len(window), *values.shape[1:])
+            inputs[name] = read.reshape(len(window), *values.shape[1:])
+            inputs[name] = inputs[name] if values.is_floating_point() else inputs[name].to(values.dtype)
+        return self._outputs(inputs)
 
-
-def _is_static(name: str) -> bool:
-    return name.startswith("feat_static")
+    def _outputs(self, inputs: dict[str, Tensor]) -> Any:
+        if self.is_sampled:
+            parameters, scale, *_ = self.model.unroll_lagged_rnn(**inputs)
+            return self.model.output_distribution(parameters, scale=scale, trailing_n=1)
+        outputs, loc, scale = self.model(**inputs)
+        if self.quantiles is None:
+            return self.model.distr_output.distribution(outputs, loc, scale)
+        return outputs[0] * scale[..., None] + loc[..., None]
 
 
 def _number(field: str, n: int) -> list[str]:
     return [field] if n == 1 else [f"{field}_{k + 1}" for k in range(n)]
 
 
-def _cut(entry: Mapping[str, Any], end: int, n_out: int) -> dict[str, Any]:
-    """A series up to a row, and its known columns up to the end of the forecast."""
-    lengths = {f"{past}feat_dynamic_{kind}": n for past, n in (("past_", end), ("", end + n_out)) for kind in KINDS}
-    return {**entry, **{name: entry[name][..., :n] for name, n in {"target": end, **lengths}.items() if name in entry}}
-
-
-def _name_columns(steps: Sequence[Any], entry: Mapping[str, Any]) -> dict[str, list[str]]:
+def _name_columns(steps: Sequence[Any], entry: Mapping[str, Any], target: str) -> dict[str, list[str]]:
     """Names of the columns that transformations make, by field; none of what is the same in all windows."""
-    names: dict[str, list[str]] = {}
+    names = {"target": [target], "observed_values": [f"{target}_observed"]}
     for step in steps:
         match type(step).__name__:
             case "SetField":
@@ -192,51 +183,3 @@ def _name_columns(steps: Sequence[Any], entry: Mapping[str, Any]) -> dict[str, l
                 parts = ((of, np.atleast_2d(entry[of]).shape[0] if of in entry else 1) for of in step.input_fields)
                 names[step.output_field] = [each for part in parts for each in names.get(part[0], _number(*part))]
     return names
-
-
-class _Predict(nn.Module):
-    """What a predictor computes of a window, (n, n_rows, n_columns): a distribution, or (n, horizon, quantiles).
-
-    Attributes:
-        model: the network.
-        horizon: steps of the forecast whose distribution it has.
-        quantiles: those that it forecasts; None if it is a distribution.
-        data: the windows.
-    """
-
-    data: _Data
-
-    def __init__(self, predictor: Any) -> None:
-        super().__init__()
-        generators = import_library("gluonts.model.forecast_generator")
-        generator, self.model = predictor.forecast_generator, predictor.prediction_net.model.eval()
-        self.quantiles, self._distribution = None, getattr(generator, "distr_output", self.model.distr_output)
-        if isinstance(generator, generators.QuantileForecastGenerator):
-            self.quantiles = [*map(float, generator.quantiles)]
-        self._is_sampled = isinstance(generator, generators.SampleForecastGenerator)
-        kind = type(self.model).__name__
-        if self._is_sampled and not hasattr(self.model, "unroll_lagged_rnn"):
-            raise UnreadableModelError(f"forecasts of {kind} are samples; give the estimator a distr_output without")
-        if predictor.output_transform is not None or getattr(self.model, "nonnegative_pred_samples", False):
-            raise UnreadableModelError(f"samples of {kind} are changed by output_transform or nonnegative_pred_samples")
-        self.horizon = 1 if self._is_sampled else predictor.prediction_length
-
-    def forward(self, window: Tensor) -> Any:
-        return self._outputs({name: each.read(window) for name, each in self.data.inputs.items()})
-
-    def _outputs(self, inputs: dict[str, Tensor]) -> Any:
-        if self._is_sampled:
-            parameters, scale, *_ = self.model.unroll_lagged_rnn(**inputs)
-            return self.model.output_distribution(parameters, scale=scale, trailing_n=1)
-        outputs, loc, scale = self.model(**inputs)
-        if self.quantiles is None:
-            return self._distribution.distribution(outputs, loc, scale)
-        return outputs[0] * scale[..., None] + loc[..., None]
-
-    def expected(self) -> Array:
-        """The outputs for the inputs that the library makes, (n, n_outputs)."""
-        with torch.no_grad():
-            found = self._outputs({name: each.values for name, each in self.data.inputs.items()})
-        found = found if isinstance(found, Tensor) else describe(found).values
-        expected: Array = found.flatten(1).double().numpy()
-        return expected
