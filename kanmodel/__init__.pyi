@@ -23,6 +23,7 @@ from kanmodel.importers.libraries.darts import from_darts as from_darts
 from kanmodel.importers.libraries.gluonts import from_gluonts as from_gluonts
 from kanmodel.importers.libraries.neuralforecast import from_neuralforecast as from_neuralforecast
 from kanmodel.importers.libraries.pytorch_forecasting import from_pytorch_forecasting as from_pytorch_forecasting
+from kanmodel.importers.libraries.sktime import from_sktime as from_sktime
 from kanmodel.model import Model as Model
 from kanmodel.monitoring.drift import Drift as Drift
 from kanmodel.monitoring.trust import Trust as Trust

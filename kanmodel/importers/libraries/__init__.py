@@ -97,7 +97,7 @@ def read_fitted(package: str, model: object, predict: nn.Module, windows: Window
         targets=windows.targets,
         predictions=windows.predictions,
         scaling=windows.scaling,
-        horizon=windows.horizon,
+        horizon=int(windows.horizon),
         ahead=0 if windows.has_future else 1,
         groups=options.get("groups"),
         integer=options.get("integer", ()),
