@@ -376,7 +376,7 @@ _FORMS = (
     Form(
         table.TableSpec,
         "TableInfo",
-        left_out=("encoding", "targets", "ahead", "time", "lookback", "horizon"),
+        left_out=("encoding", "targets", "ahead", "time", "lookback", "horizon", "masks"),
         absent=("series",),
         more={
             **members_of(encoding.Encoding, "encoding", "columns"),
