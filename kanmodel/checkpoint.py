@@ -15,6 +15,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
@@ -50,7 +51,9 @@ def save_checkpoint(model: Forecaster, path: Path) -> str:
     tensors = {name: tensor.contiguous() for name, tensor in model.network.state_dict().items()}
     tensors["reference.windows"] = model.reference.scaled.contiguous()
     if model.reference.targets is not None:
-        tensors["reference.targets"] = torch.from_numpy(model.reference.targets.copy())
+        tensors["reference.targets"] = torch.from_numpy(
+            model.reference.targets[:, model.config.known_outputs]
+        ).contiguous()
     if model.intervals is not None:
         tensors |= {f"intervals.{side}": torch.from_numpy(getattr(model.intervals, side)) for side in _SIDES}
         nodes = model.intervals.network
@@ -126,7 +129,10 @@ def parse_checkpoint(data: bytes) -> Forecaster:
         if (problem := _refuse_values(tensor)) is not None:
             raise CheckpointError(f"has a value that {problem} in tensor {name}")
     windows = tensors.pop("reference.windows")
-    targets = tensors.pop("reference.targets").numpy() if "reference.targets" in tensors else None
+    targets = None
+    if "reference.targets" in tensors:
+        targets = np.full((len(windows), len(config.outputs)), np.nan)
+        targets[:, config.known_outputs] = tensors.pop("reference.targets").numpy()
     of_intervals = {name: tensors.pop(name) for name in list(tensors) if name.startswith("intervals.")}
     network = Network(config)
     network.load_state_dict(tensors)
@@ -276,7 +282,7 @@ def _compare_tensors(found: Tensors, config: ModelConfig, of_intervals: Tensors)
     dtype = {"float32": "F32", "float64": "F64"}[config.dtype]
     expected["reference.windows"] = (dtype, (n_reference, config.lookback, len(config.features)))
     if "reference.targets" in found:
-        expected["reference.targets"] = ("F64", (n_reference, len(config.outputs)))
+        expected["reference.targets"] = ("F64", (n_reference, len(config.known_outputs)))
     for name, (want, shape) in expected.items():
         if name not in found:
             raise CheckpointError(f"lacks tensor {name}, which its config needs")

@@ -123,7 +123,7 @@ class Reference:
     Attributes:
         scaled: (n, lookback, n_features), oldest step first, model units.
         config: of the model, which has the units.
-        targets: true values of the outputs, (n, n_outputs), original units; None if unknown.
+        targets: true values of the outputs, (n, n_outputs), original units; NaN of parameters; None if unknown.
         times: time stamp of each window's last step; None if unknown.
         series: the series of each window; None of one series.
     """
@@ -146,6 +146,11 @@ class Reference:
 
     def __str__(self) -> str:
         return str(self.span)
+
+    def actual(self, output: int) -> Array | None:
+        """The true values of one output, (n,), original units; None if unknown, as those of a parameter are."""
+        has_none = self.config.target_of(output).parameter
+        return None if self.targets is None or has_none else self.targets[:, output]
 
     @cached_property
     def windows(self) -> Array:

@@ -335,6 +335,8 @@ class _GraphComposer:
             begin = row // self._shapes[node.inputs[0]][-2] * n
             pairs = (((0, row * n + k), (1, (begin + k) * columns + column)) for k in range(n))
             return [(node.inputs[side], place) for pair in pairs for side, place in pair], _sum_products
+        if node.op.startswith("quantile_"):
+            raise ConfigError("a formula has no quantiles that are solved for; it may have those parameters")
         if node.op in FOLDED or node.op in REFUSED:
             return self._fold(number, at)
         values = [(source, int(self._spread(number, source)[at])) for source in node.inputs]

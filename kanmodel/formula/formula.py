@@ -338,7 +338,7 @@ class Writer:
             self._variables.append(Variable(one.node, profile))
         self._inputs, self._full = self._read(searched, composition)
         self._judged_inputs, self._judged_full = self._read(judged, composition)
-        self._targets = None if judged.reference.targets is None else judged.reference.targets[:, output]
+        self._targets = judged.reference.actual(output)
 
     def _read(self, model: Forecaster, composition: Composition) -> tuple[Array, Tensor]:
         """The inputs of the formulas on the reference windows, (n, n_inputs), and the output, (n,), original units."""

@@ -446,6 +446,11 @@ class ModelConfig:
         return f"{target}+{step}{aside}"
 
     @cached_property
+    def known_outputs(self) -> list[int]:
+        """The outputs that have actual values, which parameters have not."""
+        return [number for number in range(len(self.outputs)) if not self.target_of(number).parameter]
+
+    @cached_property
     def table(self) -> TableSpec:
         """How windows are cut from a table with the columns of the training."""
         encoding, targets = self.encoding or plain_encoding(self.feature_names), (each.name for each in self.targets)

@@ -124,8 +124,14 @@ def _parameters(of: Any) -> dict[str, Tensor]:
         return {f"{name}_{k + 1}": value[..., k] for name, value in every for k in range(n)}
     if isinstance(of, distributions.TransformedDistribution) and not isinstance(of, distributions.LogNormal):
         return _parameters(_plain(of.base_dist))
-    names = (name for name in of.arg_constraints if name in vars(of) or name not in ("probs", "logits"))
-    return {name: getattr(of, name) for name in names}
+    return {name: getattr(of, name) for name in of.arg_constraints if _is_given(of, name)}
+
+
+def _is_given(of: Any, name: str) -> bool:
+    """Whether a distribution was made of a parameter: of probs or logits, the other of which it computes."""
+    if name not in ("probs", "logits"):
+        return True
+    return vars(of).get(name) is of._param if hasattr(of, "_param") else name in vars(of)
 
 
 def _parameters_of_mixture(of: Any) -> dict[str, Tensor]:
@@ -145,7 +151,7 @@ def _mean(of: Any) -> Tensor | None:
     if isinstance(of, distributions.StudentT):
         return of.loc
     if isinstance(of, distributions.NegativeBinomial):
-        return of.total_count * (of.logits.exp() if "logits" in vars(of) else of.probs / (1 - of.probs))
+        return of.total_count * (of.logits.exp() if _is_given(of, "logits") else of.probs / (1 - of.probs))
     if isinstance(of, distributions.MixtureSameFamily):
         mean, weights = _mean(of.component_distribution), _parameters_of_mixture(of)["weight"]
         return None if mean is None else (weights * mean).sum(-1)
@@ -160,7 +166,8 @@ def _mean(of: Any) -> Tensor | None:
 
 def _theta(of: Any, names: Sequence[str]) -> list[Tensor]:
     """The parameters that the quantiles of a family are solved with."""
-    solved_for = {"logits": of.probs.log() - (1 - of.probs).log()} if "probs" in vars(of) else {}
+    has_probs = "logits" in names and _is_given(of, "probs")
+    solved_for = {"logits": of.probs.log() - (1 - of.probs).log()} if has_probs else {}
     found = [solved_for[name] if name in solved_for else getattr(of, name) for name in names]
     return [torch.as_tensor(each, dtype=found[0].dtype) for each in found]
 

@@ -26,12 +26,13 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
+from torch.overrides import handle_torch_function, has_torch_function
 
 DEPTH = 40.0  # the logarithm of a density below its largest at which it is cut off
 N_POINTS = 100  # of the rule, for each piece
 N_COARSE = 24  # of Gauss' rule, for the steps of Newton's method but the last ones
 N_STEPS = 60  # of Newton's method at most
-N_FINE = 2  # of its last steps
+N_FINE = 3  # of its last steps
 NEAR = 1e-7  # of the first bracket, the step after which these follow
 AT_ONCE = 1 << 12  # distributions whose values on all points are in memory at once
 N_TERMS = 80  # of the sum over the number of gammas of a Tweedie distribution
@@ -203,6 +204,8 @@ def quantile(family: str, weights: Tensor, *given: Tensor | float) -> Tensor:
     Returns:
         The quantile, with the last axis gone, and with slopes by all weights and parameters.
     """
+    if has_torch_function((weights, *given)):  # for ONNX export, which refuses it
+        return handle_torch_function(quantile, (weights, *given), family, weights, *given)
     *parameters, level = given
     theta = torch.broadcast_tensors(weights, *map(torch.as_tensor, parameters))  # type: ignore[no-untyped-call]
     shape, n = theta[0].shape, theta[0].shape[-1]
@@ -233,17 +236,6 @@ class _Equation:
             return (weights * below).sum(-1) - self.level
         return (1 - self.level) - (weights * above).sum(-1)
 
-    def with_density(self, x: Tensor, by: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The excess and its slope by x; both roughly, the slope as a difference, for steps `by` which it is taken."""
-        if by is not None:
-            excess = self.excess(x, self.theta, COARSE)
-            return excess, (self.excess(x + by, self.theta, COARSE) - excess) / by
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            excess = self.excess(x, self.theta, FINE)
-            (density,) = torch.autograd.grad(excess.sum(), x)
-        return excess.detach(), density
-
     @torch.no_grad()
     def bracket(self) -> tuple[Tensor, Tensor]:
         """Coordinates of too little and of too much, around those of the components."""
@@ -259,12 +251,14 @@ class _Equation:
             high = torch.where(is_low, high + 2 * width, high)
         return low, high
 
-    def solve(self, moves: Sequence[bool]) -> tuple[Tensor, ...]:
-        """The quantiles, and their slopes by those of the weights and parameters that move."""
+    @torch.no_grad()
+    def root(self) -> Tensor:
+        """The coordinate of the quantile: by Newton's method roughly, then with the last slope and the finer rule."""
         low, high = self.bracket()
         near, x = NEAR * (high - low), (low + high) / 2
         for step in range(N_STEPS):
-            excess, density = self.with_density(x, near)
+            excess = self.excess(x, self.theta, COARSE)
+            density = (self.excess(x + near, self.theta, COARSE) - excess) / near
             low, high = torch.where(excess < 0, x, low), torch.where(excess < 0, high, x)
             newton = x - excess / density
             is_inside = (newton > low) & (newton < high) & (step % 8 < 7)
@@ -273,9 +267,13 @@ class _Equation:
             if not bool((moved > near).any()):
                 break
         for _ in range(N_FINE):
-            excess, density = self.with_density(x)
-            step_size = excess / density
+            step_size = self.excess(x, self.theta, FINE) / density
             x = torch.where(step_size.isfinite(), x - step_size, x).clamp(min=self.family.lowest)
+        return x
+
+    def solve(self, moves: Sequence[bool]) -> tuple[Tensor, ...]:
+        """The quantiles, and their slopes by those of the weights and parameters that move."""
+        x = self.root()
         if not any(moves):
             return (self.family.value(x),)
         with torch.enable_grad():

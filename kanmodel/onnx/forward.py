@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import cast
+from typing import NoReturn, cast
 
 import numpy as np
 import onnx
@@ -18,8 +18,10 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor
 
+from kanmodel.errors import ExportError
 from kanmodel.forecaster import Forecaster
 from kanmodel.network.config import Cell
+from kanmodel.network.distributions import quantile
 from kanmodel.network.network import FrozenLayers, apply_output_function
 from kanmodel.network.operations import Arrangement
 from kanmodel.network.recurrent import FrozenRecurrent, GateWeights
@@ -150,6 +152,15 @@ def arrange(arrangement: Arrangement, *values: Operand) -> Value:
     return write("Gather", every, arrangement.indices, axis=1)
 
 
+def refuse_quantile(family: str, *_: Operand) -> NoReturn:
+    """Refuses quantiles that are solved for."""
+    raise ExportError(
+        f"ONNX has no quantiles of a {family.replace('_', ' ')} distribution: export what from_torch(..., "
+        "quantiles=()) makes, its mean and its parameters"
+    )
+
+
+OPERATIONS[quantile] = refuse_quantile
 OPERATIONS[PiecewisePolynomial.sums] = sum_splines
 OPERATIONS[FrozenRecurrent.__call__] = run_recurrent
 OPERATIONS[Arrangement.__call__] = arrange

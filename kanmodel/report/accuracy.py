@@ -45,7 +45,9 @@ def measure_accuracy(subject: Subject) -> Finding:
     evidence: dict[str, Any] = {"test": test}
     of_test = _describe_test(test)
     if actual is None:
-        answer = f"The checkpoint holds no actual values to compare its forecasts with.{of_test}"
+        none = "A parameter of a distribution has no actual values"
+        none = none if config.target_of(output).parameter else "The checkpoint holds no actual values"
+        answer = f"{none} to compare its forecasts with.{of_test}"
         return Finding("accuracy", question, answer, evidence)
     miss, simple = np.abs(forecast - actual), _find_simple(model, output)
     middle, most = np.quantile(miss, [0.5, 0.9]).tolist()

@@ -201,8 +201,8 @@ class AmountFormat:
     @classmethod
     def of(cls, model: Forecaster, output: int) -> AmountFormat:
         """That of an output; forecasts that hardly vary have the decimals of actual values, or five digits at most."""
-        forecasts, targets = model.reference_predictions[:, output], model.reference.targets
-        least = abs(forecasts.mean()) / 100 if targets is None else targets[:, output].std()
+        forecasts, actual = model.reference_predictions[:, output], model.reference.actual(output)
+        least = abs(forecasts.mean()) / 100 if actual is None else actual.std()
         return cls(model.config.target_of(output).unit, float(max(model.output_std[output], least)))
 
     def __call__(self, value: float) -> str:
@@ -236,7 +236,7 @@ class Subject:
     @property
     def actual(self) -> Array | None:
         """The actual values, (n,), original units; None if unknown."""
-        return None if self.model.reference.targets is None else self.model.reference.targets[:, self.output]
+        return self.model.reference.actual(self.output)
 
     @cached_property
     def times(self) -> ReferenceTimes:

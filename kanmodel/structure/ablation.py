@@ -166,13 +166,14 @@ def _leading(network: Network, edges: Kept) -> tuple[Kept, Kept]:
 
 def _measure(full: Forecaster, smaller: Forecaster) -> dict[str, float]:
     outputs, forecasts = full.config.outputs, (full.reference_outputs, smaller.reference_outputs)
-    fidelities = [Fidelity.of(full, output, *forecasts) for output in range(len(outputs))]
-    found = {"fidelity_r2": [fidelity.r2 for fidelity in fidelities]}
+    fidelities = {name: Fidelity.of(full, output, *forecasts) for output, name in enumerate(outputs)}
+    found = {"fidelity_r2": {output: fidelity.r2 for output, fidelity in fidelities.items()}}
     if full.reference.targets is not None:
-        found["reference_mae"] = [fidelity.mae for fidelity in fidelities if fidelity.mae is not None]
-    metrics = {name: sum(values) / len(values) for name, values in found.items()}
+        known = {output: fidelity.mae for output, fidelity in fidelities.items() if fidelity.mae is not None}
+        found["reference_mae"] = known
+    metrics = {name: sum(values.values()) / len(values) for name, values in found.items()}
     if len(outputs) > 1:
         for name, values in found.items():
-            metrics |= {f"{name} {output}": value for output, value in zip(outputs, values, strict=True)}
+            metrics |= {f"{name} {output}": value for output, value in values.items()}
     earlier = {name: value for name, value in full.metrics.items() if not name.startswith(MEASURED)}
     return metrics | {UNPRUNED + name.removeprefix(UNPRUNED): value for name, value in earlier.items()}

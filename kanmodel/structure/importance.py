@@ -390,10 +390,10 @@ def permute_features(
     In the target's unit, for the windows and as the mean of the permutations of `plan_permutations`, which depend on
     the seed and on the first feature of a group alone; None where targets are unknown.
     """
-    if model.reference.targets is None:
+    if (actual := model.reference.actual(output)) is None:
         return None
     permutations, chosen = plan_permutations(model.config, len(model.reference.scaled))
-    windows, targets = model.reference.scaled[chosen], model.reference.targets[chosen.numpy(), output]
+    windows, targets = model.reference.scaled[chosen], actual[chosen.numpy()]
     per_batch = max(1, BATCH_BYTES // _bytes_of_window(model.config))
     groups = [[feature] for feature in range(windows.shape[2])] if groups is None else groups
 

@@ -147,7 +147,7 @@ class ModelComparison(GlobalResult, Pictured):
         if other is not model:
             baseline = Baseline("instance", instance=np.broadcast_to(model.reference.mean, windows.shape[1:]))
             explained = explain_windows(other, other.to_model_units(windows), number, baseline)
-        targets = None if model.reference.targets is None else model.reference.targets[:, output]
+        targets = model.reference.actual(output)
         forecasts = [ledger.predictions, explained.predictions]
         mae, against_mae = (None if targets is None else float(np.abs(f - targets).mean()) for f in forecasts)
         bootstrap = Bootstrap(len(windows))

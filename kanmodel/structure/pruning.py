@@ -126,9 +126,9 @@ class Fidelity:
             windows = f"{n_lost} of {len(pruned)} reference windows: a function of an edge has left its domain"
             reason = f"not finite for {windows}" if n_lost else "too large for an R2"
             raise NonFiniteError(f"the pruned network's output {name} is {reason}; keep more edges")
-        if model.reference.targets is None:
+        if (actual := model.reference.actual(output)) is None:
             return cls(kept, None, None)
-        targets = torch.tensor(model.reference.targets[:, output])
+        targets = torch.tensor(actual)
         scale, mean = float(model.scaling.output_scale[output]), float(model.scaling.output_mean[output])
         return cls(kept, *(float((outputs * scale + mean - targets).abs().mean()) for outputs in (pruned, full)))
 

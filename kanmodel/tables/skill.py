@@ -331,7 +331,7 @@ def ridge(moments: Moments, flat: Flat, validation: Rows) -> Callable[[Rows], Ar
         return np.concatenate([x @ weights + intercept for x, _ in flat(numbers)])
 
     truth = np.concatenate([y for _, y in flat(validation)])
-    errors = [np.mean((forecast(penalty, validation) - truth) ** 2) for penalty in PENALTIES]
+    errors = [np.nanmean((forecast(penalty, validation) - truth) ** 2) for penalty in PENALTIES]
     return partial(forecast, PENALTIES[int(np.argmin(errors))])
 
 

@@ -62,7 +62,7 @@ class WindowLabel(TypedDict):
     index: Annotated[int, about("Number of the window, from 0, in the order of time.")]
     time: Annotated[str | None, about("Time stamp of the last step; null where unknown.")]
     series: NotRequired[Annotated[str, about("Its series; absent of a model of one series.")]]
-    target: Annotated[list[float] | None, about(_OBSERVED)]
+    target: Annotated[list[float | None] | None, about(_OBSERVED)]
 
 
 class ReferenceRow(WindowLabel):

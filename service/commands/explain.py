@@ -133,11 +133,11 @@ def explain(
             raise UnknownNameError(f"there is no reference window {number}; the windows are 0 to {last}")
         chosen = model.reference.windows[number]
         explained = model.explain(chosen, output_name, effects=effects, detail="features", method=method)
-        times, targets = model.reference.times, model.reference.targets
-        time = None if times is None else times[number]
+        time = None if model.reference.times is None else model.reference.times[number]
         target = trust = None
-        if targets is not None and explained.output in model.outputs:  # bounds have none
-            target = float(targets[number, model.outputs.index(explained.output)])
+        is_output = explained.output in model.outputs  # bounds have no actual values
+        if is_output and (actual := model.reference.actual(model.outputs.index(explained.output))) is not None:
+            target = float(actual[number])
         with suppress(InsufficientReferenceError):
             trust = model.trust()[number]
         if as_json:

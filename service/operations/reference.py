@@ -1,6 +1,7 @@
 """GET /v1/models/{model}/reference and one of them: the windows on which global explanations are computed."""
 
 from collections.abc import Sequence
+from math import isfinite
 
 import numpy as np
 from fastapi import Response
@@ -43,7 +44,9 @@ def describe_span(served: Served) -> OnReference:
 
 def _describe_label(reference: Reference, index: int) -> WindowLabel:
     time = None if reference.times is None else reference.times[index]
-    target = None if reference.targets is None else reference.targets[index].tolist()
+    target = None
+    if reference.targets is not None:  # NaN of parameters
+        target = [value if isfinite(value) else None for value in reference.targets[index].tolist()]
     label: WindowLabel = {"index": index, "time": time, "target": target}
     return label if reference.series is None else {**label, "series": reference.series[index]}
 

@@ -84,8 +84,8 @@ def count_reference(model: Model, counter: Counter, importance: Importance) -> T
     """The reference windows of a model as a tally, each in a block of its own."""
     n, output, values = len(model.reference), counter.output, reference_values(model, counter.output)
     errors, inside = np.full(n, np.nan), np.full((n, len(counter.watched.levels)), np.nan)
-    if (targets := model.reference.targets) is not None:
-        errors, actual = values[:, -1] - targets[:, output], targets[:, output]
+    if (actual := model.reference.actual(output)) is not None:
+        errors = values[:, -1] - actual
         if counter.watched.levels:
             found = model.predict(model.reference.windows, intervals="all")
             place = found.outputs.index(model.outputs[output])

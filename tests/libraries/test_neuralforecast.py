@@ -189,28 +189,47 @@ def test_quantiles_are_outputs_named_by_their_level(loss):
     assert model.outputs[:n] == names[n]
 
 
-@pytest.mark.parametrize(
-    "loss",
-    [
-        *(DistributionLoss(name) for name in ("Normal", "StudentT", "Poisson", "NegativeBinomial")),
-        *(GMM(weighted=True), PMM(), NBMM()),
-    ],
-    ids=lambda loss: getattr(loss, "distribution", type(loss).__name__),
-)
-def test_the_mean_of_a_distribution_is_read_where_the_library_samples(loss):
-    """It differs from the library's mean of samples as these differ from each other; another mean is refused."""
-    nf = fit("MLP", hidden_size=8, loss=loss, scaler_type="standard")
-    model = kanmodel.from_neuralforecast(nf)
+LOSSES = [DistributionLoss(name, level=[80], return_params=True) for name in ("Normal", "StudentT", "Poisson", "NegativeBinomial")]
+LOSSES += [DistributionLoss("Tweedie", level=[80], rho=1.5), GMM(n_components=2, level=[80], weighted=True)]
+LOSSES += [PMM(n_components=2, level=[80]), NBMM(level=[80])]
+
+
+def name_loss(loss):
+    return getattr(loss, "distribution", type(loss).__name__)
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=name_loss)
+def test_the_distribution_is_read_where_the_library_samples(loss):
+    """Mean and quantiles differ from those of its samples as these differ from each other; parameters are exact."""
+    nf = fit("MLP", hidden_size=8, num_layers=1, loss=loss, scaler_type="standard")
+    model = kanmodel.from_neuralforecast(nf, units={"load": "MW"})
+    n = len(model.outputs) // HORIZON
+    assert model.outputs[:4] == ("load+1", "load+1@0.5", "load+1@0.1", "load+1@0.9")
+    assert [target.parameter for target in model.config.targets] == [False] * 4 + [True] * (n - 4)
     window = FRAME.query("unique_id == 'north'")[["load"]].to_numpy()[-LOOKBACK:]
-    sampled = nf.predict().query("unique_id == 'north'")["MLP"].to_numpy()
-    np.testing.assert_allclose(model.predict(window[None])[0], sampled, rtol=0.1)
+    sampled, _ = predict(nf, "north")
+    found = model.predict(window[None])[0].reshape(HORIZON, n)
+    np.testing.assert_allclose(found[:, :4], sampled[:, :4], rtol=0.15)
+    if isinstance(loss, DistributionLoss) and loss.return_params:
+        np.testing.assert_allclose(found[:, 4:], sampled[:, 4:], rtol=1e-4)
+    explained = model.explain(window, output="load+1@0.9")
+    assert explained.converged.all() and explained.predictions[0] == pytest.approx(found[0, 3], rel=1e-6)
 
 
-def test_a_distribution_whose_mean_is_unknown_is_refused():
-    """The refusal names it, and those that are known."""
-    loss = DistributionLoss("ISQF")
-    with pytest.raises(UnreadableModelError, match="the mean of the distribution ISQF is not known, only of Normal"):
-        kanmodel.from_neuralforecast(fit("MLP", hidden_size=8, loss=loss))
+def test_the_distribution_of_a_recurrent_forecast_is_read_with_its_steps():
+    """DeepAR feeds its mean back; its quantiles are calibrated as others are."""
+    loss = DistributionLoss("StudentT", level=[80])
+    nf = fit("DeepAR", "standard", lstm_hidden_size=4, lstm_n_layers=1, loss=loss, trajectory_samples=500)
+    model = kanmodel.from_neuralforecast(nf, series="north")
+    assert model.outputs[:4] == ("load+1", "load+1@0.5", "load+1@0.1", "load+1@0.9")
+    calibrated = model.calibrate(FRAME[FRAME["unique_id"] == "north"])
+    assert str(calibrated.intervals).startswith("0.8 (quantiles)")
+
+
+def test_a_distribution_whose_quantiles_are_unknown_is_refused():
+    """The refusal names it."""
+    with pytest.raises(UnreadableModelError, match="quantiles of the distribution BaseISQF are not known"):
+        kanmodel.from_neuralforecast(fit("MLP", hidden_size=8, loss=DistributionLoss("ISQF")))
 
 
 def test_a_saved_folder_is_read_as_what_was_saved(tmp_path):

@@ -105,7 +105,7 @@ def read_fitted(package: str, model: object, predict: nn.Module, windows: Window
         masks=windows.masks,
     )
     config = found.config
-    targets = [each.name.partition("@")[0] for each in config.targets]
+    targets = ["" if each.parameter else each.name.partition("@")[0] for each in config.targets]
     for name in units:
         if name not in (*config.feature_names, *targets):
             raise UnknownNameError(f"units has no column {name!r}; there are {', '.join(config.feature_names)}")

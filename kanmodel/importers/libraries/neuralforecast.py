@@ -8,7 +8,7 @@ graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -29,11 +29,13 @@ from kanmodel.importers.libraries import (
     with_options,
     with_quantiles,
 )
-from kanmodel.importers.search.samples import N_REFERENCE
+from kanmodel.importers.search.samples import N_REFERENCE, Bounds
 from kanmodel.model import Model
+from kanmodel.network.described import Described, describe
 from kanmodel.tables.statistics.choose import choose_evenly
 
 MASK = "available_mask"  # the library's column that says whether a row is there
+COUNTS = ("Poisson", "NegativeBinomial", "PMM", "NBMM")
 MAD_OF_STD = 0.6744897501960817  # as the library has it, of a normal distribution
 
 
@@ -54,8 +56,9 @@ def from_neuralforecast(
     See `kanmodel.importers.libraries` for what holds for all libraries. A window has `input_size` rows, one more if
     the model is recurrent, and the `h` rows of the forecast if it has `futr_exog_list`. Its features are the target
     and the columns of `hist_exog_list`, `futr_exog_list` and `stat_exog_list`. Those of a multivariate model are the
-    targets of all series, by `unique_id`, then each other column as ``column[unique_id]``. Of a distribution the mean
-    is explained.
+    targets of all series, by `unique_id`, then each other column as ``column[unique_id]``. Of a distribution the mean,
+    the quantiles of the loss and the parameters are outputs; where the library estimates mean and quantiles from
+    samples, these must agree as well as two such estimates do, those of counts to 1/2 more.
 
     A window whose target is constant has no scale: with a `scaler_type` the library takes 1 for it, by which its
     forecast jumps. The network forecasts what it does for windows that hardly vary, and such windows are no reference.
@@ -78,7 +81,7 @@ def from_neuralforecast(
     nf = _load(Path(nf)) if isinstance(nf, (str, Path)) else nf
     module = _choose_model(nf, model)
     data = _Data(nf, module, series, frame, static)
-    is_sampled = module.loss.is_distribution_output and not module.RECURRENT
+    is_sampled = module.loss.is_distribution_output
     with unchanged(module):
         predictions = data.predict()
         again = data.predict(seed=2) if is_sampled else predictions
@@ -89,7 +92,8 @@ def from_neuralforecast(
             "neuralforecast", module, predict, data.windows(None if is_sampled else predictions), options
         )
     if is_sampled:
-        _compare_samples(found, predictions, again)
+        step = data.scaling["target_std"][0] if _distribution_of(module.loss) in COUNTS else 0.0
+        _compare_samples(found, predictions, again, step / 2)
     return replace(found, name=model or found.name)
 
 
@@ -120,15 +124,17 @@ def _choose_model(nf: Any, name: str | None) -> Any:
     return nf.models[0 if name is None else names.index(name)]
 
 
-def _compare_samples(model: Model, one: Array, other: Array) -> None:
-    """Refuses means of distributions that differ from two forecasts by samples more than these from each other."""
-    means = model.predict(model.reference.windows)
+def _compare_samples(model: Model, one: Array, other: Array, allowed: float) -> None:
+    """Refuses a distribution that differs from two forecasts by samples more than these from each other."""
+    of = model.config.known_outputs
+    exact, bounds = model.predict(model.reference.windows)[:, of], Bounds.of(one, TOLERANCE)
     noise = np.sqrt(np.square(one - other).mean(axis=0))
-    difference = np.sqrt(np.square((one + other) / 2 - means).mean(axis=0))  # half of the noise if it is that alone
-    if (difference > noise + TOLERANCE * means.std(axis=0)).any():
-        output = int((difference - noise).argmax())
+    difference = np.sqrt(np.square((one + other) / 2 - exact).mean(axis=0))  # half of the noise if it is that alone
+    excess = difference - noise - bounds.allowed - allowed
+    if (excess > 0).any():
+        output = int(excess.argmax())
         raise UnreadableModelError(
-            f"the mean that was read for {model.config.outputs[output]} is {difference[output]:.3g} from that of the "
+            f"what was read for {model.config.outputs[of[output]]} is {difference[output]:.3g} from that of the "
             f"library's samples, whose error is {noise[output] / 2:.3g}"
         )
 
@@ -162,15 +168,14 @@ class _Data:
         if module.cat_exog_list:
             named = ", ".join(module.cat_exog_list)
             raise UnreadableModelError(f"{module!r} embeds the categories of {named}, which no graph does")
-        if loss.is_distribution_output and _distribution_of(loss) not in MEANS:
-            known = f"is not known, only of {', '.join(MEANS)}"
-            raise UnreadableModelError(f"the mean of the distribution {_distribution_of(loss)} {known}")
         self.module, self.dataset, self.series = module, data, [*uids]
         self.lookback = module.inference_input_size if module.RECURRENT else module.input_size
         self.columns = [*dict.fromkeys([nf.target_col, *module.hist_exog_list, *module.futr_exog_list])]
         self.statics = [*module.stat_exog_list]
         self.names = [str(name) for name in self.series] if module.MULTIVARIATE else self.columns[:1]
-        has_quantiles = not (loss.is_distribution_output or len(loss.output_names) == 1 or module.RECURRENT)
+        is_distribution = loss.is_distribution_output
+        has_quantiles = not (is_distribution or len(loss.output_names) == 1 or module.RECURRENT)
+        self.n_outputs = 1 + is_distribution * len(loss.quantiles) * (_distribution_of(loss) != "Bernoulli")
         self.targets = with_quantiles(self.names, loss.quantiles.tolist()) if has_quantiles else self.names
         at = [data.static_cols.get_loc(column) for column in self.statics]
         self.static = data.static[:, at] if at else torch.zeros(len(self.series), 0)
@@ -239,17 +244,12 @@ class _Data:
             outputs=self.targets,
             horizon=self.module.h,
             values=rows.double().numpy() * self.scaling["std"] + self.scaling["mean"],
-            targets=self._to_original(true),
+            targets=(true * self.scaling["target_std"] + self.scaling["target_mean"]).reshape(len(true), -1),
             predictions=predictions,
             has_future=has_future,
             scaling=self.scaling if self.is_scaled else None,
             times=self.times,
         )
-
-    def _to_original(self, outputs: Array) -> Array:
-        """(n, h, n_targets) -> (n, n_outputs)."""
-        found: Array = (outputs * self.scaling["target_std"] + self.scaling["target_mean"]).reshape(len(outputs), -1)
-        return found
 
     def predict(self, seed: int = 1) -> Array:
         """The library's forecasts for the windows, (n, n_outputs), original units."""
@@ -271,8 +271,11 @@ class _Data:
         self.module.set_test_size(temporal.shape[1] - self.lookback)
         found = self.module.predict(dataset=dataset, step_size=length, random_seed=seed)
         found = found.reshape(-1, n, self.module.h, found.shape[-1])  # series outermost
-        each = found[..., : len(self.targets) // len(self.names)].astype(np.float64)
-        return self._to_original(each.transpose(1, 2, 0, 3).reshape(n, self.module.h, -1))
+        n_each = self.n_outputs * len(self.targets) // len(self.names)
+        each = found[..., :n_each].astype(np.float64).transpose(1, 2, 0, 3).reshape(n, self.module.h, -1)
+        scale, shift = (np.repeat(self.scaling[f"target_{name}"], self.n_outputs) for name in ("std", "mean"))
+        result: Array = (each * scale + shift).reshape(n, -1)
+        return result
 
 
 def _scale(scalers: Mapping[str, Any], column: str, group: int) -> tuple[float, float]:
@@ -320,17 +323,24 @@ class _Predict(nn.Module):
             model.scaler.compute_statistics = of_known
         loss = model.loss
         if loss.is_distribution_output:
-            mean_by = MEANS[_distribution_of(loss)]
+            loss.return_params = False
+            of_args = getattr(loss, "_base_distribution", None)
+            make = loss.get_distribution if of_args is None else lambda args: of_args(*args, **loss.distribution_kwargs)
+            levels = [round(level, 6) for level in loss.quantiles.tolist()]
 
-            def mean_of(distr_args: Sequence[Tensor], num_samples: int | None = None) -> tuple[None, Tensor, Tensor]:
-                loss.distr_mean = mean_by(*distr_args)
-                mean = loss.distr_mean.unsqueeze(-1)
-                return None, mean, mean.expand(*mean.shape[:-1], len(loss.quantiles))
+            def describe_all(
+                distr_args: Sequence[Tensor], num_samples: int | None = None
+            ) -> tuple[Any, Tensor, Tensor]:
+                found = self.described = describe(make(distr_args), levels)
+                loss.distr_mean = found.values[..., 0]
+                return None, found.values[..., :1], found.values[..., 1:]
 
-            loss.sample = mean_of
+            loss.sample = describe_all
+            describe_all(loss.scale_decouple(loss.domain_map(torch.zeros(1, 1, loss.outputsize_multiplier))))
+            loss.output_names = self.described.parts  # as many as a recurrent forecast has of each step
 
-    def forward(self, window: Tensor) -> Tensor:
-        """(n, rows, n_features) -> (n, h, n_targets)."""
+    def forward(self, window: Tensor) -> Tensor | Described:
+        """(n, rows, n_features) -> (n, h, n_targets), or their distributions."""
         model, n, h = self.model, len(window), self.model.h
         at = len(self.columns) * self.n_series
         rows = window[:, :, :at].reshape(n, -1, len(self.columns), self.n_series)
@@ -355,7 +365,9 @@ class _Predict(nn.Module):
             y_idx=0,
         )
         found = found.reshape(n, h, self.n_series, -1)
-        outputs: Tensor = (found[..., :1] if model.RECURRENT or model.loss.is_distribution_output else found).flatten(2)
+        if model.loss.is_distribution_output:
+            return replace(self.described, values=found)
+        outputs: Tensor = (found[..., :1] if model.RECURRENT else found).flatten(2)
         return outputs
 
 
@@ -377,25 +389,3 @@ def _min_max(x: Tensor) -> tuple[Tensor, Tensor]:
 # By `scaler_type`: shift and scale of each column, (n, 1, columns, series), but for eps, of its known rows.
 STATISTICS = {"standard": _standard, "revin": _standard, "robust": _robust, "invariant": _robust}
 STATISTICS |= {"minmax": _min_max, "minmax1": _min_max}
-
-
-def _average(means: Tensor, weights: Tensor | None = None) -> Tensor:
-    """The mean of a mixture, whose components are on the last axis."""
-    return means.mean(dim=-1) if weights is None else (means * weights).sum(dim=-1)
-
-
-def _negative_binomial(count: Tensor, probability: Tensor) -> Tensor:
-    return count * probability / (1 - probability)
-
-
-# By distribution: its mean from what the loss calls its arguments.
-MEANS: dict[str, Callable[..., Tensor]] = {
-    "Normal": lambda mean, std: mean,
-    "StudentT": lambda df, mean, scale: mean,
-    "Poisson": lambda rate: rate,
-    "Bernoulli": lambda probability: probability,
-    "NegativeBinomial": _negative_binomial,
-    "GMM": lambda means, stds, weights=None: _average(means, weights),
-    "PMM": _average,
-    "NBMM": lambda counts, probabilities, weights=None: _average(_negative_binomial(counts, probabilities), weights),
-}
