@@ -336,7 +336,7 @@ _FORMS = (
             *("time", "graph", "recurrents", "encoding", "series"),
         ),
     ),
-    Form(columns.Feature, "FeatureInfo", absent=("title",)),
+    Form(columns.Feature, "FeatureInfo", left_out=("mask", "fill"), absent=("title",)),
     Form(inputs.Input, "InputInfo", left_out=("numbers", "noise", "fixed")),
     Form(inputs.InputValue, "InputValue"),
     Form(columns.Target, "TargetInfo", absent=("title",)),
