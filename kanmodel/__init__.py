@@ -36,8 +36,10 @@ _NAMES = {  # by module
     "importers.from_file": "from_file",
     "importers.from_torch": "from_torch",
     "importers.libraries.darts": "from_darts",
+    "importers.libraries.gluonts": "from_gluonts",
     "importers.libraries.neuralforecast": "from_neuralforecast",
     "importers.libraries.pytorch_forecasting": "from_pytorch_forecasting",
+    "importers.libraries.sktime": "from_sktime",
     "origins": "fine_tune load prepare train",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}

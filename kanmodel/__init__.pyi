@@ -20,8 +20,10 @@ from kanmodel.formula.formula import Formulas as Formulas
 from kanmodel.importers.from_file import from_file as from_file
 from kanmodel.importers.from_torch import from_torch as from_torch
 from kanmodel.importers.libraries.darts import from_darts as from_darts
+from kanmodel.importers.libraries.gluonts import from_gluonts as from_gluonts
 from kanmodel.importers.libraries.neuralforecast import from_neuralforecast as from_neuralforecast
 from kanmodel.importers.libraries.pytorch_forecasting import from_pytorch_forecasting as from_pytorch_forecasting
+from kanmodel.importers.libraries.sktime import from_sktime as from_sktime
 from kanmodel.model import Model as Model
 from kanmodel.monitoring.drift import Drift as Drift
 from kanmodel.monitoring.trust import Trust as Trust

@@ -49,8 +49,11 @@ def steps_of_rows(rows: slice, lookback: int) -> tuple[int, int]:
     return rows.start - lookback + 1, rows.stop - lookback
 
 
-def refuse_non_finite(values: Array, path: str) -> None:
-    """Raises `DataError` unless all values of an array are finite; `path` is its name, before the indices of each."""
+def refuse_non_finite(values: Array, path: str, missing: str = "") -> None:
+    """Raises `DataError` unless all values of an array are finite; `path` is its name, before the indices of each.
+
+    `missing` says why none may be missing.
+    """
     finite = np.isfinite(values)
     if finite.all():
         return
@@ -58,7 +61,8 @@ def refuse_non_finite(values: Array, path: str) -> None:
     names = [path + "".join(f"[{index}]" for index in place) for place in places[:N_LISTED]]
     problems = [Problem(name, "must be finite") for name in names]
     count = f"{len(places)} of {values.size} values {'is' if len(places) == 1 else 'are'} not finite"
-    raise DataError(f"{problems[0].path} must be finite; {count}", problems)
+    reason = f"; {missing}" if missing and np.isnan(values).any() else ""
+    raise DataError(f"{problems[0].path} must be finite; {count}{reason}", problems)
 
 
 class ReadOnlyDict(dict[K, V]):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kanmodel.arrays import Array
-from kanmodel.errors import CheckpointError, ConfigError, UnreadableModelError, checked
+from kanmodel.errors import CheckpointError, ConfigError, UnreadableModelError, checked, refuse_unknown
 from kanmodel.forecaster import Provenance, Reference
 from kanmodel.importers.files.manifest import unnamed_targets
 from kanmodel.importers.files.pickles import GlobalName
@@ -33,7 +33,9 @@ from kanmodel.network.config import Groups, ModelConfig
 from kanmodel.network.described import QUANTILES, Described
 from kanmodel.network.network import Network
 from kanmodel.tables.columns import Scaling
+from kanmodel.tables.encoding import plain_encoding
 from kanmodel.tables.statistics.choose import choose_evenly
+from kanmodel.tables.table import TableSpec
 from kanmodel.tables.windows import read_numbers
 
 TOLERANCE = 1e-5  # of the spread of the forecasts
@@ -60,6 +62,7 @@ def from_torch(
     fixed: Sequence[str] = (),
     output: str | int | None = None,
     quantiles: Sequence[float] = QUANTILES,
+    masks: Mapping[str, str | tuple[str, float]] | None = None,
 ) -> Model:
     """Makes a model of a trained module, which must forecast the same on all windows, to 1e-5 of their spread.
 
@@ -98,13 +101,24 @@ def from_torch(
         quantiles: those that are outputs where the module returns a `torch.distributions.Distribution`. Its mean is
             ``load+1``, a quantile ``load+1@0.1``, a parameter ``load+1:scale``; `targets` are those of the mean.
 
+        masks: the feature that is 1 where another has a value and 0 where it is missing, as ``{"load": "load_seen"}``;
+            with what stands for a missing value, in original units, ``{"load": ("load_seen", 12.5)}``, unless it is 0.
+            Windows, here and of the model, may then lack values of that feature; the mask may be left out of tables.
+
     Raises:
         UnreadableModelError: the module is neither; which operation is not understood, or where the forecasts differ
             first by more than 1e-5 of their standard deviation, from the module or from `predictions`.
         CheckpointError: the arrays do not fit each other, a name is unknown, or an integer feature has fractions.
     """
+    of_masks = {name: (of, 0.0) if isinstance(of, str) else of for name, of in (masks or {}).items()}
+    columns = [mask for mask, _ in of_masks.values()]
+    integer, fixed = ((*given, *(each for each in columns if each not in given)) for given in (integer, fixed))
     stated = samples.state_call(features, outputs, scaling, horizon, groups, integer, fixed, ahead)
-    x = read_numbers(windows, "windows")
+    for name in of_masks:
+        refuse_unknown("feature", name, features)
+    named = ((each, of_masks.get(each.name, (None, 0.0))) for each in stated.features)
+    stated = replace(stated, features=tuple(replace(each, mask=mask, fill=fill) for each, (mask, fill) in named))
+    x = TableSpec(plain_encoding(features), (), masks=of_masks).fill_masked(read_numbers(windows, "windows"))
     asked, lookback = Asked(net, output, x.ndim == 2, quantiles), x.shape[1] if x.ndim == 3 else 1
     x = samples.shape_windows(x, lookback, len(stated.features), "windows")
     if not np.isfinite(x).all():
@@ -176,8 +190,10 @@ class Asked:
         again = self.call(batches[0], around)
         if not torch.equal(torch.nan_to_num(again), torch.nan_to_num(outputs[0])):
             raise UnreadableModelError(
-                "the module does not give the same forecasts twice for the same windows: where it samples, return "
-                "the torch.distributions.Distribution, whose mean, quantiles and parameters are explained"
+                "the module does not give the same forecasts twice for the same windows. Where it samples, return the "
+                "torch.distributions.Distribution, whose mean, quantiles and parameters are explained. Of a dropout "
+                "that stays on, as F.dropout(..., training=True), write training=self.training; or, for the mean of N "
+                "passes, draw the N masks once, in __init__, and average over them in forward"
             )
         found: Array = torch.cat(outputs).numpy()
         if not np.isfinite(found).all():
@@ -220,7 +236,8 @@ class Asked:
     def as_read(self, windows: Array) -> Tensor:
         """Windows as a tensor in the shape, of the type and on the device that the module reads."""
         given = torch.from_numpy(windows[:, 0] if self.reads_rows else windows)
-        tensors = (t.real if t.is_complex() else t for t in (*self.net.parameters(), *self.net.buffers()))
+        tensors = sorted((*self.net.parameters(), *self.net.buffers()), key=Tensor.is_complex)  # real ones first
+        tensors = [tensor.real if tensor.is_complex() else tensor for tensor in tensors]
         like = next((tensor for tensor in tensors if tensor.is_floating_point()), given)
         return given.to(like.device, like.dtype)
 

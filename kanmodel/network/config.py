@@ -275,6 +275,9 @@ class ModelConfig:
             if not columns or repeated:
                 given = quote(repeated) if repeated else "none"
                 raise ConfigError(f"{place} must be at least one, of unique names, but {given} given")
+        for feature in self.features:
+            if feature.mask == feature.name or feature.mask not in (None, *self.feature_names):
+                raise ConfigError(f"mask of feature {feature.name} must be another feature, but is {feature.mask!r}")
         try:
             resolve_groups(self.groups, self.feature_names)
         except DataError as error:
@@ -475,7 +478,8 @@ class ModelConfig:
     def table(self) -> TableSpec:
         """How windows are cut from a table with the columns of the training."""
         encoding, targets = self.encoding or plain_encoding(self.feature_names), (each.name for each in self.targets)
-        return TableSpec(encoding, (*targets,), self.ahead, self.time, self.series, self.lookback, self.horizon)
+        masks = {each.name: (each.mask, each.fill) for each in self.features if each.mask is not None}
+        return TableSpec(encoding, (*targets,), self.ahead, self.time, self.series, self.lookback, self.horizon, masks)
 
     @property
     def scaling(self) -> Scaling:
@@ -558,6 +562,8 @@ def config_to_dict(config: ModelConfig) -> dict[str, Any]:
             del column["title"]
         if not column.get("parameter", True):
             del column["parameter"]
+        if column.get("mask", "") is None:
+            del column["mask"], column["fill"]
     for stage in ("front", "head"):
         for layer, written in zip(getattr(config, stage), data[stage], strict=True):
             written["basis"] = {"kind": layer.basis.kind, **vars(layer.basis)}

@@ -22,7 +22,7 @@ from torch.autograd.forward_ad import make_dual, unpack_dual
 from kanmodel.network.config import ModelConfig
 from kanmodel.network.functions import ACTIVATIONS, activate, pull_back
 from kanmodel.network.layer import KANLayer, LayerTrace, layer_shapes, pass_layers
-from kanmodel.network.operations import OPERATIONS, READOUTS, Arrangement, Node, Shape
+from kanmodel.network.operations import OPERATIONS, READOUTS, Arrangement, Node, Shape, is_linear
 from kanmodel.network.recurrent import FrozenRecurrent, RecurrentTrace, acting_inputs, make_recurrent, recurrent_shapes
 
 MOVES = 1 << 22  # values of the moves of inputs that are pushed forward together
@@ -342,7 +342,7 @@ class Network(nn.Module):
                 if len({*map(len, of)}) > 1:  # they are broadcast after the batch
                     axes = max(map(len, of))
                     read = [x.reshape(-1, *(1,) * (axes - len(own)), *own) for x, own in zip(read, of, strict=True)]
-                if record is not None and operation.watched:
+                if record is not None and operation.watched and not is_linear(node, nodes):
                     record.watch(read, operation.kinks)
                 value = operation.function(*read, *(() if node.parameter is None else (node.parameter,)))
             else:

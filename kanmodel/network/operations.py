@@ -267,6 +267,12 @@ def infer_values(
     return shapes
 
 
+def is_linear(node: Node, nodes: Sequence[Node | None]) -> bool:
+    """Whether a node of a graph is a linear map of the values that depend on the window, by a matrix."""
+    read = (nodes[source] for source in node.inputs)
+    return node.op == "matmul" and any(one is not None and one.op == "constant" for one in read)
+
+
 def last_uses(nodes: Sequence[Node]) -> list[int]:
     """The last node that reads each one; for the last node, the number of nodes."""
     last = [0] * (len(nodes) - 1) + [len(nodes)]

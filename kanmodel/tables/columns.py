@@ -78,12 +78,16 @@ class Feature(Column):
         max: largest training value, original units; None if unknown.
         integer: whether its values are whole numbers, which a counterfactual keeps whole.
         fixed: whether nobody can change it, like the calendar; a counterfactual leaves it unchanged.
+        mask: the feature that is 1 where this one has a value and 0 where it is missing, if the model reads one.
+        fill: what stands for a missing value then, as in training, original units.
     """
 
     min: Magnitude | None = None
     max: Magnitude | None = None
     integer: bool = field(default=False, kw_only=True)
     fixed: bool = field(default=False, kw_only=True)
+    mask: str | None = field(default=None, kw_only=True)
+    fill: Magnitude = field(default=0.0, kw_only=True)
 
     @property
     def is_binary(self) -> bool:

@@ -7,7 +7,7 @@ gap or where a day is missing, and rows of two series are never in step.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, Literal, NamedTuple
 
@@ -69,6 +69,28 @@ class TableSpec:
     series: SeriesColumn | None = None  # the column of series; None of one series
     lookback: int = 1  # steps of a window
     horizon: int = 1  # steps that it forecasts
+    masks: Mapping[str, tuple[str, float]] = field(default_factory=dict)  # see `Feature`, of the features that have one
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The columns that a table must have: all that are read but masks, which `fill_masked` makes."""
+        masks = {mask for mask, _ in self.masks.values()}
+        return tuple(name for name in self.encoding.names if name not in masks)
+
+    def fill_masked(self, values: Array) -> Array:
+        """Values (..., n_features) without those that are missing and have a mask, which is 0 there.
+
+        A mask that is missing itself is 1 where there is a value.
+        """
+        if not self.masks or not np.isnan(values).any():
+            return values
+        filled, names = values.copy(), self.encoding.features
+        for name, (mask, fill) in self.masks.items():
+            own, of = filled[..., names.index(name)], filled[..., names.index(mask)]
+            lacks = np.isnan(own)
+            of[np.isnan(of)] = 1.0
+            own[lacks], of[lacks] = fill, 0.0
+        return filled
 
     @property
     def reach(self) -> int:
@@ -193,7 +215,10 @@ class Table:
         new = tuple(name for name in dict.fromkeys(of.names) if name not in frozenset(known))
         is_new = np.isin(of.codes, [code for code, name in enumerate(of.names) if name in new])[kept]
         order = of.rows[kept]
-        numbers, bad = spec.encoding.read({name: data[name][order] for name in spec.encoding.names}, is_new)
+        absent = np.full(len(order), np.nan)
+        given = {name: data[name][order] if name in data else absent for name in spec.encoding.names}
+        numbers, bad = spec.encoding.read(given, is_new)
+        numbers = spec.fill_masked(numbers)
         columns = [column_of(target, data) for target in spec.targets]
         targets = np.full((len(order), len(columns)), np.nan)
         has = tuple(name in data and spec.knows(name) for name in columns)
@@ -341,7 +366,7 @@ def _choose_columns(
         refuse_missing(series.columns, data, lacks)
         cell_names = cell_names._replace(melted=(spec.targets[0], series.columns, len(data[series.columns[0]])))
         data = melt(data, series.columns, series.name, spec.targets[0])
-    refuse_missing((*spec.encoding.names, *needs), data, lacks)
+    refuse_missing((*spec.needed, *needs), data, lacks)
     if series is not None and series.name not in data:
         raise DataError.at(cell_names.column(series.name), "is missing: the series that each row is of")
     return data, cell_names
@@ -367,7 +392,7 @@ def _order_rows(
     chosen: Selection,
     times: Times | None,
 ) -> _Order:
-    time, labels, rows = spec.time, None, np.arange(len(data[spec.encoding.names[0]]))
+    time, labels, rows = spec.time, None, np.arange(len(data[spec.needed[0]]))
     stamps = _find_times(spec, frame, data, cell_names, chosen) if time is not None or chosen.finds_times else None
     if spec.series is not None:
         labels = read_labels(data[spec.series.name], partial(cell_names.cell, spec.series.name))
@@ -402,7 +427,7 @@ def _find_times(
     if name in data and not is_other and (spec.time is not None or holds_times(data[name])):
         return data[name]
     index = read_index(frame, name) if spec.time is None or spec.time.dated else None
-    n_rows, n_times = len(data[spec.encoding.names[0]]), 0 if index is None else len(index[1])
+    n_rows, n_times = len(data[spec.needed[0]]), 0 if index is None else len(index[1])
     if index is not None and n_times * (1 if cell_names.melted is None else len(cell_names.melted[1])) == n_rows:
         return np.tile(index[1], n_rows // max(n_times, 1))
     if spec.time is not None and chosen.needs_time:

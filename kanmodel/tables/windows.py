@@ -28,6 +28,7 @@ from kanmodel.tables.table import CellNames, Gaps, Selection, Table, TableSpec, 
 
 CHUNK = 1024  # windows that are taken at a time
 N_NAMED = 5  # columns that a message names
+MASKLESS = "the model has no mask for a missing value there"
 
 
 @dataclass(frozen=True)
@@ -381,7 +382,7 @@ def read_windows(
     for name, given in (("last", last), ("series", series)):
         if given is not None:
             raise DataError.at(name, "is of a data frame, but the windows are no frame")
-    return read_arrays(windows, spec.encoding.features, spec.lookback, path), None
+    return read_arrays(windows, spec, path), None
 
 
 def read_table(
@@ -445,18 +446,20 @@ def read_numbers(values: Any, path: str) -> Array:
     return numbers
 
 
-def read_arrays(windows: Any, features: tuple[str, ...], lookback: int, path: str = "windows") -> Array:
+def read_arrays(windows: Any, spec: TableSpec, path: str = "windows") -> Array:
     """Windows (n, lookback, n_features), original units, oldest step first, of an array, or of one for each feature.
 
     An array is (n, lookback, n_features) or (lookback, n_features), at a lookback of 1 also (n, n_features) or
     (n_features,); in a mapping by feature (n, lookback) or (lookback,). Raises DataError for another shape, no window,
-    or a value that is not a finite number, and UnknownNameError for a feature that does not exist.
+    or a value that is not a finite number and has no mask, and UnknownNameError for a feature that does not exist.
     """
+    features, lookback = spec.encoding.features, spec.lookback
     if isinstance(windows, Mapping):
-        read = _read_mapping(windows, features, lookback, path)
+        read = _read_mapping(windows, spec, path)
     else:
         read = read_numbers(windows, path)
-        refuse_non_finite(read, path)
+        read = spec.fill_masked(read) if read.shape[-1:] == (len(features),) else read
+        refuse_non_finite(read, path, MASKLESS)
     f, given = len(features), read.shape
     if lookback == 1 and given[-1:] == (f,) and read.ndim <= 2:
         read = read.reshape(-1, 1, f)
@@ -470,14 +473,18 @@ def read_arrays(windows: Any, features: tuple[str, ...], lookback: int, path: st
     return read
 
 
-def _read_mapping(mapping: Mapping[Any, Any], features: tuple[str, ...], lookback: int, path: str) -> Array:
+def _read_mapping(mapping: Mapping[Any, Any], spec: TableSpec, path: str) -> Array:
     """A mapping of feature name to (n, lookback) or (lookback,)."""
+    features, lookback = spec.encoding.features, spec.lookback
     for name in mapping:
         if name not in features:
             message = f"which is not a feature; the features are {', '.join(features)}"
             raise UnknownNameError(f"{path} has {quote(name)}, {message}")
-    refuse_missing(features, list(mapping), f"{path} lacks feature")
-    columns = [read_numbers(mapping[name], f"{path}[{name!r}]") for name in features]
+    absent = {mask for mask, _ in spec.masks.values() if mask not in mapping}
+    refuse_missing([name for name in features if name not in absent], list(mapping), f"{path} lacks feature")
+    columns = [read_numbers(mapping[name], f"{path}[{name!r}]") for name in features if name not in absent]
+    for number in (number for number, name in enumerate(features) if name in absent):
+        columns.insert(number, np.full_like(columns[0], np.nan))
     shape = columns[0].shape
     for name, column in zip(features, columns, strict=True):
         place = f"{path}[{name!r}]"
@@ -485,5 +492,7 @@ def _read_mapping(mapping: Mapping[Any, Any], features: tuple[str, ...], lookbac
             raise DataError.at(place, f"must have shape (n, {lookback}) or ({lookback},), but has {column.shape}")
         if column.shape != shape:
             raise DataError.at(place, f"must have shape {shape} as {features[0]!r} has, but has {column.shape}")
-        refuse_non_finite(column, place)
-    return np.stack(columns, axis=-1)
+    read = spec.fill_masked(np.stack(columns, axis=-1))
+    for number, name in enumerate(features):
+        refuse_non_finite(read[..., number], f"{path}[{name!r}]", MASKLESS)
+    return read

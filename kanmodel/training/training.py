@@ -398,8 +398,9 @@ def _configure(table: TrainingTable, options: TrainingOptions, parts: Parts) -> 
     for name, column in zip(table.feature_names, rows.T, strict=True):
         figures = [float(f(column)) for f in (np.mean, _std, np.min, np.max)]
         is_binary = np.array_equal(np.unique(column), [0, 1])
-        roles = {"integer": is_binary or name in table.integer, "fixed": name in table.fixed}
-        features.append(Feature(name, table.units.get(name), *figures, title=table.titles.get(name), **roles))
+        integer, fixed = is_binary or name in table.integer, name in table.fixed
+        unit, title = table.units.get(name), table.titles.get(name)
+        features.append(Feature(name, unit, *figures, title=title, integer=integer, fixed=fixed))
     return ModelConfig(
         features=tuple(features),
         targets=tuple(

@@ -336,7 +336,7 @@ _FORMS = (
             *("time", "graph", "recurrents", "loops", "encoding", "series"),
         ),
     ),
-    Form(columns.Feature, "FeatureInfo", absent=("title",)),
+    Form(columns.Feature, "FeatureInfo", left_out=("mask", "fill"), absent=("title",)),
     Form(inputs.Input, "InputInfo", left_out=("numbers", "noise", "fixed")),
     Form(inputs.InputValue, "InputValue"),
     Form(columns.Target, "TargetInfo", absent=("title",)),
@@ -376,7 +376,7 @@ _FORMS = (
     Form(
         table.TableSpec,
         "TableInfo",
-        left_out=("encoding", "targets", "ahead", "time", "lookback", "horizon"),
+        left_out=("encoding", "targets", "ahead", "time", "lookback", "horizon", "masks"),
         absent=("series",),
         more={
             **members_of(encoding.Encoding, "encoding", "columns"),

@@ -61,7 +61,9 @@ def read_baseline(asked: Baseline | None, model: Model) -> core.Baseline | Refer
     if kind == "instance":
         if "instance" not in given:
             raise invalid_value("baseline.instance", "is missing")
-        instance: Array = wire.read_array(given["instance"], wire.window_axes(model), "baseline.instance")
+        spec, axes = model.config.table, wire.window_axes(model)
+        instance: Array = wire.read_array(given["instance"], axes, "baseline.instance", bool(spec.masks))
+        instance = spec.fill_masked(instance)
         refuse_non_finite(np.where(model.find_representable(instance), instance, np.nan), "baseline.instance")
         return core.Baseline("instance", instance=instance)
     return core.Baseline(kind)

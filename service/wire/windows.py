@@ -89,11 +89,13 @@ def read_windows(
             raise invalid_value(f"{path}{name}", "must be given only with a series")
     if form == "columns":
         names = model.config.feature_names
-        windows = _read_columns(value, model, limits.windows, place)
+        windows = model.config.table.fill_masked(_read_columns(value, model, limits.windows, place))
         return Given(windows, windows, lambda window, step, feature: f"{place}.{names[feature]}[{window}][{step}]")
     _refuse_number_of_windows(value, limits.windows, place)
     if not isinstance(value, np.ndarray):
-        value = read_array(value, (Axis(None, "instances"), *window_axes(model)), place)
+        masked = bool(model.config.table.masks)
+        value = read_array(value, (Axis(None, "instances"), *window_axes(model)), place, masked)
+        value = model.config.table.fill_masked(value)
     return Given(value, value, lambda *indices: place + "".join(f"[{index}]" for index in indices))
 
 
@@ -139,7 +141,8 @@ def read_cells(
     if not (last is None or type(last) in (int, str)):
         raise invalid_value(places.last, f"must be a number of windows, or a duration, but is {_KINDS[type(last)]}")
     encoding, series, most = config.table.encoding, config.series, limits.rows
-    names = dict.fromkeys((*encoding.names, *beside))
+    masks = [name for name in encoding.names if name not in value and name not in config.table.needed]
+    names = dict.fromkeys(name for name in (*encoding.names, *beside) if name not in masks)
     if series is not None and series.columns and series.name not in value:
         others = [name for name in names if name not in (*beside, *config.table.targets)]
         names, most = dict.fromkeys((*others, *series.columns)), max(1, most // len(series.columns))
@@ -214,7 +217,8 @@ def _read_columns(value: Any, model: Model, max_windows: int, path: str) -> Arra
     _refuse_number_of_windows(value[names[0]], max_windows, f"{path}.{names[0]}")
     n_windows = len(value[names[0]]) if isinstance(value[names[0]], list) else None
     axes = (Axis(n_windows, "instances"), Axis(model.config.lookback, "steps"))
-    return np.stack([read_array(value[name], axes, f"{path}.{name}") for name in names], axis=-1)
+    nullable = bool(model.config.table.masks)
+    return np.stack([read_array(value[name], axes, f"{path}.{name}", nullable) for name in names], axis=-1)
 
 
 def _refuse_number_of_windows(value: Any, max_windows: int, path: str) -> None:
@@ -233,10 +237,10 @@ class Axis(NamedTuple):
         return self.items if self.size is None else f"{self.size} {self.items}"
 
 
-def read_array(value: Any, axes: Sequence[Axis], path: str) -> Array:
+def read_array(value: Any, axes: Sequence[Axis], path: str, nullable: bool = False) -> Array:
     """An array of numbers of parsed JSON, with axes from the outermost list, none for a single number.
 
-    Only the first may have any size.
+    Only the first may have any size. If `nullable`, null is NaN.
 
     Raises:
         DataError: at one level of nesting, the outermost first, lists are missing or have other sizes; or values are
@@ -248,8 +252,9 @@ def read_array(value: Any, axes: Sequence[Axis], path: str) -> Array:
         if wrong:
             raise _refuse(items, wrong, axes, depth, path)
         items = list(chain.from_iterable(items))
-    if not {*map(type, items)} <= {int, float}:
-        wrong = [n for n, item in enumerate(items) if type(item) not in (int, float)]
+    allowed = {int, float, *([type(None)] if nullable else [])}
+    if not {*map(type, items)} <= allowed:
+        wrong = [n for n, item in enumerate(items) if type(item) not in allowed]
         raise _refuse(items, wrong, axes, len(axes), path)
     return np.array(items, dtype=np.float64).reshape([-1 if axis.size is None else axis.size for axis in axes])
 

@@ -73,6 +73,7 @@ class Windows:
         scaling: as in `from_torch`.
         times: of each window's last row before the forecast.
         quantiles: as in `from_torch`.
+        masks: as in `from_torch`.
     """
 
     features: Sequence[str]
@@ -85,6 +86,7 @@ class Windows:
     scaling: Mapping[str, Array] | None = None
     times: tuple[str, ...] | None = None
     quantiles: Sequence[float] = QUANTILES
+    masks: Mapping[str, tuple[str, float]] | None = None
 
 
 def read_fitted(package: str, model: object, predict: nn.Module, windows: Windows, options: Options) -> Model:
@@ -98,12 +100,13 @@ def read_fitted(package: str, model: object, predict: nn.Module, windows: Window
         targets=windows.targets,
         predictions=windows.predictions,
         scaling=windows.scaling,
-        horizon=windows.horizon,
+        horizon=int(windows.horizon),
         ahead=0 if windows.has_future else 1,
         groups=options.get("groups"),
         integer=options.get("integer", ()),
         fixed=options.get("fixed", ()),
         quantiles=windows.quantiles,
+        masks=windows.masks,
     )
     config = found.config
     targets = ["" if each.parameter else each.name.partition("@")[0] for each in config.targets]

@@ -2,21 +2,22 @@
 
 Operations are named as torch dispatches them, without an overload, and without the ``_`` of those in place. A rule of
 `RULES`, given the tracer and the arguments, returns the numbers of the elements of the result, which it moves or adds
-nodes for. A function of `COMPOSITES` is the operation in terms of others, which are traced in turn. What is in neither
-is no operation of a graph.
+nodes for. A function of `COMPOSITES` is the operation in terms of others, which are traced in turn, and one of
+`COMPLEX` that of complex numbers in terms of their parts. What is in none of them is no operation of a graph.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate
-from math import log, prod, sqrt
+from math import prod, sqrt
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
-from torch.utils._pytree import tree_flatten, tree_map_only
+from torch.utils._pytree import tree_flatten, tree_map, tree_map_only
 
 from kanmodel.importers.layers.submodules import Layer
 from kanmodel.network.bases import BSpline, Line
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 MAX_MATRIX = 1 << 20  # values of the matrix of a linear function
 MAX_SORTED = 64  # values of a sort, which takes as many turns
 UNKNOWN = -1  # number of an element that no node holds, such as the place of a maximum
+IN_PLACE_OF_TOPK = (
+    "in place of the places of a top-k, weigh all by w / w.sum(-1, keepdim=True), where w is "
+    "torch.where(x >= x.topk(k)[0][..., -1:], x.softmax(-1), 0.0)"
+)
 Rule = Callable[..., Any]
 Sizes = Sequence[int]  # one for each axis
 
@@ -46,7 +51,7 @@ def _moves(name: str, of_floats: bool = False) -> Rule:
         def of(value: Tensor) -> Tensor:
             is_moved = value.is_floating_point() or any(value is each for each in moved)
             if not is_moved and tracer.depends(value):
-                tracer.refuse(name, "which decides by values of the window")
+                tracer.refuse(name, f"which decides by values of the window; {IN_PLACE_OF_TOPK}")
             numbers = tracer.of(value) if is_moved else value
             return numbers.as_subclass(Tensor).double() if of_floats and is_moved else numbers
 
@@ -83,10 +88,17 @@ def _div(tracer: GraphTracer, one: Any, other: Any, rounding_mode: str | None = 
 
 
 def _pow(tracer: GraphTracer, base: Any, exponent: Any) -> Tensor:
-    if not isinstance(base, Tensor):
-        return tracer.apply("exp", tracer.apply("mul", exponent, log(base)))
+    """A power; where the window decides the exponent, of a base above 0."""
+    if not isinstance(base, Tensor) or tracer.depends(exponent):
+        logarithm = tracer.apply("log", base) if tracer.depends(base) else torch.as_tensor(base).double().log()
+        return tracer.apply("exp", tracer.apply("mul", exponent, logarithm))
     if isinstance(exponent, Tensor):
-        tracer.refuse("a power whose exponent is a tensor")
+        shape = tuple((base + exponent).shape)
+        numbers, exponents = tracer.of(base).expand(shape), exponent.expand(shape)
+        found = numbers.clone()
+        for each in sorted({*exponents.flatten().tolist()}):
+            found[exponents == each] = _pow(tracer, numbers[exponents == each], each)
+        return found
     return tracer.apply("mul", base, base) if exponent == 2 else tracer.apply("power", base, parameter=float(exponent))
 
 
@@ -339,6 +351,7 @@ RULES: dict[str, Rule] = {
     "clamp_max": lambda tracer, x, high: _clamp(tracer, x, None, high),
     "hardtanh": lambda tracer, x, low=-1.0, high=1.0: _clamp(tracer, x, low, high),
     "neg": lambda tracer, x: tracer.apply("mul", x, -1.0),
+    "complex": lambda tracer, *parts: torch.stack([tracer.of(each) for each in parts], dim=-1),
     **{"add": _add, "mul": _mul, "div": _div, "pow": _pow, "reciprocal": _power(-1.0), "rsqrt": _power(-0.5)},
     "sub": lambda tracer, one, other, alpha=1: _add(tracer, one, other, alpha, "sub"),
     "rsub": lambda tracer, one, other, alpha=1: _add(tracer, other, one, alpha, "sub"),
@@ -379,7 +392,11 @@ def _norm(x: Tensor, order: float = 2, axes: Any = None, keepdim: bool = False, 
         return x.abs().sum(axes, keepdim=keepdim)
     if order != 2:
         raise NoOperationError(f"a norm of order {order}")
-    return (x * x).sum(axes, keepdim=keepdim).sqrt()
+    both = torch.stack([x, -x])  # whose mean is 0: the slope of their deviation is 0 at 0, that of a root infinite
+    kept = [0, *(axis % x.ndim + 1 for axis in (range(x.ndim) if axes is None else axes))]
+    size = prod(both.shape[axis] for axis in kept[1:])
+    found = both.std(kept, correction=0, keepdim=keepdim) * sqrt(size)
+    return found.squeeze(0) if keepdim else found
 
 
 def _standardise(x: Tensor, axes: list[int], eps: float) -> Tensor:
@@ -452,6 +469,30 @@ def _threshold(x: Tensor, threshold: float, value: float) -> Tensor:
     return x.clamp(min=threshold)
 
 
+def _along(name: str, x: Tensor, axis: int, *args: Any) -> Tensor:
+    """A Fourier transform along one axis: a linear function of the real numbers there."""
+    rows = x.movedim(axis, -1)
+    values = (torch.view_as_real(rows).flatten(-2) if x.is_complex() else rows).flatten(0, -2)
+    if values.shape[1] ** 2 > 2 * MAX_MATRIX:
+        raise NoOperationError(f"a Fourier transform of {rows.shape[-1]} values", "which are too many for a graph")
+    unit = torch.eye(values.shape[1], dtype=torch.float64)
+    images = getattr(torch.ops.aten, name)(_as_complex(unit) if x.is_complex() else unit, [1], *args)
+    matrix = torch.view_as_real(images).flatten(1) if images.is_complex() else images
+    found = values @ matrix.to(values.dtype)
+    found = _as_complex(found) if images.is_complex() else found
+    return found.reshape(*rows.shape[:-1], -1).movedim(-1, axis)
+
+
+def _as_complex(values: Tensor) -> Tensor:
+    return torch.view_as_complex(values.reshape(len(values), -1, 2))
+
+
+def _fourier(x: Tensor, axes: Sizes, norm: int, forward: bool) -> Tensor:
+    for axis in axes:
+        x = _along("_fft_c2c", x, axis, norm, forward)
+    return x
+
+
 COMPOSITES: dict[str, Callable[..., Tensor]] = {
     "square": lambda x: x * x,
     "log1p": lambda x: (x + 1.0).log(),
@@ -468,6 +509,68 @@ COMPOSITES: dict[str, Callable[..., Tensor]] = {
     **{"native_layer_norm": _layer_norm, "native_group_norm": _group_norm, "native_batch_norm": _batch_norm},
     "_native_batch_norm_legit_no_training": _batch_norm,
     "_scaled_dot_product_flash_attention_for_cpu": _attention,
+    "_fft_r2c": lambda x, axes, norm, half: _fourier(
+        _along("_fft_r2c", x, axes[-1], norm, half), axes[:-1], norm, True
+    ),
+    "_fft_c2r": lambda x, axes, norm, n: _along("_fft_c2r", _fourier(x, axes[:-1], norm, False), axes[-1], norm, n),
+    **{"_fft_c2c": _fourier, "polar": lambda size, angle: torch.complex(size * angle.cos(), size * angle.sin())},
+    "softshrink": lambda x, margin=0.5: x - x.clamp(-margin, margin),
     **{"cumsum": _cumsum, "logsumexp": _logsumexp},
     "cumprod": lambda x, axis, **_: torch.stack([*accumulate(x.unbind(axis), torch.mul)], dim=axis),
+}
+
+
+# Complex numbers
+
+
+def _part(name: str, value: Any) -> Any:
+    """The real or imaginary part of an argument; what is no number, such as an index or a mask, is both."""
+    if isinstance(value, Tensor) and not value.is_complex():
+        return torch.zeros_like(value) if name == "imag" and value.is_floating_point() else value
+    return getattr(value, name) if isinstance(value, (Tensor, complex)) else value
+
+
+def _of_parts(name: str, *plain: int) -> Callable[..., Tensor]:
+    """An operation that does the same with both parts; numbers may stand in place of the `plain` arguments."""
+    operation = getattr(torch.ops.aten, name)
+
+    def composite(*args: Any, **kwargs: Any) -> Tensor:
+        values = [complex(v) if at in plain and not isinstance(v, Tensor) else v for at, v in enumerate(args)]
+        return torch.complex(
+            *(operation(*tree_map(partial(_part, part), values), **kwargs) for part in ("real", "imag"))
+        )
+
+    return composite
+
+
+def _complex_product(times: Callable[..., Tensor], one: Any, other: Any) -> Tensor:
+    if not torch.is_complex(torch.as_tensor(other)):
+        return torch.complex(times(one.real, other), times(one.imag, other))
+    if not torch.is_complex(torch.as_tensor(one)):
+        return _complex_product(times, other, one)
+    real = times(one.real, other.real) - times(one.imag, other.imag)
+    return torch.complex(real, times(one.real, other.imag) + times(one.imag, other.real))
+
+
+def _complex_quotient(one: Any, other: Any) -> Tensor:
+    if not torch.is_complex(torch.as_tensor(other)):
+        return torch.complex(one.real / other, one.imag / other)
+    quotient: Tensor = one * (torch.conj(other) / (other.real * other.real + other.imag * other.imag))
+    return quotient
+
+
+COMPLEX: dict[str, Callable[..., Tensor]] = {
+    **{name: _of_parts(name) for name in ("neg", "sum", "mean", "cat", "stack", "flip", "roll", "index", "gather")},
+    **{name: _of_parts(name) for name in ("index_select", "repeat", "slice_scatter", "select_scatter", "index_put")},
+    **{name: _of_parts(name) for name in ("scatter", "copy", "zero")},
+    **{name: _of_parts(name, 0, 1) for name in ("add", "sub", "rsub", "fill")},
+    **{name: _of_parts(name, 2) for name in ("masked_fill", "constant_pad_nd")},
+    "where": _of_parts("where", 1, 2),
+    **{name: partial(_complex_product, getattr(torch, name)) for name in ("mul", "mm", "bmm")},
+    **{
+        "div": _complex_quotient,
+        "abs": lambda x: _norm(torch.view_as_real(x), 2, [-1]),
+        "_conj_physical": lambda x: torch.complex(x.real, -x.imag),
+    },
+    **dict.fromkeys(("clone", "_to_copy"), lambda x, **_: torch.complex(x.real, x.imag)),
 }

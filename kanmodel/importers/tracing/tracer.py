@@ -3,7 +3,8 @@
 Every operation that torch dispatches is seen, after its own decompositions, and every element of every tensor has a
 number: that of the element of a node that it holds. Views share these numbers as they share memory, also where they are
 written to, and a copy, a slice or a concatenation is done once more with the numbers in place of the values; so the
-movements of data need no rules. What computes becomes a node, and what does not depend on the window a constant.
+movements of data need no rules. A complex number has two, of its parts, as it has in memory. What computes becomes a
+node, and what does not depend on the window a constant.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from kanmodel.errors import KanscopeError, UnreadableModelError
 from kanmodel.importers.files.exported import Step
 from kanmodel.importers.layers.submodules import Layer, Norm, RecurrentSubmodule
 from kanmodel.importers.tracing.drawing import Drawing
-from kanmodel.importers.tracing.rules import COMPOSITES, RULES, UNKNOWN, NoOperationError
+from kanmodel.importers.tracing.rules import COMPLEX, COMPOSITES, RULES, UNKNOWN, NoOperationError
 from kanmodel.network.config import RecurrentConfig
 from kanmodel.network.described import QUANTILES, Described, describe
 from kanmodel.network.operations import MAX_NODES, Node, Shape, runs_of
@@ -40,6 +41,7 @@ from kanmodel.network.operations import MAX_NODES, Node, Shape, runs_of
 MAX_DRAWN = 8 * MAX_NODES  # nodes that are drawn; many are constants of others, or lead nowhere
 CELL = -2  # number of the elements of cell states, which no node holds; those of loops are below
 VIRTUAL, LONGEST = 1 << 40, 1 << 24  # the first number of a loop's outputs, and how many of these each loop may have
+LARGE = 1e9  # in place of infinity, as in a mask before a softmax: exp(-1e9) is 0
 # What reads no values of its arguments, or changes their shape in place.
 UNREAD = {"new_zeros", "new_ones", "new_empty", "new_full", "zeros_like", "ones_like", "empty_like", "full_like"}
 UNREAD |= {"isnan", "isinf"}  # which finite values are not
@@ -53,6 +55,14 @@ class ElementNumbers(Tensor):
 
 def _count(shape: Shape, first: int) -> Tensor:
     return torch.arange(first, first + prod(shape)).reshape(shape).as_subclass(ElementNumbers)
+
+
+def _view(every: Tensor, value: Tensor) -> Tensor:
+    """What there is for the elements of a tensor, (*shape), of all in its storage; (*shape, 2) for complex ones."""
+    if not value.is_complex():
+        return every.as_strided(value.shape, value.stride(), value.storage_offset())
+    strides = [2 * stride for stride in value.stride()]
+    return every.as_strided((*value.shape, 2), (*strides, 1), 2 * value.storage_offset())
 
 
 @dataclass
@@ -164,7 +174,11 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         mutates = func._schema.is_mutable
         plain = name.removesuffix("_") if mutates else name
         rule, composite = RULES.get(plain), COMPOSITES.get(plain)
+        if any(value.is_complex() for value in given):
+            rule, composite = None, COMPLEX.get(plain, composite)
         if rule is None and composite is None:
+            if not mutates and all(self.is_fixed(value) for value in given if self.depends(value)):
+                return func(*args, **kwargs)  # of a constant, which parts of a tensor may be
             with self:  # where torch has not decomposed an operation yet, as in inference mode
                 out = func.decompose(*args, **kwargs)
             if out is not NotImplemented:
@@ -175,8 +189,8 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not mutates and outputs and all(map(self.depends, outputs)):
             return out  # views
         if rule is None and composite is None:
-            decides = any(self.depends(value) and not value.is_floating_point() for value in given)
-            self.refuse(name, *(["which decides by values of the window"] if decides else []))
+            numeric = all(value.is_floating_point() or value.is_complex() for value in given if self.depends(value))
+            self.refuse(name, *([] if numeric else ["which decides by values of the window"]))
         try:
             if composite is not None:
                 with self:
@@ -228,14 +242,21 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         found = self._storages.get(value.untyped_storage()._cdata)
         if found is None:
             return None
-        view = found[1].as_strided(value.shape, value.stride(), value.storage_offset())
-        return view.as_subclass(ElementNumbers)
+        numbers = _view(found[1], value)
+        if value.is_conj():  # which torch notes, and computes where the values are read
+            numbers = torch.stack([numbers[..., 0], self.apply("mul", numbers[..., 1], -1.0)], dim=-1)
+        elif value.is_neg():
+            numbers = self.apply("mul", numbers.as_subclass(ElementNumbers), -1.0)
+        return numbers.as_subclass(ElementNumbers)
 
     def mark(self, value: Tensor, numbers: Tensor) -> None:
-        """Gives the elements of a tensor their numbers, of as many elements in any shape."""
+        """Gives the elements of a tensor their numbers, of as many elements in any shape; two to each complex one."""
         storage = value.untyped_storage()
-        every = torch.full((storage.nbytes() // value.itemsize,), UNKNOWN)
-        every.as_strided(value.shape, value.stride(), value.storage_offset()).copy_(numbers.reshape(value.shape))
+        every = torch.full((storage.nbytes() // value.itemsize * (1 + value.is_complex()),), UNKNOWN)
+        view = _view(every, value)
+        if value.is_complex() and numbers.shape == value.shape:
+            numbers = torch.stack([numbers, self.of(0.0).expand(numbers.shape)], dim=-1)
+        view.copy_(numbers.reshape(view.shape))
         self._storages[storage._cdata] = storage, every
 
     def _of_target(self, target: Tensor) -> Tensor:
@@ -256,16 +277,18 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if isinstance(value, Tensor):
             found = self.numbers_of(value)
             return self.constant(value) if found is None else found
-        key = ("number", float(value))
+        number = min(max(float(value), -LARGE), LARGE)
+        key = ("number", number)
         if key not in self._known:
-            numbers = self._add("number", (), (), float(value))
+            numbers = self._add("number", (), (), number)
             self._known[key] = int(numbers)
-            self.drawing.constants[len(self.drawing.nodes) - 1] = torch.tensor(float(value), dtype=torch.float64)
+            self.drawing.constants[len(self.drawing.nodes) - 1] = torch.tensor(number, dtype=torch.float64)
         return _count((), self._known[key])
 
     def constant(self, values: Tensor) -> Tensor:
         """The numbers of constant values."""
         values = values.detach().cpu().clone()
+        values = torch.view_as_real(values.resolve_conj()) if values.is_complex() else values
         if not values.numel():
             return _count(tuple(values.shape), 0)
         key = ("constant", *values.shape, values.double().numpy().tobytes())
