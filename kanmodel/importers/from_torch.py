@@ -23,6 +23,7 @@ from kanmodel.errors import CheckpointError, ConfigError, UnreadableModelError, 
 from kanmodel.forecaster import Provenance, Reference
 from kanmodel.importers.files.pickles import GlobalName
 from kanmodel.importers.files.source import BOOKKEEPING, MAX_DEPTH, N_ENTERING, Module
+from kanmodel.importers.layers.submodules import Norm
 from kanmodel.importers.search import assembly, samples
 from kanmodel.importers.tracing.leaves import replace_calls
 from kanmodel.importers.tracing.tracer import GraphTracer, pick_output
@@ -244,7 +245,7 @@ def _trace(asked: Asked, windows: Array, tree: Module, shapes: ModelConfig) -> t
             chain = drawing.chain(shapes.lookback, len(shapes.features))
             if chain is not None:
                 return assembly.assemble(chain, shapes), tracer
-            if not norms:
+            if not norms or not any(isinstance(layer, Norm) for layer in drawing.layers.values()):
                 is_double = any(tensor.dtype == torch.float64 for tensor in asked.net.state_dict().values())
                 return drawing.network(shapes, torch.float64 if is_double else torch.float32), tracer
         except ConfigError as error:

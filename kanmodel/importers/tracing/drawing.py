@@ -32,6 +32,8 @@ class Drawing:
         for number in range(output, -1, -1):
             if number in kept:
                 kept.update(self.nodes[number].inputs)
+        if len(kept) == len(self.nodes):
+            return self
         place = {old: new for new, old in enumerate(sorted(kept))}
         nodes = [self.nodes[old] for old in place]
         return Drawing(

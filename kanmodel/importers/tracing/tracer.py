@@ -9,7 +9,7 @@ movements of data need no rules. What computes becomes a node, and what does not
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
 
 from kanmodel.errors import KanscopeError, UnreadableModelError
 from kanmodel.importers.files.exported import Step
@@ -45,6 +44,15 @@ UNREAD |= {"transpose_", "t_", "squeeze_", "unsqueeze_", "as_strided_", "swapaxe
 
 class ElementNumbers(Tensor):
     """Numbers of elements, in the shape of a tensor that holds these."""
+
+
+def _tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
+    """Yields the tensors of arguments, and of the lists among them."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from _tensors_in(value)
 
 
 def _count(shape: Shape, first: int) -> Tensor:
@@ -78,6 +86,7 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         needs_cells: after a refusal, whether LSTMs must be entered because their cell states are read.
         keys: those of the tensors of the leaves.
         libraries: those of the layers that are leaves, in order.
+        matches: of parts that were called, see `leaves`.
         loops: over cells.
         paused: whether nothing is followed.
     """
@@ -86,10 +95,10 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.net, self.integer, self._output, self.paused = net, integer, output, False
         self.needs_cells, self.loops = False, list[Loop]()
-        self.keys, self.libraries = set[str](), dict[str, None]()
+        self.keys, self.libraries, self.matches = set[str](), dict[str, None](), dict[Any, Any]()
         self.drawing, self._total = Drawing(), 0
         self._names = {module: name for name, module in net.named_modules()}
-        self._starts: list[int] = []  # the number of the first element of each node
+        self._every_start = np.zeros(MAX_DRAWN + 2, dtype=np.int64)  # the number of the first element of each node
         self._shapes: list[Shape] = []
         self._fixed: set[int] = set()  # nodes that do not depend on the window
         self._known: dict[tuple[Any, ...], int] = {}  # nodes by what they hold
@@ -128,10 +137,10 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         """Runs an operation, and does the same with the numbers of what it reads."""
         kwargs = kwargs or {}
-        given = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
+        given = [*_tensors_in(args), *_tensors_in(kwargs.values())]
         self._touched.update(value.untyped_storage().data_ptr() for value in given)
         name = func._schema.name.removeprefix("aten::")
-        if self.paused or name in UNREAD or not any(map(self.depends, given)):
+        if name in UNREAD or not any(map(self.depends, given)):
             return func(*args, **kwargs)
         mutates = func._schema.is_mutable
         plain = name.removesuffix("_") if mutates else name
@@ -143,7 +152,7 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return out
         before = self._of_target(args[0]) if mutates else None
         out = func(*args, **kwargs)
-        outputs = [value for value in tree_flatten(out)[0] if isinstance(value, Tensor)]
+        outputs = [*_tensors_in([out])]
         if not mutates and outputs and all(map(self.depends, outputs)):
             return out  # views
         if rule is None and composite is None:
@@ -180,6 +189,10 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         left = {key: tensor for key, tensor in self.net.state_dict().items() if key not in self.keys}
         return tuple(key for key, tensor in left.items() if tensor.untyped_storage().data_ptr() not in self._touched)
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # which imports torch's compiler, for seconds, at the first operation
+
     # Numbers of elements
 
     def depends(self, value: Any) -> bool:
@@ -190,7 +203,7 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Whether no element depends on the window, as in a part of a tensor of which others do."""
         flat = self.of(value).flatten().numpy()
         inside = ((flat >= 0) & (flat < VIRTUAL)).all()
-        return bool(inside) and self._fixed.issuperset((np.searchsorted(self._starts, flat, side="right") - 1).tolist())
+        return bool(inside) and self._fixed.issuperset(self._holders(flat).tolist())
 
     def numbers_of(self, value: Tensor) -> Tensor | None:
         """The numbers of the elements of a tensor; None if it does not depend on the window."""
@@ -247,16 +260,16 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, op: str, inputs: tuple[int, ...], shape: Shape, parameter: float | None = None, runs: Any = ()
     ) -> Tensor:
         """Adds a node, and returns the numbers of its elements, (*shape)."""
-        if len(self.drawing.nodes) > MAX_DRAWN:
+        if (number := len(self.drawing.nodes)) > MAX_DRAWN:
             self.refuse("more operations than a graph may have", "which an unrolled loop over many steps would be")
         own = shape if op in ("constant", "arrange") else None
         if op != "window" and self._fixed.issuperset(inputs):
-            self._fixed.add(len(self.drawing.nodes))
+            self._fixed.add(number)
         self.drawing.nodes.append(Node(op, inputs, parameter, own, runs))
-        self._starts.append(self._total)
-        self._total += prod(shape)
         self._shapes.append(shape)
-        return _count(shape, self._starts[-1])
+        first, self._total = self._total, self._total + prod(shape)
+        self._every_start[number] = first
+        return _count(shape, first)
 
     def _read(self, numbers: Tensor) -> int:
         """The node that holds elements in the shape of their numbers; they are gathered first if there is none."""
@@ -281,9 +294,12 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             loop.outputs = self.recurrent(loop.part.config, loop.part.tensors, steps).transpose(0, 1).flatten()
         return numbers.masked_scatter(own, loop.outputs[places])
 
+    def _holders(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The nodes that have elements of these numbers."""
+        return np.searchsorted(self._every_start[: len(self.drawing.nodes)], numbers, side="right") - 1
+
     def _gather(self, shape: Shape, flat: NDArray[np.int64]) -> int:
-        starts = np.array(self._starts)
-        holders = np.searchsorted(starts, flat, side="right") - 1
+        starts, holders = self._every_start, self._holders(flat)
         sources, constants = np.unique(holders).tolist(), self.drawing.constants
         in_order = np.array_equal(flat - flat[:1], np.arange(flat.size))
         if len(sources) == 1 and self._shapes[sources[0]] == shape and in_order:
@@ -291,7 +307,7 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         fixed = np.isin(holders, [node for node in sources if node in constants])
         if fixed.any() and (fixed.all() or any(self.drawing.nodes[node].op == "constant" for node in sources)):
             used, places = np.unique(flat[fixed], return_inverse=True)
-            of = np.searchsorted(starts, used, side="right") - 1
+            of = self._holders(used)
             values = [constants[node].flatten()[number - starts[node]] for node, number in zip(of, used, strict=True)]
             found = torch.stack([value.double() for value in values])
             if fixed.all():
@@ -375,10 +391,11 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @contextmanager
     def pausing(self) -> Iterator[None]:
-        """Operations within are not followed."""
+        """Operations within are not followed, nor seen at all."""
         before, self.paused = self.paused, True
         try:
-            yield
+            with torch._C._DisableTorchDispatch():
+                yield
         finally:
             self.paused = before
 
