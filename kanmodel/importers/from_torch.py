@@ -6,7 +6,7 @@ the forecasts of the module.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -22,7 +22,7 @@ from kanmodel.arrays import Array
 from kanmodel.errors import CheckpointError, ConfigError, UnreadableModelError, checked
 from kanmodel.forecaster import Provenance, Reference
 from kanmodel.importers.files.pickles import GlobalName
-from kanmodel.importers.files.source import BOOKKEEPING, MAX_DEPTH, N_ENTERING, Module
+from kanmodel.importers.files.source import BOOKKEEPING, MAX_DEPTH, Module
 from kanmodel.importers.layers.submodules import Norm
 from kanmodel.importers.search import assembly, samples
 from kanmodel.importers.tracing.leaves import replace_calls
@@ -204,7 +204,7 @@ def read_network(
     Raises `UnreadableModelError` if a forecast for these windows, or for others around them, is another.
     """
     with unchanged(asked.net):
-        tree = read_live(asked.net, count_entering(asked, windows))
+        tree = read_live(asked.net)
         _refuse_mixed(asked, windows, expected)
         network, tracer = _trace(asked, windows, tree, shapes)
         perturbed = _perturb(windows, np.array([feature.integer for feature in shapes.features]))
@@ -214,6 +214,7 @@ def read_network(
         computed = network(torch.from_numpy(np.concatenate([windows, perturbed])).to(dtype)).double().numpy()
     found = samples.Bounds.of(expected, TOLERANCE).compare(np.concatenate([expected, moved]), computed)
     if not found.matches:
+        _refuse_unstable(asked, windows, expected)
         raise UnreadableModelError(
             f"the network that was read forecasts otherwise: {found.computed:.7g} in place of {found.expected:.7g} "
             f"for output {shapes.outputs[found.output]} at window {found.window}, {found.relative:.2g} of its spread"
@@ -266,9 +267,22 @@ def _refuse_mixed(asked: Asked, windows: Array, expected: Array) -> None:
     """Refuses a module whose forecast of a window depends on those beside it."""
     twice = asked.forecast(np.repeat(windows[-1:], 2, axis=0))
     if not samples.Bounds.of(expected, TOLERANCE).compare(expected[[-1, -1]], twice).matches:
+        _refuse_unstable(asked, windows, expected)
         raise UnreadableModelError(
             "the module forecasts a window otherwise in another batch: the windows of a batch are mixed, as by an LSTM "
             "whose batch_first does not fit their layout, or by a norm with the statistics of the batch"
+        )
+
+
+def _refuse_unstable(asked: Asked, windows: Array, expected: Array) -> None:
+    """Refuses a module whose forecasts depend on how its inputs are rounded, which explains any difference."""
+    dtype = asked.as_read(windows[:1]).dtype
+    nudged = asked.forecast(windows * (1 + 2 * torch.finfo(dtype).eps))
+    if not samples.Bounds.of(expected, ROUNDING).compare(expected, nudged).matches:
+        raise UnreadableModelError(
+            f"the module's forecasts depend on the last digit of its inputs in {str(dtype)[6:]}, as where each step of "
+            "a loop multiplies what the one before has rounded: give its functions fewer frequencies or knots, or "
+            "smaller weights"
         )
 
 
@@ -284,22 +298,20 @@ def _perturb(windows: Array, integer: NDArray[np.bool_]) -> Array:
     return np.where(integer, random.permutation(few), inside)
 
 
-def read_live(module: nn.Module, entering: Mapping[nn.Module, int], path: str = "", depth: int = 0) -> Module:
+def read_live(module: nn.Module, path: str = "", depth: int = 0) -> Module:
     """The tree of a module at `path`, `depth` levels down, in the form that `source.read_module` gives a pickled one.
 
-    For `entering` see `count_entering`. Raises `UnreadableModelError` if its modules are nested too deeply.
+    Raises `UnreadableModelError` if its modules are nested too deeply.
     """
     if depth > MAX_DEPTH:
         raise UnreadableModelError(f"the modules at {path!r} are nested deeper than {MAX_DEPTH}")
     values = {name: _simplify(value) for name, value in vars(module).items() if name not in BOOKKEEPING}
-    if module in entering:
-        values[N_ENTERING] = entering[module]
     hidden = module._non_persistent_buffers_set
     children = {name: child for name, child in module._modules.items() if child is not None}
     class_name = f"{type(module).__module__}.{type(module).__qualname__}"
     parameters = {name: _copy(value) for name, value in module._parameters.items() if value is not None}
     buffers = {name: _copy(b) for name, b in module._buffers.items() if b is not None and name not in hidden}
-    below = {name: read_live(child, entering, f"{path}.{name}", depth + 1) for name, child in children.items()}
+    below = {name: read_live(child, f"{path}.{name}", depth + 1) for name, child in children.items()}
     return Module(class_name, values, parameters, buffers, below)
 
 
@@ -355,19 +367,3 @@ def _more_inputs(net: nn.Module) -> str:
         "a module that makes them of a window's columns, such as class Wrapped(torch.nn.Module) with "
         f"self.net = net in __init__ and def forward(self, windows): return self.net({given})"
     )
-
-
-def count_entering(asked: Asked, windows: Array) -> dict[nn.Module, int]:
-    """Number of inputs of each pykan KAN, which may differ from its width after prune_input."""
-    entering: dict[nn.Module, int] = {}
-
-    def note(module: nn.Module, args: tuple[Any, ...]) -> None:
-        if args and isinstance(args[0], Tensor):
-            entering[module] = args[0].shape[-1]
-
-    hooks = [module.register_forward_pre_hook(note) for module in asked.net.modules() if hasattr(module, "input_id")]
-    if hooks:
-        asked.call(windows[:2])
-    for hook in hooks:
-        hook.remove()
-    return entering

@@ -641,7 +641,7 @@ class SubKANs(nn.Module):
             nn.Parameter(torch.randn(count, C, C) / 2),
             nn.Parameter(torch.randn(count, C, C) / 3),
         )
-        self.hidden = nn.Parameter(torch.randn(count, n_state, C) / 3)
+        self.hidden = nn.Parameter(torch.randn(count, n_state, C) / 3) if n_state else None
         self.kernel, self.aggregate = nn.Parameter(torch.rand(count, 2 * C)), nn.Linear(count * C, n)
 
     def forward(self, x, states, h=None):

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from math import inf
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
@@ -19,10 +18,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
-from kanmodel.checkpoint import DOCUMENT_KEY, MAX_BYTES
+from kanmodel.checkpoint import DOCUMENT_KEY
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.files.archives import ZIP_START, is_legacy, read_archive
-from kanmodel.importers.files.documents import naming, read_bounded
+from kanmodel.importers.files.documents import naming
 from kanmodel.importers.files.pickles import GlobalName, Placeholder
 
 if TYPE_CHECKING:
@@ -41,7 +40,6 @@ MAX_DEPTH = 64  # of modules, and of containers in a value
 MAX_MODULES = 1 << 14
 MAX_VALUES = 1 << 18  # of all attributes or hyperparameters, with those in their containers
 MAX_PATH = 1000  # characters
-N_ENTERING = "n_entering"  # of a traced live module: its number of inputs
 BOOKKEEPING = frozenset(torch.nn.Module().__dict__) - {"training"} | {
     *("_backend", "_forward_hooks_always_called", "_load_state_dict_pre_hooks", "_non_persistent_buffers_set"),
 }  # attributes that every module has, in any version of torch
@@ -113,21 +111,11 @@ class Source:
         return f"; with {library}, kanmodel.{reader} may read it" if library else ""
 
 
-def open_source(path: Path) -> Source:
+def read_source(name: str, data: bytes) -> Source:
     """Reads the state_dict, the whole model, or the training dictionary of either in a file (torch.save, safetensors).
 
     Raises `CheckpointError` if it is damaged, claims more than it contains, or has no weights that are finite tensors.
     """
-    with naming(path.name):
-        if path.is_dir():
-            reader = f"kanmodel.from_neuralforecast({str(path)!r})"
-            raise CheckpointError(f"is a folder; {reader} reads one that NeuralForecast.save wrote")
-        data = read_bounded(path, MAX_BYTES)
-    return read_source(path.name, data)
-
-
-def read_source(name: str, data: bytes) -> Source:
-    """`open_source` with the file in memory."""
     with naming(name):
         is_archive = is_legacy(data) or data.startswith(ZIP_START)
         if data[8:9] == b"{" and not is_archive:

@@ -17,7 +17,8 @@ from torch.utils._pytree import tree_leaves
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.files.source import Module
 from kanmodel.importers.layers.known import find_parts, find_recurrent
-from kanmodel.importers.layers.submodules import Item, Metadata, Norm, RecurrentSubmodule, Submodule
+from kanmodel.importers.layers.splines import restore_inputs
+from kanmodel.importers.layers.submodules import Item, Layer, Metadata, Norm, RecurrentSubmodule, Submodule
 from kanmodel.importers.search import assembly
 from kanmodel.importers.search.assembly import Function
 from kanmodel.importers.search.structure import TORCH
@@ -56,20 +57,31 @@ def replace_calls(tracer: GraphTracer, tree: Module, norms: bool, enter_lstm: bo
         with suppress(AttributeError):
             module = tracer.net.get_submodule(part.place)
             if part.problem is None:
-                module.forward = partial(_call_layers, tracer, part, norms, module.forward)
+                kept = getattr(module, "input_id", None)  # of a KAN of pykan
+                kept = kept.tolist() if isinstance(kept, Tensor) and kept.shape == (part.n_in,) else None
+                module.forward = partial(_call_layers, tracer, part, kept, norms, module.forward)
 
 
-def _call_layers(tracer: GraphTracer, part: Submodule, norms: bool, forward: Forward, *args: Any, **kwargs: Any) -> Any:
+def _call_layers(
+    tracer: GraphTracer,
+    part: Submodule,
+    kept: Sequence[int] | None,
+    norms: bool,
+    forward: Forward,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
     """The call of a part, a leaf if it computes what its library does of its weights; else it is entered."""
     read = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
     numbers = None if tracer.paused or read is None else tracer.numbers_of(read)
-    if numbers is None or read is None or not read.is_floating_point() or read.shape[-1] != part.n_in:
+    fits = read is not None and read.is_floating_point() and (kept is not None or read.shape[-1] == part.n_in)
+    if numbers is None or read is None or not fits:
         return forward(*args, **kwargs)
     with tracer.pausing():
         if tracer.is_fixed(read):
             tracer.keys |= part.keys
             return forward(*args, **kwargs)  # a constant
-        match = _match(tracer.matches, part, read, forward)
+        match = _match(tracer.matches, part, kept, read, forward)
         tracer.keys |= frozenset() if match is None else part.keys
         if match is not None and (norms or not any(isinstance(item, Norm) for item in match.items)):
             out = forward(*args, **kwargs)
@@ -100,7 +112,9 @@ class Match:
         return same and bool(((computed - found.reshape(computed.shape)).abs() <= self.tolerance).all())
 
 
-def _match(known: dict[Any, Any], part: Submodule, read: Tensor, forward: Forward) -> Match | None:
+def _match(
+    known: dict[Any, Any], part: Submodule, kept: Sequence[int] | None, read: Tensor, forward: Forward
+) -> Match | None:
     """The items of a part that give what leaves it on probes, None if none do, as `known` from an earlier call."""
     key = part.place, tuple(read.shape)
     if key not in known:
@@ -115,6 +129,8 @@ def _match(known: dict[Any, Any], part: Submodule, read: Tensor, forward: Forwar
             tolerance = BETWEEN * max(deviation, 1e-3 * float(left.abs().max()), 1e-12)
             for kinds in product(*part.open.values()):
                 items = part.items(dict(zip(part.open, kinds, strict=True)))
+                if kept is not None and len(kept) != read.shape[-1] and isinstance(first := items[0], Layer):
+                    items = (restore_inputs(first, kept, read.shape[-1]), *items[1:])
                 match = Match(items, assembly.items_function(items, torch.float64), tolerance)
                 if match.gives(left, probes):
                     known[key] = match

@@ -17,8 +17,9 @@ from torch import nn
 from kanmodel.attribution.ledger import explain_windows
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError
+from kanmodel.importers.files.exported import open_file
 from kanmodel.importers.files.manifest import ModelSpec
-from kanmodel.importers.files.source import Source, open_source
+from kanmodel.importers.files.source import Source
 from kanmodel.importers.from_file import describe_file, from_file
 from kanmodel.importers.from_torch import from_torch, read_live
 from kanmodel.importers.search.samples import state_call
@@ -81,7 +82,7 @@ def load(name):
 
 def find_parts_of(module):
     """The parts of a live module, as those of a file that keeps its modules."""
-    tree = read_live(module, {})
+    tree = read_live(module)
     return find_structure(Source("m.pt", tree.state_dict(), tree), state_call(FEATURES, None, None, None, None, (), ()))
 
 
@@ -418,5 +419,5 @@ def test_damaged_files_of_further_libraries(name, tmp_path):
             )
         torch.save(tensors, tmp_path / "m.pt")
         with suppress(CheckpointError):
-            for part in find_structure(open_source(tmp_path / "m.pt"), ModelSpec()).parts:
+            for part in find_structure(open_file(tmp_path / "m.pt"), ModelSpec()).parts:
                 assert part.items({})
