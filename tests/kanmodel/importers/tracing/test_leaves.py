@@ -1,6 +1,7 @@
 """Layers of further libraries, RNNs and loops over cells, from files that the libraries wrote."""
 
 import importlib
+import subprocess
 import sys
 from contextlib import suppress
 from functools import cache
@@ -24,6 +25,7 @@ from kanmodel.importers.from_file import describe_file, from_file
 from kanmodel.importers.from_torch import from_torch, read_live
 from kanmodel.importers.search.samples import state_call
 from kanmodel.importers.search.structure import find_structure
+from kanmodel.importers.tracing.leaves import N_PROBES
 from kanmodel.onnx.export import export_onnx
 
 LEAVES = FOLDER / "import" / "leaves"
@@ -421,3 +423,62 @@ def test_damaged_files_of_further_libraries(name, tmp_path):
         with suppress(CheckpointError):
             for part in find_structure(open_file(tmp_path / "m.pt"), ModelSpec()).parts:
                 assert part.items({})
+
+
+def test_a_layer_that_computes_otherwise_in_a_later_call_is_entered():
+    """What a part was matched with in its first call is compared again in each: a factor is drawn."""
+
+    class Scaled(nn.Linear):
+        def forward(self, x, factor=1.0):
+            return super().forward(x) * factor
+
+    class Steps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = Scaled(3, 3)
+
+        def forward(self, x):
+            return sum(torch.tanh(self.layer(step, 1 + (t % 4 == 3) / 1000)) for t, step in enumerate(x.unbind(1)))
+
+    torch.manual_seed(0)
+    module = Steps().double()
+    model = from_torch(module, windows=WINDOWS, features=FEATURES)
+    with torch.no_grad():
+        expected = module(torch.from_numpy(WINDOWS).double()).numpy()
+    np.testing.assert_allclose(model.predict(WINDOWS), expected, rtol=0, atol=1e-9)
+    assert len(model.config.head) < WINDOWS.shape[1]
+
+
+def test_a_layer_is_matched_once(monkeypatch):
+    """A layer of a loop is given probes in its first step alone, and every step has the same one."""
+    calls = []
+
+    class Watched(nn.Linear):
+        def forward(self, x):
+            calls.append(len(x))
+            return super().forward(x)
+
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = Watched(5, 2)
+
+        def forward(self, x):
+            h = x.new_zeros(len(x), 2)
+            for step in x.unbind(1):
+                h = torch.tanh(self.layer(torch.cat([step, h], dim=1)))
+            return h
+
+    model = from_torch(Recurrent(), windows=WINDOWS, features=FEATURES)
+    assert model.config.graph and calls.count(N_PROBES + 1) <= 2
+
+
+def test_reading_does_not_import_the_compiler_of_torch():
+    """Which takes seconds, and memory."""
+    script = """
+import sys, numpy, torch, kanmodel
+net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(6, 2), torch.nn.Tanh(), torch.nn.Linear(2, 1))
+kanmodel.from_torch(net, windows=numpy.random.default_rng(0).normal(size=(20, 3, 2)), features=["a", "b"])
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
