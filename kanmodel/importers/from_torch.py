@@ -22,7 +22,7 @@ from kanmodel.arrays import Array
 from kanmodel.errors import CheckpointError, ConfigError, UnreadableModelError, checked
 from kanmodel.forecaster import Provenance, Reference
 from kanmodel.importers.files.pickles import GlobalName
-from kanmodel.importers.files.source import BOOKKEEPING, MAX_DEPTH, Module
+from kanmodel.importers.files.source import BOOKKEEPING, MAX_DEPTH, Module, named_modules
 from kanmodel.importers.layers.submodules import Norm
 from kanmodel.importers.search import assembly, samples
 from kanmodel.importers.tracing.leaves import replace_calls
@@ -336,7 +336,7 @@ def unchanged(net: nn.Module) -> Iterator[None]:
     mutable = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
     before = [
         (module, {name: type(v)(v) if name in mutable else v for name, v in vars(module).items()})
-        for module in net.modules()
+        for module in named_modules(net).values()
     ]
     tensors = [(tensor, tensor.clone()) for tensor in (*net.parameters(), *net.buffers())]
     try:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count
+from itertools import count, product
 from math import nan
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -90,12 +90,11 @@ def libraries() -> Iterator[tuple[str, Callable[[], nn.Module]]]:
     with suppress(ImportError):
         from timekan import tKANGRU, tKANLSTM
 
-        for kind in ("fourier", "chebyshev"):
-            yield (
-                f"timekan's tKANLSTM, {kind}",
-                partial(lambda k: LastOf(tKANLSTM(C, 4, return_sequences=True, kan_type=k), 4), kind),
-            )
-        yield "timekan's tKANGRU", lambda: LastOf(tKANGRU(C, 4, return_sequences=True), 4)
+        kinds = (("chebyshev", {}), ("fourier", {"gridsize": 5}), ("fourier", {}))  # by default of 300 frequencies
+        for cell, (kind, configs) in product((tKANLSTM, tKANGRU), kinds):
+            options = {"return_sequences": True, "kan_type": kind, "sub_kan_configs": configs}
+            of = ", ".join([f"timekan's {cell.__name__}", kind, *map(str, configs.values())])
+            yield of, partial(lambda cell, options: LastOf(cell(C, 4, **options), 4), cell, options)
     with suppress(ImportError):
         from skorch import NeuralNetRegressor
 

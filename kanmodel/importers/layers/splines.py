@@ -41,9 +41,12 @@ FLAT = {
     **{f"act_fun.{{}}.{name}": "edges" for name in ("mask", "scale_base", "scale_sp")},
 }  # of version 0.0
 EFFICIENT = {"spline_weight": "out in coef", "grid": "in knots", "base_weight": "out in", "spline_scaler?": "out in"}
+EFFICIENT |= {"base_bias?": "out", "layer_norm.weight?": "in", "layer_norm.bias?": "in"}  # of keras_efficient_kan
 KANX = {"spline_weight": "in out coef", "grid": "in knots", "base_weight": "in out"}
 BARE = {"coef": "in out coef", "grid": "in knots", **dict.fromkeys(("mask", "scale_base", "scale_sp"), "in out")}
 NAMES = {"spline_weight": "coef", "base_weight": "scale_base", "spline_scaler": "scale_spline"}  # in a `KANLayer`
+NAMES |= {"base_bias": "subnode_bias", **{f"layer_norm.{name}": f"before.0.{name}" for name in ("weight", "bias")}}
+KERAS_EPS = 1e-3  # of its layer norms
 NAMES |= {"scale_sp": "scale_spline", **{name: name for name in ("coef", "grid", "mask", "scale_base")}}
 
 
@@ -284,8 +287,10 @@ def _splined(
     if not extended:
         tensors["grid"] = splines.extend_grid(found["grid"], basis.order)
 
+    before = (Transform("layer_norm", KERAS_EPS),) if "before.0.weight" in tensors else ()
+
     def read(chosen: Chosen) -> Layer:
-        return Layer(LayerConfig(sizes["in"], sizes["out"], basis, base=chosen["base"]), tensors)
+        return Layer(LayerConfig(sizes["in"], sizes["out"], basis, base=chosen["base"], before=before), tensors)
 
     described = f", grid {basis.grid_size}, spline order {basis.order}"
     return Submodule.of(library, place, read({"base": bases[0]}), keys or axes, described, {"base": bases}, read)

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils._pytree import tree_leaves
 
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.files.source import Module
+from kanmodel.importers.files.source import Module, from_keras, named_modules
 from kanmodel.importers.layers.known import find_parts, find_recurrent
 from kanmodel.importers.layers.splines import restore_inputs
 from kanmodel.importers.layers.submodules import Item, Layer, Metadata, Norm, RecurrentSubmodule, Submodule
@@ -39,9 +39,9 @@ def replace_calls(tracer: GraphTracer, tree: Module, norms: bool, enter_lstm: bo
         norms: whether norms are leaves, as in a chain, or operations.
         enter_lstm: whether LSTMs are entered, as where cell states are read.
     """
-    state = tree.state_dict()
+    state, modules = from_keras(tree.state_dict()), named_modules(tracer.net)
     kinds = (nn.RNNBase, nn.RNNCellBase)
-    recurrents = {name: module for name, module in tracer.net.named_modules() if isinstance(module, kinds)}
+    recurrents = {name: module for name, module in modules.items() if isinstance(module, kinds)}
     others = {key: tensor for key, tensor in state.items() if key.rpartition(".")[0] not in recurrents}
     found: list[Submodule] = []
     with suppress(CheckpointError):  # what no reader knows may still be glue
@@ -54,35 +54,29 @@ def replace_calls(tracer: GraphTracer, tree: Module, norms: bool, enter_lstm: bo
             call: Forward = _call_recurrent if isinstance(rnn, nn.RNNBase) else _call_cell
             rnn.forward = partial(call, tracer, recurrent, rnn, rnn.forward)
     for part in found:
-        with suppress(AttributeError):
-            module = tracer.net.get_submodule(part.place)
-            if part.problem is None:
-                kept = getattr(module, "input_id", None)  # of a KAN of pykan
-                kept = kept.tolist() if isinstance(kept, Tensor) and kept.shape == (part.n_in,) else None
-                module.forward = partial(_call_layers, tracer, part, kept, norms, module.forward)
+        module = modules.get(part.place)
+        if module is not None and part.problem is None:
+            module.forward = partial(_call_layers, tracer, part, module, norms, module.forward)
 
 
 def _call_layers(
-    tracer: GraphTracer,
-    part: Submodule,
-    kept: Sequence[int] | None,
-    norms: bool,
-    forward: Forward,
-    *args: Any,
-    **kwargs: Any,
+    tracer: GraphTracer, part: Submodule, module: nn.Module, norms: bool, forward: Forward, *args: Any, **kwargs: Any
 ) -> Any:
     """The call of a part, a leaf if it computes what its library does of its weights; else it is entered."""
     read = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
     numbers = None if tracer.paused or read is None else tracer.numbers_of(read)
+    kept = getattr(module, "input_id", None)  # of a KAN of pykan
+    kept = kept.tolist() if isinstance(kept, Tensor) and kept.shape == (part.n_in,) else None
     fits = read is not None and read.is_floating_point() and (kept is not None or read.shape[-1] == part.n_in)
     if numbers is None or read is None or not fits:
         return forward(*args, **kwargs)
     with tracer.pausing():
-        if tracer.is_fixed(read):
-            tracer.keys |= part.keys
+        is_fixed = tracer.is_fixed(read)
+        match = None if is_fixed else _match(tracer.matches, part, kept, read, forward)
+        if is_fixed or match is not None:
+            tracer.touch(module)
+        if is_fixed:
             return forward(*args, **kwargs)  # a constant
-        match = _match(tracer.matches, part, kept, read, forward)
-        tracer.keys |= frozenset() if match is None else part.keys
         if match is not None and (norms or not any(isinstance(item, Norm) for item in match.items)):
             out = forward(*args, **kwargs)
             if match.gives(out, read):
@@ -172,7 +166,7 @@ def _call_cell(
         tracer.loops.append(loop)
     with tracer.pausing():
         out = forward(*args, **kwargs)
-        tracer.keys |= known_as.keys
+        tracer.touch(module)
         loop.inputs.append(tracer.of(read).reshape(rows, -1))
         step = loop.numbers(index, rows)
         hidden, *cells = out if isinstance(out, tuple) else (out,)
@@ -190,7 +184,7 @@ def _call_recurrent(
     if read is None or any(tracer.depends(state) or bool(state.any()) for state in given):
         return forward(*args, **kwargs)
     with tracer.pausing():
-        tracer.keys |= known_as.keys
+        tracer.touch(module)
         out, states = forward(*args, **kwargs)
         if tracer.is_fixed(read):
             return out, states  # constants

@@ -23,10 +23,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 
 from kanmodel.errors import KanscopeError, UnreadableModelError
 from kanmodel.importers.files.exported import Step
+from kanmodel.importers.files.source import named_modules
 from kanmodel.importers.layers.submodules import Layer, Norm, RecurrentSubmodule
 from kanmodel.importers.tracing.drawing import Drawing
 from kanmodel.importers.tracing.rules import COMPOSITES, RULES, UNKNOWN, NoOperationError
@@ -84,7 +85,6 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Attributes:
         drawing: the graph, so far.
         needs_cells: after a refusal, whether LSTMs must be entered because their cell states are read.
-        keys: those of the tensors of the leaves.
         libraries: those of the layers that are leaves, in order.
         matches: of parts that were called, see `leaves`.
         loops: over cells.
@@ -95,9 +95,9 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.net, self.integer, self._output, self.paused = net, integer, output, False
         self.needs_cells, self.loops = False, list[Loop]()
-        self.keys, self.libraries, self.matches = set[str](), dict[str, None](), dict[Any, Any]()
+        self.libraries, self.matches = dict[str, None](), dict[Any, Any]()
         self.drawing, self._total = Drawing(), 0
-        self._names = {module: name for name, module in net.named_modules()}
+        self._names = {module: name for name, module in named_modules(net).items()}
         self._every_start = np.zeros(MAX_DRAWN + 2, dtype=np.int64)  # the number of the first element of each node
         self._shapes: list[Shape] = []
         self._fixed: set[int] = set()  # nodes that do not depend on the window
@@ -186,8 +186,13 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     @property
     def unused(self) -> tuple[str, ...]:
         """The keys of the tensors that the pass does not read, and that belong to no leaf."""
-        left = {key: tensor for key, tensor in self.net.state_dict().items() if key not in self.keys}
-        return tuple(key for key, tensor in left.items() if tensor.untyped_storage().data_ptr() not in self._touched)
+        tensors = self.net.state_dict()
+        return tuple(key for key in tensors if tensors[key].untyped_storage().data_ptr() not in self._touched)
+
+    def touch(self, module: nn.Module) -> None:
+        """Notes that the pass reads the tensors of a module."""
+        tensors = (*module.parameters(), *module.buffers())
+        self._touched.update(tensor.untyped_storage().data_ptr() for tensor in tensors)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -393,11 +398,15 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def pausing(self) -> Iterator[None]:
         """Operations within are not followed, nor seen at all."""
         before, self.paused = self.paused, True
+        is_seen = _get_current_dispatch_mode() is self  # not in a rule, which an operation has called
+        if is_seen:
+            self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
         try:
-            with torch._C._DisableTorchDispatch():
-                yield
+            yield
         finally:
             self.paused = before
+            if is_seen:
+                self.__enter__()  # type: ignore[no-untyped-call]
 
     def refuse(self, name: str, reason: str = "which is no operation of a graph") -> NoReturn:
         """Raises `UnreadableModelError`, which names the innermost module that is running, and its line."""

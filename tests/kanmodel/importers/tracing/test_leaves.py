@@ -482,3 +482,69 @@ kanmodel.from_torch(net, windows=numpy.random.default_rng(0).normal(size=(20, 3,
 assert "torch._dynamo" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_the_kans_of_keras(tmp_path):
+    """A KANLinear of keras_efficient_kan, named and laid out as there, from a file and where a live model calls it."""
+
+    class Layer(nn.Module):
+        """A layer of Keras: its tensors are those of the model, and it is no module of it."""
+
+        def __init__(self, path, **tensors):
+            super().__init__()
+            self.path = path
+            self.tensors = nn.ParameterDict({f"{path}/{name}": tensor for name, tensor in tensors.items()})
+
+        def own(self, name):
+            return self.tensors[f"{self.path}/{name}"]
+
+    class KANLinear(Layer):
+        def forward(self, x):
+            x = nn.functional.layer_norm(x, [5], self.own("norm/gamma"), self.own("norm/beta"), eps=1e-3)
+            t, b = self.own("grid"), x[..., None]
+            bases = ((b >= t[..., :-1]) & (b < t[..., 1:])).to(x)
+            for k in (1, 2):
+                left = (b - t[..., : -k - 1]) / (t[..., k:-1] - t[..., : -k - 1])
+                right = (t[..., k + 1 :] - b) / (t[..., k + 1 :] - t[..., 1:-k])
+                bases = left * bases[..., :-1] + right * bases[..., 1:]
+            return (
+                x.relu() @ self.own("base_weight")
+                + self.own("base_bias")
+                + bases.flatten(1) @ self.own("spline_weight")
+            )
+
+    class Dense(Layer):
+        def forward(self, x):
+            return x @ self.own("kernel") + self.own("bias")
+
+    class Keras(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm, random = nn.LSTM(3, 5, batch_first=True), torch.randn
+            tensors = {"norm/gamma": random(5), "norm/beta": random(5), "base_weight": random(5, 4)}
+            grid = torch.linspace(-2, 2, 8).expand(1, 5, -1).clone()
+            kan = KANLinear("net/kan", grid=grid, base_bias=random(4), spline_weight=random(25, 4), **tensors)
+            self.layers = [kan, Dense("net/dense", kernel=random(4, 2), bias=random(2))]
+            self._torch_params = nn.ParameterDict({k: v for each in self.layers for k, v in each.tensors.items()})
+
+        def _flatten_layers(self, include_self):
+            return self.layers
+
+        def forward(self, x):
+            h = self.lstm(x)[0][:, -1]
+            return self.layers[1](self.layers[0](h)) + self.layers[1](self.layers[0](-h))
+
+    torch.manual_seed(0)
+    module = Keras()
+    model = from_torch(module, windows=WINDOWS, features=FEATURES)
+    kans = [layer for layer in model.config.head if layer.basis.kind == "bspline"]
+    assert len(kans) == 2 and all([step.kind for step in kan.before] == ["layer_norm"] for kan in kans)
+    assert model.provenance.unused == () and "forward" not in {*vars(module.layers[0]), *vars(module.layers[1])}
+    with torch.no_grad():
+        expected = module(torch.from_numpy(WINDOWS)).double().numpy()
+        chain = module.layers[1](module.layers[0](module.lstm(torch.from_numpy(WINDOWS))[0][:, -1])).double().numpy()
+    np.testing.assert_allclose(model.predict(WINDOWS), expected, rtol=0, atol=1e-5 * expected.std())
+    torch.save(module.state_dict(), tmp_path / "m.pt")
+    found = from_file(tmp_path / "m.pt", windows=WINDOWS, predictions=chain, features=FEATURES)
+    assert found.provenance.unused == () and "base relu" in found.provenance.library
+    np.testing.assert_allclose(found.predict(WINDOWS), chain, rtol=0, atol=1e-5 * chain.std())
