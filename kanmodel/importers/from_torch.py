@@ -279,10 +279,11 @@ def _refuse_unstable(asked: Asked, windows: Array, expected: Array) -> None:
     dtype = asked.as_read(windows[:1]).dtype
     nudged = asked.forecast(windows * (1 + 2 * torch.finfo(dtype).eps))
     if not samples.Bounds.of(expected, ROUNDING).compare(expected, nudged).matches:
+        wider = "" if dtype == torch.float64 else "module.double(), or "
         raise UnreadableModelError(
             f"the module's forecasts depend on the last digit of its inputs in {str(dtype)[6:]}, as where each step of "
-            "a loop multiplies what the one before has rounded: give its functions fewer frequencies or knots, or "
-            "smaller weights"
+            f"a loop multiplies what the one before has rounded: give {wider}its functions fewer frequencies or knots, "
+            "or smaller weights"
         )
 
 
