@@ -23,7 +23,8 @@ from kanmodel.errors import CheckpointError, ConfigError, UnreadableModelError, 
 from kanmodel.forecaster import Provenance, Reference
 from kanmodel.importers.files.manifest import unnamed_targets
 from kanmodel.importers.files.pickles import GlobalName
-from kanmodel.importers.files.source import BOOKKEEPING, MAX_DEPTH, N_ENTERING, Module
+from kanmodel.importers.files.source import BOOKKEEPING, MAX_DEPTH, Module, named_modules
+from kanmodel.importers.layers.submodules import Norm
 from kanmodel.importers.search import assembly, samples
 from kanmodel.importers.tracing.leaves import replace_calls
 from kanmodel.importers.tracing.loops import roll_loops
@@ -263,7 +264,7 @@ def read_network(
     Raises `UnreadableModelError` if a forecast for these windows, or for others around them, is another.
     """
     with unchanged(asked.net):
-        tree = read_live(asked.net, count_entering(asked, windows))
+        tree = read_live(asked.net)
         _refuse_mixed(asked, windows, expected)
         network, tracer = _trace(asked, windows, tree, shapes)
         perturbed = _perturb(windows, np.array([feature.integer for feature in shapes.features]))
@@ -277,6 +278,7 @@ def read_network(
         with in_float64(asked.net):
             return read_network(asked, windows, shapes, precise)
     if not found.matches:
+        _refuse_unstable(asked, windows, expected)
         raise UnreadableModelError(
             f"the network that was read forecasts otherwise: {found.computed:.7g} in place of {found.expected:.7g} "
             f"for output {shapes.outputs[found.output]} at window {found.window}, {found.relative:.2g} of its spread"
@@ -294,7 +296,7 @@ def _trace(asked: Asked, windows: Array, tree: Module, shapes: ModelConfig) -> t
     integer = [feature.name for feature in shapes.features if feature.integer]
     for norms in (True, False, False):
         with unchanged(asked.net):
-            tracer = GraphTracer(asked.net, integer, asked.output, asked.quantiles, follows_zeros=not norms)
+            tracer = GraphTracer(asked.net, integer, asked.output, asked.quantiles)
             replace_calls(tracer, tree, norms, enter_lstm)
             try:
                 drawing = tracer.trace(window)
@@ -304,10 +306,11 @@ def _trace(asked: Asked, windows: Array, tree: Module, shapes: ModelConfig) -> t
                 enter_lstm = True
                 continue
         try:
-            chain = drawing.chain(shapes.lookback, len(shapes.features))
+            kept = drawing.keep(len(drawing.nodes) - 1)
+            chain = kept.chain(shapes.lookback, len(shapes.features))
             if chain is not None:
                 return assembly.assemble(chain, shapes), tracer
-            if not norms:
+            if not norms or not any(isinstance(layer, Norm) for layer in kept.layers.values()):
                 is_double = any(tensor.dtype == torch.float64 for tensor in asked.net.state_dict().values())
                 drawing = roll_loops(drawing, shapes.window_shape).fold_constants().fold_activations()
                 return drawing.network(shapes, torch.float64 if is_double else torch.float32), tracer
@@ -333,9 +336,23 @@ def _refuse_mixed(asked: Asked, windows: Array, expected: Array) -> None:
         with in_float64(asked.net):
             return _refuse_mixed(asked, windows, precise)
     if not found.matches:
+        _refuse_unstable(asked, windows, expected)
         raise UnreadableModelError(
             "the module forecasts a window otherwise in another batch: the windows of a batch are mixed, as by an LSTM "
             "whose batch_first does not fit their layout, or by a norm with the statistics of the batch"
+        )
+
+
+def _refuse_unstable(asked: Asked, windows: Array, expected: Array) -> None:
+    """Refuses a module whose forecasts depend on how its inputs are rounded, which explains any difference."""
+    dtype = asked.as_read(windows[:1]).dtype
+    nudged = asked.forecast(windows * (1 + 2 * torch.finfo(dtype).eps))
+    if not samples.Bounds.of(expected, samples.MAX_ROUNDING).compare(expected, nudged).matches:
+        wider = "" if dtype == torch.float64 else "module.double(), or "
+        raise UnreadableModelError(
+            f"the module's forecasts depend on the last digit of its inputs in {str(dtype)[6:]}, as where each step of "
+            f"a loop multiplies what the one before has rounded: give {wider}its functions fewer frequencies or knots, "
+            "or smaller weights"
         )
 
 
@@ -351,22 +368,20 @@ def _perturb(windows: Array, integer: NDArray[np.bool_]) -> Array:
     return np.where(integer, random.permutation(few), inside)
 
 
-def read_live(module: nn.Module, entering: Mapping[nn.Module, int], path: str = "", depth: int = 0) -> Module:
+def read_live(module: nn.Module, path: str = "", depth: int = 0) -> Module:
     """The tree of a module at `path`, `depth` levels down, in the form that `source.read_module` gives a pickled one.
 
-    For `entering` see `count_entering`. Raises `UnreadableModelError` if its modules are nested too deeply.
+    Raises `UnreadableModelError` if its modules are nested too deeply.
     """
     if depth > MAX_DEPTH:
         raise UnreadableModelError(f"the modules at {path!r} are nested deeper than {MAX_DEPTH}")
     values = {name: _simplify(value) for name, value in vars(module).items() if name not in BOOKKEEPING}
-    if module in entering:
-        values[N_ENTERING] = entering[module]
     hidden = module._non_persistent_buffers_set
     children = {name: child for name, child in module._modules.items() if child is not None}
     class_name = f"{type(module).__module__}.{type(module).__qualname__}"
     parameters = {name: _copy(value) for name, value in module._parameters.items() if value is not None}
     buffers = {name: _copy(b) for name, b in module._buffers.items() if b is not None and name not in hidden}
-    below = {name: read_live(child, entering, f"{path}.{name}", depth + 1) for name, child in children.items()}
+    below = {name: read_live(child, f"{path}.{name}", depth + 1) for name, child in children.items()}
     return Module(class_name, values, parameters, buffers, below)
 
 
@@ -391,7 +406,7 @@ def unchanged(net: nn.Module) -> Iterator[None]:
     mutable = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
     before = [
         (module, {name: type(v)(v) if name in mutable else v for name, v in vars(module).items()})
-        for module in net.modules()
+        for module in named_modules(net).values()
     ]
     tensors = [(tensor, tensor.clone()) for tensor in (*net.parameters(), *net.buffers())]
     try:
@@ -435,19 +450,3 @@ def _more_inputs(net: nn.Module) -> str:
         "a module that makes them of a window's columns, such as class Wrapped(torch.nn.Module) with "
         f"self.net = net in __init__ and def forward(self, windows): return self.net({given})"
     )
-
-
-def count_entering(asked: Asked, windows: Array) -> dict[nn.Module, int]:
-    """Number of inputs of each pykan KAN, which may differ from its width after prune_input."""
-    entering: dict[nn.Module, int] = {}
-
-    def note(module: nn.Module, args: tuple[Any, ...]) -> None:
-        if args and isinstance(args[0], Tensor):
-            entering[module] = args[0].shape[-1]
-
-    hooks = [module.register_forward_pre_hook(note) for module in asked.net.modules() if hasattr(module, "input_id")]
-    if hooks:
-        asked.call(windows[:2])
-    for hook in hooks:
-        hook.remove()
-    return entering

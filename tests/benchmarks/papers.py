@@ -198,21 +198,38 @@ class CellSeq2Seq(nn.Module):
 
 @paper("Bahdanau attention (2015)")
 class Bahdanau(nn.Module):
-    def __init__(self):
+    def __init__(self, horizon=H):
         super().__init__()
+        self.horizon = horizon
         self.encoder, self.cell = nn.GRU(C, 5, batch_first=True), nn.GRUCell(6, 5)
         self.wa, self.ua, self.va, self.fc = nn.Linear(5, 5), nn.Linear(5, 5), nn.Linear(5, 1), nn.Linear(10, 1)
 
     def forward(self, x):
         keys, h = self.encoder(x)
         h, y, outputs = h.squeeze(0), x[:, -1, :1], []
-        for _ in range(H):
+        for _ in range(self.horizon):
             scores = self.va(torch.tanh(self.wa(h).unsqueeze(1) + self.ua(keys))).squeeze(-1)
             context = torch.bmm(F.softmax(scores, dim=-1).unsqueeze(1), keys).squeeze(1)
             h = self.cell(torch.cat([y, context], dim=-1), h)
             y = self.fc(torch.cat([h, context], dim=-1))
             outputs.append(y)
         return torch.cat(outputs, dim=-1)
+
+
+PAPERS["Seq2Seq decoder with attention over 12 steps"] = lambda: Bahdanau(12)
+
+
+@paper("GRU with attention over 12 outputs")
+class GRUAttention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gru, self.attention = nn.GRU(C, 6, batch_first=True), nn.MultiheadAttention(6, 2, batch_first=True)
+        self.fc = nn.Linear(6, 12)
+
+    def forward(self, x):
+        h, _ = self.gru(x)
+        out, _ = self.attention(h[:, -1:], h, h)
+        return self.fc(h[:, -1] + out[:, 0])
 
 
 @paper("attention pooling over steps")
@@ -551,6 +568,17 @@ class DeepAR(nn.Module):
         return self.mu(h) * scale, self.sigma(h) * scale
 
 
+@paper("both parameters of a Gaussian")
+class Gaussian(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gru, self.mu, self.sigma = nn.GRU(C, 6, batch_first=True), nn.Linear(6, H), nn.Linear(6, H)
+
+    def forward(self, x):
+        h = self.gru(x)[0][:, -1]
+        return torch.cat([self.mu(h), F.softplus(self.sigma(h)) + 1e-3], dim=-1)
+
+
 @paper("ES-RNN's smoothing and an LSTM (Smyl 2020)")
 class ESRNN(nn.Module):
     def __init__(self):
@@ -600,6 +628,86 @@ class TKAN(nn.Module):
             sub = torch.tanh(out @ self.kernel)
             c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
             h = torch.sigmoid(self.agg(out)) * torch.tanh(c)
+        return self.fc(h)
+
+
+class SubKANs(nn.Module):
+    """The part that the cells of TKAN share: KANs with states of their own, which read the step and their states."""
+
+    def __init__(self, kans, n, n_state=0):
+        super().__init__()
+        self.kans, count = nn.ModuleList(kans), len(kans)
+        self.inputs, self.states = (
+            nn.Parameter(torch.randn(count, C, C) / 2),
+            nn.Parameter(torch.randn(count, C, C) / 3),
+        )
+        self.hidden = nn.Parameter(torch.randn(count, n_state, C) / 3) if n_state else None
+        self.kernel, self.aggregate = nn.Parameter(torch.rand(count, 2 * C)), nn.Linear(count * C, n)
+
+    def forward(self, x, states, h=None):
+        outputs, new = [], []
+        for index, (kan, state) in enumerate(zip(self.kans, states, strict=True)):
+            read = x @ self.inputs[index] + state @ self.states[index]
+            out = kan(read if h is None else read + h @ self.hidden[index])
+            of_output, of_state = torch.chunk(self.kernel[index], 2)
+            new.append(of_output * out + state * of_state)
+            outputs.append(out)
+        return self.aggregate(torch.cat(outputs, dim=-1)), new
+
+
+class TKANFormula(nn.Module):
+    """The cell of tkan 0.4.3, and of timekan's tKANLSTM: an LSTM whose output gate is that of KANs."""
+
+    def __init__(self, *kans):
+        super().__init__()
+        self.gates, self.recurrent, self.fc = nn.Linear(C, 15), nn.Linear(5, 15, bias=False), nn.Linear(5, H)
+        self.sub = SubKANs(kans, 5)
+
+    def forward(self, x):
+        h = c = x.new_zeros(len(x), 5)
+        states = [x.new_zeros(len(x), C) for _ in self.sub.kans]
+        for t in range(x.shape[1]):
+            i, f, g = torch.sigmoid(self.gates(x[:, t]) + self.recurrent(h)).chunk(3, dim=-1)
+            c = f * c + i * torch.tanh(g)
+            out, states = self.sub(x[:, t], states)
+            h = torch.sigmoid(out) * torch.tanh(c)
+        return self.fc(h)
+
+
+PAPERS["TKAN by its formula, one KAN"] = lambda: TKANFormula(KANLinear(C, C))
+PAPERS["TKAN by its formula, five KANs"] = lambda: TKANFormula(*(KANLinear(C, C, 3) for _ in range(5)))
+PAPERS["tKANLSTM by its formula (Wang 2025)"] = lambda: TKANFormula(ChebyKANLayer(C, C, 3))
+
+
+@paper("tKANGRU by its formula (Wang 2025)")
+class TKANGRU(nn.Module):
+    """The cell of timekan's tKANGRU: a GRU whose candidate is that of KANs."""
+
+    def __init__(self):
+        super().__init__()
+        self.gates, self.sub, self.fc = nn.Linear(C + 5, 10), SubKANs([ChebyKANLayer(C, C, 3)], 5, 5), nn.Linear(5, H)
+
+    def forward(self, x):
+        h, states = x.new_zeros(len(x), 5), [x.new_zeros(len(x), C)]
+        for t in range(x.shape[1]):
+            r, z = torch.sigmoid(self.gates(torch.cat([x[:, t], h], dim=-1))).chunk(2, dim=-1)
+            out, states = self.sub(x[:, t], states, r * h)
+            h = (1 - z) * h + z * torch.tanh(out)
+        return self.fc(h)
+
+
+@paper("T-KAN: an LSTM whose gates are KANs")
+class KANGates(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gates, self.fc = nn.ModuleList([KANLinear(C + 4, 4) for _ in range(4)]), nn.Linear(4, H)
+
+    def forward(self, x):
+        h = c = x.new_zeros(len(x), 4)
+        for t in range(x.shape[1]):
+            i, f, g, o = (gate(torch.cat([x[:, t], h], dim=-1)) for gate in self.gates)
+            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+            h = torch.sigmoid(o) * torch.tanh(c)
         return self.fc(h)
 
 
@@ -1389,14 +1497,17 @@ class PositionalEncoding(nn.Module):
 
 @paper("Transformer encoder (Vaswani 2017)")
 class Encoder(nn.Module):
-    def __init__(self):
+    def __init__(self, horizon=H):
         super().__init__()
         self.embed, self.position = nn.Linear(C, 8), PositionalEncoding(8)
         layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
-        self.encoder, self.fc = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Linear(8, H)
+        self.encoder, self.fc = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Linear(8, horizon)
 
     def forward(self, x):
         return self.fc(self.encoder(self.position(self.embed(x) * math.sqrt(8)))[:, -1])
+
+
+PAPERS["Transformer encoder over 12 outputs"] = lambda: Encoder(12)
 
 
 @paper("Transformer encoder and decoder")

@@ -26,7 +26,7 @@ from kanmodel.checkpoint import MAX_BYTES
 from kanmodel.errors import CheckpointError, quote
 from kanmodel.importers.files.archives import STORAGE_DTYPES, ZIP_START, Storage, open_zip, read_archive, read_member
 from kanmodel.importers.files.documents import naming, read_bounded
-from kanmodel.importers.files.source import Source, open_source, read_source, read_tensors
+from kanmodel.importers.files.source import Source, read_source, read_tensors
 from kanmodel.importers.layers.known import find_parts
 from kanmodel.importers.layers.submodules import Metadata
 from kanmodel.importers.tracing.rules import COMPOSITES, RULES
@@ -293,10 +293,11 @@ def is_program(data: bytes) -> bool:
 
 
 def open_file(path: Path) -> Source:
-    """Reads a program, or as `open_source` a file of weights."""
-    if path.is_dir():
-        return open_source(path)
+    """Reads a program, or as `read_source` a file of weights."""
     with naming(path.name):
+        if path.is_dir():
+            reader = f"kanmodel.from_neuralforecast({str(path)!r})"
+            raise CheckpointError(f"is a folder; {reader} reads one that NeuralForecast.save wrote")
         data = read_bounded(path, MAX_BYTES)
         if not data.startswith(ZIP_START) or not is_program(data):
             return read_source(path.name, data)

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from math import inf
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
@@ -19,10 +18,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
-from kanmodel.checkpoint import DOCUMENT_KEY, MAX_BYTES
+from kanmodel.checkpoint import DOCUMENT_KEY
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.files.archives import ZIP_START, is_legacy, read_archive
-from kanmodel.importers.files.documents import naming, read_bounded
+from kanmodel.importers.files.documents import naming
 from kanmodel.importers.files.pickles import GlobalName, Placeholder
 
 if TYPE_CHECKING:
@@ -41,7 +40,6 @@ MAX_DEPTH = 64  # of modules, and of containers in a value
 MAX_MODULES = 1 << 14
 MAX_VALUES = 1 << 18  # of all attributes or hyperparameters, with those in their containers
 MAX_PATH = 1000  # characters
-N_ENTERING = "n_entering"  # of a traced live module: its number of inputs
 BOOKKEEPING = frozenset(torch.nn.Module().__dict__) - {"training"} | {
     *("_backend", "_forward_hooks_always_called", "_load_state_dict_pre_hooks", "_non_persistent_buffers_set"),
 }  # attributes that every module has, in any version of torch
@@ -113,21 +111,11 @@ class Source:
         return f"; with {library}, kanmodel.{reader} may read it" if library else ""
 
 
-def open_source(path: Path) -> Source:
+def read_source(name: str, data: bytes) -> Source:
     """Reads the state_dict, the whole model, or the training dictionary of either in a file (torch.save, safetensors).
 
     Raises `CheckpointError` if it is damaged, claims more than it contains, or has no weights that are finite tensors.
     """
-    with naming(path.name):
-        if path.is_dir():
-            reader = f"kanmodel.from_neuralforecast({str(path)!r})"
-            raise CheckpointError(f"is a folder; {reader} reads one that NeuralForecast.save wrote")
-        data = read_bounded(path, MAX_BYTES)
-    return read_source(path.name, data)
-
-
-def read_source(name: str, data: bytes) -> Source:
-    """`open_source` with the file in memory."""
     with naming(name):
         is_archive = is_legacy(data) or data.startswith(ZIP_START)
         if data[8:9] == b"{" and not is_archive:
@@ -175,15 +163,16 @@ def _find_weights(name: str, found: object) -> Source:
     while common := [c for c in COMMON_PREFIXES if all(key.startswith(prefix + c) for key in tensors)]:
         prefix += common[0]
     keys = sorted(tensors, key=lambda key: not tensors[key].is_floating_point())
-    tensors = _from_keras({key.removeprefix(prefix): tensors[key] for key in keys})
+    tensors = from_keras({key.removeprefix(prefix): tensors[key] for key in keys})
     return Source(name, tensors, module and module.find(prefix), simple, (*nested, None)[0], prefix, dtypes)
 
 
-def _from_keras(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def from_keras(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights of Keras' Dense, LSTM, GRU and SimpleRNN by torch's names and in its layout, others as they are.
 
     Keras repeats them for each model that has the layer. Its kernels are (in, out), the update gate of its GRU is the
-    first, and both biases of it are one tensor.
+    first, and both biases of it are one tensor. The KANLinear of keras_efficient_kan, which tkan has too, becomes a
+    layer of efficient-kan that begins with a norm.
     """
     layers: dict[str, dict[str, Tensor]] = {}
     found: dict[str, Tensor] = {}
@@ -197,7 +186,16 @@ def _from_keras(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         kernel, state, bias = (own.get(name) for name in ("kernel", "recurrent_kernel", "bias"))
         place = path.replace("/", ".")
         ndims = {name: tensor.ndim for name, tensor in own.items()} | {"bias": 1 if bias is None else bias.ndim}
-        if kernel is None or ndims not in KERAS_LAYERS:
+        kan = layers.get(path.rpartition("/")[0], {})
+        if "spline_weight" in own and own["grid"].ndim == 3:
+            grid, splines = own["grid"][0], own["spline_weight"]
+            by_input = splines.reshape(len(grid), -1, splines.shape[1]).permute(2, 0, 1)
+            turned = {"grid": grid, "spline_weight": by_input, "base_weight": own["base_weight"].T}
+            found |= {f"{place}.{name}": tensor.contiguous() for name, tensor in {**own, **turned}.items()}
+        elif own.keys() == {"gamma", "beta"} and "spline_weight" in kan:
+            at = f"{place.rpartition('.')[0]}.layer_norm"
+            found |= {f"{at}.weight": own["gamma"], f"{at}.bias": own["beta"]}
+        elif kernel is None or ndims not in KERAS_LAYERS:
             found |= {f"_torch_params.{path}/{name}": tensor for name, tensor in own.items()}
         elif state is None:
             found |= {f"{place}.weight": kernel.T.contiguous()} | ({} if bias is None else {f"{place}.bias": bias})
@@ -209,6 +207,15 @@ def _from_keras(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 if state.shape[1] == 3 * (n := len(state)):
                     tensor = torch.cat([tensor[..., n : 2 * n], tensor[..., :n], tensor[..., 2 * n :]], -1)
                 found[f"{place}.{name}_l0"] = tensor.movedim(-1, 0).contiguous()
+    return found
+
+
+def named_modules(net: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    """The modules of a live one by their dotted names, with layers of Keras, which are no modules of their models."""
+    found = dict(net.named_modules())
+    for model in (module for module in tuple(found.values()) if hasattr(module, "_flatten_layers")):
+        layers: Any = model._flatten_layers(include_self=False)
+        found |= {layer.path.replace("/", "."): layer for layer in layers if layer.path}
     return found
 
 

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.files.manifest import Arities, PykanConfig, parse_pykan_config
-from kanmodel.importers.files.source import N_ENTERING
 from kanmodel.importers.layers import submodules as parts
 from kanmodel.importers.layers.submodules import Chosen, Item, Layer, Metadata, Norm, Submodule, Tensors
 from kanmodel.network import splines
@@ -42,9 +41,12 @@ FLAT = {
     **{f"act_fun.{{}}.{name}": "edges" for name in ("mask", "scale_base", "scale_sp")},
 }  # of version 0.0
 EFFICIENT = {"spline_weight": "out in coef", "grid": "in knots", "base_weight": "out in", "spline_scaler?": "out in"}
+EFFICIENT |= {"base_bias?": "out", "layer_norm.weight?": "in", "layer_norm.bias?": "in"}  # of keras_efficient_kan
 KANX = {"spline_weight": "in out coef", "grid": "in knots", "base_weight": "in out"}
 BARE = {"coef": "in out coef", "grid": "in knots", **dict.fromkeys(("mask", "scale_base", "scale_sp"), "in out")}
 NAMES = {"spline_weight": "coef", "base_weight": "scale_base", "spline_scaler": "scale_spline"}  # in a `KANLayer`
+NAMES |= {"base_bias": "subnode_bias", **{f"layer_norm.{name}": f"before.0.{name}" for name in ("weight", "bias")}}
+KERAS_EPS = 1e-3  # of its layer norms
 NAMES |= {"scale_sp": "scale_spline", **{name: name for name in ("coef", "grid", "mask", "scale_base")}}
 
 
@@ -89,7 +91,8 @@ def read_pykan(found: Tensors, place: str, metadata: Metadata) -> Submodule | No
         symbolic = [_find_symbolic(found, number, place, stated) for number in range(n_layers)]
     except CheckpointError as error:
         problem = str(error)
-    kept, n_in = (None if flat else _kept_inputs(metadata, place)) or (None, layers[0].n_in)
+    kept = None if flat else metadata.stated.input_id
+    n_in = layers[0].n_in if kept is None else metadata.n_entering
     if kept is not None and (len(kept) != layers[0].n_in or len(set(kept)) != len(kept) or max(kept) >= n_in):
         numbers = f"as many different numbers below {n_in}, but is {list(kept[:20])}"
         raise CheckpointError(f"has a head of {layers[0].n_in} inputs at {place!r}, so input_id must be {numbers}")
@@ -100,7 +103,7 @@ def read_pykan(found: Tensors, place: str, metadata: Metadata) -> Submodule | No
             n_sum, edges = layer.n_nodes - len(arity), symbolic[n]
             config = LayerConfig(layer.n_in, n_sum, layer.basis, base=base, mult_arity=arity, symbolic=edges)
             items.append(_convert(found, place, n, layer, config))
-        return (items[0] if kept is None else _restore_inputs(items[0], kept, n_in), *items[1:])
+        return (items[0] if kept is None else restore_inputs(items[0], kept, n_in), *items[1:])
 
     nodes = [layers[0].n_in, *(layer.n_nodes for layer in layers)]
     products = ", some of them products" if any(layer.n_subnodes != layer.n_nodes for layer in layers) else ""
@@ -138,16 +141,6 @@ def _find_config(metadata: Metadata, place: str) -> PykanConfig | None:
         return parse_pykan_config(json.loads(json.dumps(document, default=lambda value: None)), "its module")
     except (CheckpointError, TypeError, ValueError):
         return None
-
-
-def _kept_inputs(metadata: Metadata, place: str) -> tuple[tuple[int, ...], int] | None:
-    """The inputs that prune_input kept, and the number before."""
-    if metadata.stated.input_id is not None:
-        return metadata.stated.input_id, metadata.n_entering
-    kept, n_entering = metadata.value(place, "input_id"), metadata.value(place, N_ENTERING)
-    if not isinstance(kept, Tensor) or not isinstance(n_entering, int) or len(kept) == n_entering:
-        return None
-    return tuple(map(int, kept.tolist())), n_entering
 
 
 def _arities(
@@ -236,8 +229,8 @@ def _convert(found: Tensors, place: str, number: int, layer: Outline, config: La
     return Layer(config, tensors)
 
 
-def _restore_inputs(layer: Layer, kept: tuple[int, ...], n_inputs: int) -> Layer:
-    """The same layer on all inputs: the edges of the inputs that were not kept are masked."""
+def restore_inputs(layer: Layer, kept: Sequence[int], n_inputs: int) -> Layer:
+    """The same layer on all inputs: the edges of those that pykan's prune_input did not keep are masked."""
     tensors = dict(layer.tensors)
     for name in ("coef", "scale_base", "scale_spline", "mask"):
         edges = layer.tensors[name]  # (out, in, ...)
@@ -294,8 +287,10 @@ def _splined(
     if not extended:
         tensors["grid"] = splines.extend_grid(found["grid"], basis.order)
 
+    before = (Transform("layer_norm", KERAS_EPS),) if "before.0.weight" in tensors else ()
+
     def read(chosen: Chosen) -> Layer:
-        return Layer(LayerConfig(sizes["in"], sizes["out"], basis, base=chosen["base"]), tensors)
+        return Layer(LayerConfig(sizes["in"], sizes["out"], basis, base=chosen["base"], before=before), tensors)
 
     described = f", grid {basis.grid_size}, spline order {basis.order}"
     return Submodule.of(library, place, read({"base": bases[0]}), keys or axes, described, {"base": bases}, read)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -15,10 +15,12 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils._pytree import tree_leaves
 
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.files.source import Module
+from kanmodel.importers.files.source import Module, from_keras, named_modules
 from kanmodel.importers.layers.known import find_parts, find_recurrent
-from kanmodel.importers.layers.submodules import Item, Metadata, Norm, RecurrentSubmodule, Submodule, keys_under
+from kanmodel.importers.layers.splines import restore_inputs
+from kanmodel.importers.layers.submodules import Item, Layer, Metadata, Norm, RecurrentSubmodule, Submodule
 from kanmodel.importers.search import assembly
+from kanmodel.importers.search.assembly import Function
 from kanmodel.importers.search.structure import TORCH
 from kanmodel.importers.tracing.tracer import CELL, LONGEST, VIRTUAL, GraphTracer, Loop
 from kanmodel.network.config import Transform
@@ -37,9 +39,9 @@ def replace_calls(tracer: GraphTracer, tree: Module, norms: bool, enter_lstm: bo
         norms: whether norms are leaves, as in a chain, or operations.
         enter_lstm: whether LSTMs are entered, as where cell states are read.
     """
-    state = tree.state_dict()
+    state, modules = from_keras(tree.state_dict()), named_modules(tracer.net)
     kinds = (nn.RNNBase, nn.RNNCellBase)
-    recurrents = {name: module for name, module in tracer.net.named_modules() if isinstance(module, kinds)}
+    recurrents = {name: module for name, module in modules.items() if isinstance(module, kinds)}
     others = {key: tensor for key, tensor in state.items() if key.rpartition(".")[0] not in recurrents}
     found: list[Submodule] = []
     with suppress(CheckpointError):  # what no reader knows may still be glue
@@ -48,62 +50,84 @@ def replace_calls(tracer: GraphTracer, tree: Module, norms: bool, enter_lstm: bo
         if getattr(rnn, "nonlinearity", "tanh") != "tanh" or (enter_lstm and isinstance(rnn, (nn.LSTM, nn.LSTMCell))):
             continue
         with suppress(CheckpointError):
-            (recurrent,) = find_recurrent(keys_under(state, name))
+            (recurrent,) = find_recurrent({key: state[key] for key in state if key.rpartition(".")[0] == name})
             call: Forward = _call_recurrent if isinstance(rnn, nn.RNNBase) else _call_cell
             rnn.forward = partial(call, tracer, recurrent, rnn, rnn.forward)
     for part in found:
-        with suppress(AttributeError):
-            module = tracer.net.get_submodule(part.place)
-            if part.problem is None:
-                module.forward = partial(_call_layers, tracer, part, norms, module.forward)
+        module = modules.get(part.place)
+        if module is not None and part.problem is None:
+            module.forward = partial(_call_layers, tracer, part, module, norms, module.forward)
 
 
-def _call_layers(tracer: GraphTracer, part: Submodule, norms: bool, forward: Forward, *args: Any, **kwargs: Any) -> Any:
+def _call_layers(
+    tracer: GraphTracer, part: Submodule, module: nn.Module, norms: bool, forward: Forward, *args: Any, **kwargs: Any
+) -> Any:
     """The call of a part, a leaf if it computes what its library does of its weights; else it is entered."""
     read = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
     numbers = None if tracer.paused or read is None else tracer.numbers_of(read)
-    if numbers is None or read is None or not read.is_floating_point() or read.shape[-1] != part.n_in:
+    kept = getattr(module, "input_id", None)  # of a KAN of pykan
+    kept = kept.tolist() if isinstance(kept, Tensor) and kept.shape == (part.n_in,) else None
+    fits = read is not None and read.is_floating_point() and (kept is not None or read.shape[-1] == part.n_in)
+    if numbers is None or read is None or not fits:
         return forward(*args, **kwargs)
     with tracer.pausing():
-        if tracer.is_fixed(read) and not tracer.follows_zeros:
-            return forward(*args, **kwargs)  # a constant
-        spread = max(float(read.std()) if read.numel() > 1 else 0.0, 1.0)
-        generator = torch.Generator().manual_seed(0)
-        noise = torch.randn(N_PROBES, *read.shape, generator=generator).to(read) * spread
-        probes = torch.cat([read[None], read + noise]).flatten(0, 1) if read.ndim > 1 else read[None] + noise
-        items = None
-        with suppress(Exception):  # of the user's code, which is entered instead
-            items = _matching_items(part, probes, forward(probes))
-        tracer.keys |= frozenset() if items is None else part.keys
-        if items is not None and (norms or not any(isinstance(item, Norm) for item in items)):
+        match = _match(tracer.matches, part, kept, read, forward)
+        if match is not None:
+            tracer.touch(module)
+        if match is not None and (norms or not any(isinstance(item, Norm) for item in match.items)):
             out = forward(*args, **kwargs)
-            tracer.libraries |= {} if part.library in TORCH else {part.library: None}
-            for item in items:
-                if not isinstance(item, Transform):
-                    numbers = tracer.layer(item, numbers)
-                elif item.kind != "identity":
-                    numbers = tracer.apply(item.kind, numbers, parameter=item.parameter)
-            tracer.mark(tree_leaves(out)[0], numbers)
-            return out
+            if match.gives(out, read):
+                tracer.libraries |= {} if part.library in TORCH else {part.library: None}
+                for item in match.items:
+                    if not isinstance(item, Transform):
+                        numbers = tracer.layer(item, numbers)
+                    elif item.kind != "identity":
+                        numbers = tracer.apply(item.kind, numbers, parameter=item.parameter)
+                tracer.mark(tree_leaves(out)[0], numbers)
+                return out
     return forward(*args, **kwargs)
 
 
-def _matching_items(part: Submodule, entered: Tensor, left: Any) -> tuple[Item, ...] | None:
-    """The items of a part, of the kind whose function of the weights gives what left it; None if there is none."""
-    while isinstance(left, (tuple, list)) and left:
-        left = left[0]
-    for kinds in product(*part.open.values()):
-        items = part.items(dict(zip(part.open, kinds, strict=True)))
-        computed = assembly.items_function(items, torch.float64)(entered.cpu().double())
-        if computed.numel() == left.numel() and _is_close(computed, left.cpu().double().reshape(computed.shape)):
-            return items
-    return None
+@dataclass(frozen=True)
+class Match:
+    """Items of a part whose function of its weights gives what leaves it, up to a tolerance."""
+
+    items: tuple[Item, ...]
+    function: Function
+    tolerance: float
+
+    def gives(self, left: Any, entered: Tensor) -> bool:
+        """Whether the function gives what left the part of what entered it."""
+        found, computed = tree_leaves(left)[0].cpu().double(), self.function(entered.cpu().double())
+        same = computed.numel() == found.numel()
+        return same and bool(((computed - found.reshape(computed.shape)).abs() <= self.tolerance).all())
 
 
-def _is_close(one: Tensor, other: Tensor) -> bool:
-    """Whether values are equal up to rounding in the module's dtype."""
-    spread = max(float(other.std()) if other.numel() > 1 else 0.0, 1e-3 * float(other.abs().max()), 1e-12)
-    return bool(((one - other).abs() <= BETWEEN * spread).all())
+def _match(
+    known: dict[Any, Any], part: Submodule, kept: Sequence[int] | None, read: Tensor, forward: Forward
+) -> Match | None:
+    """The items of a part that give what leaves it on probes, None if none do, as `known` from an earlier call."""
+    key = part.place, tuple(read.shape)
+    if key not in known:
+        known[key] = None
+        with suppress(Exception):  # of the user's code, which is entered instead
+            spread = max(float(read.std()) if read.numel() > 1 else 0.0, 1.0)
+            generator = torch.Generator().manual_seed(0)
+            noise = torch.randn(N_PROBES, *read.shape, generator=generator).to(read) * spread
+            probes = torch.cat([read[None], read + noise]).flatten(0, 1) if read.ndim > 1 else read[None] + noise
+            left = tree_leaves(forward(probes))[0].double()
+            deviation = float(left.std()) if left.numel() > 1 else 0.0
+            tolerance = BETWEEN * max(deviation, 1e-3 * float(left.abs().max()), 1e-12)
+            for kinds in product(*part.open.values()):
+                items = part.items(dict(zip(part.open, kinds, strict=True)))
+                if kept is not None and len(kept) != read.shape[-1] and isinstance(first := items[0], Layer):
+                    items = (restore_inputs(first, kept, read.shape[-1]), *items[1:])
+                match = Match(items, assembly.items_function(items, torch.float64), tolerance)
+                if match.gives(left, probes):
+                    known[key] = match
+                    break
+    found: Match | None = known[key]
+    return found
 
 
 def _recurrent_arguments(
@@ -145,7 +169,7 @@ def _call_cell(
         tracer.loops.append(loop)
     with tracer.pausing():
         out = forward(*args, **kwargs)
-        tracer.keys |= known_as.keys
+        tracer.touch(module)
         loop.inputs.append(tracer.of(read).reshape(rows, -1))
         step = loop.numbers(index, rows)
         hidden, *cells = out if isinstance(out, tuple) else (out,)
@@ -163,12 +187,12 @@ def _call_recurrent(
     if read is None or any(_is_begun(tracer, state) for state in given):
         return forward(*args, **kwargs)
     with tracer.pausing():
+        tracer.touch(module)
         out, states = forward(*args, **kwargs)
         if tracer.is_fixed(read):
             return out, states  # constants
         steps = tracer.of(read)
         steps = steps[None] if steps.ndim == 2 else steps if module.batch_first else steps.transpose(0, 1)
-        tracer.keys |= known_as.keys
         config, last = replace(known_as.config, num_layers=1), []
         for number in range(known_as.config.num_layers):
             every, at = known_as.tensors.items(), f"_l{number}"

@@ -373,8 +373,8 @@ RULES: dict[str, Rule] = {
 
 
 def _addmm(bias: Tensor, one: Tensor, other: Tensor, beta: float = 1, alpha: float = 1) -> Tensor:
-    product = one @ other if alpha == 1 else (one @ other) * alpha
-    return product + (bias if beta == 1 else bias * beta)
+    product = (torch.mm if one.ndim == 2 else torch.bmm)(one, other)
+    return (product if alpha == 1 else product * alpha) + (bias if beta == 1 else bias * beta)
 
 
 def _prelu(x: Tensor, weight: Tensor) -> Tensor:

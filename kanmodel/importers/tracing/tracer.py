@@ -10,7 +10,7 @@ node, and what does not depend on the window a constant.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 
 from kanmodel.errors import KanscopeError, UnreadableModelError
 from kanmodel.importers.files.exported import Step
+from kanmodel.importers.files.source import named_modules
 from kanmodel.importers.layers.submodules import Layer, Norm, RecurrentSubmodule
 from kanmodel.importers.tracing.drawing import Drawing
 from kanmodel.importers.tracing.rules import COMPLEX, COMPOSITES, RULES, UNKNOWN, NoOperationError
@@ -51,6 +51,15 @@ UNREAD |= {"transpose_", "t_", "squeeze_", "unsqueeze_", "as_strided_", "swapaxe
 
 class ElementNumbers(Tensor):
     """Numbers of elements, in the shape of a tensor that holds these."""
+
+
+def _tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
+    """Yields the tensors of arguments, and of the lists among them."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from _tensors_in(value)
 
 
 def _count(shape: Shape, first: int) -> Tensor:
@@ -87,14 +96,12 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         integer: names of the features that are whole numbers.
         output: see `pick_output`.
         quantiles: likewise.
-        follows_zeros: whether zeros that the pass makes are followed as if they depended on the window, so that the
-            first step of a loop, whose states they are, is drawn as the others are.
 
     Attributes:
         drawing: the graph, so far.
         needs_cells: after a refusal, whether LSTMs must be entered because their cell states are read.
-        keys: those of the tensors of the leaves.
         libraries: those of the layers that are leaves, in order.
+        matches: of parts that were called, see `leaves`.
         loops: over cells.
         unused: after the pass, the keys of the tensors that it does not read, and that belong to no leaf.
         paused: whether nothing is followed.
@@ -106,17 +113,15 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         integer: Sequence[str] = (),
         output: str | int | None = None,
         quantiles: Sequence[float] = QUANTILES,
-        follows_zeros: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.follows_zeros = follows_zeros
         self.net, self.integer, self.paused = net, integer, False
         self._pick = partial(pick_output, output=output, quantiles=quantiles)
         self.needs_cells, self.loops, self.unused = False, list[Loop](), tuple[str, ...]()
-        self.keys, self.libraries = set[str](), dict[str, None]()
+        self.libraries, self.matches = dict[str, None](), dict[Any, Any]()
         self.drawing, self._total = Drawing(), 0
-        self._names = {module: name for name, module in net.named_modules()}
-        self._starts: list[int] = []  # the number of the first element of each node
+        self._names = {module: name for name, module in named_modules(net).items()}
+        self._every_start = np.zeros(MAX_DRAWN + 2, dtype=np.int64)  # the number of the first element of each node
         self._shapes: list[Shape] = []
         self._fixed: set[int] = set()  # nodes that do not depend on the window
         self._zeros: set[int] = set()  # those of zeros that are followed
@@ -125,7 +130,10 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._touched: set[int] = set()  # where the tensors are that the pass reads
 
     def trace(self, window: Tensor) -> Drawing:
-        """The graph for windows of the shape of one, (1, lookback, n_features), or for rows.
+        """The graph for windows of the shape of one, (1, lookback, n_features), or for rows, which the output ends.
+
+        Zeros that the pass makes are followed as if they depended on the window, so that the first step of a loop,
+        whose states they are, is drawn as the others are. What leads to no output is there too, for the same reason.
 
         Raises `UnreadableModelError`, which names the operation, the module and the line that is not understood.
         """
@@ -151,12 +159,9 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         numbers = self.numbers_of(out) if isinstance(out, Tensor) else None
         if numbers is None:
             raise UnreadableModelError("the forecasts of the module do not depend on the windows")
-        left = {key: tensor for key, tensor in self.net.state_dict().items() if key not in self.keys}
-        read = self._touched
-        self.unused = tuple(key for key, tensor in left.items() if tensor.untyped_storage().data_ptr() not in read)
+        tensors, read = self.net.state_dict(), self._touched
+        self.unused = tuple(key for key in tensors if tensors[key].untyped_storage().data_ptr() not in read)
         last = self._read(numbers.flatten())
-        if not self.follows_zeros:
-            return self.drawing.keep(last)
         return replace(self.drawing, nodes=self.drawing.nodes[: last + 1])  # whose last turns of loops are whole
 
     def __torch_dispatch__(
@@ -164,12 +169,12 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         """Runs an operation, and does the same with the numbers of what it reads."""
         kwargs = kwargs or {}
-        given = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
+        given = [*_tensors_in(args), *_tensors_in(kwargs.values())]
         self._touched.update(value.untyped_storage().data_ptr() for value in given)
         name = func._schema.name.removeprefix("aten::")
-        if self.follows_zeros and not self.paused and name in ZEROS:
+        if name in ZEROS and not self.paused:
             return self._follow(func(*args, **kwargs))
-        if self.paused or name in UNREAD or not any(map(self.depends, given)):
+        if name in UNREAD or not any(map(self.depends, given)):
             return func(*args, **kwargs)
         mutates = func._schema.is_mutable
         plain = name.removesuffix("_") if mutates else name
@@ -185,7 +190,7 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return out
         before = self._of_target(args[0]) if mutates else None
         out = func(*args, **kwargs)
-        outputs = [value for value in tree_flatten(out)[0] if isinstance(value, Tensor)]
+        outputs = [*_tensors_in([out])]
         if not mutates and outputs and all(map(self.depends, outputs)):
             return out  # views
         if rule is None and composite is None:
@@ -217,13 +222,22 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             with self.pausing():
                 numbers = self.constant(zeros.reshape(_stripped(zeros.shape)))
                 self.mark(zeros, numbers)
-                self._zeros.add(int(np.searchsorted(self._starts, int(numbers.flatten()[0]), side="right")) - 1)
+                self._zeros |= set(self._holders(numbers.flatten()[:1].numpy()).tolist())
         return zeros
 
     @property
     def library(self) -> str:
         """The libraries that the layers belong to."""
         return " and ".join(self.libraries) or "torch"
+
+    def touch(self, module: nn.Module) -> None:
+        """Notes that the pass reads the tensors of a module."""
+        tensors = (*module.parameters(), *module.buffers())
+        self._touched.update(tensor.untyped_storage().data_ptr() for tensor in tensors)
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # which imports torch's compiler, for seconds, at the first operation
 
     # Numbers of elements
 
@@ -235,7 +249,7 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Whether no element depends on the window, as in a part of a tensor of which others do."""
         flat = self.of(value).flatten().numpy()
         inside = ((flat >= 0) & (flat < VIRTUAL)).all()
-        return bool(inside) and self._fixed.issuperset((np.searchsorted(self._starts, flat, side="right") - 1).tolist())
+        return bool(inside) and self._fixed.issuperset(self._holders(flat).tolist())
 
     def numbers_of(self, value: Tensor) -> Tensor | None:
         """The numbers of the elements of a tensor; None if it does not depend on the window."""
@@ -301,16 +315,16 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, op: str, inputs: tuple[int, ...], shape: Shape, parameter: float | None = None, runs: Any = ()
     ) -> Tensor:
         """Adds a node, and returns the numbers of its elements, (*shape)."""
-        if len(self.drawing.nodes) > MAX_DRAWN:
+        if (number := len(self.drawing.nodes)) > MAX_DRAWN:
             self.refuse("more operations than a graph may have", "which an unrolled loop over many steps would be")
         own = shape if op in ("constant", "arrange") else None
         if op != "window" and self._fixed.issuperset(inputs):
-            self._fixed.add(len(self.drawing.nodes))
+            self._fixed.add(number)
         self.drawing.nodes.append(Node(op, inputs, parameter, own, runs))
-        self._starts.append(self._total)
-        self._total += prod(shape)
         self._shapes.append(shape)
-        return _count(shape, self._starts[-1])
+        first, self._total = self._total, self._total + prod(shape)
+        self._every_start[number] = first
+        return _count(shape, first)
 
     def _read(self, numbers: Tensor) -> int:
         """The node that holds elements in the shape of their numbers; they are gathered first if there is none."""
@@ -335,9 +349,12 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             loop.outputs = self.recurrent(loop.part.config, loop.part.tensors, steps).transpose(0, 1).flatten()
         return numbers.masked_scatter(own, loop.outputs[places])
 
+    def _holders(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The nodes that have elements of these numbers."""
+        return np.searchsorted(self._every_start[: len(self.drawing.nodes)], numbers, side="right") - 1
+
     def _gather(self, shape: Shape, flat: NDArray[np.int64]) -> int:
-        starts = np.array(self._starts)
-        holders = np.searchsorted(starts, flat, side="right") - 1
+        starts, holders = self._every_start, self._holders(flat)
         sources, constants = np.unique(holders).tolist(), self.drawing.constants
         in_order = np.array_equal(flat - flat[:1], np.arange(flat.size))
         if len(sources) == 1 and self._shapes[sources[0]] == shape and in_order:
@@ -345,7 +362,7 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         fixed = np.isin(holders, [node for node in sources if node in constants and node not in self._zeros])
         if fixed.any() and (fixed.all() or any(self.drawing.nodes[node].op == "constant" for node in sources)):
             used, places = np.unique(flat[fixed], return_inverse=True)
-            of = np.searchsorted(starts, used, side="right") - 1
+            of = self._holders(used)
             values = [constants[node].flatten()[number - starts[node]] for node, number in zip(of, used, strict=True)]
             found = torch.stack([value.double() for value in values])
             if fixed.all():
@@ -436,12 +453,17 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @contextmanager
     def pausing(self) -> Iterator[None]:
-        """Operations within are not followed."""
+        """Operations within are not followed, nor seen at all."""
         before, self.paused = self.paused, True
+        is_seen = _get_current_dispatch_mode() is self  # not in a rule, which an operation has called
+        if is_seen:
+            self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
         try:
             yield
         finally:
             self.paused = before
+            if is_seen:
+                self.__enter__()  # type: ignore[no-untyped-call]
 
     def refuse(self, name: str, reason: str = "which is no operation of a graph") -> NoReturn:
         """Raises `UnreadableModelError`, which names the innermost module that is running, and its line."""

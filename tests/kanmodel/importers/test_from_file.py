@@ -15,8 +15,8 @@ from thorough import few_of
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError
+from kanmodel.importers.files.exported import open_file
 from kanmodel.importers.files.manifest import read_manifest
-from kanmodel.importers.files.source import open_source
 from kanmodel.importers.from_file import describe_file, import_checkpoint
 from kanmodel.network.bases import BSpline as SplineBasis
 from kanmodel.network.layer import pass_layers
@@ -364,7 +364,7 @@ def test_not_finite(tmp_path):
     state["act_fun.1.scale_base"][1, 2] = torch.nan
     torch.save(state, tmp_path / "kan.pt")
     with pytest.raises(CheckpointError, match=r"kan.pt has a value that is not finite in tensor act_fun.1.scale_base"):
-        open_source(tmp_path / "kan.pt")
+        open_file(tmp_path / "kan.pt")
 
 
 def test_two_libraries(tmp_path):

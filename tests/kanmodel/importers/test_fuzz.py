@@ -26,8 +26,9 @@ from thorough import examples
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError, ConfigError, DataError
 from kanmodel.forecaster import Forecaster
+from kanmodel.importers.files.exported import open_file
 from kanmodel.importers.files.manifest import read_manifest
-from kanmodel.importers.files.source import Source, open_source
+from kanmodel.importers.files.source import Source
 from kanmodel.importers.from_file import Imported, describe_file, import_checkpoint
 
 CONTAINERS = ("zip", "legacy", "safetensors", "training")
@@ -153,7 +154,7 @@ def test_nothing_is_wrong_with_the_files(folder, container):
 def test_truncated_anywhere(folder, container, fraction):
     """A truncated file of weights is refused, whatever its container."""
     data = weights_in(container)[: int(len(weights_in(container)) * fraction)]
-    assert refuse_or(Source, open_source, put(folder / "truncated.pt", data))
+    assert refuse_or(Source, open_file, put(folder / "truncated.pt", data))
 
 
 @settings(max_examples=examples(40))
@@ -181,7 +182,7 @@ def test_flipped_bits_behind_right_checksums(folder, data):
 def test_any_bytes(folder, noise, start):
     """Random bytes are refused, also after the start of a valid file."""
     path = put(folder / "noise.pt", start.encode("latin-1") + noise)
-    assert refuse_or(Source, open_source, path)
+    assert refuse_or(Source, open_file, path)
     assert refuse_or(Forecaster, load_checkpoint, path)
     assert refuse_or(object, describe_file, path)
 
@@ -312,7 +313,7 @@ def test_code_in_a_pickle_never_runs(tmp_path):
     canary.rmdir()
     for number, data in enumerate(malicious_files(canary)):
         path = put(tmp_path / f"{number}.pt", data)
-        for call in (open_source, describe_file, load_checkpoint):
+        for call in (open_file, describe_file, load_checkpoint):
             assert refuse_or(object, call, path)
     assert not canary.exists()
 
@@ -322,7 +323,7 @@ def test_code_beside_the_weights_never_runs(tmp_path, container):
     """If such a pickle is beside the weights, as hyperparameters are, the weights are read and no folder is made."""
     state_dict, canary = make_state_dict(), tmp_path / "canary"
     path = put(tmp_path / "beside.pt", in_container(container, {"model": state_dict, "x": Canary(canary)}))
-    found = open_source(path).tensors
+    found = open_file(path).tensors
     assert list(found) == list(state_dict)
     assert all(torch.equal(found[key], tensor) for key, tensor in state_dict.items())
     assert refuse_or(Forecaster, load_checkpoint, path)
@@ -357,16 +358,16 @@ def with_attribute(name, value):
 @pytest.mark.parametrize("name", ["values", "items", "keys", "get"])
 def test_a_dictionary_with_other_methods(folder, name):
     """A state_dict whose pickle replaces its methods by numbers is refused."""
-    assert refuse_or(Source, open_source, put(folder / "covered.pt", with_build(make_state_dict(), {name: 5})))
+    assert refuse_or(Source, open_file, put(folder / "covered.pt", with_build(make_state_dict(), {name: 5})))
 
 
 @pytest.mark.parametrize("name", ["numel", "element_size", "untyped_storage", "detach"])
 def test_a_tensor_with_other_methods(folder, name):
     """A parameter with replaced methods is refused too; other attributes are allowed."""
     covered = make_state_dict() | {"x": with_attribute(name, 5)}
-    assert refuse_or(Source, open_source, put(folder / "covered.pt", saved(covered)))
+    assert refuse_or(Source, open_file, put(folder / "covered.pt", saved(covered)))
     harmless = make_state_dict() | {"x": with_attribute("note", 5)}
-    assert "x" in open_source(put(folder / "covered.pt", saved(harmless))).tensors
+    assert "x" in open_file(put(folder / "covered.pt", saved(harmless))).tensors
 
 
 @pytest.mark.parametrize("key", ["\x1b[2Ja", "a\nb", "k" * 100_000])
@@ -374,7 +375,7 @@ def test_keys_that_are_no_names(folder, key):
     """A key with control characters, or a very long one, is refused and shown escaped and shortened."""
     for container in CONTAINERS:
         path = put(folder / "keys.pt", in_container(container, {key: torch.full((2,), torch.nan)}))
-        assert refuse_or(Source, open_source, path)
+        assert refuse_or(Source, open_file, path)
 
 
 def test_views_of_one_storage(folder):
@@ -382,7 +383,7 @@ def test_views_of_one_storage(folder):
     whole = torch.arange(400.0)
     views = {f"k{number}": whole[number * 10 : number * 10 + 10] for number in range(40)}
     for container in ("zip", "legacy"):
-        found = open_source(put(folder / "views.pt", in_container(container, views))).tensors
+        found = open_file(put(folder / "views.pt", in_container(container, views))).tensors
         assert all(torch.equal(found[key], view) for key, view in views.items())
         assert all(tensor.untyped_storage().nbytes() == 40 for tensor in found.values())
 
@@ -464,7 +465,7 @@ def write_hostile_weights(folder):
     with (folder / "sparse.pt").open("wb") as file:
         file.write(b"PK\x03\x04")
         file.truncate(1 << 36)
-    return [f"open_source {name}.pt" for name in (*files, "sparse")]
+    return [f"open_file {name}.pt" for name in (*files, "sparse")]
 
 
 def with_pickle(instructions):
@@ -553,12 +554,12 @@ CHILD = """
     from kanmodel.errors import CheckpointError, ConfigError, DataError
     from kanmodel.importers.from_file import import_checkpoint
     from kanmodel.importers.files.manifest import read_manifest
-    from kanmodel.importers.files.source import open_source
+    from kanmodel.importers.files.exported import open_file
 
     torch.set_num_threads(1)
     folder, headroom = Path(sys.argv[1]), int(sys.argv[2])
     calls = {
-        "open_source": open_source,
+        "open_file": open_file,
         "load_checkpoint": load_checkpoint,
         "import_manifest": lambda path: import_checkpoint(folder / "weights.pt", read_manifest(path)),
     }
@@ -598,7 +599,7 @@ def test_hostile_files_take_neither_memory_nor_time(tmp_path):
     wrong = [
         (case, seconds, outcome[:200])
         for case, seconds, outcome in outcomes
-        if not (outcome.startswith("refused") or (case == "open_source two_directories.pt" and outcome == "loaded"))
+        if not (outcome.startswith("refused") or (case == "open_file two_directories.pt" and outcome == "loaded"))
         or "alloc" in outcome
         or "memory" in outcome
         or float(seconds) > 5
@@ -615,4 +616,4 @@ def test_two_directories_are_read_as_one(tmp_path):
     )
     assert torch.load(io.BytesIO(data), weights_only=True)["a"].numel() == 100_000
     with suppress(CheckpointError):
-        assert torch.equal(open_source(put(tmp_path / "two.pt", data)).tensors["a"], torch.ones(7))
+        assert torch.equal(open_file(put(tmp_path / "two.pt", data)).tensors["a"], torch.ones(7))

@@ -9,8 +9,8 @@ from glue import CASES, DOCUMENT, FEATURES, FILES, GLUE, load_glue
 from thorough import few_of
 
 from kanmodel.attribution.ledger import explain_windows
+from kanmodel.importers.files.exported import open_file
 from kanmodel.importers.files.manifest import NONE
-from kanmodel.importers.files.source import open_source
 from kanmodel.importers.from_file import from_file, import_weights
 from kanmodel.importers.from_torch import from_torch
 from kanmodel.importers.layers.submodules import activation_slot
@@ -28,7 +28,7 @@ def read_file(case, file="state_dict.pt", predictions=None):
     stated = state_call(FEATURES, None, case.scaling, None, None, (), ())
     predictions = case.predictions if predictions is None else predictions
     samples = make_samples(stated, case.windows.astype(float), None, predictions.astype(float), 1e-4)
-    return import_weights(open_source(GLUE / case.name / file), stated, samples), samples
+    return import_weights(open_file(GLUE / case.name / file), stated, samples), samples
 
 
 @cache

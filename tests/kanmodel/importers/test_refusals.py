@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
+from glue_layers import NaiveFourierKANLayer
 from thorough import few_of
 from torch import nn
 from torch.nn import functional
@@ -265,6 +266,22 @@ def test_pykans_prune_input_is_undone(kept):
         np.testing.assert_allclose(model.predict(rows[:, None]), expected, rtol=0, atol=1e-5 * expected.std())
         live = (model.network.head[0].mask != 0).any(dim=0)
         assert live.tolist() == [module is whole or number in kept for number in range(3)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_forecasts_that_depend_on_the_last_digit_are_refused(dtype):
+    """Where each step multiplies a difference by hundreds, no other arithmetic gives the same; and it is not mixing."""
+
+    def steep(m, x):
+        h = x.new_zeros(len(x), 3)
+        for step in x.unbind(1):
+            h = m.kan(h + step)
+        return h[:, :1]
+
+    torch.manual_seed(0)
+    module = Module(steep, kan=NaiveFourierKANLayer(3, 3, 300)).to(dtype)
+    with pytest.raises(UnreadableModelError, match="depend on the last digit of its inputs in " + str(dtype)[6:]):
+        from_torch(module, windows=WINDOWS, features=FEATURES)
 
 
 def test_a_module_that_is_random_or_fails_is_refused():

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.files.archives import STORAGE_DTYPES, read_archive
+from kanmodel.importers.files.exported import open_file
 from kanmodel.importers.files.pickles import GlobalName, Placeholder
-from kanmodel.importers.files.source import is_module, open_source, read_module
+from kanmodel.importers.files.source import is_module, read_module
 
 FILES = FOLDER / "import"
 UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
@@ -356,7 +357,7 @@ def test_storages_are_copied_once(tmp_path, container):
     size = 1 << 24
     (tmp_path / "large.pt").write_bytes(saved({"a": torch.zeros(size // 4)}, **CONTAINERS[container]))
     tracemalloc.start()
-    tensors = open_source(tmp_path / "large.pt").tensors
+    tensors = open_file(tmp_path / "large.pt").tensors
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert tensors["a"].untyped_storage().nbytes() == size

@@ -214,7 +214,7 @@ WATCHED = """
     import copyreg, json, os, sys
     from pathlib import Path
     from kanmodel.errors import CheckpointError
-    from kanmodel.importers.files.source import open_source
+    from kanmodel.importers.files.exported import open_file
 
     copyreg.add_extension("os", "system", 5)  # so that an extension code of the files would run something
     events, path = [], None
@@ -228,7 +228,7 @@ WATCHED = """
     for found in sorted(Path(sys.argv[1]).iterdir()):
         path = found
         try:
-            open_source(path)
+            open_file(path)
             outcome = "read"
         except CheckpointError as error:
             outcome = str(error)

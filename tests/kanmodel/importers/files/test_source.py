@@ -10,8 +10,9 @@ from torch import nn
 
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.files.archives import read_archive
+from kanmodel.importers.files.exported import open_file
 from kanmodel.importers.files.pickles import GlobalName, Placeholder
-from kanmodel.importers.files.source import MAX_DEPTH, is_module, open_source, read_module
+from kanmodel.importers.files.source import MAX_DEPTH, is_module, read_module
 
 GLUE = FOLDER / "import" / "glue"
 
@@ -85,7 +86,7 @@ def test_a_class_of_a_notebook():
 )  # fmt: skip
 def test_attributes_are_read_from_the_file(path, expected):
     """batch_first, sizes, grids and activation modules are read from files whose classes are not importable."""
-    tree = open_source(GLUE / path).module
+    tree = open_file(GLUE / path).module
     for place, values in expected.items():
         found = tree.find(place).values
         assert {name: found[name] for name in values} == values
@@ -93,7 +94,7 @@ def test_attributes_are_read_from_the_file(path, expected):
 
 def test_a_lightning_checkpoint():
     """Hyperparameters are returned with the weights, whose keys lose the prefix of the trained module."""
-    source = open_source(GLUE / "lstm_kan_linear" / "last.ckpt")
+    source = open_file(GLUE / "lstm_kan_linear" / "last.ckpt")
     assert dict(source.hyper_parameters) == {"n_features": 7, "hidden": 10, "kan_hidden": 6, "lr": 0.01}
     assert (source.container, source.prefix, source.module) == ("state_dict", "model.", None)
     assert "kan.spline_weight" in source.tensors
@@ -108,7 +109,7 @@ def test_hyperparameters_of_any_class(tmp_path):
     parameters = AttributeDict(h=12, loss=nn.L1Loss(), activation=nn.ReLU, freq="h", sizes=[1, 2], nested={"a": (1,)})
     state = nn.Linear(2, 1).state_dict()
     torch.save({"state_dict": state, "hyper_parameters": parameters}, tmp_path / "last.ckpt")
-    found = open_source(tmp_path / "last.ckpt").hyper_parameters
+    found = open_file(tmp_path / "last.ckpt").hyper_parameters
     assert found["loss"].name == "torch.nn.modules.loss.L1Loss"
     assert found["activation"] == GlobalName("torch.nn.modules.activation.ReLU")
     rest = {name: found[name] for name in ("h", "freq", "sizes", "nested")}
@@ -122,7 +123,7 @@ def test_a_wrapped_model(tmp_path, wrap, container):
     net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
     found = wrap(net)
     torch.save({container: found, "epoch": 3} if container else found, tmp_path / "model.pt")
-    source = open_source(tmp_path / "model.pt")
+    source = open_file(tmp_path / "model.pt")
     assert (source.container, source.prefix) == (container, "module.")
     assert list(source.tensors) == list(net.state_dict()) == list(source.module.state_dict())
     assert source.module.class_name == "torch.nn.modules.container.Sequential"
@@ -130,7 +131,7 @@ def test_a_wrapped_model(tmp_path, wrap, container):
 
 def test_integers_come_after_the_weights():
     """num_batches_tracked and other integers come after the weights."""
-    *weights, last = open_source(GLUE / "lstm_batchnorm_kan" / "state_dict.pt").tensors.items()
+    *weights, last = open_file(GLUE / "lstm_batchnorm_kan" / "state_dict.pt").tensors.items()
     assert last[0] == "bn.num_batches_tracked" and all(tensor.is_floating_point() for _, tensor in weights)
 
 

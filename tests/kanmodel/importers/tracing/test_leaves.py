@@ -1,6 +1,7 @@
 """Layers of further libraries, RNNs and loops over cells, from files that the libraries wrote."""
 
 import importlib
+import subprocess
 import sys
 from contextlib import suppress
 from functools import cache
@@ -17,12 +18,14 @@ from torch import nn
 from kanmodel.attribution.ledger import explain_windows
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError
+from kanmodel.importers.files.exported import open_file
 from kanmodel.importers.files.manifest import ModelSpec
-from kanmodel.importers.files.source import Source, open_source
+from kanmodel.importers.files.source import Source
 from kanmodel.importers.from_file import describe_file, from_file
 from kanmodel.importers.from_torch import from_torch, read_live
 from kanmodel.importers.search.samples import state_call
 from kanmodel.importers.search.structure import find_structure
+from kanmodel.importers.tracing.leaves import N_PROBES
 from kanmodel.onnx.export import export_onnx
 
 LEAVES = FOLDER / "import" / "leaves"
@@ -81,7 +84,7 @@ def load(name):
 
 def find_parts_of(module):
     """The parts of a live module, as those of a file that keeps its modules."""
-    tree = read_live(module, {})
+    tree = read_live(module)
     return find_structure(Source("m.pt", tree.state_dict(), tree), state_call(FEATURES, None, None, None, None, (), ()))
 
 
@@ -418,5 +421,130 @@ def test_damaged_files_of_further_libraries(name, tmp_path):
             )
         torch.save(tensors, tmp_path / "m.pt")
         with suppress(CheckpointError):
-            for part in find_structure(open_source(tmp_path / "m.pt"), ModelSpec()).parts:
+            for part in find_structure(open_file(tmp_path / "m.pt"), ModelSpec()).parts:
                 assert part.items({})
+
+
+def test_a_layer_that_computes_otherwise_in_a_later_call_is_entered():
+    """What a part was matched with in its first call is compared again in each: a factor is drawn."""
+
+    class Scaled(nn.Linear):
+        def forward(self, x, factor=1.0):
+            return super().forward(x) * factor
+
+    class Steps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = Scaled(3, 3)
+
+        def forward(self, x):
+            return sum(torch.tanh(self.layer(step, 1 + (t % 4 == 3) / 1000)) for t, step in enumerate(x.unbind(1)))
+
+    torch.manual_seed(0)
+    module = Steps().double()
+    model = from_torch(module, windows=WINDOWS, features=FEATURES)
+    with torch.no_grad():
+        expected = module(torch.from_numpy(WINDOWS).double()).numpy()
+    np.testing.assert_allclose(model.predict(WINDOWS), expected, rtol=0, atol=1e-9)
+    assert len(model.config.head) < WINDOWS.shape[1]
+
+
+def test_a_layer_is_matched_once(monkeypatch):
+    """A layer of a loop is given probes in its first step alone, and every step has the same one."""
+    calls = []
+
+    class Watched(nn.Linear):
+        def forward(self, x):
+            calls.append(len(x))
+            return super().forward(x)
+
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = Watched(5, 2)
+
+        def forward(self, x):
+            h = x.new_zeros(len(x), 2)
+            for step in x.unbind(1):
+                h = torch.tanh(self.layer(torch.cat([step, h], dim=1)))
+            return h
+
+    model = from_torch(Recurrent(), windows=WINDOWS, features=FEATURES)
+    assert model.config.graph and calls.count(N_PROBES + 1) <= 2
+
+
+def test_reading_does_not_import_the_compiler_of_torch():
+    """Which takes seconds, and memory."""
+    script = """
+import sys, numpy, torch, kanmodel
+net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(6, 2), torch.nn.Tanh(), torch.nn.Linear(2, 1))
+kanmodel.from_torch(net, windows=numpy.random.default_rng(0).normal(size=(20, 3, 2)), features=["a", "b"])
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_the_kans_of_keras(tmp_path):
+    """A KANLinear of keras_efficient_kan, named and laid out as there, from a file and where a live model calls it."""
+
+    class Layer(nn.Module):
+        """A layer of Keras: its tensors are those of the model, and it is no module of it."""
+
+        def __init__(self, path, **tensors):
+            super().__init__()
+            self.path = path
+            self.tensors = nn.ParameterDict({f"{path}/{name}": tensor for name, tensor in tensors.items()})
+
+        def own(self, name):
+            return self.tensors[f"{self.path}/{name}"]
+
+    class KANLinear(Layer):
+        def forward(self, x):
+            x = nn.functional.layer_norm(x, [5], self.own("norm/gamma"), self.own("norm/beta"), eps=1e-3)
+            t, b = self.own("grid"), x[..., None]
+            bases = ((b >= t[..., :-1]) & (b < t[..., 1:])).to(x)
+            for k in (1, 2):
+                left = (b - t[..., : -k - 1]) / (t[..., k:-1] - t[..., : -k - 1])
+                right = (t[..., k + 1 :] - b) / (t[..., k + 1 :] - t[..., 1:-k])
+                bases = left * bases[..., :-1] + right * bases[..., 1:]
+            return (
+                x.relu() @ self.own("base_weight")
+                + self.own("base_bias")
+                + bases.flatten(1) @ self.own("spline_weight")
+            )
+
+    class Dense(Layer):
+        def forward(self, x):
+            return x @ self.own("kernel") + self.own("bias")
+
+    class Keras(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm, random = nn.LSTM(3, 5, batch_first=True), torch.randn
+            tensors = {"norm/gamma": random(5), "norm/beta": random(5), "base_weight": random(5, 4)}
+            grid = torch.linspace(-2, 2, 8).expand(1, 5, -1).clone()
+            kan = KANLinear("net/kan", grid=grid, base_bias=random(4), spline_weight=random(25, 4), **tensors)
+            self.layers = [kan, Dense("net/dense", kernel=random(4, 2), bias=random(2))]
+            self._torch_params = nn.ParameterDict({k: v for each in self.layers for k, v in each.tensors.items()})
+
+        def _flatten_layers(self, include_self):
+            return self.layers
+
+        def forward(self, x):
+            h = self.lstm(x)[0][:, -1]
+            return self.layers[1](self.layers[0](h)) + self.layers[1](self.layers[0](-h))
+
+    torch.manual_seed(0)
+    module = Keras()
+    model = from_torch(module, windows=WINDOWS, features=FEATURES)
+    kans = [layer for layer in model.config.head if layer.basis.kind == "bspline"]
+    assert len(kans) == 2 and all([step.kind for step in kan.before] == ["layer_norm"] for kan in kans)
+    assert model.provenance.unused == () and "forward" not in {*vars(module.layers[0]), *vars(module.layers[1])}
+    with torch.no_grad():
+        expected = module(torch.from_numpy(WINDOWS)).double().numpy()
+        chain = module.layers[1](module.layers[0](module.lstm(torch.from_numpy(WINDOWS))[0][:, -1])).double().numpy()
+    np.testing.assert_allclose(model.predict(WINDOWS), expected, rtol=0, atol=1e-5 * expected.std())
+    torch.save(module.state_dict(), tmp_path / "m.pt")
+    found = from_file(tmp_path / "m.pt", windows=WINDOWS, predictions=chain, features=FEATURES)
+    assert found.provenance.unused == () and "base relu" in found.provenance.library
+    np.testing.assert_allclose(found.predict(WINDOWS), chain, rtol=0, atol=1e-5 * chain.std())
