@@ -189,7 +189,7 @@ def test_parameters_have_no_actual_values_and_are_not_scored(model, rows):
     assert model.reference.actual(4) is None and np.isnan(model.reference.targets[:, 4]).all()
     np.testing.assert_array_equal(model.reference.actual(2), truth[:, 0])
     assert [each.name for each in model.importance(output="load+1:total_count").features]
-    assert np.isfinite([*model.prune(0.9).metrics.values()]).all()
+    assert np.isfinite([*model.prune(fidelity=0.9).metrics.values()]).all()
 
 
 def test_intervals_of_the_distribution_stand_beside_conformal_ones(model, rows, tmp_path):
