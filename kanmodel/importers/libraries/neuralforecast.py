@@ -175,7 +175,8 @@ class _Data:
         self.names = [str(name) for name in self.series] if module.MULTIVARIATE else self.columns[:1]
         is_distribution = loss.is_distribution_output
         has_quantiles = not (is_distribution or len(loss.output_names) == 1 or module.RECURRENT)
-        self.n_outputs = 1 + is_distribution * len(loss.quantiles) * (_distribution_of(loss) != "Bernoulli")
+        has_samples = is_distribution and _distribution_of(loss) != "Bernoulli"
+        self.n_outputs = 1 + len(loss.quantiles) if has_samples else 1
         self.targets = with_quantiles(self.names, loss.quantiles.tolist()) if has_quantiles else self.names
         at = [data.static_cols.get_loc(column) for column in self.statics]
         self.static = data.static[:, at] if at else torch.zeros(len(self.series), 0)
