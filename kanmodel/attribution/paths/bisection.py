@@ -382,7 +382,7 @@ def divide_at_kinks(network: Network, passed: PassedNodes, nodes: Array) -> Arra
 
     `nodes` are the positions of the points on the part, 0 to 1, (n_points,).
     """
-    at, farthest = np.full(len(passed.logits), np.nan), np.full(len(passed.logits), MIDDLE - MARGIN)
+    at, farthest = np.full(len(passed.features), np.nan), np.full(len(passed.features), MIDDLE - MARGIN)
     for values in _arguments_of_kinks(network, passed):
         low, gap = torch.from_numpy(nodes[:-1]), torch.from_numpy(np.diff(nodes))
         before, after = values[:, :-1], values[:, 1:]
