@@ -108,7 +108,11 @@ class Integrals(NamedTuple, Generic[Values]):
 
 
 def bisect(
-    n: int, integrate: Callable[[Parts, Array], Integrals[Values]], batch: int, tolerance: float, halvings: int
+    n: int,
+    integrate: Callable[[Parts, Array], Integrals[Values]],
+    batch: int,
+    tolerance: float | Array,
+    halvings: int,
 ) -> tuple[Parts, Integrals[Values], Integrals[Values]]:
     """Integrates along n paths, bisecting parts until each path is within the tolerance or a limit is reached.
 
@@ -116,7 +120,7 @@ def bisect(
         n: number of paths.
         integrate: integrates over parts, given the accepted error of each, (n_parts,).
         batch: parts per call of `integrate`.
-        tolerance: largest accepted residual and error of a path.
+        tolerance: largest accepted residual and error of a path, or of each, (n,).
         halvings: most bisections of a part.
 
     Returns:
@@ -127,9 +131,9 @@ def bisect(
         batches = [slice(first, first + batch) for first in range(0, len(parts.path), batch)]
         return concatenate([integrate(take(parts, chosen), accepted[chosen]) for chosen in tracked(batches)])
 
-    parts = Parts(np.arange(n), np.zeros(n), np.ones(n))
+    parts, tolerance = Parts(np.arange(n), np.zeros(n), np.ones(n)), np.broadcast_to(tolerance, n)
     with progress_share(0.5):  # how often paths are bisected is not known before
-        found = integrate_all(parts, np.full(n, tolerance))
+        found = integrate_all(parts, tolerance)
     n_nodes = found.n_nodes.copy()
     for _ in range(halvings):
         coarse = _find_coarse(parts, found, tolerance)
@@ -138,7 +142,7 @@ def bisect(
         pause()
         halves = take(parts, coarse).divide(np.nan_to_num(found.divide_at[coarse], nan=MIDDLE))
         fine = take(parts, ~coarse)
-        share = tolerance / np.bincount(np.append(fine.path, halves.path))[halves.path]
+        share = (tolerance / np.bincount(np.append(fine.path, halves.path), minlength=n))[halves.path]
         with progress_share(0.5):
             added = integrate_all(halves, share)
         np.add.at(n_nodes, halves.path, added.n_nodes)
@@ -155,6 +159,7 @@ def add_parts(values: Array, parts: Parts) -> Array:
 class PartEnds(NamedTuple):
     """Where n parts begin and end, and the change between in float64, (n, lookback, n_features) each."""
 
+    path: NDArray[np.int64]  # indices of the paths, (n,)
     starts: Tensor
     ends: Tensor
     change: Tensor
@@ -165,16 +170,16 @@ def part_ends(parts: Parts, start: Tensor, windows: Tensor) -> PartEnds:
     of_part = windows[torch.from_numpy(parts.path)]
     low, high = (torch.from_numpy(ends).to(windows.dtype)[:, None, None] for ends in (parts.low, parts.high))
     change = (of_part - start).double() * (high - low).double()
-    return PartEnds(torch.lerp(start, of_part, low), torch.lerp(start, of_part, high), change)
+    return PartEnds(parts.path, torch.lerp(start, of_part, low), torch.lerp(start, of_part, high), change)
 
 
-def _find_coarse(parts: Parts, found: Integrals[Values], tolerance: float) -> NDArray[np.bool_]:
+def _find_coarse(parts: Parts, found: Integrals[Values], tolerance: Array) -> NDArray[np.bool_]:
     """The parts to bisect: in each path above the tolerance those with more than an equal share, and those with a jump.
 
     Residuals and errors of different parts could cancel, so their magnitudes are added.
     """
     n_parts = np.bincount(parts.path)
-    share = tolerance / n_parts[parts.path]
+    share = (tolerance / n_parts)[parts.path]
     coarse = found.error > share
     if coarse.any():
         above = np.maximum(add_parts(found.errors, parts).max(axis=1), add_parts(found.residual, parts)) > tolerance
@@ -190,14 +195,17 @@ class Walk(NamedTuple):
     ranges: NodeRanges  # usual ranges of its nodes
     windows: Tensor  # the ends of the paths, (n, lookback, n_features), model units, in the network's type
     start: Tensor  # the start of all paths, (lookback, n_features)
-    output: int
-    spread: float  # standard deviation of the output on the reference windows, model units
+    outputs: NDArray[np.int64]  # what each path explains, (n,)
+    spread: Array  # its standard deviation on the reference windows, model units, (n,)
     detail: Detail  # of the contributions whose errors count
     n_nodes: int  # of the rule that a part starts with
     halvings: int  # most bisections of a part; without any, it has just those nodes
 
-    def explain(self, tolerance: float) -> Integrals[Contributions]:
-        """The contributions along all paths, with the largest error of each as its one entry; as `bisect`."""
+    def explain(self, tolerance: Array) -> Integrals[Contributions]:
+        """The contributions along all paths, with the largest error of each as its one entry; as `bisect`.
+
+        Paths to several outputs share passes of the network.
+        """
         network = self.network.network
         batch = path.paths_per_pass(network.config, self.n_nodes)
         parts, found, whole = bisect(len(self.windows), self._integrate_parts, batch, tolerance, self.halvings)
@@ -205,7 +213,7 @@ class Walk(NamedTuple):
         start[parts.path[first]] = found.values.start[first]
         contributions, residual = whole.values._replace(start=start), whole.residual
         if len(parts.path) > len(start):  # of the sums over parts, since the residuals of parts may cancel
-            layers = path.list_layers(network, self.output, contributions)
+            layers = path.list_layers(network, self.outputs, contributions)
             residual = path.measure_residual(network, layers, contributions.change)
         return whole._replace(values=contributions, errors=whole.errors.max(axis=1, keepdims=True), residual=residual)
 
@@ -215,7 +223,7 @@ class Walk(NamedTuple):
         return self._refine(ends, self._sample(ends, nested_clenshaw_curtis(self.n_nodes).nodes), accepted)
 
     def _sample(self, ends: PartEnds, nodes: Array) -> PathSamples:
-        return path.sample_path(self.network, ends.starts, ends.ends, nodes, self.output, self.detail)
+        return path.sample_path(self.network, ends.starts, ends.ends, nodes, self.outputs[ends.path], self.detail)
 
     def _refine(self, ends: PartEnds, samples: PathSamples, accepted: Array) -> Integrals[Contributions]:
         """Integrals over parts, with more nodes for those in which they promise the accepted error (n,) of each.
@@ -232,7 +240,7 @@ class Walk(NamedTuple):
             found = found._replace(rate=rate, divide_at=kinks)
         some = (found.error > accepted) & (found.error * found.rate**exponent <= accepted) & (doublings > 0)
         if not some.all():
-            found.move[~some], found.errors[~some, -1] = self._look_between(samples, ~some)
+            found.move[~some], found.errors[~some, -1] = self._look_between(ends, samples, ~some)
             promised = (found.error * found.rate**exponent <= accepted) & (found.move <= MAX_MOVE * 2**doublings)
             some |= promised & ~found.within(accepted) & (doublings > 0)
             coarse = ~some & ~found.within(accepted) & np.isnan(found.divide_at)
@@ -250,7 +258,7 @@ class Walk(NamedTuple):
         n, n_nodes = samples.outputs.shape
         network = self.network.network
         nested, gaps = path.integrate(ends.change, samples, nested_clenshaw_curtis(n_nodes))
-        layers = path.list_layers(network, self.output, nested)
+        layers = path.list_layers(network, np.tile(self.outputs[ends.path], 3), nested)
         residual = path.measure_residual(network, layers, nested.change).reshape(3, n)
         arrays = [values for layer in layers[:-1] for values in layer[2:5] if values is not None]
         arrays += [nested.steps] if self.detail != "features" else []
@@ -261,7 +269,7 @@ class Walk(NamedTuple):
             take(nested, slice(n)), errors, residual[0], np.zeros(n), np.full(n, n_nodes), rate, np.full(n, np.nan)
         )
 
-    def _look_between(self, samples: PathSamples, chosen: NDArray[np.bool_]) -> tuple[Array, Array]:
+    def _look_between(self, ends: PartEnds, samples: PathSamples, chosen: NDArray[np.bool_]) -> tuple[Array, Array]:
         """The largest move between two points of the chosen paths, and what functions on edges hide there, (n,) each.
 
         The latter is the mean effect on the output. Where `measure_moves` doubts, each function is evaluated at `FINER`
@@ -275,6 +283,7 @@ class Walk(NamedTuple):
         effect = torch.zeros(len(move), dtype=torch.float64)
         between = torch.from_numpy(interpolation(n_points, FINER))
         weights = torch.from_numpy(clenshaw_curtis(len(between)).weights)
+        spread = torch.from_numpy(self.spread[ends.path[chosen]])[:, None, None]
         of_layers = passed.inputs, take(samples.subnodes_gradient, chosen), self.ranges.edges, doubtful
         layers = zip(self.network.network.layers, *of_layers, strict=True)
         for key, inputs, gradient, largest, some in layers:
@@ -284,7 +293,7 @@ class Walk(NamedTuple):
                 found = self.network.edges(key, along).double().reshape(len(paths), len(between), -1)
                 hidden = (found - between @ found[:, ::FINER]).abs_()
                 mean = (weights @ hidden).view(len(paths), *gradient.shape[2:], -1).sum(dim=3)
-                slope = torch.maximum(gradient[paths].double().abs().amax(dim=1), self.spread / largest)
+                slope = torch.maximum(gradient[paths].double().abs().amax(dim=1), spread[paths] / largest)
                 effect[paths] += (mean * slope).sum(dim=(1, 2))
         return move, effect.numpy()
 

@@ -6,7 +6,7 @@ Computations come in slices of one pass each, a few milliseconds, and pause betw
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -18,7 +18,7 @@ from kanmodel.arrays import Array
 from kanmodel.attribution.paths.quadrature import Quadrature, measure_gaps
 from kanmodel.network.config import LayerConfig, ModelConfig
 from kanmodel.network.layer import pass_layers
-from kanmodel.network.network import FrozenNetwork, Network, Trace, flat
+from kanmodel.network.network import FrozenNetwork, LayerKey, Network, Trace, flat
 from kanmodel.network.recurrent import RecurrentTrace, count_gates
 from kanmodel.network.wiring import Cut
 
@@ -177,16 +177,19 @@ def points_along(starts: Tensor, ends: Tensor, nodes: Array) -> Tensor:
 
 
 def sample_path(
-    network: FrozenNetwork, starts: Tensor, ends: Tensor, nodes: Array, output: int, detail: Detail
+    network: FrozenNetwork, starts: Tensor, ends: Tensor, nodes: Array, of: NDArray[np.int64], detail: Detail
 ) -> PathSamples:
-    """A forward and a backward pass for one output over all points of paths, which are as in `points_along`."""
+    """A forward and a backward pass over all points of paths, which are as in `points_along`, for an output of each.
+
+    `of` are the outputs, (n,).
+    """
     with torch.inference_mode(False):
         batch = points_along(starts, ends, nodes).flatten(0, 1)
         trace, pull_back = network.linearise(batch)
-        one = torch.zeros_like(trace.outputs)
-        one[:, output] = 1
+        chosen = torch.from_numpy(of).repeat_interleave(len(nodes))[:, None]
+        one = torch.zeros_like(trace.outputs).scatter_(1, chosen, 1)
         gradients = pull_back(one)
-    outputs, paths = trace.outputs[:, output], (len(ends), len(nodes))
+    outputs, paths = trace.outputs.gather(1, chosen)[:, 0], (len(ends), len(nodes))
     of_subnodes = tuple(by_path(gradient, paths, -1) for gradient in gradients.subnodes)
     passed = PassedNodes.of(batch, trace, paths)
     samples = PathSamples(by_path(outputs, paths), by_path(gradients.window, paths), of_subnodes, passed)
@@ -196,9 +199,9 @@ def sample_path(
         change = (ends.detach() - starts).repeat_interleave(len(nodes), dim=0)
         slopes = network.readout_slopes(trace, _step_changes(network, batch, change))
         samples = samples._replace(links=by_path(slopes * gradients.values[0].unsqueeze(2), paths))
-    of, by = (by_path(join_values(each.values, each.logits), paths) for each in (trace, gradients))
+    values, by_values = (by_path(join_values(each.values, each.logits), paths) for each in (trace, gradients))
     edges = tuple(by_path(layer.edges, paths, -1) for layer in trace.layers)
-    return samples._replace(values=of, values_gradient=by, edges=edges)
+    return samples._replace(values=values, values_gradient=by_values, edges=edges)
 
 
 def _step_changes(network: FrozenNetwork, points: Tensor, change: Tensor) -> Tensor:
@@ -286,15 +289,16 @@ class LedgerLayer(NamedTuple):
     y: Array | None = None  # their values there, as `Edge.y`, (n, n_subnodes, n_nodes)
 
 
-def list_layers(network: Network, output: int, contributions: Contributions) -> tuple[LedgerLayer, ...]:
+def list_layers(network: Network, of: int | NDArray[np.int64], contributions: Contributions) -> tuple[LedgerLayer, ...]:
     """The layers in the order of the data, from the features to the outputs, linear in the contributions.
 
+    `of` is the output that they are to, or the output of each path, (n,).
     Each node's contribution is the sum over its steps and rows, or over the edges into it. Without the flow there are
     only the input and the output.
     """
     config, edges, depth = network.config, contributions.edges, len(network.config.head)
     outputs = np.zeros((len(contributions.change), len(config.outputs)))
-    outputs[:, output] = contributions.change
+    outputs[np.arange(len(outputs)), of] = contributions.change
     links = contributions.links
     layers = [LedgerLayer("input", 0, contributions.steps.sum(axis=1), None if config.front else links)]
     if edges is not None:
@@ -332,28 +336,36 @@ def _list_cuts(config: ModelConfig, contributions: Contributions, edges: Sequenc
 
 
 @torch.inference_mode()
-def place_windows(network: FrozenNetwork, windows: Tensor, layers: Sequence[LedgerLayer]) -> tuple[LedgerLayer, ...]:
-    """The layers with the places of windows on the functions of their edges, where each is evaluated once.
+def place_windows(network: FrozenNetwork, windows: Tensor) -> dict[LayerKey, tuple[Array, Array]]:
+    """The `values` and `y` of windows by layer, of those whose functions are evaluated once.
 
     Those of a front are at the newest step; a layer that a graph evaluates at several steps or rows has none.
     """
-    n, stages, placed = len(windows), network.trace(windows).stages, list[LedgerLayer]()
-    for layer in layers:
-        if layer.edges is None or layer.stage not in stages or layer.layer >= len(stages[layer.stage]):
-            placed.append(layer)
-            continue
-        of_layer, key = stages[layer.stage][layer.layer], (layer.stage, layer.layer)
-        rows = len(of_layer.inputs) // n
-        if rows != 1 and layer.stage != "front":
-            placed.append(layer)
+    placed: dict[LayerKey, tuple[Array, Array]] = {}
+    trace = network.trace(windows)
+    for (key, module), of_layer in zip(network.network.layers.items(), trace.layers, strict=True):
+        rows = len(of_layer.inputs) // len(windows)
+        if rows != 1 and key[0] != "front":
             continue
         x, y = of_layer.inputs[rows - 1 :: rows], of_layer.edges[rows - 1 :: rows]
-        if (module := network.network.layers[key]).config.mixes:
+        if module.config.mixes:
             x = module.read(x)[1]
             if module.config.n_before_base != len(module.config.before):  # the base reads something else
                 y = module.functions().functions.edges(x)
-        placed.append(layer._replace(values=x.double().numpy(), y=y.double().numpy()))
-    return tuple(placed)
+        placed[key] = x.double().numpy(), y.double().numpy()
+    return placed
+
+
+def add_places(
+    layers: Sequence[LedgerLayer], placed: Mapping[LayerKey, tuple[Array, Array]]
+) -> tuple[LedgerLayer, ...]:
+    """The layers with the places of windows on the functions of their edges."""
+    return tuple(
+        layer
+        if layer.edges is None or (found := placed.get(layer[:2])) is None
+        else layer._replace(values=found[0], y=found[1])
+        for layer in layers
+    )
 
 
 def measure_residual(network: Network, layers: Sequence[LedgerLayer], change: Array) -> Array:

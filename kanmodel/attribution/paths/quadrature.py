@@ -39,7 +39,7 @@ class Quadrature:
     @cached_property
     def own(self) -> list[tuple[int, Array]]:
         """Of each rule which nodes it has, such as every other, and (n, n): (own @ v) @ u integrates u v' by it."""
-        strides = [(len(self.nodes) - 1) // (np.count_nonzero(weights) - 1) for weights in self.weights]
+        strides = [(len(self.nodes) - 1) // (int(np.count_nonzero(weights)) - 1) for weights in self.weights]
         rules = zip(strides, self.weights, self.derivative, strict=True)
         return [(every, weights[::every, None] * slopes[::every, ::every]) for every, weights, slopes in rules]
 
