@@ -56,7 +56,9 @@ class LedgerOptions:
     """How exact a ledger must be.
 
     A path, and each part of it, starts with `path_nodes`, a multiple of 4, and one; with 17 or 33 at least where fewer
-    are not enough for half of the reference windows. Where more nodes do not reach the tolerance, a part is halved.
+    are not enough for half of the reference windows. In a network with kinks, such as relu's, paths start with 17 at
+    least, to find them, and the parts between them with `path_nodes`. Where more nodes do not reach the tolerance, a
+    part is divided.
     """
 
     tolerance: float = 1e-3  # largest residual and error, in standard deviations of the output on the reference windows
@@ -252,7 +254,7 @@ def _integrate(
 
     `of` is the output that is explained of each window, (n,).
     """
-    spread = _spread_of(model, of)
+    spread, has_kinks = _spread_of(model, of), model.config.has_kinks
 
     def integrate(
         network: FrozenNetwork, chosen: NDArray[np.bool_], dtype: torch.dtype, halvings: int
@@ -261,11 +263,13 @@ def _integrate(
         outputs, spreads = of[chosen], spread[chosen]
         n_nodes = np.full(len(few), options.path_nodes)
         if halvings:
-            n_nodes = np.maximum(n_nodes, _usual_nodes(model, outputs, detail))
+            usual = USUAL_NODES if has_kinks else _usual_nodes(model, outputs, detail)
+            n_nodes = np.maximum(n_nodes, usual)
         done = np.zeros(0, dtype=np.int64)
         for n in np.unique(n_nodes).tolist():
             at = np.flatnonzero(n_nodes == n)
-            asked = few[torch.from_numpy(at)], start.to(dtype), outputs[at], spreads[at], detail, n, halvings
+            of_part = options.path_nodes if has_kinks else n
+            asked = few[torch.from_numpy(at)], start.to(dtype), outputs[at], spreads[at], detail, n, of_part, halvings
             walked = Walk(network, model.node_ranges, *asked).explain(options.tolerance * spreads[at])
             done, found = np.append(done, at), walked if found is None else concatenate([found, walked])
         assert found is not None
@@ -306,7 +310,8 @@ def _usual_nodes(model: Forecaster, of: NDArray[np.int64], detail: Detail) -> ND
             for outputs in np.split(left, range(at_once := max(1, BATCH // len(few)), len(left), at_once)):
                 asked, spread = np.repeat(outputs, len(few)), np.repeat(_spread_of(model, outputs), len(few))
                 windows = few.repeat(len(outputs), 1, 1)
-                walk = Walk(model.frozen, model.node_ranges, windows, mean, asked, spread, detail, n_nodes, 0)
+                options = detail, n_nodes, n_nodes, 0
+                walk = Walk(model.frozen, model.node_ranges, windows, mean, asked, spread, *options)
                 accepted = LedgerOptions.tolerance * spread
                 above.append((walk.explain(accepted).error > accepted).reshape(len(outputs), -1).mean(axis=1))
             usual |= dict.fromkeys(left.tolist(), n_nodes)

@@ -21,7 +21,7 @@ from kanmodel import errors as checks
 from kanmodel.errors import ConfigError, DataError, Index, check_choice, check_config, check_count, quote
 from kanmodel.network.bases import BASES, Basis, BSpline
 from kanmodel.network.functions import ACTIVATIONS, FUNCTIONS
-from kanmodel.network.operations import MAX_NODES, Node, Shape, infer_shapes
+from kanmodel.network.operations import KINKS, MAX_NODES, Node, Shape, infer_shapes
 from kanmodel.network.wiring import Cut, CutValues, Wiring, list_cuts
 from kanmodel.tables.columns import QUANTILE, Feature, Scaling, Target
 from kanmodel.tables.encoding import Encoding, plain_encoding
@@ -353,6 +353,12 @@ class ModelConfig:
                 else:
                     total += rows * 5 * next(recurrents).n_units
         return total
+
+    @cached_property
+    def has_kinks(self) -> bool:
+        """Whether the slopes of an operation, or of an activation before a layer, jump somewhere."""
+        before = (transform.kind for layer in self.layers for transform in layer.before)
+        return any(name in KINKS for name in (*before, *(node.op for node in self.nodes)))
 
     @cached_property
     def cuts(self) -> tuple[Cut, ...]:

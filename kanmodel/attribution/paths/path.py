@@ -22,7 +22,7 @@ from kanmodel.network.network import FrozenNetwork, LayerKey, Network, Trace, fl
 from kanmodel.network.recurrent import RecurrentTrace, count_gates
 from kanmodel.network.wiring import Cut
 
-GRAPH_POINTS = 68  # of a pass at least, of a graph: each of its many operations takes as long for fewer
+GRAPH_POINTS = 200  # of a pass at least, of a graph: each of its many operations takes as long for fewer
 PASS_BYTES = 5_500_000  # of the largest tensors of a pass; beyond this size, memory is mapped anew in each pass
 
 Nested = TypeVar("Nested")
