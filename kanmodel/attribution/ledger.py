@@ -204,9 +204,11 @@ def _explain_from(
         whole.append(_integrate(model, windows[torch.from_numpy(batch % n)], of, scaled_start, options, detail))
     integrals = concatenate(whole)
     placed = path.place_windows(model.frozen, windows) if detail in path.FLOW else {}
+    rows = [slice(first, first + n) for first in range(0, n * len(outputs), n)]
+    of_outputs = [take(integrals, of) for of in rows] if len(rows) > 1 else [integrals]
     return [
-        _write_ledger(model, output, take(integrals, slice(first, first + n)), start, placed, options, detail)
-        for output, first in zip(outputs, range(0, n * len(outputs), n), strict=True)
+        _write_ledger(model, output, of_output, start, placed, options, detail)
+        for output, of_output in zip(outputs, of_outputs, strict=True)
     ]
 
 
