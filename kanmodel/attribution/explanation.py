@@ -17,11 +17,11 @@ from kanmodel import html
 from kanmodel.arrays import N_LISTED, Array, rows_of_steps
 from kanmodel.attribution.baseline import Baselines
 from kanmodel.attribution.effects import Effects, each_cell, each_feature, measure_effects, select_cells
-from kanmodel.attribution.ledger import Ledger, LedgerOptions, explain_windows, find_incomplete, sum_groups
+from kanmodel.attribution.ledger import Ledger, LedgerOptions, explain_outputs, find_incomplete, sum_groups
 from kanmodel.attribution.paths.path import Detail, map_arrays, take
 from kanmodel.attribution.profiles import find_lags
 from kanmodel.attribution.shapley import Orders, Shapley, measure_shapley
-from kanmodel.computing import progress_share
+from kanmodel.computing import progress_share, tracked
 from kanmodel.errors import DataError, ExportError, IncompleteError, Problem, check_lowest, quote
 from kanmodel.forecaster import Forecaster
 from kanmodel.network.config import BOUND, Grouping, Groups, resolve_groups
@@ -113,36 +113,42 @@ class Explanation(Ledger, WindowsResult):
 
     @classmethod
     def of(
-        cls, model: Forecaster, windows: Array, output: int, options: ExplanationOptions, **known: Any
-    ) -> Explanation:
-        """Explains one output, by its number, of windows (n, lookback, n_features), original units, oldest step first.
+        cls, model: Forecaster, windows: Array, known: Mapping[int, Mapping[str, Any]], options: ExplanationOptions
+    ) -> list[Explanation]:
+        """Explains outputs, by their numbers, of windows (n, lookback, n_features), original units, oldest step first.
 
-        A bound is an output of `Forecaster.bound`. Known attributes are the `intervals` of forecasts and what a table
-        says of the windows: `times`, `series`, and those of `Windows.outcome`. Raises as `explain_windows`.
+        A bound is an output of `Forecaster.bound`. Known attributes of each output are the `intervals` of forecasts and
+        what a table says of the windows: `times`, `series`, and those of `Windows.outcome`. Raises as
+        `explain_outputs`.
         """
         scaled = model.to_model_units(windows)
         detail = "steps" if options.segments and options.detail == "features" else options.detail
         with progress_share(0.5 if options.effects or options.orders else 1.0):
-            ledger = explain_windows(model, scaled, output, options.baseline, options.accuracy, detail)
-        usual_width = None
-        if (named := BOUND.fullmatch(ledger.output)) and named[2] == "width":
-            usual_width = float(np.median(model.reference_predictions[:, output]))
-        return cls(
-            **vars(ledger),
-            **_measure_beside(model, scaled, output, options),
-            groups=options.groups,
-            segments=options.segments,
-            windows=windows,
-            model_inputs=model.inputs,
-            usual_width=usual_width,
-            origin=model.origin,
-            skill=model.skill,
-            model=model,
-            with_links=partial(
-                cls.of, model, windows, output, replace(options, detail="links", effects=False, orders=None)
-            ),
-            **known,
-        )
+            ledgers = explain_outputs(model, scaled, list(known), options.baseline, options.accuracy, detail)
+        linked = replace(options, detail="links", effects=False, orders=None)
+
+        def usual_width(output: int, name: str) -> float | None:
+            named = BOUND.fullmatch(name)
+            is_width = named is not None and named[2] == "width"
+            return float(np.median(model.reference_predictions[:, output])) if is_width else None
+
+        return [
+            cls(
+                **vars(ledger),
+                **_measure_beside(model, scaled, output, options),
+                groups=options.groups,
+                segments=options.segments,
+                windows=windows,
+                model_inputs=model.inputs,
+                usual_width=usual_width(output, ledger.output),
+                origin=model.origin,
+                skill=model.skill,
+                model=model,
+                with_links=partial(_explain_one, model, windows, output, linked),
+                **of_output,
+            )
+            for ledger, (output, of_output) in tracked(zip(ledgers, known.items(), strict=True))
+        ]
 
     @cached_property
     def grouping(self) -> Grouping:
@@ -534,6 +540,10 @@ class FlowPicture(Pictured):
 def name_drivers(explanation: Explanation, window: int) -> str:
     """The largest contributions to a window by what is `shown`: ``temp +3.1, hour -2``."""
     return name_largest([*explanation.shown], explanation.contributions_shown[window])
+
+
+def _explain_one(model: Forecaster, windows: Array, output: int, options: ExplanationOptions) -> Explanation:
+    return Explanation.of(model, windows, {output: {}}, options)[0]
 
 
 def _measure_beside(model: Forecaster, windows: Tensor, output: int, options: ExplanationOptions) -> dict[str, Any]:

@@ -17,8 +17,9 @@ the one. Averaged over reference windows as baselines, these are expected gradie
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import get_args
 
 import numpy as np
@@ -41,7 +42,7 @@ from kanmodel.attribution.paths.path import Contributions, Detail, LedgerLayer, 
 from kanmodel.computing import progress_share, tracked
 from kanmodel.errors import DataError, check_lowest, quote, refuse_unknown
 from kanmodel.forecaster import Forecaster, refuse_non_finite_outputs
-from kanmodel.network.network import FrozenNetwork
+from kanmodel.network.network import FrozenNetwork, LayerKey
 
 PATH_NODES, USUAL_NODES, MORE_NODES = 9, 17, 33  # with which a path starts: the first that is enough for most,
 MOST, N_TRIED = 1 / 2, 16  # of so many reference windows: of one window a second pass costs more than nodes do
@@ -55,7 +56,9 @@ class LedgerOptions:
     """How exact a ledger must be.
 
     A path, and each part of it, starts with `path_nodes`, a multiple of 4, and one; with 17 or 33 at least where fewer
-    are not enough for half of the reference windows. Where more nodes do not reach the tolerance, a part is halved.
+    are not enough for half of the reference windows. In a network with kinks, such as relu's, paths start with 17 at
+    least, to find them, and the parts between them with `path_nodes`. Where more nodes do not reach the tolerance, a
+    part is divided.
     """
 
     tolerance: float = 1e-3  # largest residual and error, in standard deviations of the output on the reference windows
@@ -126,7 +129,21 @@ def explain_windows(
     options: LedgerOptions | None = None,
     detail: Detail = "flow",
 ) -> Ledger:
-    """The ledger of one output, by its number, for windows (n, lookback, n_features) in model units.
+    """The ledger of one output, by its number; see `explain_outputs`."""
+    return explain_outputs(model, windows, [output], baseline, options, detail)[0]
+
+
+def explain_outputs(
+    model: Forecaster,
+    windows: Tensor,
+    outputs: Sequence[int],
+    baseline: Baselines | None = None,
+    options: LedgerOptions | None = None,
+    detail: Detail = "flow",
+) -> list[Ledger]:
+    """The ledgers of outputs, by their numbers, for windows (n, lookback, n_features) in model units.
+
+    They share passes of the network.
 
     The baseline is ``mean`` by default. Of `ReferenceBaselines`, the contributions are means over the baselines,
     `residual`, `error` and `path_nodes` are the largest, and `converged` holds if all do.
@@ -140,8 +157,10 @@ def explain_windows(
         raise DataError("windows is empty")
     refuse_unknown("detail", detail, get_args(Detail))
     starts, options = baseline_windows(model, baseline or Baseline()), options or LedgerOptions()
-    ledgers = [_explain_from(model, windows, output, start, options, detail) for start in tracked(starts)]
-    return _average(ledgers) if isinstance(baseline, ReferenceBaselines) else ledgers[0]
+    of_starts = [_explain_from(model, windows, outputs, start, options, detail) for start in tracked(starts)]
+    if not isinstance(baseline, ReferenceBaselines):
+        return of_starts[0]
+    return [_average(ledgers) for ledgers in zip(*of_starts, strict=True)]
 
 
 def find_incomplete(ledger: Ledger, output_std: float) -> NDArray[np.bool_]:
@@ -175,13 +194,35 @@ def _average(ledgers: Sequence[Ledger]) -> Ledger:
 
 
 def _explain_from(
-    model: Forecaster, windows: Tensor, output: int, start: Array, options: LedgerOptions, detail: Detail
-) -> Ledger:
-    """The ledger from one baseline (lookback, n_features), original units."""
+    model: Forecaster, windows: Tensor, outputs: Sequence[int], start: Array, options: LedgerOptions, detail: Detail
+) -> list[Ledger]:
+    """The ledgers from one baseline (lookback, n_features), original units."""
     scaled_start = model.to_model_units(start[None], "baseline")[0]
+    n, whole = len(windows), list[Integrals[Contributions]]()
+    for batch in tracked(np.split(np.arange(n * len(outputs)), range(BATCH, n * len(outputs), BATCH))):
+        of = np.array(outputs)[batch // n]
+        whole.append(_integrate(model, windows[torch.from_numpy(batch % n)], of, scaled_start, options, detail))
+    integrals = concatenate(whole)
+    placed = path.place_windows(model.frozen, windows) if detail in path.FLOW else {}
+    rows = [slice(first, first + n) for first in range(0, n * len(outputs), n)]
+    of_outputs = [take(integrals, of) for of in rows] if len(rows) > 1 else [integrals]
+    return [
+        _write_ledger(model, output, of_output, start, placed, options, detail)
+        for output, of_output in zip(outputs, of_outputs, strict=True)
+    ]
+
+
+def _write_ledger(
+    model: Forecaster,
+    output: int,
+    integrals: Integrals[Contributions],
+    start: Array,
+    placed: Mapping[LayerKey, tuple[Array, Array]],
+    options: LedgerOptions,
+    detail: Detail,
+) -> Ledger:
+    """The ledger of an output, in the target's unit, from integrals in model units."""
     scale, mean = float(model.scaling.output_scale[output]), float(model.scaling.output_mean[output])
-    batches = tracked(torch.split(windows, BATCH))
-    integrals = concatenate([_integrate(model, batch, scaled_start, output, options, detail) for batch in batches])
     residual, error = integrals.residual * scale, integrals.error * scale
     contributions = map_arrays(lambda values: values * scale, integrals.values)
     predictions = (integrals.values.start + integrals.values.change) * scale + mean
@@ -198,7 +239,7 @@ def _explain_from(
         baseline=start,
         contributions=contributions.steps.sum(axis=1),
         steps=contributions.steps,
-        layers=path.place_windows(model.frozen, windows, layers) if detail in path.FLOW else layers,
+        layers=path.add_places(layers, placed),
         error=error,
         residual=residual,
         tolerance=options.tolerance * output_std,
@@ -209,41 +250,81 @@ def _explain_from(
 
 
 def _integrate(
-    model: Forecaster, windows: Tensor, start: Tensor, output: int, options: LedgerOptions, detail: Detail
+    model: Forecaster, windows: Tensor, of: NDArray[np.int64], start: Tensor, options: LedgerOptions, detail: Detail
 ) -> Integrals[Contributions]:
-    """Contributions in model units, computed in the model's type, and in float64 what float32 cannot hold."""
-    spread = float(model.output_std[output]) / float(model.scaling.output_scale[output])
+    """Contributions in model units, computed in the model's type, and in float64 what float32 cannot hold.
 
-    def integrate(network: FrozenNetwork, windows: Tensor, halvings: int) -> Integrals[Contributions]:
-        n_nodes = options.path_nodes
+    `of` is the output that is explained of each window, (n,).
+    """
+    spread, has_kinks = _spread_of(model, of), model.config.has_kinks
+
+    def integrate(
+        network: FrozenNetwork, chosen: NDArray[np.bool_], dtype: torch.dtype, halvings: int
+    ) -> Integrals[Contributions]:
+        few, found = take(windows, chosen).to(dtype), None
+        outputs, spreads = of[chosen], spread[chosen]
+        n_nodes = np.full(len(few), options.path_nodes)
         if halvings:
-            n_nodes = max(n_nodes, model.derived.get(("nodes", output, detail), find_usual_nodes))
-        asked = (output, spread, detail, n_nodes, halvings)
-        walk = Walk(network, model.node_ranges, windows, start.to(windows.dtype), *asked)
-        return walk.explain(options.tolerance * spread)
-
-    def find_usual_nodes() -> int:
-        few, mean = spread_windows(model, N_TRIED), scaled_baselines(model)[0]
-        walk = Walk(model.frozen, model.node_ranges, few, mean, output, spread, detail, PATH_NODES, 0)
-        accepted = LedgerOptions.tolerance * spread
-        for n_nodes in (PATH_NODES, USUAL_NODES):
-            tried = walk._replace(n_nodes=n_nodes).explain(accepted)
-            if np.mean(tried.error > accepted) <= MOST:
-                return n_nodes
-        return MORE_NODES
+            usual = USUAL_NODES if has_kinks else _usual_nodes(model, outputs, detail)
+            n_nodes = np.maximum(n_nodes, usual)
+        done = np.zeros(0, dtype=np.int64)
+        for n in np.unique(n_nodes).tolist():
+            at = np.flatnonzero(n_nodes == n)
+            of_part = options.path_nodes if has_kinks else n
+            asked = few[torch.from_numpy(at)], start.to(dtype), outputs[at], spreads[at], detail, n, of_part, halvings
+            walked = Walk(network, model.node_ranges, *asked).explain(options.tolerance * spreads[at])
+            done, found = np.append(done, at), walked if found is None else concatenate([found, walked])
+        assert found is not None
+        return found if len(few) == 1 else take(found, np.argsort(done))
 
     # A path far from the data: rounding its points to float32 moves gates and nodes. No estimate sees this error, since
     # the rules agree on the rounded points, and sums hold there too.
     largest = torch.maximum(windows.abs(), start.abs())
     again = (largest > FLOAT32_REACH * model.reference.magnitude).flatten(1).any(dim=1).numpy()  # (n,)
     if windows.dtype == torch.float64 or options.tolerance < FLOAT32_TOLERANCE or again.all():
-        return integrate(model.frozen_float64, windows.double(), options.halvings)
+        return integrate(model.frozen_float64, np.ones_like(again), torch.float64, options.halvings)
     with progress_share(0.6):  # the rest may be windows that need float64
-        near = integrate(model.frozen, take(windows, ~again), min(options.halvings, FLOAT32_HALVINGS))
-    converged, tried = near.within(options.tolerance * spread), np.zeros(len(windows), dtype=np.int64)
+        near = integrate(model.frozen, ~again, windows.dtype, min(options.halvings, FLOAT32_HALVINGS))
+    converged, tried = near.within(options.tolerance * spread[~again]), np.zeros(len(windows), dtype=np.int64)
     tried[~again], again[~again] = near.n_nodes, ~converged
     if not again.any():
         return near
-    far = integrate(model.frozen_float64, take(windows, again).double(), options.halvings)
+    far = integrate(model.frozen_float64, again, torch.float64, options.halvings)
     far = far._replace(n_nodes=far.n_nodes + tried[again])
     return path.merge_rows(again, far, take(near, converged))
+
+
+def _spread_of(model: Forecaster, of: NDArray[np.int64]) -> Array:
+    """Standard deviations of outputs on the reference windows, model units, (n,)."""
+    spread: Array = np.asarray(model.output_std)[of] / np.asarray(model.scaling.output_scale)[of]
+    return spread
+
+
+def _usual_nodes(model: Forecaster, of: NDArray[np.int64], detail: Detail) -> NDArray[np.int64]:
+    """With how many nodes a path to each of some outputs starts, (n,)."""
+
+    @cache
+    def find_usual_nodes() -> dict[int, int]:
+        few, mean = spread_windows(model, N_TRIED), scaled_baselines(model)[0]
+        usual, left = dict[int, int](), np.unique(of)
+        for n_nodes in (PATH_NODES, USUAL_NODES):
+            above = []
+            for outputs in np.split(left, range(at_once := max(1, BATCH // len(few)), len(left), at_once)):
+                asked, spread = np.repeat(outputs, len(few)), np.repeat(_spread_of(model, outputs), len(few))
+                windows = few.repeat(len(outputs), 1, 1)
+                options = detail, n_nodes, n_nodes, 0
+                walk = Walk(model.frozen, model.node_ranges, windows, mean, asked, spread, *options)
+                accepted = LedgerOptions.tolerance * spread
+                above.append((walk.explain(accepted).error > accepted).reshape(len(outputs), -1).mean(axis=1))
+            usual |= dict.fromkeys(left.tolist(), n_nodes)
+            left = left[np.concatenate(above) > MOST]
+            if not len(left):
+                return usual
+        return usual | dict.fromkeys(left.tolist(), MORE_NODES)
+
+    def known(output: int) -> int:
+        return model.derived.get(("nodes", output, detail), lambda: find_usual_nodes()[output])
+
+    outputs, places = np.unique(of, return_inverse=True)
+    found: NDArray[np.int64] = np.array([known(output) for output in outputs.tolist()])[places]
+    return found

@@ -243,7 +243,7 @@ def to_integrals(
     errors, rate = estimate_errors(N_NODES, scaled.reshape(3, n, -1), residual)
     passed = PassedNodes.of(points, trace, (n, N_NODES))
     move, _ = measure_moves(model.frozen, model.node_ranges, rule.nodes, passed)
-    return Integrals(entries[0], errors, residual[0], move, np.full(n, N_NODES), rate, np.full(n, 0.5))
+    return Integrals(entries[0], errors, residual[0], move, np.full(n, N_NODES), rate, np.full((n, 1), np.nan))
 
 
 def _slopes_along(

@@ -105,17 +105,22 @@ class ExplanationQuestion(Question[Explanation | Explanations]):
             orders=Orders(self.orders, self.seed) if self.method == "shapley" else None,
         )
         given, of_table = model.read(self.windows, self.last, self.gaps, self.series)
-        bounds, found = _bounds_of(model, given, names), list[Explanation]()
-        for name, (holder, number) in tracked(zip(names, asked_for, strict=True)):
-            known: dict[str, Any] = {"intervals": bounds.get(name, {})}
+        bounds, known = _bounds_of(model, given, names), dict[str, dict[str, Any]]()
+        for name, (holder, _) in zip(names, asked_for, strict=True):
+            known[name] = {"intervals": bounds.get(name, {})}
             if of_table is not None:
-                known |= of_table.named | of_table.outcome(*model.target_place(name))
+                known[name] |= of_table.named | of_table.outcome(*model.target_place(name))
             if holder is not model:
-                known.pop("actual", None)  # of a forecast, not of its bounds
-            found.append(Explanation.of(holder, given, number, options, **known))
+                known[name].pop("actual", None)  # of a forecast, not of its bounds
+        holders, found = {id(holder): holder for holder, _ in asked_for}, dict[str, Explanation]()
+        for holder in tracked([*holders.values()]):
+            of_holder = {number: name for name, (each, number) in zip(names, asked_for, strict=True) if each is holder}
+            asked = {number: known[name] for number, name in of_holder.items()}
+            found |= zip(of_holder.values(), Explanation.of(holder, given, asked, options), strict=True)
         if self.outputs is None:
-            return found[0]
-        return Explanations.of(found, [holder.config.target_of(number).name for holder, number in asked_for])
+            return found[names[0]]
+        targets = [holder.config.target_of(number).name for holder, number in asked_for]
+        return Explanations.of([found[name] for name in names], targets)
 
     def _names(self, model: Forecaster) -> list[str]:
         """The names of the outputs that are explained, each once."""

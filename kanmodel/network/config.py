@@ -21,8 +21,8 @@ from kanmodel import errors as checks
 from kanmodel.errors import ConfigError, DataError, Index, check_choice, check_config, check_count, quote
 from kanmodel.network.bases import BASES, Basis, BSpline
 from kanmodel.network.functions import ACTIVATIONS, FUNCTIONS
-from kanmodel.network.operations import MAX_NODES, Loop, Node, Shape, infer_shapes, last_uses
-from kanmodel.network.wiring import Cut, Wiring, list_cuts
+from kanmodel.network.operations import KINKS, MAX_NODES, Loop, Node, Shape, infer_shapes
+from kanmodel.network.wiring import Cut, CutValues, Wiring, list_cuts
 from kanmodel.tables.columns import QUANTILE, Feature, Scaling, Target
 from kanmodel.tables.encoding import Encoding, plain_encoding
 from kanmodel.tables.rhythm import TimeColumn
@@ -358,7 +358,7 @@ class ModelConfig:
         """Number of values that a ledger keeps of a graph for a window, with edges, gates and cuts; 0 for a chain."""
         if not self.graph:
             return 0
-        sizes, last = [*map(prod, self.graph_shapes)], last_uses(self.graph)
+        sizes = [*map(prod, self.graph_shapes)]
         layers, recurrents, total = iter(self.head), iter(self.recurrents), sum(sizes)
         loops = iter(zip(self.loops, self.body_shapes, strict=True))
 
@@ -366,9 +366,8 @@ class ModelConfig:
             layer = next(layers)
             return prod(out[:-1]) * layer.n_in * layer.n_subnodes
 
+        total += sum(sizes[node] for node in self.cut_values.nodes)
         for at, node in enumerate(self.graph):
-            if node.op in ("layer", "recurrent", "loop"):
-                total += sum(size for size, use in zip(sizes[:at], last, strict=False) if use > at)  # crossing the cut
             if node.op == "layer":
                 total += count_edges(self.graph_shapes[at])
             elif node.op == "recurrent":
@@ -382,9 +381,21 @@ class ModelConfig:
         return total
 
     @cached_property
+    def has_kinks(self) -> bool:
+        """Whether the slopes of an operation, or of an activation before a layer, jump somewhere."""
+        before = (transform.kind for layer in self.layers for transform in layer.before)
+        nodes = (*self.nodes, *(node for loop in self.loops for node in loop.body))
+        return any(name in KINKS for name in (*before, *(node.op for node in nodes)))
+
+    @cached_property
     def cuts(self) -> tuple[Cut, ...]:
         """The layers of a ledger between the features and the outputs."""
         return tuple(list_cuts(self))
+
+    @cached_property
+    def cut_values(self) -> CutValues:
+        """The values that the cuts hold."""
+        return CutValues.of(self.nodes, self.cuts)
 
     @cached_property
     def wiring(self) -> Wiring:

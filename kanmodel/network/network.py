@@ -42,7 +42,7 @@ class Trace:
         n_front: how many of these layers are the front's.
         recurrents: passes of the recurrent layers, of (batch * rows) sequences.
         loops: what each loop gives, (batch, steps, ...).
-        values: of each cut in turn those of its leaf, then those that flow around it; of a chain the `readout`.
+        values: those of `ModelConfig.cut_values`; of a chain the `readout`.
         watched: values whose moves paths limit: the front's nodes, if there are any, (batch, lookback, n); then the
             readout, nodes of layers, arguments of nonlinear operations and the logits, (batch, n).
         kinks: arguments of operations less the positions of their kinks, (batch, n) each.
@@ -115,11 +115,11 @@ class Gradients(NamedTuple):
 class _Record:
     """What a traced pass collects; see `Trace`.
 
-    A value may be read before and after a cut. So everything that crosses a cut is copied there: the gradient of a copy
-    is that of what reads it after the cut alone.
+    A value may be read before and after a cut. So what has been read before it, and crosses it, is copied there: the
+    gradient of a copy is that of what reads it after the cut alone.
     """
 
-    around: Mapping[int, Iterable[int]]  # of the node of each cut
+    around: Mapping[int, Iterable[int]]  # of the node of each cut, the nodes whose values are copied there
     values: list[Tensor] = field(default_factory=list)
     watched: dict[str, list[Tensor]] = field(default_factory=lambda: {"front": [], "head": []})
     kinks: list[Tensor] = field(default_factory=list)
@@ -127,7 +127,7 @@ class _Record:
     loops: list[Tensor] = field(default_factory=list)
 
     def cut(self, number: int, leaf: Tensor, values: list[Any]) -> Tensor:
-        """Copies the values of a cut, those around the leaf in their place, and returns the leaf's."""
+        """Copies the values of a cut that are new, those around the leaf in their place, and returns the leaf's."""
         if number not in self.around:  # as in a loop
             return leaf
         leaf = leaf.view_as(leaf)
@@ -160,7 +160,7 @@ class Network(nn.Module):
         parts = zip(config.recurrents, config.recurrent_widths, strict=False)  # of a graph
         self.recurrents = nn.ModuleList(make_recurrent(part, n_in, generator) for part, n_in in parts)
         self.constants = nn.Module()
-        self._around = {cut.at: [node for node, _ in cut.around] for cut in config.cuts if cut.at is not None}
+        self._around = config.cut_values.new
         self._arrangements: dict[str, Arrangement] = {}
         for name, node in named_nodes(config):
             if node.op == "arrange":

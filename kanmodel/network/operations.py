@@ -59,9 +59,13 @@ def _mixed(*shapes: Shape) -> Shape:
     return _same(*shapes)[:-1]
 
 
-# Arguments at which the slope of a function jumps, of activations of a layer as well.
+# Arguments, or differences of two, at which the slope of a function jumps, of activations of a layer as well.
 KINKS = {**dict.fromkeys(("relu", "leaky_relu", "elu", "selu", "abs", "step"), (0.0,)), "hardtanh": (-1.0, 1.0)}
-KINKS |= {"relu6": (0.0, 6.0), **dict.fromkeys(("hardsigmoid", "hardswish"), (-3.0, 3.0))}
+KINKS |= {
+    **dict.fromkeys(("maximum", "minimum"), (0.0,)),
+    "relu6": (0.0, 6.0),
+    **dict.fromkeys(("hardsigmoid", "hardswish"), (-3.0, 3.0)),
+}
 
 # From the steps of a chain, (batch, lookback, n), to the inputs of its head; not for the graph of a document.
 READOUTS: dict[str, Operation] = {
@@ -89,8 +93,8 @@ OPERATIONS: dict[str, Operation] = {
     "sub": Operation(2, torch.sub, _same, watched=False),
     "mul": Operation(2, torch.mul, _same, watched=False),
     "div": Operation(2, torch.div, _same),
-    "maximum": Operation(2, torch.maximum, _same, kinks=(0.0,)),
-    "minimum": Operation(2, torch.minimum, _same, kinks=(0.0,)),
+    "maximum": Operation(2, torch.maximum, _same),
+    "minimum": Operation(2, torch.minimum, _same),
     "sum": Operation(1, partial(torch.sum, dim=-1), _reduced, watched=False),
     "mean": Operation(1, partial(torch.mean, dim=-1), _reduced, watched=False),
     "max": Operation(1, partial(torch.amax, dim=-1), _reduced),

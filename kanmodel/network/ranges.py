@@ -46,13 +46,17 @@ class MoveRanges:
 
     def largest_move(self, values: Tensor) -> Tensor:
         """The largest move between neighbouring points of (batch, n_points, ..., n_nodes), (batch,), in widths."""
+        return self.moves(values).amax(dim=1)
+
+    def moves(self, values: Tensor) -> Tensor:
+        """The largest move between each two neighbouring points, (batch, n_points - 1), in widths."""
         if not len(self.width):
-            return values.new_zeros(len(values))
+            return values.new_zeros(len(values), values.shape[1] - 1)
         if self.node is not None:
             values = values.index_select(-1, self.node)
         low, high, width = (of.to(values.dtype) for of in (self.low, self.high, self.width))
-        moves = values.clamp(low, high).diff(dim=1).abs_().view(len(values), -1, len(width)).amax(dim=1)
-        return (moves / width).amax(dim=1)
+        moves = values.clamp(low, high).diff(dim=1).abs_()
+        return (moves.view(*moves.shape[:2], -1, len(width)).amax(dim=2) / width).amax(dim=2)
 
 
 @dataclass(frozen=True)

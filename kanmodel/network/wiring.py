@@ -9,7 +9,7 @@ input that is copied from another node unchanged is that node.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple
@@ -73,6 +73,45 @@ def list_cuts(config: ModelConfig) -> Iterator[Cut]:
             yield Cut(stage, layer, at, edges, around)
             origin = frozenset({f"{stage}:{layer}"})
         origins.append(frozenset({"window"}) if node.op == "window" else origin)
+
+
+class CutValues(NamedTuple):
+    """Which values the cuts at nodes hold. What nothing reads between two cuts has one gradient, and is there once.
+
+    Attributes:
+        nodes: whose values each is: of a layer's inputs the node that it reads.
+        new: of the node of each cut those of the values around it that are not there yet, by their nodes.
+        of_cut: of each cut in turn the numbers of its values: its leaf's, then those around it.
+    """
+
+    nodes: tuple[int, ...]
+    new: Mapping[int, tuple[int, ...]]
+    of_cut: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, nodes: Sequence[Node], cuts: Iterable[Cut]) -> CutValues:
+        """The values of the cuts of a network's nodes."""
+        last_read: dict[int, int] = {}  # the last node so far that reads each
+        found, new, of_cut, done = list[int](), dict[int, tuple[int, ...]](), list[tuple[int, ...]](), 0
+        known: dict[int, tuple[int, int]] = {}  # of a node the number of its latest value, and the cut that made it
+        for cut in cuts:
+            if cut.at is None:
+                continue
+            for number in range(done, cut.at + 1):
+                last_read |= dict.fromkeys(nodes[number].inputs, number)
+            done, numbers, added = cut.at + 1, [len(found)], list[int]()
+            found.append(cut.at if cut.edges is None else nodes[cut.at].inputs[0])
+            if cut.edges is None:
+                known[cut.at] = numbers[0], cut.at
+            for other, _ in cut.around:
+                if other not in known or last_read.get(other, 0) > known[other][1]:
+                    known[other] = len(found), cut.at
+                    found.append(other)
+                    added.append(other)
+                numbers.append(known[other][0])
+            new[cut.at] = tuple(added)
+            of_cut.append(tuple(numbers))
+        return cls(tuple(found), new, tuple(of_cut))
 
 
 @dataclass(frozen=True)

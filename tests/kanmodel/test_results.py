@@ -492,7 +492,7 @@ def test_groups_are_the_checkpoints_unless_others_are_asked_for(model, windows):
 @pytest.mark.parametrize("asked", [{"groups": "others"}, {"groups": {"g": ["z"]}}, {"segments": {"s": (-99, 0)}}])
 def test_groups_that_cannot_be_are_refused_before_anything_is_computed(model, windows, asked, monkeypatch):
     """The error has the path, and nothing is computed."""
-    monkeypatch.setattr("kanmodel.attribution.explanation.explain_windows", None)
+    monkeypatch.setattr("kanmodel.attribution.explanation.explain_outputs", None)
     with pytest.raises(DataError, match=r"^(groups|segments)"):
         model.explain(windows, **asked)
 

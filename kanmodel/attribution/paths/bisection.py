@@ -8,8 +8,8 @@ A part is not accurate enough while one of three measures is too large: the resi
 from completeness, and of nodes from conservation; the largest estimated error of any entry that is asked for, since
 errors of opposite sign cancel in every sum; and the largest move of a feature, gate or node between neighbouring
 points, since an estimate misses what happens between two points without moving anything there. What an edge's function
-may hide there is evaluated, and counts as an error. A part that crosses a kink of an activation, such as relu's, is
-divided there; others where the gradients change most.
+may hide there is evaluated, and counts as an error. A part that crosses kinks of activations, such as relu's, is
+divided at several of them at once; others where a node moves too far, or else where the gradients change most.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ MAX_MOVE = 0.5  # largest accepted move of a node between neighbouring points, i
 SLOWEST_RATE = 0.7  # of convergence without a kink: what few nodes show is often too slow
 KINK_RATE = 0.5  # across a kink it is at least this
 MIDDLE = 0.5
+MOST_KINKS = 7  # at which a part is divided at once: at all of many, most parts would need no nodes of their own
 LEAST_PART = 0.1  # of a part, on either side of where it is divided, except at a kink
 MARGIN = 1e-4  # a kink this close to an end is at the end, up to the error of interpolation
 AT_ONCE = 1_000_000  # values of edges between points
@@ -71,9 +72,13 @@ class Parts(NamedTuple):
     high: Array  # where it ends, 1 at the window, (n_parts,)
 
     def divide(self, at: Array) -> Parts:
-        """The lower part of each, then the upper ones, divided at positions from 0 to 1 on each, (n_parts,)."""
-        middle = self.low + at * (self.high - self.low)
-        return Parts(np.tile(self.path, 2), np.append(self.low, middle), np.append(middle, self.high))
+        """Those that they are divided into at positions from 0 to 1 on each, (n_parts, n), any but the first NaN."""
+        at = np.sort(at, axis=1)  # NaN last
+        places = self.low[:, None] + at * (self.high - self.low)[:, None]
+        low = np.column_stack([self.low, places])
+        high = np.column_stack([np.where(np.isnan(places), self.high[:, None], places), self.high])
+        exist = ~np.isnan(low)
+        return Parts(self.path.repeat(exist.sum(axis=1)), low[exist], high[exist])
 
 
 class Integrals(NamedTuple, Generic[Values]):
@@ -85,7 +90,7 @@ class Integrals(NamedTuple, Generic[Values]):
     move: Array  # the largest of any node between neighbouring points, in widths of its usual interval, (n,)
     n_nodes: NDArray[np.int64]  # of the rule, (n,)
     rate: Array  # by which the last doubling of the nodes has reduced the errors, (n,)
-    divide_at: Array  # where to divide each part if necessary, from 0 to 1, (n,); NaN: in the middle
+    divide_at: Array  # where to divide each part if necessary, 0 to 1, (n, n_places), NaN for none; first NaN: middle
 
     @property
     def error(self) -> Array:
@@ -104,11 +109,17 @@ class Integrals(NamedTuple, Generic[Values]):
         move = np.zeros(n)
         np.maximum.at(move, parts.path, self.move)
         added = map_arrays(lambda values: add_parts(values, parts), (self.values, self.errors, self.residual))
-        return Integrals(*added, move, n_nodes, rate=np.ones(n), divide_at=np.full(n, MIDDLE))
+        return Integrals(
+            *added, move, n_nodes, rate=np.ones(n), divide_at=np.full((n, self.divide_at.shape[1]), np.nan)
+        )
 
 
 def bisect(
-    n: int, integrate: Callable[[Parts, Array], Integrals[Values]], batch: int, tolerance: float, halvings: int
+    n: int,
+    integrate: Callable[[Parts, Array], Integrals[Values]],
+    batch: int,
+    tolerance: float | Array,
+    halvings: int,
 ) -> tuple[Parts, Integrals[Values], Integrals[Values]]:
     """Integrates along n paths, bisecting parts until each path is within the tolerance or a limit is reached.
 
@@ -116,7 +127,7 @@ def bisect(
         n: number of paths.
         integrate: integrates over parts, given the accepted error of each, (n_parts,).
         batch: parts per call of `integrate`.
-        tolerance: largest accepted residual and error of a path.
+        tolerance: largest accepted residual and error of a path, or of each, (n,).
         halvings: most bisections of a part.
 
     Returns:
@@ -127,18 +138,21 @@ def bisect(
         batches = [slice(first, first + batch) for first in range(0, len(parts.path), batch)]
         return concatenate([integrate(take(parts, chosen), accepted[chosen]) for chosen in tracked(batches)])
 
-    parts = Parts(np.arange(n), np.zeros(n), np.ones(n))
+    parts, tolerance = Parts(np.arange(n), np.zeros(n), np.ones(n)), np.broadcast_to(tolerance, n)
     with progress_share(0.5):  # how often paths are bisected is not known before
-        found = integrate_all(parts, np.full(n, tolerance))
+        found = integrate_all(parts, tolerance)
     n_nodes = found.n_nodes.copy()
     for _ in range(halvings):
         coarse = _find_coarse(parts, found, tolerance)
         if not coarse.any():
             break
         pause()
-        halves = take(parts, coarse).divide(np.nan_to_num(found.divide_at[coarse], nan=MIDDLE))
+        most = 2 * MAX_PARTS // np.bincount(parts.path)[parts.path[coarse]]  # as many for each
+        divide_at = np.where(np.arange(found.divide_at.shape[1]) < most[:, None] - 1, found.divide_at[coarse], np.nan)
+        divide_at[:, 0] = np.nan_to_num(divide_at[:, 0], nan=MIDDLE)
+        halves = take(parts, coarse).divide(divide_at)
         fine = take(parts, ~coarse)
-        share = tolerance / np.bincount(np.append(fine.path, halves.path))[halves.path]
+        share = (tolerance / np.bincount(np.append(fine.path, halves.path), minlength=n))[halves.path]
         with progress_share(0.5):
             added = integrate_all(halves, share)
         np.add.at(n_nodes, halves.path, added.n_nodes)
@@ -155,6 +169,7 @@ def add_parts(values: Array, parts: Parts) -> Array:
 class PartEnds(NamedTuple):
     """Where n parts begin and end, and the change between in float64, (n, lookback, n_features) each."""
 
+    path: NDArray[np.int64]  # indices of the paths, (n,)
     starts: Tensor
     ends: Tensor
     change: Tensor
@@ -165,16 +180,16 @@ def part_ends(parts: Parts, start: Tensor, windows: Tensor) -> PartEnds:
     of_part = windows[torch.from_numpy(parts.path)]
     low, high = (torch.from_numpy(ends).to(windows.dtype)[:, None, None] for ends in (parts.low, parts.high))
     change = (of_part - start).double() * (high - low).double()
-    return PartEnds(torch.lerp(start, of_part, low), torch.lerp(start, of_part, high), change)
+    return PartEnds(parts.path, torch.lerp(start, of_part, low), torch.lerp(start, of_part, high), change)
 
 
-def _find_coarse(parts: Parts, found: Integrals[Values], tolerance: float) -> NDArray[np.bool_]:
+def _find_coarse(parts: Parts, found: Integrals[Values], tolerance: Array) -> NDArray[np.bool_]:
     """The parts to bisect: in each path above the tolerance those with more than an equal share, and those with a jump.
 
     Residuals and errors of different parts could cancel, so their magnitudes are added.
     """
     n_parts = np.bincount(parts.path)
-    share = tolerance / n_parts[parts.path]
+    share = (tolerance / n_parts)[parts.path]
     coarse = found.error > share
     if coarse.any():
         above = np.maximum(add_parts(found.errors, parts).max(axis=1), add_parts(found.residual, parts)) > tolerance
@@ -190,32 +205,37 @@ class Walk(NamedTuple):
     ranges: NodeRanges  # usual ranges of its nodes
     windows: Tensor  # the ends of the paths, (n, lookback, n_features), model units, in the network's type
     start: Tensor  # the start of all paths, (lookback, n_features)
-    output: int
-    spread: float  # standard deviation of the output on the reference windows, model units
+    outputs: NDArray[np.int64]  # what each path explains, (n,)
+    spread: Array  # its standard deviation on the reference windows, model units, (n,)
     detail: Detail  # of the contributions whose errors count
-    n_nodes: int  # of the rule that a part starts with
+    n_nodes: int  # of the rule that a path starts with
+    part_nodes: int  # of the one that a part of it starts with
     halvings: int  # most bisections of a part; without any, it has just those nodes
 
-    def explain(self, tolerance: float) -> Integrals[Contributions]:
-        """The contributions along all paths, with the largest error of each as its one entry; as `bisect`."""
+    def explain(self, tolerance: Array) -> Integrals[Contributions]:
+        """The contributions along all paths, with the largest error of each as its one entry; as `bisect`.
+
+        Paths to several outputs share passes of the network.
+        """
         network = self.network.network
-        batch = path.paths_per_pass(network.config, self.n_nodes)
+        batch = path.paths_per_pass(network.config, self.part_nodes)
         parts, found, whole = bisect(len(self.windows), self._integrate_parts, batch, tolerance, self.halvings)
         first, start = parts.low == 0, np.zeros(len(self.windows))
         start[parts.path[first]] = found.values.start[first]
         contributions, residual = whole.values._replace(start=start), whole.residual
         if len(parts.path) > len(start):  # of the sums over parts, since the residuals of parts may cancel
-            layers = path.list_layers(network, self.output, contributions)
+            layers = path.list_layers(network, self.outputs, contributions)
             residual = path.measure_residual(network, layers, contributions.change)
         return whole._replace(values=contributions, errors=whole.errors.max(axis=1, keepdims=True), residual=residual)
 
     @torch.inference_mode()
     def _integrate_parts(self, parts: Parts, accepted: Array) -> Integrals[Contributions]:
         ends = part_ends(parts, self.start, self.windows)
-        return self._refine(ends, self._sample(ends, nested_clenshaw_curtis(self.n_nodes).nodes), accepted)
+        n_nodes = self.n_nodes if (parts.high - parts.low == 1).all() else self.part_nodes
+        return self._refine(ends, self._sample(ends, nested_clenshaw_curtis(n_nodes).nodes), accepted)
 
     def _sample(self, ends: PartEnds, nodes: Array) -> PathSamples:
-        return path.sample_path(self.network, ends.starts, ends.ends, nodes, self.output, self.detail)
+        return path.sample_path(self.network, ends.starts, ends.ends, nodes, self.outputs[ends.path], self.detail)
 
     def _refine(self, ends: PartEnds, samples: PathSamples, accepted: Array) -> Integrals[Contributions]:
         """Integrals over parts, with more nodes for those in which they promise the accepted error (n,) of each.
@@ -227,18 +247,21 @@ class Walk(NamedTuple):
         doublings = max(((MAX_NODES - 1) // (n_nodes - 1)).bit_length() - 1, 0) if self.halvings else 0
         exponent, nodes = 2 ** (doublings + 1) - 2, nested_clenshaw_curtis(n_nodes).nodes
         if (found.error > accepted).any():
-            kinks = divide_at_kinks(self.network.network, samples.passed, nodes)
-            rate = np.where(np.isnan(kinks), np.minimum(found.rate, SLOWEST_RATE), np.maximum(found.rate, KINK_RATE))
+            kinks = divide_at_kinks(self.network.network, samples, ends.change, nodes, accepted)
+            rate = np.where(
+                np.isnan(kinks[:, 0]), np.minimum(found.rate, SLOWEST_RATE), np.maximum(found.rate, KINK_RATE)
+            )
             found = found._replace(rate=rate, divide_at=kinks)
         some = (found.error > accepted) & (found.error * found.rate**exponent <= accepted) & (doublings > 0)
         if not some.all():
-            found.move[~some], found.errors[~some, -1] = self._look_between(samples, ~some)
+            found.move[~some], found.errors[~some, -1] = self._look_between(ends, samples, ~some)
             promised = (found.error * found.rate**exponent <= accepted) & (found.move <= MAX_MOVE * 2**doublings)
             some |= promised & ~found.within(accepted) & (doublings > 0)
-            coarse = ~some & ~found.within(accepted) & np.isnan(found.divide_at)
+            coarse = ~some & ~found.within(accepted) & np.isnan(found.divide_at[:, 0])
             if coarse.any():  # gradients do not show what lies between the points
                 steep = divide_where_steep(ends.change[coarse], samples.gradient[coarse], nodes)
-                found.divide_at[coarse] = np.where(found.move[coarse] > MAX_MOVE, np.nan, steep)
+                moving = divide_where_moving(self.ranges, take(samples.passed.watched, coarse), nodes)
+                found.divide_at[coarse, 0] = np.where(found.move[coarse] > MAX_MOVE, moving, steep)
         if not some.any():
             return found
         of_some, finer = take(ends, some), nested_clenshaw_curtis(2 * n_nodes - 1)
@@ -250,7 +273,7 @@ class Walk(NamedTuple):
         n, n_nodes = samples.outputs.shape
         network = self.network.network
         nested, gaps = path.integrate(ends.change, samples, nested_clenshaw_curtis(n_nodes))
-        layers = path.list_layers(network, self.output, nested)
+        layers = path.list_layers(network, np.tile(self.outputs[ends.path], 3), nested)
         residual = path.measure_residual(network, layers, nested.change).reshape(3, n)
         arrays = [values for layer in layers[:-1] for values in layer[2:5] if values is not None]
         arrays += [nested.steps] if self.detail != "features" else []
@@ -258,10 +281,16 @@ class Walk(NamedTuple):
         errors, rate = estimate_errors(n_nodes, entries, residual if self.detail in FLOW else gaps)
         errors = np.concatenate([errors, np.zeros((n, 1))], axis=1)  # the last is of what is hidden between the points
         return Integrals(
-            take(nested, slice(n)), errors, residual[0], np.zeros(n), np.full(n, n_nodes), rate, np.full(n, np.nan)
+            take(nested, slice(n)),
+            errors,
+            residual[0],
+            np.zeros(n),
+            np.full(n, n_nodes),
+            rate,
+            np.full((n, MOST_KINKS), np.nan),
         )
 
-    def _look_between(self, samples: PathSamples, chosen: NDArray[np.bool_]) -> tuple[Array, Array]:
+    def _look_between(self, ends: PartEnds, samples: PathSamples, chosen: NDArray[np.bool_]) -> tuple[Array, Array]:
         """The largest move between two points of the chosen paths, and what functions on edges hide there, (n,) each.
 
         The latter is the mean effect on the output. Where `measure_moves` doubts, each function is evaluated at `FINER`
@@ -275,6 +304,7 @@ class Walk(NamedTuple):
         effect = torch.zeros(len(move), dtype=torch.float64)
         between = torch.from_numpy(interpolation(n_points, FINER))
         weights = torch.from_numpy(clenshaw_curtis(len(between)).weights)
+        spread = torch.from_numpy(self.spread[ends.path[chosen]])[:, None, None]
         of_layers = passed.inputs, take(samples.subnodes_gradient, chosen), self.ranges.edges, doubtful
         layers = zip(self.network.network.layers, *of_layers, strict=True)
         for key, inputs, gradient, largest, some in layers:
@@ -284,7 +314,7 @@ class Walk(NamedTuple):
                 found = self.network.edges(key, along).double().reshape(len(paths), len(between), -1)
                 hidden = (found - between @ found[:, ::FINER]).abs_()
                 mean = (weights @ hidden).view(len(paths), *gradient.shape[2:], -1).sum(dim=3)
-                slope = torch.maximum(gradient[paths].double().abs().amax(dim=1), self.spread / largest)
+                slope = torch.maximum(gradient[paths].double().abs().amax(dim=1), spread[paths] / largest)
                 effect[paths] += (mean * slope).sum(dim=(1, 2))
         return move, effect.numpy()
 
@@ -369,31 +399,52 @@ def _bounded(bound: Tensor, exact: Callable[[Tensor], Tensor]) -> Tensor:
 def divide_where_steep(change: Tensor, gradient: Tensor, nodes: Array) -> Array:
     """Where to divide each part of a path, 0 to 1, (n,): where what the features contribute changes most.
 
-    `change` and `gradient` are as in `integrate`, `nodes` as in `divide_at_kinks`.
+    `change` and `gradient` are as in `integrate`; `nodes` are the positions of the points on the part, 0 to 1.
     """
-    moves = (gradient.diff(dim=1).abs_().flatten(2).double() @ change.abs().flatten(1)[..., None]).squeeze(2).numpy()
-    widest = (moves * np.diff(nodes)).argmax(axis=1)
+    widest = (_steepness(change, gradient) * np.diff(nodes)).argmax(axis=1)
     at: Array = np.clip((nodes[1:] + nodes[:-1])[widest] / 2, LEAST_PART, 1 - LEAST_PART)
     return at
 
 
-def divide_at_kinks(network: Network, passed: PassedNodes, nodes: Array) -> Array:
-    """Where to divide each part of a path, 0 to 1, (n,): at the kink nearest to its middle; NaN if there is none.
+def divide_where_moving(ranges: NodeRanges, watched: tuple[Tensor, ...], nodes: Array) -> Array:
+    """Where to divide each part of a path, 0 to 1, (n,): where a node moves most; NaN if none moves too far."""
+    of_gaps = [usual.moves(values) for usual, values in zip(ranges.watched, watched, strict=True)]
+    moves = torch.stack(of_gaps).amax(dim=0).numpy()  # (n, n_points - 1)
+    at: Array = np.clip((nodes[1:] + nodes[:-1])[moves.argmax(axis=1)] / 2, LEAST_PART, 1 - LEAST_PART)
+    return np.where(moves.max(axis=1) > MAX_MOVE, at, np.nan)
 
-    `nodes` are the positions of the points on the part, 0 to 1, (n_points,).
+
+def divide_at_kinks(network: Network, samples: PathSamples, change: Tensor, nodes: Array, accepted: Array) -> Array:
+    """Where to divide each part of a path, 0 to 1, (n, MOST_KINKS): at kinks, NaN beyond their number.
+
+    Of each gap between two points it is the kink nearest to its middle. A kink is worth the more the more the gradients
+    change there; the best come first, and those left out are worth no more than the `accepted` error, (n,). `change`
+    and `nodes` are as in `divide_where_steep`.
     """
-    at, farthest = np.full(len(passed.logits), np.nan), np.full(len(passed.logits), MIDDLE - MARGIN)
-    for values in _arguments_of_kinks(network, passed):
-        low, gap = torch.from_numpy(nodes[:-1]), torch.from_numpy(np.diff(nodes))
-        before, after = values[:, :-1], values[:, 1:]
-        share = (before / (before - after)).transpose(1, -1)  # (n, ..., n_points - 1)
-        crossing = torch.where((before * after < 0).transpose(1, -1), low + gap * share, torch.nan).flatten(1).numpy()
-        distance = np.where(np.isnan(crossing), np.inf, np.abs(crossing - MIDDLE))
-        nearest = distance.argmin(axis=1)[:, None]
-        distance, crossing = (np.take_along_axis(each, nearest, axis=1)[:, 0] for each in (distance, crossing))
-        at = np.where(distance < farthest, crossing, at)
+    low, gap = nodes[:-1], np.diff(nodes)
+    at, farthest = np.full((len(change), len(gap)), np.nan), np.full((len(change), len(gap)), np.inf)
+    for values in _arguments_of_kinks(network, samples.passed):
+        before, after = values[:, :-1].flatten(2), values[:, 1:].flatten(2)
+        share = torch.where(before * after < 0, before / (before - after), torch.nan).numpy()  # (n, n_gaps, n_values)
+        distance = np.abs(share - MIDDLE)
+        distance[np.isnan(distance)] = np.inf
+        nearest = distance.argmin(axis=2)[..., None]
+        distance, share = (np.take_along_axis(each, nearest, axis=2)[..., 0] for each in (distance, share))
+        at = np.where(distance < farthest, low + gap * share, at)
         farthest = np.minimum(farthest, distance)
-    return at
+    at[~(np.abs(at - MIDDLE) < MIDDLE - MARGIN)] = np.nan
+    effect = np.where(np.isnan(at), -1.0, gap * _steepness(change, samples.gradient))
+    best = np.argsort(-effect, axis=1)[:, :MOST_KINKS]
+    at, effect = np.take_along_axis(at, best, axis=1), np.maximum(np.take_along_axis(effect, best, axis=1), 0)
+    left = effect[:, ::-1].cumsum(axis=1)[:, ::-1]  # of those from each on
+    at[:, 1:][left[:, 1:] <= accepted[:, None]] = np.nan
+    return np.pad(at, ((0, 0), (0, MOST_KINKS - at.shape[1])), constant_values=np.nan)
+
+
+def _steepness(change: Tensor, gradient: Tensor) -> Array:
+    """How much what the features contribute changes between neighbouring points, (n, n_points - 1)."""
+    moves: Tensor = gradient.diff(dim=1).abs_().flatten(2).double() @ change.abs().flatten(1)[..., None]
+    return moves.squeeze(2).numpy()
 
 
 def _arguments_of_kinks(network: Network, passed: PassedNodes) -> Iterator[Tensor]:

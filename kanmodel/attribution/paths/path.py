@@ -6,7 +6,7 @@ Computations come in slices of one pass each, a few milliseconds, and pause betw
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -18,11 +18,11 @@ from kanmodel.arrays import Array
 from kanmodel.attribution.paths.quadrature import Quadrature, measure_gaps
 from kanmodel.network.config import LayerConfig, ModelConfig
 from kanmodel.network.layer import pass_layers
-from kanmodel.network.network import FrozenNetwork, Network, Trace, flat
+from kanmodel.network.network import FrozenNetwork, LayerKey, Network, Trace, flat
 from kanmodel.network.recurrent import RecurrentTrace, count_gates
 from kanmodel.network.wiring import Cut
 
-GRAPH_POINTS = 68  # of a pass at least, of a graph: each of its many operations takes as long for fewer
+GRAPH_POINTS = 200  # of a pass at least, of a graph: each of its many operations takes as long for fewer
 PASS_BYTES = 5_500_000  # of the largest tensors of a pass; beyond this size, memory is mapped anew in each pass
 
 Nested = TypeVar("Nested")
@@ -83,8 +83,6 @@ class PassedNodes(NamedTuple):
 
     features: Tensor  # the points, (n, n_points, lookback, n_features)
     inputs: tuple[Tensor, ...]  # of each KAN layer, (n, n_points, rows, n_in)
-    values: Tensor  # of all cuts, one after the other, (n, n_points, n_values)
-    logits: Tensor  # (n, n_points, n_outputs)
     watched: tuple[Tensor, ...]  # as `Trace.watched`, (n, n_points, ...)
     recurrents: tuple[tuple[RecurrentTrace, ...], ...]  # the passes of each recurrent layer, one for each row
     kinks: tuple[Tensor, ...]  # as `Trace.kinks`, (n, n_points, n)
@@ -108,8 +106,6 @@ class PassedNodes(NamedTuple):
         return cls(
             features,
             tuple(along(layer.inputs, -1) for layer in trace.layers),
-            along(join_values(trace.values, trace.logits)),
-            along(trace.logits),
             tuple(map(along, trace.watched)),
             tuple(recurrents),
             tuple(map(along, trace.kinks)),
@@ -117,10 +113,8 @@ class PassedNodes(NamedTuple):
 
 
 def join_values(values: Sequence[Tensor], logits: Tensor) -> Tensor:
-    """The values of cuts, or their gradients, one after the other, (batch, n); the logits if there are none."""
-    if len(values) == 1:
-        return flat(values[0])
-    return torch.cat([logits[:, :0], *map(flat, values)], dim=1)
+    """The values of cuts and the logits, or their gradients, one after the other, (batch, n)."""
+    return torch.cat([*map(flat, values), logits], dim=1)
 
 
 def by_path(values: Tensor, paths: Sequence[int], *rows: int) -> Tensor:
@@ -136,8 +130,8 @@ class PathSamples(NamedTuple):
     subnodes_gradient: tuple[Tensor, ...]  # by the sub-nodes of each layer, (n, n_points, rows, n_subnodes)
     passed: PassedNodes
     # Of the flow; without it they are None.
-    values_gradient: Tensor | None = None  # by the values of cuts, (n, n_points, n_values)
-    logits_gradient: Tensor | None = None  # by the last layer's nodes, (n, n_points, n_outputs)
+    values: Tensor | None = None  # of all cuts and the logits, one after the other, (n, n_points, n_values)
+    values_gradient: Tensor | None = None  # by these
     edges: tuple[Tensor, ...] | None = None  # by KAN layer, front first: (n, n_points, rows, n_subnodes, n_in)
     links: Tensor | None = None  # slopes of the output along the path by what a unit gets, (n, n_points, n_units, n_in)
 
@@ -155,14 +149,13 @@ class PathSamples(NamedTuple):
 class Contributions(NamedTuple):
     """Contributions to one output along n paths, or parts of them; float64. All but `start` add up over the parts.
 
-    The last four are of the flow; without it they are None.
+    The last three are of the flow; without it they are None.
     """
 
     start: Array  # F(start), (n,)
     change: Array  # F(end) - F(start), (n,)
     steps: Array  # of each feature at each step, (n, lookback, n_features)
-    values: Array | None  # of the values of cuts, (n, n_values)
-    logits: Array | None  # of the last layer's nodes, before an output function, (n, n_outputs)
+    values: Array | None  # of the values of cuts, and of the logits, before an output function, (n, n_values)
     edges: tuple[Array, ...] | None  # of each KAN layer, front first and summed over the steps, (n, n_subnodes, n_in)
     links: Array | None  # from the values that a recurrent chain reads to its readout, (n, n_readout, n_in)
 
@@ -184,16 +177,19 @@ def points_along(starts: Tensor, ends: Tensor, nodes: Array) -> Tensor:
 
 
 def sample_path(
-    network: FrozenNetwork, starts: Tensor, ends: Tensor, nodes: Array, output: int, detail: Detail
+    network: FrozenNetwork, starts: Tensor, ends: Tensor, nodes: Array, of: NDArray[np.int64], detail: Detail
 ) -> PathSamples:
-    """A forward and a backward pass for one output over all points of paths, which are as in `points_along`."""
+    """A forward and a backward pass over all points of paths, which are as in `points_along`, for an output of each.
+
+    `of` are the outputs, (n,).
+    """
     with torch.inference_mode(False):
         batch = points_along(starts, ends, nodes).flatten(0, 1)
         trace, pull_back = network.linearise(batch)
-        one = torch.zeros_like(trace.outputs)
-        one[:, output] = 1
+        chosen = torch.from_numpy(of).repeat_interleave(len(nodes))[:, None]
+        one = torch.zeros_like(trace.outputs).scatter_(1, chosen, 1)
         gradients = pull_back(one)
-    outputs, paths = trace.outputs[:, output], (len(ends), len(nodes))
+    outputs, paths = trace.outputs.gather(1, chosen)[:, 0], (len(ends), len(nodes))
     of_subnodes = tuple(by_path(gradient, paths, -1) for gradient in gradients.subnodes)
     passed = PassedNodes.of(batch, trace, paths)
     samples = PathSamples(by_path(outputs, paths), by_path(gradients.window, paths), of_subnodes, passed)
@@ -203,11 +199,9 @@ def sample_path(
         change = (ends.detach() - starts).repeat_interleave(len(nodes), dim=0)
         slopes = network.readout_slopes(trace, _step_changes(network, batch, change))
         samples = samples._replace(links=by_path(slopes * gradients.values[0].unsqueeze(2), paths))
-    by_values = join_values(gradients.values, gradients.logits)
+    values, by_values = (by_path(join_values(each.values, each.logits), paths) for each in (trace, gradients))
     edges = tuple(by_path(layer.edges, paths, -1) for layer in trace.layers)
-    return samples._replace(
-        values_gradient=by_path(by_values, paths), logits_gradient=by_path(gradients.logits, paths), edges=edges
-    )
+    return samples._replace(values=values, values_gradient=by_values, edges=edges)
 
 
 def _step_changes(network: FrozenNetwork, points: Tensor, change: Tensor) -> Tensor:
@@ -232,21 +226,25 @@ def integrate(change: Tensor, samples: PathSamples, rule: Quadrature) -> tuple[C
     gradients = rule.weights @ gradient  # (n, 3, lookback * n_features)
     steps = moved[:, None] * gradients.reshape(n, 3, *change.shape[1:])
     gaps = measure_gaps(outputs, (gradient @ moved.reshape(n, -1, 1)).squeeze(2))
-    of_values = of_logits = of_edges = of_links = None
-    if samples.edges is not None and samples.values_gradient is not None and samples.logits_gradient is not None:
-        values, logits = samples.passed.values.double().numpy(), samples.passed.logits.double().numpy()
-        of_nodes = [samples.values_gradient, samples.logits_gradient, *samples.subnodes_gradient]
-        by_values, by_logits, *by_subnodes = _adjoints(rule, of_nodes)
-        of_values, of_logits = ((by_values * values[:, None]).sum(axis=2), (by_logits * logits[:, None]).sum(axis=2))
-        of_edges = tuple(map(_integrate_edges, by_subnodes, samples.edges))
+    of_values = of_edges = of_links = None
+    if samples.values is not None and samples.values_gradient is not None and samples.edges is not None:
+        of_values = _integrate_nodes(rule, samples.values_gradient, samples.values)
+        of_edges = tuple(map(_integrate_edges, _adjoints(rule, samples.subnodes_gradient), samples.edges))
     if samples.links is not None:
         links = samples.links.double().numpy()
         of_links = (rule.weights @ links.reshape(*outputs.shape, -1)).reshape(n, 3, *links.shape[2:])
     ends = outputs[:, :1], outputs[:, -1:] - outputs[:, :1]
-    by_rule = (*(np.repeat(each, 3, axis=1) for each in ends), steps, of_values, of_logits, of_edges, of_links)
+    by_rule = (*(np.repeat(each, 3, axis=1) for each in ends), steps, of_values, of_edges, of_links)
     return Contributions._make(
         map_arrays(lambda values: values.swapaxes(0, 1).reshape(3 * n, *values.shape[2:]), by_rule)
     ), gaps
+
+
+def _integrate_nodes(rule: Quadrature, gradient: Tensor, values: Tensor) -> Array:
+    """Integrals of gradients times the derivatives of values, (n, n_nodes, n_values) each -> (n, 3, n_values)."""
+    by, of = gradient.double().numpy(), values.double().numpy()
+    of_rules = [np.einsum("nkv,nkv->nv", matrix @ of[:, ::every], by[:, ::every]) for every, matrix in rule.own]
+    return np.stack(of_rules, axis=1)
 
 
 def _adjoints(rule: Quadrature, gradients: Sequence[Tensor]) -> list[Array]:
@@ -254,6 +252,8 @@ def _adjoints(rule: Quadrature, gradients: Sequence[Tensor]) -> list[Array]:
 
     sum_k w_k g(a_k) h'(a_k) = sum_m (D^T w g)_m h(a_m), with D the differentiation matrix: by each of the rules.
     """
+    if not gradients:
+        return []
     n, n_nodes = gradients[0].shape[:2]
     adjoint = rule.adjoints @ torch.cat([gradient.flatten(2) for gradient in gradients], dim=2).double().numpy()
     ends = np.cumsum([gradient.shape[2:].numel() for gradient in gradients])
@@ -290,45 +290,45 @@ class LedgerLayer(NamedTuple):
     inside: bool = False  # whether it is in a loop, summed over the steps: its entries do not sum to the forecast
 
 
-def list_layers(network: Network, output: int, contributions: Contributions) -> tuple[LedgerLayer, ...]:
+def list_layers(network: Network, of: int | NDArray[np.int64], contributions: Contributions) -> tuple[LedgerLayer, ...]:
     """The layers in the order of the data, from the features to the outputs, linear in the contributions.
 
+    `of` is the output that they are to, or the output of each path, (n,).
     Each node's contribution is the sum over its steps and rows, or over the edges into it. Without the flow there are
     only the input and the output.
     """
     config, edges, depth = network.config, contributions.edges, len(network.config.head)
     outputs = np.zeros((len(contributions.change), len(config.outputs)))
-    outputs[:, output] = contributions.change
+    outputs[np.arange(len(outputs)), of] = contributions.change
     links = contributions.links
     layers = [LedgerLayer("input", 0, contributions.steps.sum(axis=1), None if config.front else links)]
     if edges is not None:
         layers += _list_cuts(config, contributions, edges)
         if config.output_function is not None:
-            layers.append(LedgerLayer("head", depth, contributions.logits, None))
+            assert contributions.values is not None
+            layers.append(LedgerLayer("head", depth, contributions.values[:, -len(config.outputs) :], None))
     return (*layers, LedgerLayer("output", depth, outputs, None))
 
 
 def _list_cuts(config: ModelConfig, contributions: Contributions, edges: Sequence[Array]) -> Iterator[LedgerLayer]:
-    values, at = contributions.values, 0
-    assert values is not None
-
-    def take_next(node: int) -> Array:
-        nonlocal at
-        first, shape = at, config.graph_shapes[node]
-        at += math.prod(shape)
-        rows = values[:, first:at].reshape(len(values), -1, shape[-1] if shape else 1)
-        found: Array = rows.sum(axis=1)
-        return found
-
+    assert contributions.values is not None
+    held, shapes = config.cut_values, [config.graph_shapes[node] for node in config.cut_values.nodes]
+    parts = np.split(contributions.values, np.cumsum([*map(math.prod, shapes)]), axis=1)
+    values = [
+        part.reshape(len(part), -1, shape[-1] if shape else 1).sum(axis=1)
+        for part, shape in zip(parts, shapes, strict=False)  # without the logits
+    ]
+    of_cut = iter(held.of_cut)
     entering: Array | None = None  # of the edges into the nodes
     for cut in config.cuts:
         nodes, sources, around = entering, tuple(dict.fromkeys(source for _, source in cut.around)), None
         if cut.at is not None:
-            nodes = take_next(cut.at if cut.edges is None else config.nodes[cut.at].inputs[0])
+            leaf, *others = next(of_cut)
+            nodes = values[leaf]
         if sources:
-            around = np.zeros((len(values), len(sources)))
-            for node, source in cut.around:
-                around[:, sources.index(source)] += take_next(node).sum(axis=1)
+            around = np.zeros((len(contributions.change), len(sources)))
+            for other, (_, source) in zip(others, cut.around, strict=True):
+                around[:, sources.index(source)] += values[other].sum(axis=1)
         leaving = contributions.links if cut == Cut("front", len(config.front), None) else None
         leaving = leaving if cut.edges is None else edges[cut.edges]
         if cut.inside and leaving is not None and not _continues(config, cut):
@@ -344,28 +344,36 @@ def _continues(config: ModelConfig, cut: Cut) -> bool:
 
 
 @torch.inference_mode()
-def place_windows(network: FrozenNetwork, windows: Tensor, layers: Sequence[LedgerLayer]) -> tuple[LedgerLayer, ...]:
-    """The layers with the places of windows on the functions of their edges, where each is evaluated once.
+def place_windows(network: FrozenNetwork, windows: Tensor) -> dict[LayerKey, tuple[Array, Array]]:
+    """The `values` and `y` of windows by layer, of those whose functions are evaluated once.
 
     Those of a front are at the newest step; a layer that a graph evaluates at several steps or rows has none.
     """
-    n, stages, placed = len(windows), network.trace(windows).stages, list[LedgerLayer]()
-    for layer in layers:
-        if layer.edges is None or layer.stage not in stages or layer.layer >= len(stages[layer.stage]):
-            placed.append(layer)
-            continue
-        of_layer, key = stages[layer.stage][layer.layer], (layer.stage, layer.layer)
-        rows = len(of_layer.inputs) // n
-        if rows != 1 and layer.stage != "front":
-            placed.append(layer)
+    placed: dict[LayerKey, tuple[Array, Array]] = {}
+    trace = network.trace(windows)
+    for (key, module), of_layer in zip(network.network.layers.items(), trace.layers, strict=True):
+        rows = len(of_layer.inputs) // len(windows)
+        if rows != 1 and key[0] != "front":
             continue
         x, y = of_layer.inputs[rows - 1 :: rows], of_layer.edges[rows - 1 :: rows]
-        if (module := network.network.layers[key]).config.mixes:
+        if module.config.mixes:
             x = module.read(x)[1]
             if module.config.n_before_base != len(module.config.before):  # the base reads something else
                 y = module.functions().functions.edges(x)
-        placed.append(layer._replace(values=x.double().numpy(), y=y.double().numpy()))
-    return tuple(placed)
+        placed[key] = x.double().numpy(), y.double().numpy()
+    return placed
+
+
+def add_places(
+    layers: Sequence[LedgerLayer], placed: Mapping[LayerKey, tuple[Array, Array]]
+) -> tuple[LedgerLayer, ...]:
+    """The layers with the places of windows on the functions of their edges."""
+    return tuple(
+        layer
+        if layer.edges is None or (found := placed.get(layer[:2])) is None
+        else layer._replace(values=found[0], y=found[1])
+        for layer in layers
+    )
 
 
 def measure_residual(network: Network, layers: Sequence[LedgerLayer], change: Array) -> Array:

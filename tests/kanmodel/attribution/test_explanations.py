@@ -57,12 +57,18 @@ def explained(model):
 
 
 def test_each_output_is_explained_as_alone(model, explained):
-    """Every number is that of `explain` for the one output, and names, numbers and slices give parts."""
+    """Every number is that of `explain` for the one output, contributions up to rounding, as passes are shared.
+
+    Names, numbers and slices give parts.
+    """
     assert explained.outputs == model.outputs and len(explained) == N_LAST - 3 == len(list(explained))
     for output in model.outputs:
         alone = model.explain(TABLE, output, last=N_LAST, **OPTIONS)
-        for name in ("predictions", "steps", "error", "residual", "actual", "instants", "windows"):
+        for name in ("path_nodes", "converged", "actual", "instants", "windows"):
             np.testing.assert_array_equal(getattr(explained[output], name), getattr(alone, name))
+        for name in ("predictions", "steps", "error", "residual"):
+            found, slack = getattr(explained[output], name), 0.01 * alone.tolerance
+            np.testing.assert_allclose(found, getattr(alone, name), rtol=1e-5, atol=slack)
         assert (explained[output].times, explained[output].target_times) == (alone.times, alone.target_times)
     some = model.explain(TABLE, outputs=["price+3", "load+2", "price+3"], last=2, detail="features")
     assert some.outputs == ("price+3", "load+2") and some.targets == ("price", "load")

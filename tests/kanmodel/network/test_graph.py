@@ -71,10 +71,14 @@ def test_shapes_are_those_of_the_values():
 
 
 def test_a_cut_holds_the_derivatives_of_what_comes_after_it():
-    """A value that is read before and after a cut has there the derivative of what reads it after it alone."""
+    """A value that is read before and after a cut has there the derivative of what reads it after it alone.
+
+    What nothing reads between two cuts, such as the window between those of the LSTM and the layer, is there once.
+    """
+    assert CONFIG.cut_values == ((1, 0, 2), {1: (0,), 3: ()}, ((0, 1), (2, 1)))
     frozen, windows = make().freeze(), torch.randn(5, 4, 2, generator=torch.Generator().manual_seed(1)).requires_grad_()
     trace = frozen.trace(windows)
-    leaf, around = trace.values[2:]  # at the layer: its inputs, and the window
+    _, around, leaf = trace.values  # at the layer: its inputs, and the window
     by_leaf, by_window = torch.autograd.grad(trace.outputs[:, 0].sum(), [leaf, around])
     expected = torch.zeros(5, 4, 2)
     expected[:, 3, 0] = 2.0  # the constant of the skip

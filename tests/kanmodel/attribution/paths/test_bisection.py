@@ -10,12 +10,15 @@ from goldens import load_case
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from thorough import examples, few_of
+from torch import nn
 
 from kanmodel.attribution.baseline import Baseline, ReferenceBaselines, baseline_windows
 from kanmodel.attribution.ledger import LedgerOptions, explain_windows
+from kanmodel.attribution.paths.bisection import Parts
 from kanmodel.checkpoint import load_checkpoint
 from kanmodel.errors import DataError
 from kanmodel.forecaster import Forecaster, Reference
+from kanmodel.importers.from_torch import from_torch
 from kanmodel.network.bases import BSpline, Gaussian, Line, MexicanHat, Sech2
 from kanmodel.network.config import LayerConfig, ModelConfig, RecurrentConfig, plain_layers
 from kanmodel.network.network import Network
@@ -414,3 +417,35 @@ def test_no_product_of_bumps_is_found_wrong():
             ends, off = (tried, found) if found > off else (ends, off)
         worst = max(worst, off)
     assert worst <= 3
+
+
+def test_a_part_is_divided_at_several_places():
+    """In any order, without what is NaN: the parts lie end to end, and belong to the path of theirs."""
+    parts = Parts(np.array([3, 1]), np.array([0.0, 0.5]), np.array([1.0, 1.0]))
+    divided = parts.divide(np.array([[0.75, 0.25, np.nan], [0.5, np.nan, np.nan]]))
+    assert divided.path.tolist() == [3, 3, 3, 1, 1]
+    assert divided.low.tolist() == [0.0, 0.25, 0.75, 0.5, 0.75]
+    assert divided.high.tolist() == [0.25, 0.75, 1.0, 0.75, 1.0]
+
+
+def test_paths_are_divided_at_all_their_kinks_at_once(monkeypatch):
+    """Of a sum of relus with 6 kinks between the baseline and the window each part between these is exact.
+
+    Alone and together with another output each contribution is that of the closed form, after one division.
+    """
+
+    class Relus(nn.Module):
+        def forward(self, x):
+            kinked = torch.relu(x[:, -1] - torch.tensor([0.9, 0.23, 0.71, 0.37, 0.52, 0.11]))
+            return torch.cat([kinked.sum(dim=1, keepdim=True), 2 * x[:, -1] + kinked[:, :1]], dim=1)
+
+    windows = np.random.default_rng(0).standard_normal((300, 1, 1))
+    model = from_torch(Relus(), windows=windows, features=["a"])
+    zero, window = {"values": {"a": 0.0}}, np.array([[[1.0]]])
+    together = model.explain(window, outputs="all", baseline=zero)
+    rounds = []
+    monkeypatch.setattr(Parts, "divide", lambda parts, at, divide=Parts.divide: rounds.append(1) or divide(parts, at))
+    for output, expected in zip(model.outputs, [0.1 + 0.77 + 0.29 + 0.63 + 0.48 + 0.89, 2.1], strict=True):
+        for e in (model.explain(window, output, baseline=zero), together[output]):
+            assert e.converged[0] and abs(e.contributions[0, 0] - expected) <= e.tolerance
+    assert len(rounds) <= 3
