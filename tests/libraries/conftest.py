@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 import pytest
 
-LIBRARIES = ("neuralforecast", "darts", "pytorch_forecasting", "mlflow")
+LIBRARIES = ("neuralforecast", "darts", "pytorch_forecasting", "gluonts", "sktime", "tkan", "mlflow")
 if os.environ.get("REQUIRE_ALL") != "1" and any(find_spec(name) is None for name in LIBRARIES):
     collect_ignore_glob = ["test_*.py"]
 

@@ -3,14 +3,13 @@
 import os
 
 import numpy as np
-import pytest
 import torch
 
-os.environ["KERAS_BACKEND"] = "torch"
-keras = pytest.importorskip("keras")
-tkan = pytest.importorskip("tkan")
+import kanmodel
 
-import kanmodel  # noqa: E402
+os.environ["KERAS_BACKEND"] = "torch"
+import keras  # noqa: E402
+import tkan  # noqa: E402
 
 FEATURES, LOOKBACK = ["a", "b", "c"], 6
 WINDOWS = np.random.default_rng(0).standard_normal((60, LOOKBACK, 3)).cumsum(axis=1)

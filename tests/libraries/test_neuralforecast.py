@@ -190,7 +190,8 @@ def test_quantiles_are_outputs_named_by_their_level(loss):
     assert model.outputs[:n] == names[n]
 
 
-LOSSES = [DistributionLoss(name, level=[80], return_params=True) for name in ("Normal", "StudentT", "Poisson", "NegativeBinomial")]
+FAMILIES = ("Normal", "StudentT", "Poisson", "NegativeBinomial")
+LOSSES = [DistributionLoss(name, level=[80], return_params=True) for name in FAMILIES]
 LOSSES += [DistributionLoss("Tweedie", level=[80], rho=1.5), GMM(n_components=2, level=[80], weighted=True)]
 LOSSES += [PMM(n_components=2, level=[80]), NBMM(level=[80])]
 
