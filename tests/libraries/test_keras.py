@@ -8,8 +8,8 @@ import torch
 import kanmodel
 
 os.environ["KERAS_BACKEND"] = "torch"
-import keras  # noqa: E402
-import tkan  # noqa: E402
+import keras
+import tkan
 
 FEATURES, LOOKBACK = ["a", "b", "c"], 6
 WINDOWS = np.random.default_rng(0).standard_normal((60, LOOKBACK, 3)).cumsum(axis=1)
