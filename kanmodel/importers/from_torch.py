@@ -130,7 +130,7 @@ def from_torch(
     scaled = of_features.features_to_model(x).numpy()
     with unchanged(net):
         expected, name = asked.forecast(scaled), "the forecasts of the module"
-        described = asked.describe(scaled[:1])
+        described = asked.describe(scaled[:2])
         if described is not None:
             n = expected.shape[1] // len(described.parts) // (stated.horizon or 1)
             stated = replace(stated, targets=described.targets(stated.targets or unnamed_targets(n)))

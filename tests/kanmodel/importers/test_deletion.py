@@ -160,6 +160,8 @@ def test_ledgers_are_complete(kind):
         change = delete(net, windows, baseline, np.s_[:, :])[:, number]
         for layer in found.layers:
             around = 0 if layer.around is None else layer.around.sum(axis=1)
+            if layer.inside:
+                continue  # what it passes on comes back
             np.testing.assert_allclose(layer.nodes.reshape(3, -1).sum(axis=1) + around, change, atol=found.tolerance)
 
 

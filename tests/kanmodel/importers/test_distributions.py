@@ -155,7 +155,9 @@ def test_components_of_a_mixture_are_numbered():
 
 def test_a_distribution_that_samples_or_is_unknown_is_refused():
     """The sentence says what to return."""
-    with pytest.raises(UnreadableModelError, match=r"twice.*: where it samples, return the torch\.distributions\.Dist"):
+    with pytest.raises(
+        UnreadableModelError, match=r"twice.*\. Where it samples, return the torch\.distributions\.Dist"
+    ):
         read(lambda a, b: of.Normal(a, softplus(b)).sample(), 2)
     with pytest.raises(UnreadableModelError, match="quantiles of the distribution VonMises are not known: return its"):
         read(lambda a, b: of.VonMises(a, softplus(b)), 2)

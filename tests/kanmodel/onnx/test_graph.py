@@ -146,7 +146,7 @@ def test_the_graph_is_any_graph(plan, seed):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("op", [op for op in NODES if op != "given"])
+@pytest.mark.parametrize("op", [op for op in NODES if op != "given" and not op.startswith("quantile_")])
 def test_every_operation_of_a_graph_is_the_networks(op, dtype):
     """Each agrees, of windows and with constants, and is not finite where the network is not."""
     window, swapped = Node("window"), Node("arrange", (0,), shape=(3, 2), runs=runs_of([0, 3, 1, 4, 2, 5]))
