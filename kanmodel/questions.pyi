@@ -19,6 +19,7 @@ from kanmodel.question import Question, SeriesNames, Windows
 from kanmodel.report.faithfulness import Agreement, Faithfulness
 from kanmodel.report.report import Report
 from kanmodel.structure.ablation import Ablation
+from kanmodel.structure.attention import Attention
 from kanmodel.structure.curves import Edge, Span
 from kanmodel.structure.importance import Importance
 from kanmodel.structure.model_comparison import ModelComparison
@@ -143,6 +144,33 @@ class Questions:
         Raises:
             DataError: windows that do not follow each other, or fewer than `ago` and one.
             UnknownNameError: there is no output `ago` steps further ahead.
+        """
+    def attention(
+        self,
+        windows: Windows,
+        output: str | None = ...,
+        *,
+        last: int | str | None = ...,
+        gaps: Gaps = ...,
+        series: SeriesNames = ...,
+        baseline: Any = ...,
+        tolerance: float = ...,
+        progress: Progress = ...,
+    ) -> Attention:
+        """The attention weights of a graph for some windows, beside the contributions, which they are not.
+
+        They are those of each softmax that is multiplied with values, as in a GRU with attention, in a Transformer, or
+        where a TFT selects variables. A chain has none. `kanmodel.structure.attention` has what they say.
+
+        Args:
+            windows: in any form of `Windows`, original units.
+            output: whose contributions stand beside them; None for the first.
+            last: of a data frame, how many windows, as in `predict`.
+            gaps: what is done with a gap in time among their rows, as in `predict`.
+            series: which of many series, as in `predict`.
+            baseline: of the contributions, as in `explain`.
+            tolerance: likewise.
+            progress: whether to draw a bar, or what is called with the share that is done.
         """
     @overload
     def compare(
