@@ -33,6 +33,7 @@ from torch import nn
 from kanmodel import KanscopeError, from_torch
 from kanmodel.importers.search.samples import Bounds
 from kanmodel.importers.tracing.tracer import pick_output
+from kanmodel.network.described import QUANTILES, Described
 
 TOLERANCE = 1e-5  # of the spread of the forecasts
 LIMIT = 120  # seconds for each forecaster
@@ -251,7 +252,8 @@ def measure(name: str, make: Callable[[], nn.Module], case: Case) -> Iterator[No
     dtype = next((p.dtype for p in net.parameters() if p.is_floating_point()), torch.float32)
 
     def forward(x: Any) -> torch.Tensor:
-        return pick_output(net(x), options.get("output")).flatten(1)
+        out = pick_output(net(x), options.get("output"), QUANTILES)
+        return (out.values if isinstance(out, Described) else out).flatten(1)
 
     x = torch.from_numpy(unseen).to(dtype)
     with torch.no_grad():
