@@ -22,14 +22,15 @@ def forecast(net, windows):
 
 
 def test_the_kans_of_tkan_are_layers():
-    """In each step, with the norm that they begin with; the forecasts are Keras' own, and its model is unchanged."""
+    """One KAN in a loop, with the norm that it begins with; the forecasts are Keras' own, its model is unchanged."""
     keras.utils.set_random_seed(0)
     net = keras.Sequential([keras.layers.Input((LOOKBACK, 3)), tkan.TKAN(4), keras.layers.Dense(2)])
     model = kanmodel.from_torch(net, windows=WINDOWS, features=FEATURES)
     assert not any("forward" in vars(layer) for layer in net._flatten_layers())
     assert model.provenance.unused == () and model.provenance.library.startswith("efficient-kan")
-    kans = [layer for layer in model.config.head if layer.basis.kind == "bspline"]
-    assert kans and all([step.kind for step in layer.before] == ["layer_norm"] for layer in kans)
+    assert [(loop.steps, loop.n_layers) for loop in model.config.loops] == [(LOOKBACK, 1)]
+    (kan,) = (layer for layer in model.config.head if layer.basis.kind == "bspline")
+    assert [step.kind for step in kan.before] == ["layer_norm"]
     windows = 2 * np.random.default_rng(1).standard_normal((30, LOOKBACK, 3)).cumsum(axis=1)
     expected = forecast(net, windows)
     np.testing.assert_allclose(model.predict(windows), expected, rtol=0, atol=1e-5 * expected.std())

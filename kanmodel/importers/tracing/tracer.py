@@ -434,8 +434,12 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         numbers = self.of(value)
         rows = _stripped(numbers.shape)
         n_out = layer.config.n_out if isinstance(layer, Layer) else rows[-1]
-        found = self._add("layer", (self._read(numbers.reshape(rows)),), (*rows[:-1], n_out))
-        self.drawing.layers[len(self.drawing.nodes) - 1] = layer
+        source, shape = self._read(numbers.reshape(rows)), (*rows[:-1], n_out)
+        key = ("layer", id(layer), source)  # of Keras a first step may be computed twice
+        if key not in self._known:
+            self._known[key] = int(self._add("layer", (source,), shape).flatten()[0])
+            self.drawing.layers[len(self.drawing.nodes) - 1] = layer
+        found = _count(shape, self._known[key])
         return found.reshape(*numbers.shape[:-1], -1)
 
     def recurrent(self, part: RecurrentConfig, weights: Mapping[str, Tensor], steps: Tensor) -> Tensor:
