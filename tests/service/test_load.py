@@ -18,7 +18,7 @@ from waiting import poll
 from kanmodel import computing
 from kanmodel.arrays import Array
 from kanmodel.attribution import explanation as attribution
-from kanmodel.attribution.ledger import explain_windows
+from kanmodel.attribution.ledger import explain_outputs, explain_windows
 from kanmodel.computing import pause, pausing
 from kanmodel.forecaster import Forecaster
 
@@ -138,7 +138,7 @@ def test_a_disconnect_stops_the_work_within_one_slice(serve, folder, service, mo
 
     def explain_slowly(*arguments):
         if not computing._hook.get():  # warms up the model
-            return explain_windows(*arguments)
+            return explain_outputs(*arguments)
 
         def begin_slice():
             slices.append(1)
@@ -152,9 +152,9 @@ def test_a_disconnect_stops_the_work_within_one_slice(serve, folder, service, mo
 
         begin_slice()
         with pausing(pause_and_begin):
-            return explain_windows(*arguments)
+            return explain_outputs(*arguments)
 
-    monkeypatch.setattr(attribution, "explain_windows", explain_slowly)
+    monkeypatch.setattr(attribution, "explain_outputs", explain_slowly)
     body = json.dumps({"instances": make_windows(service.models["two"], 500).tolist(), "output": "a+1"}).encode()
     sent = head(
         *("POST", "/v1/models/two:explain", "Content-Type: application/json", f"Accept: {accept}"),

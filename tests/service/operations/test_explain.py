@@ -10,7 +10,7 @@ from factories import make_model, make_windows
 from kanmodel import Model
 from kanmodel.attribution import explanation as attribution
 from kanmodel.attribution.baseline import Baseline, ReferenceBaselines, baseline_windows
-from kanmodel.attribution.explanation import LedgerOptions, explain_windows
+from kanmodel.attribution.ledger import LedgerOptions, explain_outputs, explain_windows
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.errors import NonFiniteError
 from service.models.registry import Served
@@ -273,9 +273,9 @@ def test_ndjson_lines_are_sent_as_soon_as_they_are_ready(service, monkeypatch):
     def explain_slowly(*arguments):
         calls.append(arguments)
         assert len(calls) == 1 or go_on.wait(300)
-        return explain_windows(*arguments)
+        return explain_outputs(*arguments)
 
-    monkeypatch.setattr(attribution, "explain_windows", explain_slowly)
+    monkeypatch.setattr(attribution, "explain_outputs", explain_slowly)
     n = explanations.PART_WINDOWS + 1
     body = {"instances": make_windows(service.models["two"], n).tolist(), "output": "a+1"}
     try:
@@ -298,14 +298,14 @@ def test_an_error_in_a_stream_is_its_last_line(serve, folder, service, monkeypat
         calls.append(arguments)
         if len(calls) > 1:
             raise NonFiniteError("outputs[0][0] must be finite")
-        return explain_windows(*arguments)
+        return explain_outputs(*arguments)
 
     body = {
         "instances": make_windows(service.models["two"], explanations.PART_WINDOWS + 1).tolist(),
         "output": "a+1",
     }
     with serve(models=folder / "two.safetensors") as client:
-        monkeypatch.setattr(attribution, "explain_windows", explain_once)
+        monkeypatch.setattr(attribution, "explain_outputs", explain_once)
         answer = client.post("/v1/models/two:explain", json=body, headers={"Accept": "application/x-ndjson"})
         counted = client.get("/metrics").text
     *lines, last = [json.loads(line) for line in answer.text.splitlines()]

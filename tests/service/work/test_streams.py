@@ -13,7 +13,7 @@ from waiting import poll
 
 from kanmodel import computing
 from kanmodel.attribution import explanation as attribution
-from kanmodel.attribution.ledger import explain_windows
+from kanmodel.attribution.ledger import explain_outputs
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.computing import pause
 from kanmodel.errors import NonFiniteError
@@ -76,9 +76,9 @@ def slices(monkeypatch):
             elif number > 3:
                 sleep(0.01)  # about as long as a slice takes
             pause()
-        return explain_windows(*arguments)
+        return explain_outputs(*arguments)
 
-    monkeypatch.setattr(attribution, "explain_windows", explain_slowly)
+    monkeypatch.setattr(attribution, "explain_outputs", explain_slowly)
     yield begun, waiting, go_on
     go_on.set()
 
@@ -119,9 +119,9 @@ def test_finished_windows_are_sent_before_the_deadline(serve, folder, service, m
         if computing._hook.get():
             calls.append(arguments)
             assert len(calls) == 1 or go_on.wait(300)
-        return explain_windows(*arguments)
+        return explain_outputs(*arguments)
 
-    monkeypatch.setattr(attribution, "explain_windows", explain_slowly)
+    monkeypatch.setattr(attribution, "explain_outputs", explain_slowly)
     body = make_body(service, explanations.PART_WINDOWS + 1)
     try:
         with serve(models=folder / "two.safetensors", request_timeout=30 if by_header else 3) as client:

@@ -19,7 +19,7 @@ from waiting import poll
 
 from kanmodel import Model, computing
 from kanmodel.attribution import explanation as attribution
-from kanmodel.attribution.ledger import explain_windows
+from kanmodel.attribution.ledger import explain_outputs
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.computing import pause
 from kanmodel.forecaster import Provenance, Reference
@@ -223,9 +223,9 @@ def test_explanations_leave_forecasts_their_places(serve, folder, monkeypatch):
         if computing._hook.get():  # warms up the model
             begun.release()
             assert go_on.wait(300)
-        return explain_windows(*arguments)
+        return explain_outputs(*arguments)
 
-    monkeypatch.setattr(attribution, "explain_windows", explain_slowly)
+    monkeypatch.setattr(attribution, "explain_outputs", explain_slowly)
     body = body_of(load_checkpoint(folder / "two.safetensors"), 1)
     statuses = []
     with serve(models=folder / "two.safetensors", max_concurrent=3) as client:
@@ -258,7 +258,7 @@ def test_a_disconnect_ends_a_computation_that_is_not_kept(serve, folder, monkeyp
 
     def never_end(*arguments, **options):
         if not computing._hook.get():  # warms up the model
-            return explain_windows(*arguments)
+            return explain_outputs(*arguments)
         begun.set()
         try:
             while True:
@@ -268,7 +268,7 @@ def test_a_disconnect_ends_a_computation_that_is_not_kept(serve, folder, monkeyp
 
     model = load_checkpoint(folder / "two.safetensors")
     if path == ":explain":
-        monkeypatch.setattr(attribution, "explain_windows", never_end)
+        monkeypatch.setattr(attribution, "explain_outputs", never_end)
         asked = {**body_of(model, 1), "output": "a+1"}
     else:
         monkeypatch.setattr(Model, "backtest", never_end)
