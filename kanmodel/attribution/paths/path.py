@@ -37,21 +37,21 @@ def map_arrays(function: Callable[..., Any], *nested: Nested) -> Nested:
 
     An array that is there several times is mapped once.
     """
-    known: dict[tuple[int, ...], Any] = {}
+    return cast(Nested, _map_nested(function, {}, nested))
 
-    def go(*nested: Any) -> Any:
-        first = nested[0]
-        if isinstance(first, tuple):
-            mapped = [go(*each) for each in zip(*nested, strict=True)]
-            return first._make(mapped) if hasattr(first, "_make") else tuple(mapped)
-        if not hasattr(first, "shape"):
-            return first
-        key = tuple(map(id, nested))
-        if key not in known:
-            known[key] = function(*nested)
-        return known[key]
 
-    return cast(Nested, go(*nested))
+def _map_nested(function: Callable[..., Any], known: dict[tuple[int, ...], Any], nested: tuple[Any, ...]) -> Any:
+    """The same, with the results of the arrays that are `known`; no closure, whose cycle would keep its values."""
+    first = nested[0]
+    if isinstance(first, tuple):
+        mapped = [_map_nested(function, known, each) for each in zip(*nested, strict=True)]
+        return first._make(mapped) if hasattr(first, "_make") else tuple(mapped)
+    if not hasattr(first, "shape"):
+        return first
+    key = tuple(map(id, nested))
+    if key not in known:
+        known[key] = function(*nested)
+    return known[key]
 
 
 def take(values: Nested, chosen: NDArray[np.bool_] | NDArray[np.int64] | slice) -> Nested:
