@@ -273,8 +273,8 @@ def measure(name: str, make: Callable[[], nn.Module], case: Case) -> Iterator[No
     case.first = perf_counter() - start
     yield
     numbers = count(1)
-    case.again = average(lambda: model.explain(unseen[next(numbers)]))
-    case.every = average(lambda: model.explain(unseen[next(numbers)], None, outputs="all"))
+    case.again = average(lambda: model.explain(unseen[next(numbers) % len(unseen)]))
+    case.every = average(lambda: model.explain(unseen[next(numbers) % len(unseen)], None, outputs="all"))
     yield
     captum = IntegratedGradients(lambda x: forward(x)[:, 0])
     case.captum = average(lambda: captum.attribute(x[:1], x.mean(dim=0, keepdim=True), n_steps=50))

@@ -46,6 +46,8 @@ def _moves(name: str, of_floats: bool = False) -> Rule:
     operation = getattr(torch.ops.aten, name)
 
     def rule(tracer: GraphTracer, *args: Any, **kwargs: Any) -> Any:
+        if name == "scatter" and not isinstance(args[3], Tensor):  # one number for all places
+            args = (*args[:3], int(tracer.of(args[3])), *args[4:])
         moved = [value for value in tree_flatten(args[:1])[0] if isinstance(value, Tensor)]
 
         def of(value: Tensor) -> Tensor:

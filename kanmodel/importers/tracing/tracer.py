@@ -194,6 +194,9 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not mutates and outputs and all(map(self.depends, outputs)):
             return out  # views
         if rule is None and composite is None:
+            if all(self.is_fixed(value) for value in given if self.depends(value)):
+                del self._storages[args[0].untyped_storage()._cdata]  # zeros that were followed are a constant again
+                return out
             numeric = all(value.is_floating_point() or value.is_complex() for value in given if self.depends(value))
             self.refuse(name, *([] if numeric else ["which decides by values of the window"]))
         try:

@@ -202,3 +202,24 @@ def test_dropout_at_work_is_refused_with_what_to_write():
         return torch.stack([torch.tanh(x[:, -1] * mask) for mask in masks]).mean(0)
 
     read(mean_of_passes)
+
+
+def test_zeros_that_are_written_to_are_constants():
+    """One number at some places, and what no graph has, as a diagonal that is filled."""
+
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.head = nn.Parameter(torch.randn(3, 3)), nn.Linear(3, 1)
+
+        def forward(self, x):
+            best = self.weight.topk(2, 1)[1]
+            mask = torch.zeros_like(self.weight).scatter_(1, best, 1.0)
+            return self.head(x[:, -1] @ (self.weight * mask + torch.zeros(3, 3).fill_diagonal_(2.0)))
+
+    torch.manual_seed(0)
+    net, windows = Masked().eval(), np.random.default_rng(0).standard_normal((50, 4, 3))
+    model = kanmodel.from_torch(net, windows=windows, features=["a", "b", "c"])
+    with torch.no_grad():
+        expected = net(torch.from_numpy(windows).float()).double().numpy()
+    np.testing.assert_allclose(model.predict(windows), expected, atol=1e-5)
