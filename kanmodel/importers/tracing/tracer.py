@@ -130,7 +130,7 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._touched: set[int] = set()  # where the tensors are that the pass reads
 
     def trace(self, window: Tensor) -> Drawing:
-        """The graph for windows of the shape of one, (1, lookback, n_features), or for rows, which the output ends.
+        """The graph of one window, (1, lookback, n_features), or of a row; its last node is the output.
 
         Zeros that the pass makes are followed as if they depended on the window, so that the first step of a loop,
         whose states they are, is drawn as the others are. What leads to no output is there too, for the same reason.
@@ -182,7 +182,7 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if any(value.is_complex() for value in given):
             rule, composite = None, COMPLEX.get(plain, composite)
         if rule is None and composite is None:
-            if not mutates and all(self.is_fixed(value) for value in given if self.depends(value)):
+            if not mutates and self._are_fixed(given):
                 return func(*args, **kwargs)  # of a constant, which parts of a tensor may be
             with self:  # where torch has not decomposed an operation yet, as in inference mode
                 out = func.decompose(*args, **kwargs)
@@ -194,8 +194,9 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not mutates and outputs and all(map(self.depends, outputs)):
             return out  # views
         if rule is None and composite is None:
-            if all(self.is_fixed(value) for value in given if self.depends(value)):
-                del self._storages[args[0].untyped_storage()._cdata]  # zeros that were followed are a constant again
+            if before is not None and self._are_fixed(given):  # zeros that were followed become another constant
+                with self.pausing():
+                    before.copy_(self.constant(args[0]))
                 return out
             numeric = all(value.is_floating_point() or value.is_complex() for value in given if self.depends(value))
             self.refuse(name, *([] if numeric else ["which decides by values of the window"]))
@@ -253,6 +254,10 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         flat = self.of(value).flatten().numpy()
         inside = ((flat >= 0) & (flat < VIRTUAL)).all()
         return bool(inside) and self._fixed.issuperset(self._holders(flat).tolist())
+
+    def _are_fixed(self, values: Iterable[Tensor]) -> bool:
+        """Whether no element of any value depends on the window."""
+        return all(self.is_fixed(value) for value in values if self.depends(value))
 
     def numbers_of(self, value: Tensor) -> Tensor | None:
         """The numbers of the elements of a tensor; None if it does not depend on the window."""

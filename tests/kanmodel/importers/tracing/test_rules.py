@@ -205,7 +205,7 @@ def test_dropout_at_work_is_refused_with_what_to_write():
 
 
 def test_zeros_that_are_written_to_are_constants():
-    """One number at some places, and what no graph has, as a diagonal that is filled."""
+    """One number at some places, and what no graph has, as a diagonal that is filled; what is beside it stays."""
 
     class Masked(nn.Module):
         def __init__(self):
@@ -215,7 +215,10 @@ def test_zeros_that_are_written_to_are_constants():
         def forward(self, x):
             best = self.weight.topk(2, 1)[1]
             mask = torch.zeros_like(self.weight).scatter_(1, best, 1.0)
-            return self.head(x[:, -1] @ (self.weight * mask + torch.zeros(3, 3).fill_diagonal_(2.0)))
+            both = torch.zeros(9 + 3 * len(x))
+            both[9:] = x[:, -1].flatten()
+            diagonal = both[:9].view(3, 3).fill_diagonal_(2.0).index_fill_(1, best[0], 2.0)
+            return self.head(both[9:].view(-1, 3) @ (self.weight * mask + diagonal))
 
     torch.manual_seed(0)
     net, windows = Masked().eval(), np.random.default_rng(0).standard_normal((50, 4, 3))
