@@ -22,7 +22,7 @@ from kanmodel.errors import ConfigError, DataError, Index, check_choice, check_c
 from kanmodel.network.bases import BASES, Basis, BSpline
 from kanmodel.network.functions import ACTIVATIONS, FUNCTIONS
 from kanmodel.network.operations import KINKS, MAX_NODES, Loop, Node, Shape, infer_shapes
-from kanmodel.network.wiring import Cut, CutValues, Wiring, list_cuts
+from kanmodel.network.wiring import Cut, CutValues, Inlined, Wiring, inline, list_cuts
 from kanmodel.tables.columns import QUANTILE, Feature, Scaling, Target
 from kanmodel.tables.encoding import Encoding, plain_encoding
 from kanmodel.tables.rhythm import TimeColumn
@@ -396,6 +396,11 @@ class ModelConfig:
     def cut_values(self) -> CutValues:
         """The values that the cuts hold."""
         return CutValues.of(self.nodes, self.cuts)
+
+    @cached_property
+    def inlined(self) -> list[Inlined]:
+        """The nodes of the computation with those of the bodies of loops."""
+        return inline(self)
 
     @cached_property
     def wiring(self) -> Wiring:

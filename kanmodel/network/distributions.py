@@ -216,9 +216,10 @@ def quantile(family: str, weights: Tensor, *given: Tensor | float) -> Tensor:
         solved = zip(*(_Equation(family, each, float(level)).solve(moves) for each in some), strict=True)
         found, *slopes = (torch.cat(each).to(theta[0].dtype) for each in solved)
     value = found.reshape(shape[:-1])
-    for each in theta:
-        if each.requires_grad or unpack_dual(each).tangent is not None:  # type: ignore[no-untyped-call]
-            value = value + (slopes.pop(0).reshape(shape) * (each - each.detach())).sum(-1)  # 0, with a slope
+    for each, slope in zip(
+        (each for each, is_moved in zip(theta, moves, strict=True) if is_moved), slopes, strict=True
+    ):
+        value = value + (slope.reshape(shape) * (each - each.detach())).sum(-1)  # 0, with a slope
     return value
 
 

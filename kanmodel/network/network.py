@@ -22,7 +22,7 @@ from torch.autograd.forward_ad import make_dual, unpack_dual
 from kanmodel.network.config import ModelConfig
 from kanmodel.network.functions import ACTIVATIONS, activate, pull_back
 from kanmodel.network.layer import KANLayer, LayerTrace, layer_shapes, pass_layers
-from kanmodel.network.operations import OPERATIONS, READOUTS, Arrangement, Node, Shape, is_linear
+from kanmodel.network.operations import OPERATIONS, READOUTS, Arrangement, Node, Shape, align, is_linear
 from kanmodel.network.recurrent import FrozenRecurrent, RecurrentTrace, acting_inputs, make_recurrent, recurrent_shapes
 
 MOVES = 1 << 22  # values of the moves of inputs that are pushed forward together
@@ -271,8 +271,7 @@ class Network(nn.Module):
                 return loops[which]
             if record is not None:  # of a constant the batch is 1
                 read = [x if len(x) == len(window) else x.expand(len(window), *x.shape[1:]) for x in read]
-            sequences, fixed = read[: loop.n_sequences], read[loop.n_sequences : loop.n_given - len(loop.states)]
-            states, found = read[loop.n_given - len(loop.states) :], []
+            (sequences, fixed, states), found = loop.split(read), list[Any]()
             for step in range(loop.steps):
                 given = iter([*(x[:, step] for x in sequences), *fixed, *states])
                 of_step = {"layer": iter(functions), "given": given}
@@ -338,10 +337,7 @@ class Network(nn.Module):
                     value = record.cut(number, value, values)
                     record.watched["head"].append(value)
             elif (operation := OPERATIONS[node.op]).function is not None:
-                read, of = [values[source] for source in inputs], [shapes[source] for source in inputs]
-                if len({*map(len, of)}) > 1:  # they are broadcast after the batch
-                    axes = max(map(len, of))
-                    read = [x.reshape(-1, *(1,) * (axes - len(own)), *own) for x, own in zip(read, of, strict=True)]
+                read = align([values[source] for source in inputs], [shapes[source] for source in inputs])
                 if record is not None and operation.watched and not is_linear(node, nodes):
                     record.watch(read, operation.kinks)
                 value = operation.function(*read, *(() if node.parameter is None else (node.parameter,)))

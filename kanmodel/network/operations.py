@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
 from math import prod
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from kanmodel.errors import MAX_SIZE, ConfigError, Index, check_choice, check_co
 from kanmodel.network.distributions import FAMILIES, quantile
 from kanmodel.network.functions import ACTIVATIONS
 
+T = TypeVar("T")
 Shape = tuple[int, ...]
 MAX_NODES = 1 << 12
 MAX_VALUES = 1 << 21  # of all nodes together, for one window
@@ -156,6 +157,11 @@ class Node:
         """The indices of its `runs`."""
         return np.concatenate([first + stride * np.arange(count) for first, stride, count in self.runs])
 
+    def arrange(self, parts: Sequence[NDArray[Any]], axis: int = -1) -> NDArray[Any]:
+        """What an ``arrange`` node takes, not yet in its shape, from its inputs, which are flat along an axis."""
+        every = np.concatenate(parts, axis=axis)
+        return every.take(self.indices(), axis=axis) if self.runs else every
+
 
 @dataclass(frozen=True)
 class Loop:
@@ -213,11 +219,17 @@ class Loop:
         """The ``given`` node of each state, and the node that it is after the step."""
         return {self.n_given - len(self.states) + state: node for state, node in enumerate(self.states)}
 
+    def split(self, read: Sequence[T]) -> tuple[Sequence[T], Sequence[T], Sequence[T]]:
+        """What its node reads: the sequences, the fixed values and the states before the first step."""
+        first_state = self.n_sequences + self.n_fixed
+        return read[: self.n_sequences], read[self.n_sequences : first_state], read[first_state:]
+
     def infer_shapes(self, read: Sequence[Shape], layers: Iterator[Any]) -> tuple[Shape, ...]:
         """The shape of every node of the body from those of what the loop reads; raises as `infer_shapes`."""
-        if len(read) != self.n_given or any(shape[:1] != (self.steps,) for shape in read[: self.n_sequences]):
+        sequences, fixed, states = self.split(read)
+        if len(read) != self.n_given or any(shape[:1] != (self.steps,) for shape in sequences):
             raise ValueError
-        given = [*(shape[1:] for shape in read[: self.n_sequences]), *read[self.n_sequences :]]
+        given = [*(shape[1:] for shape in sequences), *fixed, *states]
         shapes = infer_values(self.body, {"layer": layers, "given": iter(given)}, "body")
         if any(shapes[state] != shapes[node] for state, node in self.feedback.items()):
             raise ValueError
@@ -269,6 +281,14 @@ def infer_values(
         if limited and (size == 0 or too_large):
             raise ConfigError(f"{place} has shape {list(shapes[-1])}, and a graph at most {MAX_VALUES} values")
     return shapes
+
+
+def align(values: Sequence[Any], shapes: Sequence[Shape]) -> Sequence[Any]:
+    """Values of some shapes after the batch, with as many axes each, so that they are broadcast after it."""
+    axes = max(map(len, shapes))
+    if all(len(own) == axes for own in shapes):
+        return values
+    return [x.reshape(-1, *(1,) * (axes - len(own)), *own) for x, own in zip(values, shapes, strict=True)]
 
 
 def is_linear(node: Node, nodes: Sequence[Node | None]) -> bool:

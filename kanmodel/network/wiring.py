@@ -195,13 +195,13 @@ def inline(config: ModelConfig) -> list[Inlined]:
 
 def find_window(config: ModelConfig) -> int:
     """The number of the node that is the window."""
-    return next(number for number, each in enumerate(inline(config)) if each.node.op == "window")
+    return next(number for number, each in enumerate(config.inlined) if each.node.op == "window")
 
 
 def leaves_of(config: ModelConfig) -> Iterator[tuple[int, Place, Place]]:
     """Yields node, place of the inputs and place of the outputs of each leaf and loop, as inlined in their order."""
     counts = {"layer": 0, "recurrent": 0, "loop": 0}
-    for number, each in enumerate(inline(config)):
+    for number, each in enumerate(config.inlined):
         if each.node.op not in counts:
             continue
         k = counts[each.node.op]
@@ -220,7 +220,7 @@ def spread(config: ModelConfig, start: int, through: Through | None) -> Iterator
     Nodes are `inline`d. For some of the units at a time it is a list by node of flags (n_units, *shape); None where
     nothing depends on them. `through` is what depends on the inputs of a leaf; None if nothing does, nor a loop.
     """
-    nodes = inline(config)
+    nodes = config.inlined
     n, at_once = nodes[start].shape[-1], max(1, SPREAD // sum(prod(each.shape) for each in nodes))
     for first in range(0, n, at_once):
         units = np.arange(first, min(first + at_once, n))
@@ -249,7 +249,7 @@ def _spread_to(
     each = nodes[number]
     sources = each.inputs if each.back is None else (*each.inputs, each.back)
     read = [found[source] for source in sources]
-    if all(flags is None for flags in read) or (through is None and each.node.op in ("layer", "recurrent", "loop")):
+    if all(flags is None for flags in read) or (through is None and each.node.op == "loop"):
         return None
     if each.node.op in ("layer", "recurrent"):
         return None if through is None or read[0] is None else through(number, read[0])
@@ -274,8 +274,7 @@ def _depend(node: Node, read: Sequence[Flags], shape: Shape) -> Flags:
     """What of an operation's result depends on its flagged inputs, (n, *shape) each."""
     n = len(read[0])
     if node.op == "arrange":
-        every = np.concatenate([flags.reshape(n, -1) for flags in read], axis=1)
-        return (every[:, node.indices()] if node.runs else every).reshape(n, *shape)
+        return node.arrange([flags.reshape(n, -1) for flags in read]).reshape(n, *shape)
     if node.op == "matmul":
         rows, columns = np.any(read[0], axis=-1, keepdims=True), np.any(read[1], axis=-2, keepdims=True)
         either: Flags = rows | columns
@@ -296,7 +295,7 @@ class _Finder:
     """Finds the wiring of a graph."""
 
     def __init__(self, config: ModelConfig) -> None:
-        self.config, self.nodes, self.leaves = config, inline(config), [*leaves_of(config)]
+        self.config, self.nodes, self.leaves = config, config.inlined, [*leaves_of(config)]
         self.shapes = [each.shape for each in self.nodes]
         self.sources: dict[int, Place] = {find_window(config): ("input", 0)} | {
             node: out for node, _, out in self.leaves
@@ -337,8 +336,7 @@ class _Finder:
                 copied.append(np.arange(n, n + size))
                 n += size
             elif node.op == "arrange":
-                every = np.concatenate([copied[source] for source in inputs])
-                copied.append(every[node.indices()] if node.runs else every)
+                copied.append(node.arrange([copied[source] for source in inputs]))
             else:
                 copied.append(np.full(size, -1))
         return copied

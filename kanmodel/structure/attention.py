@@ -294,12 +294,9 @@ def label_values(config: ModelConfig, window: Labels, of_rows: bool = False) -> 
 
     def label_loop(number: int, read: Sequence[Labels]) -> Labels:
         loop, turns = next(loops), list[list[Labels]]()
-        fixed, states = (
-            read[loop.n_sequences : loop.n_given - len(loop.states)],
-            read[loop.n_given - len(loop.states) :],
-        )
+        sequences, fixed, states = loop.split(read)
         for turn in range(loop.steps):
-            given = iter([*(of[turn] for of in read[: loop.n_sequences]), *fixed, *states])
+            given = iter([*(of[turn] for of in sequences), *fixed, *states])
             turns.append(_label_nodes(loop.body, bodies[number][1], given, of_rows))
             states = [turns[-1][state] for state in loop.states]
         found[number] = turns
@@ -324,8 +321,7 @@ def _label_nodes(
         elif not read:
             labels = np.full(shape, NO_PLACE)
         elif node.op == "arrange":
-            every = np.concatenate([of.ravel() for of in read])
-            labels = (every[node.indices()] if node.runs else every).reshape(shape)
+            labels = node.arrange([of.ravel() for of in read]).reshape(shape)
         elif node.op == "matmul":
             rows, columns = _of_rows(read[0]), _of_rows(read[1].swapaxes(-1, -2)).swapaxes(-1, -2)
             labels = _join([np.broadcast_to(of, shape) for of in ([rows] if of_rows else [rows, columns])], shape)
@@ -350,8 +346,7 @@ def _find_readers(nodes: Sequence[Node], shapes: Sequence[Shape], number: int) -
     for at, node in enumerate(nodes):
         inside = [source for source in node.inputs if source in held]
         if inside and node.op == "arrange":
-            every = np.concatenate([held.get(s, np.full(shapes[s], NO_PLACE)).ravel() for s in node.inputs])
-            moved = every[node.indices()] if node.runs else every
+            moved = node.arrange([held.get(s, np.full(shapes[s], NO_PLACE)).ravel() for s in node.inputs])
             if (moved >= 0).any():
                 held[at] = moved.reshape(shapes[at])
         elif len(inside) == 1 and node.op in ("mul", "matmul"):

@@ -68,17 +68,10 @@ def from_pytorch_forecasting(model: Any, dataset: Any, **options: Unpack[Options
     is_sampled = isinstance(model, library.DeepAR)
     data = _Data(dataset, 1 if is_sampled else None)
     quantiles = loss.quantiles if isinstance(loss, library.QuantileLoss) else None
-    way = (
-        "distribution"
-        if isinstance(loss, kinds.DistributionLoss)
-        else "prediction"
-        if quantiles is None
-        else "quantiles"
-    )
-    ways = {
-        "mode": way if way != "distribution" else ("raw", "prediction"),
-        **({"n_samples": None} if is_sampled else {}),
-    }
+    way = "prediction" if quantiles is None else "quantiles"
+    way = "distribution" if isinstance(loss, kinds.DistributionLoss) else way
+    ways: dict[str, Any] = {"mode": ("raw", "prediction") if way == "distribution" else way}
+    ways |= {"n_samples": None} if is_sampled else {}
     predict = _Predict(model, data, way)
     if not np.array_equal(data.predict(model, ways, 1), data.predict(model, ways, 1)):
         problem = f"two forecasts of one window by {type(model).__name__} with {type(loss).__name__} differ"

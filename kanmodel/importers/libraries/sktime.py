@@ -38,10 +38,10 @@ def from_sktime(forecaster: Any, **options: Unpack[Options]) -> Model:
         return from_neuralforecast(inner, **options)
     kind = type(forecaster).__name__
     if kind not in ("LTSFLinearForecaster", "LTSFDLinearForecaster", "LTSFNLinearForecaster"):
-        known = (
-            "only those of neuralforecast and LTSF are: give its network to from_torch, or what a library of its own"
+        raise UnreadableModelError(
+            f"the network of a {kind} is not reached; only those of neuralforecast and LTSF are: give its network to "
+            "from_torch, or what a library of its own has fitted to that one's reader"
         )
-        raise UnreadableModelError(f"the network of a {kind} is not reached; {known} has fitted to that one's reader")
     network, rows = forecaster.network, forecaster._cur_y
     names, values = [str(column) for column in rows.columns], rows.to_numpy(np.float64)
     n_in, n_out = network.seq_len, network.pred_len

@@ -14,7 +14,7 @@ from kanmodel.importers.search import assembly
 from kanmodel.network.config import ModelConfig, RecurrentConfig, Transform
 from kanmodel.network.functions import ACTIVATIONS
 from kanmodel.network.network import Network
-from kanmodel.network.operations import OPERATIONS, Arrangement, Loop, Node, Shape, infer_values
+from kanmodel.network.operations import OPERATIONS, Arrangement, Loop, Node, Shape, align, infer_values
 
 
 @dataclass
@@ -92,9 +92,9 @@ class Drawing:
             return assembly.items_function([layer], torch.float64)(read[0])[0]
         if node.op == "arrange":
             return Arrangement(node)(*read)[0]
-        function, axes = OPERATIONS[node.op].function, max(value.ndim for value in read)
+        function = OPERATIONS[node.op].function
         assert function is not None
-        aligned = [value.reshape(1, *(1,) * (axes - value.ndim), *value.shape[1:]) for value in read]
+        aligned = align(read, [tuple(value.shape[1:]) for value in read])
         found: Tensor = function(*aligned, *(() if node.parameter is None else (node.parameter,)))
         return found[0]
 
@@ -181,7 +181,7 @@ class Drawing:
         return names[0] if names else ""
 
     def network(self, shapes: ModelConfig, dtype: torch.dtype) -> Network:
-        """The network of the graph, which has no loops to roll up; raises `ConfigError` if it cannot be."""
+        """The network of the graph, whose loops are rolled up; raises `ConfigError` if it cannot be."""
         drawn, function = self.split_output()
         layers = drawn.layers_in_order()
         config = replace(

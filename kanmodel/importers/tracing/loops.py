@@ -87,7 +87,7 @@ class _Roller:
     """A drawing whose longest loop is rolled up."""
 
     def __init__(self, drawing: Drawing, window: Shape) -> None:
-        self._drawing, self._nodes, self._shapes = drawing, drawing.nodes, drawing.infer_shapes(window)
+        self.drawing, self._nodes, self.shapes = drawing, drawing.nodes, drawing.infer_shapes(window)
         self._order = np.array([at for at, node in enumerate(self._nodes) if node.op not in (*CONSTANT, "arrange")])
         self._layers: dict[int, Any] = {}
         self._elements: dict[int, Elements] = {}
@@ -120,15 +120,15 @@ class _Roller:
                     yield start, period, steps
 
     def _signature(self, at: int) -> Any:
-        """What repeats of a node: all but which values it reads that are no weights; zeros may be a first state."""
+        """What must be equal of nodes that repeat: the operation, shapes and weights; zeros may be first states."""
         node = self._nodes[at]
         if node.op in ("window", "recurrent", "loop"):
             return at
-        read = tuple(source if self._is_weight(source) else self._shapes[source] for source in node.inputs)
-        return node.op, node.parameter, self._shapes[at], self._key_of(self._drawing.layers.get(at)), read
+        read = tuple(source if self._is_weight(source) else self.shapes[source] for source in node.inputs)
+        return node.op, node.parameter, self.shapes[at], self._key_of(self.drawing.layers.get(at)), read
 
     def _is_weight(self, source: int) -> bool:
-        return self._nodes[source].op in CONSTANT and bool(self._drawing.constants[source].any())
+        return self._nodes[source].op in CONSTANT and bool(self.drawing.constants[source].any())
 
     def _key_of(self, layer: Layer | Norm | None) -> Any:
         """The same for layers of the same weights."""
@@ -156,12 +156,12 @@ class _Roller:
         ops = {node.op for node, _ in body.nodes.values()}
         if not body.states or not (body.sequences or ops & {"layer", "matmul"}):  # such as a sort
             raise _NoLoopError
-        made = _Copy(self, self._drawing, self._shapes)
+        made = _Copy(self)
         for at, node in enumerate(self._nodes):
             if at < first or node.op in CONSTANT:
                 made.copy(at)
         loop, inner, inputs = self._make_loop(turns, body, values, made)
-        sizes = [prod(self._shapes[turns[0, value]]) for value in values]
+        sizes = [prod(self.shapes[turns[0, value]]) for value in values]
         number = made.add(Node("loop", inputs), loop.steps * sum(sizes))
         made.drawing.loops[number] = loop, inner
         offsets = dict(zip(values, np.cumsum([0, *sizes[:-1]]).tolist(), strict=True))
@@ -174,8 +174,8 @@ class _Roller:
 
     def _read(self, sources: Sequence[int], body: _Body, where: Where) -> _Read:
         """What the nodes at an input, one of each turn, are of; raises `_NoLoopError` if it is not the same in each."""
-        shape, steps = self._shapes[sources[-1]], len(sources)
-        if any(self._shapes[source] != shape for source in sources):
+        shape, steps = self.shapes[sources[-1]], len(sources)
+        if any(self.shapes[source] != shape for source in sources):
             raise _NoLoopError
         elements = np.stack([self.elements_of(source) for source in sources])  # (steps, n, 2)
         nodes, inverse = np.unique(elements[..., 0], return_inverse=True)
@@ -194,27 +194,26 @@ class _Roller:
         parts.add_sequence((last < 0) & ~fixed, body)
         for source in np.unique(elements[-1, fixed, 0]).tolist():
             body.fixed["fixed", source] = source
-            parts.add(("fixed", source), fixed & (elements[-1, :, 0] == source), self._shapes[source])
+            parts.add(("fixed", source), fixed & (elements[-1, :, 0] == source), self.shapes[source])
         for is_state, those in ((False, own), (True, before)):
             for at in np.unique(elements[-1, those, 0]).tolist():
                 taken, number = those & (elements[-1, :, 0] == at), where[at][1]
                 if is_state:
-                    begin = body.states.setdefault(number, np.full((prod(self._shapes[at]), 2), -1))
+                    begin = body.states.setdefault(number, np.full((prod(self.shapes[at]), 2), -1))
                     known = begin[elements[-1, taken, 1]]
                     if ((known >= 0) & (known != elements[0, taken])).any():
                         raise _NoLoopError
                     begin[elements[-1, taken, 1]] = elements[0, taken]
-                parts.add(("state", number) if is_state else (number,), taken, self._shapes[at])
+                parts.add(("state", number) if is_state else (number,), taken, self.shapes[at])
         return parts.read()
 
     def elements_of(self, source: int) -> Elements:
         """The values of a node, of an arrangement those that it takes, (n, 2)."""
         if source not in self._elements:
-            node, size = self._nodes[source], prod(self._shapes[source])
+            node, size = self._nodes[source], prod(self.shapes[source])
             found = np.stack([np.full(size, source), np.arange(size)], axis=1)
             if node.op == "arrange":
-                every = np.concatenate([self.elements_of(each) for each in node.inputs])
-                found = every[node.indices()] if node.runs else every
+                found = node.arrange([self.elements_of(each) for each in node.inputs], axis=0)
             self._elements[source] = found
         return self._elements[source]
 
@@ -237,21 +236,21 @@ class _Roller:
         for key, source in body.fixed.items():
             if key not in number:
                 number[key] = add(self._nodes[source])
-                inner.constants[number[key]] = self._drawing.constants[source]
+                inner.constants[number[key]] = self.drawing.constants[source]
         for place, (node, reads) in body.nodes.items():
             at = number[(place,)] = add(replace(node, inputs=tuple(map(input_of, reads))))
-            if (layer := self._drawing.layers.get(int(turns[-1, place]))) is not None:
+            if (layer := self.drawing.layers.get(int(turns[-1, place]))) is not None:
                 inner.layers[at] = layer
         value = number[(values[0],)]
-        if len(values) > 1 or not self._shapes[turns[0, values[0]]]:
-            size = sum(prod(self._shapes[turns[0, each]]) for each in values)
+        if len(values) > 1 or not self.shapes[turns[0, values[0]]]:
+            size = sum(prod(self.shapes[turns[0, each]]) for each in values)
             value = add(Node("arrange", tuple(number[(each,)] for each in values), shape=(size,)))
         inputs = [made.gather(taken, (len(turns), *shape)) for taken, shape in body.sequences.values()]
         inputs += [made.place_of(source) for source in fixed.values()]
         for state, begin in body.states.items():
             known = begin[:, :1] >= 0
             of_any = np.where(known, begin, begin[known[:, 0]][:1])  # what nothing reads may be any value
-            inputs.append(made.gather(of_any, self._shapes[turns[0, state]]))
+            inputs.append(made.gather(of_any, self.shapes[turns[0, state]]))
         states = tuple(number[(state,)] for state in body.states)
         loop = Loop(len(turns), len(body.sequences), len(fixed), tuple(inner.nodes), states, value)
         return loop, inner, tuple(inputs)
@@ -300,8 +299,8 @@ class _Copy:
         moves: of nodes that are in a loop now, the number of that and the place of their first value there.
     """
 
-    def __init__(self, values: _Roller, source: Drawing, shapes: Sequence[Shape]) -> None:
-        self._values, self._source, self._shapes = values, source, shapes
+    def __init__(self, roller: _Roller) -> None:
+        self._roller = roller
         self.drawing, self.moves = Drawing(), dict[int, tuple[int, int]]()
         self._place: dict[int, int] = {}
         self._sizes: list[int] = []
@@ -315,13 +314,14 @@ class _Copy:
     def place_of(self, old: int) -> int:
         """The number of a node; an arrangement that was not copied, or one of a loop, is gathered."""
         if old not in self._place:
-            self._place[old] = self.gather(self._values.elements_of(old), self._shapes[old])
+            self._place[old] = self.gather(self._roller.elements_of(old), self._roller.shapes[old])
         return self._place[old]
 
     def copy(self, old: int) -> None:
         """Copies a node, with the nodes that it reads."""
-        node, source = self._source.nodes[old], self._source
-        made = self.add(replace(node, inputs=tuple(map(self.place_of, node.inputs))), prod(self._shapes[old]))
+        source = self._roller.drawing
+        node = source.nodes[old]
+        made = self.add(replace(node, inputs=tuple(map(self.place_of, node.inputs))), prod(self._roller.shapes[old]))
         self._place[old] = made
         for name in ("constants", "layers", "recurrents", "loops"):
             if old in getattr(source, name):

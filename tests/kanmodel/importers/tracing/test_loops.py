@@ -1,4 +1,4 @@
-"""Recurrences that a module writes as a loop are one part: what it computes and what is said of it is as unrolled."""
+"""A loop of a module becomes one part, whose forecasts and contributions equal those of the unrolled loop."""
 
 import json
 
