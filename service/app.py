@@ -51,6 +51,7 @@ from service.telemetry.logs import RequestLog
 from service.telemetry.metrics import Metrics
 from service.telemetry.monitor import Monitor
 from service.telemetry.observation import Observation, start_tracing
+from service.telemetry.otlp import MetricSender, find_logs, is_sent
 from service.telemetry.receipts import Receipts
 from service.telemetry.record import Record
 from service.wire.connections import guarded
@@ -94,6 +95,8 @@ def create_app(settings: Settings) -> FastAPI:
     counted = Metrics(lambda: {(one.name, version) for one in registry.entries for version in (one.version, "")})
     counted.watch(counted.model_bytes, lambda: registry.n_bytes)
     counted.watch(counted.models_outdated, lambda: float(registry.problem is not None))
+    counted.watch(counted.models_missing, lambda: float(registry.is_missing))
+    counted.watch(counted.bundled_model, lambda: float(settings.models is None))
     for state in get_args(State):
         counted.watch(counted.models.labels(state), partial(registry.count, state))
     compute = Compute(settings, counted)
@@ -164,6 +167,9 @@ async def _serve(app: FastAPI) -> AsyncIterator[None]:
         parts.record.start()
     if parts.monitor is not None:
         parts.monitor.start()
+    sender = MetricSender(parts.metrics) if is_sent("METRICS") else None
+    if sender is not None:
+        sender.start()
     watch: Watch = app.state.watch
     watching = asyncio.create_task(watch.run())
     others = [asyncio.create_task(_refresh(parts.metrics))] if parts.settings.is_shared else []
@@ -186,6 +192,10 @@ async def _serve(app: FastAPI) -> AsyncIterator[None]:
         if writing is not None:
             await asyncio.to_thread(writing.close)
     await watching
+    if sender is not None:
+        await asyncio.to_thread(sender.close)
+    if (logs := find_logs()) is not None:
+        await asyncio.to_thread(logs.flush)
     await asyncio.to_thread(app.state.log.close)
 
 

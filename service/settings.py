@@ -131,10 +131,10 @@ class Settings(BaseSettings):
     """Bytes that may wait to be recorded; what does not fit is counted and not recorded."""
     record_file_bytes: Count = 64 << 20
     """Size of a file, after which the next is begun."""
-    record_days: float | None = Field(default=None, gt=0)
-    """Days after which files are removed; by default never."""
-    record_bytes: Count | None = None
-    """Size of all files, beyond which the oldest are removed; by default none."""
+    record_days: Positive = 90.0
+    """Days after which files are removed; `inf`: never."""
+    record_bytes: Count = 10 << 30
+    """Size of all files, beyond which the oldest are removed."""
     record_token: SecretStr | None = None
     """Sent to the address of the record as `Authorization: Bearer`."""
 

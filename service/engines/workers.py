@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from functools import partial
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
@@ -23,7 +24,7 @@ from service.app import create_app
 from service.engines.turns import Share, Shares, TurnServer, create_shares
 from service.settings import Settings
 from service.telemetry.logs import configure_logging
-from service.telemetry.metrics import SHARED
+from service.telemetry.metrics import SHARED, count_restarts
 from service.wire.connections import server_options
 
 logger = logging.getLogger(__name__)
@@ -40,9 +41,11 @@ class Worker(multiprocess.Process):
     _asked: float | None = None  # when the health check was sent that has no answer yet
     _end: float | None = None  # when it is killed, once it has been told to end
 
-    def __init__(self, config: uvicorn.Config, sockets: list[socket], shares: Shares) -> None:
+    def __init__(
+        self, config: uvicorn.Config, sockets: list[socket], shares: Shares, on_death: Callable[[], None]
+    ) -> None:
         super().__init__(config, sockets)
-        self._shares = shares
+        self._shares, self._on_death = shares, on_death
         self._number = next(number for number, share in enumerate(shares) if not share.taken)
         shares[self._number] = Share(taken=True)
 
@@ -81,6 +84,8 @@ class Worker(multiprocess.Process):
                 logger.error("process %s did not end in time and is killed", self.pid)
                 self.process.kill()
         super().join()
+        if self._end is None:  # nobody told it to end
+            self._on_death()
         self._shares[self._number] = Share()
         mark_process_dead(self.pid)  # type: ignore[no-untyped-call]  # or its requests are in flight for ever
 
@@ -114,7 +119,8 @@ def serve_workers(settings: Settings) -> None:
         os.environ[SHARED] = folder  # before a worker imports the client library, which reads it once
         options = server_options(settings) | {"workers": settings.workers, "timeout_worker_healthcheck": HEALTH_TIMEOUT}
         shares = create_shares(settings.workers + 1)  # one more while a successor starts
-        multiprocess.Process = partial(Worker, shares=shares)  # type: ignore[assignment, misc]  # its name for them
+        made = partial(Worker, shares=shares, on_death=count_restarts())
+        multiprocess.Process = made  # type: ignore[assignment, misc]  # its name for them
         supervisor = _Supervisor(uvicorn.Config(partial(create_worker, settings), factory=True, **options))
         supervisor.run()
     if any(worker.exitcode == STARTUP_FAILURE for worker in supervisor.processes):

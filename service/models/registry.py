@@ -200,6 +200,11 @@ class Registry:
         return self._mirror.problem or (None if self.is_listed else f"downloading the models of {self._mirror.name}")
 
     @property
+    def is_missing(self) -> bool:
+        """Whether there was no such file or folder at the last scan."""
+        return self._missing is not None
+
+    @property
     def n_bytes(self) -> int:
         """Estimated memory of the models."""
         with self._changing:

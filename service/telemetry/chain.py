@@ -71,12 +71,11 @@ class ChainedFiles:
         folder: Path,
         describe: Callable[[str, Mapping[str, Any]], Event],
         max_bytes: int,
-        max_days: float | None = None,
-        max_total: int | None = None,
+        max_days: float = math.inf,
+        max_total: float = math.inf,
     ) -> None:
         self._folder, self._describe, self._max_bytes = folder, describe, max_bytes
-        self._max_age = math.inf if max_days is None else max_days * 86400  # seconds
-        self._max_total = math.inf if max_total is None else max_total
+        self._max_age, self._max_total = max_days * 86400, max_total  # seconds, bytes
         self._process, self._number = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}Z-{secrets.token_hex(4)}", 0
         self._descriptor = -1  # of the file that is written, locked as long as it is; -1: none
         self._end = NOTHING  # of the file that is written, or was last

@@ -1,5 +1,6 @@
 """Hours of tallies by version of a model, in one SQLite file that the processes of a host share."""
 
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -43,7 +44,7 @@ _IS_ONE = " AND ".join(f"{name} = ?" for name in Counted._fields)
 class History:
     """The file, which threads and processes may share; without a path it is memory of this process.
 
-    Every write is a transaction, so that a killed process loses none that has ended.
+    Every write is a transaction, so that a killed process loses none that has ended. Its owner alone may read the file.
 
     Args:
         path: of the file.
@@ -58,12 +59,14 @@ class History:
         self._hours, self._most, self._lock = hours, n_bytes, RLock()
         name = ":memory:" if path is None else str(path)
         try:
+            if path is not None:
+                _protect(path)
             self._file = sqlite3.connect(name, BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             with self._transaction():
                 self._begin()
             self._file.execute("PRAGMA journal_mode = WAL")
             self._file.execute("PRAGMA synchronous = NORMAL")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise ConfigError(f"KANSCOPE_MONITOR is {path}, which cannot be used: {error}") from error
 
     def close(self) -> None:
@@ -124,6 +127,14 @@ class History:
                 with suppress(sqlite3.Error):
                     self._file.execute("ROLLBACK")
                 raise
+
+
+def _protect(path: Path) -> None:
+    """Makes the file, and takes it, and those that SQLite has beside it, from others than its owner."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+        with suppress(FileNotFoundError, PermissionError):  # not there, or of another user, who decides
+            file.chmod(0o600)
 
 
 def _decode(of: Counted, data: bytes) -> Tally:

@@ -16,6 +16,7 @@ import orjson
 
 from service.settings import Settings
 from service.telemetry.backlog import Backlog
+from service.telemetry.otlp import LogSender, find_logs
 
 logger = logging.getLogger(__name__)
 LOGGED = ("code", "address", "client", "model", "checkpoint", "windows")  # of a request's state, if they are set
@@ -100,6 +101,7 @@ class RequestLog:
         self._is_wanted = settings.log_level in ("debug", "info")
         is_json, process = _choose_form(settings, stream)
         self._shared = {"event": "request", "level": "info", **process}
+        self._sent = find_logs()
         self._dump = _dump_json if is_json else _dump_for_console
 
     def write(self, state: Mapping[str, Any], method: str, route: str, status: int, seconds: float) -> None:
@@ -109,15 +111,19 @@ class RequestLog:
         line = {**self._shared, "timestamp": datetime.now(UTC), "id": state["request_id"], "method": method}
         line |= {"route": route, "status": status, "seconds": round(seconds, 6)}
         line |= {name: state[name] for name in LOGGED if name in state}
+        if self._sent is not None:
+            self._sent.emit_request(line)
         self._writer.put(self._dump(line))
 
 
 def configure_logging(settings: Settings) -> None:
-    """Formats the records of the standard library's logging like the access log."""
+    """Formats the records of the standard library's logging like the access log, and sends both by OTLP if asked to."""
     is_json, process = _choose_form(settings, sys.stderr)
-    handler = _Handler(find_writer(sys.stderr))
+    handler: logging.Handler = _Handler(find_writer(sys.stderr))
     handler.setFormatter(_JsonFormatter(process) if is_json else logging.Formatter(CONSOLE, CLOCK))
-    logging.basicConfig(handlers=[handler], level=settings.log_level.upper(), force=True)
+    sent = find_logs()
+    handlers = [handler] if sent is None else [handler, LogSender(sent)]
+    logging.basicConfig(handlers=handlers, level=settings.log_level.upper(), force=True)
     logging.captureWarnings(True)
 
 

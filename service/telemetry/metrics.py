@@ -13,8 +13,11 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
+from prometheus_client.values import MultiProcessValue
 
 SHARED = "PROMETHEUS_MULTIPROC_DIR"  # folder through which the client library's processes share metrics
+RESTARTS = "worker_restarts"
+RESTARTS_HELP = "Worker processes that ended or hung by themselves, and were replaced."
 Version = tuple[str, str]  # name and version of a model
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
@@ -58,9 +61,18 @@ class Metrics:
         self.unprepared = gauge("unprepared_outputs", unprepared)
         self.models = gauge("models", "Models by state.", ["state"], multiprocess_mode="livemax")
         outdated = "1 while the models may not be those of the folder or the store, otherwise 0."
-        self.models_outdated = gauge("models_outdated", outdated, multiprocess_mode="livemax")
+        self.models_outdated = steady("models_outdated", outdated)
+        missing = "1 while the file or folder of the models does not exist, otherwise 0."
+        self.models_missing = steady("models_missing", missing)
+        bundled = "1 if the bundled model is served, since KANSCOPE_MODELS is not set, otherwise 0."
+        self.bundled_model = steady("bundled_model", bundled)
+        self.worker_restarts = counter(RESTARTS, RESTARTS_HELP)
         self.model_bytes = gauge("model_bytes", "Estimated bytes of the models in memory.")
         self.recorded = counter("recorded_events", "Events written to the record.")
+        unwritten = "Events that wait to be written to the record."
+        self.unwritten = gauge("unwritten_events", unwritten)
+        unwritten = "Seconds since the record was last written, while events wait; otherwise 0."
+        self.unwritten_seconds = steady("unwritten_seconds", unwritten)
         self.unrecorded = counter("unrecorded_events", "Events that were lost to the record, by reason.", ["reason"])
         for reason in ("full", "failed", "refused"):
             self.unrecorded.labels(reason)
@@ -165,6 +177,16 @@ class Metrics:
         """Counts features outside their training ranges, each once per window."""
         for feature, n in counts.items():
             self._outside_range.labels(model, feature).inc(n)
+
+
+def count_restarts() -> Callable[[], None]:
+    """Counts a restart of a worker at each call, by the supervisor, in the folder that its workers share.
+
+    The client library chose as it was imported, when there was no folder yet, that this process shares nothing.
+    """
+    name = f"kanscope_{RESTARTS}"
+    value = MultiProcessValue()("counter", name, f"{name}_total", (), (), RESTARTS_HELP)  # type: ignore[no-untyped-call]
+    return lambda: value.inc(1)
 
 
 class _Processes(Collector):

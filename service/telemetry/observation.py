@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from kanmodel.errors import ConfigError
 from service.telemetry.logs import RequestLog
 from service.telemetry.metrics import Metrics
+from service.telemetry.otlp import NAME, describe_resource
 from service.wire.connections import GUARD, PIECE, REFUSAL, Guard, send_held
 from service.wire.errors import STATUSES, find_code, invalid_value, send_error
 from service.wire.headers import HEADER, address_of, choose_request_id
@@ -19,7 +20,6 @@ from service.wire.headers import HEADER, address_of, choose_request_id
 NOSNIFF = (b"x-content-type-options", b"nosniff")  # browsers must not guess another media type
 MAX_PARAMETERS = 1000  # of a query: to parse more takes long
 OTHER = "other"  # label of requests that match no route template, such as static files
-NAME = "kanscope"
 Part = Literal["parse", "wait", "forecast", "slice", "encode"]
 _NOTHING = nullcontext()
 GONE = "client_gone"
@@ -87,6 +87,10 @@ def start_tracing() -> None:
     """Records spans from now on; raises ConfigError if OpenTelemetry's SDK is not installed, which its API needs."""
     if find_spec("opentelemetry.sdk") is None:
         raise ConfigError("tracing needs OpenTelemetry: pip install 'kanscope[otel]'")
+    from opentelemetry.sdk.trace import TracerProvider
+
+    if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):  # else someone has chosen one
+        trace.set_tracer_provider(TracerProvider(resource=describe_resource(), shutdown_on_exit=False))
     global _is_tracing
     _is_tracing = True
 

@@ -83,6 +83,9 @@ class Record:
         self._events: deque[Any] = deque()  # which are being written, as the sink encodes them
         self._lost: Counter[str] = Counter()  # events by reason, since that was last said
         self._said = -SAY_SECONDS  # when
+        self._n_queued, self._since = 0, 0.0  # events in the queue; when events were last written, or began to wait
+        metrics.watch(metrics.unwritten, lambda: float(self._n_waiting))
+        metrics.watch(metrics.unwritten_seconds, lambda: monotonic() - self._since if self._n_waiting else 0.0)
         self._n_refused, self._refusal = 0, ""  # events that the sink refused in this round; its last reason
 
     def start(self) -> None:
@@ -127,7 +130,13 @@ class Record:
 
     def put(self, n_bytes: int, n_events: int, describe: Described) -> None:
         """Records events that `describe` makes, on the thread; `n_bytes` is what it holds until then."""
+        with self._lock:
+            if not self._n_waiting:
+                self._since = monotonic()
+            self._n_queued += n_events
         if not self._backlog.put(n_bytes + ITEM_BYTES, (n_events, describe)):
+            with self._lock:
+                self._n_queued -= n_events
             self._lose("full", n_events)
 
     def describe(self, kind: str, data: object, attributes: Mapping[str, str]) -> Event:
@@ -152,6 +161,8 @@ class Record:
                 try:
                     self._sink.write(self._events)  # without any it looks for old files
                 finally:
+                    if len(self._events) < n_events:
+                        self._since = monotonic()
                     self._metrics.recorded.inc(n_events - len(self._events) - self._n_refused)
                 if not n_events:
                     return
@@ -183,7 +194,14 @@ class Record:
             except Exception:  # of one request, which does not affect the others
                 logger.exception("an event could not be made")
                 self._lose("failed", n_events)
+            with self._lock:
+                self._n_queued -= n_events
         sleep(0)  # lets the event loop run
+
+    @property
+    def _n_waiting(self) -> int:
+        """Events in the queue, and those that are being written."""
+        return self._n_queued + len(self._events)
 
     def _lose(self, reason: str, n_events: int) -> None:
         with self._lock:

@@ -24,7 +24,7 @@ ALERTS = yaml.safe_load((OVERLAY / "alerts.yaml").read_text())["spec"]
 DRIFT = yaml.safe_load((EXAMPLES / "drift.yaml").read_text())["groups"][0]["rules"]
 SCRAPE = yaml.safe_load((EXAMPLES / "prometheus.yaml").read_text())["scrape_configs"][0]
 OF_PROMETHEUS = {"up"}  # added by Prometheus
-OF_A_TARGET = {"instance", "job"}
+OF_A_TARGET = {"namespace", "instance", "job"}
 OF_WORKERS = {"pid"}  # with several processes
 RECORDED = {rule["record"]: {"model", "version", "of", "name", "bin"} for rule in DRIFT if "record" in rule}
 METER, EXPLAIN = "metr" * 8, "expl" * 8
@@ -152,3 +152,177 @@ def test_alerts_tell_one_503_from_another(tmp_path, status, code, alert):
     document["tests"][0]["alert_rule_test"] = tests
     (tmp_path / "test.yaml").write_text(yaml.safe_dump(document))
     subprocess.run(["promtool", "test", "rules", tmp_path / "test.yaml"], check=True)
+
+
+POD = 'namespace="ml", job="kanscope", instance="pod"'
+OTHER = 'job="other", instance="pod"'
+
+
+def counted(name, labels, fires, silent):
+    """A metric of a pod with further labels, in a case in which an alert fires and in one in which it does not."""
+    series = f"{name}{{{POD}{labels and ', '}{labels}}}"
+    return {series: fires}, {series: silent}
+
+
+def slow(bound):
+    """A histogram of forecasts whose time is below a bound."""
+    labels = f'{POD}, route="/v1/models/{{model}}:predict"'
+    name = "kanscope_request_seconds_bucket"
+    return {f'{name}{{{labels}, le="{le}"}}': "0+60x60" if le >= bound else "0x60" for le in (0.25, 1, float("inf"))}
+
+
+def unconverged(values):
+    """Explanations of a model, and those that did not converge."""
+    labels = f'{POD}, model="gas"'
+    return {
+        f"kanscope_explanations_unconverged_total{{{labels}}}": values,
+        f"kanscope_explanation_residual_count{{{labels}}}": "0+100x120",
+    }
+
+
+def refused(code):
+    """Requests that end with the code of an error, or with none."""
+    return {f'kanscope_requests_total{{{POD}, route="r", status="503", code="{code}"}}': "0+60x60"}
+
+
+# By alert: series in which it fires and does not, when that is, labels that it has beside the pod's, and what it says.
+CASES = {
+    "KanscopeDown": (*counted("up", "", "1x30 0x30", "1x60"), "40m", {}, "pod does not answer /metrics"),
+    "KanscopeAbsent": (
+        {f"up{{{OTHER}}}": "1x60"},
+        counted("up", "", "1x60", "0x60")[1],  # that is KanscopeDown
+        "10m",
+        {"namespace": None, "instance": None},
+        "Prometheus knows no instance of the job kanscope",
+    ),
+    "KanscopeRestarts": (
+        *counted("kanscope_worker_restarts_total", "", "0 0 1x10 2x10 3x10 4x60", "0 0 1x10 2x90"),
+        "50m",
+        {},
+        "pod was started anew 4 times in an hour",
+    ),
+    "KanscopeModelsMissing": (
+        *counted("kanscope_models_missing", "", "1x60", "1x3 0x57"),
+        "20m",
+        {},
+        "the folder or file of the models is gone from pod, which cannot be started anew",
+    ),
+    "KanscopeBundledModel": (
+        *counted("kanscope_bundled_model", "", "1x90", "0x90"),
+        "80m",
+        {},
+        "pod serves the bundled model, a demonstration",
+    ),
+    "KanscopeNoModel": (
+        *counted("kanscope_models", 'state="ready"', "0x60", "1x60"),
+        "20m",
+        {},
+        "pod has no model that answers",
+    ),
+    "KanscopeModelFailed": (
+        *counted("kanscope_models", 'state="failed"', "2x60", "0x60"),
+        "20m",
+        {"state": "failed"},
+        "pod has 2 checkpoints that cannot be loaded",
+    ),
+    "KanscopeModelsOutdated": (
+        *counted("kanscope_models_outdated", "", "1x60", "1x10 0x50"),
+        "30m",
+        {},
+        "pod may not have the models of its folder or bucket by now, and serves those it has",
+    ),
+    "KanscopeErrors": (
+        refused("internal_error"),
+        refused("model_failed"),
+        "20m",
+        {},
+        "pod fails: the log has a traceback for each request id",
+    ),
+    "KanscopeOverloaded": (
+        refused("queue_full"),
+        refused("client_gone"),
+        "20m",
+        {},
+        "pod has no place or no time for 100% of its requests",
+    ),
+    "KanscopeSlowForecasts": (
+        slow(1),
+        slow(0.25),
+        "30m",
+        {},
+        "one in a hundred forecasts of pod takes longer than 992.5ms",
+    ),
+    "KanscopeDrift": (
+        *counted("kanscope_inputs_outside_range_total", 'model="gas", feature="temp"', "0+10x180", "0+1x180"),
+        "150m",
+        {"model": "gas", "feature": "temp"},
+        "gas gets values of temp that it was not trained on",
+    ),
+    "KanscopeUnconverged": (
+        unconverged("0+5x120"),
+        unconverged("0x120"),
+        "60m",
+        {"model": "gas"},
+        "5% of the explanations of gas miss their tolerance",
+    ),
+    "KanscopeRecordStalled": (
+        *counted("kanscope_unwritten_seconds", "", "0x10 20 80 140x30", "0x10 20 0 1x30"),
+        "12m",
+        {},
+        "pod has not written to the record for 1m 20s, and events wait",
+    ),
+    "KanscopeUnrecorded": (
+        *counted("kanscope_unrecorded_events_total", 'reason="full"', "0x10 30x60", "30x60"),
+        "20m",
+        {"reason": "full"},
+        "pod lost 32.14 events to the record (full)",
+    ),
+    "KanscopeUnwatched": (
+        *counted("kanscope_unwatched_forecasts_total", 'reason="full"', "0x10 30x60", "30x60"),
+        "20m",
+        {"reason": "full"},
+        "pod left 32.14 forecasts out of the hours of drift (full)",
+    ),
+}
+
+
+def test_each_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not():
+    """An alert that nobody has seen fire may be one that never does."""
+    assert {rule["alert"] for rule in ALERTS["groups"][0]["rules"]} == CASES.keys()
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is missing: apt-get install promtool")
+@pytest.mark.parametrize("alert", CASES)
+def test_each_alert_fires_and_does_not(tmp_path, alert):
+    """By promtool, with the labels by which it is routed, and what it says."""
+    fires, silent, time, labels, summary = CASES[alert]
+    (rule,) = (rule for rule in ALERTS["groups"][0]["rules"] if rule["alert"] == alert)
+    labels = {"namespace": "ml", "job": "kanscope", "instance": "pod", **labels, **rule["labels"]}
+    fired = {
+        "exp_labels": {name: label for name, label in labels.items() if label is not None},
+        "exp_annotations": {**rule["annotations"], "summary": summary},
+    }
+    tests = [
+        {
+            "interval": "1m",
+            "input_series": [{"series": name, "values": values} for name, values in series.items()],
+            "alert_rule_test": [{"eval_time": time, "alertname": alert, "exp_alerts": expected}],
+        }
+        for series, expected in ((fires, [fired]), (silent, []))
+    ]
+    (tmp_path / "alerts.yaml").write_text(yaml.safe_dump(ALERTS))
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump({"rule_files": ["alerts.yaml"], "tests": tests}))
+    done = subprocess.run(["promtool", "test", "rules", tmp_path / "test.yaml"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_dashboard_is_of_a_namespace_a_job_and_an_instance():
+    """Each is a variable, by which each panel of the service's metrics selects; all where there is no such label."""
+    variables = {one["name"]: one for one in DASHBOARD["templating"]["list"]}
+    assert [*variables] == ["datasource", "namespace", "job", "instance"]
+    assert all(variables[name]["allValue"] == ".*" for name in ("namespace", "job", "instance"))
+    selected = 'namespace=~"$namespace", job=~"$job", instance=~"$instance"'
+    for panel in DASHBOARD["panels"]:
+        for target in panel["targets"]:
+            for selector in re.findall(r"(?:kanscope|process)_\w+({[^}]*}|)", target["expr"]):
+                assert selected in selector, target["expr"]
