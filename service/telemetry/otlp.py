@@ -145,7 +145,9 @@ class LogSender(logging.Handler):
             if record.exc_info and record.exc_info[0] is not None:
                 attributes["exception.type"] = record.exc_info[0].__name__
                 attributes["exception.stacktrace"] = self._format.formatException(record.exc_info)
-            self._logs.emit(record.created, _SEVERITIES.get(record.levelname, SeverityNumber.INFO), record.getMessage(), attributes)
+            self._logs.emit(
+                record.created, _SEVERITIES.get(record.levelname, SeverityNumber.INFO), record.getMessage(), attributes
+            )
         except Exception:
             self.handleError(record)
 

@@ -132,3 +132,18 @@ def test_a_file_of_something_else_is_refused(tmp_path, content):
     assert path.read_bytes() == before
     with pytest.raises(ConfigError, match="cannot be used"):
         History(tmp_path / "none" / "file", 1, MEGABYTES)
+
+
+def test_the_file_is_its_owners_alone(tmp_path):
+    """Also one that an earlier version has made, and what SQLite writes beside it, whatever the process's mask is."""
+    path, before = tmp_path / "monitor.db", os.umask(0)
+    try:
+        for _ in range(2):
+            history = History(path, 10, 1 << 20)
+            history.write({}, 0)
+            modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+            assert modes == dict.fromkeys(("monitor.db", "monitor.db-shm", "monitor.db-wal"), 0o600)
+            history.close()
+            path.chmod(0o644)
+    finally:
+        os.umask(before)

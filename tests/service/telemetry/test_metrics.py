@@ -249,3 +249,22 @@ def test_no_name_in_a_file_makes_the_service_fail(serve, folder, tmp_path, servi
     reasons = {model["name"]: model["reason"] for model in listed.json()["details"] if model["state"] == "failed"}
     assert reasons.keys() == {"pair", "long", "tensor"}
     assert all(reason.isprintable() and len(reason) < 1000 for reason in reasons.values())
+
+
+def test_a_folder_that_is_gone_and_the_bundled_model_are_stated(serve, folder, tmp_path):
+    """1 while the folder is missing, 0 when it is back; the bundled model is what is served where none is named."""
+
+    def stated(client):
+        known = samples(client.get("/metrics").text)
+        return known[("kanscope_models_missing",)], known[("kanscope_bundled_model",)]
+
+    (tmp_path / "models").mkdir()
+    shutil.copy(folder / "two.safetensors", tmp_path / "models")
+    with serve(models=tmp_path / "models", poll_seconds=0.1) as client:
+        assert stated(client) == (0, 0)
+        (tmp_path / "models").rename(tmp_path / "elsewhere")
+        poll(lambda: stated(client) == (1, 0))
+        (tmp_path / "elsewhere").rename(tmp_path / "models")
+        poll(lambda: stated(client) == (0, 0))
+    with serve() as client:
+        assert stated(client) == (0, 1)

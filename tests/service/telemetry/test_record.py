@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -285,3 +286,46 @@ def test_the_log_has_the_hash_of_each_file(tmp_path, metrics, caplog):
     record.close()
     (end,) = verify(tmp_path).ends
     assert f"{end.file} of the record ends with line 3, hash {end.chain}" in caplog.text
+
+
+def test_what_waits_is_counted_at_once_and_for_how_long(metrics):
+    """Events that a sink does not take are seen while they wait, long before the queue is full; then nothing waits."""
+
+    def waiting() -> tuple[float, float]:
+        metrics.refresh()
+        return tuple(one.collect()[0].samples[0].value for one in (metrics.unwritten, metrics.unwritten_seconds))
+
+    sink = Sink()
+    with sink.serve() as url:
+        record = Record(choose_settings(record=url, record_seconds=0.05), metrics)
+        assert waiting() == (0, 0)
+        sink.may_answer.clear()
+        record.start()
+        for number in range(300):  # more than are sent at a time
+            put(record, number)
+        assert waiting()[0] == 300
+        poll(lambda: waiting()[1] > 0.3)
+        assert counts(metrics) == (0, {})
+        sink.may_answer.set()
+        poll(lambda: waiting() == (0, 0))
+        assert counts(metrics) == (300, {})
+        record.close()
+
+
+def test_files_are_bounded_and_their_owners_alone(tmp_path, metrics):
+    """Whatever the process's mask is; without settings there is a bound in size and one in age."""
+    assert Settings().record_bytes == 10 << 30 and Settings().record_days == 90
+    assert choose_settings(record_days="inf").record_days == float("inf")
+    before = os.umask(0)
+    try:
+        record = Record(Settings(record=tmp_path, record_file_bytes=1000, record_bytes=5000), metrics)
+        record.start()
+        for number in range(300):
+            put(record, number)
+        record.close()
+    finally:
+        os.umask(before)
+    files = [*tmp_path.iterdir()]
+    assert files and {file.stat().st_mode & 0o777 for file in files} == {0o600}
+    assert sum(file.stat().st_size for file in files) < 5000 + 2 * 2000  # and one that is written
+    assert verify(tmp_path).removed > 0
