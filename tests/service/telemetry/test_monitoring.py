@@ -275,13 +275,13 @@ CASES = {
         *counted("kanscope_unrecorded_events_total", 'reason="full"', "0x10 30x60", "30x60"),
         "20m",
         {"reason": "full"},
-        "pod lost 32.14 events to the record (full)",
+        "pod lost 30 events to the record (full)",
     ),
     "KanscopeUnwatched": (
         *counted("kanscope_unwatched_forecasts_total", 'reason="full"', "0x10 30x60", "30x60"),
         "20m",
         {"reason": "full"},
-        "pod left 32.14 forecasts out of the hours of drift (full)",
+        "pod left 30 forecasts out of the hours of drift (full)",
     ),
 }
 
