@@ -12,7 +12,7 @@ from socket import socket
 from tempfile import TemporaryDirectory
 from threading import Event, Thread
 from time import monotonic
-from typing import cast
+from typing import ClassVar, cast
 
 import uvicorn
 from fastapi import FastAPI
@@ -39,13 +39,12 @@ class Worker(multiprocess.Process):
     """
 
     _asked: float | None = None  # when the health check was sent that has no answer yet
+    on_death: ClassVar[Callable[[], None]]  # of the supervisor alone: its count of restarts cannot be sent to a process
     _end: float | None = None  # when it is killed, once it has been told to end
 
-    def __init__(
-        self, config: uvicorn.Config, sockets: list[socket], shares: Shares, on_death: Callable[[], None]
-    ) -> None:
+    def __init__(self, config: uvicorn.Config, sockets: list[socket], shares: Shares) -> None:
         super().__init__(config, sockets)
-        self._shares, self._on_death = shares, on_death
+        self._shares = shares
         self._number = next(number for number, share in enumerate(shares) if not share.taken)
         shares[self._number] = Share(taken=True)
 
@@ -85,7 +84,7 @@ class Worker(multiprocess.Process):
                 self.process.kill()
         super().join()
         if self._end is None:  # nobody told it to end
-            self._on_death()
+            self.on_death()
         self._shares[self._number] = Share()
         mark_process_dead(self.pid)  # type: ignore[no-untyped-call]  # or its requests are in flight for ever
 
@@ -119,8 +118,8 @@ def serve_workers(settings: Settings) -> None:
         os.environ[SHARED] = folder  # before a worker imports the client library, which reads it once
         options = server_options(settings) | {"workers": settings.workers, "timeout_worker_healthcheck": HEALTH_TIMEOUT}
         shares = create_shares(settings.workers + 1)  # one more while a successor starts
-        made = partial(Worker, shares=shares, on_death=count_restarts())
-        multiprocess.Process = made  # type: ignore[assignment, misc]  # its name for them
+        Worker.on_death = staticmethod(count_restarts())
+        multiprocess.Process = partial(Worker, shares=shares)  # type: ignore[assignment, misc]  # its name for them
         supervisor = _Supervisor(uvicorn.Config(partial(create_worker, settings), factory=True, **options))
         supervisor.run()
     if any(worker.exitcode == STARTUP_FAILURE for worker in supervisor.processes):
