@@ -39,7 +39,7 @@ class Worker(multiprocess.Process):
     """
 
     _asked: float | None = None  # when the health check was sent that has no answer yet
-    on_death: ClassVar[Callable[[], None]]  # of the supervisor alone: its count of restarts cannot be sent to a process
+    on_death: ClassVar[Callable[[], None]] = staticmethod(lambda: None)  # in the supervisor counts a restart
     _end: float | None = None  # when it is killed, once it has been told to end
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket], shares: Shares) -> None:
