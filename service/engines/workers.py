@@ -84,7 +84,7 @@ class Worker(multiprocess.Process):
                 self.process.kill()
         super().join()
         if self._end is None:  # nobody told it to end
-            self.on_death()
+            type(self).on_death()
         self._shares[self._number] = Share()
         mark_process_dead(self.pid)  # type: ignore[no-untyped-call]  # or its requests are in flight for ever
 
