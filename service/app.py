@@ -24,6 +24,7 @@ from service.document import describe_api
 from service.document.older import downgrade
 from service.models.registry import Registry, State
 from service.models.stores import follow
+from service.models.trust import TrustedKeys
 from service.models.watching import Watch, share_memory
 from service.operations import (
     alternatives,
@@ -91,7 +92,8 @@ def create_app(settings: Settings) -> FastAPI:
     if settings.tracing:
         start_tracing()
     source = follow(settings.models, settings.downloads, settings.download_bytes)
-    registry = Registry(source, settings.model_bytes)
+    trusted = None if settings.trusted_keys is None else TrustedKeys(settings.trusted_keys)
+    registry = Registry(source, settings.model_bytes, trusted)
     counted = Metrics(lambda: {(one.name, version) for one in registry.entries for version in (one.version, "")})
     counted.watch(counted.model_bytes, lambda: registry.n_bytes)
     counted.watch(counted.models_outdated, lambda: float(registry.problem is not None))

@@ -39,11 +39,13 @@ class Settings(BaseSettings):
     """Path under which a proxy serves the app, such as `/kanscope`."""
 
     models: Url | Path | None = Field(default=None, union_mode="left_to_right")
-    """A folder of checkpoints or one file, or the URL of one, `s3://`, `gs://`, `hf://`, `https://` or MLflow's
-    `models:/name@alias`; the bundled model if it is not set."""
+    """A folder of checkpoints or one file, or the URL of one, `s3://`, `gs://`, `hf://`, `oci://`, `https://` or
+    MLflow's `models:/name@alias`; the bundled model if it is not set."""
     model_name: str | None = None
     """Another name for the only model of the folder, such as that of a KServe InferenceService, whose clients and
     transformers ask for it."""
+    trusted_keys: str | None = None
+    """Files of public keys, separated by commas; models that none of them has signed are refused."""
     poll_seconds: float = Field(default=10.0, ge=0, le=86400)
     """Seconds between two scans for new, changed and deleted checkpoints; 0: never."""
     model_bytes: Count = 1 << 30

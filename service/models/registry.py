@@ -29,6 +29,7 @@ from service.models.repository import (
     sign_file,
 )
 from service.models.stores import Mirror
+from service.models.trust import TrustedKeys
 from service.wire.errors import ErrorCode, NotFoundError, NotReadyError
 
 logger = logging.getLogger(__name__)
@@ -148,9 +149,11 @@ class Registry:
         source: a folder of checkpoints, which may be empty, or one file; CheckpointError if it does not exist. Or a
             folder that follows a store, or None for the bundled model.
         budget: bytes of the models in memory, by estimate. Those in use may be more, and so may a single one.
+        keys: those by which models must be signed; None if they need not be. The bundled model is trusted.
     """
 
-    def __init__(self, source: Path | Mirror | None, budget: int = 1 << 30) -> None:
+    def __init__(self, source: Path | Mirror | None, budget: int = 1 << 30, keys: TrustedKeys | None = None) -> None:
+        self._keys = None if source is None else keys
         self._mirror = source if isinstance(source, Mirror) else None
         self._path = source.folder if isinstance(source, Mirror) else source
         self._budget, self._stopping = budget, Event()
@@ -457,10 +460,11 @@ class Registry:
         try:
             if file.refusal is not None:
                 raise CheckpointError(file.refusal)
+            trusted = None if self._keys is None else self._keys.verify(file.path)
             has_room = not self._loaded or self.n_bytes + entry.n_bytes <= self._budget
             model = _load(file.path) if is_needed or has_room else None
             checkpoint = Model.identify(file.path) if model is None else model.checkpoint
-            if sign_file(file.path) != file.signature:
+            if sign_file(file.path) != file.signature or trusted not in (None, checkpoint):
                 raise CheckpointError(f"{file.path.name} changed while it was read")
         except KanscopeError as error:
             reason, may_pass = str(error), isinstance(error.__cause__, OSError)

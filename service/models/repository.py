@@ -16,10 +16,12 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from kanmodel.errors import CheckpointError
+from kanmodel.prepared import SUFFIX as RESULTS
 from kanmodel.prepared import results_path
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
 SUFFIX = ".safetensors"
+SIGNATURE = ".sig"  # after the name of a file
 FIRST_VERSION = "1"  # of a file that is not in a folder of versions
 CHOICE = "versions.json"
 _MAX_CHOICE = 1 << 16  # bytes of that file
@@ -37,6 +39,7 @@ class CheckpointFile:
     path: Path
     signature: tuple[int, ...]  # inode, size and times of the last changes; empty if there is no file
     results: tuple[int, ...] = ()  # the same of the results beside it
+    signed: tuple[int, ...] = ()  # the same of the signatures of both
     refusal: str | None = None  # why it must not be opened; None if it may
 
     @property
@@ -48,6 +51,15 @@ class CheckpointFile:
     def order(self) -> tuple[str, int]:
         """Sort key: by name, highest version first."""
         return self.name, -int(self.version) if _VERSION.fullmatch(self.version) else 0
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file of a store. As long as it is equal, so is the content."""
+
+    name: str  # of the store's own
+    mark: str  # such as a hash or a version
+    size: int | None = None  # bytes, if they are known before the download
 
 
 Version = Annotated[str, Field(pattern=f"^{_VERSION.pattern}$", max_length=64)]
@@ -119,13 +131,20 @@ def list_checkpoints(path: Path | None) -> dict[Key, CheckpointFile]:
     listing: dict[Key, CheckpointFile] = {}
     for name, version, found in _find_files(path) if path.is_dir() else [(path.stem, FIRST_VERSION, path)]:
         refusal = _refuse(name, version, found, path)
-        signatures = sign_file(found), sign_file(results_path(found))
+        results = results_path(found)
+        signed = sign_file(signature_path(found)) + sign_file(signature_path(results))
+        signatures = sign_file(found), sign_file(results), signed
         file = CheckpointFile(printable(name), printable(version), found, *signatures, refusal)
         if file.key in listing:
             both = " and ".join(printable(str(one.path.relative_to(path))) for one in (listing[file.key], file))
             file = replace(file, refusal=f"{both} are both version {version} of the model")
         listing[file.key] = file
     return {file.key: file for file in sorted(listing.values(), key=lambda file: file.order)}
+
+
+def signature_path(path: Path) -> Path:
+    """Where the signature of a file is, ``name.safetensors.sig`` beside it."""
+    return path.with_name(f"{path.name}{SIGNATURE}")
 
 
 def sign_file(path: Path) -> tuple[int, ...]:
@@ -155,6 +174,13 @@ def _refuse(name: str, version: str, path: Path, root: Path) -> str | None:
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
         return f"{path.name} is a link that leaves the folder"
     return f"{path.name} is not a regular file" if os.path.exists(path) and not os.path.isfile(path) else None
+
+
+def is_followed(path: str) -> bool:
+    """Whether a file of a store is one that a folder of models may hold: never a hidden one, nor one elsewhere."""
+    parts = path.split("/")
+    is_read = path.endswith((SUFFIX, RESULTS, SIGNATURE)) or (len(parts) == 2 and parts[1] == CHOICE)
+    return is_read and len(parts) <= 2 and all(part and not part.startswith(".") for part in parts)
 
 
 def printable(name: str) -> str:

@@ -11,7 +11,6 @@ import re
 import shutil
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,8 +19,8 @@ from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from kanmodel.errors import CheckpointError, ConfigError
-from kanmodel.prepared import SUFFIX as RESULTS
-from service.models.repository import CHOICE, SUFFIX, list_checkpoints, printable
+from service.models.oci import Artifact
+from service.models.repository import CHOICE, SUFFIX, Stored, is_followed, list_checkpoints, printable
 
 logger = logging.getLogger(__name__)
 
@@ -45,15 +44,6 @@ _CLIENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
 }
 _CONTENT = ("ETag", "md5Hash", "blob_id")  # what S3 and HTTP, Google and Hugging Face say of the content of a file
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A file of a store. As long as it is equal, so is the content."""
-
-    name: str  # of the store's own
-    mark: str  # such as a hash or a version
-    size: int | None = None  # bytes, if they are known before the download
 
 
 class Store(Protocol):
@@ -83,7 +73,7 @@ class Remote:
         self.name, self.secrets = _redact(url)
         scheme = urlsplit(url).scheme
         if scheme not in SCHEMES:
-            raise ConfigError(f"models cannot be read from {scheme}://, only from {', '.join(SCHEMES)}")
+            raise ConfigError(f"models cannot be read from {scheme}://, only from {', '.join(SCHEMES)}, oci")
         _silence_libraries()
         extra, options = SCHEMES[scheme]
         try:
@@ -115,9 +105,9 @@ class Remote:
         if urlsplit(self._root).path.endswith(SUFFIX):
             return {self._root: self._files.info(self._root)}
         links = self._files.ls(f"{self._root}/", detail=False)
-        for link in [link for link in links if link.endswith("/") and _is_followed(f"{self._locate(link)}{CHOICE}")]:
+        for link in [link for link in links if link.endswith("/") and is_followed(f"{self._locate(link)}{CHOICE}")]:
             links += self._files.ls(link, detail=False)
-        return {link: self._files.info(link) for link in links if _is_followed(self._locate(link))}
+        return {link: self._files.info(link) for link in links if is_followed(self._locate(link))}
 
     def _locate(self, name: str) -> str:
         """The path of a file in the folder; empty if it is elsewhere."""
@@ -206,13 +196,6 @@ def _mark(info: Mapping[str, Any]) -> str:
     """What a store says of the content of a file, or else all that it says of it, such as when it was written."""
     told = [info[name] for name in _CONTENT if info.get(name)]
     return str(told or sorted((name, str(value)) for name, value in info.items() if name != "url"))  # may be signed
-
-
-def _is_followed(path: str) -> bool:
-    """Whether a file of a store is one that a folder of models may hold: never a hidden one, nor one elsewhere."""
-    parts = path.split("/")
-    is_read = path.endswith((SUFFIX, RESULTS)) or (len(parts) == 2 and parts[1] == CHOICE)
-    return is_read and len(parts) <= 2 and all(part and not part.startswith(".") for part in parts)
 
 
 class Mirror:
@@ -325,7 +308,7 @@ class Mirror:
 
         To many stores an empty folder and one that is not there, or not to be seen, are the same.
         """
-        listing = {path: stored for path, stored in self._store.list().items() if _is_followed(path)}
+        listing = {path: stored for path, stored in self._store.list().items() if is_followed(path)}
         if not any(path.endswith(SUFFIX) for path in listing):
             raise CheckpointError(f"there is no file name{SUFFIX} or name/version{SUFFIX}")
         return listing
@@ -395,7 +378,7 @@ class Mirror:
 
 
 def follow(models: str | Path | None, cache: Path | None, limit: int) -> Path | Mirror | None:
-    """The folder that follows the store at a URL, or a path as it is; raises as `Mirror` and `Remote`."""
+    """The folder that follows the store at a URL, or a path as it is; raises as `Mirror` and its stores."""
     if not isinstance(models, str):
         return models
     if cache is None:
@@ -403,6 +386,8 @@ def follow(models: str | Path | None, cache: Path | None, limit: int) -> Path | 
     cache = cache.absolute()
     if models.startswith("models:"):
         return Mirror(Registered(models, place_of(models, cache) / "history.json"), cache, limit)
+    if models.startswith("oci:"):
+        return Mirror(Artifact(models, place_of(models, cache) / "artifact", limit), cache, limit)
     return Mirror(Remote(models), cache, limit)
 
 
