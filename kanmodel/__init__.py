@@ -40,7 +40,7 @@ _NAMES = {  # by module
     "importers.libraries.neuralforecast": "from_neuralforecast",
     "importers.libraries.pytorch_forecasting": "from_pytorch_forecasting",
     "importers.libraries.sktime": "from_sktime",
-    "origins": "fine_tune load prepare train",
+    "origins": "fine_tune from_pretrained load prepare train",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = sorted(_HOMES)

@@ -29,6 +29,7 @@ from kanmodel.monitoring.drift import Drift as Drift
 from kanmodel.monitoring.trust import Trust as Trust
 from kanmodel.monitoring.trust import WindowTrust as WindowTrust
 from kanmodel.origins import fine_tune as fine_tune
+from kanmodel.origins import from_pretrained as from_pretrained
 from kanmodel.origins import load as load
 from kanmodel.origins import prepare as prepare
 from kanmodel.origins import train as train

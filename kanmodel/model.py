@@ -23,6 +23,7 @@ from kanmodel.forecaster import Forecaster, Results
 from kanmodel.forecasts.calibration import Adaptation, calibrate_intervals, read_pairs
 from kanmodel.forecasts.forecasts import Forecasts
 from kanmodel.formula.symbolic import Candidate, suggest_edge_formulas
+from kanmodel.hub import NOT_STATED, push_to_hub, write_card
 from kanmodel.network.config import Groups, resolve_groups, width_of
 from kanmodel.network.connections import EdgeKey
 from kanmodel.prepared import Prepared
@@ -343,6 +344,40 @@ class Model(Forecaster, Questions, Result):
         if path.suffix != ".safetensors":
             raise CheckpointError(f"{path} must end in .safetensors")
         return replace(self, sha256=save_checkpoint(self, path), name=path.stem)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        intended_use: str = NOT_STATED,
+        limits: str = NOT_STATED,
+        license: str = "",
+        private: bool | None = None,
+        revision: str | None = None,
+    ) -> str:
+        """Uploads the checkpoint and a model card to a repository of Hugging Face, which is made if there is none.
+
+        The card has the skill, the drivers, and the technical documentation that Annexes IV and XI of the EU's AI Act
+        ask for, as far as a checkpoint knows it; what it doesn't is "not stated". Server and token are those of the
+        package huggingface_hub, from its environment variables and files.
+
+        Args:
+            repo_id: the repository, ``user/name``.
+            intended_use: what the model is for, in Markdown.
+            limits: what it is not for, in Markdown.
+            license: of the model, by the name that Hugging Face has for it, such as ``apache-2.0``.
+            private: whether a new repository is private; None for the account's default.
+            revision: the branch; None for ``main``.
+
+        Returns:
+            The URL of the commit.
+
+        Raises:
+            ConfigError: the package huggingface_hub is not installed.
+            HfHubHTTPError: the server refuses it.
+        """
+        card = write_card(self, intended_use, limits, license)
+        return push_to_hub(self, repo_id, card, private, revision)
 
     def export_onnx(self, path: str | Path) -> OnnxExport:
         """Writes the forward pass as an ONNX graph, after comparing it with the model on all reference windows.

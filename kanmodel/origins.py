@@ -16,6 +16,7 @@ import numpy as np
 from kanmodel.checkpoint import load_checkpoint
 from kanmodel.computing import Progress, reporting
 from kanmodel.errors import CheckpointError, ConfigError, UnknownNameError, checked
+from kanmodel.hub import download
 from kanmodel.model import Model
 from kanmodel.network.config import Groups
 from kanmodel.prepared import read_prepared, write_prepared
@@ -59,6 +60,21 @@ def load(path: str | Path) -> Model:
         return Model.of(loaded, path.stem, prepared=read_prepared(loaded, path))
     except CheckpointError as error:
         return Model.of(loaded, path.stem, unprepared=str(error))
+
+
+@checked
+def from_pretrained(repo_id: str, *, revision: str | None = None) -> Model:
+    """Loads a model that `Model.push_to_hub` has uploaded to Hugging Face; its file stays in the cache of that.
+
+    Args:
+        repo_id: the repository, ``user/name``.
+        revision: a branch, tag or commit; None for ``main``.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, or the server cannot be reached.
+        ConfigError: the package huggingface_hub is not installed.
+    """
+    return replace(load(download(repo_id, revision)), name=repo_id.rpartition("/")[2])
 
 
 @checked
