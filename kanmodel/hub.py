@@ -15,19 +15,20 @@ if TYPE_CHECKING:
 FILE = "model.safetensors"
 NOT_STATED = "not stated"
 # What a checkpoint cannot know, by the points of Annexes IV and XI of the EU's AI Act, Regulation (EU) 2024/1689.
-_UNKNOWN = {
-    "Provider (Annex IV 1a, XI 1)": "",
-    "Acceptable uses (Annex XI 1b)": "",
-    "Hardware it is to run on (Annex IV 1e)": "",
-    "Provenance and selection of training data (Annex IV 2d, XI 2c)": "",
-    "Human oversight (Annex IV 2e)": "",
-    "Cybersecurity (Annex IV 2h)": "",
-    "Risk management (Annex IV 5)": "",
-    "Changes through its lifecycle (Annex IV 6)": "",
-    "Harmonised standards applied (Annex IV 7)": "",
-    "Post-market monitoring (Annex IV 9)": "",
-    "Computation and energy of the training (Annex XI 2d, 2e)": "",
-}
+_UNKNOWN = (
+    "Provider (Annex IV 1a)",
+    "Acceptable uses (Annex XI 1b)",
+    "Hardware it is to run on (Annex IV 1e)",
+    "Provenance and selection of training data (Annex IV 2d, XI 2c)",
+    "Human oversight (Annex IV 2e)",
+    "Cybersecurity (Annex IV 2h)",
+    "Risk management (Annex IV 5)",
+    "Changes through its lifecycle (Annex IV 6)",
+    "Harmonised standards applied (Annex IV 7)",
+    "EU declaration of conformity (Annex IV 8)",
+    "Post-market monitoring (Annex IV 9)",
+    "Computation and energy of the training (Annex XI 2d, 2e)",
+)
 
 
 def write_card(model: Model, intended_use: str = NOT_STATED, limits: str = NOT_STATED, license: str = "") -> str:
@@ -41,7 +42,7 @@ def write_card(model: Model, intended_use: str = NOT_STATED, limits: str = NOT_S
     documented = {
         "Version (Annex IV 1a)": model.checkpoint or NOT_STATED,
         "Release (Annex IV 1a, XI 1c)": origin.created,
-        "Architecture (Annex IV 2b, XI 1d)": model.chain,
+        "Architecture (Annex IV 2c, XI 1d)": model.chain,
         "Parameters (Annex XI 1d)": f"{sum(each.numel() for each in model.network.parameters()):,}",
         "Inputs (Annex XI 1e)": ", ".join(with_unit(one.label, one.unit) for one in model.inputs),
         "Outputs (Annex XI 1e)": ", ".join(with_unit(name, model.unit_of(name)) for name in model.outputs),
@@ -49,10 +50,10 @@ def write_card(model: Model, intended_use: str = NOT_STATED, limits: str = NOT_S
         "Span of the training data (Annex IV 2d)": f"{origin.fitted_from} to {origin.fitted_to}"
         if origin.fitted_from
         else NOT_STATED,
-        "Metrics (Annex IV 3, 4)": ", ".join(f"{name} {value:.4g}" for name, value in model.metrics.items())
+        "Metrics (Annex IV 2g, 3)": ", ".join(f"{name} {value:.4g}" for name, value in model.metrics.items())
         or NOT_STATED,
     }
-    facts = [f"| {name} | {_cell(value or NOT_STATED)} |" for name, value in (documented | _UNKNOWN).items()]
+    facts = [f"| {name} | {_cell(value)} |" for name, value in (documented | dict.fromkeys(_UNKNOWN, NOT_STATED)).items()]
     head = ["---", *([f"license: {license}"] if license else []), "library_name: kanscope"]
     head += ["pipeline_tag: time-series-forecasting", "tags: [kan, lstm, forecasting, explainability]", "---"]
     return "\n".join(

@@ -119,5 +119,5 @@ def test_the_card_says_what_is_known_and_what_is_not():
     card = write_card(model)
     assert str(model.skill) in card and model.chain in card
     assert all(f"\n| {row['name']} | {row['verdict']} |" in card for row in model.importance().table())
-    assert f"| Provider (Annex IV 1a, XI 1) | {NOT_STATED} |" in card
+    assert f"| Provider (Annex IV 1a) | {NOT_STATED} |" in card
     assert f"## Intended use\n\n{NOT_STATED}" in card
