@@ -312,7 +312,7 @@ def _trace(asked: Asked, windows: Array, tree: Module, shapes: ModelConfig) -> t
                 return assembly.assemble(chain, shapes), tracer
             if not norms or not any(isinstance(layer, Norm) for layer in kept.layers.values()):
                 is_double = any(tensor.dtype == torch.float64 for tensor in asked.net.state_dict().values())
-                drawing = roll_loops(drawing, shapes.window_shape).fold_constants().fold_activations()
+                drawing = roll_loops(drawing).fold_constants().fold_activations()
                 return drawing.network(shapes, torch.float64 if is_double else torch.float32), tracer
         except ConfigError as error:
             raise UnreadableModelError(f"the module cannot be kept as a network: {error}") from error

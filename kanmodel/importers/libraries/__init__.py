@@ -17,22 +17,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import version
 from inspect import Parameter, signature
 from types import ModuleType
-from typing import TypedDict
+from typing import Any, TypedDict
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
-from kanmodel.arrays import Array
-from kanmodel.errors import CheckpointError, KanscopeError, UnknownNameError
+from kanmodel.errors import CheckpointError, KanscopeError, UnknownNameError, checked
 from kanmodel.importers.from_torch import from_torch
+from kanmodel.importers.search.samples import N_REFERENCE
 from kanmodel.model import Model
 from kanmodel.network.config import Groups
-from kanmodel.network.described import QUANTILES
 from kanmodel.question import Function, put_options
+from kanmodel.tables.statistics.choose import choose_evenly
 
 
 class Options(TypedDict, total=False):
@@ -51,63 +53,27 @@ class Options(TypedDict, total=False):
     fixed: Sequence[str]
 
 
-def with_options(function: Function) -> Function:
-    """Puts the members of `Options` in place of ``**options`` in the signature of a reader."""
+def reader(function: Function) -> Function:
+    """A reader, whose arguments are `checked`, and in whose signature the members of `Options` are."""
     of_torch = signature(from_torch).parameters
     units = Parameter("units", Parameter.KEYWORD_ONLY, default=None, annotation="Mapping[str, str] | None")
-    return put_options(function, [units, *(of_torch[name] for name in ("groups", "integer", "fixed"))])
+    return put_options(checked(function), [units, *(of_torch[name] for name in ("groups", "integer", "fixed"))])  # type: ignore[return-value]
 
 
-@dataclass(frozen=True)
-class Windows:
-    """The windows of a library's data, and its forecasts for them, original units.
+def choose(n: int) -> NDArray[np.int64]:
+    """Which of n windows become the reference."""
+    return choose_evenly(n, N_REFERENCE)
 
-    Attributes:
-        features: names of their columns.
-        outputs: names of what is forecast at each step.
-        horizon: steps of the forecast.
-        values: (n, lookback, n_features).
-        targets: what came, (n, n_outputs); None if the outputs are no values of the targets.
-        predictions: of the library, (n, n_outputs); None if they are drawn at random.
-        has_future: whether windows have rows of the forecast.
-        scaling: as in `from_torch`.
-        times: of each window's last row before the forecast.
-        quantiles: as in `from_torch`.
-        masks: as in `from_torch`.
+
+def read_fitted(package: str, model: object, predict: nn.Module, options: Options, **windows: Any) -> Model:
+    """Traces what a package's `predict` does with windows, for a model of its; raises as `from_torch`.
+
+    The `windows` are arguments of `from_torch`; `times`, of each one's last row before the forecast, if it has an
+    index; and `has_future`, whether they have rows of the forecast.
     """
-
-    features: Sequence[str]
-    outputs: Sequence[str]
-    horizon: int
-    values: Array
-    targets: Array | None
-    predictions: Array | None
-    has_future: bool
-    scaling: Mapping[str, Array] | None = None
-    times: tuple[str, ...] | None = None
-    quantiles: Sequence[float] = QUANTILES
-    masks: Mapping[str, tuple[str, float]] | None = None
-
-
-def read_fitted(package: str, model: object, predict: nn.Module, windows: Windows, options: Options) -> Model:
-    """Traces what a package's `predict` does with windows, for a model of its; raises as `from_torch`."""
-    units = options.get("units") or {}
-    found = from_torch(
-        predict,
-        windows=windows.values,
-        features=windows.features,
-        outputs=windows.outputs,
-        targets=windows.targets,
-        predictions=windows.predictions,
-        scaling=windows.scaling,
-        horizon=int(windows.horizon),
-        ahead=0 if windows.has_future else 1,
-        groups=options.get("groups"),
-        integer=options.get("integer", ()),
-        fixed=options.get("fixed", ()),
-        quantiles=windows.quantiles,
-        masks=windows.masks,
-    )
+    given: dict[str, Any] = {**options}
+    units, times = given.pop("units", None) or {}, windows.pop("times", None)
+    found = from_torch(predict, ahead=1 - windows.pop("has_future"), **windows, **given)
     config = found.config
     targets = ["" if each.parameter else each.name.partition("@")[0] for each in config.targets]
     for name in units:
@@ -121,7 +87,7 @@ def read_fitted(package: str, model: object, predict: nn.Module, windows: Window
     library = f"{package} {version(package)} {type(model).__name__}, {found.provenance.library}"
     return replace(
         found.with_config(config),
-        reference=replace(found.reference, times=windows.times),
+        reference=replace(found.reference, times=times),
         provenance=replace(found.provenance, source=f"from_{package.replace('-', '_')}", library=library),
     )
 

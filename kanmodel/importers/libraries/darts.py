@@ -14,25 +14,14 @@ import numpy as np
 from torch import Tensor, nn
 
 from kanmodel.arrays import Array
-from kanmodel.errors import CheckpointError, UnreadableModelError, check_count, checked
-from kanmodel.importers.libraries import (
-    Options,
-    Windows,
-    import_library,
-    read_fitted,
-    refusing,
-    with_options,
-    with_quantiles,
-)
-from kanmodel.importers.search.samples import N_REFERENCE
+from kanmodel.errors import CheckpointError, UnreadableModelError, check_count
+from kanmodel.importers.libraries import Options, choose, import_library, read_fitted, reader, refusing, with_quantiles
 from kanmodel.model import Model
-from kanmodel.tables.statistics.choose import choose_evenly
 
 COVARIATES = ("past_covariates", "future_covariates")  # arguments of darts
 
 
-@with_options
-@checked
+@reader
 def from_darts(
     model: Any,
     series: Any = None,
@@ -84,18 +73,21 @@ def from_darts(
     if scaler is not None and not is_value:
         raise CheckpointError("scaler is for forecasts and quantiles, but the outputs are parameters of a likelihood")
     of = np.repeat(np.arange(len(names)), len(outputs) // len(names))  # the component that each output is of
-    windows = Windows(
+    found = read_fitted(
+        "darts",
+        fitted,
+        _Predict(data),
+        options,
         features=data.names,
         outputs=outputs,
         horizon=data.horizon,
-        values=data.windows * std + mean,
+        windows=data.windows * std + mean,
         targets=(data.targets[..., of] * std[of] + mean[of]).reshape(len(data.targets), -1) if is_value else None,
         predictions=data.predict() * std[of] + mean[of],
         has_future=data.windows.shape[1] > fitted.input_chunk_length,
         scaling={"mean": mean, "std": std, "target_mean": mean[of], "target_std": std[of]},
         times=tuple(str(each.end_time()) for each in data.series),
     )
-    found = read_fitted("darts", fitted, _Predict(data), windows, options)
     features = tuple(
         each if np.isnan(least) else replace(each, min=float(least), max=float(most))
         for each, least, most in zip(found.config.features, low, high, strict=True)
@@ -155,7 +147,7 @@ class _Data:
         places = [(number, end) for number, of in enumerate(every) for end in range(n_in, len(of) - self.horizon + 1)]
         if not places:
             raise CheckpointError(f"no series has the {n_in + self.horizon} rows of a window and its forecast")
-        ends = [places[place] for place in choose_evenly(len(places), N_REFERENCE)]
+        ends = [places[place] for place in choose(len(places))]
         ends.sort(key=lambda place: every[place[0]].time_index[place[1] - 1])
         self.series = [every[number][:end] for number, end in ends]
         with refusing("darts cannot make windows of the series"):

@@ -15,20 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from kanmodel.arrays import Array
-from kanmodel.errors import CheckpointError, UnreadableModelError, checked
-from kanmodel.importers.libraries import Options, Windows, import_library, read_fitted, refusing, with_options
-from kanmodel.importers.libraries import with_quantiles as name_quantiles
-from kanmodel.importers.search.samples import N_REFERENCE
+from kanmodel.errors import CheckpointError, UnreadableModelError
+from kanmodel.importers.libraries import Options, choose, import_library, read_fitted, reader, refusing, with_quantiles
 from kanmodel.model import Model
 from kanmodel.network.described import describe
-from kanmodel.tables.statistics.choose import choose_evenly
 
 STATIC = ("feat_static_real", "feat_static_cat")
 AHEAD = {"target": 0, **{f"{past}feat_dynamic_{kind}": not past for kind in ("real", "cat") for past in ("past_", "")}}
 
 
-@with_options
-@checked
+@reader
 def from_gluonts(predictor: Any, dataset: Any, *, target: str = "target", **options: Unpack[Options]) -> Model:
     """Converts a predictor of GluonTS, such as a SimpleFeedForward, a TFT or a DeepAR, to a model of its distribution.
 
@@ -57,9 +53,9 @@ def from_gluonts(predictor: Any, dataset: Any, *, target: str = "target", **opti
         raise CheckpointError(f"predictor must be a {kind.__name__} of GluonTS, but is a {type(predictor).__name__}")
     predict = _Predict(predictor)
     windows = predict.read(predictor, dataset, target)
-    categories = [name for name in windows.features if "_cat" in name]
+    categories = [name for name in windows["features"] if "_cat" in name]
     options["integer"] = (*options.get("integer", ()), *categories)
-    return read_fitted("gluonts", predict.model, predict, windows, options)
+    return read_fitted("gluonts", predict.model, predict, options, **windows)
 
 
 class _Input(NamedTuple):
@@ -88,7 +84,7 @@ class _Predict(nn.Module):
         if predictor.output_transform is not None or getattr(self.model, "nonnegative_pred_samples", False):
             raise UnreadableModelError(f"samples of {kind} are changed by output_transform or nonnegative_pred_samples")
 
-    def read(self, predictor: Any, dataset: Any, target: str) -> Windows:
+    def read(self, predictor: Any, dataset: Any, target: str) -> dict[str, Any]:
         """Cuts windows that end at rows of a dataset, and reads what transformations make of them for the network."""
         steps, n_out = predictor.input_transform.transformations, predictor.prediction_length
         n_past = next(step.past_length for step in steps if hasattr(step, "past_length"))
@@ -101,7 +97,7 @@ class _Predict(nn.Module):
         if not ends or predictor.lead_time or np.ndim(ends[0][0]["target"]) > 1:
             reason = f"{n_past} + {n_out} rows of one target, without lead_time"
             raise CheckpointError(f"the dataset and the predictor have no windows of {reason}")
-        chosen = [ends[number] for number in choose_evenly(len(ends), N_REFERENCE)]
+        chosen = [ends[number] for number in choose(len(ends))]
         cut = [
             {
                 **entry,
@@ -134,11 +130,11 @@ class _Predict(nn.Module):
         with torch.no_grad():
             expected = self._outputs({name: each.values for name, each in self.inputs.items()})
         expected = expected if isinstance(expected, Tensor) else describe(expected).values
-        return Windows(
+        return dict(
             features=columns,
-            outputs=[target] if self.quantiles is None else name_quantiles([target], self.quantiles),
+            outputs=[target] if self.quantiles is None else with_quantiles([target], self.quantiles),
             horizon=self.horizon,
-            values=windows,
+            windows=windows,
             targets=true.repeat(len(self.quantiles or [1]), axis=1),
             predictions=expected.flatten(1).double().numpy(),
             has_future=windows.shape[1] > n_past,

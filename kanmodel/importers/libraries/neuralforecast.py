@@ -18,30 +18,20 @@ import torch
 from torch import Tensor, nn
 
 from kanmodel.arrays import Array, count_before
-from kanmodel.errors import CheckpointError, UnknownNameError, UnreadableModelError, checked, quote
+from kanmodel.errors import CheckpointError, UnknownNameError, UnreadableModelError, quote
 from kanmodel.importers.from_torch import TOLERANCE, unchanged
-from kanmodel.importers.libraries import (
-    Options,
-    Windows,
-    import_library,
-    read_fitted,
-    refusing,
-    with_options,
-    with_quantiles,
-)
-from kanmodel.importers.search.samples import N_REFERENCE, Bounds
+from kanmodel.importers.libraries import Options, choose, import_library, read_fitted, reader, refusing, with_quantiles
+from kanmodel.importers.search.samples import Bounds
 from kanmodel.model import Model
 from kanmodel.network.described import Described, describe
-from kanmodel.tables.statistics.choose import choose_evenly
 
 MASK = "available_mask"  # the library's column that says whether a row is there
 COUNTS = ("Poisson", "NegativeBinomial", "PMM", "NBMM")
 MAD_OF_STD = 0.6744897501960817  # as the library has it, of a normal distribution
 
 
-@with_options
+@reader
 @torch.inference_mode(False)
-@checked
 def from_neuralforecast(
     nf: Any,
     model: str | None = None,
@@ -88,9 +78,8 @@ def from_neuralforecast(
     predict = _Predict(module, data)
     with unchanged(predict):
         predict.prepare()
-        found = read_fitted(
-            "neuralforecast", module, predict, data.windows(None if is_sampled else predictions), options
-        )
+        given = data.windows() | {"predictions": None if is_sampled else predictions}
+        found = read_fitted("neuralforecast", module, predict, options, **given)
     if is_sampled:
         step = data.scaling["target_std"][0] if _distribution_of(module.loss) in COUNTS else 0.0
         _compare_samples(found, predictions, again, step / 2)
@@ -222,7 +211,7 @@ class _Data:
                 firsts = firsts[n_changes[firsts + offset + self.lookback - 1] > n_changes[firsts + offset]]
         if not len(firsts):
             raise CheckpointError(f"no series has input_size + h = {length} rows without a gap whose target varies")
-        lasts = firsts[choose_evenly(len(firsts), N_REFERENCE)] + self.lookback - 1
+        lasts = firsts[choose(len(firsts))] + self.lookback - 1
         lasts = np.array(sorted(lasts, key=lambda row: instants[row]))
         self.groups = np.asarray(data.indptr).searchsorted(lasts, side="right") - 1
         self.times = tuple(str(instants[row]) for row in lasts)
@@ -230,8 +219,8 @@ class _Data:
         at = [data.temporal_cols.get_loc(column) for column in self.columns]
         self.rows = data.temporal[:, at][torch.from_numpy(numbers)].movedim(3, 2)
 
-    def windows(self, predictions: Array | None) -> Windows:
-        """The windows in original units, with the library's predictions for them."""
+    def windows(self) -> dict[str, Any]:
+        """The windows in original units, for `read_fitted`."""
         has_future = bool(self.module.futr_exog_list)
         n = self.lookback + (self.module.h if has_future else 0)
         rows, names = self.rows[:, :n].flatten(2), [*self.columns, *self.statics]
@@ -240,13 +229,12 @@ class _Data:
         else:
             rows = torch.cat([rows, self.static[self.groups][:, None].expand(-1, n, -1)], dim=2)
         true = self.rows[:, self.lookback :, 0].double().numpy().repeat(len(self.targets) // len(self.names), axis=2)
-        return Windows(
+        return dict(
             features=names,
             outputs=self.targets,
             horizon=self.module.h,
-            values=rows.double().numpy() * self.scaling["std"] + self.scaling["mean"],
+            windows=rows.double().numpy() * self.scaling["std"] + self.scaling["mean"],
             targets=(true * self.scaling["target_std"] + self.scaling["target_mean"]).reshape(len(true), -1),
-            predictions=predictions,
             has_future=has_future,
             scaling=self.scaling if self.is_scaled else None,
             times=self.times,

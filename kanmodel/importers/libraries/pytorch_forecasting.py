@@ -16,25 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from kanmodel.arrays import Array
-from kanmodel.errors import CheckpointError, UnreadableModelError, checked
+from kanmodel.errors import CheckpointError, UnreadableModelError
 from kanmodel.importers.from_torch import unchanged
-from kanmodel.importers.libraries import (
-    Options,
-    Windows,
-    import_library,
-    read_fitted,
-    refusing,
-    with_options,
-    with_quantiles,
-)
-from kanmodel.importers.search.samples import N_REFERENCE
+from kanmodel.importers.libraries import Options, choose, import_library, read_fitted, reader, refusing, with_quantiles
 from kanmodel.model import Model
 from kanmodel.network.described import QUANTILES, describe
-from kanmodel.tables.statistics.choose import choose_evenly
 
 
-@with_options
-@checked
+@reader
 def from_pytorch_forecasting(model: Any, dataset: Any, **options: Unpack[Options]) -> Model:
     """Converts a fitted model of pytorch-forecasting to one that forecasts what its `predict` returns.
 
@@ -80,20 +69,23 @@ def from_pytorch_forecasting(model: Any, dataset: Any, **options: Unpack[Options
     if way == "distribution":
         of = loss.map_x_to_distribution(torch.from_numpy(predictions).float())
         predictions = describe(of, loss.quantiles).values.double().numpy()
-    windows = Windows(
-        features=data.features,
-        outputs=[data.target] if quantiles is None else with_quantiles([data.target], quantiles),
-        horizon=data.n_out,
-        values=data.windows(),
-        targets=data.truth().repeat(len(quantiles or [1]), axis=1),
-        predictions=predictions,
-        has_future=bool(data.known),
-        quantiles=loss.quantiles if way == "distribution" else QUANTILES,
-    )
     options["groups"] = {**data.categories, **(options.get("groups") or {})}
     with unchanged(predict):
         predict.prepare()
-        return read_fitted("pytorch-forecasting", model, predict, windows, options)
+        return read_fitted(
+            "pytorch-forecasting",
+            model,
+            predict,
+            options,
+            features=data.features,
+            outputs=[data.target] if quantiles is None else with_quantiles([data.target], quantiles),
+            horizon=data.n_out,
+            windows=data.windows(),
+            targets=data.truth().repeat(len(quantiles or [1]), axis=1),
+            predictions=predictions,
+            has_future=bool(data.known),
+            quantiles=loss.quantiles if way == "distribution" else QUANTILES,
+        )
 
 
 class _Scaler:
@@ -178,7 +170,7 @@ class _Data:
         if not len(places) or dataset.randomize_length is not None:
             reason = f"{n} rows without a gap" if not len(places) else "a fixed length, but randomize_length"
             raise CheckpointError(f"the dataset has no windows of {reason}: max_encoder_length + max_prediction_length")
-        places = places[choose_evenly(len(places), N_REFERENCE)]
+        places = places[choose(len(places))]
         self.places = places[np.argsort(index["time"].to_numpy()[places], kind="stable")]
         self.n_out = horizon or self.n_out
         self.rows = index["index_start"].to_numpy()[self.places][:, None] + np.arange(self.n_in + self.n_out)

@@ -6,16 +6,13 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from kanmodel.errors import CheckpointError, UnreadableModelError, checked
-from kanmodel.importers.libraries import Options, Windows, import_library, read_fitted, with_options
+from kanmodel.errors import CheckpointError, UnreadableModelError
+from kanmodel.importers.libraries import Options, choose, import_library, read_fitted, reader
 from kanmodel.importers.libraries.neuralforecast import from_neuralforecast
-from kanmodel.importers.search.samples import N_REFERENCE
 from kanmodel.model import Model
-from kanmodel.tables.statistics.choose import choose_evenly
 
 
-@with_options
-@checked
+@reader
 def from_sktime(forecaster: Any, **options: Unpack[Options]) -> Model:
     """Converts a fitted forecaster of sktime to a model that forecasts what its `predict` returns.
 
@@ -45,15 +42,17 @@ def from_sktime(forecaster: Any, **options: Unpack[Options]) -> Model:
     network, rows = forecaster.network, forecaster._cur_y
     names, values = [str(column) for column in rows.columns], rows.to_numpy(np.float64)
     n_in, n_out = network.seq_len, network.pred_len
-    ends = n_in + choose_evenly(len(values) - n_in - n_out + 1, N_REFERENCE)
-    windows = Windows(
+    ends = n_in + choose(len(values) - n_in - n_out + 1)
+    return read_fitted(
+        "sktime",
+        forecaster,
+        network,
+        options,
         features=names,
         outputs=names,
         horizon=n_out,
-        values=np.stack([values[end - n_in : end] for end in ends]),
+        windows=np.stack([values[end - n_in : end] for end in ends]),
         targets=np.stack([values[end : end + n_out].ravel() for end in ends]),
-        predictions=None,
         has_future=False,
         times=tuple(str(rows.index[end - 1]) for end in ends),
     )
-    return read_fitted("sktime", forecaster, network, windows, options)

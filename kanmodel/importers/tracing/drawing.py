@@ -14,7 +14,7 @@ from kanmodel.importers.search import assembly
 from kanmodel.network.config import ModelConfig, RecurrentConfig, Transform
 from kanmodel.network.functions import ACTIVATIONS
 from kanmodel.network.network import Network
-from kanmodel.network.operations import OPERATIONS, Arrangement, Loop, Node, Shape, align, infer_values
+from kanmodel.network.operations import OPERATIONS, Arrangement, Loop, Node, Shape, align
 
 
 @dataclass
@@ -22,10 +22,25 @@ class Drawing:
     """A graph in the making."""
 
     nodes: list[Node] = field(default_factory=list)
+    shapes: list[Shape] = field(default_factory=list)  # of their values, without the batch
     constants: dict[int, Tensor] = field(default_factory=dict)  # values of the nodes that do not depend on the window
     layers: dict[int, Layer | Norm] = field(default_factory=dict)  # by node
     recurrents: dict[int, tuple[RecurrentConfig, Mapping[str, Tensor]]] = field(default_factory=dict)
     loops: dict[int, tuple[Loop, Drawing]] = field(default_factory=dict)  # each with the drawing of its body
+
+    def add(self, node: Node, shape: Shape) -> int:
+        """Adds a node, whose values have a shape, and returns its number."""
+        self.nodes.append(node)
+        self.shapes.append(shape)
+        return len(self.nodes) - 1
+
+    def copy(self, other: Drawing, old: int, inputs: tuple[int, ...]) -> int:
+        """Adds a node of another drawing, which reads nodes of this one, and returns its number."""
+        made = self.add(replace(other.nodes[old], inputs=inputs), other.shapes[old])
+        for name in ("constants", "layers", "recurrents", "loops"):
+            if old in getattr(other, name):
+                getattr(self, name)[made] = getattr(other, name)[old]
+        return made
 
     def keep(self, output: int) -> Drawing:
         """What leads to one node, which becomes the last."""
@@ -37,26 +52,10 @@ class Drawing:
         for number in range(max(kept), -1, -1):
             if number in kept:
                 kept.update(self.nodes[number].inputs)
-        place = {old: new for new, old in enumerate(sorted(kept))}
-        nodes = [self.nodes[old] for old in place]
-        found = Drawing(
-            [replace(node, inputs=tuple(place[source] for source in node.inputs)) for node in nodes],
-            {place[old]: values for old, values in self.constants.items() if old in place},
-            {place[old]: layer for old, layer in self.layers.items() if old in place},
-            {place[old]: part for old, part in self.recurrents.items() if old in place},
-            {place[old]: loop for old, loop in self.loops.items() if old in place},
-        )
+        found, place = Drawing(), dict[int, int]()
+        for old in sorted(kept):
+            place[old] = found.copy(self, old, tuple(place[source] for source in self.nodes[old].inputs))
         return found, place
-
-    def infer_shapes(self, window: Shape) -> list[Shape]:
-        """The shape of every node, without the batch."""
-        left = {
-            "layer": iter([layer.config for layer in self.layers_in_order()]),
-            "recurrent": iter([part for part, _ in self.recurrents.values()]),
-            "loop": iter([loop for loop, _ in self.loops.values()]),
-            "window": iter([window]),
-        }
-        return infer_values(self.nodes, left, "graph", limited=False)
 
     def layers_in_order(self) -> list[Layer]:
         """The layers, with those in the bodies of loops."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import sha256
 from math import prod
 from typing import Any, NamedTuple
@@ -36,9 +36,9 @@ class _NoLoopError(Exception):
     """Raised where repeated nodes are no loop."""
 
 
-def roll_loops(drawing: Drawing, window: Shape) -> Drawing:
+def roll_loops(drawing: Drawing) -> Drawing:
     """The drawing with its loops, one after the other, from the longest."""
-    while (found := _Roller(drawing, window).roll()) is not None:
+    while (found := _Roller(drawing).roll()) is not None:
         drawing = found
     return drawing
 
@@ -61,7 +61,7 @@ class _Body:
     sequences: dict[Any, tuple[Elements, Shape]] = field(default_factory=dict)  # of all turns, and the shape in each
     fixed: dict[Any, int] = field(default_factory=dict)  # the node outside
     states: dict[int, Elements] = field(default_factory=dict)  # of a place, its values before the first turn
-    nodes: dict[int, tuple[Node, list[_Read]]] = field(default_factory=dict)
+    reads: dict[int, list[_Read]] = field(default_factory=dict)
 
     def keep(self, values: Sequence[int]) -> _Body:
         """What some values need, and the states that these need."""
@@ -72,22 +72,22 @@ class _Body:
                 continue
             needed.add(key)
             if len(key) == 1:
-                waiting += [key for read in self.nodes[key[0]][1] for key in read.keys]
+                waiting += [key for read in self.reads[key[0]] for key in read.keys]
             elif key[0] == "state":
                 waiting.append((key[1],))
         return _Body(
             {key: taken for key, taken in self.sequences.items() if key in needed},
             {key: source for key, source in self.fixed.items() if key in needed},
             {place: begin for place, begin in self.states.items() if ("state", place) in needed},
-            {place: node for place, node in self.nodes.items() if (place,) in needed},
+            {place: reads for place, reads in self.reads.items() if (place,) in needed},
         )
 
 
 class _Roller:
     """A drawing whose longest loop is rolled up."""
 
-    def __init__(self, drawing: Drawing, window: Shape) -> None:
-        self.drawing, self._nodes, self.shapes = drawing, drawing.nodes, drawing.infer_shapes(window)
+    def __init__(self, drawing: Drawing) -> None:
+        self.drawing, self._nodes, self.shapes = drawing, drawing.nodes, drawing.shapes
         self._order = np.array([at for at, node in enumerate(self._nodes) if node.op not in (*CONSTANT, "arrange")])
         self._layers: dict[int, Any] = {}
         self._elements: dict[int, Elements] = {}
@@ -146,14 +146,13 @@ class _Roller:
         body, where = _Body(), {int(at): (int(t), int(p)) for (t, p), at in np.ndenumerate(turns)}
         for place in range(turns.shape[1]):
             sources = np.array([self._nodes[at].inputs for at in turns[:, place].tolist()]).T
-            read = [self._read(each.tolist(), body, where) for each in sources]
-            body.nodes[place] = self._nodes[turns[-1, place]], read
+            body.reads[place] = [self._read(each.tolist(), body, where) for each in sources]
         first, end = int(turns[0, 0]), int(turns[-1, -1])
         after = [at for at in range(end + 1, len(self._nodes)) if self._nodes[at].op not in (*CONSTANT, "arrange")]
         left = {*(source for at in after for source in self._nodes[at].inputs), len(self._nodes) - 1}
         read_after = {int(at) for source in left for at in np.unique(self.elements_of(source)[:, 0])} & set(where)
         body = body.keep(values := sorted({where[at][1] for at in read_after}))
-        ops = {node.op for node, _ in body.nodes.values()}
+        ops = {self._nodes[turns[-1, place]].op for place in body.reads}
         if not body.states or not (body.sequences or ops & {"layer", "matmul"}):  # such as a sort
             raise _NoLoopError
         made = _Copy(self)
@@ -162,7 +161,7 @@ class _Roller:
                 made.copy(at)
         loop, inner, inputs = self._make_loop(turns, body, values, made)
         sizes = [prod(self.shapes[turns[0, value]]) for value in values]
-        number = made.add(Node("loop", inputs), loop.steps * sum(sizes))
+        number = made.drawing.add(Node("loop", inputs), (loop.steps, *inner.shapes[loop.value]))
         made.drawing.loops[number] = loop, inner
         offsets = dict(zip(values, np.cumsum([0, *sizes[:-1]]).tolist(), strict=True))
         for at in read_after:
@@ -190,22 +189,33 @@ class _Roller:
         if (within[1:, own | before] != within[-1, own | before]).any() or (within[0, own] != within[-1, own]).any():
             raise _NoLoopError
         fixed = (last < 0) & (elements == elements[-1]).all(axis=(0, 2))
-        parts = _Parts(elements, shape)
-        parts.add_sequence((last < 0) & ~fixed, body)
-        for source in np.unique(elements[-1, fixed, 0]).tolist():
-            body.fixed["fixed", source] = source
-            parts.add(("fixed", source), fixed & (elements[-1, :, 0] == source), self.shapes[source])
-        for is_state, those in ((False, own), (True, before)):
+        parts = list[tuple[Any, NDArray[np.bool_], NDArray[np.int64], Shape]]()  # keys, and which values are of each
+        if (changes := (last < 0) & ~fixed).any():
+            own_shape = shape if changes.all() else (int(changes.sum()),)
+            taken = elements[:, changes].reshape(-1, 2)
+            key: Any = "sequence", own_shape, taken.tobytes()
+            body.sequences[key] = taken, own_shape
+            parts.append((key, changes, np.arange(changes.sum()), own_shape))
+        for those in (fixed, own, before):
             for at in np.unique(elements[-1, those, 0]).tolist():
-                taken, number = those & (elements[-1, :, 0] == at), where[at][1]
-                if is_state:
+                chosen = those & (elements[-1, :, 0] == at)
+                of, number = elements[-1, chosen, 1], where.get(at, (0, at))[1]
+                if those is fixed:
+                    body.fixed["fixed", at] = at
+                elif those is before:
                     begin = body.states.setdefault(number, np.full((prod(self.shapes[at]), 2), -1))
-                    known = begin[elements[-1, taken, 1]]
-                    if ((known >= 0) & (known != elements[0, taken])).any():
+                    if ((begin[of] >= 0) & (begin[of] != elements[0, chosen])).any():
                         raise _NoLoopError
-                    begin[elements[-1, taken, 1]] = elements[0, taken]
-                parts.add(("state", number) if is_state else (number,), taken, self.shapes[at])
-        return parts.read()
+                    begin[of] = elements[0, chosen]
+                key = (number,) if those is own else ("fixed" if those is fixed else "state", number)
+                parts.append((key, chosen, of, self.shapes[at]))
+        places, n = np.zeros(elements.shape[1], dtype=np.int64), 0
+        for _, chosen, of, own_shape in parts:
+            places[chosen] = n + of
+            n += prod(own_shape)
+        in_order = np.array_equal(places, np.arange(n))
+        is_key = in_order and len(parts) == 1 and parts[0][3] == shape
+        return _Read([key for key, *_ in parts], None if is_key else () if in_order else runs_of(places), shape)
 
     def elements_of(self, source: int) -> Elements:
         """The values of a node, of an arrangement those that it takes, (n, 2)."""
@@ -222,29 +232,28 @@ class _Roller:
     ) -> tuple[Loop, Drawing, tuple[int, ...]]:
         """A loop that gives the values at some places, the drawing of its body, and the nodes that it reads."""
         fixed = {key: source for key, source in body.fixed.items() if self._nodes[source].op not in CONSTANT}
-        given: list[Any] = [*body.sequences, *fixed, *(("state", state) for state in body.states)]
-        inner, number = Drawing([Node("given")] * len(given)), {key: at for at, key in enumerate(given)}
-
-        def add(node: Node) -> int:
-            inner.nodes.append(node)
-            return len(inner.nodes) - 1
+        inner, number = Drawing(), dict[Any, int]()
+        of_given = {key: shape for key, (_, shape) in body.sequences.items()}
+        of_given |= {key: self.shapes[source] for key, source in fixed.items()}
+        of_given |= {("state", state): self.shapes[turns[0, state]] for state in body.states}
+        for key, shape in of_given.items():
+            number[key] = inner.add(Node("given"), shape)
 
         def input_of(read: _Read) -> int:
             inputs = tuple(number[key] for key in read.keys)
-            return inputs[0] if read.runs is None else add(Node("arrange", inputs, shape=read.shape, runs=read.runs))
+            if read.runs is None:
+                return inputs[0]
+            return inner.add(Node("arrange", inputs, shape=read.shape, runs=read.runs), read.shape)
 
         for key, source in body.fixed.items():
             if key not in number:
-                number[key] = add(self._nodes[source])
-                inner.constants[number[key]] = self.drawing.constants[source]
-        for place, (node, reads) in body.nodes.items():
-            at = number[(place,)] = add(replace(node, inputs=tuple(map(input_of, reads))))
-            if (layer := self.drawing.layers.get(int(turns[-1, place]))) is not None:
-                inner.layers[at] = layer
+                number[key] = inner.copy(self.drawing, source, ())
+        for place, reads in body.reads.items():
+            number[(place,)] = inner.copy(self.drawing, int(turns[-1, place]), tuple(map(input_of, reads)))
         value = number[(values[0],)]
         if len(values) > 1 or not self.shapes[turns[0, values[0]]]:
             size = sum(prod(self.shapes[turns[0, each]]) for each in values)
-            value = add(Node("arrange", tuple(number[(each,)] for each in values), shape=(size,)))
+            value = inner.add(Node("arrange", tuple(number[(each,)] for each in values), shape=(size,)), (size,))
         inputs = [made.gather(taken, (len(turns), *shape)) for taken, shape in body.sequences.values()]
         inputs += [made.place_of(source) for source in fixed.values()]
         for state, begin in body.states.items():
@@ -254,41 +263,6 @@ class _Roller:
         states = tuple(number[(state,)] for state in body.states)
         loop = Loop(len(turns), len(body.sequences), len(fixed), tuple(inner.nodes), states, value)
         return loop, inner, tuple(inputs)
-
-
-class _Parts:
-    """Elements of all turns, (steps, n, 2), in the making of a `_Read`."""
-
-    def __init__(self, elements: NDArray[np.int64], shape: Shape) -> None:
-        self._elements, self._shape = elements, shape
-        self._places, self._keys, self._start = np.zeros(elements.shape[1], dtype=np.int64), list[Any](), 0
-        self._is_whole = True  # whether the only key has the shape
-
-    def add(self, key: Any, chosen: NDArray[np.bool_], shape: Shape) -> None:
-        """Some elements are those of a key at their places in the last turn."""
-        self._keys.append(key)
-        self._places[chosen] = self._start + self._elements[-1, chosen, 1]
-        self._start += prod(shape)
-        self._is_whole &= shape == self._shape
-
-    def add_sequence(self, chosen: NDArray[np.bool_], body: _Body) -> None:
-        """Some elements change from turn to turn."""
-        if not chosen.any():
-            return
-        shape = self._shape if chosen.all() else (int(chosen.sum()),)
-        taken = self._elements[:, chosen].reshape(-1, 2)
-        key = ("sequence", shape, taken.tobytes())
-        body.sequences[key] = taken, shape
-        self._keys.append(key)
-        self._places[chosen] = np.arange(chosen.sum())
-        self._start = int(chosen.sum())
-        self._is_whole &= shape == self._shape
-
-    def read(self) -> _Read:
-        """What was added."""
-        in_order = np.array_equal(self._places, np.arange(self._start))
-        is_key = in_order and len(self._keys) == 1 and self._is_whole
-        return _Read(self._keys, None if is_key else () if in_order else runs_of(self._places), self._shape)
 
 
 class _Copy:
@@ -303,13 +277,6 @@ class _Copy:
         self._roller = roller
         self.drawing, self.moves = Drawing(), dict[int, tuple[int, int]]()
         self._place: dict[int, int] = {}
-        self._sizes: list[int] = []
-
-    def add(self, node: Node, size: int) -> int:
-        """Adds a node of so many values, and returns its number."""
-        self.drawing.nodes.append(node)
-        self._sizes.append(size)
-        return len(self._sizes) - 1
 
     def place_of(self, old: int) -> int:
         """The number of a node; an arrangement that was not copied, or one of a loop, is gathered."""
@@ -320,12 +287,7 @@ class _Copy:
     def copy(self, old: int) -> None:
         """Copies a node, with the nodes that it reads."""
         source = self._roller.drawing
-        node = source.nodes[old]
-        made = self.add(replace(node, inputs=tuple(map(self.place_of, node.inputs))), prod(self._roller.shapes[old]))
-        self._place[old] = made
-        for name in ("constants", "layers", "recurrents", "loops"):
-            if old in getattr(source, name):
-                getattr(self.drawing, name)[made] = getattr(source, name)[old]
+        self._place[old] = self.drawing.copy(source, old, tuple(map(self.place_of, source.nodes[old].inputs)))
 
     def gather(self, elements: Elements, shape: Shape) -> int:
         """The number of a node that holds elements in a shape."""
@@ -335,7 +297,7 @@ class _Copy:
             moved[own, 0], first = self.moves[old] if old in self.moves else (self._place[old], 0)
             moved[own, 1] += first
         sources = np.unique(moved[:, 0])
-        sizes = [self._sizes[source] for source in sources.tolist()]
+        sizes = [prod(self.drawing.shapes[source]) for source in sources.tolist()]
         local = moved[:, 1] + np.cumsum([0, *sizes[:-1]])[np.searchsorted(sources, moved[:, 0])]
         runs = () if np.array_equal(local, np.arange(sum(sizes))) else runs_of(local)
-        return self.add(Node("arrange", tuple(sources.tolist()), shape=shape, runs=runs), prod(shape))
+        return self.drawing.add(Node("arrange", tuple(sources.tolist()), shape=shape, runs=runs), shape)

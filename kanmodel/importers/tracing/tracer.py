@@ -119,10 +119,9 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._pick = partial(pick_output, output=output, quantiles=quantiles)
         self.needs_cells, self.loops, self.unused = False, list[Loop](), tuple[str, ...]()
         self.libraries, self.matches = dict[str, None](), dict[Any, Any]()
-        self.drawing, self._total = Drawing(), 0
+        self.drawing = Drawing()
         self._names = {module: name for name, module in named_modules(net).items()}
         self._every_start = np.zeros(MAX_DRAWN + 2, dtype=np.int64)  # the number of the first element of each node
-        self._shapes: list[Shape] = []
         self._fixed: set[int] = set()  # nodes that do not depend on the window
         self._zeros: set[int] = set()  # those of zeros that are followed
         self._known: dict[tuple[Any, ...], int] = {}  # nodes by what they hold
@@ -138,7 +137,7 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         Raises `UnreadableModelError`, which names the operation, the module and the line that is not understood.
         """
         shape = window.shape[1:] if window.ndim == 3 else (1, *window.shape[1:])
-        self.mark(window, self._add("window", (), tuple(shape)))
+        self.mark(window, self._add("window", shape=tuple(shape)))
         fast, checks = torch.backends.mha.get_fastpath_enabled(), Distribution._validate_args
         torch.backends.mha.set_fastpath_enabled(False)  # it computes an attention in one operation
         Distribution.set_default_validate_args(False)  # they decide by values
@@ -300,12 +299,7 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             found = self.numbers_of(value)
             return self.constant(value) if found is None else found
         number = min(max(float(value), -LARGE), LARGE)
-        key = ("number", number)
-        if key not in self._known:
-            numbers = self._add("number", (), (), number)
-            self._known[key] = int(numbers)
-            self.drawing.constants[len(self.drawing.nodes) - 1] = torch.tensor(number, dtype=torch.float64)
-        return _count((), self._known[key])
+        return self._add("number", parameter=number, constants=torch.tensor(number, dtype=torch.float64))
 
     def constant(self, values: Tensor) -> Tensor:
         """The numbers of constant values."""
@@ -313,26 +307,36 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         values = torch.view_as_real(values.resolve_conj()) if values.is_complex() else values
         if not values.numel():
             return _count(tuple(values.shape), 0)
-        key = ("constant", *values.shape, values.double().numpy().tobytes())
-        if key not in self._known:
-            self._known[key] = int(self._add("constant", (), tuple(values.shape)).flatten()[0])
-            self.drawing.constants[len(self.drawing.nodes) - 1] = values
-        return _count(tuple(values.shape), self._known[key])
+        key = values.double().numpy().tobytes()
+        return self._add("constant", shape=tuple(values.shape), key=key, constants=values)
 
     def _add(
-        self, op: str, inputs: tuple[int, ...], shape: Shape, parameter: float | None = None, runs: Any = ()
+        self,
+        op: str,
+        inputs: tuple[int, ...] = (),
+        shape: Shape = (),
+        parameter: float | None = None,
+        runs: Any = (),
+        key: Any = None,
+        **of: Any,
     ) -> Tensor:
-        """Adds a node, and returns the numbers of its elements, (*shape)."""
-        if (number := len(self.drawing.nodes)) > MAX_DRAWN:
-            self.refuse("more operations than a graph may have", "which an unrolled loop over many steps would be")
+        """The numbers of the elements of a node, (*shape), which is added unless the same is there.
+
+        Nodes of one operation differ by `key`; what they are `of`, such as layers, is a part of the drawing.
+        """
         own = shape if op in ("constant", "arrange") else None
-        if op != "window" and self._fixed.issuperset(inputs):
-            self._fixed.add(number)
-        self.drawing.nodes.append(Node(op, inputs, parameter, own, runs))
-        self._shapes.append(shape)
-        first, self._total = self._total, self._total + prod(shape)
-        self._every_start[number] = first
-        return _count(shape, first)
+        known = (op, inputs, parameter, own, runs, key)
+        if known not in self._known:
+            if (number := len(self.drawing.nodes)) > MAX_DRAWN:
+                self.refuse("more operations than a graph may have", "which an unrolled loop over many steps would be")
+            if op != "window" and self._fixed.issuperset(inputs):
+                self._fixed.add(number)
+            self.drawing.add(Node(op, inputs, parameter, own, runs), shape)
+            for name, value in of.items():
+                getattr(self.drawing, name)[number] = value
+            self._known[known] = int(self._every_start[number])
+            self._every_start[number + 1] = self._known[known] + prod(shape)
+        return _count(shape, self._known[known])
 
     def _read(self, numbers: Tensor) -> int:
         """The node that holds elements in the shape of their numbers; they are gathered first if there is none."""
@@ -365,7 +369,7 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         starts, holders = self._every_start, self._holders(flat)
         sources, constants = np.unique(holders).tolist(), self.drawing.constants
         in_order = np.array_equal(flat - flat[:1], np.arange(flat.size))
-        if len(sources) == 1 and self._shapes[sources[0]] == shape and in_order:
+        if len(sources) == 1 and self.drawing.shapes[sources[0]] == shape and in_order:
             return int(sources[0])
         fixed = np.isin(holders, [node for node in sources if node in constants and node not in self._zeros])
         if fixed.any() and (fixed.all() or any(self.drawing.nodes[node].op == "constant" for node in sources)):
@@ -380,12 +384,11 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 renumbered = flat.copy()
                 renumbered[fixed] = whole[places.ravel()]
                 return self._gather(shape, renumbered)
-        sizes = [prod(self._shapes[node]) for node in sources]
+        sizes = [prod(self.drawing.shapes[node]) for node in sources]
         shifts = dict(zip(sources, np.cumsum([0, *sizes[:-1]]), strict=True))
         local = flat - starts[holders] + np.array([shifts[node] for node in holders.tolist()], dtype=np.int64)
         runs = () if np.array_equal(local, np.arange(sum(sizes))) else runs_of(local)
-        self._add("arrange", tuple(sources), shape, runs=runs)
-        return len(self.drawing.nodes) - 1
+        return int(self._holders(self._add("arrange", tuple(sources), shape, runs=runs).flatten()[:1].numpy())[0])
 
     # What rules are made of: numbers of operands -> numbers of the result
 
@@ -394,20 +397,20 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         numbers = [self.of(each) for each in operands]
         shape = np.broadcast_shapes(*(tuple(each.shape) for each in numbers))
         inputs = tuple(self._read(each.reshape(_stripped(each.shape))) for each in numbers)
-        return self._compute(op, inputs, _stripped(shape), parameter).reshape(shape)
+        return self._add(op, inputs, _stripped(shape), parameter).reshape(shape)
 
     def mix(self, op: str, operands: Sequence[Tensor], parameter: float) -> Tensor:
         """An operation of mixtures, whose components are on the last axis of all operands."""
         numbers = torch.broadcast_tensors(*map(self.of, operands))  # type: ignore[no-untyped-call]
         shape = _stripped(numbers[0].shape)
         inputs = tuple(self._read(each.reshape(shape)) for each in numbers)
-        return self._compute(op, inputs, shape[:-1], parameter).reshape(numbers[0].shape[:-1])
+        return self._add(op, inputs, shape[:-1], parameter).reshape(numbers[0].shape[:-1])
 
     def is_known(self, op: str, of: Tensor, numbers: Tensor) -> bool:
         """Whether some numbers are those of an elementwise operation of others."""
         if of.shape != numbers.shape or bool((of < 0).any()):
             return False
-        first = self._known.get((op, (self._read(of.reshape(_stripped(of.shape))),), None))
+        first = self._known.get((op, (self._read(of.reshape(_stripped(of.shape))),), None, None, (), None))
         return first is not None and torch.equal(numbers, _count(tuple(numbers.shape), first))
 
     def reduce(self, op: str, value: Any, axes: int | Sequence[int] | None = None, keep: bool = False) -> Tensor:
@@ -418,14 +421,14 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kept = [axis for axis in range(numbers.ndim) if axis not in last]
         shape = tuple(numbers.shape[axis] for axis in kept)
         rows = numbers.permute(*kept, *last).reshape(*shape, -1)
-        found = self._compute(op, (self._read(rows.reshape(*_stripped(shape), -1)),), _stripped(shape))
+        found = self._add(op, (self._read(rows.reshape(*_stripped(shape), -1)),), _stripped(shape))
         return found.reshape([1 if axis in last else n for axis, n in enumerate(numbers.shape)] if keep else shape)
 
     def softmax(self, value: Any, axis: int) -> Tensor:
         """The softmax over an axis."""
         numbers = self.of(value).movedim(axis, -1)
         shape = _stripped(numbers.shape)
-        found = self._compute("softmax", (self._read(numbers.reshape(shape)),), shape)
+        found = self._add("softmax", (self._read(numbers.reshape(shape)),), shape)
         return found.reshape(numbers.shape).movedim(-1, axis)
 
     def matmul(self, one: Any, other: Any) -> Tensor:
@@ -435,7 +438,7 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if left.ndim == 3 and len(left) == 1:
             left, right = left[0], right[0]
         inner = (*left.shape[:-1], right.shape[-1])
-        return self._compute("matmul", (self._read(left), self._read(right)), tuple(inner)).reshape(shape)
+        return self._add("matmul", (self._read(left), self._read(right)), tuple(inner)).reshape(shape)
 
     def layer(self, layer: Layer | Norm, value: Any) -> Tensor:
         """A layer, or a norm, on the last axis."""
@@ -443,25 +446,15 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         rows = _stripped(numbers.shape)
         n_out = layer.config.n_out if isinstance(layer, Layer) else rows[-1]
         source, shape = self._read(numbers.reshape(rows)), (*rows[:-1], n_out)
-        key = ("layer", id(layer), source)  # of Keras a first step may be computed twice
-        if key not in self._known:
-            self._known[key] = int(self._add("layer", (source,), shape).flatten()[0])
-            self.drawing.layers[len(self.drawing.nodes) - 1] = layer
-        found = _count(shape, self._known[key])
+        found = self._add("layer", (source,), shape, key=id(layer), layers=layer)
         return found.reshape(*numbers.shape[:-1], -1)
 
     def recurrent(self, part: RecurrentConfig, weights: Mapping[str, Tensor], steps: Tensor) -> Tensor:
         """One recurrent layer, (rows, steps, n_in) -> (rows, steps, n_units)."""
         rows = _stripped(steps.shape, 2)
-        found = self._add("recurrent", (self._read(steps.reshape(rows)),), (*rows[:-1], part.n_units))
-        self.drawing.recurrents[len(self.drawing.nodes) - 1] = part, weights
+        source, shape = self._read(steps.reshape(rows)), (*rows[:-1], part.n_units)
+        found = self._add("recurrent", (source,), shape, key=id(weights), recurrents=(part, weights))
         return found.reshape(*steps.shape[:-1], -1)
-
-    def _compute(self, op: str, inputs: tuple[int, ...], shape: Shape, parameter: float | None = None) -> Tensor:
-        key = (op, inputs, parameter)
-        if key not in self._known:
-            self._known[key] = int(self._add(op, inputs, shape, parameter).flatten()[0])
-        return _count(shape, self._known[key])
 
     @contextmanager
     def pausing(self) -> Iterator[None]:
