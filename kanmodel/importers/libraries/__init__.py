@@ -15,7 +15,7 @@ What holds for each of them:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
@@ -113,7 +113,8 @@ def refusing(problem: str) -> Iterator[None]:
         raise CheckpointError(f"{problem}: {(str(error).strip() or repr(error)).splitlines()[0]}") from error
 
 
-def with_quantiles(names: Iterable[str], quantiles: Iterable[float]) -> list[str]:
-    """Names of the outputs of quantiles, those of each target together."""
-    quantiles = list(quantiles)
+def with_quantiles(names: Sequence[str], quantiles: Sequence[float] | None) -> list[str]:
+    """Names of the outputs of quantiles, those of each target together; of the targets alone without quantiles."""
+    if quantiles is None:
+        return [*names]
     return [f"{name}@{quantile:.4g}" for name in names for quantile in quantiles]

@@ -64,11 +64,8 @@ def from_darts(
     mean, std, low, high = data.scale((scaler, past_covariates_scaler, future_covariates_scaler))
     likelihood, names = fitted.likelihood, data.names[: data.sizes[0]]
     is_value = likelihood is None or hasattr(likelihood, "quantiles")
-    if likelihood is None:
-        outputs = list(names)
-    elif is_value:
-        outputs = with_quantiles(names, likelihood.quantiles)
-    else:
+    outputs = with_quantiles(names, getattr(likelihood, "quantiles", None))
+    if not is_value:
         outputs = [str(name) for name in likelihood.component_names(components=names)]
     if scaler is not None and not is_value:
         raise CheckpointError("scaler is for forecasts and quantiles, but the outputs are parameters of a likelihood")

@@ -99,10 +99,7 @@ class _Predict(nn.Module):
             raise CheckpointError(f"the dataset and the predictor have no windows of {reason}")
         chosen = [ends[number] for number in choose(len(ends))]
         cut = [
-            {
-                **entry,
-                **{name: entry[name][..., : end + n_out * known] for name, known in AHEAD.items() if name in entry},
-            }
+            entry | {name: entry[name][..., : end + n_out * known] for name, known in AHEAD.items() if name in entry}
             for entry, end in chosen
         ]
         with refusing("the predictor cannot read the dataset"):
@@ -132,7 +129,7 @@ class _Predict(nn.Module):
         expected = expected if isinstance(expected, Tensor) else describe(expected).values
         return dict(
             features=columns,
-            outputs=[target] if self.quantiles is None else with_quantiles([target], self.quantiles),
+            outputs=with_quantiles([target], self.quantiles),
             horizon=self.horizon,
             windows=windows,
             targets=true.repeat(len(self.quantiles or [1]), axis=1),

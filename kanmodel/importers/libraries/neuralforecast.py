@@ -30,8 +30,8 @@ COUNTS = ("Poisson", "NegativeBinomial", "PMM", "NBMM")
 MAD_OF_STD = 0.6744897501960817  # as the library has it, of a normal distribution
 
 
-@reader
 @torch.inference_mode(False)
+@reader
 def from_neuralforecast(
     nf: Any,
     model: str | None = None,
@@ -81,7 +81,7 @@ def from_neuralforecast(
         given = data.windows() | {"predictions": None if is_sampled else predictions}
         found = read_fitted("neuralforecast", module, predict, options, **given)
     if is_sampled:
-        step = data.scaling["target_std"][0] if _distribution_of(module.loss) in COUNTS else 0.0
+        step = data.scaling["target_std"][0] if data.distribution in COUNTS else 0.0
         _compare_samples(found, predictions, again, step / 2)
     return replace(found, name=model or found.name)
 
@@ -157,14 +157,15 @@ class _Data:
         if module.cat_exog_list:
             named = ", ".join(module.cat_exog_list)
             raise UnreadableModelError(f"{module!r} embeds the categories of {named}, which no graph does")
-        self.module, self.dataset, self.series = module, data, [*uids]
+        self.module, self.dataset, self.series, self.index = module, data, [*uids], type(data.temporal_cols)
         self.lookback = module.inference_input_size if module.RECURRENT else module.input_size
         self.columns = [*dict.fromkeys([nf.target_col, *module.hist_exog_list, *module.futr_exog_list])]
         self.statics = [*module.stat_exog_list]
         self.names = [str(name) for name in self.series] if module.MULTIVARIATE else self.columns[:1]
         is_distribution = loss.is_distribution_output
         has_quantiles = not (is_distribution or len(loss.output_names) == 1 or module.RECURRENT)
-        has_samples = is_distribution and _distribution_of(loss) != "Bernoulli"
+        self.distribution: str = getattr(loss, "distribution", type(loss).__name__)
+        has_samples = is_distribution and self.distribution != "Bernoulli"
         self.n_outputs = 1 + len(loss.quantiles) if has_samples else 1
         self.targets = with_quantiles(self.names, loss.quantiles.tolist()) if has_quantiles else self.names
         at = [data.static_cols.get_loc(column) for column in self.statics]
@@ -251,11 +252,11 @@ class _Data:
         temporal = torch.cat([series, torch.ones(*series.shape[:2], 1)], dim=2)
         dataset = type(self.dataset)(
             temporal=temporal.flatten(0, 1),
-            temporal_cols=_index([*self.columns, MASK]),
+            temporal_cols=self.index([*self.columns, MASK]),
             indptr=np.arange(len(temporal) + 1) * temporal.shape[1],
             y_idx=0,
             static=static if self.statics else None,
-            static_cols=_index(self.statics) if self.statics else None,
+            static_cols=self.index(self.statics) if self.statics else None,
         )
         self.module.set_test_size(temporal.shape[1] - self.lookback)
         found = self.module.predict(dataset=dataset, step_size=length, random_seed=seed)
@@ -278,23 +279,12 @@ def _scale(scalers: Mapping[str, Any], column: str, group: int) -> tuple[float, 
     return offset, scale
 
 
-def _distribution_of(loss: Any) -> str:
-    name: str = getattr(loss, "distribution", type(loss).__name__)
-    return name
-
-
-def _index(names: Sequence[str]) -> Any:
-    from pandas import Index  # which neuralforecast imports anyway
-
-    return Index(names)
-
-
 class _Predict(nn.Module):
     """What `predict` does with a window: the batch, its normalisation, the model, and the inverse."""
 
     def __init__(self, model: Any, data: _Data) -> None:
         super().__init__()
-        self.model, self.columns, self.statics = model, data.columns, data.statics
+        self.model, self.columns, self.statics, self.index = model, data.columns, data.statics, data.index
         self.lookback, self.n_series, self.static = data.lookback, data.rows.shape[3], data.static
 
     def prepare(self) -> None:
@@ -338,12 +328,11 @@ class _Predict(nn.Module):
         static = self.static if model.MULTIVARIATE else window[:, self.lookback - 1, at:]
         batch = {
             "temporal": torch.cat([rows, rows.new_ones(n, self.lookback + h, 1, self.n_series)], dim=2),
-            "temporal_cols": _index([*self.columns, MASK]),
+            "temporal_cols": self.index([*self.columns, MASK]),
             "static": static,
-            "static_cols": _index(self.statics),
+            "static_cols": self.index(self.statics),
         }
-        y = {"y_idx": 0}
-        insample, mask, _, _, hist, futr, stat = model._parse_windows(y, model._normalization(batch, 0))
+        insample, mask, _, _, hist, futr, stat = model._parse_windows({"y_idx": 0}, model._normalization(batch, 0))
         predict = model._predict_step_recurrent_batch if model.RECURRENT else model._predict_step_direct_batch
         found = predict(
             insample_y=insample,

@@ -69,6 +69,7 @@ def from_pytorch_forecasting(model: Any, dataset: Any, **options: Unpack[Options
     if way == "distribution":
         of = loss.map_x_to_distribution(torch.from_numpy(predictions).float())
         predictions = describe(of, loss.quantiles).values.double().numpy()
+    true = dataset.data["target"][0].numpy()[data.rows[:, data.n_in :]].astype(np.float64)
     options["groups"] = {**data.categories, **(options.get("groups") or {})}
     with unchanged(predict):
         predict.prepare()
@@ -78,10 +79,10 @@ def from_pytorch_forecasting(model: Any, dataset: Any, **options: Unpack[Options
             predict,
             options,
             features=data.features,
-            outputs=[data.target] if quantiles is None else with_quantiles([data.target], quantiles),
+            outputs=with_quantiles([data.target], quantiles),
             horizon=data.n_out,
             windows=data.windows(),
-            targets=data.truth().repeat(len(quantiles or [1]), axis=1),
+            targets=true.repeat(len(quantiles or [1]), axis=1),
             predictions=predictions,
             has_future=bool(data.known),
             quantiles=loss.quantiles if way == "distribution" else QUANTILES,
@@ -224,11 +225,6 @@ class _Data:
             columns += [part[:, None].repeat(len(numbers), axis=1) for part in scaler.parameters.T]
         return np.stack(columns, axis=2)
 
-    def truth(self) -> Array:
-        """What came, (n, n_out)."""
-        found: Array = self.dataset.data["target"][0].numpy()[self.rows[:, self.n_in :]].astype(np.float64)
-        return found
-
     def predict(self, model: Any, ways: Mapping[str, Any], n: int | None = None) -> Array:
         """The library's forecasts of the first windows, all by default, (n, n_out) or (n, n_out, values)."""
         chosen = copy(self.dataset)
@@ -321,13 +317,6 @@ def _embed(module: Any, categories: Mapping[str, Sequence[str]], x: Tensor) -> A
     return torch.cat([*found.values()], dim=-1) if module.concat_output else found
 
 
-def _recur(
-    module: Any,
-    kind: type[nn.LSTM | nn.GRU],
-    x: Tensor,
-    hx: Any = None,
-    lengths: Any = None,
-    enforce_sorted: bool = True,
-) -> Any:
-    """The call of an LSTM or GRU of the library, without its packing of sequences."""
+def _recur(module: Any, kind: type[nn.LSTM | nn.GRU], x: Tensor, hx: Any = None, *_: Any, **__: Any) -> Any:
+    """The call of an LSTM or GRU of the library, without its packing of sequences by lengths."""
     return kind.forward(module, x, hx)

@@ -135,7 +135,8 @@ class Drawing:
         front, head, parts = list[Item](), list[Item](), list[tuple[RecurrentConfig, Mapping[str, Tensor]]]()
         readout, n_in, number = "", n, 0
         while (number := number + 1) < len(drawn.nodes):
-            node, item = drawn.nodes[number], drawn.item(number)
+            node = drawn.nodes[number]
+            item = Transform(node.op, node.parameter) if node.op in ACTIVATIONS else drawn.layers.get(number)
             if node.inputs != (number - 1,):
                 return None
             if item is not None:
@@ -160,11 +161,6 @@ class Drawing:
             config = replace(parts[0][0], num_layers=len(parts))
             recurrent = RecurrentSubmodule("", "torch", n_in, config.n_units, frozenset(), config, tensors, "")
         return assembly.Chain(tuple(front), recurrent, readout, tuple(head), function)
-
-    def item(self, number: int) -> Item | None:
-        """The layer, norm or activation of a node; None if it is none."""
-        node = self.nodes[number]
-        return Transform(node.op, node.parameter) if node.op in ACTIVATIONS else self.layers.get(number)
 
     def readout(self, number: int, lookback: int, n: int) -> str:
         """The readout that a node begins, of `n` values of each step; empty if it does not."""

@@ -143,7 +143,7 @@ def _recurrent_arguments(
 def _is_begun(tracer: GraphTracer, state: Tensor) -> bool:
     """Whether a state is none of zeros, which a recurrent part starts from."""
     with tracer.pausing():
-        return (tracer.depends(state) and not tracer.is_fixed(state)) or bool(state.any())
+        return not tracer.is_fixed(state) or bool(state.any())
 
 
 def _call_cell(
@@ -155,7 +155,7 @@ def _call_cell(
         return forward(*args, **kwargs)
     rows, index = len(read) if read.ndim == 2 else 1, len(tracer.loops)
     loop = Loop(known_as)
-    if any(tracer.depends(state) and not tracer.is_fixed(state) for state in given):
+    if not all(map(tracer.is_fixed, given)):
         index = (int(tracer.of(given[0]).flatten()[0]) - VIRTUAL) // LONGEST
         loop = tracer.loops[index] if 0 <= index < len(tracer.loops) else loop
         step = loop.numbers(index, rows).flatten()

@@ -196,14 +196,6 @@ def _sort(tracer: GraphTracer, x: Tensor, axis: int = -1, descending: bool = Fal
     return numbers.movedim(-1, axis) if x.ndim else numbers[0]
 
 
-def _topk(tracer: GraphTracer, x: Tensor, k: int, axis: int = -1, largest: bool = True, *_: Any) -> Tensor:
-    return _sort(tracer, x, axis, largest).narrow(axis, 0, k)
-
-
-def _quantile(tracer: GraphTracer, family: str, theta: Sequence[Tensor], level: float) -> Tensor:
-    return tracer.mix(f"quantile_{family}", theta, level)
-
-
 # Layers: patches of values, and linear functions
 
 
@@ -360,11 +352,12 @@ RULES: dict[str, Rule] = {
     **{"mean": _reduction("mean"), "sum": _reduction("sum"), "median": _reduction("median")},
     **{"max": _reduction("max"), "min": _reduction("min"), "amax": _reduction("max"), "amin": _reduction("min")},
     **{"std": _spread(True), "var": _spread(False), "std_mean": _spread(True, True), "var_mean": _spread(False, True)},
-    **{"sort": _sort, "topk": _topk, "embedding": _embedding},
+    **{"sort": _sort, "embedding": _embedding},
+    "topk": lambda tracer, x, k, axis=-1, largest=True, *_: _sort(tracer, x, axis, largest).narrow(axis, 0, k),
     **dict.fromkeys(("_softmax", "_safe_softmax"), lambda tracer, x, axis, *_: tracer.softmax(x, axis)),
     **dict.fromkeys(("mm", "bmm"), lambda tracer, one, other: tracer.matmul(one, other)),
     **{"convolution": _convolution, "max_pool2d_with_indices": _max_pool, "avg_pool2d": _avg_pool},
-    "kanscope::quantile": _quantile,
+    "kanscope::quantile": lambda tracer, family, theta, level: tracer.mix(f"quantile_{family}", theta, level),
     "upsample_linear1d": _linear_function("upsample_linear1d", 1),
     **{f"upsample_{name}2d": _linear_function(f"upsample_{name}2d", 2) for name in ("bilinear", "bicubic")},
     "_upsample_bicubic2d_aa": _linear_function("_upsample_bicubic2d_aa", 2),

@@ -181,7 +181,7 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if any(value.is_complex() for value in given):
             rule, composite = None, COMPLEX.get(plain, composite)
         if rule is None and composite is None:
-            if not mutates and self._are_fixed(given):
+            if not mutates and all(map(self.is_fixed, given)):
                 return func(*args, **kwargs)  # of a constant, which parts of a tensor may be
             with self:  # where torch has not decomposed an operation yet, as in inference mode
                 out = func.decompose(*args, **kwargs)
@@ -193,7 +193,9 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not mutates and outputs and all(map(self.depends, outputs)):
             return out  # views
         if rule is None and composite is None:
-            if before is not None and self._are_fixed(given):  # zeros that were followed become another constant
+            if before is not None and all(
+                map(self.is_fixed, given)
+            ):  # zeros that were followed become another constant
                 with self.pausing():
                     before.copy_(self.constant(args[0]))
                 return out
@@ -250,13 +252,11 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def is_fixed(self, value: Tensor) -> bool:
         """Whether no element depends on the window, as in a part of a tensor of which others do."""
+        if not self.depends(value):
+            return True
         flat = self.of(value).flatten().numpy()
         inside = ((flat >= 0) & (flat < VIRTUAL)).all()
         return bool(inside) and self._fixed.issuperset(self._holders(flat).tolist())
-
-    def _are_fixed(self, values: Iterable[Tensor]) -> bool:
-        """Whether no element of any value depends on the window."""
-        return all(self.is_fixed(value) for value in values if self.depends(value))
 
     def numbers_of(self, value: Tensor) -> Tensor | None:
         """The numbers of the elements of a tensor; None if it does not depend on the window."""
