@@ -73,7 +73,8 @@ def read_fitted(package: str, model: object, predict: nn.Module, options: Option
     """
     given: dict[str, Any] = {**options}
     units, times = given.pop("units", None) or {}, windows.pop("times", None)
-    found = from_torch(predict, ahead=1 - windows.pop("has_future"), **windows, **given)
+    of_steps = {"horizon": int(windows.pop("horizon")), "ahead": 1 - windows.pop("has_future")}  # numpy's in sktime
+    found = from_torch(predict, **of_steps, **windows, **given)
     config = found.config
     targets = ["" if each.parameter else each.name.partition("@")[0] for each in config.targets]
     for name in units:
