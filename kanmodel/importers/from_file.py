@@ -25,14 +25,7 @@ from kanmodel.importers.from_torch import Asked, read_network, unchanged
 from kanmodel.importers.layers.known import find_parts
 from kanmodel.importers.layers.submodules import AnySubmodule, Metadata
 from kanmodel.importers.search.assembly import assemble
-from kanmodel.importers.search.candidates import (
-    OPEN,
-    Progress,
-    Result,
-    describe_mismatch,
-    find_candidate,
-    refuse_ambiguous,
-)
+from kanmodel.importers.search.candidates import OPEN, Progress, Result, find_candidate
 from kanmodel.importers.search.samples import (
     N_REFERENCE,
     Comparison,
@@ -40,11 +33,9 @@ from kanmodel.importers.search.samples import (
     make_samples,
     read_samples,
     refuse_fractions,
-    refuse_mixed_units,
-    refuse_weak,
     state_call,
 )
-from kanmodel.importers.search.structure import INPUTS, OUTPUT, PREDICTIONS, READOUT, UNIT_WORDS, find_structure
+from kanmodel.importers.search.structure import INPUTS, OUTPUT, PREDICTIONS, READOUT, TORCH, UNIT_WORDS, find_structure
 from kanmodel.model import Model
 from kanmodel.network.config import Groups
 from kanmodel.network.network import Network
@@ -111,7 +102,6 @@ class Imported:
     """An imported model, ready to save, predict and explain."""
 
     model: Model
-    name: str  # in the manifest, or that of the file
     found: str  # what the file left open and how it was decided, in words
     comparison: Comparison | None  # the largest difference from the check; None without one
     result: Result  # of the search; without matches for a program, which leaves nothing open
@@ -143,15 +133,14 @@ def import_checkpoint(
     `from_file`. Raises `CheckpointError`, naming the place, if the file cannot be used or no candidate fits.
     """
     samples = read_samples(manifest, read_table)
-    imported = import_weights(open_file(file), manifest, samples, progress, strict)
-    return replace(imported, name=manifest.name or imported.name)
+    return import_weights(open_file(file), manifest, samples, progress, strict)
 
 
 def import_weights(
     source: Source, stated: ModelSpec, samples: Samples, progress: Progress | None = None, strict: bool = False
 ) -> Imported:
     """`import_checkpoint` with the file and the samples in memory."""
-    refuse_weak(samples, stated.place)
+    samples.refuse_weak(stated.place)
     with naming(source.name):
         if source.program is not None:
             solution = _read_program(source.program, stated, samples)
@@ -173,13 +162,13 @@ def import_weights(
     windows = windows.to(getattr(torch, solution.network.config.dtype))
     targets = None if samples.targets is None else samples.targets[kept]
     if targets is not None and of_predictions == "scaled":
-        targets = targets * samples.scaling.output_scale + samples.scaling.output_mean
-    reference, of_file = Reference(windows, solution.network.config, targets), Path(source.name).stem
-    model = Model(solution.network, reference, {}, provenance, name=of_file)
+        targets = samples.from_model(torch.from_numpy(targets), "original")
+    reference, name = Reference(windows, solution.network.config, targets), stated.name or Path(source.name).stem
+    model = Model(solution.network, reference, {}, provenance, name=name)
     if not bool(torch.isfinite(model.reference_outputs).all()):
-        name = samples.reference_name
-        raise CheckpointError(f"{source.name} has a forecast that is not finite for a window of {name}")
-    return Imported(model, of_file, found, comparison if samples.has_check else None, solution.result)
+        problem = f"has a forecast that is not finite for a window of {samples.reference_name}"
+        raise CheckpointError(f"{source.name} {problem}")
+    return Imported(model, found, comparison if samples.has_check else None, solution.result)
 
 
 def _read_weights(
@@ -189,7 +178,7 @@ def _read_weights(
     try:
         result = find_candidate(structure, samples, progress)
         if not result.matches:
-            raise CheckpointError(describe_mismatch(samples, result))
+            raise CheckpointError(result.describe_mismatch(samples))
         network = assemble(result.found.chain(), samples.shapes)
     except (CheckpointError, ConfigError) as error:
         # keys in doubt are the first reason of a refusal, but masks of 0 and -inf are in no doubt
@@ -197,10 +186,12 @@ def _read_weights(
         doubt = f"{structure.doubt}{'' if source.adapter else ' (from_torch may read it)'}"
         raise CheckpointError(f"{error if masks else doubt}{source.adapter}") from error
     if samples.has_check:
-        refuse_ambiguous(samples, result, strict)
+        result.refuse_ambiguous(samples, strict)
     chosen, described = result.found.chosen, result.found.describe()
-    refuse_mixed_units(samples, chosen[INPUTS])
-    units, library = (chosen[INPUTS], chosen[PREDICTIONS]), ", ".join(filter(None, [structure.library, described]))
+    samples.refuse_mixed_units(chosen[INPUTS])
+    libraries = dict.fromkeys(part.library for part in structure.parts if part.library not in TORCH)
+    library = ", ".join(filter(None, [" and ".join(libraries) or "torch", described]))
+    units = chosen[INPUTS], chosen[PREDICTIONS]
     return Solution(network, units, library, described, structure.unused, result.comparison, result)
 
 
@@ -268,7 +259,7 @@ def describe_file(path: Path, imported: Imported | None = None, known: Manifest 
         parts, recurrents = find_parts(source.tensors, Metadata(known or ModelSpec(), source.module))
     every: list[AnySubmodule] = [*recurrents, *parts]
     used = {key for part in every for key in part.keys}
-    missing = []
+    missing = ["features, targets and reference windows"]
     if source.program is None:  # which leaves nothing open
         missing += [OPEN[READOUT]] if recurrents else []
         missing.append("activations: between its parts, {fc.0: relu} before fc.0; and output_function")
@@ -282,8 +273,7 @@ def describe_file(path: Path, imported: Imported | None = None, known: Manifest 
         manifest = _found_manifest(imported, known, library)
     else:
         n_in = recurrents[0].n_in if recurrents else parts[0].n_in if parts else 0
-        manifest = _blank_manifest(Path(source.name).stem, library, n_in, parts[-1].n_out if parts else 0, missing)
-    missing.insert(0, "features, targets and reference windows")
+        manifest = _blank_manifest(Path(source.name).stem, library, n_in, parts[-1].n_out if parts else 0, missing[1:])
     return Description(
         file=source.name,
         container=source.container,
@@ -325,16 +315,16 @@ def _found_manifest(imported: Imported, known: Manifest, library: str | None) ->
     """The manifest that states what an import found; keys in the README's order."""
     config, chosen = imported.model.config, imported.result.found.chosen
     before = {name.removeprefix("before "): chosen[name] for name in chosen if name.startswith("before ")}
-    scaling, space = None, None
-    if known.is_scaled:
-        space = chosen[INPUTS] if chosen[INPUTS] == chosen[PREDICTIONS] else None
-        columns = {"": config.features, "target_": config.targets}
-        scaling = {f"{of}{key}": [getattr(c, key) for c in columns[of]] for of in columns for key in ("mean", "std")}
+    columns: dict[str, Sequence[Column]] = {"": config.features, "target_": config.targets}
+    scaling = {f"{of}{key}": [getattr(c, key) for c in columns[of]] for of in columns for key in ("mean", "std")}
+    features, targets = (
+        [{"name": c.name, "unit": c.unit} if c.unit else c.name for c in columns[of]] for of in columns
+    )
     entries = {
-        "name": imported.name,
+        "name": imported.model.name,
         "library": chosen.get("library") or library,
-        "features": _list(config.features),
-        "targets": _list(config.targets),
+        "features": features,
+        "targets": targets,
         "lookback": config.lookback,
         "horizon": config.horizon,
         "ahead": config.ahead or None,
@@ -343,15 +333,11 @@ def _found_manifest(imported: Imported, known: Manifest, library: str | None) ->
         "activations": {place: option for place, option in before.items() if option != NONE} or None,
         "output_function": chosen[OUTPUT],
         "mult_arity": int(chosen["mult_arity"]) if "mult_arity" in chosen else None,
-        "scaling": scaling,
-        "space": space,
+        "scaling": scaling if known.is_scaled else None,
+        "space": chosen[INPUTS] if known.is_scaled and chosen[INPUTS] == chosen[PREDICTIONS] else None,
         "reference": known.reference,
         "reference_targets": known.reference_targets,
         "check": known.check and asdict(known.check),
     }
     lines = (f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in entries.items() if value is not None)
     return "".join(lines)
-
-
-def _list(columns: Sequence[Column]) -> list[Any]:
-    return [{"name": c.name, "unit": c.unit} if c.unit else c.name for c in columns]

@@ -80,12 +80,12 @@ def import_(
         _print_description(describe_file(file, imported, known), as_json)
         return
     assert output is not None
-    checkpoint = str(save(Model.of(imported.model), output, with_results).checkpoint)
+    name, checkpoint = imported.model.name, str(save(Model.of(imported.model), output, with_results).checkpoint)
     results = [describe_results(output)] if with_results else []
     if as_json:
-        print_json({"name": imported.name, "file": str(output), "checkpoint": checkpoint, **_describe(imported)})
+        print_json({"name": name, "file": str(output), "checkpoint": checkpoint, **_describe(imported)})
     else:
-        echo("\n".join((f"{imported.name}: wrote {output}  {checkpoint[:19]}…", *_write_lines(imported), *results)))
+        echo("\n".join((f"{name}: wrote {output}  {checkpoint[:19]}…", *_write_lines(imported), *results)))
 
 
 def _write_folder(

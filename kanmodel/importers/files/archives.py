@@ -22,26 +22,22 @@ import torch
 from torch import Tensor
 
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.files.pickles import (
-    HASH_MODULUS,
-    GlobalName,
-    Placeholder,
-    name_reference,
-    read_pickle,
-    refuse_hidden,
-)
+from kanmodel.importers.files.pickles import HASH_MODULUS, GlobalName, Placeholder, name_reference, read_pickle
 
 ZIP_START = b"PK\x03\x04"
 LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the first pickle, a number, without its protocol and frame
 LEGACY_PROTOCOL = 1001
-TAR_MARK, TAR_OFFSET = b"ustar", 257
+FOREIGN = {
+    (b"ustar", 257): "is a tar archive, as torch before 0.1.10 wrote it: save it with a newer torch",
+    (b"\x89HDF", 0): "is a file of Keras: with Keras on torch, torch.save(model.state_dict()) can be read",
+    (b"\x80", 0): "is a pickle, which can run any code, and not a file of torch.save: save model.state_dict() alone",
+}  # bytes and where they stand -> what has them
 MAX_MEMBERS = 1 << 17
 DIRECTORY_ENTRY = b"PK\x01\x02"
 PIECE = 1 << 20  # bytes of a member that are read at a time
 MAX_TENSORS = 1 << 16
 MAX_REPEATED = 1 << 20  # values of a tensor that repeats its storage, as expand does
 MAX_DIMENSIONS = 16
-TENSOR_NAMES = tuple(dir(torch.nn.Parameter))
 STORAGE_DTYPES = {
     **{"Double": torch.float64, "Float": torch.float32, "Half": torch.float16, "BFloat16": torch.bfloat16},
     **{"Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8, "Byte": torch.uint8},
@@ -77,20 +73,6 @@ class Storage:
         return torch.frombuffer(self.data, dtype=dtype).as_strided(shape, stride, offset)
 
 
-def _check_storage(kind: object, n_values: object, limit: int) -> tuple[torch.dtype, int]:
-    """The dtype and the bytes of a storage of a class such as ``torch.FloatStorage``; refuses more than `limit`."""
-    name = kind.name if isinstance(kind, GlobalName) else ""
-    short = name.removeprefix("torch.").removeprefix("cuda.").removesuffix("Storage")
-    dtype = torch.uint8 if name in UNTYPED else STORAGE_DTYPES.get(short)
-    if dtype is None or not name.startswith("torch."):
-        raise CheckpointError(f"has a storage of {name or 'no'} type, which is not of plain numbers")
-    if not isinstance(n_values, int) or n_values < 0:
-        raise CheckpointError("is damaged: a storage of its pickle has no size")
-    if n_values * dtype.itemsize > limit:
-        raise CheckpointError(f"claims a storage of {n_values} values, more than are in the file")
-    return dtype, n_values * dtype.itemsize
-
-
 def tensor_functions() -> Mapping[str, Callable[..., object]]:
     """Implementations of the functions that torch and NumPy pickles call, and of plain containers, for one file."""
     n_tensors = iter(range(MAX_TENSORS))
@@ -115,15 +97,14 @@ def tensor_functions() -> Mapping[str, Callable[..., object]]:
             raise CheckpointError("has a tensor that is made of nothing")
         if not isinstance(function, GlobalName) or function.name != "torch._utils._rebuild_tensor_v2":
             return Placeholder(_name_of(function), arguments)
-        refuse_hidden(state, TENSOR_NAMES, "tensor")
         return rebuild(*arguments)
 
     known: dict[str, Callable[..., object]] = {
         "torch._utils._rebuild_tensor": rebuild,
         "torch._utils._rebuild_tensor_v2": rebuild,
         "torch._utils._rebuild_tensor_v3": partial(rebuild, typed=True),
-        "torch._utils._rebuild_parameter": _parameter,
-        "torch._utils._rebuild_parameter_with_state": _parameter,
+        "torch._utils._rebuild_parameter": lambda data, *_: data,
+        "torch._utils._rebuild_parameter_with_state": lambda data, *_: data,
         "torch._tensor._rebuild_from_type_v2": rebuild_with_attributes,
         "torch.Size": lambda values: (
             tuple(values) if isinstance(values, (list, tuple)) else Placeholder("builtins.tuple", (values,))
@@ -145,11 +126,6 @@ def tensor_functions() -> Mapping[str, Callable[..., object]]:
         known[f"{core}.multiarray.scalar"] = _number
         known[f"{core}.numeric._frombuffer"] = _array
     return known
-
-
-def _parameter(data: object, requires_grad: object, hooks: object, state: object = None) -> object:
-    refuse_hidden(state, TENSOR_NAMES, "tensor")
-    return data
 
 
 def _dict(pairs: object = ()) -> object:
@@ -239,16 +215,10 @@ def read_archive(data: bytes) -> object:
     """
     if data.startswith(ZIP_START):
         return _read_zip(data)
-    if is_legacy(data):
+    if data.startswith(b"\x80") and LEGACY_MAGIC in data[:32]:
         return _read_legacy(data)
-    if data.startswith(TAR_MARK, TAR_OFFSET):
-        raise CheckpointError("is a tar archive, as torch before 0.1.10 wrote it: save it with a newer torch")
-    raise CheckpointError("is neither a file of torch.save nor of safetensors")
-
-
-def is_legacy(data: bytes) -> bool:
-    """Whether a file starts like one of torch before 1.6, which newer versions write on request."""
-    return data.startswith(b"\x80") and LEGACY_MAGIC in data[:32]
+    what = (what for (mark, at), what in FOREIGN.items() if data.startswith(mark, at))
+    raise CheckpointError(next(what, "is neither a file of torch.save nor of safetensors"))
 
 
 def open_zip(data: bytes) -> tuple[zipfile.ZipFile, set[str]]:
@@ -289,6 +259,8 @@ def read_member(archive: zipfile.ZipFile, name: str) -> memoryview:
 
 
 def _read_zip(data: bytes) -> object:
+    if b"model.weights.h5" in data:
+        raise CheckpointError(FOREIGN[b"\x89HDF", 0])
     archive, names = open_zip(data)
     if any(name.split("/")[-1] == "constants.pkl" for name in names):
         raise CheckpointError("is a TorchScript archive, which is code: save model.state_dict() alone")
@@ -303,11 +275,10 @@ def _read_zip(data: bytes) -> object:
     storages: dict[str, Storage] = {}
 
     def load(key: object) -> object:
-        kind, name, n_values, _ = _parse_storage_id(key)
+        name, dtype, n_values, _ = _parse_storage_id(key)
         if name not in storages:
             memory = read_member(archive, f"{folder}data/{name}")
-            dtype, n_bytes = _check_storage(kind, n_values, len(memory))
-            if n_bytes != len(memory):
+            if n_values * dtype.itemsize != len(memory):
                 raise CheckpointError(f"is damaged: storage {name[:80]} has {len(memory)} bytes for {n_values} values")
             storages[name] = Storage(dtype, memory)
             if order != sys.byteorder.encode():
@@ -331,11 +302,12 @@ def _read_legacy(data: bytes) -> object:
         nonlocal left
         if isinstance(key, tuple) and key[:1] == ("module",) and len(key) > 1 and isinstance(key[1], GlobalName):
             return key[1]  # a class, and after it its source code
-        kind, name, n_values, view = _parse_storage_id(key)
+        name, dtype, n_values, view = _parse_storage_id(key)
         if name not in storages:
-            dtype, n_bytes = _check_storage(kind, n_values, left)
-            storages[name] = Storage(dtype, memoryview(bytearray(n_bytes)))
-            left -= n_bytes
+            left -= n_values * dtype.itemsize
+            if left < 0:
+                raise CheckpointError(f"claims a storage of {n_values} values, more than are in the file")
+            storages[name] = Storage(dtype, memoryview(bytearray(n_values * dtype.itemsize)))
         if view is None:
             return storages[name]
         (offset, size), dtype, data = view, storages[name].dtype, storages[name].data
@@ -362,17 +334,24 @@ def _read_legacy(data: bytes) -> object:
     return found
 
 
-def _parse_storage_id(key: object) -> tuple[object, str, object, tuple[Any, Any] | None]:
-    """Type, key and number of values of a storage, and before torch 0.4 offset and size of a view of it.
+def _parse_storage_id(key: object) -> tuple[str, torch.dtype, int, tuple[Any, Any] | None]:
+    """Key, dtype and number of values of a storage, and before torch 0.4 offset and size of a view of it.
 
-    An id is ("storage", type, key, device, number of values), and of old in addition None or (key, offset, size).
+    An id is ("storage", class, key, device, number of values), and of old in addition None or (key, offset, size).
     """
     if not isinstance(key, tuple) or len(key) not in (5, 6) or key[0] != "storage" or not isinstance(key[2], str):
         raise CheckpointError("has a persistent id that is not one of a storage of torch")
     view = key[5] if len(key) == 6 else None
     if view is not None and (not isinstance(view, tuple) or len(view) != 3):
         raise CheckpointError("is damaged: the view of a storage is not one")
-    return key[1], key[2], key[4], view and view[1:]
+    name, n_values = key[1].name if isinstance(key[1], GlobalName) else "", key[4]
+    short = name.removeprefix("torch.").removeprefix("cuda.").removesuffix("Storage")
+    dtype = torch.uint8 if name in UNTYPED else STORAGE_DTYPES.get(short)
+    if dtype is None or not name.startswith("torch."):
+        raise CheckpointError(f"has a storage of {name or 'no'} type, which is not of plain numbers")
+    if not isinstance(n_values, int) or n_values < 0:
+        raise CheckpointError("is damaged: a storage of its pickle has no size")
+    return key[2], dtype, n_values, view and view[1:]
 
 
 def _swap_bytes(storage: Storage) -> None:

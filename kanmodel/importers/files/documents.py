@@ -11,23 +11,25 @@ import json
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from kanmodel.arrays import Array, refuse_non_finite
 from kanmodel.checkpoint import MAX_BYTES
-from kanmodel.errors import CheckpointError, DataError
+from kanmodel.errors import CheckpointError, ConfigError, DataError
+from kanmodel.tables.windows import read_numbers
 from kanmodel.text import printable
 
 MAX_DOCUMENT_BYTES = 1 << 22
 MAX_JSON_BYTES = 1 << 28
 MAX_NAMES_BYTES = 1 << 20
-TABLES = (".csv", ".csv.gz", ".parquet")
+TABLES = (".csv", ".csv.gz", ".parquet")  # names of arrays with named columns
 TOLERANCE = 1e-4  # of the check, in standard deviations of each output
 ARRAYS = {
     "inputs": ("eval", "windows", "inputs", "x", "X"),
@@ -66,7 +68,7 @@ def naming(name: str) -> Iterator[None]:
         yield
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{name} is not text in UTF-8") from error
-    except CheckpointError as error:
+    except (CheckpointError, ConfigError) as error:
         raise CheckpointError(printable(f"{name} {error}")) from error
 
 
@@ -82,12 +84,7 @@ def read_document(path: Path) -> dict[str, Any]:
     """The mapping in a ``.yaml``, ``.yml`` or ``.json`` file; raises `CheckpointError` for other or unsafe content."""
     with naming(path.name):
         text = read_bounded(path, MAX_DOCUMENT_BYTES).decode("utf-8")
-        if path.suffix == ".json":
-            document = _parse_json(text)
-        else:
-            from kanmodel.importers.files.plain_yaml import parse_yaml  # here, since few imports need yaml
-
-            document = parse_yaml(text)
+        document = _parse_json(text) if path.suffix == ".json" else _parse_yaml(text)
         if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
             raise CheckpointError("is not a mapping of names to values")
     return document
@@ -104,9 +101,37 @@ def _parse_json(text: str) -> Any:
         raise CheckpointError(f"is not JSON: {error}") from error
 
 
-def is_table(name: str) -> bool:
-    """Whether the name of an array is that of a table, which has named columns."""
-    return name.endswith(TABLES)
+class _PlainLoader(yaml.SafeLoader):
+    """yaml's safe loader, but it refuses merges and repeated keys, which hide values, and reads 1e-5 as a number."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                raise CheckpointError(f"merges mappings in line {key.start_mark.line + 1}, which is not read")
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        mapping = super().construct_mapping(node, deep=deep)
+        refuse_repeated(len(mapping), [key.value for key, _ in node.value])
+        return mapping
+
+
+_PlainLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+"), list("-+0123456789")
+)
+
+
+def _parse_yaml(text: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_PlainLoader)  # nosec B506 # a restricted SafeLoader
+    except yaml.YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or "unreadable"
+        if tag := re.search(r"'tag:yaml.org,2002:python/[^:']*:?([^']*)'", problem):
+            wanted = "give what is wanted of it in the manifest instead (base_activation, mult_arity, input_id)"
+            what = f"holds the Python object {tag[1][:80]}, which needs code to be run"
+            raise CheckpointError(f"{what}: {wanted}") from error
+        raise CheckpointError(f"is not yaml{f' in line {mark.line + 1}' if mark else ''}: {problem}") from error
+    except (RecursionError, ValueError, TypeError, OverflowError) as error:
+        raise CheckpointError(f"is not yaml of plain values: {type(error).__name__}") from error
 
 
 def read_array(folder: Path, name: str, columns: Sequence[str], read_table: TableReader | None) -> Array:
@@ -117,7 +142,7 @@ def read_array(folder: Path, name: str, columns: Sequence[str], read_table: Tabl
     """
     try:
         with naming(name):
-            if is_table(name):
+            if name.endswith(TABLES):
                 if read_table is None:
                     raise CheckpointError("is a table, which only the command line reads: give .npy, .npz or .json")
                 array = read_table(folder / name, columns)
@@ -187,13 +212,7 @@ def _read_json(path: Path, pointer: str) -> Array:
         except (IndexError, KeyError, TypeError, ValueError):
             exists = ", ".join(value)[:200] if isinstance(value, dict) else f"a {type(value).__name__}"
             raise CheckpointError(f"does not exist: at {step[:80]!r} there is {exists}") from None
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise CheckpointError("is a list whose rows differ in length") from error
-    if array.dtype.kind not in "fiu":
-        raise CheckpointError("is not an array of numbers")
-    return array.astype(np.float64)
+    return read_numbers(value, f"{path.name}:{pointer}")
 
 
 def read_windows_file(path: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from kanmodel.checkpoint import MAX_BYTES
 from kanmodel.errors import CheckpointError, quote
@@ -32,14 +32,15 @@ from kanmodel.importers.layers.submodules import Metadata
 from kanmodel.importers.tracing.rules import COMPOSITES, RULES
 
 MODEL, WEIGHTS, CONSTANTS = "models/model.json", "data/weights/", "data/constants/"
+OLD_MODEL = b"serialized_exported_program.json"  # of torch before 2.9
 MAX_DOCUMENT_BYTES = 1 << 26
 MAX_STEPS = 1 << 15
 MAX_VALUES = 1 << 23  # of all values of a pass of one window together, and at once of a pass of several
 MAX_WHOLE = 1 << 40  # of a size that is computed
 # torch's ScalarType, from 1 on
 DTYPES = dict(enumerate(("Byte", "Char", "Short", "Int", "Long", "Half", "Float", "Double"), 1)) | {12: "Bool"}
-SIZES = {f"_operator.{name}": getattr(operator, name) for name in ("add", "sub", "mul", "floordiv", "mod", "neg")}
-SIZES |= {f"_operator.{name}": getattr(operator, name) for name in ("eq", "ne", "le", "lt", "ge", "gt")}
+OF_SIZES = "add sub mul floordiv mod neg eq ne le lt ge gt"
+SIZES = {f"_operator.{name}": getattr(operator, name) for name in OF_SIZES.split()}
 ASSERTIONS = {"_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_constrain_range_for_size"}
 RECURRENT: dict[str, Any] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn_tanh": nn.RNN}
 CELLS: dict[str, Any] = {"lstm_cell": nn.LSTMCell, "gru_cell": nn.GRUCell, "rnn_tanh_cell": nn.RNNCell}
@@ -114,25 +115,17 @@ def _resolve(value: Any, values: Mapping[str, Any]) -> Any:
     return tree_map_only(Name, lambda each: values[each.name], value)
 
 
-@dataclass(frozen=True)
-class Call:
-    """Consecutive steps that are the call of one layer: a function of one value."""
-
-    steps: Sequence[Step]
-    entering: str
-    leaving: str
-
-
 class LayerOfSteps(nn.Module):
     """A layer that computes the steps of its current call, for any number of rows."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self._tensors, self._call, self._sizes, self._n_rows = tensors, Call((), "", ""), dict[str, int](), 1
+        self._tensors, self._steps, self._sizes, self._n_rows = tensors, list[Step](), dict[str, int](), 1
+        self._entering = self._leaving = ""
 
-    def enter(self, call: Call, values: Mapping[str, Any]) -> None:
-        """Chooses a call, whose sizes are those of a program's values."""
-        self._call, self._n_rows = call, len(values[call.entering])
+    def enter(self, steps: Sequence[Step], entering: str, leaving: str, values: Mapping[str, Any]) -> None:
+        """Chooses a call: its steps, a function of one value, and the sizes among a program's values."""
+        self._steps, self._entering, self._leaving, self._n_rows = [*steps], entering, leaving, len(values[entering])
         self._sizes = {name: value for name, value in values.items() if isinstance(value, int)}
 
     def forward(self, x: Tensor) -> Tensor:
@@ -140,10 +133,10 @@ class LayerOfSteps(nn.Module):
         if not self._sizes and len(x) != self._n_rows:  # it was exported for this number of rows alone
             return torch.cat([self(rows) for rows in torch.split(x, self._n_rows)])
         sizes = {name: size * len(x) // self._n_rows for name, size in self._sizes.items()}
-        values: dict[str, Any] = {**self._tensors, **sizes, self._call.entering: x, "": x}
-        for step in self._call.steps:
+        values: dict[str, Any] = {**self._tensors, **sizes, self._entering: x, "": x}
+        for step in self._steps:
             step.run(values)
-        found: Tensor = values[self._call.leaving]
+        found: Tensor = values[self._leaving]
         return found
 
 
@@ -172,10 +165,11 @@ class Program(nn.Module):
         self._steps, self._tensors, self._entering, self._leaving = steps, dict(tensors), entering, leaving
         self._batch, self._at_once = batch, batch or 1
         self._recurrent: dict[int, str] = {}  # places by step
-        self._calls: dict[int, tuple[str, Call]] = {}  # places and calls of layers by their first step
+        # of calls of layers by their first step: the layer, its steps, and the names of what enters and leaves
+        self._calls: dict[int, tuple[LayerOfSteps, Sequence[Step], str, str]] = {}
         for number, step in enumerate(steps):
             if step.op in RECURRENT or step.op in CELLS:
-                with suppress(RuntimeError, ValueError, TypeError):
+                with suppress(RuntimeError, ValueError, TypeError, LookupError):
                     self._add_recurrent(number, step, places)
         with suppress(CheckpointError):
             self._add_layers(places)
@@ -218,11 +212,10 @@ class Program(nn.Module):
         while number < len(self._steps):
             step = self._steps[number]
             if number in self._calls:
-                place, call = self._calls[number]
-                layer: Any = self.get_submodule(place)
-                layer.enter(call, values)
-                values[call.leaving] = layer(values[call.entering])
-                number += len(call.steps) - 1
+                layer, steps, entering, leaving = self._calls[number]
+                layer.enter(steps, entering, leaving, values)
+                values[leaving] = layer(values[entering])
+                number += len(steps) - 1
             elif number in self._recurrent:
                 x, states, *_ = _resolve(step.args, values)
                 out = self.get_submodule(self._recurrent[number])(x, tuple(states) if "lstm" in step.op else states)
@@ -246,20 +239,17 @@ class Program(nn.Module):
     def _add_recurrent(self, number: int, step: Step, places: Mapping[str, str]) -> None:
         """Adds the module of a recurrent call, if its weights are those of one; else raises what torch does."""
         given = [each.name for each in tree_leaves(step.args[2:]) if isinstance(each, Name)]
-        keys = [places.get(name, "") for name in given]
-        path = keys[0].rpartition(".")[0] if keys else ""
-        own = {key.removeprefix(f"{path}."): self._tensors[name] for name, key in zip(given, keys, strict=True) if key}
-        first, second = (
-            next((tensor for key, tensor in own.items() if key.startswith(name)), torch.empty(0))
-            for name in ("weight_ih", "weight_hh")
-        )
+        path = places[given[0]].rpartition(".")[0]
+        own = {places[name].removeprefix(f"{path}."): self._tensors[name] for name in given}
         options: dict[str, Any] = {"bias": len(own) > 2}
         if step.op in RECURRENT:
             bias, layers, _, _, two_ways, batch_first = step.args[3:]
             options = {"bias": bias, "num_layers": layers, "bidirectional": two_ways, "batch_first": batch_first}
-        if path and first.ndim == second.ndim == 2 and options.get("num_layers", 1) <= len(own) == len(keys):
+        if options.get("num_layers", 1) <= len(own):
+            first = "_l0" if step.op in RECURRENT else ""
+            sizes = (own[f"weight_{of}{first}"].shape[1] for of in ("ih", "hh"))
             with torch.device("meta"):
-                module = (RECURRENT | CELLS)[step.op](first.shape[1], second.shape[1], **options)
+                module = (RECURRENT | CELLS)[step.op](*sizes, **options)
             module.load_state_dict(own, assign=True)
             module.requires_grad_(False)
             if isinstance(self._module_at(path, module), type(module)):
@@ -284,12 +274,7 @@ class Program(nn.Module):
                 is_apart = len(numbers) == len(steps) and self._recurrent.keys().isdisjoint(numbers)
                 module = self._module_at(place, LayerOfSteps(self._tensors))
                 if is_apart and isinstance(module, LayerOfSteps) and len(entering) == len(leaving) == 1:
-                    self._calls[first] = place, Call(steps, *entering, *leaving)
-
-
-def is_program(data: bytes) -> bool:
-    """Whether a zip archive has a program of `torch.export.save`."""
-    return MODEL.encode() in data or b"serialized_exported_program.json" in data
+                    self._calls[first] = module, steps, entering.pop(), leaving.pop()
 
 
 def open_file(path: Path) -> Source:
@@ -299,7 +284,7 @@ def open_file(path: Path) -> Source:
             reader = f"kanmodel.from_neuralforecast({str(path)!r})"
             raise CheckpointError(f"is a folder; {reader} reads one that NeuralForecast.save wrote")
         data = read_bounded(path, MAX_BYTES)
-        if not data.startswith(ZIP_START) or not is_program(data):
+        if not data.startswith(ZIP_START) or not any(name in data for name in (MODEL.encode(), OLD_MODEL)):
             return read_source(path.name, data)
         program, tensors = read_program(data)
         read, dtypes = read_tensors(tensors) if tensors else ({}, ())
@@ -329,8 +314,7 @@ def read_program(data: bytes) -> tuple[Program, dict[str, Tensor]]:
             if f"{folder}{where}{file}" in names:
                 listed = json.loads(bytes(read_member(archive, f"{folder}{where}{file}")))["config"]
                 for key, entry in listed.items():
-                    member = read_member(archive, f"{folder}{where}{entry['path_name']}")
-                    stored[key] = _read_tensor(key, entry, member)
+                    stored[key] = _read_tensor(key, entry, read_member(archive, f"{folder}{where}{entry['path_name']}"))
         tensors, places, windows = _read_inputs(signature, stored)
         if len(windows) != 1:
             given = f"takes {', '.join(windows) or 'no tensor'}, but is given windows alone"
@@ -404,7 +388,7 @@ def _read_step(document: Mapping[str, Any], number: int) -> Step:
     else:
         unknown = "which is no operation of a graph (from_torch may know it)"
         raise CheckpointError(f"calls {quote(target)} at step {number}, {unknown}")
-    outputs = tuple(_read_output(each) for each in document["outputs"])
+    outputs = tuple(tree_map_only(Name, lambda each: each.name, _read_argument(each)) for each in document["outputs"])
     entries = filter(None, document.get("metadata", {}).get("nn_module_stack", "").split(";"))
     stack = tuple((call, place) for call, place, *_ in (entry.split(",") for entry in entries))
     return Step(op, function, tuple(args), kwargs, outputs, stack)
@@ -430,10 +414,8 @@ def _read_argument(document: Mapping[str, Any]) -> Any:
             return None
         case "as_int" | "as_bool" | "as_string" | "as_ints" | "as_bools":
             return value
-        case "as_float":
-            return float(value)  # infinity and NaN are text
-        case "as_floats":
-            return [float(each) for each in value]
+        case "as_float" | "as_floats":
+            return tree_map(float, value)  # infinity and NaN are text
         case "as_tensor":
             return Name(value["name"])
         case "as_tensors":
@@ -447,13 +429,6 @@ def _read_argument(document: Mapping[str, Any]) -> Any:
         case "as_scalar_type":
             return STORAGE_DTYPES[DTYPES[value]]
     raise CheckpointError(f"has an argument of the kind {quote(kind)}, which no operation of a graph has")
-
-
-def _read_output(document: Mapping[str, Any]) -> Any:
-    ((kind, value),) = document.items()
-    if kind == "as_tensors":
-        return [each["name"] for each in value]
-    return value["as_name"] if kind.startswith("as_sym") else value["name"]
 
 
 def _check_order(steps: Sequence[Step], known: set[str]) -> None:

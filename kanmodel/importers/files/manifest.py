@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from kanmodel.errors import (
     check_number,
     check_text,
 )
-from kanmodel.importers.files.documents import read_document
+from kanmodel.importers.files.documents import naming, read_document
 from kanmodel.network.config import BASE_FUNCTIONS, Groups, read_record
 from kanmodel.network.functions import ACTIVATIONS
 from kanmodel.tables.columns import Column, Feature, Target
@@ -134,6 +133,7 @@ class ModelSpec:
     horizon: int | None = None
     ahead: Index = 0  # as of a `ModelConfig`
     groups: Annotated[Groups, _check_mapping] = field(default_factory=dict)
+    name: Text | None = None  # of the model; that of the file by default
     place: Text = "the call"  # where it is stated, for errors
     library: Annotated[str, partial(check_choice, choices=LIBRARIES)] | None = None
     prefixes: Annotated[Mapping[str, str | None], _check_prefixes] = field(default_factory=dict)  # of `STAGES`; or None
@@ -159,13 +159,12 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class Manifest(ModelSpec):
-    """A specification in a file, which also names the model, and arrays by paths relative to its `folder`."""
+    """A specification in a file, which also names arrays, by paths relative to its `folder`."""
 
     folder: Path = field(kw_only=True)
     reference: Text = field(kw_only=True)
     reference_targets: Text | None = None
     check: Check | None = None
-    name: Text | None = None
 
 
 def read_manifest(path: Path, known: Mapping[str, Any] | None = None) -> Manifest:
@@ -179,7 +178,7 @@ def parse_manifest(document: Mapping[str, Any], path: Path, known: Mapping[str, 
     `path` names it in errors, and its paths are relative to that folder. Raises `CheckpointError` if a key is unknown,
     missing, or has a wrong type.
     """
-    with _naming(path.name):
+    with naming(f"{path.name}:"):
         _check_mapping(document, "it", KEYS)
         given = {**(known or {}), **{key: value for key, value in document.items() if value is not None}}
         if isinstance(scaling := given.get("scaling"), str):
@@ -196,12 +195,7 @@ def parse_manifest(document: Mapping[str, Any], path: Path, known: Mapping[str, 
         check_flag(given.pop("batch_first", True), "batch_first")  # the weights do not depend on it
         prefixes = {stage: document[stage] for stage in STAGES if stage in document}
         given = {key: value for key, value in given.items() if key not in STAGES} | {"prefixes": prefixes}
-    return _parse(Manifest, given | {"folder": path.parent, "place": path.name}, path.name)
-
-
-def parse_call(given: Mapping[str, Any]) -> ModelSpec:
-    """What the arguments of a call state, by the keys of a manifest; raises `CheckpointError` for a wrong value."""
-    return _parse(ModelSpec, {key: value for key, value in given.items() if value is not None}, ModelSpec.place)
+    return parse_spec(Manifest, given | {"folder": path.parent, "place": path.name}, path.name)
 
 
 def parse_pykan_config(document: Mapping[str, Any], name: str) -> PykanConfig:
@@ -212,18 +206,10 @@ def parse_pykan_config(document: Mapping[str, Any], name: str) -> PykanConfig:
     return _read(PykanConfig, _pykan_fields(document, name), name)
 
 
-@contextmanager
-def _naming(place: str) -> Iterator[None]:
-    try:
-        yield
-    except (CheckpointError, ConfigError) as error:
-        raise CheckpointError(f"{place}: {error}") from error
-
-
-def _parse(cls: type[S], given: Mapping[str, Any], place: str) -> S:
-    """A specification from the keys of a manifest."""
-    with _naming(place):
-        fields = _with_columns({key: _freeze(value) for key, value in given.items()})
+def parse_spec(cls: type[S], given: Mapping[str, Any], place: str) -> S:
+    """A specification from the keys of a manifest; raises `CheckpointError`, starting with `place`, for a bad value."""
+    with naming(f"{place}:"):
+        fields = _with_columns({key: _freeze(value) for key, value in given.items() if value is not None})
     return _read(cls, fields, place)
 
 
@@ -279,10 +265,7 @@ def _with_columns(given: Mapping[str, Any]) -> dict[str, Any]:
     targets, means = given.get("targets", scaling.get("target_names")), scaling.get("target_mean", [])
     if targets is None and means != []:
         targets = [target.name for target in unnamed_targets(len(means) if isinstance(means, list) else 1)]
-    columns = {
-        "features": features,
-        "targets": _make_columns("target", targets, scaling) if targets is not None else [],
-    }
+    columns = {"features": features, "targets": [] if targets is None else _make_columns("target", targets, scaling)}
     return {key: value for key, value in given.items() if key not in COLUMN_KEYS} | columns
 
 

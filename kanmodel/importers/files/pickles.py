@@ -13,7 +13,6 @@ from __future__ import annotations
 import codecs
 import io
 import pickletools  # nosec B403 # it splits a pickle into its instructions, and runs none of them
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,7 +27,6 @@ MAX_CHOSEN_KEYS = 1 << 12  # dictionary keys and set elements whose hashes a fil
 MAX_KEY_PARTS = 16  # of a tuple as a key
 MAX_NAME = 300  # characters of a module's, class's or function's name
 HASH_MODULUS = (1 << 61) - 1  # a smaller integer is its own hash
-DICT_NAMES = tuple(dir(OrderedDict))
 RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # modules by their names in Python 2
 HIGHEST_PROTOCOL = 5
 
@@ -62,14 +60,6 @@ def name_reference(module: object, name: object) -> GlobalName:
     if not isinstance(module, str) or not isinstance(name, str) or len(module) + len(name) > MAX_NAME:
         raise CheckpointError("is a pickle with an invalid or too long name")
     return GlobalName(f"{RENAMED.get(module, module)}.{name}")
-
-
-def refuse_hidden(state: object, names: tuple[str, ...], what: str) -> None:
-    """Raises if attributes would hide methods of their object, which no training program writes."""
-    if isinstance(state, dict):
-        for name in names:
-            if name in state:
-                raise CheckpointError(f"has an attribute {name!r} that would hide that of every {what}")
 
 
 @dataclass(eq=False)
@@ -163,8 +153,9 @@ class _Machine:
         return known(*arguments)
 
     def build(self, target: object, state: object) -> object:
-        if isinstance(target, dict):  # an OrderedDict with attributes, such as the _metadata of a state_dict
-            refuse_hidden(state, DICT_NAMES, "dictionary")
+        if isinstance(
+            target, dict
+        ):  # an OrderedDict with attributes, such as the _metadata of a state_dict, which are left out
             return target
         if not isinstance(target, Placeholder) or target.state is not None:
             raise ValueError(f"it sets the state of a {type(target).__name__}")

@@ -20,21 +20,18 @@ from torch import Tensor
 
 from kanmodel.checkpoint import DOCUMENT_KEY
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.files.archives import ZIP_START, is_legacy, read_archive
-from kanmodel.importers.files.documents import naming
+from kanmodel.importers.files.archives import read_archive
 from kanmodel.importers.files.pickles import GlobalName, Placeholder
 
 if TYPE_CHECKING:
     from kanmodel.importers.files.exported import Program
 
 MAX_TENSOR_BYTES = 1 << 28  # of all weights together
-HDF5_START = b"\x89HDF\r\n"
 KERAS_KEY = re.compile(r"(?:.*\.)?_torch_params\.(.+?)(?:/(?:lstm|gru|simple_rnn)_cell)?/(\w+)")
 KERAS_LAYERS = ({"kernel": 2, "bias": 1}, *({"kernel": 2, "recurrent_kernel": 2, "bias": axes} for axes in (1, 2)))
 MAX_KEY = 200  # characters of a tensor's name
 COMMON_PREFIXES = ("module.", "model.", "_orig_mod.")  # of DataParallel, Lightning and torch.compile
 WIDENED = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
-FLOATS = (torch.float32, torch.float64, *WIDENED)
 INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 MAX_DEPTH = 64  # of modules, and of containers in a value
 MAX_MODULES = 1 << 14
@@ -46,15 +43,15 @@ BOOKKEEPING = frozenset(torch.nn.Module().__dict__) - {"training"} | {
 
 MEMBERS = ("_parameters", "_buffers", "_modules")  # of the state of a pickled module
 
-Value = object  # None, a bool, number, text, bytes, GlobalName, Placeholder, Tensor, array, or a container of these
-
 
 @dataclass(frozen=True)
 class Module:
     """A module of a pickled or live model, without parameters that are None and buffers that are not saved."""
 
     class_name: str  # qualified, such as ``torch.nn.modules.rnn.LSTM``
-    values: Mapping[str, Value]  # such as ``hidden_size``; lists are tuples
+    values: Mapping[
+        str, object
+    ]  # such as ``hidden_size``: plain values, names, placeholders, tensors, and tuples of these
     parameters: Mapping[str, Tensor]
     buffers: Mapping[str, Tensor]
     children: Mapping[str, Module]  # in order of definition
@@ -93,7 +90,7 @@ class Source:
     name: str  # of the file
     tensors: Mapping[str, Tensor]
     module: Module | None = None  # of a file with a whole model; its dotted names are the keys of the tensors
-    hyper_parameters: Mapping[str, Value] = field(default_factory=dict)  # the model's arguments that Lightning saved
+    hyper_parameters: Mapping[str, object] = field(default_factory=dict)  # the model's arguments that Lightning saved
     container: str | None = None  # key of the training dictionary that contained the weights
     prefix: str = ""  # of wrappers, removed from all keys, such as ``module.``
     dtypes: tuple[str, ...] = ()  # in the file, such as ``float16``
@@ -111,23 +108,6 @@ class Source:
         return f"; with {library}, kanmodel.{reader} may read it" if library else ""
 
 
-def read_source(name: str, data: bytes) -> Source:
-    """Reads the state_dict, the whole model, or the training dictionary of either in a file (torch.save, safetensors).
-
-    Raises `CheckpointError` if it is damaged, claims more than it contains, or has no weights that are finite tensors.
-    """
-    with naming(name):
-        is_archive = is_legacy(data) or data.startswith(ZIP_START)
-        if data[8:9] == b"{" and not is_archive:
-            return _find_weights(name, _read_safetensors(data))
-        if data.startswith(HDF5_START) or (data.startswith(ZIP_START) and b"model.weights.h5" in data):
-            raise CheckpointError("is a file of Keras: with Keras on torch, torch.save(model.state_dict()) can be read")
-        if data.startswith(b"\x80") and not is_archive:
-            what = "is a pickle, which can run any code, and not a file of torch.save: save model.state_dict() alone"
-            raise CheckpointError(what)
-        return _find_weights(name, read_archive(data))
-
-
 def _read_safetensors(data: bytes) -> dict[str, Tensor]:
     try:
         if f'"{DOCUMENT_KEY}":' in data[: int.from_bytes(data[:8], "little") + 8].decode("utf-8", "replace"):
@@ -138,8 +118,13 @@ def _read_safetensors(data: bytes) -> dict[str, Tensor]:
         raise CheckpointError(f"is neither a file of torch.save nor of safetensors ({reason})") from error
 
 
-def _find_weights(name: str, found: object) -> Source:
-    """The state_dict of a file's object or of its model, with what is known of it."""
+def read_source(name: str, data: bytes) -> Source:
+    """Reads the state_dict, the whole model, or the training dictionary of either in a file (torch.save, safetensors).
+
+    Raises `CheckpointError`, starting with a verb, if it is damaged, claims more than it contains, or has no weights
+    that are finite tensors.
+    """
+    found = _read_safetensors(data) if data[8:9] == b"{" else read_archive(data)  # 8 bytes are the length of its header
     if isinstance(found, Tensor):
         raise CheckpointError("holds one tensor and no state_dict (pykan's cache_data is one: import its state)")
     entries = {} if is_module(found) else _entries_of(found)
@@ -241,31 +226,27 @@ def read_tensors(entries: Mapping[Any, object]) -> tuple[dict[str, Tensor], tupl
     They are copied if their storages contain other values too: pykan's coefficients are views into the workspace of
     its least squares, which is 27 times as large.
     """
-    tensors = {key: value for key, value in entries.items() if isinstance(value, Tensor)}
-    if not tensors:
+    if not any(isinstance(value, Tensor) for value in entries.values()):
         raise CheckpointError("holds no state_dict: neither itself nor one of its entries is one")
+    tensors, dtypes, size = dict[str, Tensor](), set[str](), 0
     for key, value in entries.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             place = repr(key[:80]) if isinstance(key, str) else describe(key)
             raise CheckpointError(f"has {_describe_foreign(value)} at {place} of its state_dict, not a tensor")
         if len(key) > MAX_KEY or not key.isprintable():
             raise CheckpointError(f"has a tensor whose key is not a name: {key[:80]!r}")
-    dtypes = {key: str(tensor.dtype).removeprefix("torch.") for key, tensor in tensors.items()}
-    widened = {key: WIDENED.get(tensor.dtype, tensor.dtype) for key, tensor in tensors.items()}
-    for key, dtype in widened.items():
-        if dtype not in (*FLOATS, *INTEGERS):
-            raise CheckpointError(f"has tensor {key} of type {dtypes[key]}, which is neither of floats nor of integers")
-    size = sum(tensor.numel() * widened[key].itemsize for key, tensor in tensors.items())
-    if size > MAX_TENSOR_BYTES:
-        raise CheckpointError(f"has weights of {size} bytes, more than {MAX_TENSOR_BYTES}")
-    for key, tensor in tensors.items():
-        alone = tensor.is_contiguous() and tensor.nbytes == tensor.untyped_storage().nbytes()
-        if not alone or tensor.dtype != widened[key]:
-            tensors[key] = torch.empty(tensor.shape, dtype=widened[key]).copy_(tensor)
-        is_mask = ((tensors[key] == 0) | (tensors[key] == -inf)).all()  # of attention, which no layer reads
-        if not is_mask and not torch.isfinite(tensors[key]).all():
+        name, dtype = str(value.dtype).removeprefix("torch."), WIDENED.get(value.dtype, value.dtype)
+        if dtype not in (torch.float32, torch.float64, *INTEGERS):
+            raise CheckpointError(f"has tensor {key} of type {name}, which is neither of floats nor of integers")
+        if (size := size + value.numel() * dtype.itemsize) > MAX_TENSOR_BYTES:
+            raise CheckpointError(f"has weights of more than {MAX_TENSOR_BYTES} bytes")
+        alone = value.is_contiguous() and value.nbytes == value.untyped_storage().nbytes() and value.dtype == dtype
+        tensors[key] = value if alone else torch.empty(value.shape, dtype=dtype).copy_(value)
+        is_mask = ((value == 0) | (value == -inf)).all()  # of attention, which no layer reads
+        if not is_mask and not torch.isfinite(value).all():
             raise CheckpointError(f"has a value that is not finite in tensor {key}")
-    return tensors, tuple(sorted(set(dtypes.values())))
+        dtypes.add(name)
+    return tensors, tuple(sorted(dtypes))
 
 
 def _describe_foreign(value: object) -> str:
@@ -318,7 +299,7 @@ def describe(value: object) -> str:
     return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name[:MAX_PATH]}"
 
 
-def _simplify(value: object, budget: Iterator[int], depth: int = 0) -> Value:
+def _simplify(value: object, budget: Iterator[int], depth: int = 0) -> object:
     """Converts a value that may contain itself to a finite tree: lists are tuples, and objects are placeholders."""
     if next(budget, None) is None or depth > MAX_DEPTH:
         raise CheckpointError(f"has attributes of more than {MAX_VALUES} values, or nested deeper than {MAX_DEPTH}")

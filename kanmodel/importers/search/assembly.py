@@ -35,11 +35,9 @@ def step_of(name: str) -> Transform:
 
 def activation(option: str) -> Function:
     """The function of an activation between parts or at the output."""
-    if option == NONE:
-        return lambda values: values
     if option == "softmax":
         return lambda values: values.softmax(dim=-1)
-    step = step_of(option)
+    step = step_of("identity" if option == NONE else option)
     return lambda values: activate(step.kind, step.parameter, values)
 
 
@@ -72,20 +70,12 @@ class Chain:
     head: tuple[Item, ...]  # after the readout
     output_function: str | None
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype of the network: float64 if any of its weights is."""
-        tensors = [t for e in (*self.front, *self.head) if isinstance(e, Layer) for t in e.tensors.values()]
-        tensors += self.recurrent.tensors.values() if self.recurrent else []
-        return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
-
 
 def assemble(chain: Chain, shapes: ModelConfig, dtype: torch.dtype | None = None) -> Network:
-    """Builds the network of a chain, by default in the dtype of its weights.
+    """Builds the network of a chain, by default of float64 if any of its weights is, else of float32.
 
     `shapes` has the features, targets, lookback and horizon. Raises `ConfigError` if the chain does not fit them.
     """
-    dtype = dtype or chain.dtype
     n_features = len(shapes.features)
     front = fold(chain.front, n_features) if chain.front else []
     n_values = chain.recurrent.n_out if chain.recurrent else front[-1].config.n_out if front else n_features
@@ -94,6 +84,14 @@ def assemble(chain: Chain, shapes: ModelConfig, dtype: torch.dtype | None = None
     head = fold(chain.head, n_readout)
     if chain.readout == "flatten_features":
         head[0] = _permute_inputs(head[0], torch.arange(n_readout).view(n_values, shapes.lookback).T.flatten())
+    tensors = {
+        f"{stage}.{number}.{name}": tensor
+        for stage, layers in (("front", front), ("head", head))
+        for number, layer in enumerate(layers)
+        for name, tensor in layer.tensors.items()
+    }
+    tensors |= {f"recurrent.{name}": t for name, t in chain.recurrent.tensors.items()} if chain.recurrent else {}
+    dtypes = [dtype] if dtype else [tensor.dtype for tensor in tensors.values()]
     config = replace(
         shapes,
         front=tuple(layer.config for layer in front),
@@ -101,14 +99,10 @@ def assemble(chain: Chain, shapes: ModelConfig, dtype: torch.dtype | None = None
         readout="flatten" if flat else chain.readout,  # type: ignore[arg-type]
         head=tuple(layer.config for layer in head),
         output_function=chain.output_function,
-        dtype="float64" if dtype == torch.float64 else "float32",
+        dtype="float64" if torch.float64 in dtypes else "float32",
     )
     network = Network(config).requires_grad_(False).eval()
-    for stage, layers in (("front", front), ("head", head)):
-        for number, layer in enumerate(layers):
-            network.get_submodule(f"{stage}.{number}").load_state_dict(layer.tensors, strict=False)
-    if network.recurrent is not None and chain.recurrent is not None:
-        network.recurrent.load_state_dict(chain.recurrent.tensors)
+    network.load_state_dict(tensors, strict=False)
     return network
 
 
@@ -158,10 +152,9 @@ def with_steps(steps: Sequence[Norm | Transform], layer: Layer) -> Layer:
 def _permute_inputs(layer: Layer, order: Tensor) -> Layer:
     """The layer with permuted inputs: input `order[i]` is at position i."""
     config = layer.config
-    per_edge = {*config.basis.per_edge(), "scale_base", "scale_spline", "mask"}
     tensors = dict(layer.tensors)
     for name, tensor in tensors.items():
-        if name in per_edge:
+        if name in (*config.basis.per_edge(), "scale_base", "scale_spline", "mask"):
             tensors[name] = tensor[:, order]
         elif name in config.basis.per_input() or name.startswith("before."):
             tensors[name] = tensor[order]

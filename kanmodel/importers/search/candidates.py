@@ -6,8 +6,8 @@ along a leading axis, so that common prefixes are computed once; a stack above a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise, product
 from time import monotonic
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from kanmodel.arrays import Array
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.layers.submodules import AnySubmodule, activation_slot, number_between
+from kanmodel.importers.layers.submodules import AnySubmodule, Chosen, activation_slot, number_between
 from kanmodel.importers.search.assembly import READ_OUT, Function, activation, part_function
 from kanmodel.importers.search.samples import TINY, Comparison, Samples
 from kanmodel.importers.search.structure import INPUTS, OUTPUT, PREDICTIONS, READOUT, Candidate, SearchSpace, Structure
@@ -32,7 +32,6 @@ MAX_CANDIDATES = 1 << 22  # of more than these, only those with one activation b
 N_CLOSE = 64  # nearest candidates compared although the screen rejects them: float32 fails for ill-conditioned chains
 MAX_SECONDS = 20.0
 MAX_SURVIVORS = 1000  # survivors of the screen that are compared on all windows, simplest first
-N_NEAREST = 5
 STRETCHES = (1.0, 3.0, 10.0)  # how far from the mean two functions are compared
 N_MIXED = 256  # mixed probes for each stretch
 OPEN = {  # choices that a file leaves open, mostly by the key of a manifest that states them
@@ -75,7 +74,7 @@ class Result:
     """The result of a search."""
 
     matches: tuple[Match, ...]  # functions that give the predictions, the simplest first
-    nearest: tuple[Candidate, ...] = ()  # the candidates nearest to the predictions on a few windows
+    compared: Mapping[Candidate, Comparison] = field(default_factory=dict)  # with the predictions, on all windows
     tried: int = 0  # number of candidates evaluated, of `total`
     total: int = 1
     left_out: int = 0  # candidates that may give the predictions too, but were not compared on all windows
@@ -105,6 +104,40 @@ class Result:
             return f"{described}, which only predictions of another sign or size would tell, as for values {spread}"
         return f"{described}, which windows with values {'mixed anew' if match.stretch == 1 else spread} would tell"
 
+    def refuse_ambiguous(self, samples: Samples, strict: bool) -> None:
+        """Raises `CheckpointError` if several functions fit that differ on a known window, or, if strict, anywhere."""
+        first = self.found.describe()
+        they = f"functions that all give {samples.predictions_name}: "
+        ask = "to the check, or say in the manifest which it is"
+        if strict and (self.undecided or self.left_out):
+            others = "; ".join(self.describe_undecided()[:5]) or "and more"
+            n_functions = len(self.undecided) + 1 + self.left_out
+            raise CheckpointError(f"can be read as {n_functions} {they}{first}; {others}: add such windows {ask}")
+        match = next((match for match in self.matches if match.window is not None), None)
+        if match is not None:
+            fitting, other = "; ".join(m.candidate.describe() for m in self.matches[:5]), match.candidate.describe()
+            known = f"window {match.window} of {samples.reference_name}"
+            raise CheckpointError(
+                f"can be read as {len(self.matches)} {they}{fitting}; the first and [{other}] differ by "
+                f"{match.difference:.2g} standard deviations at {known}: add the model's prediction for it {ask}"
+            )
+
+    def describe_mismatch(self, samples: Samples) -> str:
+        """Why no candidate gives the predictions, starting with a verb, and what to give instead."""
+        name = samples.predictions_name
+        if np.isin(samples.predictions, (0.0, 1.0)).all():
+            computed = "as labels do: give what the model computes, such as probabilities"
+            return f"does not compute {name}, which holds only 0 and 1, {computed}"
+        nearest, off = min(self.compared.items(), key=lambda pair: pair[1].relative)
+        return (
+            f"does not compute {name}: the largest difference is {off.absolute:.3g}, at window {off.window}, output "
+            f"{samples.shapes.outputs[off.output]} ({off.computed:.7g} in place of {off.expected:.7g}), which is "
+            f"{off.describe_relative()}, and "
+            f"{samples.bounds.allowed[off.output] / (samples.bounds.unit[off.output] or 1):.2g} is allowed "
+            f"({self.tried:,} of {self.total:,} candidates tried, the nearest: "
+            f"{nearest.describe() or 'the only one'}): {INSTEAD}"
+        )
+
 
 def find_candidate(structure: Structure, samples: Samples, progress: Progress | None = None) -> Result:
     """Searches the candidates that give the predictions, with more and more activations; else takes the usual one.
@@ -116,14 +149,13 @@ def find_candidate(structure: Structure, samples: Samples, progress: Progress | 
     if not samples.has_check:
         return _assume(structure, structure.spaces(shapes, usual))
     says_how = stated.readout is not None or stated.base_activation is not None or stated.pykan_config is not None
-    results: list[Result] = []
+    compared: dict[Candidate, Comparison] = {}
     for activations in ([()] if says_how else []) + [usual, (*usual, *RARE)]:
-        results.append(search(structure.spaces(shapes, activations), samples, progress))
-        if results[-1].matches:
-            return results[-1]
-        if results[-1].tried < results[-1].total:
+        result = search(structure.spaces(shapes, activations), samples, progress)
+        compared |= result.compared
+        if result.matches or result.tried < result.total:
             break  # more activations would be tried still less completely
-    return replace(results[0], tried=results[-1].tried, total=results[-1].total)
+    return replace(result, compared=compared)
 
 
 def _assume(structure: Structure, spaces: Sequence[SearchSpace]) -> Result:
@@ -152,14 +184,21 @@ def search(spaces: Sequence[SearchSpace], samples: Samples, progress: Progress |
     total, deadline = sum(space.n_candidates for space in spaces), monotonic() + MAX_SECONDS
     if total > MAX_CANDIDATES:
         spaces = [smaller for space in spaces for smaller in space.with_one_activation()]
-    windows, tried, screened = _choose_windows(samples), 0, list[tuple[float, Candidate]]()
+    order = np.argsort(samples.predictions[:, 0], kind="stable")
+    # the windows with the smallest, the largest and evenly ranked predictions
+    ranks = np.unique(np.linspace(0, len(order) - 1, min(N_SCREENED, len(order))).round().astype(int))
+    windows, tried, screened = order[ranks], 0, list[tuple[float, Candidate]]()
     pieces = ((space, *piece) for space in spaces for piece in _screen(space, samples, windows))
     with torch.inference_mode():
         for space, distances, numbers in pieces:
             tried += len(distances)
             kept = distances.argsort(stable=True)[: max(N_CLOSE, int((distances <= 1).sum()))]
             every = zip(distances[kept].tolist(), numbers[kept].tolist(), strict=True)
-            screened = _sort([*screened, *((distance, _candidate(space, each)) for distance, each in every)])
+            for distance, each in every:
+                options = zip(space.choices.values(), each, strict=True)
+                screened.append((distance, Candidate(space, tuple(names[n] for names, n in options))))
+            screened.sort(key=lambda pair: pair[0])
+            del screened[max(N_CLOSE, sum(distance <= 1 for distance, _ in screened)) :]
             if progress:
                 progress(tried, total)
             if monotonic() > deadline:
@@ -168,24 +207,7 @@ def search(spaces: Sequence[SearchSpace], samples: Samples, progress: Progress |
     nearest = [candidate for _, candidate in screened[:N_CLOSE]]
     compared = {c: samples.compare(c) for c in dict.fromkeys([*survivors[:MAX_SURVIVORS], *nearest])}
     matches = _group({c: comparison for c, comparison in compared.items() if comparison.matches}, samples)
-    return Result(matches, tuple(nearest[:N_NEAREST]), tried, total, len(survivors[MAX_SURVIVORS:]))
-
-
-def _sort(screened: Iterable[tuple[float, Candidate]]) -> list[tuple[float, Candidate]]:
-    """The nearest candidates, with their distances: all within the slack of the screen, or some more."""
-    ordered = sorted(screened, key=lambda each: each[0])
-    return ordered[: max(N_CLOSE, sum(distance <= 1 for distance, _ in ordered))]
-
-
-def _candidate(space: SearchSpace, numbers: Sequence[int]) -> Candidate:
-    return Candidate(space, tuple(options[n] for options, n in zip(space.choices.values(), numbers, strict=True)))
-
-
-def _choose_windows(samples: Samples) -> Array:
-    """Indices of a few informative windows: with the smallest, the largest and evenly ranked predictions."""
-    order = np.argsort(samples.predictions[:, 0], kind="stable")
-    ranks = np.linspace(0, len(order) - 1, min(N_SCREENED, len(order))).round().astype(int)
-    return np.take(order, np.unique(ranks))
+    return Result(matches, compared, tried, total, len(survivors[MAX_SURVIVORS:]))
 
 
 def _screen(space: SearchSpace, samples: Samples, windows: Array) -> Iterator[tuple[Tensor, Tensor]]:
@@ -196,13 +218,14 @@ def _screen(space: SearchSpace, samples: Samples, windows: Array) -> Iterator[tu
     bounds, wanted = samples.bounds, torch.from_numpy(samples.predictions[windows])
     slack = torch.from_numpy(np.maximum(bounds.allowed + SCREEN_SLACK * bounds.unit, TINY))
     for kinds in product(*(range(len(options)) for options in space.kinds.values())):
-        stages = _stages(space, _candidate(space, [*kinds, *[0] * (len(space.choices) - len(kinds))]), samples, windows)
+        chosen = {name: options[n] for (name, options), n in zip(space.kinds.items(), kinds, strict=True)}
+        stages = _stages(space, chosen, samples, windows)
         for outputs, numbers in _walk(stages, torch.zeros(1), torch.tensor([kinds], dtype=torch.int16)):
             distances = ((outputs - wanted).abs() / slack).amax(dim=(1, 2))
             yield distances.nan_to_num(torch.inf, torch.inf), numbers
 
 
-def _stages(space: SearchSpace, kind: Candidate, samples: Samples, windows: Array) -> list[list[Function]]:
+def _stages(space: SearchSpace, chosen: Chosen, samples: Samples, windows: Array) -> list[list[Function]]:
     """For each choice but those of libraries, the function of each option: all that is computed up to the next choice.
 
     The first gives inputs in place of its argument; all but the last, which converts outputs, compute in float32.
@@ -213,7 +236,7 @@ def _stages(space: SearchSpace, kind: Candidate, samples: Samples, windows: Arra
 
     def add(parts: Sequence[AnySubmodule]) -> None:
         for part in parts:
-            function, slot = part_function(part, kind.chosen, torch.float32), activation_slot(part.place)
+            function, slot = part_function(part, chosen, torch.float32), activation_slot(part.place)
             if slot in choices:
                 stages.append([_then(activation(option), function) for option in choices[slot]])
             else:
@@ -223,9 +246,11 @@ def _stages(space: SearchSpace, kind: Candidate, samples: Samples, windows: Arra
     stages.append([READ_OUT[readout] for readout in choices[READOUT]])
     add(space.head)
     stages.append([activation(option) for option in choices[OUTPUT]])
-    scale, mean = (torch.from_numpy(x) for x in (samples.scaling.output_scale, samples.scaling.output_mean))
-    convert: dict[str, Function] = {"scaled": Tensor.double, "original": lambda values: values.double() * scale + mean}
-    return [*stages, [convert[units] for units in choices[PREDICTIONS]]]
+
+    def convert(units: str, outputs: Tensor) -> Tensor:
+        return torch.from_numpy(samples.from_model(outputs, units))
+
+    return [*stages, [partial(convert, units) for units in choices[PREDICTIONS]]]
 
 
 def _then(first: Function, second: Function) -> Function:
@@ -237,9 +262,8 @@ def _walk(stages: Sequence[Sequence[Function]], values: Tensor, numbers: Tensor)
     if not stages:
         yield values, numbers
     elif len(values) > 1 and values.numel() * len(stages[0]) > MAX_VALUES:
-        half = len(values) // 2
-        yield from _walk(stages, values[:half], numbers[:half])
-        yield from _walk(stages, values[half:], numbers[half:])
+        for half in zip(values.chunk(2), numbers.chunk(2), strict=True):
+            yield from _walk(stages, *half)
     else:
         options = torch.arange(len(stages[0]), dtype=torch.int16).repeat_interleave(len(numbers))
         chosen = torch.cat([numbers.repeat(len(stages[0]), 1), options[:, None]], dim=1)
@@ -257,18 +281,18 @@ def _group(fitting: dict[Candidate, Comparison], samples: Samples) -> tuple[Matc
             functions.append((outputs, [candidate]))
         else:
             same.append(candidate)
-    return tuple(_match(same, fitting[same[0]], outputs, functions[0][0], samples) for outputs, same in functions)
-
-
-def _match(same: list[Candidate], comparison: Comparison, outputs: Array, first: Array, samples: Samples) -> Match:
-    excess, n_checked = samples.bounds.excess(outputs, first).max(axis=1), len(samples.inputs)
-    far = (excess > 1).reshape(len(STRETCHES), -1).any(axis=1)
-    if not far.any():
-        return Match(same[0], comparison, tuple(same[1:]))
-    place = n_checked + int(excess[n_checked : n_checked + len(samples.reference)].argmax())
-    window, stretch = place - n_checked if excess[place] > 1 else None, STRETCHES[int(far.argmax())]
-    difference = float((np.abs(outputs - first)[place] / np.maximum(samples.bounds.unit, TINY)).max())
-    return Match(same[0], comparison, tuple(same[1:]), window, difference, stretch)
+    n_checked, matches = len(samples.inputs), list[Match]()
+    for outputs, (simplest, *others) in functions:
+        first = functions[0][0]
+        excess = bounds.excess(outputs, first).max(axis=1)
+        far = (excess > 1).reshape(len(STRETCHES), -1).any(axis=1)
+        match = Match(simplest, fitting[simplest], tuple(others), stretch=STRETCHES[far.argmax()] if any(far) else None)
+        place = n_checked + int(excess[n_checked : n_checked + len(samples.reference)].argmax())
+        if excess[place] > 1:
+            difference = float((np.abs(outputs[place] - first[place]) / np.maximum(bounds.unit, TINY)).max())
+            match = replace(match, window=place - n_checked, difference=difference)
+        matches.append(match)
+    return tuple(matches)
 
 
 def _make_probes(windows: Array) -> Array:
@@ -282,39 +306,3 @@ def _make_probes(windows: Array) -> Array:
     constant = np.broadcast_to(mixed[:, :1], mixed.shape)
     around = np.concatenate([windows, mixed, constant]) - mean
     return np.concatenate([mean + stretch * around for stretch in STRETCHES])
-
-
-def refuse_ambiguous(samples: Samples, result: Result, strict: bool) -> None:
-    """Raises `CheckpointError` if several functions fit that differ on a known window, or, if strict, anywhere."""
-    first = result.found.describe()
-    they = f"functions that all give {samples.predictions_name}: "
-    ask = "to the check, or say in the manifest which it is"
-    if strict and (result.undecided or result.left_out):
-        others = "; ".join(result.describe_undecided()[:5]) or "and more"
-        n_functions = len(result.undecided) + 1 + result.left_out
-        raise CheckpointError(f"can be read as {n_functions} {they}{first}; {others}: add such windows {ask}")
-    match = next((match for match in result.matches if match.window is not None), None)
-    if match is not None:
-        fitting, other = "; ".join(m.candidate.describe() for m in result.matches[:5]), match.candidate.describe()
-        known = f"window {match.window} of {samples.reference_name}"
-        raise CheckpointError(
-            f"can be read as {len(result.matches)} {they}{fitting}; the first and [{other}] differ by "
-            f"{match.difference:.2g} standard deviations at {known}: add the model's prediction for it {ask}"
-        )
-
-
-def describe_mismatch(samples: Samples, result: Result) -> str:
-    """Why no candidate gives the predictions, starting with a verb, and what to give instead."""
-    name = samples.predictions_name
-    if np.isin(samples.predictions, (0.0, 1.0)).all():
-        computed = "as labels do: give what the model computes, such as probabilities"
-        return f"does not compute {name}, which holds only 0 and 1, {computed}"
-    off, nearest = min(((samples.compare(c), c) for c in result.nearest), key=lambda pair: pair[0].relative)
-    return (
-        f"does not compute {name}: the largest difference is {off.absolute:.3g}, at window {off.window}, output "
-        f"{samples.shapes.outputs[off.output]} ({off.computed:.7g} in place of {off.expected:.7g}), which is "
-        f"{off.describe_relative()}, and "
-        f"{samples.bounds.allowed[off.output] / (samples.bounds.unit[off.output] or 1):.2g} is allowed "
-        f"({result.tried:,} of {result.total:,} candidates tried, the nearest: "
-        f"{nearest.describe() or 'the only one'}): {INSTEAD}"
-    )

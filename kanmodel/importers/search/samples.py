@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from math import inf, isfinite, prod
 from reprlib import repr
 from typing import Any
@@ -16,21 +16,21 @@ from torch import Tensor
 
 from kanmodel.arrays import Array, take_windows
 from kanmodel.errors import CheckpointError, ConfigError, DataError
-from kanmodel.importers.files.documents import TableReader, is_table, read_array
+from kanmodel.importers.files.documents import TABLES, TableReader, read_array
 from kanmodel.importers.files.manifest import (
     DEFAULT_TOLERANCE,
     LACKS,
     Check,
     Manifest,
     ModelSpec,
-    parse_call,
+    parse_spec,
     unnamed_targets,
 )
 from kanmodel.importers.search.assembly import assemble
 from kanmodel.importers.search.structure import INPUTS, PREDICTIONS, UNIT_WORDS, Candidate
 from kanmodel.network.bases import Line
 from kanmodel.network.config import Groups, ModelConfig, plain_layers
-from kanmodel.tables.columns import Feature, Scaling
+from kanmodel.tables.columns import Feature
 from kanmodel.tables.windows import read_numbers
 
 WHOLE = 1e-3, 1e-6  # by which a whole number may be missed: absolute, and of its magnitude
@@ -93,17 +93,15 @@ class Bounds:
     def excess(self, one: Array, other: Array) -> Array:
         """Differences of outputs relative to the allowed ones, (n, n_outputs); inf where one alone is not finite."""
         with np.errstate(invalid="ignore", over="ignore"):
-            excess: Array = np.nan_to_num(
-                np.abs(one - other) / np.maximum(self.allowed, TINY), nan=np.inf, posinf=np.inf
-            )
+            relative = np.abs(one - other) / np.maximum(self.allowed, TINY)
+        excess: Array = np.nan_to_num(relative, nan=np.inf, posinf=np.inf)
         excess[~np.isfinite(one) & ~np.isfinite(other)] = 0.0
         return excess
 
     def compare(self, expected: Array, computed: Array) -> Comparison:
         """The largest difference relative to the allowed one; both arguments (n, n_outputs)."""
         excess = self.excess(expected, computed)
-        at = np.unravel_index(int(excess.argmax()), excess.shape)
-        window, output = map(int, at)
+        window, output = at = divmod(int(excess.argmax()), excess.shape[1])
         known, found = float(expected[at]), float(computed[at])
         absolute = abs(found - known) if isfinite(found) else inf
         relative = absolute / float(np.maximum(self.unit[output], TINY))
@@ -134,21 +132,16 @@ class Samples:
         """The allowed differences from the known predictions."""
         return Bounds.of(self.predictions, self.tolerance)
 
-    @cached_property
-    def scaling(self) -> Scaling:
-        """Original units <-> model units."""
-        return self.shapes.scaling
-
     def to_model(self, windows: Array, units: str) -> Tensor:
         """Converts windows to model units, float64."""
         if units == "original":
-            windows = (windows - self.scaling.feature_mean) / self.scaling.feature_scale
+            return self.shapes.scaling.features_to_model(windows)
         return torch.from_numpy(np.ascontiguousarray(windows))
 
     def from_model(self, outputs: Tensor, units: str) -> Array:
         """Converts outputs from model units."""
         found: Array = outputs.double().numpy()
-        return self.scaling.outputs_to_original(outputs) if units == "original" else found
+        return self.shapes.scaling.outputs_to_original(outputs) if units == "original" else found
 
     def predict(self, candidate: Candidate, windows: Array, dtype: torch.dtype | None = None) -> Array:
         """Predictions of a candidate, in the units of the known predictions."""
@@ -160,6 +153,38 @@ class Samples:
     def compare(self, candidate: Candidate) -> Comparison:
         """The largest difference between the known predictions and those of a candidate."""
         return self.bounds.compare(self.predictions, self.predict(candidate, self.inputs))
+
+    def refuse_weak(self, place: str) -> None:
+        """Raises `CheckpointError` for a check that a wrong model could pass, by its tolerance or its outputs."""
+        if self.tolerance > MAX_TOLERANCE:
+            proof = f"{self.tolerance} standard deviations of the outputs, above {MAX_TOLERANCE}, which proves nothing"
+            raise CheckpointError(f"{place}: check.tolerance is {proof}")
+        if not self.has_check:
+            return
+        bounds = self.bounds
+        for weak in np.flatnonzero(bounds.varies & (bounds.allowed > MAX_TOLERANCE * bounds.unit)):
+            raise CheckpointError(
+                f"{place}: {self.shapes.outputs[weak]} has a standard deviation of {bounds.unit[weak]:.3g} in "
+                f"{self.predictions_name}, too little at its magnitude for float32 to prove anything by a tolerance of "
+                f"{self.tolerance:g}: subtract its mean"
+            )
+
+    def refuse_mixed_units(self, units: str) -> None:
+        """Raises `CheckpointError` if the reference windows seem not to be in the units of the check's windows.
+
+        Their mean is then far from that of the check's in the same units, and near it in the other ones.
+        """
+        if not self.has_check or self.inputs is self.reference:
+            return
+        checked, other = self.to_model(self.inputs, units), "scaled" if units == "original" else "original"
+        spread = checked.std(dim=(0, 1), correction=0).clamp(min=1e-3)
+        means = [self.to_model(self.reference, each).mean(dim=(0, 1)) for each in (units, other)]
+        same, swapped = (float(((mean - checked.mean(dim=(0, 1))).abs() / spread).max()) for mean in means)
+        if same > FAR and swapped < same / FAR:
+            raise CheckpointError(
+                f"was found by windows of the check that are {UNIT_WORDS[units]}, but {self.reference_name} seems to "
+                f"be {UNIT_WORDS[other]}: give both in the same units"
+            )
 
 
 def state_call(
@@ -175,7 +200,8 @@ def state_call(
     """What the arguments of `from_file` or `from_torch` state."""
     given = {"horizon": horizon, "ahead": ahead, "scaling": _plain_scaling(scaling), "groups": groups and dict(groups)}
     lists = {"features": features, "targets": outputs, "integer": integer, "fixed": fixed}
-    return parse_call(given | {key: list(names) for key, names in lists.items() if names is not None})
+    named = {key: list(names) for key, names in lists.items() if names is not None}
+    return parse_spec(ModelSpec, {**given, **named}, ModelSpec.place)
 
 
 def _plain_scaling(scaling: Any) -> dict[str, Any] | None:
@@ -184,12 +210,12 @@ def _plain_scaling(scaling: Any) -> dict[str, Any] | None:
         scaling = {"mean": scaling.mean_, "std": scaling.scale_}
     if scaling is not None and not isinstance(scaling, Mapping):
         raise DataError.at("scaling", f"must be a mapping or a fitted StandardScaler, but is {repr(scaling)}")
-    plain: dict[str, Any] = {}
-    for name, values in (scaling or {}).items():
-        if values is not None and not str(name).endswith("names"):
+    plain = {str(name): values for name, values in (scaling or {}).items() if values is not None}
+    for name, values in plain.items():
+        if not name.endswith("names"):
             values = np.atleast_1d(read_numbers(values, f"scaling.{name}")).tolist()
-        plain[str(name)] = list(values) if isinstance(values, Collection) else values
-    return {name: values for name, values in plain.items() if values is not None} or None
+        plain[name] = list(values) if isinstance(values, Collection) else values
+    return plain or None
 
 
 def make_samples(stated: ModelSpec, windows: Any, targets: Any, predictions: Any, tolerance: float) -> Samples:
@@ -199,7 +225,7 @@ def make_samples(stated: ModelSpec, windows: Any, targets: Any, predictions: Any
     """
     given = {"windows": windows, "predictions": predictions, "targets": targets}
 
-    def read(name: str, columns: Sequence[str] = ()) -> Array:
+    def read(name: str, columns: Sequence[str]) -> Array:
         array = read_numbers(given[name], name)
         if not np.isfinite(array).all():
             raise CheckpointError(f"{name} must be finite, but some values are not")
@@ -211,10 +237,7 @@ def make_samples(stated: ModelSpec, windows: Any, targets: Any, predictions: Any
 
 def read_samples(manifest: Manifest, read_table: TableReader | None) -> Samples:
     """Reads the arrays of a manifest; raises `CheckpointError` if one cannot be read, or does not fit the others."""
-
-    def read(name: str, columns: Sequence[str] = ()) -> Array:
-        return read_array(manifest.folder, name, columns, read_table)
-
+    read = partial(read_array, manifest.folder, read_table=read_table)
     return _collect(manifest, manifest.reference, manifest.reference_targets, manifest.check, read)
 
 
@@ -228,7 +251,7 @@ def _collect(
     windows = inputs = shape_windows(raw, lookback, len(names), reference)
     if check is not None and check.inputs != reference:
         inputs = shape_windows(read(check.inputs, names), lookback, len(names), check.inputs)
-    predictions = None if check is None or is_table(check.outputs) else read(check.outputs)
+    predictions = None if check is None or check.outputs.endswith(TABLES) else read(check.outputs, ())
     shapes = make_shapes(stated, lookback, predictions, check.outputs if check else "")
     columns = shapes.outputs if shapes.horizon > 1 else tuple(target.name for target in shapes.targets)
 
@@ -262,9 +285,8 @@ def make_shapes(stated: ModelSpec, lookback: int, predictions: Array | None, nam
     horizon = horizon or 1
     try:
         layers = plain_layers([len(stated.features), horizon * len(targets)], Line(), base="zero")
-        return ModelConfig(
-            stated.features, targets, lookback, horizon, layers, ahead=stated.ahead, groups=stated.groups
-        )
+        options = stated.features, targets, lookback, horizon, layers
+        return ModelConfig(*options, dtype="float64", ahead=stated.ahead, groups=stated.groups)
     except ConfigError as error:
         raise CheckpointError(f"{stated.place}: {error}") from error
 
@@ -274,7 +296,7 @@ def shape_windows(array: Array, lookback: int, n_features: int, name: str) -> Ar
     if array.ndim == 2 and array.shape[1] == n_features:
         if lookback == 1:
             array = array[:, None]
-        elif is_table(name) and len(array) >= lookback:
+        elif name.endswith(TABLES) and len(array) >= lookback:
             array = take_windows(array, np.arange(lookback - 1, len(array)), lookback)
     if array.ndim != 3 or array.shape[1:] != (lookback, n_features) or not len(array):
         rows = " or (n, n_features)" if lookback == 1 else ""
@@ -311,37 +333,3 @@ def refuse_fractions(windows: Array, features: Sequence[Feature], name: str) -> 
         window, step, feature = map(int, place)
         found = f"but [{window}][{step}][{feature}] is {windows[place]:g}"
         raise CheckpointError(f"{name} must have whole numbers of {features[feature].name}, {found}")
-
-
-def refuse_weak(samples: Samples, place: str) -> None:
-    """Raises `CheckpointError` for a check that a wrong model could pass, because of its tolerance or its outputs."""
-    if samples.tolerance > MAX_TOLERANCE:
-        proof = f"{samples.tolerance} standard deviations of the outputs, above {MAX_TOLERANCE}, which proves nothing"
-        raise CheckpointError(f"{place}: check.tolerance is {proof}")
-    if not samples.has_check:
-        return
-    bounds = samples.bounds
-    for weak in np.flatnonzero(bounds.varies & (bounds.allowed > MAX_TOLERANCE * bounds.unit)):
-        raise CheckpointError(
-            f"{place}: {samples.shapes.outputs[weak]} has a standard deviation of {bounds.unit[weak]:.3g} in "
-            f"{samples.predictions_name}, too little at its magnitude for float32 to prove anything by a tolerance of "
-            f"{samples.tolerance:g}: subtract its mean"
-        )
-
-
-def refuse_mixed_units(samples: Samples, units: str) -> None:
-    """Raises `CheckpointError` if the reference windows seem not to be in the units of the check's windows.
-
-    Their mean is then far from that of the check's in the same units, and near it in the other ones.
-    """
-    if not samples.has_check or samples.inputs is samples.reference:
-        return
-    checked, other = samples.to_model(samples.inputs, units), "scaled" if units == "original" else "original"
-    spread = checked.std(dim=(0, 1), correction=0).clamp(min=1e-3)
-    means = [samples.to_model(samples.reference, each).mean(dim=(0, 1)) for each in (units, other)]
-    same, swapped = (float(((mean - checked.mean(dim=(0, 1))).abs() / spread).max()) for mean in means)
-    if same > FAR and swapped < same / FAR:
-        raise CheckpointError(
-            f"was found by windows of the check that are {UNIT_WORDS[units]}, but {samples.reference_name} seems to be "
-            f"{UNIT_WORDS[other]}: give both in the same units"
-        )

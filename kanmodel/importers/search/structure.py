@@ -34,7 +34,6 @@ UNITS = tuple(UNIT_WORDS)
 READOUT_WORDS = {
     "flatten": "all steps read, steps outermost",
     "flatten_features": "all steps read, features outermost",
-    **{readout: f"readout {readout}" for readout in READOUTS},
 }
 KIND_WORDS = {"mult_arity": "products of {} factors", **{w: f"{w} {{}}" for w in ("denominator", "base", "parameter")}}
 OPTION_WORDS = {**RADIAL_LIBRARIES, **INV_DENOMINATORS, "zero": "no base"}
@@ -44,8 +43,7 @@ FOREIGN = {
     r"equal_size_conv|phase_low": "a ReLU-KAN, whose bumps are not among the functions of edges here",
     r"_torch_params\.": "a layer of Keras that is not read (from a file: Dense, LSTM, GRU and SimpleRNN)",
 }  # patterns of keys -> the unsupported module that has them
-Submodules = tuple[Submodule, ...]
-Order = tuple[Submodules, Submodules, bool]  # those before and after the readout, and if that is flat
+Order = tuple[tuple[Submodule, ...], tuple[Submodule, ...], bool]  # before and after the readout, and if it is flat
 TORCH = ("Linear", "LayerNorm", "BatchNorm")
 
 
@@ -57,31 +55,19 @@ class Structure:
     recurrent: RecurrentSubmodule | None
     stated: ModelSpec
     stages: Mapping[str, str] = field(default_factory=dict)  # of parts by place: head or front, as far as stated
-    fixed: Mapping[str, str] = field(default_factory=dict)  # the option of a choice, by its name
     mentioned: tuple[str, ...] = ()  # activations of its modules and hyperparameters
     unused: tuple[str, ...] = ()  # keys that belong to no part
     doubt: str = ""  # why these may have an effect on the forecasts, starting with a verb; empty if there are none
-
-    @property
-    def every(self) -> tuple[AnySubmodule, ...]:
-        """All parts, the recurrent one first."""
-        return self.parts if self.recurrent is None else (self.recurrent, *self.parts)
-
-    @property
-    def library(self) -> str:
-        """The library that the weights belong to."""
-        return " and ".join(dict.fromkeys(part.library for part in self.parts if part.library not in TORCH)) or "torch"
 
     def spaces(self, shapes: ModelConfig, activations: Sequence[str]) -> list[SearchSpace]:
         """The candidates of each possible order, with these activations; raises `CheckpointError` if there are none."""
         orders = [*islice(self._find_orders(shapes), MAX_ORDERS)]
         if not orders:
             raise CheckpointError(self._describe_widths(shapes))
-        spaces = [self._space(*order, len(shapes.outputs), activations) for order in orders]
-        spaces = [space for space in spaces if space.n_candidates]
-        if not spaces:
+        spaces = [self._space(order, len(shapes.outputs), activations) for order in orders]
+        if not any(space.n_candidates for space in spaces):
             raise CheckpointError(f"has parts that fit no order with readout {self.stated.readout}")
-        return spaces
+        return [space for space in spaces if space.n_candidates]
 
     def _find_orders(self, shapes: ModelConfig) -> Iterator[Order]:
         """Yields all orders with matching widths, by depth-first search, the order of the file first.
@@ -111,14 +97,9 @@ class Structure:
 
         return extend((), None, len(shapes.features), False)
 
-    def _space(
-        self,
-        front: Submodules,
-        head: Submodules,
-        flat: bool,
-        n_outputs: int,
-        activations: Sequence[str],
-    ) -> SearchSpace:
+    def _space(self, order: Order, n_outputs: int, activations: Sequence[str]) -> SearchSpace:
+        """The candidates of one order; a choice that is stated, or makes no difference, has one option."""
+        front, head, flat = order
         kinds: dict[str, tuple[str, ...]] = {}
         for part in (*front, *head):
             for name, options in part.open.items():
@@ -135,17 +116,27 @@ class Structure:
             OUTPUT: (*(name for name in between if "(" not in name), *softmax),
             PREDICTIONS: UNITS,
         }
-        for name in choices.keys() & self.fixed.keys():
-            is_possible = name != READOUT or self.fixed[name] in choices[name]
-            choices[name] = (self.fixed[name],) if is_possible else ()
+        stated, space = self.stated, self.stated.space if self.stated.is_scaled else "scaled"
+        are_targets_plain = all((column.mean, column.std) == (0.0, 1.0) for column in stated.targets)
+        fixed = {
+            READOUT: stated.readout,
+            OUTPUT: stated.output_function,
+            INPUTS: space,
+            PREDICTIONS: space or ("scaled" if are_targets_plain else None),
+            **{activation_slot(place): activation for place, activation in stated.activations.items()},
+        }
+        for name, option in fixed.items():
+            if option is not None and name in choices:
+                choices[name] = (option,) if name != READOUT or option in choices[name] else ()
         return SearchSpace(per_step, head, kinds, kinds | choices)
 
     def _describe_widths(self, shapes: ModelConfig) -> str:
         kinds = {"without bias": " without bias, or an Embedding"}  # which have the same weight
+        every: list[AnySubmodule] = [*filter(None, [self.recurrent]), *self.parts]
         widths = [
             f"{part.place or 'the file'} ({part.library}{kinds.get(part.description[-12:], '')}) "
             f"from {part.n_in} to {part.n_out}"
-            for part in self.every
+            for part in every
         ]
         message = (
             f"has parts that do not follow each other from {len(shapes.features)} features at {shapes.lookback} steps "
@@ -199,7 +190,7 @@ class Candidate:
     def departures(self) -> int:
         """Number of choices that differ from the usual option; fewer is simpler."""
         return sum(
-            options[0] != option for options, option in zip(self.space.choices.values(), self.options, strict=True)
+            option != options[0] for option, options in zip(self.options, self.space.choices.values(), strict=True)
         )
 
     def differs_from(self, other: Candidate) -> list[str]:
@@ -227,7 +218,7 @@ class Candidate:
         left_open = {name for name, options in self.space.choices.items() if len(options) > 1}
         found = [f"{chosen[name]} {name}" for name in chosen if name.startswith("before ") and chosen[name] != NONE]
         found += [f"{chosen[OUTPUT]} at the output"] if chosen[OUTPUT] != NONE else []
-        found += [READOUT_WORDS[chosen[READOUT]]] if READOUT in left_open else []
+        found += [READOUT_WORDS.get(chosen[READOUT], f"readout {chosen[READOUT]}")] if READOUT in left_open else []
         kinds = {name: chosen[name] for name in self.space.kinds}
         found += [OPTION_WORDS.get(kind) or KIND_WORDS.get(name, "{}").format(kind) for name, kind in kinds.items()]
         found += [f"{name} {UNIT_WORDS[chosen[name]]}" for name in (INPUTS, PREDICTIONS) if name in left_open]
@@ -269,8 +260,12 @@ def find_structure(source: Source, stated: ModelSpec) -> Structure:
         raise CheckpointError(problem)
     used = {key for part in parts for key in part.keys} | (recurrent.keys if recurrent else frozenset())
     unused = tuple(key for key in tensors if key not in used)
-    doubt, mentioned = _doubt(source, unused) if unused else "", _find_activations(source)
-    return Structure(tuple(parts), recurrent, stated, stages, _fixed(stated), mentioned, unused, doubt)
+    doubt = _doubt(source, unused) if unused else ""
+    modules = [] if source.module is None else [child for _, child in source.module.walk()]
+    values = [value for child in modules for value in child.values.values()]
+    known = map(activation_of, [*modules, *values, *source.hyper_parameters.values()])
+    mentioned = tuple(dict.fromkeys(name for name in known if name and name != "identity"))
+    return Structure(tuple(parts), recurrent, stated, stages, mentioned, unused, doubt)
 
 
 def _list_places(parts: Sequence[AnySubmodule]) -> str:
@@ -289,25 +284,3 @@ def _doubt(source: Source, unused: Sequence[str]) -> str:
     more = f" and {len(unused) - 1} more" if len(unused) > 1 else ""
     reason = f"it is of {what}, which is no layer of a chain" if what else "it belongs to no part that is known"
     return f"has key {first}{more}, which is not understood: {reason}, and to drop it could change the forecast"
-
-
-def _fixed(stated: ModelSpec) -> dict[str, str]:
-    """The choices that are stated, or that make no difference."""
-    space = stated.space if stated.is_scaled else "scaled"
-    are_targets_plain = all((column.mean, column.std) == (0.0, 1.0) for column in stated.targets)
-    options = {
-        READOUT: stated.readout,
-        OUTPUT: stated.output_function,
-        INPUTS: space,
-        PREDICTIONS: space or ("scaled" if are_targets_plain else None),
-        **{activation_slot(place): activation for place, activation in stated.activations.items()},
-    }
-    return {name: option for name, option in options.items() if option is not None}
-
-
-def _find_activations(source: Source) -> tuple[str, ...]:
-    """The activations that modules and hyperparameters mention."""
-    modules = [] if source.module is None else [child for _, child in source.module.walk()]
-    values = [value for child in modules for value in child.values.values()]
-    known = map(activation_of, [*modules, *values, *source.hyper_parameters.values()])
-    return tuple(dict.fromkeys(name for name in known if name and name != "identity"))
