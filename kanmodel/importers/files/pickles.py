@@ -153,9 +153,7 @@ class _Machine:
         return known(*arguments)
 
     def build(self, target: object, state: object) -> object:
-        if isinstance(
-            target, dict
-        ):  # an OrderedDict with attributes, such as the _metadata of a state_dict, which are left out
+        if isinstance(target, dict):  # an OrderedDict, whose attributes are left out, such as a state_dict's _metadata
             return target
         if not isinstance(target, Placeholder) or target.state is not None:
             raise ValueError(f"it sets the state of a {type(target).__name__}")

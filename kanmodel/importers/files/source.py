@@ -49,9 +49,7 @@ class Module:
     """A module of a pickled or live model, without parameters that are None and buffers that are not saved."""
 
     class_name: str  # qualified, such as ``torch.nn.modules.rnn.LSTM``
-    values: Mapping[
-        str, object
-    ]  # such as ``hidden_size``: plain values, names, placeholders, tensors, and tuples of these
+    values: Mapping[str, object]  # such as ``hidden_size``; objects are placeholders, lists are tuples
     parameters: Mapping[str, Tensor]
     buffers: Mapping[str, Tensor]
     children: Mapping[str, Module]  # in order of definition
