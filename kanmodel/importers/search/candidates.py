@@ -149,13 +149,14 @@ def find_candidate(structure: Structure, samples: Samples, progress: Progress | 
     if not samples.has_check:
         return _assume(structure, structure.spaces(shapes, usual))
     says_how = stated.readout is not None or stated.base_activation is not None or stated.pykan_config is not None
-    compared: dict[Candidate, Comparison] = {}
+    results: list[Result] = []
     for activations in ([()] if says_how else []) + [usual, (*usual, *RARE)]:
-        result = search(structure.spaces(shapes, activations), samples, progress)
-        compared |= result.compared
-        if result.matches or result.tried < result.total:
+        results.append(search(structure.spaces(shapes, activations), samples, progress))
+        if results[-1].matches:
+            return results[-1]
+        if results[-1].tried < results[-1].total:
             break  # more activations would be tried still less completely
-    return replace(result, compared=compared)
+    return replace(results[0], tried=results[-1].tried, total=results[-1].total)
 
 
 def _assume(structure: Structure, spaces: Sequence[SearchSpace]) -> Result:
