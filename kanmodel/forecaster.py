@@ -668,7 +668,7 @@ class Forecaster:
         if windows.table.new and windows.table.spec.series is not None:
             names, column = list_some(windows.table.new), windows.table.spec.series.name
             message = f"training had no {column} {names}: forecasts of it rest on what others have in common"
-            warn(message, stacklevel=N_CALLS)
+            warn(f"{message}; train with its rows for more", stacklevel=N_CALLS)
 
     def keep(self, output: int, *question: Hashable, compute: Callable[[], Answer]) -> Answer:
         """A result of this checkpoint for an output and what else tells the question from others, computed once."""

@@ -193,4 +193,4 @@ def check_variables(names: Iterable[str]) -> Iterator[str]:
     for name in sorted(name for name in names if name.upper().startswith(PREFIX)):
         if name.upper() not in known and not SERVICE_LINK.fullmatch(name):
             near = get_close_matches(name.upper(), known, n=1, cutoff=0.8)
-            yield f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else "")
+            yield f"{name} is not a setting; " + (f"did you mean {near[0]}?" if near else "remove it")

@@ -44,7 +44,7 @@ def serve(
     app = create_app(settings)  # with several workers too, so that bad settings are reported once, by this process
     logging.getLogger("uvicorn.error").addFilter(_add_explorer)
     for warning in check_variables(os.environ):
-        logging.getLogger(__name__).warning(warning)
+        logging.getLogger(__name__).warning("%s", warning)
     if settings.workers > 1:
         serve_workers(settings)
     else:

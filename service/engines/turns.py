@@ -100,8 +100,8 @@ class TurnServer(uvicorn.Server):
                 accepted, _ = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
-            except OSError:
-                logger.exception("no connection is accepted for %g s", RETRY)
+            except OSError as error:
+                logger.error("no connection is accepted for %g s: %s; raise the limit of open files", RETRY, error)
                 loop.remove_reader(listening)
                 loop.call_later(RETRY, self._watch, listening)
                 return
@@ -115,7 +115,7 @@ class TurnServer(uvicorn.Server):
     def _finish_opening(self, opening: asyncio.Task[Any]) -> None:
         self._opening.discard(opening)
         if not opening.cancelled() and (error := opening.exception()) is not None:
-            logger.warning("a connection was lost as it was accepted: %s", error)
+            logger.info("a connection was lost as it was accepted: %s", error)
             self._connections.n_opening -= 1
 
     def _make_protocol(self) -> asyncio.Protocol:

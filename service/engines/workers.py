@@ -127,7 +127,10 @@ class Worker(multiprocess.Process):
         if self._end is not None:
             self.process.join(max(0.0, self._end - monotonic()))
             if self.process.is_alive():
-                logger.error("process %s did not end in time and is killed", self.pid)
+                text = (
+                    "process %s did not end in time and is killed; if it was answering, raise KANSCOPE_SHUTDOWN_TIMEOUT"
+                )
+                logger.error(text, self.pid)
                 self.process.kill()
         self._shares[self._number] = Share()
         if self.pid is not None:

@@ -398,7 +398,7 @@ class Registry:
         except CheckpointError as error:
             problem = str(error)
         seen = choice, problem, [(entry.version, entry.state, entry.checkpoint) for entry in versions]
-        if seen == self._settled.get(name):
+        if seen == self._settled.get(name) or (choice is not None and self._is_early(name, choice)):
             return
         self._settled[name] = seen
         if choice is not None:
@@ -410,10 +410,18 @@ class Registry:
                 return
             self._models = {**self._models, name: ModelVersions.of(versions, followed, problem)}
         if problem is not None:
-            logger.warning("the choice among the versions of model %s stays as it was: %s", name, problem)
+            text = "the choice among the versions of model %s stays as it was: %s; mend its versions.json"
+            logger.warning(text, name, problem)
         else:
             said = "nothing" if choice is None else choice.model_dump_json(exclude_defaults=True)
             logger.info("model %s: version %s answers; chosen is %s", name, self._models[name].default.version, said)
+
+    def _is_early(self, name: str, choice: Choice) -> bool:
+        """Whether a choice names a version whose file is there, and is read by the next scans."""
+        missing = {(name, version) for version in choice.named} - {entry.file.key for entry in self._models[name]}
+        with suppress(CheckpointError):
+            return bool(missing) and not missing.isdisjoint(list_checkpoints(self._path))
+        return False
 
     def _refuse(self, name: str, choice: Choice) -> str | None:
         """Why a choice cannot be followed; None if it can. Loads the versions that it names."""
@@ -469,7 +477,7 @@ class Registry:
         except KanscopeError as error:
             reason, may_pass = str(error), isinstance(error.__cause__, OSError)
         except Exception:  # no file may keep the others from being served
-            logger.exception("model %s, version %s cannot be loaded", file.name, file.version)
+            logger.exception("model %s, version %s cannot be loaded; please report this", file.name, file.version)
             reason, may_pass = f"{file.path.name} cannot be loaded; the log says why", False
         else:
             if entry.state != "ready":
@@ -483,7 +491,8 @@ class Registry:
                     self._trim()
             return
         if before is None or reason != before.reason:
-            logger.warning("model %s, version %s failed: %s", file.name, file.version, reason)
+            text = "model %s, version %s failed: %s; replace the file, and the next scan loads it"
+            logger.warning(text, file.name, file.version, reason)
         if entry.state == "ready" and (may_pass or sign_file(file.path) != file.signature):
             raise _not_ready(entry, f"cannot be loaded: {reason}")
         entry.checkpoint, entry.reason, entry.may_pass, entry.state = None, reason, may_pass, "failed"
@@ -494,9 +503,13 @@ class Registry:
         entry.prepared, entry.unprepared = model.prepared is not None, model.unprepared
         if (entry.prepared, entry.unprepared) == before:
             return
-        level = logging.WARNING if entry.file.results and not entry.prepared else logging.INFO
-        said = "are read beside the checkpoint" if entry.prepared else f"are computed: {entry.unprepared}"
-        logger.log(level, "the global results of model %s, version %s %s", entry.name, entry.version, said)
+        of = f"the global results of model {entry.name}, version {entry.version}"
+        if entry.prepared:
+            logger.info("%s are read beside the checkpoint", of)
+        elif entry.file.results:
+            logger.warning("%s are computed: %s; `kanscope prepare` writes the file anew", of, entry.unprepared)
+        else:
+            logger.info("%s are computed: %s", of, entry.unprepared)
 
     def _use(self, entry: Entry) -> Served | None:
         """The model of an entry, marked as most recently used; None if it is not in memory."""

@@ -123,13 +123,17 @@ def read_choice(root: Path | None, name: str) -> Choice | None:
 def list_checkpoints(path: Path | None) -> dict[Key, CheckpointFile]:
     """Lists the checkpoints of a folder, by name and highest version first, or one file; None for the bundled model.
 
-    Hidden files and folders are skipped. CheckpointError if there is nothing at `path`.
+    Hidden files and folders are skipped. CheckpointError if there is nothing at `path`, or it cannot be read.
     """
     path = path or BUNDLED
-    if not path.exists():
-        raise CheckpointError(f"there is no file or folder {path}")
+    try:
+        if not path.exists():
+            raise CheckpointError(f"there is no file or folder {path}")
+        files = [*_find_files(path)] if path.is_dir() else [(path.stem, FIRST_VERSION, path)]
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
     listing: dict[Key, CheckpointFile] = {}
-    for name, version, found in _find_files(path) if path.is_dir() else [(path.stem, FIRST_VERSION, path)]:
+    for name, version, found in files:
         refusal = _refuse(name, version, found, path)
         results = results_path(found)
         signed = sign_file(signature_path(found)) + sign_file(signature_path(results))

@@ -242,7 +242,8 @@ class Mirror:
             Thread(target=self._run, name="store", daemon=True).start()
         while not (self._stopped or self._done.wait(PATIENCE)):
             if self.problem is None:
-                self._say(f"downloading the models of {self.name} takes more than {PATIENCE:.0f} seconds")
+                self.problem = f"downloading the models of {self.name} takes more than {PATIENCE:.0f} seconds"
+                logger.info("%s", self.problem)
             if list_checkpoints(self.folder):
                 return
         if not list_checkpoints(self.folder):
@@ -257,7 +258,8 @@ class Mirror:
         try:
             problem = self._follow()
         except Exception as error:  # of whatever library
-            problem = f"{self.name} cannot be read, and the models stay as they are: {self._describe(error)}"
+            models = "the models stay as they are" if list_checkpoints(self.folder) else "there are no models yet"
+            problem = f"{self.name} cannot be read, and {models}: {self._describe(error)}"
         self._say(problem)
         self._done.set()
 
@@ -267,7 +269,7 @@ class Mirror:
             if problem is None:
                 logger.info("the models are those of %s", self.name)
             else:
-                logger.warning("%s", problem)
+                logger.warning("%s; the next scan tries again: mend that if it lasts", problem)
 
     def _follow(self) -> str | None:
         """Downloads what is new, and makes the folder as the store is; returns what failed of it."""

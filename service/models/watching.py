@@ -10,6 +10,7 @@ from functools import partial
 
 from starlette.concurrency import run_in_threadpool
 
+from kanmodel.errors import CheckpointError
 from service.models.registry import Registry
 
 logger = logging.getLogger(__name__)
@@ -69,11 +70,18 @@ class Watch:
         """Runs one scan. A failure changes nothing, and is logged unless the previous scan failed the same way."""
         try:
             await self.apply(scan)
-            self._failure = ""
         except Exception as error:
-            if str(error) != self._failure:
-                logger.exception("the models cannot be scanned; those that are loaded are still served")
-            self._failure = str(error)
+            failure = str(error) or type(error).__name__
+            if failure != self._failure:
+                bug = None if isinstance(error, CheckpointError) else error
+                what = "mend that, and the next scan finds them" if bug is None else "please report this"
+                text = "the models cannot be scanned, and those that are loaded are still served: %s; %s"
+                logger.error(text, failure, what, exc_info=bug)
+            self._failure = failure
+        else:
+            if self._failure:
+                logger.info("the models are scanned again")
+            self._failure = ""
 
     async def _prepare(self, new: tuple[str, ...]) -> None:
         await self._prepare_results(new)

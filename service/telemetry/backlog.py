@@ -93,9 +93,9 @@ class Backlog(Generic[Item]):
             self._work(is_last)
         except Exception as error:  # of any kind: the thread goes on
             if not self._is_failing:
-                logger.warning("%s: %s", self._failed, error)
+                logger.warning("%s: %s; mend that before too much waits", self._failed, error)
             self._is_failing = True
         else:
             if self._is_failing:
-                logger.warning("%s", self._again)
+                logger.info("%s", self._again)
             self._is_failing = False

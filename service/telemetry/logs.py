@@ -77,7 +77,8 @@ class LogWriter:
                 raise
         if self._has_dropped:
             self._has_dropped = False
-            logger.warning("lines of the log are missing here: kanscope_log_lines_dropped_total counts them")
+            text = "lines of the log are missing here, and kanscope_log_lines_dropped_total counts them"
+            logger.warning("%s; raise KANSCOPE_LOG_LEVEL, or read stderr faster", text)
 
     def _drop(self, n: int) -> None:
         self._has_dropped = True

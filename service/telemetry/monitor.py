@@ -128,7 +128,7 @@ class Monitor:
     def close(self) -> None:
         """Counts and writes the rest."""
         if left := self._backlog.close():
-            logger.error("the process ends before %d requests are counted", len(left))
+            logger.error("the process ends before %d requests are counted; see whether its disk is full", len(left))
         self.history.close()
 
     def watch(self, served: Served, windows: Array, predictions: Array) -> None:
@@ -245,7 +245,7 @@ class Monitor:
                 except Exception:  # of one model, which does not affect the others
                     counted = group[0][0]
                     name = (counted.of if isinstance(counted, Counter) else counted).name
-                    logger.exception("forecasts of model %s cannot be counted", name)
+                    logger.exception("forecasts of model %s cannot be counted; please report this", name)
                     self._metrics.unwatched.labels("failed").inc(sum(len(one[-1]) for one in group))
             self.history.write(self._pending, int(time() // HOUR))
             self._pending.clear()

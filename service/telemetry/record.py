@@ -96,7 +96,7 @@ class Record:
         """Writes the rest, as far as `Backlog.close` waits for it."""
         waiting = sum(n_events for n_events, _ in self._backlog.close())
         if left := len(self._events) + waiting:
-            logger.error("the process ends before %d events are recorded", left)
+            logger.error("the process ends before %d events are recorded; see whether KANSCOPE_RECORD takes them", left)
 
     def draw(self) -> bool:
         """Whether the next request is among the share that is recorded."""
@@ -116,8 +116,11 @@ class Record:
             unknown = [name for name in sorted(self._inputs) if name.removeprefix("-") not in means]
             if unknown and model not in self._warned:
                 self._warned.add(model)
-                reason = "which is neither a feature of model %s nor a column that one is made of"
-                logger.warning(f"KANSCOPE_RECORD_INPUTS has %s, {reason}", ", ".join(unknown), model)
+                text = (
+                    "KANSCOPE_RECORD_INPUTS has %s, which is neither a feature of model %s nor a column that one is "
+                    "made of; mend the setting"
+                )
+                logger.warning(text, ", ".join(unknown), model)
         return self._shown[checkpoint]
 
     def choose_headers(self, headers: Iterable[tuple[bytes, bytes]]) -> dict[str, list[str]]:
@@ -186,13 +189,14 @@ class Record:
         if lost:
             self._said = monotonic()
             told = ", ".join(f"{n} {reason}" for reason, n in lost.items())
-            logger.warning("events were not recorded: %s%s", told, self._refusal if "refused" in lost else "")
+            refusal = self._refusal if "refused" in lost else ""
+            logger.warning("events were not recorded: %s%s; see whether KANSCOPE_RECORD takes them", told, refusal)
             self._events.append(self._sink.encode(self._describe_itself(LOST, lost)))
         for n_events, describe in taken:
             try:
                 self._events.extend([self._sink.encode(event) for event in describe()])
             except Exception:  # of one request, which does not affect the others
-                logger.exception("an event could not be made")
+                logger.exception("an event could not be made; please report this")
                 self._lose("failed", n_events)
             with self._lock:
                 self._n_queued -= n_events

@@ -389,7 +389,7 @@ class Guard(asyncio.Protocol):
         elif self._transport.get_write_buffer_size():
             if not (self.is_left or self._is_unreachable):
                 seconds = f"{self._settings.send_timeout:g} seconds (send_timeout)"
-                logger.warning("a client has not read its answer within %s", seconds)
+                logger.warning("a client has not read its answer within %s; raise that for slow ones", seconds)
             self._transport.abort()
 
     @property

@@ -247,7 +247,7 @@ def answer_error(request: Request, error: Exception) -> Response:
     """
     body = describe_error(error, request.state.request_id)
     if body["code"] == "internal_error":
-        logger.error("request %s failed", request.state.request_id, exc_info=error)
+        logger.error("request %s failed; please report this", request.state.request_id, exc_info=error)
     if path_of(request.scope).startswith("/v2") and (body["status"] == 422 or body["code"] == "output_not_found"):
         body |= {"status": 400, "title": title_of(400)}
     return answer_body(request, body, error.headers if isinstance(error, RequestError) else None)
@@ -264,10 +264,14 @@ def answer_body(request: Request, body: ErrorResponse, headers: Mapping[str, str
 
 
 def end_stream(request: Request, error: Exception) -> bytes:
-    """The last line of a stream that fails after its status was sent; the log and the metrics have its code."""
+    """The last line of a stream that fails after its status was sent; the log and the metrics have its code.
+
+    An unexpected exception is logged.
+    """
     body = describe_error(error, request.state.request_id)
     request.state.code = body["code"]
-    logger.warning("request %s failed in its stream", request.state.request_id, exc_info=error)
+    if body["code"] == "internal_error":
+        logger.error("request %s failed in its stream; please report this", request.state.request_id, exc_info=error)
     return encode_json(body) + b"\n"
 
 

@@ -124,7 +124,7 @@ class KeyFile:
             return
         if stamp == DELETED:
             self._stamp, self.keys = stamp, ()
-            logger.error("%s is deleted: its keys are revoked", self._path.name)
+            logger.error("%s is deleted: its keys are revoked; put it back if they should not be", self._path.name)
             return
         before, known = self._stamp, self.keys
         self._stamp = stamp
@@ -134,7 +134,7 @@ class KeyFile:
                 logger.info("read %d keys from %s", len(self.keys), self._path.name)
         except ConfigError as error:
             if stamp != before:
-                logger.error("the keys are unchanged: %s", error)
+                logger.error("the keys are unchanged: %s; mend that", error)
 
     @property
     def _is_fresh(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from kanmodel.attribution.comparison import match_outputs
 from kanmodel.computing import Pinned, SingleFlightCache, pausing, publishing
+from kanmodel.errors import KanscopeError
 from kanmodel.model import Model
 from kanmodel.structure.model_comparison import ModelComparison
 from kanmodel.structure.pruning import PruningRule
@@ -63,6 +64,7 @@ class GlobalResults:
         self.unprepared += len(prepared)
         for number, (checkpoint, output) in enumerate(prepared):
             served = self._find_served().get(checkpoint)
+            of = served and served.name
             try:
                 if served is None or served.model.prepared is not None:
                     self._prepared.discard((checkpoint, output))
@@ -71,9 +73,10 @@ class GlobalResults:
             except NotReadyError:  # the service is stopping
                 self.unprepared -= len(prepared) - number
                 return
-            except Exception:  # a request for it gets the error
-                of = served and served.name
-                logger.warning("the results of model %s, output %s, fail", of, output, exc_info=True)
+            except KanscopeError as error:
+                logger.info("requests for results of model %s, output %s, will fail: %s", of, output, error)
+            except Exception:
+                logger.exception("the results of model %s, output %s, fail; please report this", of, output)
             self.unprepared -= 1
 
     def share(self, served: Served) -> Served:

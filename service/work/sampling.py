@@ -56,7 +56,8 @@ class Sampling:
                 except KanscopeError as error:
                     logger.debug("samples of model %s cannot be explained: %s", samples[0].served.name, error)
                 except Exception:
-                    logger.exception("samples of model %s cannot be explained", samples[0].served.name)
+                    name = samples[0].served.name
+                    logger.exception("samples of model %s cannot be explained; please report this", name)
 
     async def _explain(self, samples: Sequence[Sample]) -> None:
         served = samples[-1].served

@@ -62,7 +62,7 @@ class Shadows:
             logger.debug("version %s of model %s, a shadow, has no forecast: %s", version, name, error)
             self._metrics.observe_forecasts(name, version, "skipped", len(windows))
         except Exception:
-            logger.exception("version %s of model %s, a shadow, has no forecast", version, name)
+            logger.exception("version %s of model %s, a shadow, has no forecast; please report this", version, name)
             self._metrics.observe_forecasts(name, version, "skipped", len(windows))
         else:
             self._metrics.observe_forecasts(name, version, "shadow", len(predictions))

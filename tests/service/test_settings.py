@@ -33,7 +33,7 @@ def test_misspelt_variables_are_named():
     names = ("PATH", "KANSCOPE_MODELS", "KANSCOPE_KEY_FILE", "kanscope_port", "KANSCOPE_ZZZZZZZZZZZZZZ", *links)
     assert [*check_variables(names)] == [
         "KANSCOPE_KEY_FILE is not a setting; did you mean KANSCOPE_KEYS_FILE?",
-        "KANSCOPE_ZZZZZZZZZZZZZZ is not a setting",
+        "KANSCOPE_ZZZZZZZZZZZZZZ is not a setting; remove it",
     ]
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
 import struct
@@ -14,8 +15,9 @@ import time
 from collections import Counter
 from contextlib import ExitStack
 from functools import partial
-from itertools import count, cycle, islice
+from itertools import count, cycle, islice, pairwise
 from pathlib import Path
+from typing import ClassVar
 
 import httpx2
 import pytest
@@ -23,10 +25,12 @@ import uvicorn
 from processes import is_running, run_process, start, start_process
 from sockets import connect, head, read_answer
 from uvicorn.config import STARTUP_FAILURE
-from waiting import poll
+from uvicorn.supervisors.multiprocess import SIGNALS
+from waiting import poll, repeating
 
+from service.engines import workers as engine
 from service.engines.turns import ABSENT, PATIENCE, RETRY, TurnServer, create_shares
-from service.engines.workers import GRACE, HEALTH_TIMEOUT, Worker
+from service.engines.workers import GRACE, HEALTH_TIMEOUT, HEALTHY, LONGEST, Worker
 from service.telemetry.metrics import SHARED
 
 NUMBERS = count()
@@ -310,6 +314,165 @@ def test_sighup_replaces_the_processes_in_turn(start_workers):
         assert not after & before
 
 
+@pytest.mark.thorough("starts its own processes", alone=True)
+def test_while_the_folder_is_missing_the_others_serve_and_each_attempt_is_one_line(launch, folder, tmp_path):
+    """Later and later; so is a reload that fails. Once the folder is back, all serve again, and a reload succeeds."""
+    models = shutil.copytree(folder, tmp_path / "models", ignore=shutil.ignore_patterns("[!t]*"))
+    with launch(models, *TWO, KANSCOPE_LOG_FORMAT="json", KANSCOPE_POLL_SECONDS="0.2") as process:
+
+        def said(text, level="error"):
+            return [line["event"] for line in process.lines() if text in line["event"] and line["level"] == level]
+
+        killed, left = find_processes(process)
+        with repeating(lambda: ask(process, "POST", "/v1/models/two:predict", json=json.loads(BODY)), 1) as answers:
+            models.rename(tmp_path / "away")
+            poll(lambda: len(said("the models cannot be scanned")) == 2)
+            n = len(answers)
+            poll(lambda: len(answers) > n)
+            os.kill(killed, signal.SIGKILL)
+            poll(lambda: len(said("did not start")) >= 2)
+            process.popen.send_signal(signal.SIGHUP)
+            poll(lambda: said("no reload"))
+            n = len(answers)
+            poll(lambda: len(answers) > n)
+            (tmp_path / "away").rename(models)
+            poll(lambda: said("all 2 worker processes serve again", "info"))
+            assert left in find_processes(process)
+            process.popen.send_signal(signal.SIGHUP)
+            poll(lambda: not is_running(left))
+            find_processes(process)
+        assert {answer.status_code for answer, _ in answers} == {200}
+        assert {pid for _, pid in answers[:n]} <= {killed, left}
+        assert said("was ended by SIGKILL")[0].startswith(f"worker process {killed} was ended by SIGKILL; if nobody")
+        cause = f"did not start: there is no file or folder {models}; mend that"
+        for number, event in enumerate(said("Another one")[1:], 2):
+            what = (
+                rf"worker process \d+ {re.escape(cause)}. Another one is started in {2 ** (number - 1)} s; 1 of 2 serve"
+            )
+            assert re.fullmatch(what, event)
+        (refused,) = said("no reload")
+        kept = "the processes that serve are kept"
+        assert re.fullmatch(
+            rf"no reload, {kept}: worker process \d+ {re.escape(cause)}, and send SIGHUP again", refused
+        )
+        assert len(said("the models are scanned again", "info")) >= 1
+        assert not any("exception" in line or "Traceback" in line["event"] for line in process.lines())
+
+
+@pytest.mark.thorough("starts its own processes")
+def test_the_command_ends_if_no_process_can_start(folder, tmp_path):
+    """As when the folder goes after the command has looked at it: with the cause in the log, and not with 0."""
+    models = shutil.copytree(folder, tmp_path / "models")
+    with start_process(tmp_path / "log", models, *TWO, KANSCOPE_LOG_FORMAT="json") as process:
+        models.rename(tmp_path / "away")
+        assert process.popen.wait(120) == STARTUP_FAILURE
+        (line,) = [line for line in process.lines() if line["level"] == "error"]
+        cause = f"did not start: there is no file or folder {models}; mend that, and start it again"
+        assert line["event"].startswith("the service ends: worker process ") and line["event"].endswith(cause)
+
+
+class Scripted:
+    """A worker whose test says when it is ready and when it ends."""
+
+    made: ClassVar[list[Scripted]] = []
+    exitcode = 1
+
+    def __init__(self, *_):
+        self.ready, self.is_running, self.pid = None, True, 100 + len(self.made)
+        self.made.append(self)
+
+    def start(self):
+        pass
+
+    def is_alive(self, timeout):
+        return self.is_running
+
+    def describe_end(self):
+        return "ended"
+
+    kill = join = terminate = start
+
+
+@pytest.fixture
+def supervise(monkeypatch, caplog):
+    """A supervisor of two scripted workers, and its clock, which a step moves on by a second."""
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    now = [1000.0]
+    monkeypatch.setattr(engine, "Worker", Scripted)
+    monkeypatch.setattr(engine, "monotonic", lambda: now[0])
+    monkeypatch.setattr(Scripted, "made", [])
+    supervisor = engine._Supervisor(uvicorn.Config("none", port=0, workers=2), create_shares(3))
+
+    def step(seconds=1.0):
+        now[0] += seconds
+        supervisor.keep_subprocess_alive()
+        return now[0]
+
+    supervisor.init_processes()
+    for worker in supervisor.processes:
+        worker.ready = now[0]
+    step()
+    yield supervisor, step
+    for listening in supervisor.sockets:
+        listening.close()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def test_the_back_off_doubles_up_to_a_bound_and_ends_after_a_healthy_time(supervise):
+    """However often it fails; of two that are missing one is tried, and both are there once that serves."""
+    supervisor, step = supervise
+    step(HEALTHY)
+    for worker in supervisor.processes:
+        worker.is_running = False
+    times, n = [step()], 2
+    assert len(Scripted.made) == 4, "they had served long, so both are replaced at once"
+    for worker in supervisor.processes:
+        worker.is_running = False
+    step()
+    for _ in range(12):
+        n_made = len(Scripted.made)
+        while len(Scripted.made) == n_made:
+            time = step()
+        times.append(time)
+        assert len(supervisor.processes) == 1
+        supervisor.processes[0].is_running = False
+    gaps = [later - earlier for earlier, later in pairwise(times[1:])]
+    assert gaps[:3] == [5, 9, 17] and set(gaps[4:]) == {LONGEST + 1}
+    n = len(Scripted.made)
+    while len(Scripted.made) == n:
+        step()
+    supervisor.processes[0].ready = step()
+    step()
+    assert len(supervisor.processes) == 2, "one serves, so the other is started"
+    supervisor.processes[1].ready = step()
+    step(HEALTHY)
+    supervisor.processes[1].is_running = False
+    n = len(Scripted.made)
+    step()
+    assert len(Scripted.made) == n + 1
+
+
+def test_a_signal_for_one_process_more_or_less_changes_nothing_that_fails(supervise):
+    """SIGTTIN goes up to the number of the start; SIGTTOU leaves one, and waits while one is missing."""
+    supervisor, step = supervise
+    supervisor.handle_ttin()
+    step()
+    assert len(supervisor.processes) == 2
+    supervisor.processes[0].is_running = False
+    step()
+    supervisor.handle_ttou()
+    assert (len(supervisor.processes), supervisor.processes_num) == (1, 2)
+    step(LONGEST)
+    supervisor.handle_ttou()
+    supervisor.handle_ttou()
+    assert len(supervisor.processes) == supervisor.processes_num == 1
+    supervisor.handle_ttin()
+    supervisor.processes[0].ready = step()
+    step(LONGEST)
+    assert len(supervisor.processes) == 2
+
+
 @pytest.mark.thorough("starts its own processes")
 def test_sigterm_ends_a_restart(start_workers):
     """SIGTERM while a process does not become ready ends the command, as at any other time."""
@@ -354,8 +517,39 @@ def test_a_health_check_does_not_wait(silent):
     """Without an answer it passes until the timeout, and does not block; it fails at once when the process is dead."""
     assert silent.is_alive(timeout=300) and silent.is_alive(timeout=300)
     assert not silent.is_alive(timeout=0)
+    assert silent.describe_end().startswith(f"was not ready within {HEALTH_TIMEOUT} seconds; see ")
     silent.process.kill()
     poll(lambda: not silent.is_alive(timeout=300))
+
+
+def fail():
+    raise ValueError("first\nsecond" * 1000)
+
+
+def test_a_process_says_why_it_cannot_serve(monkeypatch, tmp_path):
+    """On one line that is not too long; one that the system does not start, and one that is told to end, too."""
+    monkeypatch.setenv(SHARED, str(tmp_path))
+    shares = create_shares(1)
+    worker = Worker(uvicorn.Config(fail, factory=True), [], shares)
+    worker.start()
+    poll(lambda: not worker.is_alive(timeout=300))
+    worker.join()
+    assert worker.exitcode == STARTUP_FAILURE
+    assert re.fullmatch("did not start: (first second)+[a-z ]*; mend that", worker.describe_end())
+    assert len(worker.describe_end()) < 1100
+    worker = Worker(uvicorn.Config(fail, factory=True), [], shares)
+    monkeypatch.setattr(worker.process, "start", lambda: os.listdir(tmp_path / "none"))
+    worker.start()
+    assert not worker.is_alive() and "did not start: [Errno 2]" in worker.describe_end()
+    worker.kill()
+    worker.join()
+    assert not shares[0].taken
+    worker = Silent(uvicorn.Config("none"), [], shares)
+    worker.start()
+    worker.process.terminate()
+    worker.process.join()
+    assert not worker.is_alive() and worker.describe_end() == "ended by SIGTERM; see its lines in the log"
+    worker.join()
 
 
 @pytest.mark.thorough("starts its own processes three times")
@@ -372,7 +566,7 @@ def test_a_process_that_hangs_is_killed_when_the_others_have_ended(start_workers
         assert process.popen.wait(100) == 0
         assert 1 + GRACE <= time.monotonic() - begun < HEALTH_TIMEOUT
         assert not any(map(is_running, pids))
-        killed = [line for line in process.lines() if line["event"].endswith("did not end in time and is killed")]
+        killed = [line for line in process.lines() if "did not end in time and is killed" in line["event"]]
         assert len(killed) == len(pids)
 
 

@@ -68,6 +68,16 @@ def test_without_a_default_the_highest_that_is_not_tried_answers(tmp_path):
     assert state(registry) == ("2", {"3": 0.1}, None)
 
 
+def test_a_version_that_comes_with_its_choice_is_no_problem(registry, tmp_path, caplog):
+    """It is followed once two scans have seen its file, and until then nothing is said."""
+    write(tmp_path, 4)
+    choose(tmp_path, {"default": "4"})
+    registry.poll()
+    assert state(registry) == ("2", {"3": 0.25}, None)
+    registry.poll()
+    assert state(registry) == ("4", {}, None) and not caplog.records
+
+
 def test_a_rollback_is_followed_at_the_next_scan_and_clears_answers(registry, tmp_path):
     """One scan is enough, the index is another object, and the new default is given for its global results."""
     before = registry.index()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import subprocess
 import sys
 import time
@@ -113,7 +114,8 @@ def test_global_results_of_new_models_are_computed_in_advance(file, registry, tm
 
 
 def test_a_failing_scan_is_logged_once_and_repeated(file, registry, looks, caplog):
-    """A folder that is missing for many scans is logged once, and once more when it is missing again."""
+    """A folder that is missing for many scans is logged once, as is its return, and again when it is missing again."""
+    caplog.set_level(logging.INFO, "service.models.watching")
     away = file.parent.with_name("away")
 
     def steps():
@@ -129,8 +131,11 @@ def test_a_failing_scan_is_logged_once_and_repeated(file, registry, looks, caplo
             yield lambda served=served: registry.get("m") is not served
 
     watch_while(steps(), registry)
-    failures = [record for record in caplog.records if record.name == "service.models.watching"]
-    assert [record.exc_info[1].args[0] for record in failures] == [f"there is no file or folder {file.parent}"] * 2
+    said = [record for record in caplog.records if record.name == "service.models.watching"]
+    assert [record.levelname for record in said] == ["ERROR", "INFO"] * 2
+    assert not any(record.exc_info for record in said)
+    text = f"are still served: there is no file or folder {file.parent}; mend that, and the next scan finds them"
+    assert said[2].getMessage().endswith(text) and said[3].getMessage() == "the models are scanned again"
 
 
 SCRIPT = """

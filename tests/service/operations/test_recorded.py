@@ -207,7 +207,7 @@ def test_a_column_means_the_features_that_are_made_of_it(serve, tmp_path, caplog
     assert all("input" not in json.loads(line)["data"].get("receipt", {}) for line in path.read_text().splitlines())
     said = [record.getMessage() for record in caplog.records if "KANSCOPE_RECORD_INPUTS" in record.getMessage()]
     why = "which is neither a feature of model shop nor a column that one is made of"
-    assert said == ([] if unknown is None else [f"KANSCOPE_RECORD_INPUTS has {unknown}, {why}"])
+    assert said == ([] if unknown is None else [f"KANSCOPE_RECORD_INPUTS has {unknown}, {why}; mend the setting"])
 
 
 def test_with_all_inputs_an_explanation_can_be_computed_again(serve, folder, tmp_path, windows, run, model):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import io
 import json
 import os
@@ -8,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from threading import Thread
 
 import httpx2
@@ -15,6 +17,7 @@ import pytest
 from factories import make_windows
 from waiting import poll
 
+import service
 from service.settings import Settings
 from service.telemetry.logs import PIPE_BUF, LogWriter, RequestLog
 
@@ -214,3 +217,32 @@ except ZeroDivisionError:
     ).stderr
     assert "failed" in said and "ZeroDivisionError: division by zero" in said
     assert "012345678" not in said
+
+
+ADVICE = re.compile("[;,:] (and )?(please report this|mend|raise|replace|put|start|send|see|`kanscope prepare`)")
+ELSEWHERE = {  # texts whose advice is an argument: of `Worker.describe_end`, and of `check_variables`
+    "worker process %s %s. Another one is started %s; %d of %d serve",
+    "%s",
+}
+LOUD = {"warning", "error", "exception", "critical", "fatal", "warn", "log"}
+
+
+def read_warnings(path):
+    """The texts of a file's calls that log at the level of a warning or above, directly or as `text`."""
+    text = None
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if hasattr(node, "lineno")]
+    for node in sorted(nodes, key=lambda node: node.lineno):
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "text":
+            text = node.value
+        called = node.func if isinstance(node, ast.Call) else None
+        if isinstance(called, ast.Attribute) and called.attr in LOUD and "logge" in ast.unparse(called.value).lower():
+            assert called.attr != "log", "its level cannot be seen here"
+            first = text if ast.unparse(node.args[0]) == "text" else node.args[0]
+            yield first.value if isinstance(first, ast.Constant) else ast.unparse(first)
+
+
+def test_each_warning_says_what_to_do():
+    """In its text, so that who reads it need not look for that; what needs nothing is no warning."""
+    texts = [text for path in Path(service.__file__).parent.rglob("*.py") for text in read_warnings(path)]
+    assert len(texts) > 25 and set(texts) >= ELSEWHERE
+    assert [text for text in texts if not ADVICE.search(text) and text not in ELSEWHERE] == []
