@@ -114,8 +114,8 @@ class Process:
     log: Path
 
     def lines(self) -> list[dict[str, Any]]:
-        """Its log lines, as JSON."""
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
+        """Its log lines, as JSON, without one that is being written."""
+        return [json.loads(line) for line in self.log.read_text().rpartition("\n")[0].splitlines()]
 
 
 @contextmanager

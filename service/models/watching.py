@@ -72,11 +72,11 @@ class Watch:
             await self.apply(scan)
         except Exception as error:
             failure = str(error) or type(error).__name__
-            if failure != self._failure:
-                bug = None if isinstance(error, CheckpointError) else error
-                what = "mend that, and the next scan finds them" if bug is None else "please report this"
-                text = "the models cannot be scanned, and those that are loaded are still served: %s; %s"
-                logger.error(text, failure, what, exc_info=bug)
+            if failure != self._failure and isinstance(error, CheckpointError):
+                text = "the models cannot be scanned, and those that are loaded are still served: %s; mend that"
+                logger.error(text, failure)
+            elif failure != self._failure:
+                logger.exception("the models cannot be scanned, those that are loaded are served; please report this")
             self._failure = failure
         else:
             if self._failure:

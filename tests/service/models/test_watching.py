@@ -134,7 +134,7 @@ def test_a_failing_scan_is_logged_once_and_repeated(file, registry, looks, caplo
     said = [record for record in caplog.records if record.name == "service.models.watching"]
     assert [record.levelname for record in said] == ["ERROR", "INFO"] * 2
     assert not any(record.exc_info for record in said)
-    text = f"are still served: there is no file or folder {file.parent}; mend that, and the next scan finds them"
+    text = f"are still served: there is no file or folder {file.parent}; mend that"
     assert said[2].getMessage().endswith(text) and said[3].getMessage() == "the models are scanned again"
 
 
