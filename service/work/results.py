@@ -73,8 +73,9 @@ class GlobalResults:
             except NotReadyError:  # the service is stopping
                 self.unprepared -= len(prepared) - number
                 return
-            except KanscopeError as error:
-                logger.info("requests for results of model %s, output %s, will fail: %s", of, output, error)
+            except KanscopeError as error:  # a request for it gets the error
+                text = "the results of model %s, output %s, fail: %s; replace its checkpoint"
+                logger.warning(text, of, output, error)
             except Exception:
                 logger.exception("the results of model %s, output %s, fail; please report this", of, output)
             self.unprepared -= 1

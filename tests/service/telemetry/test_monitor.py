@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -208,6 +209,7 @@ def test_what_does_not_fit_in_the_queue_is_counted(watch, metrics, served, monke
 
 def test_a_file_that_cannot_be_written_loses_no_count(watch, served, caplog, monkeypatch):
     """What is counted waits, which the log says once; outcomes are not taken, and can be sent again."""
+    caplog.set_level(logging.INFO, "service.telemetry.backlog")
     monitor, windows = watch(monitor_seconds=0.01), make_windows(served.model, 10)
     predictions, write, tried = served.model.predict(windows), monitor.history.write, []
 

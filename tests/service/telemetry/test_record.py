@@ -142,6 +142,7 @@ def test_a_sink_gets_events_as_kserve_sends_them(metrics):
 
 def test_a_sink_that_is_down_loses_nothing_that_the_queue_holds(metrics, caplog):
     """Requests wait, each is sent once when it is back, and the log says both."""
+    caplog.set_level(logging.INFO, "service.telemetry.backlog")
     sink = Sink()
     with sink.serve() as url:
         sink.status = lambda headers: 503

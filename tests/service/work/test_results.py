@@ -144,7 +144,8 @@ def test_a_model_whose_results_fail_does_not_block_the_others(computed, monkeypa
     monkeypatch.setattr(structure, "measure_importance", fail_for_bad)
     run(lambda kept: kept.prepare([bad.checkpoint, good.checkpoint]), served=[bad, good])
     assert computed == [*FUNCTIONS]
-    assert "the results of model bad, output y+1, fail" in caplog.text
+    assert "the results of model bad, output y+1, fail: outputs[0] must be finite; replace " in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 def test_a_server_prepares_its_models_once_they_are_loaded(serve, tmp_path, computed):
