@@ -55,10 +55,9 @@ FLOAT32_REACH = 8  # times a feature's largest magnitude in the reference window
 class LedgerOptions:
     """How exact a ledger must be.
 
-    A path, and each part of it, starts with `path_nodes`, a multiple of 4, and one; with 17 or 33 at least where fewer
-    are not enough for half of the reference windows. In a network with kinks, such as relu's, paths start with 17 at
-    least, to find them, and the parts between them with `path_nodes`. Where more nodes do not reach the tolerance, a
-    part is divided.
+    A path, and each part of it, starts with `path_nodes`, a multiple of 4, and one; a path with 17 or 33 at least where
+    fewer are not enough for half of the reference windows, and with 17 at least in a network with kinks, such as
+    relu's, to find them. Where more nodes do not reach the tolerance, a part is divided.
     """
 
     tolerance: float = 1e-3  # largest residual and error, in standard deviations of the output on the reference windows
@@ -270,9 +269,9 @@ def _integrate(
         done = np.zeros(0, dtype=np.int64)
         for n in np.unique(n_nodes).tolist():
             at = np.flatnonzero(n_nodes == n)
-            of_part = options.path_nodes if has_kinks else n
-            asked = few[torch.from_numpy(at)], start.to(dtype), outputs[at], spreads[at], detail, n, of_part, halvings
-            walked = Walk(network, model.node_ranges, *asked).explain(options.tolerance * spreads[at])
+            asked = few[torch.from_numpy(at)], start.to(dtype), outputs[at], spreads[at], detail, n
+            walk = Walk(network, model.node_ranges, *asked, options.path_nodes, halvings)
+            walked = walk.explain(options.tolerance * spreads[at])
             done, found = np.append(done, at), walked if found is None else concatenate([found, walked])
         assert found is not None
         return found if len(few) == 1 else take(found, np.argsort(done))

@@ -49,7 +49,8 @@ from kanmodel.network.ranges import MoveRanges, NodeRanges
 from kanmodel.network.recurrent import FrozenRecurrent, RecurrentTrace
 
 BATCH = 64  # paths that are bisected together
-MAX_NODES = 65  # of a rule, unless it starts with more
+MAX_NODES = 129  # of a rule, unless it starts with more
+FEW_NODES = 17  # do not show yet how fast a rule converges: without a kink there are always more
 MAX_PARTS = 64  # a path with this many parts is not bisected further
 MAX_MOVE = 0.5  # largest accepted move of a node between neighbouring points, in widths of its usual interval
 SLOWEST_RATE = 0.7  # of convergence without a kink: what few nodes show is often too slow
@@ -252,7 +253,9 @@ class Walk(NamedTuple):
                 np.isnan(kinks[:, 0]), np.minimum(found.rate, SLOWEST_RATE), np.maximum(found.rate, KINK_RATE)
             )
             found = found._replace(rate=rate, divide_at=kinks)
-        some = (found.error > accepted) & (found.error * found.rate**exponent <= accepted) & (doublings > 0)
+        promised = found.error * found.rate**exponent <= accepted
+        promised |= np.isnan(found.divide_at[:, 0]) & (n_nodes <= FEW_NODES)
+        some = (found.error > accepted) & promised & (doublings > 0)
         if not some.all():
             found.move[~some], found.errors[~some, -1] = self._look_between(ends, samples, ~some)
             promised = (found.error * found.rate**exponent <= accepted) & (found.move <= MAX_MOVE * 2**doublings)

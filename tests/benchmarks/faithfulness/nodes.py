@@ -104,8 +104,9 @@ def steepen(model: Forecaster, factor: float) -> Forecaster:
     """The same model with recurrent weights `factor` times as large."""
     network = copy.deepcopy(model.network)
     with torch.no_grad():
-        for weight in network.recurrent.parameters():
-            weight.mul_(factor)
+        for module in network.recurrent_modules:
+            for weight in module.parameters():
+                weight.mul_(factor)
     return Forecaster(network, model.reference, {}, model.provenance)
 
 
