@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What one test process compiles the others read.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help serve test test-all check format openapi vendor bench docs image image-test release package lock clean
+.PHONY: help serve test test-all check format openapi vendor bench chart docs image image-test release package lock clean
 
 help: # list the targets
 	@awk -F ':|# ' '/^[a-z-]+:.*# / { printf "make %-11s %s\n", $$1, $$NF }' $(firstword $(MAKEFILE_LIST))
@@ -66,6 +66,9 @@ format: .venv/dev # format, and fix what the linter can
 
 openapi: .venv/runtime # write openapi/openapi.json
 	$(BIN)/python -m service.document
+
+chart: .venv/dev # write the Helm chart from the manifests for kustomize; kubectl renders them
+	$(BIN)/python .ci/chart.py
 
 docs: .venv/docs/ready # build the site of the guides and the library's docstrings into build/docs
 	NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build --strict --config-file .ci/site/mkdocs.yml
@@ -205,7 +208,7 @@ lock: # pin the dependencies; UPGRADE=--upgrade takes the newest versions
 	build/lock/bin/python -m pip install uv
 	$(compile) pyproject.toml --all-extras -o $(LOCK)
 	sed -E -i.all '/$(FREE)/d' $(LOCK)
-	$(compile) pyproject.toml --extra s3 --extra https -c $(LOCK) --generate-hashes -o $(IMAGE_LOCK)
+	$(compile) pyproject.toml --extra s3 --extra https --extra otel --extra mlflow -c $(LOCK) --generate-hashes -o $(IMAGE_LOCK)
 	sed -E -i.all '/$(FREE)/,/[^\\]$$/d' $(IMAGE_LOCK)
 	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], "uv", sep="\n")' | \
 		$(compile) - --generate-hashes -o $(BUILD_LOCK)

@@ -14,6 +14,7 @@ from pathlib import Path
 CHANGELOG = "CHANGELOG.md"
 # Where the version stands, as `version = "…"` or `"version": "…"`.
 FILES = ("pyproject.toml", "openapi/openapi.json", "service/document/examples.json")
+KUBERNETES = "service/engines/kubernetes"  # the image, a label, and the chart with both
 
 
 def main(new: str) -> str | None:
@@ -32,6 +33,11 @@ def main(new: str) -> str | None:
             rf'^(version = |.*"version": )"{re.escape(old)}"', rf'\g<1>"{new}"', texts[name], flags=re.MULTILINE
         )
         Path(name).write_text(text, encoding="utf-8")
+    for path in sorted(Path(KUBERNETES).rglob("*")):
+        if path.is_file() and path.suffix in (".env", ".yaml"):
+            text = path.read_text(encoding="utf-8")
+            text = re.sub(rf"(\bversion: |\bappVersion: |/kanscope:){re.escape(old)}\b", rf"\g<1>{new}", text)
+            path.write_text(text, encoding="utf-8")
     today = datetime.now(UTC).date().isoformat()
     Path(CHANGELOG).write_text(f"{before}{heading}\n## [{new}] - {today}\n{after}", encoding="utf-8")
     git("commit", "--quiet", "--all", "--message", f"Version {new}")

@@ -2,12 +2,15 @@
 
 Built-in kinds are checked by the schemas of that version of Kubernetes, those of the Prometheus operator and of KServe
 by the models that are generated from the schemas of these projects. A field that none of them knows is an error, as for
-`kubectl apply`. Prints the kind of each.
+`kubectl apply`. Those of the Gateway API are checked by route_program.mjs. Prints the kind of each.
 """
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import kserve.models
@@ -29,6 +32,13 @@ def check(manifest: dict[str, Any], version: str) -> None:
             if "properties" in one:
                 one.setdefault("additionalProperties", False)
         Draft202012Validator(schema).validate(manifest)
+    elif group == "gateway.networking.k8s.io":
+        clients = Path(sys.prefix)
+        program = Path(__file__).with_name("route_program.mjs")
+        done = subprocess.run(
+            ["node", program], cwd=clients, input=json.dumps([manifest]), capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
     elif group == "serving.kserve.io":
         check_model(manifest, f"V1beta1{manifest['kind']}", manifest["kind"])
     else:

@@ -12,7 +12,15 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-FILES = ("pyproject.toml", "CHANGELOG.md", "openapi/openapi.json", "service/document/examples.json")
+KUBERNETES = "service/engines/kubernetes/"
+FILES = (
+    "pyproject.toml",
+    "CHANGELOG.md",
+    "openapi/openapi.json",
+    "service/document/examples.json",
+    *(f"{KUBERNETES}{name}" for name in ("values/values.env", "labels/kustomization.yaml", "chart/Chart.yaml")),
+    *(f"{KUBERNETES}chart/{name}" for name in ("values.yaml", "templates/deployment.yaml")),
+)
 NOW = re.findall(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[0]
 CHANGES = "# Changelog\n\n## [Unreleased]\n\n### Added\n\n- Something.\n\n## [0.1.0] - 2026-01-01\n\n- All.\n"
 
