@@ -1,4 +1,6 @@
-ARG PYTHON_IMAGE=python:3.11-slim
+# By its digest, which pins Debian's packages and Python; `docker buildx imagetools inspect python:3.11-slim-trixie` has
+# the newest.
+ARG PYTHON_IMAGE=python:3.11-slim-trixie@sha256:90744cff8f32887f075c47d747a173ff333e9e98801667af93c357fa9f5e28ff
 
 # Everything but Kanscope itself, in a venv that has no pip of its own. It changes with the lock alone.
 FROM ${PYTHON_IMAGE} AS dependencies
@@ -9,11 +11,16 @@ WORKDIR /src
 RUN python3 -m venv --without-pip /opt/kanscope
 COPY .ci/build-requirements.txt .ci/
 RUN python3 -m pip install --require-hashes --no-deps -r .ci/build-requirements.txt
-# torch is not in the lock: its builds for CPU and CUDA differ in hash, and in what they need.
-RUN if [ "$TORCH" = pip ]; \
-    then python3 -m pip --python /opt/kanscope/bin/python install --no-deps 'torch>=2.10'; \
-    else uv pip install --no-cache --python /opt/kanscope/bin/python --no-deps --torch-backend "$TORCH" 'torch>=2.10'; \
-    fi
+# torch has a lock of its own: its builds for CPU and CUDA differ in hash, and in what they need. The CPU build comes
+# with its hash, another in the same version.
+COPY .ci/torch-requirements.txt .ci/
+RUN version=$(sed -n 's/^torch==\([0-9.]*\).*/\1/p' .ci/torch-requirements.txt) \
+    && case "$TORCH" in \
+    cpu) uv pip install --no-cache --python /opt/kanscope/bin/python --no-deps --torch-backend cpu --require-hashes \
+        -r .ci/torch-requirements.txt ;; \
+    pip) python3 -m pip --python /opt/kanscope/bin/python install --no-deps "torch==$version" ;; \
+    *) uv pip install --no-cache --python /opt/kanscope/bin/python --no-deps --torch-backend "$TORCH" "torch==$version" ;; \
+    esac
 COPY .ci/requirements.txt .ci/
 # The second line has something to do for a CUDA build alone.
 RUN python3 -m pip --python /opt/kanscope/bin/python install --require-hashes --no-deps -r .ci/requirements.txt \
@@ -30,7 +37,10 @@ RUN cd /opt/kanscope/lib/python3*/site-packages \
     && find . -name '*.a' -delete
 # The largest libraries come with a table of symbols for debuggers, a fifth of their bytes; the loader reads another.
 # Those alone: of libraries that patchelf has rewritten, as numpy's are, strip makes files that don't load.
-RUN apt-get update && apt-get install -y --no-install-recommends binutils \
+# Debian's packages are those of the day of the base, by the snapshot that its sources name.
+RUN sources=/etc/apt/sources.list.d/debian.sources \
+    && if grep -qs '^# http://snapshot' "$sources"; then sed -i '/^URIs:/d; s/^# \(http:..snapshot\)/URIs: \1/' "$sources"; fi \
+    && apt-get -o Acquire::Check-Valid-Until=false update && apt-get install -y --no-install-recommends binutils \
     && cd /opt/kanscope/lib/python3*/site-packages \
     && strip --strip-unneeded torch/lib/libtorch_cpu.so torch/lib/libtorch_python.so _polars_runtime*/*.so
 

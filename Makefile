@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What one test process compiles the others read.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help serve test test-all check format openapi vendor bench chart docs image image-test release package lock clean
+.PHONY: help serve test test-all check format openapi vendor bench chart docs image image-test image-scan release package lock clean
 
 help: # list the targets
 	@awk -F ':|# ' '/^[a-z-]+:.*# / { printf "make %-11s %s\n", $$1, $$NF }' $(firstword $(MAKEFILE_LIST))
@@ -92,19 +92,20 @@ vendor: .venv/clients/ready # copy the libraries of the explorer from npm
 bench: .venv/bench .venv/peers/ready # print the benchmark tables; wrk is the client if installed
 	$(BIN)/python tests/benchmarks/run.py
 
-# Its base is named by its digest, in a label too.
-PYTHON_IMAGE ?= python:3.11-slim
 IMAGE ?= kanscope
 IMAGE_OPTIONS ?=
 version = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 image: # build the container image with Docker; IMAGE_OPTIONS=--push, with IMAGE, publishes it
-	docker pull --quiet $(PYTHON_IMAGE)
 	docker build --build-arg TORCH=$(TORCH) --build-arg VERSION=$(version) --build-arg REVISION=$$(git rev-parse HEAD) \
-		--build-arg PYTHON_IMAGE=$$(docker image inspect --format '{{index .RepoDigests 0}}' $(PYTHON_IMAGE)) \
 		$(IMAGE_OPTIONS) -t $(IMAGE):latest -t $(IMAGE):$(version) .
 
 image-test: # build the image without Docker, and test it
 	TORCH=$(TORCH) tests/image/test.sh
+
+image-scan: # look for known holes of Debian's packages in the image that `make image` has built
+	mkdir -p build
+	container=$$(docker create $(IMAGE):$(version)) && docker cp "$$container":/var/lib/dpkg/status build/dpkg-status && \
+		docker rm "$$container" && tests/image/scan.sh build/dpkg-status
 
 release: .venv/bin/uv # VERSION=x.y.z: its number, changelog, commit and tag; then the package, and the image if Docker runs
 	$(BIN)/python .ci/release.py '$(VERSION)'

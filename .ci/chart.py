@@ -1,4 +1,6 @@
-"""Writes the Helm chart from the kustomize overlays: chart.py [--check]
+"""Writes the Helm chart from the kustomize overlays.
+
+usage: chart.py [--check]
 
 Each overlay is rendered by kubectl with a marker in place of each value, and again without each option. The markers
 become values of the chart, and the lines that an option adds or removes are conditional. With --check nothing is
@@ -186,7 +188,7 @@ def describe(values: dict[str, tuple[str, str]], options: dict[str, str]) -> dic
     lines = [
         made,
         "",
-        f"# one of {', '.join(OVERLAYS)}: the service behind an Ingress, behind a Gateway, or an InferenceService of KServe",
+        f"# one of {', '.join(OVERLAYS)}: behind an Ingress, behind a Gateway, or an InferenceService of KServe",
         f"overlay: {OVERLAYS[0]}",
         "# what the Prometheus operator and Grafana's sidecar read",
         "monitoring: false",

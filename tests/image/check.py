@@ -16,7 +16,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 IMAGE = "localhost/kanscope:test"
@@ -52,7 +54,10 @@ def main(store: str) -> None:
     container = buildah("from", "--pull-never", IMAGE)
     try:
         check_labels(image["Docker"]["config"]["Labels"])
-        check_running(Path(buildah("mount", container)), image["Docker"]["config"])
+        root = Path(buildah("mount", container))
+        check_running(root, image["Docker"]["config"])
+        check_clients(root, image["Docker"]["config"])
+        shutil.copy(root / "var/lib/dpkg/status", f"{store}/dpkg-status")
     finally:
         buildah("rm", container)
 
@@ -103,6 +108,45 @@ def check_running(root: Path, config: dict[str, Any]) -> None:
         os.kill(server, signal.SIGTERM)
         assert run.wait(timeout=30) == 0, run.returncode
         print("ends on SIGTERM with status 0")
+
+
+def check_clients(root: Path, config: dict[str, Any]) -> None:
+    """Checks that the image sends spans to a collector, and asks MLflow for the model that an alias names."""
+    asked: set[str] = set()
+
+    class Peer(BaseHTTPRequestHandler):
+        """A collector and a registry of models, as far as that they are asked."""
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.do_GET()
+
+        def do_GET(self) -> None:
+            asked.add(self.path.partition("?")[0])
+            self.send_response(200 if self.path == "/v1/traces" else 404)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Keeps the output to the results."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Peer) as peer:
+        Thread(target=peer.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{peer.server_port}"
+        environment = dict(entry.split("=", 1) for entry in config["Env"]) | {"KANSCOPE_NO_AUTH": "true"}
+        traced = {"KANSCOPE_TRACING": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": address, "KANSCOPE_MODELS": ""}
+        with run_in(
+            root, config["User"], environment | traced | {"KANSCOPE_PORT": str(port := free_port())}, config["Cmd"]
+        ):
+            wait_for(lambda: ask(port, "GET", "/readyz")[0] == 200)
+            ask(port, "POST", f"{MODEL}:predict", WINDOW.read_bytes())
+            wait_for(lambda: "/v1/traces" in asked)
+        followed = {"KANSCOPE_MODELS": "models:/load@champion", "MLFLOW_TRACKING_URI": address}
+        followed |= {"KANSCOPE_DOWNLOADS": "/dev/shm/kanscope-image-test", "KANSCOPE_PORT": str(free_port())}
+        with run_in(root, config["User"], environment | followed, config["Cmd"]):
+            wait_for(lambda: any(path.endswith("/registered-models/alias") for path in asked))
+        peer.shutdown()
+    print("sends spans to a collector, asks MLflow for an alias")
 
 
 def within(root: Path, user: str, environment: dict[str, str], command: list[str]) -> list[str]:

@@ -6,7 +6,7 @@ store=${XDG_CACHE_HOME:-$HOME/.cache}/kanscope/image
 packages=(buildah crun debootstrap netavark)
 
 skip() {
-    echo "skipped: the image is built as root on Debian with the packages ${packages[*]}; $1"
+    echo "NOT RUN: the image is built as root on Debian with the packages ${packages[*]}; $1"
     exit 0
 }
 
@@ -19,3 +19,5 @@ fi
 
 ./build.sh "$store"
 python3 check.py "$store"
+# The base is this mirror's Debian here, so a hole of it does not fail the test; `make image-scan` is strict.
+./scan.sh "$store/dpkg-status" || true
