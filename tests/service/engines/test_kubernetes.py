@@ -67,7 +67,7 @@ def port_of(container):
 def deployed(tmp_path_factory):
     """A copy of the folder with keys, made as the README says."""
     folder = tmp_path_factory.mktemp("kubernetes")
-    (block,) = (block for block in re.findall(r"```sh\n(.*?)```", README, re.S) if "keys/metrics" in block)
+    (block,) = (block for block in re.findall(r"```sh\n(.*?)```", README, re.S) if ">keys/metrics" in block)
     commands = block.partition("kubectl ")[0].replace("${EDITOR:-vi}", "cat")
     (folder / "service" / "engines").mkdir(parents=True)
     shutil.copytree(FOLDER, folder / "service" / "engines" / "kubernetes")
