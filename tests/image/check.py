@@ -28,7 +28,7 @@ LAYERS = (
     "torch and the other dependencies",
     "Kanscope",
 )  # one COPY each, at the end of the Dockerfile
-MAX_BYTES = 1_250_000_000
+MAX_BYTES = 1_350_000_000
 WINDOW = Path(__file__).parent.parent / "examples" / "window.json"
 MODEL = "/v1/models/nyc-weather"
 
