@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What one test process compiles the others read.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help serve test test-all check format openapi vendor bench chart docs image image-test image-scan release package lock clean
+.PHONY: help serve test test-all check format openapi vendor bench bench-quick chart docs image image-test image-scan release package lock clean
 
 help: # list the targets
 	@awk -F ':|# ' '/^[a-z-]+:.*# / { printf "make %-11s %s\n", $$1, $$NF }' $(firstword $(MAKEFILE_LIST))
@@ -91,6 +91,9 @@ vendor: .venv/clients/ready # copy the libraries of the explorer from npm
 
 bench: .venv/bench .venv/peers/ready # print the benchmark tables; wrk is the client if installed
 	$(BIN)/python tests/benchmarks/run.py
+
+bench-quick: .venv/bench # print what a forecast and an explanation cost beside the last release, in three minutes
+	$(BIN)/python tests/benchmarks/quick.py
 
 IMAGE ?= kanscope
 IMAGE_OPTIONS ?=
@@ -209,7 +212,7 @@ lock: # pin the dependencies; UPGRADE=--upgrade takes the newest versions
 	build/lock/bin/python -m pip install uv
 	$(compile) pyproject.toml --all-extras -o $(LOCK)
 	sed -E -i.all '/$(FREE)/d' $(LOCK)
-	$(compile) pyproject.toml --extra s3 --extra https --extra otel --extra mlflow -c $(LOCK) --generate-hashes -o $(IMAGE_LOCK)
+	$(compile) pyproject.toml --extra s3 --extra https --extra otel --extra mlflow --extra signatures -c $(LOCK) --generate-hashes -o $(IMAGE_LOCK)
 	sed -E -i.all '/$(FREE)/,/[^\\]$$/d' $(IMAGE_LOCK)
 	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], "uv", sep="\n")' | \
 		$(compile) - --generate-hashes -o $(BUILD_LOCK)

@@ -29,7 +29,7 @@ def test_the_lock_of_the_image_is_complete():
     extras = project["optional-dependencies"]
     dependencies = [
         *project["dependencies"],
-        *chain.from_iterable(extras[extra] for extra in ("s3", "https", "otel", "mlflow")),
+        *chain.from_iterable(extras[extra] for extra in ("s3", "https", "otel", "mlflow", "signatures")),
     ]
     names = {canonicalize_name(Requirement(dependency).name) for dependency in dependencies}
     assert names - {name for name, _ in read_pins("requirements.txt")} == {"torch"}
