@@ -53,7 +53,8 @@ def write_card(model: Model, intended_use: str = NOT_STATED, limits: str = NOT_S
         "Metrics (Annex IV 2g, 3)": ", ".join(f"{name} {value:.4g}" for name, value in model.metrics.items())
         or NOT_STATED,
     }
-    facts = [f"| {name} | {_cell(value)} |" for name, value in (documented | dict.fromkeys(_UNKNOWN, NOT_STATED)).items()]
+    documented |= dict.fromkeys(_UNKNOWN, NOT_STATED)
+    facts = [f"| {name} | {_cell(value)} |" for name, value in documented.items()]
     head = ["---", *([f"license: {license}"] if license else []), "library_name: kanscope"]
     head += ["pipeline_tag: time-series-forecasting", "tags: [kan, lstm, forecasting, explainability]", "---"]
     return "\n".join(
