@@ -70,11 +70,12 @@ COPY --from=system / /
 COPY --from=dependencies /opt/kanscope /opt/kanscope
 COPY --from=kanscope /tree /
 # The bundled model is served if KANSCOPE_MODELS is empty, and never in place of the models of a volume that are missing.
-# Only models of a URL are written, so the root may be read-only otherwise.
+# Only models of a URL are written, so the root may be read-only otherwise. MLflow's client does not start without a home.
 ENV KANSCOPE_HOST=0.0.0.0 \
     KANSCOPE_PORT=8000 \
     KANSCOPE_MODELS=/models \
     KANSCOPE_DOWNLOADS=/tmp/kanscope \
+    HOME=/tmp \
     LANG=C.UTF-8 \
     PATH=/opt/kanscope/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \

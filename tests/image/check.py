@@ -142,8 +142,8 @@ def check_clients(root: Path, config: dict[str, Any]) -> None:
             ask(port, "POST", f"{MODEL}:predict", WINDOW.read_bytes())
             wait_for(lambda: "/v1/traces" in asked)
         followed = {"KANSCOPE_MODELS": "models:/load@champion", "MLFLOW_TRACKING_URI": address}
-        followed |= {"KANSCOPE_DOWNLOADS": "/dev/shm/kanscope-image-test", "KANSCOPE_PORT": str(free_port())}
-        with run_in(root, config["User"], environment | followed, config["Cmd"]):
+        followed |= {"KANSCOPE_PORT": str(free_port())}
+        with run_in(root, config["User"], environment | followed, config["Cmd"], temporary=True):
             wait_for(lambda: any(path.endswith("/registered-models/alias") for path in asked))
         peer.shutdown()
     print("sends spans to a collector, asks MLflow for an alias")
@@ -157,10 +157,21 @@ def within(root: Path, user: str, environment: dict[str, str], command: list[str
 
 @contextmanager
 def run_in(
-    root: Path, user: str, environment: dict[str, str], command: list[str]
+    root: Path, user: str, environment: dict[str, str], command: list[str], *, temporary: bool = False
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """Runs a command as process 1 of an image; returns the waiting process and the id outside."""
-    isolated = ["sh", "-euc", f'{ISOLATE}shift; exec "$@"', "sh", str(root), *within(root, user, environment, command)]
+    """Runs a command as process 1 of an image, with a volume at /tmp if it needs one.
+
+    Returns the waiting process and the id outside.
+    """
+    volume = 'mount -t tmpfs tmpfs "$1/tmp"\n' * temporary
+    isolated = [
+        "sh",
+        "-euc",
+        f'{ISOLATE}{volume}shift; exec "$@"',
+        "sh",
+        str(root),
+        *within(root, user, environment, command),
+    ]
     run = subprocess.Popen(["unshare", "--mount", "--pid", "--fork", "--kill-child", *isolated])
     children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
     try:
