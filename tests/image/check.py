@@ -178,6 +178,9 @@ def run_in(
         wait_for(lambda: children.read_text())
         yield run, int(children.read_text())
     finally:
+        if run.poll() is None:  # a change of user undoes --kill-child
+            for child in children.read_text().split():
+                os.kill(int(child), signal.SIGKILL)
         run.kill()
         run.wait()
 
