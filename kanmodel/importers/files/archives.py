@@ -22,7 +22,14 @@ import torch
 from torch import Tensor
 
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.files.pickles import HASH_MODULUS, GlobalName, Placeholder, name_reference, read_pickle
+from kanmodel.importers.files.pickles import (
+    HASH_MODULUS,
+    GlobalName,
+    Placeholder,
+    check_vars,
+    name_reference,
+    read_pickle,
+)
 
 ZIP_START = b"PK\x03\x04"
 LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the first pickle, a number, without its protocol and frame
@@ -97,14 +104,15 @@ def tensor_functions() -> Mapping[str, Callable[..., object]]:
             raise CheckpointError("has a tensor that is made of nothing")
         if not isinstance(function, GlobalName) or function.name != "torch._utils._rebuild_tensor_v2":
             return Placeholder(_name_of(function), arguments)
+        check_vars(state, torch.nn.Parameter)
         return rebuild(*arguments)
 
     known: dict[str, Callable[..., object]] = {
         "torch._utils._rebuild_tensor": rebuild,
         "torch._utils._rebuild_tensor_v2": rebuild,
         "torch._utils._rebuild_tensor_v3": partial(rebuild, typed=True),
-        "torch._utils._rebuild_parameter": lambda data, *_: data,
-        "torch._utils._rebuild_parameter_with_state": lambda data, *_: data,
+        "torch._utils._rebuild_parameter": _parameter,
+        "torch._utils._rebuild_parameter_with_state": _parameter,
         "torch._tensor._rebuild_from_type_v2": rebuild_with_attributes,
         "torch.Size": lambda values: (
             tuple(values) if isinstance(values, (list, tuple)) else Placeholder("builtins.tuple", (values,))
@@ -126,6 +134,11 @@ def tensor_functions() -> Mapping[str, Callable[..., object]]:
         known[f"{core}.multiarray.scalar"] = _number
         known[f"{core}.numeric._frombuffer"] = _array
     return known
+
+
+def _parameter(data: object, requires_grad: object, hooks: object, state: object = None) -> object:
+    check_vars(state, torch.nn.Parameter)
+    return data
 
 
 def _dict(pairs: object = ()) -> object:

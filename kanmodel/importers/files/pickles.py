@@ -13,6 +13,7 @@ from __future__ import annotations
 import codecs
 import io
 import pickletools  # nosec B403 # it splits a pickle into its instructions, and runs none of them
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,6 +61,13 @@ def name_reference(module: object, name: object) -> GlobalName:
     if not isinstance(module, str) or not isinstance(name, str) or len(module) + len(name) > MAX_NAME:
         raise CheckpointError("is a pickle with an invalid or too long name")
     return GlobalName(f"{RENAMED.get(module, module)}.{name}")
+
+
+def check_vars(state: object, kind: type) -> None:
+    """Raises if attributes would hide methods of their object, which no training program writes."""
+    for name in state if isinstance(state, dict) else ():
+        if isinstance(name, str) and hasattr(kind, name):
+            raise CheckpointError(f"has an attribute {name!r} that would hide that of every {kind.__name__}")
 
 
 @dataclass(eq=False)
@@ -153,7 +161,8 @@ class _Machine:
         return known(*arguments)
 
     def build(self, target: object, state: object) -> object:
-        if isinstance(target, dict):  # an OrderedDict, whose attributes are left out, such as a state_dict's _metadata
+        if isinstance(target, dict):  # an OrderedDict with attributes, such as the _metadata of a state_dict
+            check_vars(state, OrderedDict)
             return target
         if not isinstance(target, Placeholder) or target.state is not None:
             raise ValueError(f"it sets the state of a {type(target).__name__}")
