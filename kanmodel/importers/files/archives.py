@@ -22,14 +22,7 @@ import torch
 from torch import Tensor
 
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.files.pickles import (
-    HASH_MODULUS,
-    GlobalName,
-    Placeholder,
-    check_vars,
-    name_reference,
-    read_pickle,
-)
+from kanmodel.importers.files.pickles import HASH_MODULUS, GlobalName, Placeholder, read_pickle, refuse_hidden
 
 ZIP_START = b"PK\x03\x04"
 LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the first pickle, a number, without its protocol and frame
@@ -104,7 +97,7 @@ def tensor_functions() -> Mapping[str, Callable[..., object]]:
             raise CheckpointError("has a tensor that is made of nothing")
         if not isinstance(function, GlobalName) or function.name != "torch._utils._rebuild_tensor_v2":
             return Placeholder(_name_of(function), arguments)
-        check_vars(state, torch.nn.Parameter)
+        refuse_hidden(state, torch.nn.Parameter)
         return rebuild(*arguments)
 
     known: dict[str, Callable[..., object]] = {
@@ -137,7 +130,7 @@ def tensor_functions() -> Mapping[str, Callable[..., object]]:
 
 
 def _parameter(data: object, requires_grad: object, hooks: object, state: object = None) -> object:
-    check_vars(state, torch.nn.Parameter)
+    refuse_hidden(state, torch.nn.Parameter)
     return data
 
 
@@ -174,7 +167,7 @@ def _reconstruct(kind: object, base: object, content: object) -> Placeholder:
 
 def _local_class(kind: object, name: object, bases: object, options: object, *rest: object) -> GlobalName:
     """A class of a notebook or script, which cloudpickle stores by value instead of by name."""
-    return name_reference(options.get("__module__") if isinstance(options, dict) else None, name)
+    return GlobalName.of(options.get("__module__") if isinstance(options, dict) else None, name)
 
 
 def _build_dtype(placeholder: Placeholder) -> object:

@@ -43,7 +43,6 @@ KEYS = (
     *("reference", "reference_targets", "check", "space"),
 )
 SCALING_KEYS = ("feature_names", "mean", "std", "target_names", "target_mean", "target_std")
-DEFAULT_TOLERANCE = 1e-5
 MAX_PATH = 4096  # characters of a text, which may be a path
 LACKS = "lacks {}: a list of names, or of {{name, unit}}, in the model's order"
 
@@ -117,7 +116,7 @@ class Check:
 
     inputs: Text
     outputs: Text
-    tolerance: Positive = DEFAULT_TOLERANCE
+    tolerance: Positive = 1e-5
 
     def __post_init__(self) -> None:
         check_config(self)

@@ -40,6 +40,13 @@ class GlobalName:
 
     name: str
 
+    @classmethod
+    def of(cls, module: object, name: object) -> GlobalName:
+        """That of a name in a module; raises `CheckpointError` if they are not names, or too long."""
+        if not isinstance(module, str) or not isinstance(name, str) or len(module) + len(name) > MAX_NAME:
+            raise CheckpointError("is a pickle with an invalid or too long name")
+        return cls(f"{RENAMED.get(module, module)}.{name}")
+
 
 @dataclass(eq=False, repr=False, slots=True)
 class Placeholder:
@@ -56,14 +63,7 @@ class Placeholder:
         return f"<{self.name}>"  # without its contents, which may contain itself
 
 
-def name_reference(module: object, name: object) -> GlobalName:
-    """The reference to a name in a module; raises `CheckpointError` if they are not names, or too long."""
-    if not isinstance(module, str) or not isinstance(name, str) or len(module) + len(name) > MAX_NAME:
-        raise CheckpointError("is a pickle with an invalid or too long name")
-    return GlobalName(f"{RENAMED.get(module, module)}.{name}")
-
-
-def check_vars(state: object, kind: type) -> None:
+def refuse_hidden(state: object, kind: type) -> None:
     """Raises if attributes would hide methods of their object, which no training program writes."""
     for name in state if isinstance(state, dict) else ():
         if isinstance(name, str) and hasattr(kind, name):
@@ -162,7 +162,7 @@ class _Machine:
 
     def build(self, target: object, state: object) -> object:
         if isinstance(target, dict):  # an OrderedDict with attributes, such as the _metadata of a state_dict
-            check_vars(state, OrderedDict)
+            refuse_hidden(state, OrderedDict)
             return target
         if not isinstance(target, Placeholder) or target.state is not None:
             raise ValueError(f"it sets the state of a {type(target).__name__}")
@@ -265,9 +265,9 @@ OPERATIONS: Mapping[str, Callable[..., object]] = {
     "ADDITEMS": lambda machine, _, target, values: machine.extend(target, values, set),
     "SETITEM": lambda machine, _, target, key, value: machine.extend(target, [key, value], dict),
     "SETITEMS": lambda machine, _, target, values: machine.extend(target, values, dict),
-    "GLOBAL": lambda machine, argument: name_reference(*argument.split(" ", 1)),
-    "STACK_GLOBAL": lambda machine, _, module, name: name_reference(module, name),
-    "INST": lambda machine, argument, values: machine.call(name_reference(*argument.split(" ", 1)), tuple(values)),
+    "GLOBAL": lambda machine, argument: GlobalName.of(*argument.split(" ", 1)),
+    "STACK_GLOBAL": lambda machine, _, module, name: GlobalName.of(module, name),
+    "INST": lambda machine, argument, values: machine.call(GlobalName.of(*argument.split(" ", 1)), tuple(values)),
     "OBJ": lambda machine, _, values: machine.call(values[0], tuple(values[1:])),
     "BUILD": lambda machine, _, target, state: machine.build(target, state),
     "PERSID": lambda machine, key: machine.load(key),

@@ -206,7 +206,8 @@ def search(spaces: Sequence[SearchSpace], samples: Samples, progress: Progress |
                 break
     survivors = sorted((c for distance, c in screened if distance <= 1), key=lambda candidate: candidate.departures)
     nearest = [candidate for _, candidate in screened[:N_CLOSE]]
-    compared = {c: samples.compare(c) for c in dict.fromkeys([*survivors[:MAX_SURVIVORS], *nearest])}
+    outputs = ((c, samples.predict(c, samples.inputs)) for c in dict.fromkeys([*survivors[:MAX_SURVIVORS], *nearest]))
+    compared = {c: samples.bounds.compare(samples.predictions, own) for c, own in outputs}
     matches = _group({c: comparison for c, comparison in compared.items() if comparison.matches}, samples)
     return Result(matches, compared, tried, total, len(survivors[MAX_SURVIVORS:]))
 

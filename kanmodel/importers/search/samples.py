@@ -17,15 +17,7 @@ from torch import Tensor
 from kanmodel.arrays import Array, take_windows
 from kanmodel.errors import CheckpointError, ConfigError, DataError
 from kanmodel.importers.files.documents import TABLES, TableReader, read_array
-from kanmodel.importers.files.manifest import (
-    DEFAULT_TOLERANCE,
-    LACKS,
-    Check,
-    Manifest,
-    ModelSpec,
-    parse_spec,
-    unnamed_targets,
-)
+from kanmodel.importers.files.manifest import LACKS, Check, Manifest, ModelSpec, parse_spec, unnamed_targets
 from kanmodel.importers.search.assembly import assemble
 from kanmodel.importers.search.structure import INPUTS, PREDICTIONS, UNIT_WORDS, Candidate
 from kanmodel.network.bases import Line
@@ -79,14 +71,14 @@ class Bounds:
         """The bounds for known predictions, (n, n_outputs): `tolerance` standard deviations, plus float32's rounding.
 
         All three scale with the predictions, so that the verdict does not depend on their unit. An output that does not
-        vary must be equal within `DEFAULT_TOLERANCE` of its magnitude at most.
+        vary must be equal within the default tolerance of its magnitude at most.
         """
         magnitude = np.abs(expected).max(axis=0)
         # standard deviation of values scaled to at most 1, so that no square overflows or underflows
         std = magnitude * (expected / np.where(magnitude > 0, magnitude, 1)).std(axis=0)
         rounding = ROUNDING * magnitude
         varies = std > rounding
-        relative = np.where(varies, tolerance, min(tolerance, DEFAULT_TOLERANCE))
+        relative = np.where(varies, tolerance, min(tolerance, Check.tolerance))
         unit = np.where(varies, std, magnitude)
         return cls(unit, varies, relative * unit + rounding)
 
@@ -149,10 +141,6 @@ class Samples:
         x = self.to_model(windows, chosen[INPUTS]).to(getattr(torch, network.config.dtype))
         with torch.inference_mode():
             return self.from_model(network(x), chosen[PREDICTIONS])
-
-    def compare(self, candidate: Candidate) -> Comparison:
-        """The largest difference between the known predictions and those of a candidate."""
-        return self.bounds.compare(self.predictions, self.predict(candidate, self.inputs))
 
     def refuse_weak(self, place: str) -> None:
         """Raises `CheckpointError` for a check that a wrong model could pass, by its tolerance or its outputs."""
