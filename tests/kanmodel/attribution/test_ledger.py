@@ -283,14 +283,19 @@ def test_errors_are_those_of_257_nodes(detail):
     assert np.mean(np.array(ratios) < 0.5) <= 0.05
 
 
-@pytest.mark.parametrize(("factor", "least"), [(0.01, 9), (1, 17), (1.5, 33)])
-def test_paths_start_with_what_most_need(factor, least):
-    """With 17 nodes where 9 are too few for half of the reference windows, 33 where 17 are; a lone window as many."""
+def steeper(factor):
+    """The bundled model with recurrent weights several times as large."""
     model = load_checkpoint(BUNDLED / "nyc-weather.safetensors")
     network = copy.deepcopy(model.network)
     for weight in network.recurrent.parameters():
         weight.mul_(factor)
-    model = Forecaster(network, model.reference, {}, PROVENANCE)
+    return Forecaster(network, model.reference, {}, PROVENANCE)
+
+
+@pytest.mark.parametrize(("factor", "least"), [(0.01, 9), (1, 17), (1.5, 33)])
+def test_paths_start_with_what_most_need(factor, least):
+    """With 17 nodes where 9 are too few for half of the reference windows, 33 where 17 are; a lone window as many."""
+    model = steeper(factor)
     few = spread_windows(model, N_TRIED)
     tried = [explain_windows(model, few, 0, options=fixed(n_nodes)) for n_nodes in (9, 17)]
     needs_more = [np.mean(each.error > each.tolerance) > MOST for each in tried]
@@ -299,6 +304,22 @@ def test_paths_start_with_what_most_need(factor, least):
     together = explain_windows(model, windows, 0).path_nodes.tolist()
     assert min(together) == least
     assert [int(explain_windows(model, window[None], 0).path_nodes[0]) for window in windows] == together
+
+
+@pytest.mark.parametrize("factor", [0.5, 1, 1.5, 2])
+def test_few_more_nodes_than_the_smallest_rule_would_do(factor):
+    """Twice as many at most on average, of a smooth model and of steep ones, as a rule that knows the truth takes."""
+    model, rules = steeper(factor), (9, 13, 17, 21, 25, 29, 33, 41, 49, 57, 65, 97, 129, 193)
+    windows = model.reference.scaled[::16][:24]
+    exact = explain_windows(model, windows.double(), 0, options=fixed(257), detail="features").contributions
+    of_rules = [explain_windows(model, windows.double(), 0, options=fixed(n), detail="features") for n in rules]
+    off = np.array([np.abs(each.contributions - exact).max(axis=1) / each.tolerance for each in of_rules])
+    explained = explain_windows(model, windows, 0, detail="features")
+    enough = (off <= 1).any(axis=0)
+    smallest = np.array(rules)[(off <= 1).argmax(axis=0)]
+    assert explained.converged.all() and enough.sum() >= 12
+    assert (np.abs(explained.contributions - exact).max(axis=1) <= 1.5 * explained.tolerance)[enough].all()
+    assert explained.path_nodes[enough].mean() <= 2 * smallest[enough].mean()
 
 
 def test_an_unknown_detail():
