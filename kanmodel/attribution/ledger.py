@@ -17,7 +17,7 @@ the one. Averaged over reference windows as baselines, these are expected gradie
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import get_args
@@ -42,7 +42,7 @@ from kanmodel.attribution.paths.path import Contributions, Detail, LedgerLayer, 
 from kanmodel.computing import progress_share, tracked
 from kanmodel.errors import DataError, check_lowest, quote, refuse_unknown
 from kanmodel.forecaster import Forecaster, refuse_non_finite_outputs
-from kanmodel.network.network import FrozenNetwork, LayerKey
+from kanmodel.network.network import FrozenNetwork
 
 PATH_NODES, USUAL_NODES, MORE_NODES = 9, 17, 33  # with which a path starts: the first that is enough for most,
 MOST, N_TRIED = 1 / 2, 16  # of so many reference windows: of one window a second pass costs more than nodes do
@@ -202,11 +202,10 @@ def _explain_from(
         of = np.array(outputs)[batch // n]
         whole.append(_integrate(model, windows[torch.from_numpy(batch % n)], of, scaled_start, options, detail))
     integrals = concatenate(whole)
-    placed = path.place_windows(model.frozen, windows) if detail in path.FLOW else {}
     rows = [slice(first, first + n) for first in range(0, n * len(outputs), n)]
     of_outputs = [take(integrals, of) for of in rows] if len(rows) > 1 else [integrals]
     return [
-        _write_ledger(model, output, of_output, start, placed, options, detail)
+        _write_ledger(model, output, of_output, start, options, detail)
         for output, of_output in zip(outputs, of_outputs, strict=True)
     ]
 
@@ -216,14 +215,13 @@ def _write_ledger(
     output: int,
     integrals: Integrals[Contributions],
     start: Array,
-    placed: Mapping[LayerKey, tuple[Array, Array]],
     options: LedgerOptions,
     detail: Detail,
 ) -> Ledger:
     """The ledger of an output, in the target's unit, from integrals in model units."""
     scale, mean = float(model.scaling.output_scale[output]), float(model.scaling.output_mean[output])
     residual, error = integrals.residual * scale, integrals.error * scale
-    contributions = map_arrays(lambda values: values * scale, integrals.values)
+    contributions = map_arrays(lambda values: values * scale, integrals.values._replace(places=None))
     predictions = (integrals.values.start + integrals.values.change) * scale + mean
     for values in (predictions, residual, error):
         refuse_non_finite_outputs(values)
@@ -238,7 +236,7 @@ def _write_ledger(
         baseline=start,
         contributions=contributions.steps.sum(axis=1),
         steps=contributions.steps,
-        layers=path.add_places(layers, placed),
+        layers=path.add_places(model.network, layers, integrals.values.places),
         error=error,
         residual=residual,
         tolerance=options.tolerance * output_std,

@@ -221,9 +221,9 @@ class Walk(NamedTuple):
         network = self.network.network
         batch = path.paths_per_pass(network.config, self.part_nodes)
         parts, found, whole = bisect(len(self.windows), self._integrate_parts, batch, tolerance, self.halvings)
-        first, start = parts.low == 0, np.zeros(len(self.windows))
-        start[parts.path[first]] = found.values.start[first]
-        contributions, residual = whole.values._replace(start=start), whole.residual
+        first, last = (np.flatnonzero(at)[np.argsort(parts.path[at])] for at in (parts.low == 0, parts.high == 1))
+        start, places = found.values.start[first], take(found.values.places, last)
+        contributions, residual = whole.values._replace(start=start, places=places), whole.residual
         if len(parts.path) > len(start):  # of the sums over parts, since the residuals of parts may cancel
             layers = path.list_layers(network, self.outputs, contributions)
             residual = path.measure_residual(network, layers, contributions.change)
@@ -276,6 +276,7 @@ class Walk(NamedTuple):
         n, n_nodes = samples.outputs.shape
         network = self.network.network
         nested, gaps = path.integrate(ends.change, samples, nested_clenshaw_curtis(n_nodes))
+        places = path.find_places(network, samples) if self.detail in FLOW else None
         layers = path.list_layers(network, np.tile(self.outputs[ends.path], 3), nested)
         residual = path.measure_residual(network, layers, nested.change).reshape(3, n)
         arrays = [values for layer in layers[:-1] for values in layer[2:5] if values is not None]
@@ -284,7 +285,7 @@ class Walk(NamedTuple):
         errors, rate = estimate_errors(n_nodes, entries, residual if self.detail in FLOW else gaps)
         errors = np.concatenate([errors, np.zeros((n, 1))], axis=1)  # the last is of what is hidden between the points
         return Integrals(
-            take(nested, slice(n)),
+            take(nested, slice(n))._replace(places=places),
             errors,
             residual[0],
             np.zeros(n),

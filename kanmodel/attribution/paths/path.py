@@ -6,7 +6,7 @@ Computations come in slices of one pass each, a few milliseconds, and pause betw
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -17,8 +17,8 @@ from torch import Tensor
 from kanmodel.arrays import Array
 from kanmodel.attribution.paths.quadrature import Quadrature, measure_gaps
 from kanmodel.network.config import LayerConfig, ModelConfig
-from kanmodel.network.layer import pass_layers
-from kanmodel.network.network import FrozenNetwork, LayerKey, Network, Trace, flat
+from kanmodel.network.layer import KANLayer, pass_layers
+from kanmodel.network.network import FrozenNetwork, Network, Trace, flat
 from kanmodel.network.recurrent import RecurrentTrace, count_gates
 from kanmodel.network.wiring import Cut
 
@@ -30,6 +30,8 @@ Detail = Literal["features", "steps", "flow", "links"]
 """What a ledger lists: contributions of features, of their steps too, of all nodes and edges as well, or also of what
 the units of a recurrent chain get from each feature."""
 FLOW = ("flow", "links")  # the details with all nodes and edges
+Places = tuple[tuple[Array, Array] | None, ...]
+"""The `values` and `y` of windows in each layer whose functions are evaluated once; of a front at the newest step."""
 
 
 def map_arrays(function: Callable[..., Any], *nested: Nested) -> Nested:
@@ -147,9 +149,9 @@ class PathSamples(NamedTuple):
 
 
 class Contributions(NamedTuple):
-    """Contributions to one output along n paths, or parts of them; float64. All but `start` add up over the parts.
+    """Contributions to one output along n paths, or parts of them; float64. All but `start` and `places` add up.
 
-    The last three are of the flow; without it they are None.
+    The last four are of the flow; without it they are None.
     """
 
     start: Array  # F(start), (n,)
@@ -158,6 +160,7 @@ class Contributions(NamedTuple):
     values: Array | None  # of the values of cuts, and of the logits, before an output function, (n, n_values)
     edges: tuple[Array, ...] | None  # of each KAN layer, front first and summed over the steps, (n, n_subnodes, n_in)
     links: Array | None  # from the values that a recurrent chain reads to its readout, (n, n_readout, n_in)
+    places: Places | None = None  # of the ends
 
 
 def paths_per_pass(config: ModelConfig, n_points: int) -> int:
@@ -233,11 +236,9 @@ def integrate(change: Tensor, samples: PathSamples, rule: Quadrature) -> tuple[C
     if samples.links is not None:
         links = samples.links.double().numpy()
         of_links = (rule.weights @ links.reshape(*outputs.shape, -1)).reshape(n, 3, *links.shape[2:])
-    ends = outputs[:, :1], outputs[:, -1:] - outputs[:, :1]
-    by_rule = (*(np.repeat(each, 3, axis=1) for each in ends), steps, of_values, of_edges, of_links)
-    return Contributions._make(
-        map_arrays(lambda values: values.swapaxes(0, 1).reshape(3 * n, *values.shape[2:]), by_rule)
-    ), gaps
+    start, moved_output = (np.repeat(each, 3, axis=1) for each in (outputs[:, :1], outputs[:, -1:] - outputs[:, :1]))
+    by_rule = Contributions(start, moved_output, steps, of_values, of_edges, of_links)
+    return map_arrays(lambda values: values.swapaxes(0, 1).reshape(3 * n, *values.shape[2:]), by_rule), gaps
 
 
 def _integrate_nodes(rule: Quadrature, gradient: Tensor, values: Tensor) -> Array:
@@ -343,34 +344,35 @@ def _continues(config: ModelConfig, cut: Cut) -> bool:
     return any((cut.stage, cut.layer) in row[1:] for row in config.wiring.rows)
 
 
-@torch.inference_mode()
-def place_windows(network: FrozenNetwork, windows: Tensor) -> dict[LayerKey, tuple[Array, Array]]:
-    """The `values` and `y` of windows by layer, of those whose functions are evaluated once.
-
-    Those of a front are at the newest step; a layer that a graph evaluates at several steps or rows has none.
-    """
-    placed: dict[LayerKey, tuple[Array, Array]] = {}
-    trace = network.trace(windows)
-    for (key, module), of_layer in zip(network.network.layers.items(), trace.layers, strict=True):
-        rows = len(of_layer.inputs) // len(windows)
-        if rows != 1 and key[0] != "front":
-            continue
-        x, y = of_layer.inputs[rows - 1 :: rows], of_layer.edges[rows - 1 :: rows]
-        if module.config.mixes:
-            x = module.read(x)[1]
-            if module.config.n_before_base != len(module.config.before):  # the base reads something else
-                y = module.functions().functions.edges(x)
-        placed[key] = x.double().numpy(), y.double().numpy()
-    return placed
+def find_places(network: Network, samples: PathSamples) -> Places:
+    """The places of the ends of paths."""
+    assert samples.edges is not None
+    return tuple(
+        _find_places(key[0], layer, inputs[:, -1], edges[:, -1])
+        for (key, layer), inputs, edges in zip(
+            network.layers.items(), samples.passed.inputs, samples.edges, strict=True
+        )
+    )
 
 
-def add_places(
-    layers: Sequence[LedgerLayer], placed: Mapping[LayerKey, tuple[Array, Array]]
-) -> tuple[LedgerLayer, ...]:
-    """The layers with the places of windows on the functions of their edges."""
+def _find_places(stage: str, layer: KANLayer, inputs: Tensor, edges: Tensor) -> tuple[Array, Array] | None:
+    """The same of one layer, from its (n, rows, n_in) and (n, rows, n_subnodes, n_in)."""
+    if inputs.shape[1] != 1 and stage != "front":
+        return None
+    x, y = inputs[:, -1], edges[:, -1]
+    if layer.config.mixes:
+        x = layer.read(x)[1]
+        if layer.config.n_before_base != len(layer.config.before):  # the base reads something else
+            y = layer.functions().functions.edges(x)
+    return x.double().numpy(), y.double().numpy()
+
+
+def add_places(network: Network, layers: Sequence[LedgerLayer], places: Places | None) -> tuple[LedgerLayer, ...]:
+    """The layers with places on the functions of their edges."""
+    known = dict(zip(network.layers, places or (), strict=False))
     return tuple(
         layer
-        if layer.edges is None or (found := placed.get(layer[:2])) is None
+        if layer.edges is None or (found := known.get(layer[:2])) is None
         else layer._replace(values=found[0], y=found[1])
         for layer in layers
     )
