@@ -45,7 +45,7 @@ from kanmodel.forecaster import Forecaster, refuse_non_finite_outputs
 from kanmodel.network.network import FrozenNetwork
 
 PATH_NODES, USUAL_NODES, MORE_NODES = 9, 17, 33  # with which a path starts: the first that is enough for most,
-MOST, N_TRIED = 1 / 2, 16  # of so many reference windows: of one window a second pass costs more than nodes do
+MOST, N_TRIED = 2 / 3, 16  # of so many reference windows: of one window a second pass costs more than nodes do
 FLOAT32_TOLERANCE = 2e-4  # tighter ones are taken to float64 at once: rounding alone may be a third of this
 FLOAT32_HALVINGS = 10  # points of a shorter part are too close to each other for float32
 FLOAT32_REACH = 8  # times a feature's largest magnitude in the reference windows: beyond it float32 rounds too coarsely
@@ -56,7 +56,7 @@ class LedgerOptions:
     """How exact a ledger must be.
 
     A path, and each part of it, starts with `path_nodes`, a multiple of 4, and one; a path with 17 or 33 at least where
-    fewer are not enough for half of the reference windows, and with 17 at least in a network with kinks, such as
+    fewer are too few for two thirds of the reference windows, and with 17 at least in a network with kinks, such as
     relu's, to find them. Where more nodes do not reach the tolerance, a part is divided.
     """
 

@@ -60,11 +60,8 @@ def rows(trees: Mapping[str, Path], folder: Path) -> Iterator[Row]:
             )
             changes = {name: of_new[name] - of_old[name] for name in of_new | of_old}
             for name in sorted(changes, key=lambda name: -abs(changes[name]))[:MOST]:
-                yield Row(
-                    f"{what}: {name}",
-                    *(f"{each:.0f} µs" for each in (of_new[name], of_old[name])),
-                    f"{changes[name]:+.0f} µs",
-                )
+                now, then = (f"{each[name]:.0f} µs" for each in (of_new, of_old))
+                yield Row(f"{what}: {name}", now, then, f"{changes[name]:+.0f} µs")
     if which("valgrind") is None:
         print("valgrind is not installed: no instructions are counted", file=sys.stderr)
         return

@@ -294,7 +294,7 @@ def steeper(factor):
 
 @pytest.mark.parametrize(("factor", "least"), [(0.01, 9), (1, 17), (1.5, 33)])
 def test_paths_start_with_what_most_need(factor, least):
-    """With 17 nodes where 9 are too few for half of the reference windows, 33 where 17 are; a lone window as many."""
+    """With 17 nodes where 9 are too few for most reference windows, 33 where 17 are; a lone window as many."""
     model = steeper(factor)
     few = spread_windows(model, N_TRIED)
     tried = [explain_windows(model, few, 0, options=fixed(n_nodes)) for n_nodes in (9, 17)]
