@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from functools import partial
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
@@ -154,9 +155,9 @@ class _Supervisor(Multiprocess):
     _n_failures = 0  # ends of workers in a row that had not served for `HEALTHY` seconds
     _next = 0.0  # when a worker may be started
 
-    def __init__(self, config: uvicorn.Config, shares: Shares) -> None:
+    def __init__(self, config: uvicorn.Config, shares: Shares, count: Callable[[], None]) -> None:
         super().__init__(config, [config.bind_socket()])
-        self._shares, self._count = shares, count_restarts()
+        self._shares, self._count = shares, count
         signals = self.signal_queue
 
         class Ending(Event):
@@ -260,7 +261,8 @@ def serve_workers(settings: Settings) -> None:
         os.environ[SHARED] = folder  # before a worker imports the client library, which reads it once
         options = server_options(settings) | {"workers": settings.workers}
         config = uvicorn.Config(partial(create_worker, settings), factory=True, **options)
-        supervisor = _Supervisor(config, create_shares(settings.workers + 1))  # one more while a successor starts
+        shares = create_shares(settings.workers + 1)  # one more while a successor starts
+        supervisor = _Supervisor(config, shares, count_restarts())
         supervisor.run()
     if supervisor.has_failed:
         sys.exit(STARTUP_FAILURE)

@@ -55,27 +55,26 @@ def is_sent(signal: Literal["METRICS", "LOGS"]) -> bool:
         for of in ("ENDPOINT", "PROTOCOL")
     )
     if unknown := exporters - {"otlp", "none"} - _ELSEWHERE[signal]:
-        logger.warning("OTEL_%s_EXPORTER is %s, of which only otlp and none are known here", signal, ", ".join(unknown))
+        text = "OTEL_%s_EXPORTER names %s, which is not known here; put otlp or none there"
+        logger.warning(text, signal, ", ".join(unknown))
     if "otlp" not in exporters and (exporters or not endpoint):
         return False
     if protocol not in ("", _PROTOCOL):
-        reason = (
-            f"are not sent, as the protocol is {protocol}: set OTEL_EXPORTER_OTLP_PROTOCOL={_PROTOCOL}, and its port"
-        )
+        reason = f"the protocol is {protocol}; put {_PROTOCOL} into OTEL_EXPORTER_OTLP_PROTOCOL, and its port"
     elif find_spec("opentelemetry.sdk") is None:
-        reason = f"are not sent: pip install 'kanscope[otel]', or set OTEL_{signal}_EXPORTER=none"
+        reason = f"the SDK is not installed: pip install 'kanscope[otel]', or OTEL_{signal}_EXPORTER=none"
     else:
         return True
-    logger.warning("%s by OTLP %s", signal.lower(), reason)
+    logger.warning("%s are not sent by OTLP; see why: %s", signal.lower(), reason)
     return False
 
 
 def describe_resource() -> "Resource":
     """What the service is, as `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` say, by default named kanscope."""
-    from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+    from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, OTELResourceDetector, Resource
 
     given = OTELResourceDetector().detect().attributes
-    own = {"service.name": NAME, "service.version": version("kanscope")}
+    own = {SERVICE_NAME: NAME, SERVICE_VERSION: version("kanscope")}
     return Resource.create({name: value for name, value in own.items() if name not in given})
 
 
@@ -193,7 +192,7 @@ class MetricSender:
             except BlockingIOError:  # another process sends
                 continue
             except Exception:  # of any kind: the thread goes on
-                logger.exception("metrics were not sent by OTLP; they are in /metrics")
+                logger.exception("metrics were not sent by OTLP; see /metrics for them, and please report this")
 
     def _collect(self) -> "MetricsData":
         from opentelemetry.sdk.metrics.export import MetricsData, ResourceMetrics, ScopeMetrics
@@ -249,11 +248,12 @@ def _convert_histograms(family: Metric, start: int, now: int) -> list["Histogram
 
 def _read_interval() -> float:
     """The seconds between two sendings; a minute by default."""
-    text = os.environ.get(INTERVAL) or "60000"
+    given = os.environ.get(INTERVAL) or "60000"
     try:
-        if (milliseconds := float(text)) > 0:
+        if (milliseconds := float(given)) > 0:
             return min(milliseconds, 1e9) / 1000
     except ValueError:
         pass
-    logger.warning("%s is %s, so metrics are sent each minute: give a number of milliseconds above 0", INTERVAL, text)
+    text = "%s is %s, so metrics are sent each minute; put a number of milliseconds above 0 there"
+    logger.warning(text, INTERVAL, given)
     return 60.0

@@ -19,6 +19,8 @@ pytest.importorskip("huggingface_hub")
 COMMIT = "a" * 40
 SCRIPT = """
 import sys, kanmodel
+from pathlib import Path
+from service.models.stores import follow
 model = kanmodel.load(sys.argv[1])
 print(model.push_to_hub("who/load", intended_use="Tests.", limits="Nothing else.", license="apache-2.0"))
 again = kanmodel.from_pretrained("who/load")
@@ -27,12 +29,15 @@ try:
     kanmodel.from_pretrained("who/nothing")
 except kanmodel.CheckpointError as error:
     print(error)
+served = follow("hf://who/load", Path(sys.argv[2]), 1 << 30)
+served.sync()
+print(served.problem, [file.name for file in served.folder.iterdir()])
 """
 
 
 @pytest.fixture
 def server():
-    """A server of Hugging Face's API: create, preupload, commit and resolve; `files` has what was committed."""
+    """A server of Hugging Face's API: create, preupload, commit, tree and resolve; `files` has what was committed."""
     files, made = {}, []
 
     class Handler(BaseHTTPRequestHandler):
@@ -80,6 +85,9 @@ def server():
             if repository == "/who/load" and name in files:
                 tag = sha1(files[name]).hexdigest()
                 self.answer(200, files[name], ETag=f'"{tag}"', X_Repo_Commit=COMMIT)
+            elif self.path.startswith("/api/models/who/load/tree/"):
+                listed = [(name, len(content), sha1(content).hexdigest()) for name, content in files.items()]
+                self.answer(200, [{"type": "file", "path": p, "size": n, "oid": oid} for p, n, oid in listed])
             elif self.path.startswith("/api/models/who/load"):
                 self.answer(200, {"id": "who/load", "sha": COMMIT, "siblings": []})
             else:
@@ -97,16 +105,16 @@ def server():
 
 
 def test_a_model_goes_to_the_hub_and_comes_back(server, tmp_path):
-    """The same checkpoint, with a card; a repository that is not there is said in one sentence."""
+    """The same checkpoint, with a card, which is served too; a repository that is not there is one sentence."""
     url, files, made = server
     Model.of(make_model("head", n_reference=130), "m").save(tmp_path / "m.safetensors")
     environment = os.environ | {"HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": "hf_x"}
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "m.safetensors")]
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "m.safetensors"), str(tmp_path / "served")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[:2] == [f"{url}/who/load/commit/{COMMIT}", "load True"] and len(lines) == 3
-    assert lines[2].startswith("who/nothing ")
+    assert lines[:2] == [f"{url}/who/load/commit/{COMMIT}", "load True"] and len(lines) == 4
+    assert lines[2].startswith("who/nothing ") and lines[3] == "None ['model.safetensors']"
     assert sorted(files) == ["README.md", "model.safetensors"] and made[0]["name"] == "load"
     assert files["model.safetensors"] == (tmp_path / "m.safetensors").read_bytes()
     card = files["README.md"].decode()

@@ -405,7 +405,7 @@ def supervise(monkeypatch, caplog):
     monkeypatch.setattr(engine, "Worker", Scripted)
     monkeypatch.setattr(engine, "monotonic", lambda: now[0])
     monkeypatch.setattr(Scripted, "made", [])
-    supervisor = engine._Supervisor(uvicorn.Config("none", port=0, workers=2), create_shares(3))
+    supervisor = engine._Supervisor(uvicorn.Config("none", port=0, workers=2), create_shares(3), lambda: None)
 
     def step(seconds=1.0):
         now[0] += seconds

@@ -224,7 +224,7 @@ def refuse(hostile, tmp_path, limit=LIMIT):
     with pytest.raises(CheckpointError) as refused:
         mirror.sync()
     assert read(mirror) == {} and [path.name for path in tmp_path.iterdir()] == ["cache"]
-    return str(refused.value).removeprefix(f"{hostile.url} cannot be read, and the models stay as they are: ")
+    return str(refused.value).removeprefix(f"{hostile.url} cannot be read, and there are no models yet: ")
 
 
 @pytest.mark.parametrize(

@@ -197,11 +197,11 @@ def test_a_collector_that_is_down_stops_nothing(launch, folder):
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_SDK_DISABLED": "TRUE"}, (False, False), ""),
         ({"OTEL_METRICS_EXPORTER": "otlp,prometheus"}, (True, False), ""),
         ({"OTEL_METRICS_EXPORTER": "prometheus", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:1"}, (False, True), ""),
-        ({"OTEL_LOGS_EXPORTER": "console"}, (False, False), "OTEL_LOGS_EXPORTER is console"),
+        ({"OTEL_LOGS_EXPORTER": "console"}, (False, False), "OTEL_LOGS_EXPORTER names console"),
         (
             {"OTEL_LOGS_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
             (False, False),
-            "set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf",
+            "put http/protobuf into OTEL_EXPORTER_OTLP_PROTOCOL",
         ),
     ],
 )
@@ -221,4 +221,4 @@ def test_without_the_sdk_a_warning_says_what_to_do(monkeypatch, caplog):
     monkeypatch.setattr(otlp, "find_spec", nothing)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318")
     assert not is_sent("METRICS")
-    assert "pip install 'kanscope[otel]', or set OTEL_METRICS_EXPORTER=none" in caplog.text
+    assert "pip install 'kanscope[otel]', or OTEL_METRICS_EXPORTER=none" in caplog.text
