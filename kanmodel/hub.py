@@ -73,15 +73,17 @@ def write_card(model: Model, intended_use: str = NOT_STATED, limits: str = NOT_S
 
 
 def push_to_hub(model: Model, repo_id: str, card: str, private: bool | None, revision: str | None) -> str:
-    """Uploads checkpoint and card in one commit; returns its URL."""
-    hub = _import_hub()
-    api = hub.HfApi(library_name="kanscope")
+    """Uploads checkpoint and card in one commit; returns its URL. CheckpointError if the server does not take them."""
+    api = _import_hub().HfApi(library_name="kanscope")
     with TemporaryDirectory() as folder:
         model.save(Path(folder, FILE))
         Path(folder, "README.md").write_text(card, encoding="utf-8")
-        api.create_repo(repo_id, private=private, exist_ok=True)
         message = f"Checkpoint and card of {printable(model.name)}"
-        done = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message, revision=revision)
+        try:
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            done = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message, revision=revision)
+        except Exception as error:  # of the package, its HTTP client, or of what it makes of arguments
+            raise CheckpointError(f"{repo_id} cannot be written: {' '.join(str(error).split())[:300]}") from error
     return str(done.commit_url)
 
 

@@ -374,7 +374,7 @@ class Model(Forecaster, Questions, Result):
 
         Raises:
             ConfigError: the package huggingface_hub is not installed.
-            HfHubHTTPError: the server refuses it.
+            CheckpointError: the server cannot be reached, or refuses it.
         """
         card = write_card(self, intended_use, limits, license)
         return push_to_hub(self, repo_id, card, private, revision)

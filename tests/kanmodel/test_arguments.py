@@ -100,6 +100,7 @@ BASE = {
     "fidelity_to": lambda: {"full": model()},
     "find_edges": lambda: {"edges": ["head:0:0:0"]},
     "find_representable": lambda: {"values": windows()},
+    "push_to_hub": lambda: {"repo_id": "who/load"},
     "refine_grid": lambda: {"grid_size": 7},
     "require_completeness": lambda: {"output_std": 1.0},
     "simplest": lambda: {"r2": 0.5},
@@ -133,6 +134,7 @@ def refused(call, name, value) -> bool:
 def test_methods_refuse_wrong_arguments(kind, name, tmp_path, monkeypatch):
     """Whatever is given for an argument, a method answers or raises a `KanscopeError`; a foreign object it refuses."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     method = getattr(results()[kind], name)
     own = signature(method).parameters.values()
     named = [one.name for one in own if one.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)]

@@ -64,8 +64,9 @@ def test_contributions_are_integrated_gradients(name):
         with Undetached():
             return net(x).reshape(len(x), -1)[:, 0]
 
+    options = {"n_steps": 1600, "method": "gausslegendre", "internal_batch_size": 800}
     integrated = IntegratedGradients(first).attribute(
-        torch.from_numpy(windows), torch.from_numpy(start[None]), n_steps=400, method="gausslegendre"
+        torch.from_numpy(windows), torch.from_numpy(start[None]), **options
     )
     found = integrated.detach().numpy()
     np.testing.assert_allclose(ledger.steps, found, atol=3 * ledger.tolerance)

@@ -11,14 +11,13 @@ import json
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from kanmodel.arrays import Array, refuse_non_finite
 from kanmodel.checkpoint import MAX_BYTES
@@ -84,7 +83,12 @@ def read_document(path: Path) -> dict[str, Any]:
     """The mapping in a ``.yaml``, ``.yml`` or ``.json`` file; raises `CheckpointError` for other or unsafe content."""
     with naming(path.name):
         text = read_bounded(path, MAX_DOCUMENT_BYTES).decode("utf-8")
-        document = _parse_json(text) if path.suffix == ".json" else _parse_yaml(text)
+        if path.suffix == ".json":
+            document = _parse_json(text)
+        else:
+            from kanmodel.importers.files.plain_yaml import parse_yaml  # here, since few imports need yaml
+
+            document = parse_yaml(text)
         if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
             raise CheckpointError("is not a mapping of names to values")
     return document
@@ -99,39 +103,6 @@ def _parse_json(text: str) -> Any:
         return json.loads(text, object_pairs_hook=unrepeated)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"is not JSON: {error}") from error
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """yaml's safe loader, but it refuses merges and repeated keys, which hide values, and reads 1e-5 as a number."""
-
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        for key, _ in node.value:
-            if key.tag == "tag:yaml.org,2002:merge":
-                raise CheckpointError(f"merges mappings in line {key.start_mark.line + 1}, which is not read")
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        mapping = super().construct_mapping(node, deep=deep)
-        refuse_repeated(len(mapping), [key.value for key, _ in node.value])
-        return mapping
-
-
-_PlainLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+"), list("-+0123456789")
-)
-
-
-def _parse_yaml(text: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_PlainLoader)  # nosec B506 # a restricted SafeLoader
-    except yaml.YAMLError as error:
-        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or "unreadable"
-        if tag := re.search(r"'tag:yaml.org,2002:python/[^:']*:?([^']*)'", problem):
-            wanted = "give what is wanted of it in the manifest instead (base_activation, mult_arity, input_id)"
-            what = f"holds the Python object {tag[1][:80]}, which needs code to be run"
-            raise CheckpointError(f"{what}: {wanted}") from error
-        raise CheckpointError(f"is not yaml{f' in line {mark.line + 1}' if mark else ''}: {problem}") from error
-    except (RecursionError, ValueError, TypeError, OverflowError) as error:
-        raise CheckpointError(f"is not yaml of plain values: {type(error).__name__}") from error
 
 
 def read_array(folder: Path, name: str, columns: Sequence[str], read_table: TableReader | None) -> Array:
