@@ -65,9 +65,9 @@ class Placeholder:
 
 def refuse_hidden(state: object, kind: type) -> None:
     """Raises if attributes would hide methods of their object, which no training program writes."""
-    for name in dir(kind) if isinstance(state, dict) else ():
-        if name in state:
-            raise CheckpointError(f"has an attribute {name!r} that would hide that of every {kind.__name__}")
+    hidden = [name for name in dir(kind) if name in state] if isinstance(state, dict) else []
+    if hidden:
+        raise CheckpointError(f"has an attribute {hidden[0]!r} that would hide that of every {kind.__name__}")
 
 
 @dataclass(eq=False)
