@@ -110,7 +110,7 @@ def _count(server: Server, out: Path, method: str) -> float:
     requests = post_windows(f"/v1/models/{NAME}:{method}", original_windows(large_model()), 1, COUNTED)
 
     def control(*options: str) -> None:
-        subprocess.run(["callgrind_control", *options, str(server.pid)], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(["callgrind_control", *options, str(server.pid)], check=True, capture_output=True)
 
     def ask() -> None:
         for request in requests:
