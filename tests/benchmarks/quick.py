@@ -8,6 +8,7 @@ whose processor time changed most, by py-spy's samples, each with what it calls 
 from __future__ import annotations
 
 import io
+import json
 import math
 import os
 import re
@@ -22,8 +23,9 @@ from shutil import which
 from statistics import median
 from tempfile import TemporaryDirectory
 from time import perf_counter, sleep
+from urllib.request import Request, urlopen
 
-from load import drive, post_windows, repeat_requests
+from load import drive, post_windows
 from models import NAME, large_model, original_windows
 from servers import CLIENT_CORE, Server, free_port, measure, pin, running
 from table import Row, print_table
@@ -107,14 +109,16 @@ def count_instructions(tree: Path, models: Path) -> list[float]:
 
 
 def _count(server: Server, out: Path, method: str) -> float:
-    requests = post_windows(f"/v1/models/{NAME}:{method}", original_windows(large_model()), 1, COUNTED)
+    windows, url = original_windows(large_model()), f"http://127.0.0.1:{server.port}/v1/models/{NAME}:{method}"
+    bodies = [json.dumps({"instances": windows[number : number + 1].tolist()}).encode() for number in range(COUNTED)]
 
     def control(*options: str) -> None:
         subprocess.run(["callgrind_control", *options, str(server.pid)], check=True, capture_output=True)
 
     def ask() -> None:
-        for request in requests:
-            repeat_requests(server.port, [request], 1, 0.0)
+        for body in bodies:
+            with urlopen(Request(url, body, {"Content-Type": "application/json"})) as answer:
+                answer.read()
 
     ask()
     control("--instr=on")
