@@ -83,7 +83,7 @@ def push_to_hub(model: Model, repo_id: str, card: str, private: bool | None, rev
             api.create_repo(repo_id, private=private, exist_ok=True)
             done = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message, revision=revision)
         except Exception as error:  # of the package, its HTTP client, or of what it makes of arguments
-            raise CheckpointError(f"{repo_id} cannot be written: {' '.join(str(error).split())[:300]}") from error
+            raise CheckpointError(f"{repo_id} cannot be written: {_in_one_line(error)}") from error
     return str(done.commit_url)
 
 
@@ -95,7 +95,7 @@ def download(repo_id: str, revision: str | None = None) -> Path:
     except hub.errors.EntryNotFoundError as error:
         raise CheckpointError(f"{repo_id} has no {FILE}, or it cannot be reached") from error
     except (hub.errors.HfHubHTTPError, hub.errors.HFValidationError) as error:
-        raise CheckpointError(f"{repo_id} cannot be read: {' '.join(str(error).split())[:300]}") from error
+        raise CheckpointError(f"{repo_id} cannot be read: {_in_one_line(error)}") from error
 
 
 def _import_hub() -> Any:
@@ -107,5 +107,9 @@ def _import_hub() -> Any:
     return huggingface_hub
 
 
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
 def _cell(text: str) -> str:
-    return printable(str(text)).replace("|", "\\|")
+    return printable(text).replace("|", "\\|")

@@ -1,4 +1,4 @@
-"""HTTP over raw sockets, for requests that client libraries cannot send."""
+"""HTTP over raw sockets, for requests that client libraries cannot send; and servers of a test's own."""
 
 from __future__ import annotations
 
@@ -6,12 +6,35 @@ import asyncio
 import json
 import re
 import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.client import HTTPResponse
+from http.server import ThreadingHTTPServer
 from typing import Any, get_args
 
 import httpx2
 
 from service.compute import Kind
+
+
+@contextmanager
+def serving(handler: Callable[..., Any]) -> Iterator[str]:
+    """The URL of a server on this machine, each of whose connections has a thread and a handler of its own."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
+def free_port() -> int:
+    """A port that nothing listens to at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def connect(client: httpx2.Client) -> socket.socket:

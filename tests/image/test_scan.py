@@ -6,11 +6,11 @@ import os
 import shutil
 import subprocess
 import zlib
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 
 import pytest
+from sockets import serving
 
 SCRIPT = Path(__file__).with_name("scan.sh")
 # A hole in the source package openssl that version 3.5.2-1 mends, and one in zlib that nothing mends.
@@ -44,11 +44,8 @@ def test_a_hole_that_a_newer_base_mends_fails_the_scan(tmp_path: Path) -> None:
             self.end_headers()
             self.wfile.write(zlib.compress(DATABASE.encode()))
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Database) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        source = f"http://127.0.0.1:{server.server_port}"
+    with serving(Database) as source:
         old, new = (scan(tmp_path, source, version) for version in ("3.5.1-1", "3.5.2-1"))
-        server.shutdown()
     assert old.returncode == 1 and "2 Debian packages scanned, 1 known holes" in old.stdout
     assert "CVE-2026-0001 libssl3t64" in old.stdout and "CVE-2026-0002" not in old.stdout
     assert new.returncode == 0 and "2 Debian packages scanned, 0 known holes" in new.stdout

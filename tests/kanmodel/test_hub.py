@@ -5,12 +5,12 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from hashlib import sha1
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 from factories import make_model
+from sockets import serving
 
 from kanmodel.hub import NOT_STATED, write_card
 from kanmodel.model import Model
@@ -98,10 +98,8 @@ def server():
         def log_message(self, *arguments):
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{running.server_port}", files, made
-        running.shutdown()
+    with serving(Handler) as url:
+        yield url, files, made
 
 
 def test_a_model_goes_to_the_hub_and_comes_back(server, tmp_path):

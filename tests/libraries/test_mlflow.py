@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from contextlib import contextmanager, suppress
@@ -19,6 +18,7 @@ from factories import make_model
 from mlflow.exceptions import MlflowException
 from processes import run_process
 from readmes import READMES, ROOT
+from sockets import free_port
 from waiting import poll
 
 import kanmodel
@@ -58,12 +58,6 @@ def running(folder, port, health, *words):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
         process.wait(60)
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 @pytest.fixture(scope="module", autouse=True)

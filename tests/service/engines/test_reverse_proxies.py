@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import socket
 import ssl
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from sockets import free_port
 from waiting import poll
 
 from service.app import create_app
@@ -43,12 +43,6 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = ["-keyout", folder / "kanscope.key", "-out", folder / "kanscope.crt"]
     subprocess.run(["openssl", "req", *options, *names, *files], check=True, capture_output=True)
     return folder
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @contextmanager

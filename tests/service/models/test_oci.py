@@ -7,13 +7,13 @@ import json
 import shutil
 import subprocess
 import tarfile
-import threading
 from hashlib import sha256
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import httpx2
 import pytest
 from factories import make_model, make_windows
+from sockets import free_port, serving
 from waiting import poll
 
 from kanmodel.checkpoint import save_checkpoint
@@ -83,19 +83,20 @@ class Registry:
 
 
 @pytest.fixture
-def registry(tmp_path, unused_port):
+def registry(tmp_path):
     if shutil.which("docker-registry") is None:
         pytest.skip("needs Debian's docker-registry")
+    port = free_port()
     config = {
         "version": 0.1,
         "storage": {"filesystem": {"rootdirectory": str(tmp_path / "registry")}},
-        "http": {"addr": f"127.0.0.1:{unused_port}", "secret": "x"},
+        "http": {"addr": f"127.0.0.1:{port}", "secret": "x"},
     }
     (tmp_path / "registry.yml").write_text(json.dumps(config))
     process = subprocess.Popen(
         ["docker-registry", "serve", tmp_path / "registry.yml"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    made = Registry(unused_port)
+    made = Registry(port)
 
     def answers():
         try:
@@ -109,15 +110,6 @@ def registry(tmp_path, unused_port):
     finally:
         process.terminate()
         process.wait()
-
-
-@pytest.fixture
-def unused_port():
-    import socket
-
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -211,11 +203,9 @@ def hostile():
         def log_message(self, *arguments):
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        made.url = f"oci://127.0.0.1:{server.server_port}/m"
+    with serving(Handler) as url:
+        made.url = f"oci://{url.removeprefix('http://')}/m"
         yield made
-        server.shutdown()
 
 
 def refuse(hostile, tmp_path, limit=LIMIT):

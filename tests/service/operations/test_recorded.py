@@ -6,7 +6,7 @@ import json
 import threading
 from datetime import datetime
 from hashlib import sha256
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import orjson
 import pytest
 from factories import make_model, make_shop, make_tensors, make_windows, with_intervals
+from sockets import serving
 from waiting import poll
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
@@ -262,11 +263,11 @@ def test_forecasts_go_on_while_a_sink_hangs(serve, folder, windows):
         def log_message(self, *_: object) -> None:
             pass
 
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    settings = {"record": f"http://127.0.0.1:{server.server_address[1]}", "record_seconds": 0.01}
-    try:
-        with serve(models=folder / "two.safetensors", record_queue_bytes=20_000, **settings) as client:
+    with (
+        serving(Handler) as url,
+        serve(models=folder / "two.safetensors", record_queue_bytes=20_000, record=url, record_seconds=0.01) as client,
+    ):
+        try:
             for _ in range(30):
                 answer = client.post("/v1/models/two:predict", json={"instances": windows[:5].tolist()})
                 assert answer.status_code == 200 and answer.elapsed.total_seconds() < 5
@@ -275,10 +276,8 @@ def test_forecasts_go_on_while_a_sink_hangs(serve, folder, windows):
             assert lost.startswith("kanscope_unrecorded_events_total") and 20 < n_lost < 30
             may_answer.set()
             poll(lambda: received.count(RESPONSE) == 30 - n_lost and "kanscope.record.lost" in received)
-    finally:
-        may_answer.set()
-        server.shutdown()
-        server.server_close()
+        finally:
+            may_answer.set()
 
 
 def test_intervals_are_recorded_as_they_were_answered(serve, tmp_path):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 from factories import make_tensors, make_windows
@@ -13,6 +12,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from sockets import serving
 from waiting import poll
 
 from kanmodel.errors import ConfigError
@@ -146,12 +146,9 @@ def test_a_collector_gets_the_spans(launch, folder):
         def log_message(self, *_):
             pass
 
-    server = HTTPServer(("127.0.0.1", 0), Collector)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    where = f"http://127.0.0.1:{server.server_port}"
-    settings = {"KANSCOPE_TRACING": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": where, "OTEL_BSP_SCHEDULE_DELAY": "100"}
-    with launch(folder / "two.safetensors", **settings) as process:
-        body = {"instances": [[[0.5] * 4] * 6]}
-        assert process.client.post("/v1/models/two:predict", json=body).status_code == 200
-        poll(lambda: {"POST /v1/models/{model}:predict", "forecast"} <= set(names))
-    server.shutdown()
+    with serving(Collector) as where:
+        settings = {"KANSCOPE_TRACING": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": where, "OTEL_BSP_SCHEDULE_DELAY": "100"}
+        with launch(folder / "two.safetensors", **settings) as process:
+            body = {"instances": [[[0.5] * 4] * 6]}
+            assert process.client.post("/v1/models/two:predict", json=body).status_code == 200
+            poll(lambda: {"POST /v1/models/{model}:predict", "forecast"} <= set(names))

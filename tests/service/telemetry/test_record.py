@@ -11,13 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import pytest
 from factories import make_model
+from sockets import serving
 from waiting import poll
 
 from kanmodel.errors import ConfigError
@@ -98,14 +99,11 @@ class Sink:
             def log_message(self, *_: object) -> None:
                 pass
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}/events?source=kanscope"
-        finally:
-            self.may_answer.set()
-            server.shutdown()
-            server.server_close()
+        with serving(Handler) as url:
+            try:
+                yield f"{url}/events?source=kanscope"
+            finally:
+                self.may_answer.set()
 
 
 def test_events_of_many_threads_are_all_there(tmp_path, metrics):
