@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import re
@@ -97,7 +98,10 @@ def _become(log: Path, arguments: list[str], environment: dict[str, str]) -> Non
     os.environ.update(environment)
     sys.argv = ["kanscope", *arguments]
     assert len(os.listdir(f"/proc/{os.getppid()}/task")) == 1, "a thread of the fork server is missing here"
-    main()
+    try:
+        main()
+    finally:
+        atexit._run_exitfuncs()  # which a fork leaves out: what waits to be written to the log would be lost
 
 
 def start(log: Path, *arguments: object, by: Start = Fork, **variables: str) -> Command:
