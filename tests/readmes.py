@@ -1,4 +1,4 @@
-"""The project's documents: the README of the repository and those of the folders."""
+"""The project's documents: the README of the repository, those of the folders, and the pages of the site."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+ROOMS = ("kanmodel", "service", "openapi", "tests")
 # By path, the README of the repository first.
 READMES = {
     path: path.read_text(encoding="utf-8")
     for path in (
         README,
-        *sorted(
-            path for room in ("kanmodel", "service", "openapi", "tests") for path in (ROOT / room).rglob("README.md")
-        ),
+        *sorted(path for room in ROOMS for path in (ROOT / room).rglob("README.md")),
+        *sorted((ROOT / ".ci" / "site" / "pages").rglob("*.md")),
     )
 }
 EVERYTHING = "\n".join(READMES.values())

@@ -1,7 +1,12 @@
-"""Gathers the pages of `make docs`: the READMEs from the front page on, with the files that they show or link to."""
+"""Gathers the pages of `make docs`: those of `pages`, the READMEs from the front page on, and what both link to.
+
+Links are written as they lead in the repository; here they are rewritten to the addresses of the site, where `pages`
+is its root beside the repository's own folders.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -10,18 +15,21 @@ from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
+PAGES = Path(__file__).parent / "pages"
 LINK = re.compile(r"\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds what is reached by links; each file has the address that it has in the repository."""
-    waiting, found = [ROOT / "README.md"], set[Path]()
+    """Adds what is reached by links from the front page and from `pages`."""
+    waiting, found = [ROOT / "README.md", *PAGES.rglob("*.md")], set[Path]()
     while waiting:
         path = waiting.pop()
         if path not in found and path.is_file():
             found.add(path)
-            name = path.relative_to(ROOT).as_posix()
-            files.append(File.generated(config, name, abs_src_path=str(path), inclusion=InclusionLevel.INCLUDED))
+            if not path.is_relative_to(PAGES):
+                files.append(
+                    File.generated(config, address(path), abs_src_path=str(path), inclusion=InclusionLevel.INCLUDED)
+                )
             waiting += [target for _, target in linked(path.read_text("utf-8"), path)] if path.suffix == ".md" else []
     icon = str(ROOT / "service" / "explorer" / "icon.svg")
     files.append(File.generated(config, "icon.svg", abs_src_path=icon))
@@ -29,16 +37,20 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """A folder is named by a link to its README, or without a link where it has none."""
-    path = Path(page.file.abs_src_path or "")
-    for link, target in linked(markdown, path):
-        if (target / "README.md").is_file():
-            markdown = markdown.replace(link[0], f"[{link[1]}]({link[2].rstrip('/')}/README.md{link[3] or ''})")
-        elif target.is_dir():
-            markdown = markdown.replace(link[0], link[1])
+    """Links lead to the site's addresses: to a folder's README, or nowhere where a folder has none."""
+    for link, target in linked(markdown, Path(page.file.abs_src_path or "")):
+        target = target / "README.md" if (target / "README.md").is_file() else target
+        to = os.path.relpath(address(target), Path(page.file.src_uri).parent)
+        markdown = markdown.replace(link[0], link[1] if target.is_dir() else f"[{link[1]}]({to}{link[3] or ''})")
     return markdown
 
 
+def address(path: Path) -> str:
+    """Where a file of the repository stands in the site."""
+    return path.relative_to(PAGES if path.is_relative_to(PAGES) else ROOT).as_posix()
+
+
 def linked(markdown: str, path: Path) -> list[tuple[re.Match[str], Path]]:
-    """The links of a page of the repository to its files and folders."""
-    return [(link, (path.parent / link[2]).resolve()) for link in LINK.finditer(markdown) if "://" not in link[2]]
+    """The links of a page to files and folders of the repository."""
+    found = [(link, (path.parent / link[2]).resolve()) for link in LINK.finditer(markdown) if "://" not in link[2]]
+    return [(link, target) for link, target in found if target.is_relative_to(ROOT)]
