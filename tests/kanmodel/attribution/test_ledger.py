@@ -767,7 +767,8 @@ def test_windows_far_from_the_data_are_as_exact_as_adaptive_quadrature(start, to
     reference = model.reference.scaled.double()
     window = (reference[start] + factor * (reference[towards] - reference[start]))[None]
     found = explain_windows(model, window.to(model.reference.scaled.dtype), 0)
-    baseline, change = scaled_baselines(model)[0].double(), window[0] - scaled_baselines(model)[0].double()
+    baseline = scaled_baselines(model)[0].double()
+    change = window[0] - baseline
 
     def integrand(alpha: float) -> np.ndarray:
         point = (baseline + alpha * change)[None].requires_grad_()
