@@ -150,7 +150,7 @@ install-torch = test $(TORCH) = pip || \
 
 .venv/runtime: pyproject.toml $(LOCK) | .venv/bin/uv
 	$(call install-torch,.venv)
-	$(BIN)/python -m pip install -c $(LOCK) -e .
+	$(BIN)/python -m pip install -c $(LOCK) -e '.[all]'
 	@touch $@
 
 .venv/dev: pyproject.toml $(LOCK) | .venv/bin/uv
@@ -212,7 +212,7 @@ lock: # pin the dependencies; UPGRADE=--upgrade takes the newest versions
 	build/lock/bin/python -m pip install uv
 	$(compile) pyproject.toml --all-extras -o $(LOCK)
 	sed -E -i.all '/$(FREE)/d' $(LOCK)
-	$(compile) pyproject.toml --extra s3 --extra https --extra otel --extra mlflow --extra signatures -c $(LOCK) --generate-hashes -o $(IMAGE_LOCK)
+	$(compile) pyproject.toml --extra all --extra s3 --extra https --extra otel --extra mlflow --extra signatures -c $(LOCK) --generate-hashes -o $(IMAGE_LOCK)
 	sed -E -i.all '/$(FREE)/,/[^\\]$$/d' $(IMAGE_LOCK)
 	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], "uv", sep="\n")' | \
 		$(compile) - --generate-hashes -o $(BUILD_LOCK)
