@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What one test process compiles the others read.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help serve test test-all check format openapi vendor bench bench-quick chart docs image image-test image-scan release package lock clean
+.PHONY: help serve test test-all floors check format openapi vendor bench bench-quick chart docs image image-test image-scan release package lock clean
 
 help: # list the targets
 	@awk -F ':|# ' '/^[a-z-]+:.*# / { printf "make %-11s %s\n", $$1, $$NF }' $(firstword $(MAKEFILE_LIST))
@@ -47,6 +47,18 @@ test-all: .venv/dev .venv/clients/ready .venv/libraries/ready # install, and run
 	$(parallel) $(call without,kanmodel service libraries)
 	$(parallel) -m "not thorough(alone=True)" tests/service $(call without,$(addprefix service/,work batch commands))
 	$(pytest) -m "thorough(alone=True)" tests/service
+
+# torch in its oldest version too, unless TORCH=pip.
+floors: | .venv/bin/uv # run the core's quick tests with the oldest versions that pyproject.toml allows
+	mkdir -p build
+	rm -rf .venv/floors
+	$(call create-venv,.venv/floors)
+	$(BIN)/uv pip compile --quiet --resolution lowest-direct --python .venv/floors/bin/python --no-annotate --extra dev \
+		pyproject.toml -o build/floors.txt
+	$(call install-torch,.venv/floors,"$$(grep '^torch==' build/floors.txt)")
+	sed -E -i '/$(FREE)/d' build/floors.txt
+	.venv/floors/bin/python -m pip install -c build/floors.txt -e '.[dev]'
+	MALLOC_ARENA_MAX=1 .venv/floors/bin/python -m pytest -n 3 -m "not thorough" tests/kanmodel
 
 check: .venv/dev # format, lint, types, import rules, the OpenAPI document, security, the workflow of releases
 	$(BIN)/ruff format --check .
@@ -114,6 +126,7 @@ release: .venv/bin/uv # VERSION=x.y.z: its number, changelog, commit and tag; th
 	$(BIN)/python .ci/release.py '$(VERSION)'
 	$(MAKE) package
 	if docker info >/dev/null 2>&1; then $(MAKE) image; else echo "no image: no Docker daemon runs here"; fi
+	$(BIN)/python .ci/release.py next
 
 # The list is of what an environment holds that has nothing but the wheel and its locked dependencies.
 package: .venv/release/ready # build wheel, sdist and a list of what the wheel needs (SBOM, CycloneDX) into dist
@@ -140,7 +153,7 @@ endef
 # torch alone, by uv, which knows where PyTorch has its builds; what it needs comes with the rest. Where they can't be
 # reached, as behind a mirror of pip's index, pip takes torch with the rest.
 install-torch = test $(TORCH) = pip || \
-	$(BIN)/uv pip install --python $(1)/bin/python --no-deps --torch-backend $(TORCH) torch || \
+	$(BIN)/uv pip install --python $(1)/bin/python --no-deps --torch-backend $(TORCH) $(or $(2),torch) || \
 	echo "torch's build $(TORCH) is not to be had: pip takes the one of its index, mostly with 4 GB of CUDA"
 
 .venv/bin/uv: $(BUILD_LOCK)

@@ -17,6 +17,7 @@ FILES = (
     "pyproject.toml",
     "CHANGELOG.md",
     "openapi/openapi.json",
+    "openapi/openapi-3.0.json",
     "service/document/examples.json",
     *(f"{KUBERNETES}{name}" for name in ("values/values.env", "labels/kustomization.yaml", "chart/Chart.yaml")),
     *(f"{KUBERNETES}chart/{name}" for name in ("values.yaml", "templates/deployment.yaml")),
@@ -61,6 +62,21 @@ def test_a_release_has_its_version_everywhere_and_what_was_unreleased(tree: Path
     assert not subprocess.check_output(["git", "status", "--porcelain"], cwd=tree)
     assert release(tree, "9.10.1") == "CHANGELOG.md has nothing under [Unreleased]"
     assert release(tree, "9.9.0") == "VERSION must be three numbers and above 9.10.0, but is '9.9.0'"
+
+
+def test_between_releases_the_version_says_so(tree: Path) -> None:
+    """After 9.10.0 come 9.11.0.dev0, in a chart as Helm takes it, with a commit but no tag, and 9.11.0."""
+    assert not release(tree, "9.10.0") and not release(tree, "next")
+    for name in FILES[:1] + FILES[2:]:
+        text = (tree / name).read_text()
+        assert "9.11.0.dev0" in text and "9.10.0" not in text, name
+    assert "\nversion: 9.11.0-dev0\nappVersion: 9.11.0.dev0\n" in (tree / KUBERNETES / "chart/Chart.yaml").read_text()
+    assert "tag:" not in subprocess.check_output(["git", "log", "-1", "--format=%D"], cwd=tree, text=True)
+    (tree / "CHANGELOG.md").write_text(CHANGES)
+    subprocess.run(["git", "commit", "--quiet", "--all", "--message", "more"], cwd=tree, check=True)
+    assert release(tree, "9.10.1") == "VERSION must be three numbers and above 9.11.0.dev0, but is '9.10.1'"
+    assert not release(tree, "9.11.0")
+    assert not [name for name in FILES if "dev0" in (tree / name).read_text()]
 
 
 @pytest.mark.parametrize("version", ["", "v9.0.0", "9.0", NOW])
