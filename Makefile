@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What one test process compiles the others read.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help serve test test-all floors check format openapi vendor bench bench-quick chart docs image image-test image-scan release package lock clean
+.PHONY: help serve test test-all test-all-libraries test-all-kanmodel test-all-clients test-all-service floors check format openapi vendor bench bench-quick chart docs image image-test image-scan release package lock clean
 
 help: # list the targets
 	@awk -F ':|# ' '/^[a-z-]+:.*# / { printf "make %-11s %s\n", $$1, $$NF }' $(firstword $(MAKEFILE_LIST))
@@ -39,12 +39,17 @@ else
 endif
 
 # Tests that wait for processes run beside tests that compute. What needs both cores runs last, with nothing beside it.
-test-all: export THOROUGH := 1
-test-all: .venv/dev .venv/clients/ready .venv/libraries/ready # install, and run all tests
+# Its parts are those of a pull request, each a job.
+test-all: test-all-libraries test-all-kanmodel test-all-clients test-all-service # install, and run all tests
+test-all-%: export THOROUGH := 1
+test-all-libraries: .venv/libraries/ready
 	MALLOC_ARENA_MAX=1 .venv/libraries/bin/python -m pytest -n 3 tests/libraries
+test-all-kanmodel: .venv/dev
 	$(parallel) tests/kanmodel tests/service/work $(call without,$(explaining))
 	$(parallel) $(addprefix tests/,$(explaining)) tests/service/batch tests/service/commands
+test-all-clients: .venv/dev .venv/clients/ready
 	$(parallel) $(call without,kanmodel service libraries)
+test-all-service: .venv/dev
 	$(parallel) -m "not thorough(alone=True)" tests/service $(call without,$(addprefix service/,work batch commands))
 	$(pytest) -m "thorough(alone=True)" tests/service
 
@@ -60,7 +65,7 @@ floors: | .venv/bin/uv # run the core's quick tests with the oldest versions tha
 	.venv/floors/bin/python -m pip install -c build/floors.txt -e '.[dev]'
 	MALLOC_ARENA_MAX=1 .venv/floors/bin/python -m pytest -n 3 -m "not thorough" tests/kanmodel
 
-check: .venv/dev # format, lint, types, import rules, the OpenAPI document, security, the workflow of releases
+check: .venv/dev # format, lint, types, import rules, the OpenAPI document, security, the workflows
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python .ci/stubs.py --check
@@ -69,7 +74,7 @@ check: .venv/dev # format, lint, types, import rules, the OpenAPI document, secu
 	$(BIN)/lint-imports
 	$(BIN)/python -m service.document --check
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive kanmodel service
-	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/release.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/python .ci/audit.py
 
 format: .venv/dev # format, and fix what the linter can

@@ -92,9 +92,10 @@ def test_changes_that_are_not_committed_stop_a_release(tree: Path) -> None:
     assert release(tree, "9.0.0") == "the work tree has changes that are not committed"
 
 
-def test_the_workflow_runs_what_the_repository_has() -> None:
+@pytest.mark.parametrize("workflow", ["ci", "nightly", "release"])
+def test_a_workflow_runs_what_the_repository_has(workflow: str) -> None:
     """Its make targets exist, and each action is named by a commit, which nobody can move."""
-    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())["jobs"]
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / f"{workflow}.yml").read_text())["jobs"]
     steps = [step for job in jobs.values() for step in job["steps"]]
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     asked = {name for step in steps for name in re.findall(r"\bmake ([a-z-]+)", step.get("run", ""))}
