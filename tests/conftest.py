@@ -45,8 +45,11 @@ def scope_of(nodeid: str) -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Every run has the same cases, so that a failure comes from the change; ``--hypothesis-seed=N`` draws others."""
-    same = config.getoption("--hypothesis-seed") is None
+    """Every run has the same cases, so that a failure comes from the change.
+
+    ``--hypothesis-seed=N`` draws others, and ``EXPLORE=1`` new ones each time.
+    """
+    same = config.getoption("--hypothesis-seed") is None and os.environ.get("EXPLORE") != "1"
     settings.register_profile("kanscope", deadline=None, max_examples=examples(50), derandomize=same)
     settings.load_profile("kanscope")
 

@@ -1,4 +1,4 @@
-"""The project's documents: the README of the repository, those of the folders, and the pages of the site."""
+"""The project's documents: the README of the repository, those of the folders, the pages of the site, and the recipes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ READMES = {
         README,
         *sorted(path for room in ROOMS for path in (ROOT / room).rglob("README.md")),
         *sorted((ROOT / ".ci" / "site" / "pages").rglob("*.md")),
+        ROOT / ".github" / "CONTRIBUTING.md",
     )
 }
 EVERYTHING = "\n".join(READMES.values())

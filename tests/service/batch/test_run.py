@@ -670,7 +670,7 @@ def test_without_ray_the_error_says_what_to_install(run, file, tmp_path, monkeyp
     monkeypatch.setitem(sys.modules, "ray", None)
     make_rows().write_csv(tmp_path / "rows.csv")
     code, _, error = run("explain", file, tmp_path / "rows.csv", "-o", tmp_path / "out", "--engine", "ray")
-    assert code == 2 and error.endswith("kanscope: --engine ray needs Ray: pip install 'kanscope[ray]'\n")
+    assert code == 2 and error.endswith("kanscope: --engine ray needs a package: pip install 'kanscope[ray]'\n")
 
 
 def explaining(log: Path, file: Path, table: Path, out: Path) -> Command:
