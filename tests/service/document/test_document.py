@@ -152,9 +152,9 @@ def test_the_check_fails_on_a_drift(tmp_path, monkeypatch, capsys):
     """--check exits with 1 if a document differs; writing makes it equal."""
     monkeypatch.setattr(openapi, "DOCUMENT", tmp_path / "openapi.json")
     monkeypatch.setattr(openapi, "OLDER", tmp_path / "openapi-3.0.json")
-    readme = openapi.ROUTES.read_text(encoding="utf-8")
-    monkeypatch.setattr(openapi, "ROUTES", tmp_path / "README.md")
-    openapi.ROUTES.write_text(readme.replace("| `GET /healthz` |", "| `GET /health` |"), encoding="utf-8")
+    page = openapi.ROUTES.read_text(encoding="utf-8")
+    monkeypatch.setattr(openapi, "ROUTES", tmp_path / "http.md")
+    openapi.ROUTES.write_text(page.replace("| `GET /healthz` |", "| `GET /health` |"), encoding="utf-8")
     monkeypatch.setattr(sys, "argv", ["openapi", "--check"])
     assert openapi.main() == 1
     assert "run python -m service.document" in capsys.readouterr().err

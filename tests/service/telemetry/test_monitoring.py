@@ -12,13 +12,13 @@ import pytest
 import yaml
 from factories import make_model, make_windows, with_intervals
 from prometheus_client.parser import text_string_to_metric_families as parse
+from readmes import PAGES, READMES, ROOT
 from waiting import poll
 
 from kanmodel.checkpoint import save_checkpoint
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "monitoring"
-README = Path(__file__).parents[3] / "service" / "telemetry" / "README.md"
-OVERLAY = README.parents[1] / "engines" / "kubernetes" / "overlays" / "monitoring"
+OVERLAY = ROOT / "service" / "engines" / "kubernetes" / "overlays" / "monitoring"
 DASHBOARD = json.loads((OVERLAY / "dashboard.json").read_text())
 ALERTS = yaml.safe_load((OVERLAY / "alerts.yaml").read_text())["spec"]
 DRIFT = yaml.safe_load((EXAMPLES / "drift.yaml").read_text())["groups"][0]["rules"]
@@ -113,10 +113,10 @@ def test_the_scrape_configuration_holds_no_key():
 
 
 def test_the_alerts_are_a_file_of_rules_for_any_prometheus(tmp_path):
-    """The command of the README leaves what Prometheus reads of the operator's resource."""
-    (command,) = re.findall(r"^(sed -n .*) >alerts.yaml$", README.read_text(), re.M)
+    """The command of the page leaves what Prometheus reads of the operator's resource."""
+    (command,) = re.findall(r"^(sed -n .*) >alerts.yaml$", READMES[PAGES / "how-to" / "monitoring.md"], re.M)
     file = tmp_path / "alerts.yaml"
-    file.write_text(subprocess.check_output(command, shell=True, cwd=README.parents[2], text=True))
+    file.write_text(subprocess.check_output(command, shell=True, cwd=ROOT, text=True))
     assert yaml.safe_load(file.read_text()) == ALERTS
     if shutil.which("promtool"):
         subprocess.run(["promtool", "check", "rules", file], check=True, stdout=subprocess.DEVNULL)
