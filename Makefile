@@ -48,7 +48,7 @@ test-all: .venv/dev .venv/clients/ready .venv/libraries/ready # install, and run
 	$(parallel) -m "not thorough(alone=True)" tests/service $(call without,$(addprefix service/,work batch commands))
 	$(pytest) -m "thorough(alone=True)" tests/service
 
-check: .venv/dev # format, lint, types, import rules, the OpenAPI document, security, the workflow of releases
+check: .venv/dev # format, lint, types, import rules, the OpenAPI document, security, the workflows
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python .ci/stubs.py --check
@@ -57,7 +57,7 @@ check: .venv/dev # format, lint, types, import rules, the OpenAPI document, secu
 	$(BIN)/lint-imports
 	$(BIN)/python -m service.document --check
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive kanmodel service
-	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/release.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/docs.yml .github/workflows/release.yml
 	$(BIN)/python .ci/audit.py
 
 format: .venv/dev # format, and fix what the linter can
@@ -70,7 +70,9 @@ openapi: .venv/runtime # write openapi/openapi.json
 chart: .venv/dev # write the Helm chart from the manifests for kustomize; kubectl renders them
 	$(BIN)/python .ci/chart.py
 
-docs: .venv/docs/ready # build the site of the guides and the library's docstrings into build/docs
+docs: .venv/docs/ready .venv/runtime # build the site into build/docs: tutorial, how-to, reference, explanation, gallery
+	rm -rf build/pictures
+	$(BIN)/python -W ignore .ci/site/draw.py
 	NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build --strict --config-file .ci/site/mkdocs.yml
 
 VENDOR := service/explorer/vendor
