@@ -87,7 +87,9 @@ openapi: .venv/runtime # write openapi/openapi.json
 chart: .venv/dev # write the Helm chart from the manifests for kustomize; kubectl renders them
 	$(BIN)/python .ci/chart.py
 
-docs: .venv/docs/ready # build the site of the guides and the library's docstrings into build/docs
+docs: .venv/docs/ready .venv/runtime # build the site into build/docs: tutorial, how-to, reference, explanation, gallery
+	rm -rf build/pictures
+	$(BIN)/python -W ignore .ci/site/draw.py
 	NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build --strict --config-file .ci/site/mkdocs.yml
 
 VENDOR := service/explorer/vendor
