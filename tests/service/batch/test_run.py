@@ -599,16 +599,6 @@ def test_booleans_are_numbers_for_library_and_commands(run, tmp_path, ending):
     np.testing.assert_allclose(found["prediction"][-1], model.predict(frame)[0, 0], rtol=1e-5)
 
 
-def test_rows_and_windows_are_not_mixed(run, file, tmp_path):
-    """The files of a table all have rows of a series, or all have windows."""
-    table = tmp_path / "table"
-    table.mkdir()
-    make_rows().write_parquet(table / "a.parquet")
-    make_windows(make_rows()).write_parquet(table / "b.parquet")
-    code, _, error = run("explain", file, table, "-o", tmp_path / "out")
-    assert code == 2 and "column f0 of b.parquet holds lists, but column f0 of a.parquet single values" in error
-
-
 @pytest.mark.parametrize(
     ("other", "reason"),
     [

@@ -269,16 +269,6 @@ def test_invalid_training_data_gives_one_sentence(tmp_path, table, run, change, 
     assert not file.exists()
 
 
-def test_a_training_that_fails_leaves_the_old_checkpoint(tmp_path, table, run):
-    """Neither bad data nor an unwritable folder changes an existing checkpoint."""
-    file = tmp_path / "m.safetensors"
-    save_checkpoint(make_model(), file)
-    before = file.read_bytes()
-    table.write_text(table.read_text().replace("7.0", "x", 1))
-    assert run("train", table, *TRAIN, *QUICK, "-o", file)[0] == 2
-    assert file.read_bytes() == before and sorted(p.name for p in tmp_path.iterdir()) == ["m.safetensors", "table.csv"]
-
-
 def test_a_save_that_fails_leaves_the_old_checkpoint(tmp_path, table, run, monkeypatch):
     """If the final rename fails, the error is one sentence and the old file is unchanged."""
     file = tmp_path / "m.safetensors"

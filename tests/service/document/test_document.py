@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 
 import orjson
@@ -163,52 +162,6 @@ def test_the_check_fails_on_a_drift(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["openapi", "--check"])
     assert openapi.main() == 0
     assert (tmp_path / "openapi.json").read_text(encoding="utf-8") == openapi.DOCUMENT.read_text(encoding="utf-8")
-
-
-@pytest.mark.thorough("what the tests of its function show, in a process: 4 s")
-def test_the_command_runs_as_documented():
-    """`python -m service.document --check` succeeds."""
-    subprocess.run([sys.executable, "-m", "service.document", "--check"], check=True, timeout=300)
-
-
-def test_operation_ids_are_those_that_clients_are_generated_from():
-    """The names of generated client functions are stable."""
-    on_a_model = {
-        "get_model",
-        "get_model_readiness",
-        "predict",
-        "cut_windows",
-        "backtest",
-        "send_outcomes",
-        "explain",
-        "what_if",
-        "counterfactual",
-        "ablate",
-        "compare",
-        "get_comparison",
-        "get_formula",
-        "get_attributions",
-        "get_topology",
-        "get_fidelity_curve",
-        "get_reference_window",
-        "list_reference_windows",
-        "get_report",
-        "get_drift",
-        "list_edges",
-        "get_edge",
-        "get_model_metadata",
-        "get_model_readiness_v2",
-        "infer",
-    }
-    of_the_service = {
-        "list_models",
-        "get_health",
-        "get_readiness",
-        "get_server_health",
-        "get_server_readiness",
-        "get_server_metadata",
-    }
-    assert set(OPERATIONS) == of_the_service | on_a_model | OF_REPOSITORY
 
 
 def test_each_thing_has_one_operation_in_a_document_of_moderate_length():

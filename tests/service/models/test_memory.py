@@ -67,8 +67,8 @@ def metric(client, name):
     return float(re.search(rf"^{name} (.+)$", client.get("/metrics").text, re.MULTILINE)[1])
 
 
-def predict(client, name):
-    answer = client.post(f"/v1/models/{name}:predict", json={"instances": WINDOWS.tolist()})
+def predict(client, name, verb="predict"):
+    answer = client.post(f"/v1/models/{name}:{verb}", json={"instances": WINDOWS.tolist()})
     return answer.status_code, answer.json()
 
 
@@ -313,7 +313,7 @@ def test_files_are_replaced_and_deleted_under_load(serve, tmp_path):
         chosen = random.Random(seed)
         with httpx2.Client(base_url=url, timeout=300) as client:
             while not stop.is_set():
-                status, body = predict(client, chosen.choice(names))
+                status, body = predict(client, chosen.choice(names), chosen.choice(("predict", "explain")))
                 statuses.add((status, body.get("code")))
                 if status == 200 and not np.allclose(body["predictions"], known[body["checkpoint"]], atol=1e-4):
                     wrong.append(body)

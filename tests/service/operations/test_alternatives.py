@@ -255,17 +255,6 @@ def test_the_model_compared_with_must_exist(client, members, code):
     assert (answer.status_code, answer.json()["code"]) == (404, code)
 
 
-def test_an_unknown_output_is_404(client):
-    """404, as for other resources."""
-    for question, members in (
-        ("whatif", {}),
-        ("ablate", {}),
-        ("counterfactual", {"target": {"at_least": 1}}),
-        ("compare", {"against": {}}),
-    ):
-        assert refuse(client, question, {"output": "y+9", **members}, status=404)["code"] == "output_not_found"
-
-
 def test_the_cost_is_known_before_the_work(client):
     """A request above max_path_nodes is refused at once, with the number that it needs."""
     windows = make_windows(make_model(), 12).tolist()

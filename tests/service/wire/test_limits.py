@@ -231,16 +231,25 @@ def test_requests_above_the_limit_are_refused(waiting):
         poll(lambda: client.get("/v1/models").status_code == 200)
 
 
-def test_sigterm_lets_accepted_requests_end(launch, folder):
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ((), -signal.SIGTERM),
+        pytest.param(("--workers", "2"), 0, marks=pytest.mark.thorough("starts two more processes")),
+    ],
+)
+def test_sigterm_lets_accepted_requests_end(launch, folder, arguments, code):
     """After SIGTERM the server closes its socket, answers accepted requests, and exits."""
-    with launch(folder / "two.safetensors") as process, connect(process.client) as connection:
+    with launch(folder / "two.safetensors", *arguments) as process, connect(process.client) as connection:
         connection.sendall(head(*PREDICT, f"Content-Length: {len(BODY)}") + BODY[:10])
+        poll(lambda: metric(process.client, "kanscope_requests_in_flight ") == 2)
         process.popen.send_signal(signal.SIGTERM)
         poll(lambda: not accepts(process.client))
         connection.sendall(BODY[10:])
         answer, body = read_answer(connection)
         assert (answer.status, body["model_name"]) == (200, "two")
-        assert process.popen.wait(300) == -signal.SIGTERM
+        process.client.close()
+        assert process.popen.wait(300) == code
 
 
 def test_a_kept_connection_is_answered_once_during_shutdown(serve, folder, monkeypatch):

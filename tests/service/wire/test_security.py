@@ -48,20 +48,6 @@ def client(serve, folder):
         yield client
 
 
-@pytest.mark.parametrize(
-    ("key", "method", "path", "status"),
-    [
-        *((READ, *asked, status) for asked, status in ((MODELS, 200), (METRICS, 200), (PREDICT, 415), (ASK, 403))),
-        *((EXPLAIN, *asked, status) for asked, status in ((MODELS, 200), (PREDICT, 415), (ASK, 415), (LOAD, 403))),
-        *((ADMIN, *asked, status) for asked, status in ((MODELS, 200), (PREDICT, 415), (ASK, 415), (LOAD, 403))),
-        *((OTHER, *asked, 401) for asked in (MODELS, METRICS, PREDICT, ASK, LOAD, ("GET", "/v1/nothing"))),
-    ],
-)
-def test_a_key_has_the_access_of_its_scopes(client, key, method, path, status):
-    """A scope includes the lower ones; a key with a lower scope gets 403, an unknown key 401."""
-    assert client.request(method, path, headers=bearer(key)).status_code == status
-
-
 @pytest.mark.parametrize("authorization", [None, "", "Bearer", "Basic cmVhZDpyZWFk", READ, f"Token {READ}"])
 def test_a_401_names_the_scheme(client, authorization):
     """The 401 names the scheme in WWW-Authenticate and has the common error schema."""

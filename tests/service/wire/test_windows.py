@@ -95,17 +95,6 @@ def test_groups_are_the_checkpoints_by_default(client):
         assert "contributions_by_group" not in explain(client, **members)[0]
 
 
-def test_lines_have_groups_too(client):
-    """Each NDJSON line equals the explanation in a JSON response."""
-    answer = client.post(
-        "/v1/models/plain:explain", json={**BODY, "groups": GROUPS}, headers={"Accept": "application/x-ndjson"}
-    )
-    lines = [json.loads(line) for line in answer.text.splitlines()[1:]]
-    assert [line["contributions_by_group"] for line in lines] == [
-        one["contributions_by_group"] for one in explain(client, groups=GROUPS)
-    ]
-
-
 @pytest.mark.parametrize(
     ("members", "path"),
     [

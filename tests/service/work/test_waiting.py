@@ -20,8 +20,6 @@ from waiting import poll
 
 import kanmodel
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
-from kanmodel.computing import pause
-from kanmodel.formula.formula import Formulas
 from service.compute import Compute
 from service.models.repository import Choice
 from service.room import HOLD
@@ -43,36 +41,6 @@ def test_64_clients_that_explain_32_windows_at_once_are_all_answered(serve, fold
 
         assert [*pool.map(explain, range(64))] == [200] * 64
         poll(lambda: is_at_rest(client) and pending_bytes(client) == 0)
-
-
-def test_a_formula_that_takes_longer_than_a_request_is_there_for_who_retries(serve, folder, monkeypatch):
-    """Each request is told to retry, with a time; the formula is computed once, to its end."""
-    begun, go_on = [], threading.Event()
-    of = Formulas.of
-
-    def take_long(*arguments):
-        begun.append(arguments)
-        while not go_on.wait(0.01):
-            pause()
-        return of(*arguments)
-
-    monkeypatch.setattr(Formulas, "of", take_long)
-    with serve(models=folder / "head.safetensors") as client:
-
-        def ask():
-            answer = client.get("/v1/models/head/formula", headers={"X-Request-Timeout": "0.5"})
-            if answer.status_code != 200:
-                assert (answer.status_code, answer.json()["code"]) == (503, "deadline_exceeded")
-                assert int(answer.headers["Retry-After"]) >= 1 and answer.json()["error"].endswith("; retry later")
-            return answer.status_code == 200
-
-        try:
-            poll(lambda: not ask() and len(begun) == 1)
-            assert not ask() and not ask()
-        finally:
-            go_on.set()
-        poll(ask)
-        assert len(begun) == 1
 
 
 def test_loading_models_delays_no_explanation(serve, tmp_path, monkeypatch):

@@ -285,60 +285,6 @@ def test_a_disconnect_ends_a_computation_that_is_not_kept(serve, folder, monkeyp
         poll(lambda: is_at_rest(client))
 
 
-def test_a_result_that_has_begun_goes_on_after_its_client_has_gone(serve, folder, monkeypatch):
-    """Who asks again has it at once: it is computed once, to its end."""
-    begun, go_on, traced = threading.Event(), threading.Event(), []
-    trace = structure.pruning.trace_fidelity
-
-    def trace_slowly(*arguments):
-        begun.set()
-        while not go_on.wait(0.01):
-            pause()
-        traced.append(trace(*arguments))
-        return traced[-1]
-
-    monkeypatch.setattr(structure.pruning, "trace_fidelity", trace_slowly)
-    with serve(models=folder / "head.safetensors") as client:
-        with connect(client) as connection:
-            connection.sendall(head("GET", "/v1/models/head/topology/fidelity"))
-            assert begun.wait(300)
-        poll(lambda: is_at_rest(client))
-        go_on.set()
-        poll(lambda: len(traced) == 1)
-        assert client.get("/v1/models/head/topology/fidelity").status_code == 200
-    assert len(traced) == 1
-
-
-def test_background_computation_continues_past_deadlines(serve, tmp_path, monkeypatch):
-    """Requests get 503 with Retry-After until the result is ready, and it is computed once."""
-    begun, may_end, measured = threading.Event(), threading.Event(), []
-    measure = structure.measure_importance
-    save_checkpoint(make_model("head", seed=405), tmp_path / "head.safetensors")
-    own = load_checkpoint(tmp_path / "head.safetensors").sha256
-
-    def take_long(model, output):
-        if model.sha256 != own:  # of an app that tests share
-            return measure(model, output)
-        measured.append(output)
-        begun.set()
-        while not may_end.wait(0.01):
-            pause()
-        return measure(model, output)
-
-    monkeypatch.setattr(structure, "measure_importance", take_long)
-    with serve(models=tmp_path, request_timeout=0.2, cached_results=64) as client:
-        assert begun.wait(300)
-        for _ in range(3):
-            late = client.get("/v1/models/head/topology")
-            assert (late.status_code, late.json()["code"]) == (503, "deadline_exceeded")
-            assert int(late.headers["Retry-After"]) >= 1
-        assert "kanscope_unprepared_outputs 1.0" in client.get("/metrics").text
-        may_end.set()
-        poll(lambda: "kanscope_unprepared_outputs 0.0" in client.get("/metrics").text)
-        assert client.get("/v1/models/head/topology", headers={"X-Request-Timeout": "300"}).status_code == 200
-    assert measured == [0]
-
-
 def test_large_bodies_wait_for_memory_and_small_requests_do_not(serve, folder):
     """Bodies that do not fit are read later, once those before them are answered; none is refused."""
     small = body_of(load_checkpoint(folder / "two.safetensors"), 1)
