@@ -26,7 +26,7 @@ class Masked(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory):
+def client(serve, tmp_path_factory):
     folder, random = tmp_path_factory.mktemp("masked"), np.random.default_rng(0)
     seen = random.uniform(size=(40, LOOKBACK)) > 0.2
     windows = np.stack([random.normal(size=seen.shape) * seen, seen], axis=2)
@@ -35,9 +35,7 @@ def client(tmp_path_factory):
         kanmodel.from_torch(
             Masked(), windows=windows, features=["load", "seen"], outputs=["y"], masks=masks, ahead=1
         ).save(folder / f"{name}.safetensors")
-    app = create_app(Settings(models=folder, cached_results=4))
-    with TestClient(app, base_url="http://localhost:8000") as client:
-        poll(lambda: client.get("/readyz").status_code == 200)
+    with serve(models=folder) as client:
         yield client
 
 

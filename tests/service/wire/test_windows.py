@@ -38,9 +38,8 @@ def models(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def client(models):
-    with TestClient(create_app(Settings(models=models, cached_results=4)), base_url="http://localhost:8000") as client:
-        poll(lambda: client.get("/readyz").status_code == 200)
+def client(serve, models):
+    with serve(models=models) as client:
         yield client
 
 
