@@ -6,16 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from factories import make_chain, make_tensors, make_windows, write_table
-from fastapi.testclient import TestClient
 from thorough import few_of
-from waiting import poll
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.network.bases import Line
 from kanmodel.network.config import ModelConfig, RecurrentConfig, Transform, plain_layers
 from kanmodel.tables.columns import Feature, Target
-from service.app import create_app
-from service.settings import Settings
 
 GRU = ModelConfig(
     features=(Feature("a"), Feature("b")),

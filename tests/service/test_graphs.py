@@ -3,15 +3,11 @@
 import numpy as np
 import pytest
 from factories import make_tensors
-from fastapi.testclient import TestClient
 from goldens import FOLDER
 from thorough import few_of
-from waiting import poll
 from wired import FEATURES, WIRED, forecast, make_wired, random_walks
 
 import kanmodel
-from service.app import create_app
-from service.settings import Settings
 
 EXPECTED = np.load(FOLDER / "libraries/expected.npz")
 FEW = ("SkipAroundHead", "RevIN", "Pooled", "KANCell")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import select
+import socket
 import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from http.client import HTTPResponse
 
 import httpx2
 import pytest
@@ -17,6 +19,7 @@ from factories import make_model, make_windows, with_intervals
 from sockets import connect, head, is_at_rest, pending_bytes, read_answer
 from waiting import poll
 
+import kanmodel
 from kanmodel import Model, computing
 from kanmodel.attribution import explanation as attribution
 from kanmodel.attribution.ledger import explain_outputs
@@ -423,3 +426,83 @@ def test_64_requests_of_one_key_get_through_slow_bodies_of_others(serve, folder,
         assert {read_answer(connection)[0].status for connection in honest} == {200}
         held = {key: len(connections) - count_answered(connections) for key, connections in slow.items()}
         assert held == {key: n if key in ("c", "d") else n_of_a for key, n in others}
+
+
+def test_64_clients_that_explain_32_windows_at_once_are_all_answered(serve, folder):
+    """A burst waits for its turn: nobody is refused."""
+    windows = make_windows(load_checkpoint(folder / "nyc-weather.safetensors"), 32)
+    body = {"instances": windows.tolist()}
+    with serve(models=folder / "nyc-weather.safetensors") as client, ThreadPoolExecutor(64) as pool:
+
+        def explain(_):
+            with httpx2.Client(base_url=client.base_url, timeout=300) as one:
+                return one.post("/v1/models/nyc-weather:explain", json=body).status_code
+
+        assert [*pool.map(explain, range(64))] == [200] * 64
+        poll(lambda: is_at_rest(client) and pending_bytes(client) == 0)
+
+
+def test_loading_models_delays_no_explanation(serve, tmp_path, monkeypatch):
+    """While requests wait for three models that are being read, another client's explanation is computed."""
+    go_on = threading.Event()
+    for seed, name in enumerate(("quick", "slow1", "slow2", "slow3")):
+        save_checkpoint(make_model("head", seed=seed, n_reference=130), tmp_path / f"{name}.safetensors")
+
+    def read(path):
+        assert path.stem == "quick" or go_on.wait(300)
+        return kanmodel.load(path)
+
+    monkeypatch.setattr("service.models.registry.load", read)
+    body = {"instances": make_windows(make_model("head"), 1).tolist()}
+    other = httpx2.HTTPTransport(local_address="127.0.0.2")
+    with serve(wait=False, models=tmp_path) as client, ExitStack() as opened:
+        opened.callback(go_on.set)
+        assert client.get("/v1/models/quick").status_code == 200
+        pool = opened.enter_context(ThreadPoolExecutor(3))
+        opened.callback(go_on.set)
+        loading = [pool.submit(client.get, f"/v1/models/slow{number}") for number in (1, 2, 3)]
+        poll(lambda: 'kanscope_queue_depth{priority="load"} 3.0\n' in client.get("/metrics").text)
+        honest = opened.enter_context(httpx2.Client(base_url=client.base_url, timeout=300, transport=other))
+        assert honest.post("/v1/models/quick:explain", json=body).status_code == 200
+        assert not any(one.done() for one in loading)
+        go_on.set()
+        assert {one.result().status_code for one in loading} == {200}
+
+
+def test_a_body_that_arrives_counts_its_own_size(serve, folder):
+    """One of 0.29 MB counts as much while it arrives, and nothing after its answer."""
+    body = json.dumps({"instances": [[[0.5, 1.5, 2.5, 3.5]] * 6]}).encode().ljust(290_000)
+    start = head("POST", "/v1/models/two:predict", "Content-Type: application/json", f"Content-Length: {len(body)}")
+    with serve(models=folder / "two.safetensors") as client, connect(client) as connection:
+        connection.sendall(start + body[:100_000])
+        poll(lambda: pending_bytes(client) > 0)
+        assert pending_bytes(client) == len(body)
+        connection.sendall(body[100_000:])
+        answer = HTTPResponse(connection)
+        answer.begin()
+        assert answer.status == 200
+        poll(lambda: pending_bytes(client) == 0)
+
+
+def test_answers_are_counted_until_they_are_read(serve, folder):
+    """Ten answers that wait for their clients to read them hold their bytes; once read, nothing."""
+    path = "/v1/models/nyc-weather/edges?points=2001&fidelity=1"
+    with serve(models=folder / "nyc-weather.safetensors", send_timeout=300) as client, ExitStack() as opened:
+        expected = client.get(path, headers={"Accept-Encoding": "identity"}).content
+        assert len(expected) > 1 << 20
+        poll(lambda: pending_bytes(client) == 0)
+        unread = []
+        for _ in range(10):
+            connection = opened.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.settimeout(300)
+            connection.connect((client.base_url.host, client.base_url.port))
+            connection.sendall(head("GET", path))
+            unread.append(connection)
+        poll(lambda: pending_bytes(client) == 10 * len(expected))
+        for number, connection in enumerate(unread):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+            answer = HTTPResponse(connection)
+            answer.begin()
+            assert answer.read() == expected
+            poll(lambda: pending_bytes(client) == (9 - number) * len(expected))  # noqa: B023
