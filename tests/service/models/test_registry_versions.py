@@ -68,47 +68,36 @@ def test_the_list_and_the_model_show_all_versions(serve, tmp_path):
 
 
 @pytest.mark.parametrize("version", ["2", "0", "01", "latest", "%2e%2e", "1%2f1", "1 ", "¹"])
-def test_a_version_that_does_not_exist_is_404(serve, folder, version):
+def test_a_version_that_does_not_exist_is_404(service, version):
     """The error lists the existing versions; in V2 this also holds for unknown paths below them."""
-    with serve(models=folder / "head.safetensors") as client:
-        answers = [client.get(f"/v1/models/head{path}?version={version}") for path in ("", "/topology", "/report")]
-        answers += [
-            client.post(f"/v1/models/head:{verb}?version={version}", json=BODY) for verb in ("predict", "explain")
-        ]
-        for answer in answers:
-            assert (answer.status_code, answer.json()["code"]) == (404, "version_not_found")
-            known = f"model 'head' has no version {unquote(version)!r}; the versions are 1"
-            assert answer.json()["error"] == known
-        answers = [client.get(f"/v2/models/head/versions/{version}{path}") for path in ("", "/ready")]
-        answers.append(client.post(f"/v2/models/head/versions/{version}/infer", json=make_tensors(BODY["instances"])))
-        for answer in answers:
-            assert (answer.status_code, answer.headers["content-type"]) == (404, "application/json")
+    answers = [service.get(f"/v1/models/head{path}?version={version}") for path in ("", "/topology", "/report")]
+    answers += [service.post(f"/v1/models/head:{verb}?version={version}", BODY) for verb in ("predict", "explain")]
+    for answer in answers:
+        assert (answer.status_code, answer.json()["code"]) == (404, "version_not_found")
+        known = f"model 'head' has no version {unquote(version)!r}; the versions are 1"
+        assert answer.json()["error"] == known
+    answers = [service.get(f"/v2/models/head/versions/{version}{path}") for path in ("", "/ready")]
+    answers.append(service.post(f"/v2/models/head/versions/{version}/infer", make_tensors(BODY["instances"])))
+    for answer in answers:
+        assert (answer.status_code, answer.headers["content-type"]) == (404, "application/json")
 
 
 @pytest.mark.parametrize("path", ["", "/ready", "/topology", "/reference/0", ":predict", ":explain"])
-def test_a_misspelt_version_is_refused(serve, folder, path):
+def test_a_misspelt_version_is_refused(service, path):
     """A misspelt parameter is refused rather than ignored, which would select the highest version."""
-    with serve(models=folder / "head.safetensors") as client:
-        ask = client.post if path.startswith(":") else client.get
-        options = {"json": BODY} if path.startswith(":") else {}
-        answer = ask(f"/v1/models/head{path}", params={"versoin": "1"}, **options)
-        assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, "versoin")
+    method, options = ("POST", {"json": BODY}) if path.startswith(":") else ("GET", {})
+    answer = service.client.request(method, f"/v1/models/head{path}", params={"versoin": "1"}, **options)
+    assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, "versoin")
 
 
-def test_versions_are_in_the_path_of_v2_alone(serve, folder):
+def test_versions_are_in_the_path_of_v2_alone(service):
     """As the Open Inference Protocol specifies; under /v1 each resource has a single path."""
-    with serve(models=folder / "head.safetensors") as client:
-        for path in ("", "/ready"):
-            assert client.get(f"/v2/models/head/versions/1{path}").status_code == 200
-            assert client.get(f"/v1/models/head/versions/1{path}").status_code == 404
-        assert client.post("/v1/models/head/versions/1:predict", json=BODY).json()["code"] == "path_not_found"
-
-
-def test_a_wrong_method_on_a_version_is_405(serve, folder):
-    """The status is the same as on the model."""
-    with serve(models=folder / "head.safetensors") as client:
-        answer = client.get("/v1/models/head:predict?version=1")
-        assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    for path in ("", "/ready"):
+        assert service.get(f"/v2/models/head/versions/1{path}").status_code == 200
+        assert service.get(f"/v1/models/head/versions/1{path}").status_code == 404
+    assert service.post("/v1/models/head/versions/1:predict", BODY).json()["code"] == "path_not_found"
+    answer = service.get("/v1/models/head:predict?version=1")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 
 
 def test_models_of_one_checkpoint_answer_under_their_own_names(serve, tmp_path):

@@ -161,21 +161,6 @@ def test_a_box_holds_the_curve_of_its_edge(service, name, scale):
     assert ("one scale" in told, "scale of its own" in told) == (scale == "layer", scale == "own")
 
 
-def test_width_shows_the_contribution(service):
-    """With color=contribution the width of a link grows with its contribution, and no link is transparent."""
-    described, picture = ask(service, "nyc-weather/topology", color="contribution")
-    contribution = {(e["source"], e["target"]): e["contribution"] for e in described["edges"] if e["kind"] == "edge"}
-    links = [
-        (contribution[group.get("data-source"), group.get("data-target")], *parts(group, "path", "link"))
-        for group in groups(picture, "data-source")
-        if group.get("data-kind") == "edge"
-    ]
-    widths = [float(link.get("stroke-width")) for _, link in sorted(links, key=lambda pair: pair[0])]
-    assert widths == sorted(widths)
-    assert widths[0] < widths[-1]
-    assert {link.get("opacity") for _, link in links} == {"1"}
-
-
 def test_without_scores_the_contribution_is_drawn():
     """With too few reference windows for scores, links show contributions."""
     _, picture = draw(make_model("lstm", n_reference=60), PruningRule(metric="contribution"))
@@ -218,17 +203,6 @@ def test_names_with_markup_stay_text():
         f"{SVG}title"
     )
     assert title.text == f"head 1:0 → {MARKUP[0]}+1"
-
-
-def test_long_names_are_shortened_except_in_the_title():
-    """A name that does not fit keeps both ends, and its title has the full name."""
-    long = "a very long name that goes on and on" * 3
-    _, picture = draw(rename(make_model("lstm", targets=(long,)), [long]))
-    for node, name in ((f"feature:{long}", long), (f"output:{long}+1", f"{long}+1")):
-        (group,) = picture.findall(f".//{SVG}g[@data-node='{node}']")
-        start, end = group.find(f"{SVG}text").text.split("…")
-        assert len(start) + len(end) > 22 and name.startswith(start) and name.endswith(end)
-        assert name in group.find(f"{SVG}title").text
 
 
 def test_names_that_fit_are_not_shortened():
