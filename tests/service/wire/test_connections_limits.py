@@ -212,25 +212,6 @@ def test_a_client_that_vanishes_leaves_nothing_behind(serve, folder):
         assert client.post("/v1/models/two:predict", json=json.loads(BODY)).status_code == 200
 
 
-def test_requests_above_the_limit_are_refused(waiting):
-    """Above the limit the server sends 503 with Retry-After, except on health routes, until requests have finished."""
-    server, go_on, arrived = waiting(max_concurrent=2)
-    with server as client:
-        with connect(client) as first, connect(client) as second:
-            for connection in (first, second):
-                connection.sendall(head("GET", "/wait"))
-            poll(lambda: len(arrived) == 2)
-            answer = client.get("/v1/models")
-            assert answer.status_code == 503
-            assert int(answer.headers["retry-after"]) > 0
-            assert "(max_concurrent)" in answer.json()["error"]
-            assert client.get("/healthz").status_code == 200
-            assert client.get("/readyz").status_code == 200
-            go_on.set()
-            assert [read_answer(connection)[0].status for connection in (first, second)] == [200, 200]
-        poll(lambda: client.get("/v1/models").status_code == 200)
-
-
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [

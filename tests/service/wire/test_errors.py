@@ -390,7 +390,7 @@ def test_results_that_are_not_finite_are_named(serve, tmp_path):
 
 
 def test_an_unexpected_error_reveals_only_the_request_id(folder, serve_app, caplog):
-    """A 500 response has the request id, under which the log has the traceback, and no details."""
+    """A 500 has the request id, under which the log has the traceback, and no details; it is counted."""
     app = create_app(Settings(models=folder, cached_results=4))
 
     async def fail() -> None:
@@ -399,11 +399,13 @@ def test_an_unexpected_error_reveals_only_the_request_id(folder, serve_app, capl
     app.add_api_route("/boom", fail)
     with serve_app(app) as client, caplog.at_level(logging.ERROR, logger="service.wire.errors"):
         answer = client.get("/boom")
+        counted = client.get("/metrics").text
     check_error(answer, 500, "internal error")
     assert "secret" not in answer.text
     assert answer.json()["errors"] == []
     assert f"request {answer.json()['request_id']} failed" in caplog.text
     assert "a secret" in caplog.text
+    assert 'kanscope_requests_total{code="internal_error",route="/boom",status="500"} 1.0' in counted
 
 
 def test_every_error_of_the_model_core_has_a_status():
