@@ -34,7 +34,7 @@ NICE = 15  # set in a worker whose scope should run at a lower priority
 def scope_of(nodeid: str) -> str:
     """What runs in one worker: a file, or all tests of one server: in a browser, or in this process."""
     file, _, name = nodeid.partition("::")
-    if file.endswith("test_cluster.py"):
+    if file.endswith("test_run_cluster.py"):
         return "ray"
     if "[process" in name:
         return "process"

@@ -57,6 +57,9 @@ class Collector:
                     found[metric.name, key] = point.as_double
         return found
 
+    def spans(self) -> set[str]:
+        return {span.name for of in self.resources("/v1/traces") for scope in of.scope_spans for span in scope.spans}
+
     def logs(self) -> list[Any]:
         return [record for of in self.resources("/v1/logs") for scope in of.scope_logs for record in scope.log_records]
 
@@ -122,7 +125,7 @@ def test_metrics_are_the_numbers_of_the_scrape_and_logs_are_the_lines(launch, fo
         assert request.body.string_value == "request" and request.severity_text == "INFO"
         assert attributes(request)["status"] == 200 and request.trace_id.hex() == "ab" * 16
         assert any("running on" in one.body.string_value for one in collector.logs())
-        poll(lambda: collector.resources("/v1/traces"))
+        poll(lambda: {"POST /v1/models/{model}:predict", "forecast"} <= collector.spans())
         for path in KINDS:
             resource = attributes(collector.resources(path)[-1].resource)
             assert resource["service.name"] == "kanscope" and "service.version" in resource

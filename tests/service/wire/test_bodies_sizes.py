@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
-from time import perf_counter
+from pathlib import Path
 
 import pytest
 from processes import run_process
 
 LARGE, SMALL = (8 << 20) - 1024, 40_000  # bytes of a body; a small one is read on the event loop
-SLOWEST = 3.0  # seconds on a busy machine; some of these took 14
+SLOWEST = 3.0  # seconds of a processor that another request waits for; for some of these it were 14
 LONGEST = 16_000  # bytes of a refusal
 NAME = "nyc-weather"
 ROW = json.dumps([0.5] * 20).encode()
@@ -23,16 +24,15 @@ TOO_MANY = (
 )
 LONG = r"x{40}x*(\.\.\.|…)x*x{40}"  # a name of many x, shortened
 
+NO_STRING = r"\w+\[0\] must be a valid string|body holds \d+ .*"
+
 # Operation, body as start, repeated unit and end, and the error.
 ATTACKS = {
     "features": ("whatif", ONE + b'"features": [', b'"temp_c",', b'"temp_c"]}', TOO_MANY),
-    "numbers as features": (
-        *("whatif", ONE + b'"features": [', b"0,", b"0]}"),
-        r"features\[0\] must be a valid string|body holds \d+ values, more than .*",
-    ),
+    "numbers as features": ("whatif", ONE + b'"features": [', b"0,", b"0]}", NO_STRING),
     "lists as features": (
         *("counterfactual", ONE + b'"target": {"at_least": 1}, "features": [', b"[],", b"0]}"),
-        r"features\[0\] must be a valid string|body holds \d+ .*",
+        NO_STRING,
     ),
     "strings of a baseline": ("explain", ONE + b'"baseline": {"values": {', b'"x%d":0,', b'"x":0}}}', TOO_MANY),
     "members": ("predict", ONE, b'"x%d":0,', b'"x":0}', TOO_MANY),
@@ -42,39 +42,21 @@ ATTACKS = {
     "columns": ("predict", b'{"columns": {', b'"x%d":[],', b'"x":[]}}', TOO_MANY),
     "series": ("predict", b'{"series": {', b'"x%d":[],', b'"x":[]}}', TOO_MANY),
     "cells": ("predict", b'{"series": {"temp_c": [', b"0,", b"0]}}", rf"series\.\w+ (is missing|must .*)|{TOO_MANY}"),
-    "cells of strings": (
-        "predict",
-        b'{"series": {"temp_c": [',
-        b'"x",',
-        b"0]}}",
-        rf"series\.\w+ is missing|{TOO_MANY}",
-    ),
+    "cells of strings": ("predict", b'{"series": {"temp_c": [', b'"x",', b"0]}}", rf"series\.\w+ is .*|{TOO_MANY}"),
     "times": ("explain", b'{"series": {"time": [', b'"31.12.2023 23:00",', b"0]}}", rf"series\.\w+ .*|{TOO_MANY}"),
     "groups beside a series": (
         *("explain", b'{"series": {"temp_c": [0]}, "groups": {', b'"x%d":["temp_c"],', b'"x":["temp_c"]}}'),
         TOO_MANY,
     ),
     "nested cells": ("predict", b'{"series": {"temp_c": [', b"[0],", b"0]}}", rf"series\.\w+ is missing|{TOO_MANY}"),
-    "a long column": (
-        "predict",
-        b'{"series": {"',
-        b"x",
-        b'": [0]}}',
-        rf"series\.{LONG} is unknown; the columns are .*",
-    ),
+    "a long column": ("predict", b'{"series": {"', b"x", b'": [0]}}', rf"series\.{LONG} is unknown; the columns .*"),
     "a long last": ("predict", b'{"series": {}, "last": "', b"x", b'"}', r"series\.\w+ is missing.*"),
     "outputs": ("explain", ONE + b'"output": [', b'"y",', b'"y"]}', TOO_MANY),
     "segments": ("explain", ONE + b'"segments": {', b'"x%d":[0,0],', b'"x":[0,0]}}', TOO_MANY),
     "edges": ("ablate", ONE + b'"without": [', b'"head:0:0:0",', b'"head:0:0:0"]}', TOO_MANY),
-    "numbers as edges": (
-        *("ablate", ONE + b'"without": [', b"0,", b"0]}"),
-        r"without\[0\] must be a valid string|body holds \d+ .*",
-    ),
+    "numbers as edges": ("ablate", ONE + b'"without": [', b"0,", b"0]}", NO_STRING),
     "inputs": ("infer", b'{"inputs": [', b'{"name":"temp_c"},', b"{}]}", TOO_MANY),
-    "null inputs": (
-        *("infer", b'{"inputs": [', b"null,", b"null]}"),
-        r"inputs must be 1 tensor, or 20, one per feature, but there are \d+",
-    ),
+    "null inputs": ("infer", b'{"inputs": [', b"null,", b"null]}", r"inputs must be 1 tensor, or 20, .* are \d+"),
     "a shape": (
         *("infer", b'{"inputs": [{"name": "x", "datatype": "FP64", "shape": [', b"1,", b"1]}]}"),
         r"inputs\[0\].shape must have at most 8 items, not \d+|body holds .*",
@@ -84,24 +66,12 @@ ATTACKS = {
     "a long feature": ("whatif", ONE + b'"features": ["', b"x", b'"]}', rf"features\[0\] is unknown: '{LONG}'; .*"),
     "a long output": ("explain", ONE + b'"output": "', b"x", b'"}', f"output does not exist: '{LONG}'; the outputs .*"),
     "a long baseline": ("explain", ONE + b'"baseline": "', b"x", b'"}', "baseline.kind must be 'mean', .*"),
-    "a member of a baseline": (
-        "explain",
-        ONE + b'"baseline": {"',
-        b"x",
-        b'": 0}}',
-        rf"baseline\.{LONG} is unknown; .*",
-    ),
+    "a member of a baseline": ("explain", ONE + b'"baseline": {"', b"x", b'": 0}}', rf"baseline\.{LONG} is unkn.*"),
     "a value of a baseline": (
         *("explain", ONE + b'"baseline": {"values": {"', b"x", b'": 0}}}'),
         rf"baseline\.values\.{LONG} is unknown; the features are temp_c, .*",
     ),
-    "a long group": (
-        "explain",
-        ONE + b'"groups": {"',
-        b"x",
-        b'": []}}',
-        "groups cannot be used: the name of a group must be printable .* 200 characters.*",
-    ),
+    "a long group": ("explain", ONE + b'"groups": {"', b"x", b'": []}}', "groups cannot be used: .* 200 characters.*"),
     "a long member of a group": (
         *("explain", ONE + b'"groups": {"g": ["', b"x", b'"]}}'),
         rf"groups\.g has no feature '{LONG}'; the features are .*",
@@ -129,7 +99,7 @@ ATTACKS = {
         b'{"instances": "',
         b"1",
         b'"}',
-        "instances must be a list of .*, but is a string",
+        "instances must be a list .*, but is a string",
     ),
     "a ragged last row": (
         *("predict", b'{"instances": [%s,[' % b",".join([WINDOW] * 9), ROW + b",", b"[0]]]}"),
@@ -173,6 +143,12 @@ def process(folder, tmp_path_factory):
         yield process
 
 
+def seconds_of(pid):
+    """Processor time that a process has used, which does not depend on what else runs on the machine."""
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 @pytest.fixture
 def ask(process):
     """Sends a request while another client asks for the health of the service; returns the answer."""
@@ -182,9 +158,9 @@ def ask(process):
 
         def watch():
             while not ended.is_set():
-                start = perf_counter()
+                before = seconds_of(process.popen.pid)
                 assert process.client.get("/healthz").status_code == 200
-                waits.append(perf_counter() - start)
+                waits.append(seconds_of(process.popen.pid) - before)
 
         watching = threading.Thread(target=watch)
         watching.start()
@@ -195,7 +171,6 @@ def ask(process):
             watching.join()
         assert max(waits) < SLOWEST
         assert len(answer.content) < longest
-        print(f"{answer.elapsed.total_seconds():.3f} {max(waits):.3f} {answer.text[:200]}")
         return answer
 
     return ask

@@ -212,35 +212,25 @@ def test_a_client_that_vanishes_leaves_nothing_behind(serve, folder):
         assert client.post("/v1/models/two:predict", json=json.loads(BODY)).status_code == 200
 
 
-def test_requests_above_the_limit_are_refused(waiting):
-    """Above the limit the server sends 503 with Retry-After, except on health routes, until requests have finished."""
-    server, go_on, arrived = waiting(max_concurrent=2)
-    with server as client:
-        with connect(client) as first, connect(client) as second:
-            for connection in (first, second):
-                connection.sendall(head("GET", "/wait"))
-            poll(lambda: len(arrived) == 2)
-            answer = client.get("/v1/models")
-            assert answer.status_code == 503
-            assert int(answer.headers["retry-after"]) > 0
-            assert "(max_concurrent)" in answer.json()["error"]
-            assert client.get("/healthz").status_code == 200
-            assert client.get("/readyz").status_code == 200
-            go_on.set()
-            assert [read_answer(connection)[0].status for connection in (first, second)] == [200, 200]
-        poll(lambda: client.get("/v1/models").status_code == 200)
-
-
-def test_sigterm_lets_accepted_requests_end(launch, folder):
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ((), -signal.SIGTERM),
+        pytest.param(("--workers", "2"), 0, marks=pytest.mark.thorough("starts two more processes")),
+    ],
+)
+def test_sigterm_lets_accepted_requests_end(launch, folder, arguments, code):
     """After SIGTERM the server closes its socket, answers accepted requests, and exits."""
-    with launch(folder / "two.safetensors") as process, connect(process.client) as connection:
+    with launch(folder / "two.safetensors", *arguments) as process, connect(process.client) as connection:
         connection.sendall(head(*PREDICT, f"Content-Length: {len(BODY)}") + BODY[:10])
+        poll(lambda: metric(process.client, "kanscope_requests_in_flight ") == 2)
         process.popen.send_signal(signal.SIGTERM)
         poll(lambda: not accepts(process.client))
         connection.sendall(BODY[10:])
         answer, body = read_answer(connection)
         assert (answer.status, body["model_name"]) == (200, "two")
-        assert process.popen.wait(300) == -signal.SIGTERM
+        process.client.close()
+        assert process.popen.wait(300) == code
 
 
 def test_a_kept_connection_is_answered_once_during_shutdown(serve, folder, monkeypatch):

@@ -70,15 +70,6 @@ def test_it_needs_the_scope_admin(serve, tmp_path, path):
         assert client.post(path, headers={"Authorization": f"Bearer {ADMIN}"}).status_code == 200
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "https://127.0.0.1.evil.example:8000"])
-def test_a_cross_origin_request_is_refused(client, origin):
-    """Browsers send cross-origin requests with their Origin, which is refused."""
-    answer = client.post(UNLOAD, headers={"Origin": origin})
-    assert (answer.status_code, answer.json()["error"]) == (403, "pages of other sites may not do this")
-    own = f"http://127.0.0.1:{client.base_url.port}"
-    assert client.post(INDEX, headers={"Origin": own}).json() == [entry()]
-
-
 def test_the_index_lists_every_version_with_its_reason(serve, tmp_path):
     """Failed versions are listed too, unless only ready ones are requested."""
     write(tmp_path / "m" / "1.safetensors")
@@ -123,12 +114,12 @@ def test_a_failed_load_keeps_the_served_version(client, tmp_path):
     assert checkpoint(client) == before
 
 
-@pytest.mark.parametrize("name", ["n", "M", "m.safetensors", "..", "%2e%2e", "..%2fm", "%2fm", "m%00", "x" * 5000])
 @pytest.mark.parametrize("verb", ["load", "unload"])
-def test_names_are_those_of_the_listing(client, name, verb):
+def test_names_are_those_of_the_listing(client, verb):
     """An unlisted name is unknown, and never used as a path."""
-    assert client.post(f"/v2/repository/models/{name}/{verb}").status_code == 404
-    assert client.post(INDEX).json() == [entry()]
+    for name in ("n", "M", "m.safetensors", "..", "%2e%2e", "..%2fm", "%2fm", "m%00", "x" * 5000):
+        assert client.post(f"/v2/repository/models/{name}/{verb}").status_code == 404
+        assert client.post(INDEX).json() == [entry()]
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -198,13 +196,6 @@ def test_each_series_has_outcomes(client):
     outcomes = [{"receipt": receipt, "values": {"sold+1": 1.0}} for receipt in answer["receipts"]]
     found = ask(client, "outcomes", outcomes=outcomes).json()
     assert (found["matched"], found["unknown"], found["repeated"]) == (len(SHOPS), 0, 0)
-
-
-def test_an_explanation_is_streamed_with_its_series(client):
-    """The first line has them."""
-    body = {"series": series_of(FRAME), "last": 1, "output": "sold+1"}
-    lines = client.post("/v1/models/shops:explain", json=body, headers={"Accept": "application/x-ndjson"}).text
-    assert json.loads(lines.splitlines()[0])["series"] == list(SHOPS)
 
 
 @settings(max_examples=examples(25), deadline=None)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import threading
 from urllib.parse import unquote
 
-import numpy as np
 import pytest
 from factories import make_model, make_tensors, make_windows
 
-from kanmodel.attribution.ledger import explain_windows
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 
 MODEL = make_model("head")
@@ -71,47 +68,36 @@ def test_the_list_and_the_model_show_all_versions(serve, tmp_path):
 
 
 @pytest.mark.parametrize("version", ["2", "0", "01", "latest", "%2e%2e", "1%2f1", "1 ", "¹"])
-def test_a_version_that_does_not_exist_is_404(serve, folder, version):
+def test_a_version_that_does_not_exist_is_404(service, version):
     """The error lists the existing versions; in V2 this also holds for unknown paths below them."""
-    with serve(models=folder / "head.safetensors") as client:
-        answers = [client.get(f"/v1/models/head{path}?version={version}") for path in ("", "/topology", "/report")]
-        answers += [
-            client.post(f"/v1/models/head:{verb}?version={version}", json=BODY) for verb in ("predict", "explain")
-        ]
-        for answer in answers:
-            assert (answer.status_code, answer.json()["code"]) == (404, "version_not_found")
-            known = f"model 'head' has no version {unquote(version)!r}; the versions are 1"
-            assert answer.json()["error"] == known
-        answers = [client.get(f"/v2/models/head/versions/{version}{path}") for path in ("", "/ready")]
-        answers.append(client.post(f"/v2/models/head/versions/{version}/infer", json=make_tensors(BODY["instances"])))
-        for answer in answers:
-            assert (answer.status_code, answer.headers["content-type"]) == (404, "application/json")
+    answers = [service.get(f"/v1/models/head{path}?version={version}") for path in ("", "/topology", "/report")]
+    answers += [service.post(f"/v1/models/head:{verb}?version={version}", BODY) for verb in ("predict", "explain")]
+    for answer in answers:
+        assert (answer.status_code, answer.json()["code"]) == (404, "version_not_found")
+        known = f"model 'head' has no version {unquote(version)!r}; the versions are 1"
+        assert answer.json()["error"] == known
+    answers = [service.get(f"/v2/models/head/versions/{version}{path}") for path in ("", "/ready")]
+    answers.append(service.post(f"/v2/models/head/versions/{version}/infer", make_tensors(BODY["instances"])))
+    for answer in answers:
+        assert (answer.status_code, answer.headers["content-type"]) == (404, "application/json")
 
 
 @pytest.mark.parametrize("path", ["", "/ready", "/topology", "/reference/0", ":predict", ":explain"])
-def test_a_misspelt_version_is_refused(serve, folder, path):
+def test_a_misspelt_version_is_refused(service, path):
     """A misspelt parameter is refused rather than ignored, which would select the highest version."""
-    with serve(models=folder / "head.safetensors") as client:
-        ask = client.post if path.startswith(":") else client.get
-        options = {"json": BODY} if path.startswith(":") else {}
-        answer = ask(f"/v1/models/head{path}", params={"versoin": "1"}, **options)
-        assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, "versoin")
+    method, options = ("POST", {"json": BODY}) if path.startswith(":") else ("GET", {})
+    answer = service.client.request(method, f"/v1/models/head{path}", params={"versoin": "1"}, **options)
+    assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, "versoin")
 
 
-def test_versions_are_in_the_path_of_v2_alone(serve, folder):
+def test_versions_are_in_the_path_of_v2_alone(service):
     """As the Open Inference Protocol specifies; under /v1 each resource has a single path."""
-    with serve(models=folder / "head.safetensors") as client:
-        for path in ("", "/ready"):
-            assert client.get(f"/v2/models/head/versions/1{path}").status_code == 200
-            assert client.get(f"/v1/models/head/versions/1{path}").status_code == 404
-        assert client.post("/v1/models/head/versions/1:predict", json=BODY).json()["code"] == "path_not_found"
-
-
-def test_a_wrong_method_on_a_version_is_405(serve, folder):
-    """The status is the same as on the model."""
-    with serve(models=folder / "head.safetensors") as client:
-        answer = client.get("/v1/models/head:predict?version=1")
-        assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    for path in ("", "/ready"):
+        assert service.get(f"/v2/models/head/versions/1{path}").status_code == 200
+        assert service.get(f"/v1/models/head/versions/1{path}").status_code == 404
+    assert service.post("/v1/models/head/versions/1:predict", BODY).json()["code"] == "path_not_found"
+    answer = service.get("/v1/models/head:predict?version=1")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 
 
 def test_models_of_one_checkpoint_answer_under_their_own_names(serve, tmp_path):
@@ -155,71 +141,3 @@ def test_a_checkpoint_truncated_in_place_is_still_served(serve, tmp_path):
         for size in (1000, 0):
             os.truncate(tmp_path / "m.safetensors", size)
             assert ask_all(client, "/v1/models/m") == before
-
-
-class Clients:
-    """Threads that request predictions and explanations of a model until they are stopped."""
-
-    def __init__(self, client, n=3):
-        self.answers = [[] for _ in range(n)]
-        self._client = client
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(answers,)) for answers in self.answers]
-
-    def _ask(self, answers):
-        while not self._stop.is_set():
-            verb = ("predict", "explain")[len(answers) % 2]
-            answers.append(self._client.post(f"/v1/models/m:{verb}", json=BODY))
-
-    def __enter__(self):
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-
-@pytest.mark.thorough("keeps both cores busy", alone=True)
-def test_checkpoints_that_change_under_load_fail_no_request_and_mix_no_answer(serve, tmp_path, wait_until):
-    """A model is replaced, truncated, replaced and deleted: each response is that of the checkpoint it names."""
-    first, second = tmp_path / "m" / "1.safetensors", tmp_path / "m" / "2.safetensors"
-    models = [write(first, 1), write(second, 2)]
-    with serve(models=tmp_path, poll_seconds=0.05) as client, Clients(client) as clients:
-
-        def wait_for(model, reasons):
-            """Waits until the model is ready with the given failures, and each client has new responses."""
-
-            def settled():
-                answer = client.get("/v1/models/m").json()
-                failed = [one["version"] for one in answer["versions"] if "reason" in one]
-                return (answer["checkpoint"], failed) == (checkpoint(model), reasons)
-
-            wait_until(settled)
-            enough = [len(answers) + 10 for answers in clients.answers]
-            wait_until(lambda: all(len(a) >= n for a, n in zip(clients.answers, enough, strict=True)))
-
-        wait_for(models[1], [])
-        models.append(write(second, 3))
-        wait_for(models[2], [])
-        os.truncate(second, 5000)
-        wait_for(models[2], ["2"])
-        models.append(write(second, 4))
-        wait_for(models[3], [])
-        second.unlink()
-        wait_for(models[0], [])
-    answers = [answer for of_one in clients.answers for answer in of_one]
-    assert {answer.status_code for answer in answers} == {200}
-    expected = {checkpoint(model): model.predict(make_windows(MODEL, 3)) for model in models}
-    assert {answer.json()["checkpoint"] for answer in answers} == set(expected)
-    ledgers = {
-        checkpoint(model): explain_windows(model, model.to_model_units(WINDOWS), 0, detail="features")
-        for model in models
-    }
-    for body in (answer.json() for answer in answers):
-        np.testing.assert_allclose(body["predictions"], expected[body["checkpoint"]], rtol=1e-12)
-        if "explanations" in body:
-            found = [list(explanation["contributions"].values()) for explanation in body["explanations"]]
-            np.testing.assert_allclose(found, ledgers[body["checkpoint"]].contributions, rtol=1e-9)

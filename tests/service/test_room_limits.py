@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import select
+import socket
 import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from http.client import HTTPResponse
 
 import httpx2
 import pytest
@@ -17,6 +19,7 @@ from factories import make_model, make_windows, with_intervals
 from sockets import connect, head, is_at_rest, pending_bytes, read_answer
 from waiting import poll
 
+import kanmodel
 from kanmodel import Model, computing
 from kanmodel.attribution import explanation as attribution
 from kanmodel.attribution.ledger import explain_outputs
@@ -251,14 +254,11 @@ def test_explanations_leave_forecasts_their_places(serve, folder, monkeypatch):
     assert sorted(statuses) == [200] * 2 + [503] * 6
 
 
-@pytest.mark.parametrize("path", [":explain", ":backtest"])
-def test_a_disconnect_ends_a_computation_that_is_not_kept(serve, folder, monkeypatch, path):
+def test_a_disconnect_ends_a_computation_that_is_not_kept(serve, folder, monkeypatch):
     """What is computed for one request ends at its next pause once its client has gone."""
     begun, ended = threading.Event(), threading.Event()
 
     def never_end(*arguments, **options):
-        if not computing._hook.get():  # warms up the model
-            return explain_outputs(*arguments)
         begun.set()
         try:
             while True:
@@ -266,77 +266,17 @@ def test_a_disconnect_ends_a_computation_that_is_not_kept(serve, folder, monkeyp
         finally:
             ended.set()
 
-    model = load_checkpoint(folder / "two.safetensors")
-    if path == ":explain":
-        monkeypatch.setattr(attribution, "explain_outputs", never_end)
-        asked = {**body_of(model, 1), "output": "a+1"}
-    else:
-        monkeypatch.setattr(Model, "backtest", never_end)
-        columns = (*model.config.table.encoding.names, "a")
-        asked = {"series": {name: [0.5] * 20 for name in columns}, "target": "a"}
-    body = json.dumps(asked).encode()
+    monkeypatch.setattr(Model, "backtest", never_end)
+    columns = (*load_checkpoint(folder / "two.safetensors").config.table.encoding.names, "a")
+    body = json.dumps({"series": {name: [0.5] * 20 for name in columns}, "target": "a"}).encode()
     headers = ("Content-Type: application/json", f"Content-Length: {len(body)}")
     with serve(models=folder / "two.safetensors") as client:
         with connect(client) as connection:
-            connection.sendall(head("POST", f"/v1/models/two{path}", *headers) + body)
+            connection.sendall(head("POST", "/v1/models/two:backtest", *headers) + body)
             assert begun.wait(300)
             assert not ended.is_set()
         assert ended.wait(300)
         poll(lambda: is_at_rest(client))
-
-
-def test_a_result_that_has_begun_goes_on_after_its_client_has_gone(serve, folder, monkeypatch):
-    """Who asks again has it at once: it is computed once, to its end."""
-    begun, go_on, traced = threading.Event(), threading.Event(), []
-    trace = structure.pruning.trace_fidelity
-
-    def trace_slowly(*arguments):
-        begun.set()
-        while not go_on.wait(0.01):
-            pause()
-        traced.append(trace(*arguments))
-        return traced[-1]
-
-    monkeypatch.setattr(structure.pruning, "trace_fidelity", trace_slowly)
-    with serve(models=folder / "head.safetensors") as client:
-        with connect(client) as connection:
-            connection.sendall(head("GET", "/v1/models/head/topology/fidelity"))
-            assert begun.wait(300)
-        poll(lambda: is_at_rest(client))
-        go_on.set()
-        poll(lambda: len(traced) == 1)
-        assert client.get("/v1/models/head/topology/fidelity").status_code == 200
-    assert len(traced) == 1
-
-
-def test_background_computation_continues_past_deadlines(serve, tmp_path, monkeypatch):
-    """Requests get 503 with Retry-After until the result is ready, and it is computed once."""
-    begun, may_end, measured = threading.Event(), threading.Event(), []
-    measure = structure.measure_importance
-    save_checkpoint(make_model("head", seed=405), tmp_path / "head.safetensors")
-    own = load_checkpoint(tmp_path / "head.safetensors").sha256
-
-    def take_long(model, output):
-        if model.sha256 != own:  # of an app that tests share
-            return measure(model, output)
-        measured.append(output)
-        begun.set()
-        while not may_end.wait(0.01):
-            pause()
-        return measure(model, output)
-
-    monkeypatch.setattr(structure, "measure_importance", take_long)
-    with serve(models=tmp_path, request_timeout=0.2, cached_results=64) as client:
-        assert begun.wait(300)
-        for _ in range(3):
-            late = client.get("/v1/models/head/topology")
-            assert (late.status_code, late.json()["code"]) == (503, "deadline_exceeded")
-            assert int(late.headers["Retry-After"]) >= 1
-        assert "kanscope_unprepared_outputs 1.0" in client.get("/metrics").text
-        may_end.set()
-        poll(lambda: "kanscope_unprepared_outputs 0.0" in client.get("/metrics").text)
-        assert client.get("/v1/models/head/topology", headers={"X-Request-Timeout": "300"}).status_code == 200
-    assert measured == [0]
 
 
 def test_large_bodies_wait_for_memory_and_small_requests_do_not(serve, folder):
@@ -477,3 +417,83 @@ def test_64_requests_of_one_key_get_through_slow_bodies_of_others(serve, folder,
         assert {read_answer(connection)[0].status for connection in honest} == {200}
         held = {key: len(connections) - count_answered(connections) for key, connections in slow.items()}
         assert held == {key: n if key in ("c", "d") else n_of_a for key, n in others}
+
+
+def test_64_clients_that_explain_32_windows_at_once_are_all_answered(serve, folder):
+    """A burst waits for its turn: nobody is refused."""
+    windows = make_windows(load_checkpoint(folder / "nyc-weather.safetensors"), 32)
+    body = {"instances": windows.tolist()}
+    with serve(models=folder / "nyc-weather.safetensors") as client, ThreadPoolExecutor(64) as pool:
+
+        def explain(_):
+            with httpx2.Client(base_url=client.base_url, timeout=300) as one:
+                return one.post("/v1/models/nyc-weather:explain", json=body).status_code
+
+        assert [*pool.map(explain, range(64))] == [200] * 64
+        poll(lambda: is_at_rest(client) and pending_bytes(client) == 0)
+
+
+def test_loading_models_delays_no_explanation(serve, tmp_path, monkeypatch):
+    """While requests wait for three models that are being read, another client's explanation is computed."""
+    go_on = threading.Event()
+    for seed, name in enumerate(("quick", "slow1", "slow2", "slow3")):
+        save_checkpoint(make_model("head", seed=seed, n_reference=130), tmp_path / f"{name}.safetensors")
+
+    def read(path):
+        assert path.stem == "quick" or go_on.wait(300)
+        return kanmodel.load(path)
+
+    monkeypatch.setattr("service.models.registry.load", read)
+    body = {"instances": make_windows(make_model("head"), 1).tolist()}
+    other = httpx2.HTTPTransport(local_address="127.0.0.2")
+    with serve(wait=False, models=tmp_path) as client, ExitStack() as opened:
+        opened.callback(go_on.set)
+        assert client.get("/v1/models/quick").status_code == 200
+        pool = opened.enter_context(ThreadPoolExecutor(3))
+        opened.callback(go_on.set)
+        loading = [pool.submit(client.get, f"/v1/models/slow{number}") for number in (1, 2, 3)]
+        poll(lambda: 'kanscope_queue_depth{priority="load"} 3.0\n' in client.get("/metrics").text)
+        honest = opened.enter_context(httpx2.Client(base_url=client.base_url, timeout=300, transport=other))
+        assert honest.post("/v1/models/quick:explain", json=body).status_code == 200
+        assert not any(one.done() for one in loading)
+        go_on.set()
+        assert {one.result().status_code for one in loading} == {200}
+
+
+def test_a_body_that_arrives_counts_its_own_size(serve, folder):
+    """One of 0.29 MB counts as much while it arrives, and nothing after its answer."""
+    body = json.dumps({"instances": [[[0.5, 1.5, 2.5, 3.5]] * 6]}).encode().ljust(290_000)
+    start = head("POST", "/v1/models/two:predict", "Content-Type: application/json", f"Content-Length: {len(body)}")
+    with serve(models=folder / "two.safetensors") as client, connect(client) as connection:
+        connection.sendall(start + body[:100_000])
+        poll(lambda: pending_bytes(client) > 0)
+        assert pending_bytes(client) == len(body)
+        connection.sendall(body[100_000:])
+        answer = HTTPResponse(connection)
+        answer.begin()
+        assert answer.status == 200
+        poll(lambda: pending_bytes(client) == 0)
+
+
+def test_answers_are_counted_until_they_are_read(serve, folder):
+    """Ten answers that wait for their clients to read them hold their bytes; once read, nothing."""
+    path = "/v1/models/nyc-weather/edges?points=2001&fidelity=1"
+    with serve(models=folder / "nyc-weather.safetensors", send_timeout=300) as client, ExitStack() as opened:
+        expected = client.get(path, headers={"Accept-Encoding": "identity"}).content
+        assert len(expected) > 1 << 20
+        poll(lambda: pending_bytes(client) == 0)
+        unread = []
+        for _ in range(10):
+            connection = opened.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.settimeout(300)
+            connection.connect((client.base_url.host, client.base_url.port))
+            connection.sendall(head("GET", path))
+            unread.append(connection)
+        poll(lambda: pending_bytes(client) == 10 * len(expected))
+        for number, connection in enumerate(unread):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+            answer = HTTPResponse(connection)
+            answer.begin()
+            assert answer.read() == expected
+            poll(lambda: pending_bytes(client) == (9 - number) * len(expected))  # noqa: B023

@@ -54,17 +54,3 @@ def test_the_report_agrees_with_the_topology_and_the_table(service):
     assert evidence["sparsity"]["r2"] == graph["fidelity"]["r2"]
     rows = service.get("/v1/models/nyc-weather/attributions").json()["features"]
     assert evidence["features"]["shares"] == {row["name"]: row["share"] for row in rows}
-
-
-def test_the_media_type_is_negotiated(service):
-    """JSON is the default, Accept selects Markdown, and Vary names Accept."""
-    for accept, media_type in (
-        ("*/*", "application/json"),
-        ("text/markdown;q=0.5, application/json", "application/json"),
-        ("text/*", "text/markdown; charset=utf-8"),
-    ):
-        answer = service.get("/v1/models/head/report", headers={"Accept": accept})
-        assert (answer.headers["content-type"], answer.headers["vary"]) == (
-            media_type,
-            "Accept, Accept-Encoding, Authorization",
-        )

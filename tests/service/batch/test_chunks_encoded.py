@@ -85,17 +85,6 @@ def test_the_parts_of_a_table_are_encoded_as_the_whole(tmp_path, monkeypatch):
     assert again == rejected
 
 
-def test_an_hour_that_is_there_twice_is_in_order(tmp_path):
-    """Quarters of an hour of local time go back as daylight saving ends, which is no disorder in the zone."""
-    instants = [datetime(2023, 10, 28, 22) + timedelta(minutes=15 * n) for n in range(60)]
-    local = pl.Series("time", instants).dt.replace_time_zone("UTC").dt.convert_time_zone("Europe/Berlin")
-    frame = pl.DataFrame({"time": local.dt.strftime("%Y-%m-%dT%H:%M"), "load": np.arange(60.0)})
-    columns = Columns(("load",), time="time", ahead=1, zone="Europe/Berlin", calendar=["hour"])
-    frame.write_csv(tmp_path / "rows.csv")
-    found, rejected = explain(tmp_path / "rows.csv", tmp_path / "out", Model.of(make_encoded(frame, columns, LOOKBACK)))
-    assert len(found) == 60 - LOOKBACK + 1 and not rejected
-
-
 @pytest.mark.parametrize(
     ("change", "reason", "first"),
     [
