@@ -149,22 +149,6 @@ def test_a_deletion_changes_the_module_as_the_model(kind):
                 np.testing.assert_allclose(found.step_effects.removed[:, step, feature], own, atol=1e-5 * spread)
 
 
-@every
-def test_ledgers_are_complete(kind):
-    """Each entry has converged, and each layer sums to what the module's forecast differs by from the baseline's."""
-    net, model = read(kind)
-    windows, (baseline,) = random_walks(3, seed=6), model.baseline()
-    for number, output in enumerate(model.outputs):
-        found = model.explain(windows, output)
-        assert found.converged.all() and (found.error <= found.tolerance).all()
-        change = delete(net, windows, baseline, np.s_[:, :])[:, number]
-        for layer in found.layers:
-            around = 0 if layer.around is None else layer.around.sum(axis=1)
-            if layer.inside:
-                continue  # what it passes on comes back
-            np.testing.assert_allclose(layer.nodes.reshape(3, -1).sum(axis=1) + around, change, atol=found.tolerance)
-
-
 @pytest.mark.parametrize("kinds", list(zip(KINDS, (*KINDS[1:], KINDS[0]), strict=True)), ids=lambda ks: ks[0].__name__)
 def test_a_contribution_is_a_deletion_where_features_add_up(kinds):
     """A feature that no other meets contributes what deleting it takes away, in the same order; one unread, nothing."""

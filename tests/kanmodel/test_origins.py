@@ -38,16 +38,6 @@ def test_a_frame_becomes_a_model():
     assert model.reference.times[0].startswith("2026-01-0")
 
 
-def test_the_targets_are_the_column_so_many_rows_later():
-    """Reference targets are the load `ahead` steps after the window's last row, in original units."""
-    frame = make_frame()
-    model = kanmodel.train(frame, "load", ahead=6, time="time", horizon=2, **QUICK | {"width": (3, 2, 2)})
-    load = dict(zip(frame["time"].astype(str).str.replace(" ", "T"), frame["load"], strict=True))
-    for time, targets in zip(model.reference.times, model.reference.targets, strict=True):
-        later = [str(np.datetime64(time) + np.timedelta64(step, "h")) for step in (6, 7)]
-        assert targets.tolist() == [load[instant] for instant in later]
-
-
 def test_intervals_are_trained_at_one_level_or_several():
     """The model gives bounds of a frame, tuning keeps the levels, and takes no others."""
     frame = make_frame()
@@ -98,27 +88,6 @@ def test_a_column_that_was_shifted_by_hand_trains():
     assert change["persistence_r2"] < -10
 
 
-def test_windows_with_missing_values_are_counted_by_column():
-    """The metrics count the excluded windows in total and per column."""
-    frame = make_frame()
-    frame.loc[100:109, "wind"] = np.nan
-    frame.loc[300, "load"] = np.nan
-    metrics = kanmodel.train(frame, "load", ahead=2, **QUICK).metrics
-    assert metrics["left_out_windows"] == 15 + 6 + 1
-    named = {name: value for name, value in metrics.items() if name.startswith("left_out_windows ")}
-    assert named == {"left_out_windows wind": 15, "left_out_windows load": 6, "left_out_windows load (target)": 1}
-
-
-def test_the_kind_of_frame_does_not_matter():
-    """pandas, polars and a mapping give the same weights."""
-    frame = make_frame(400)
-    models = [
-        kanmodel.train(table, ["load"], ahead=1, time="time", **QUICK)
-        for table in (frame, pl.from_pandas(frame), {name: frame[name].to_numpy() for name in frame})
-    ]
-    assert torch.equal(weights(models[0]), weights(models[1])) and torch.equal(weights(models[0]), weights(models[2]))
-
-
 def test_a_model_is_fine_tuned():
     """Fine-tuning keeps columns and horizon, returns a model with new weights, and leaves the original unchanged."""
     frame = make_frame()
@@ -141,20 +110,6 @@ def test_a_model_is_fine_tuned():
         kanmodel.fine_tune(model, frame.drop(columns="wind"))
 
 
-@pytest.mark.thorough("trains for many epochs")
-def test_a_finer_grid_learns_what_a_coarse_one_cannot():
-    """After training on its own grid, a KAN reaches a lower error on a grid four times as fine."""
-    rng = np.random.default_rng(0)
-    x = rng.uniform(-1, 1, 1500)
-    frame = {"x": x, "y": np.sin(12 * x)}
-    options = {"lookback": 1, "hidden": 0, "width": (1, 1), "lamb": 0.0, "noise": 0.0, "weight_decay": 0.0, "batch": 64}
-    coarse = kanmodel.train(frame, "y", grid=3, epochs=15, learning_rate=0.05, **options)
-    fine = kanmodel.fine_tune(
-        coarse, frame, grid_size=12, epochs=15, learning_rate=0.05, lamb=0.0, noise=0.0, weight_decay=0.0, batch=64
-    )
-    assert coarse.metrics["test_r2"] < 0.9 and fine.metrics["test_r2"] > 0.99
-
-
 def test_progress_is_reported_after_each_epoch(capsys):
     """Progress goes to a function, or with progress=True to stdout as text that ends with the result."""
     frame, reports = make_frame(400), []
@@ -170,15 +125,6 @@ def test_progress_is_reported_after_each_epoch(capsys):
     assert lines[-1].startswith(f"test R2 {metrics['test_r2']:.3f}, persistence {metrics['persistence_r2']:.3f}, seas")
     assert f"ridge {metrics['ridge_r2']:.3f}" in lines[-1]
     assert lines[-1].endswith("; 6 windows left out for missing values")
-
-
-def test_early_stopping_and_seeds():
-    """Training stops after `patience` epochs without improvement, and the same seed gives the same weights."""
-    frame, reports = make_frame(300), []
-    options = QUICK | {"epochs": 50, "patience": 1, "learning_rate": 0.3}
-    model = kanmodel.train(frame, "load", ahead=1, seed=3, progress=reports.append, **options)
-    assert len(reports) < 50
-    assert torch.equal(weights(model), weights(kanmodel.train(frame, "load", ahead=1, seed=3, **options)))
 
 
 def test_properties_of_features_are_saved(tmp_path):

@@ -8,7 +8,6 @@ import torch
 from glue import CASES, DOCUMENT, FEATURES, FILES, GLUE, load_glue
 from thorough import few_of
 
-from kanmodel.attribution.ledger import explain_windows
 from kanmodel.importers.files.exported import open_file
 from kanmodel.importers.files.manifest import NONE
 from kanmodel.importers.from_file import from_file, import_weights
@@ -88,19 +87,6 @@ def test_the_live_module_is_read_as_it_is(name):
     of_file = read_state_dict(name)[0].model
     np.testing.assert_allclose(model.predict(case.original), of_file.predict(case.original), rtol=0, atol=1e-5)
     assert model.config.head == of_file.config.head and model.config.readout == of_file.config.readout
-
-
-@EVERY
-def test_the_ledger_of_every_import_is_complete(name):
-    """Contributions of an imported model sum to F(x) - F(x0) in every layer."""
-    case, model = load_glue(name), read_state_dict(name)[0].model
-    forecasts = model.predict(case.original[:3])
-    for output in range(len(model.config.outputs)):
-        ledger = explain_windows(model, model.reference.scaled[:3], output)
-        assert ledger.converged.all()
-        change = ledger.predictions - ledger.baseline_prediction
-        np.testing.assert_allclose(ledger.predictions, forecasts[:, output], rtol=1e-4, atol=1e-5)
-        assert (np.abs(ledger.steps.sum(axis=(1, 2)) - change) <= ledger.tolerance).all()
 
 
 @pytest.mark.parametrize("name", few_of(CASES, FEW[:1], FURTHER))

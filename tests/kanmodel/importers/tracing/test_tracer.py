@@ -178,7 +178,7 @@ def test_what_no_graph_has_is_refused(name):
     with pytest.raises(UnreadableModelError, match=message) as refusal:
         kanmodel.from_torch(Refused(compute), windows=random_walks(), features=list(FEATURES))
     if message.startswith("computes"):
-        assert re.search(r"at 'Refused' \(test_graphs.py, line \d+\)", str(refusal.value))
+        assert re.search(r"at 'Refused' \(test_tracer.py, line \d+\)", str(refusal.value))
 
 
 class Of(nn.Module):
