@@ -32,6 +32,11 @@ def test_values_are_as_precise_as_their_spread(figures):
     )
     assert said == ["−0.8 K", "1017.9 hPa", "45,123 MW", "3", "0.00", "2.0e−9 m", "0.123", "unknown"]
     assert figures("[0.01, 1.64, -2].map((one) => with_.formatChange(one, 'K', 3.5))") == ["0.0 K", "+1.6 K", "−2.0 K"]
+    assert figures("[1e-4, 0.018, -0.5].map((one) => with_.points(one, 'points'))") == [
+        "0.0 points",
+        "+1.8 points",
+        "−50.0 points",
+    ]
 
 
 def test_steps_have_clock_times(figures):

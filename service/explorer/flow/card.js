@@ -8,7 +8,7 @@ import { useAsk } from "../load.js";
 import { askEdge, tidy } from "./edge.js";
 
 const BESIDE = 42; // pixels of a card for its amount, beside the formula
-const WIDE = 0.56; // of a letter, in its size
+const WIDE = 0.5; // of a letter, in its size
 
 /** @param {any} props */
 export function Card({ model, card, layout, network, drawn, mark, tab, view }) {

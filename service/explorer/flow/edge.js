@@ -105,7 +105,7 @@ function RemoveButton({ edge }) {
 /** A known function with five digits, and the larger of x and 0 by its name. @param {string} expression */
 export function tidy(expression) {
   const rounded = expression.replace(/\d+\.\d{6,}/g, (digits) => String(Number(Number(digits).toPrecision(5))));
-  return rounded.replace("((x) + abs(x))/2", "max(x, 0)");
+  return rounded.replace("((x) + abs(x))/2", "max(x, 0)").replace(/\*\*(\d)\b/g, (_, power) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[power]).replaceAll(/(?<!\*)\*(?!\*)/g, "·");
 }
 
 /**
