@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { amount, fixed, formatChange, formatValue, percent, stepLabel } from "../../service/explorer/figures.js";
+import { amount, fixed, formatChange, formatValue, percent, points, stepLabel } from "../../service/explorer/figures.js";
 
 // A twentieth of the spread is the last digit's least meaning; without a spread three digits stand.
 test("values are as precise as their spread", () => {
@@ -13,6 +13,10 @@ test("values are as precise as their spread", () => {
   ].map((given) => formatValue(...given));
   assert.deepEqual(said, ["−0.8 K", "1017.9 hPa", "45,123 MW", "3", "0.00", "2.0e−9 m", "0.123", "unknown"]);
   assert.deepEqual([0.01, 1.64, -2].map((one) => formatChange(one, "K", 3.5)), ["0.0 K", "+1.6 K", "−2.0 K"]);
+  assert.deepEqual(
+    [1e-4, 0.018, -0.5].map((share) => points(share, "points")),
+    ["0.0 points", "+1.8 points", "−50.0 points"],
+  );
 });
 
 test("a negative number that rounds to zero has no sign", () => {

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from functools import cache
 from gc import collect
@@ -10,6 +11,7 @@ import torch
 from factories import SHAPES, make_model
 
 from kanmodel.errors import UnknownNameError
+from kanmodel.network.network import Network
 from kanmodel.show.edge import draw_edge
 from kanmodel.show.network import draw_topology
 from kanmodel.structure.curves import sample_edges
@@ -38,6 +40,23 @@ def test_every_edge_joins_nodes_that_exist(shape):
     kinds = [edge.kind for edge in topology.edges]
     assert kinds == sorted(kinds, key=["edge", "product", "input"].index)
     assert len(topology.kan_edges) == kinds.count("edge")
+
+
+def test_units_that_read_long_names_differ_by_them():
+    """Words that all inputs share leave the names of units before those that tell one input from another."""
+    model = tiny("lstm", n_features=8, hidden_size=8)[0]
+    names = [f"plant_hall_{number:02d}_bearing_ring_temperature_celsius" for number in range(8)]
+    features = tuple(replace(one, name=name) for one, name in zip(model.config.features, names, strict=True))
+    renamed = Network(replace(model.config, features=features))
+    renamed.load_state_dict(model.network.state_dict())
+    long = replace(model, network=renamed)
+    units = [node for node in build_topology(long, measure_importance(long, 0), ALL).nodes if node.kind == "lstm"]
+    assert len(units) == 8
+    for unit in units:
+        assert unit.reads is not None
+        first = re.search(r"hall_\d\d", unit.reads)
+        assert first is not None
+        assert first[0].removeprefix("hall_") in unit.label, unit.label
 
 
 def test_ids_of_a_front_lstm_and_head():
