@@ -15,7 +15,7 @@ from readmes import READMES, ROOT
 
 PAGES = ROOT / ".ci" / "site" / "pages"
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-TOKEN = re.compile(r"[-+]?\d[\d,]*\.?\d*(?:e[-+]?\d+)?|[^\s\d+-]+|[+-]")
+TOKEN = re.compile(r"[-+]?\d[\d,]*\.?\d*(?:e[-+]?\d+)?|[^\W\d]+|[^\s\w]")
 
 
 def blocks(page: str) -> Iterator[tuple[str, str]]:

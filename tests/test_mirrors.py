@@ -8,6 +8,8 @@ ROOT = Path(__file__).parents[1]
 OF_SEVERAL = {
     "tests/kanmodel/test_chains.py": "one generated chain goes through ledger, graph, curves and pruning",
     "tests/kanmodel/test_notebook.py": "runs the notebooks of tests/examples",
+    "tests/kanmodel/test_pages.py": "runs the examples of pages of the site",
+    "tests/kanmodel/test_small_models.py": "asks the smallest models everything",
     "tests/kanmodel/importers/test_fuzz.py": "damages checkpoints, and files of every kind that is imported",
 }
 

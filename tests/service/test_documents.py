@@ -108,12 +108,14 @@ def test_every_route_is_in_the_table() -> None:
 
 def test_every_route_of_the_documents_exists(service: Any) -> None:
     """Each path in a sentence, a command or a log line exists in the service."""
-    paths = re.findall(r"http://127\.0\.0\.1:8000(/[^\s'?,)]*)", EVERYTHING)
+    paths = re.findall(r"http://127\.0\.0\.1:8000(/[^\s'\"?,)]*)", EVERYTHING)
     named = {("GET", path.rstrip(".")) for path in paths}
     named |= set(re.findall(r"`(GET|POST) ([/…][^`?\s]*)", EVERYTHING))
     assert len(named) > len(operations())
     for method, path in named:
-        url = path.replace("…", MODEL).format(model="nyc-weather", version="1", layer="0", i="7", j="3", index="0")
+        url = path.replace("…", MODEL).format(
+            model="nyc-weather", question="predict", version="1", layer="0", i="7", j="3", index="0"
+        )
         answer = service.client.request(method, url)
         assert "there is no route" not in answer.text, path
 
