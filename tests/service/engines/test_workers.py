@@ -173,12 +173,17 @@ def test_a_process_that_hangs_keeps_no_connection_waiting(start_workers):
             os.kill(stopped, signal.SIGCONT)
 
 
+def count_files(pid):
+    """How many files and connections a process has open."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
 @pytest.mark.thorough("starts two processes that run out of file descriptors", alone=True)
 def test_connections_wait_while_there_are_no_file_descriptors(start_workers):
     """The log says so, and once there are some, each is answered; those that are reset at once change nothing."""
     with start_workers() as process, ExitStack() as stack:
         for pid in (pids := find_processes(process)):
-            soft = len(os.listdir(f"/proc/{pid}/fd")) + 2
+            soft = count_files(pid) + 2
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, 4096))
         opened = [stack.enter_context(connect(process.client)) for _ in range(12)]
         poll(lambda: any("no connection is accepted" in line["event"] for line in process.lines()))
@@ -186,11 +191,14 @@ def test_connections_wait_while_there_are_no_file_descriptors(start_workers):
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (4096, 4096))
         by = Counter(process_of(process, connection) for connection in opened)
         assert by.keys() == pids
-        find_processes(process)  # each accepts again
+        fewer = min(pids, key=by.__getitem__)
+        poll(lambda: ask(process, "GET", "/healthz")[1] == fewer)  # which accepts again
+        before = {pid: count_files(pid) for pid in pids}
         for _ in range(300):
             with connect(process.client) as reset:
                 reset.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        find_processes(process)  # which accept in the order in which connections came
+        poll(lambda: all(count_files(pid) <= before[pid] for pid in pids))
+        poll(lambda: ask(process, "GET", "/healthz")[1] == fewer)  # the other one knows how many it has
         opened = [stack.enter_context(connect(process.client)) for _ in range(20)]
         by += Counter(process_of(process, connection) for connection in opened)
         assert max(by.values()) - min(by.values()) <= 2, "the next ones went to the process with fewer"
