@@ -3,8 +3,8 @@
     model = kanmodel.load("weather.safetensors")
     model.explain(windows)
 
-`kanmodel/README.md` has more. Names are imported lazily, so that one module of the core can be imported without the
-others; `__init__.pyi` has them for type checkers.
+Names are imported lazily, so that one module of the core can be imported without the others; `__init__.pyi` has them
+for type checkers.
 """
 
 from __future__ import annotations

@@ -11,9 +11,8 @@ from io import StringIO
 from typing import Any
 
 import pytest
-from readmes import READMES, ROOT
+from readmes import PAGES, READMES
 
-PAGES = ROOT / ".ci" / "site" / "pages"
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 TOKEN = re.compile(r"[-+]?\d[\d,]*\.?\d*(?:e[-+]?\d+)?|[^\W\d]+|[^\s\w]")
 
@@ -57,6 +56,24 @@ def execute(code: str, names: dict[str, Any]) -> str:
         for statement in ast.parse(code).body:
             exec(compile(ast.Interactive([statement]), "page", "single"), names)
     return "".join(f"{one.category.__name__}: {one.message}\n" for one in raised) + printed.getvalue()
+
+
+def run_examples(text: str, names: dict[str, Any]) -> None:
+    """Runs a text's blocks of Python: what a comment or the block below shows is what the code returns or prints."""
+    examples = re.findall(r"```python\n(.*?)```\n(?:```\n(.*?)```\n)?", text, re.DOTALL)
+    assert examples
+    for code, shown in examples:
+        printed, value = StringIO(), None
+        for node in ast.parse(code).body:
+            statement = ast.get_source_segment(code, node) or ""
+            comment = code.splitlines()[(node.end_lineno or 0) - 1].partition("  # ")[2]
+            with redirect_stdout(printed):
+                if isinstance(node, ast.Expr):
+                    value = eval(statement, names)
+                else:
+                    exec(statement, names)
+            assert not (isinstance(node, ast.Expr) and comment) or repr(value) == comment, statement
+        assert not shown or (printed.getvalue() or f"{value!r}\n") == shown
 
 
 def is_shown(shown: str, printed: str) -> bool:

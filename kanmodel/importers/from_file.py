@@ -312,7 +312,7 @@ def _blank_manifest(name: str, library: str | None, n_in: int, n_out: int, missi
 
 
 def _found_manifest(imported: Imported, known: Manifest, library: str | None) -> str:
-    """The manifest that states what an import found; keys in the README's order."""
+    """The manifest that states what an import found; keys in the order of the page on imports."""
     config, chosen = imported.model.config, imported.result.found.chosen
     before = {name.removeprefix("before "): chosen[name] for name in chosen if name.startswith("before ")}
     columns: dict[str, Sequence[Column]] = {"": config.features, "target_": config.targets}

@@ -6,8 +6,6 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -535,25 +533,3 @@ def test_a_model_does_not_change():
     np.testing.assert_array_equal(model.predict(windows), before[0])
     np.testing.assert_array_equal(model.explain(windows).contributions, before[1])
     assert model.metrics.get("test_r2") != -1.0 and model._fast_predict is None
-
-
-@pytest.mark.thorough("computes every example of two documents: 4 s")
-def test_the_examples_of_the_readme_run(tmp_path, monkeypatch):
-    """The examples of the core's README give the results shown."""
-    root = Path(kanmodel.__file__).parents[1]
-    for name in ("service", "tests"):
-        (tmp_path / name).symlink_to(root / name)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(kanmodel, "load", cache(kanmodel.load))  # the second README has the results of the first
-    readme, _, _ = (root / "kanmodel/README.md").read_text().partition("\n## MLflow")  # see tests/libraries
-    names: dict = {}
-    compared = 0
-    for statement in "".join(re.findall(r"```python\n(.*?)```", readme, re.DOTALL)).splitlines():
-        code, _, shown = statement.partition("  # ")
-        if shown:
-            assert repr(eval(code, names)) == shown, statement
-            compared += 1
-        else:
-            exec(code, names)
-    assert compared == 46 and (tmp_path / "small.safetensors").exists()
-    assert f"```\n{names['e']!r}\n```" in readme

@@ -1,17 +1,14 @@
-"""The pages of the site on the library: their examples run, each page by itself."""
+"""The pages of the site on the library: their examples run, each on its own, and the tests that they name exist."""
 
-import ast
 import re
-from contextlib import redirect_stdout
-from io import StringIO
 
 import pytest
-from readmes import READMES, ROOT
+from pages import run_examples
+from readmes import PAGES, READMES, ROOT
 
-PAGES = ROOT / ".ci" / "site" / "pages"
-PATHS = "explanation/read-a-ledger explanation/trust explanation/drift explanation/intervals explanation/checking"
+PATHS = "explanation/read-a-ledger explanation/trust explanation/intervals explanation/checking"
 PATHS += " explanation/beside-other-methods how-to/notebook how-to/train how-to/prune how-to/backtest how-to/what-if"
-PATHS += " how-to/pykan"
+PATHS += " how-to/pykan reference/tables"
 
 
 @pytest.mark.thorough("computes the examples of twelve pages: a minute")
@@ -22,18 +19,12 @@ def test_the_examples_give_the_results_shown(path, tmp_path, monkeypatch):
     for name in ("service", "tests"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
-    names: dict = {}
-    blocks = re.findall(r"```python\n(.*?)```\n(?:```\n(.*?)```\n)?", READMES[PAGES / f"{path}.md"], re.DOTALL)
-    assert blocks
-    for code, shown in blocks:
-        printed, value = StringIO(), None
-        for node in ast.parse(code).body:
-            statement = ast.get_source_segment(code, node)
-            comment = code.splitlines()[node.end_lineno - 1].partition("  # ")[2]
-            with redirect_stdout(printed):
-                if isinstance(node, ast.Expr):
-                    value = eval(statement, names)
-                else:
-                    exec(statement, names)
-            assert not (isinstance(node, ast.Expr) and comment) or repr(value) == comment, statement
-        assert not shown or (printed.getvalue() or f"{value!r}\n") == shown
+    run_examples(READMES[PAGES / f"{path}.md"], {})
+
+
+def test_the_tests_that_are_named_exist():
+    """Each test file that the page on checking names exists."""
+    section = READMES[PAGES / "explanation" / "checking.md"].partition("## What is tested")[2]
+    files = re.findall(r"`([\w/]+\.py)`", section)
+    assert len(files) > 10
+    assert [file for file in files if not (ROOT / "tests" / "kanmodel" / file).is_file()] == []

@@ -16,8 +16,9 @@ import pandas as pd
 import pytest
 from factories import make_model
 from mlflow.exceptions import MlflowException
+from pages import run_examples
 from processes import run_process
-from readmes import READMES, ROOT
+from readmes import PAGES, READMES, ROOT
 from sockets import free_port
 from waiting import poll
 
@@ -329,17 +330,11 @@ def test_a_registry_needs_a_server(tmp_path, monkeypatch):
     assert "models:/energy/1 cannot be read" in registry.problem and "hidden" not in registry.problem
 
 
-def test_the_lines_of_the_readme_run():
+def test_the_lines_of_the_page_run():
     """They give the results shown, and its table lists the parameters of the signature."""
-    section = READMES[ROOT / "kanmodel/README.md"].partition("\n## MLflow")[2]
+    section = READMES[PAGES / "how-to" / "share.md"].partition("\n## MLflow")[2]
     bundled = kanmodel.load(ROOT / "service/bundled/nyc-weather.safetensors")
-    names = {"model": bundled, "window": bundled.reference.windows[-1]}
-    for line in re.search(r"```python\n(.*?)```", section, re.DOTALL)[1].splitlines():
-        code, _, shown = line.partition("  # ")
-        if shown:
-            assert repr(eval(code, names)) == shown, line
-        else:
-            exec(code, names)
+    run_examples(section, {"model": bundled, "window": bundled.reference.windows[-1]})
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", section, re.MULTILINE)
     defaults = {spec.name: "the first" if spec.default is None else repr(spec.default) for spec in PARAMS}
     assert {name: text.strip("`").replace('"', "'") for name, text in rows} == defaults

@@ -3,15 +3,15 @@
 import json
 import re
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from neuralforecast import NeuralForecast, models
 from neuralforecast.losses.pytorch import GMM, NBMM, PMM, DistributionLoss, HuberMQLoss, IQLoss, MQLoss
+from readmes import PAGES, READMES
 
-import kanmodel.importers
+import kanmodel
 from kanmodel import CheckpointError, UnknownNameError, UnreadableModelError
 from service.cli import main
 
@@ -336,11 +336,11 @@ def test_the_command_reads_a_saved_folder(tmp_path, monkeypatch, capsys):
     assert json.loads(run("--json"))["provenance"]["source"] == "from_neuralforecast"
 
 
-def test_the_five_lines_of_the_readme_explain_a_forecast():
+def test_the_lines_of_the_page_explain_a_forecast():
     """They explain what `predict` returns for the last hour of the horizon."""
-    readme = (Path(kanmodel.importers.__file__).parent / "README.md").read_text()
-    (lines,) = re.findall(r"```python\n(nf\.fit.*?)```", readme, re.DOTALL)
-    assert len(lines.splitlines()) == 5
+    (lines,) = re.findall(
+        r"^nf\.fit.*?(?=^abs)", READMES[PAGES / "how-to" / "neuralforecast.md"], re.DOTALL | re.MULTILINE
+    )
     nf = NeuralForecast([models.NHITS(**{**SMALL, "h": 24, "input_size": 36}, **BLOCKS, scaler_type="robust")], freq=1)
     names = {"nf": nf, "frame": FRAME, "kanmodel": kanmodel}
     exec(lines, names)

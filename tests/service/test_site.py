@@ -13,9 +13,9 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
-from pages import PAGES, blocks, read_page
+from pages import blocks, read_page
 from processes import run_process, start
-from readmes import READMES, ROOT
+from readmes import PAGES, READMES, ROOT
 
 from kanmodel.result import draw
 

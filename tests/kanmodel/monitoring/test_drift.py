@@ -129,7 +129,7 @@ def test_parts_of_data_and_model_sum_to_what_compare_says():
 
 
 def test_each_week_of_the_bundled_year_is_above_the_usual_threshold_of_psi():
-    """At least 7 of 20 features are above 0.2 against the rest of the year in each of 355 weeks, as the README says."""
+    """At least 7 of 20 features are above 0.2 against the rest of the year in each of 355 weeks, as the page says."""
     rows = pl.read_csv(ROOT / "service/bundled/nyc-weather.csv.gz", infer_schema_length=None)
     names = [feature.name for feature in load(ROOT / "service/bundled/nyc-weather.safetensors").features]
     days, rest = divmod(len(rows), 24)

@@ -1,4 +1,4 @@
-"""`kanscope import`: its checkpoints, what the service answers from them, and the README of the importers."""
+"""`kanscope import`: its checkpoints, what the service answers from them, and the pages on importing."""
 
 import json
 import re
@@ -13,10 +13,11 @@ import torch
 import typer
 from glue import CASES, FEATURES, GLUE, load_glue
 from goldens import FOLDER, load_case
+from pages import run_examples
+from readmes import PAGES, READMES
 from thorough import few_of
 
 import kanmodel
-import kanmodel.importers
 from kanmodel.checkpoint import load_checkpoint
 from kanmodel.importers.files.manifest import KEYS
 from service.cli import app
@@ -31,8 +32,8 @@ MANIFEST = {
     "base_activation": "silu",
     "reference": "windows.npz:reference",
 }
-README = (Path(kanmodel.importers.__file__).parent / "README.md").read_text()
-PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PAGE, IMPORTS = READMES[PAGES / "how-to" / "torch.md"], READMES[PAGES / "reference" / "imports.md"]
+PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 @pytest.fixture
@@ -265,14 +266,14 @@ def trained(tmp_path, monkeypatch):
 
 
 def test_the_script_and_the_commands(trained, run):
-    """After the script, each command succeeds as written and reports what the README shows."""
-    folder = re.search(r"^mkdir -p (\w+)$", README, re.MULTILINE)[1]
+    """After the script, each command succeeds as written and reports what the page shows."""
+    folder = re.search(r"^mkdir -p (\w+)$", PAGE, re.MULTILINE)[1]
     Path(folder).mkdir()
-    commands = re.findall(r"^kanscope (.+)$", README, re.MULTILINE)
+    commands = re.findall(r"^kanscope (.+)$", PAGE, re.MULTILINE)
     assert [command.split()[0] for command in commands] == ["import", "explain"]
     code, out, error = run(*shlex.split(commands[0]))
     assert code == 0, error
-    said = re.search(r"^found: .*$", README, re.MULTILINE)[0]
+    said = re.search(r"^found: .*$", PAGE, re.MULTILINE)[0]
     assert said in out and "verified: the largest difference" in out
     code, out, error = run(*shlex.split(commands[1]))
     assert code == 0 and "temp" in out and "°C" in out, error
@@ -286,17 +287,22 @@ def test_the_three_lines(trained):
     assert len([line for line in lines if line]) == 3 and features.shape == (1, 3)
 
 
-def test_every_key_of_the_manifest_is_in_the_readme():
+def test_the_example_of_a_table_with_the_targets_past():
+    """It gives the results shown."""
+    run_examples(PAGE.partition("## Tables with the target's past")[2], {})
+
+
+def test_every_key_of_the_manifest_is_in_the_reference():
     """The table lists exactly the keys that a manifest may have."""
-    section = README.partition("## The manifest")[2].partition("\n## ")[0]
+    section = IMPORTS.partition("## The manifest")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (`[^|]+) \|", section, re.MULTILINE)
     assert sorted(key for row in rows for key in re.findall(r"`(\w+)`", row)) == sorted(KEYS)
 
 
-def test_every_option_of_the_readme_exists():
-    """The README names only options that the command has."""
+def test_every_option_of_the_pages_exists():
+    """The pages name only options that the command has."""
     group = typer.main.get_command(app)
     command = group.get_command(typer.Context(group), "import")
     options = {option for parameter in command.params for option in parameter.opts}
 
-    assert set(re.findall(r"`(--[a-z]+)`", README)) <= options
+    assert {"--manifest"} <= set(re.findall(r"`(--[a-z]+)`", PAGE + IMPORTS)) <= options
