@@ -49,6 +49,7 @@ MOST, N_TRIED = 2 / 3, 16  # of so many reference windows: of one window a secon
 FLOAT32_TOLERANCE = 2e-4  # tighter ones are taken to float64 at once: rounding alone may be a third of this
 FLOAT32_HALVINGS = 10  # points of a shorter part are too close to each other for float32
 FLOAT32_REACH = 8  # times a feature's largest magnitude in the reference windows: beyond it float32 rounds too coarsely
+FAR_SHARE = 0.1  # of the tolerance that paths to there must reach: large entries cancel, and rules agree too early
 
 
 @dataclass(frozen=True)
@@ -254,12 +255,15 @@ def _integrate(
     `of` is the output that is explained of each window, (n,).
     """
     spread, has_kinks = _spread_of(model, of), model.config.has_kinks
+    largest = torch.maximum(windows.abs(), start.abs())
+    is_far = (largest > FLOAT32_REACH * model.reference.magnitude).flatten(1).any(dim=1).numpy()  # (n,)
+    accepted = options.tolerance * spread * np.where(is_far, FAR_SHARE, 1)
 
     def integrate(
         network: FrozenNetwork, chosen: NDArray[np.bool_], dtype: torch.dtype, halvings: int
     ) -> Integrals[Contributions]:
         few, found = take(windows, chosen).to(dtype), None
-        outputs, spreads = of[chosen], spread[chosen]
+        outputs, spreads, most = of[chosen], spread[chosen], accepted[chosen]
         n_nodes = np.full(len(few), options.path_nodes)
         if halvings:
             usual = USUAL_NODES if has_kinks else _usual_nodes(model, outputs, detail)
@@ -269,21 +273,19 @@ def _integrate(
             at = np.flatnonzero(n_nodes == n)
             asked = few[torch.from_numpy(at)], start.to(dtype), outputs[at], spreads[at], detail, n
             walk = Walk(network, model.node_ranges, *asked, options.path_nodes, halvings)
-            walked = walk.explain(options.tolerance * spreads[at])
+            walked = walk.explain(most[at])
             done, found = np.append(done, at), walked if found is None else concatenate([found, walked])
         assert found is not None
         return found if len(few) == 1 else take(found, np.argsort(done))
 
     # A path far from the data: rounding its points to float32 moves gates and nodes. No estimate sees this error, since
     # the rules agree on the rounded points, and sums hold there too.
-    largest = torch.maximum(windows.abs(), start.abs())
-    again = (largest > FLOAT32_REACH * model.reference.magnitude).flatten(1).any(dim=1).numpy()  # (n,)
-    if windows.dtype == torch.float64 or options.tolerance < FLOAT32_TOLERANCE or again.all():
-        return integrate(model.frozen_float64, np.ones_like(again), torch.float64, options.halvings)
+    if windows.dtype == torch.float64 or options.tolerance < FLOAT32_TOLERANCE or is_far.all():
+        return integrate(model.frozen_float64, np.ones_like(is_far), torch.float64, options.halvings)
     with progress_share(0.6):  # the rest may be windows that need float64
-        near = integrate(model.frozen, ~again, windows.dtype, min(options.halvings, FLOAT32_HALVINGS))
-    converged, tried = near.within(options.tolerance * spread[~again]), np.zeros(len(windows), dtype=np.int64)
-    tried[~again], again[~again] = near.n_nodes, ~converged
+        near = integrate(model.frozen, ~is_far, windows.dtype, min(options.halvings, FLOAT32_HALVINGS))
+    converged, tried, again = near.within(accepted[~is_far]), np.zeros(len(windows), dtype=np.int64), is_far.copy()
+    tried[~is_far], again[~is_far] = near.n_nodes, ~converged
     if not again.any():
         return near
     far = integrate(model.frozen_float64, again, torch.float64, options.halvings)

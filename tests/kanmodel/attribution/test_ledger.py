@@ -10,9 +10,16 @@ from factories import PROVENANCE, SHAPES, make_chain, make_model, make_windows
 from goldens import load_arrays, load_case, load_shapley
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.integrate import quad_vec
 from thorough import examples, few_of
 
-from kanmodel.attribution.baseline import Baseline, ReferenceBaselines, baseline_windows, spread_windows
+from kanmodel.attribution.baseline import (
+    Baseline,
+    ReferenceBaselines,
+    baseline_windows,
+    scaled_baselines,
+    spread_windows,
+)
 from kanmodel.attribution.ledger import MOST, N_TRIED, LedgerOptions, explain_windows
 from kanmodel.attribution.paths.bisection import MAX_NODES, MAX_PARTS
 from kanmodel.checkpoint import load_checkpoint
@@ -751,3 +758,24 @@ def test_a_count_out_of_range(count):
     message = f"must lie between 2 and 8, the number of reference windows, but is {count}"
     assert str(caught.value) == f"baseline.reference {message}"
     assert [(problem.path, problem.message) for problem in caught.value.problems] == [("baseline.reference", message)]
+
+
+@pytest.mark.parametrize(("start", "towards", "factor"), [(11, 400, 30.0), (9, 33, 30.0)])
+def test_windows_far_from_the_data_are_as_exact_as_adaptive_quadrature(start, towards, factor):
+    """They reach a tenth of the tolerance, by scipy's quadrature of the same gradients in float64."""
+    model = load_checkpoint(BUNDLED / "nyc-weather.safetensors")
+    reference = model.reference.scaled.double()
+    window = (reference[start] + factor * (reference[towards] - reference[start]))[None]
+    found = explain_windows(model, window.to(model.reference.scaled.dtype), 0)
+    baseline, change = scaled_baselines(model)[0].double(), window[0] - scaled_baselines(model)[0].double()
+
+    def integrand(alpha: float) -> np.ndarray:
+        point = (baseline + alpha * change)[None].requires_grad_()
+        (gradient,) = torch.autograd.grad(model.frozen_float64.trace(point).outputs[0, 0], point)
+        return (gradient[0] * change).numpy().ravel()
+
+    points = np.geomspace(1e-4, 0.5, 8)
+    exact, _ = quad_vec(integrand, 0, 1, epsabs=1e-5, epsrel=1e-9, points=points, norm="max", limit=4000)
+    exact = exact.reshape(change.shape) * float(model.scaling.output_scale[0])
+    assert found.converged.all()
+    assert np.abs(found.steps[0] - exact).max() < 0.15 * found.tolerance
