@@ -16,7 +16,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What one test process compiles the others read.
 unexport PYTHONDONTWRITEBYTECODE
 
+<<<<<<< HEAD
 .PHONY: help serve test test-all check format openapi vendor bench bench-quick bench-literature chart docs image image-test image-scan release package lock clean
+=======
+.PHONY: help serve test test-all test-all-libraries test-all-kanmodel test-all-clients test-all-service floors check format openapi vendor bench bench-quick chart docs image image-test image-scan release package lock clean
+>>>>>>> main
 
 help: # list the targets
 	@awk -F ':|# ' '/^[a-z-]+:.*# / { printf "make %-11s %s\n", $$1, $$NF }' $(firstword $(MAKEFILE_LIST))
@@ -39,16 +43,33 @@ else
 endif
 
 # Tests that wait for processes run beside tests that compute. What needs both cores runs last, with nothing beside it.
-test-all: export THOROUGH := 1
-test-all: .venv/dev .venv/clients/ready .venv/libraries/ready # install, and run all tests
+# Its parts are those of a pull request, each a job.
+test-all: test-all-libraries test-all-kanmodel test-all-clients test-all-service # install, and run all tests
+test-all-%: export THOROUGH := 1
+test-all-libraries: .venv/libraries/ready
 	MALLOC_ARENA_MAX=1 .venv/libraries/bin/python -m pytest -n 3 tests/libraries
+test-all-kanmodel: .venv/dev
 	$(parallel) tests/kanmodel tests/service/work $(call without,$(explaining))
 	$(parallel) $(addprefix tests/,$(explaining)) tests/service/batch tests/service/commands
+test-all-clients: .venv/dev .venv/clients/ready
 	$(parallel) $(call without,kanmodel service libraries)
+test-all-service: .venv/dev
 	$(parallel) -m "not thorough(alone=True)" tests/service $(call without,$(addprefix service/,work batch commands))
 	$(pytest) -m "thorough(alone=True)" tests/service
 
-check: .venv/dev # format, lint, types, import rules, the OpenAPI document, security, the workflow of releases
+# torch in its oldest version too, unless TORCH=pip.
+floors: | .venv/bin/uv # run the core's quick tests with the oldest versions that pyproject.toml allows
+	mkdir -p build
+	rm -rf .venv/floors
+	$(call create-venv,.venv/floors)
+	$(BIN)/uv pip compile --quiet --resolution lowest-direct --python .venv/floors/bin/python --no-annotate --extra dev \
+		pyproject.toml -o build/floors.txt
+	$(call install-torch,.venv/floors,"$$(grep '^torch==' build/floors.txt)")
+	sed -E -i '/$(FREE)/d' build/floors.txt
+	.venv/floors/bin/python -m pip install -c build/floors.txt -e '.[dev]'
+	MALLOC_ARENA_MAX=1 .venv/floors/bin/python -m pytest -n 3 -m "not thorough" tests/kanmodel
+
+check: .venv/dev # format, lint, types, import rules, the OpenAPI document, security, the workflows
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python .ci/stubs.py --check
@@ -57,7 +78,7 @@ check: .venv/dev # format, lint, types, import rules, the OpenAPI document, secu
 	$(BIN)/lint-imports
 	$(BIN)/python -m service.document --check
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive kanmodel service
-	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/release.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/python .ci/audit.py
 
 format: .venv/dev # format, and fix what the linter can
@@ -70,7 +91,9 @@ openapi: .venv/runtime # write openapi/openapi.json
 chart: .venv/dev # write the Helm chart from the manifests for kustomize; kubectl renders them
 	$(BIN)/python .ci/chart.py
 
-docs: .venv/docs/ready # build the site of the guides and the library's docstrings into build/docs
+docs: .venv/docs/ready .venv/runtime # build the site into build/docs: tutorial, how-to, reference, explanation, gallery
+	rm -rf build/pictures
+	$(BIN)/python -W ignore .ci/site/draw.py
 	NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build --strict --config-file .ci/site/mkdocs.yml
 
 VENDOR := service/explorer/vendor
@@ -117,6 +140,7 @@ release: .venv/bin/uv # VERSION=x.y.z: its number, changelog, commit and tag; th
 	$(BIN)/python .ci/release.py '$(VERSION)'
 	$(MAKE) package
 	if docker info >/dev/null 2>&1; then $(MAKE) image; else echo "no image: no Docker daemon runs here"; fi
+	$(BIN)/python .ci/release.py next
 
 # The list is of what an environment holds that has nothing but the wheel and its locked dependencies.
 package: .venv/release/ready # build wheel, sdist and a list of what the wheel needs (SBOM, CycloneDX) into dist
@@ -143,7 +167,7 @@ endef
 # torch alone, by uv, which knows where PyTorch has its builds; what it needs comes with the rest. Where they can't be
 # reached, as behind a mirror of pip's index, pip takes torch with the rest.
 install-torch = test $(TORCH) = pip || \
-	$(BIN)/uv pip install --python $(1)/bin/python --no-deps --torch-backend $(TORCH) torch || \
+	$(BIN)/uv pip install --python $(1)/bin/python --no-deps --torch-backend $(TORCH) $(or $(2),torch) || \
 	echo "torch's build $(TORCH) is not to be had: pip takes the one of its index, mostly with 4 GB of CUDA"
 
 .venv/bin/uv: $(BUILD_LOCK)
@@ -153,7 +177,7 @@ install-torch = test $(TORCH) = pip || \
 
 .venv/runtime: pyproject.toml $(LOCK) | .venv/bin/uv
 	$(call install-torch,.venv)
-	$(BIN)/python -m pip install -c $(LOCK) -e .
+	$(BIN)/python -m pip install -c $(LOCK) -e '.[all]'
 	@touch $@
 
 .venv/dev: pyproject.toml $(LOCK) | .venv/bin/uv
@@ -215,7 +239,7 @@ lock: # pin the dependencies; UPGRADE=--upgrade takes the newest versions
 	build/lock/bin/python -m pip install uv
 	$(compile) pyproject.toml --all-extras -o $(LOCK)
 	sed -E -i.all '/$(FREE)/d' $(LOCK)
-	$(compile) pyproject.toml --extra s3 --extra https --extra otel --extra mlflow --extra signatures -c $(LOCK) --generate-hashes -o $(IMAGE_LOCK)
+	$(compile) pyproject.toml --extra all --extra s3 --extra https --extra otel --extra mlflow --extra signatures -c $(LOCK) --generate-hashes -o $(IMAGE_LOCK)
 	sed -E -i.all '/$(FREE)/,/[^\\]$$/d' $(IMAGE_LOCK)
 	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], "uv", sep="\n")' | \
 		$(compile) - --generate-hashes -o $(BUILD_LOCK)

@@ -180,7 +180,7 @@ def describe(values: dict[str, tuple[str, str]], options: dict[str, str]) -> dic
         "name": project["name"],
         "description": project["description"],
         "type": "application",
-        "version": project["version"],
+        "version": project["version"].replace(".dev", "-dev"),  # by Semantic Versioning
         "appVersion": project["version"],
         "kubeVersion": KUBERNETES,
     }

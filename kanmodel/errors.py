@@ -1,7 +1,7 @@
 """The exceptions of the model core, as one tree, and the checks of arguments and fields that raise them.
 
     KanscopeError
-    ├── ConfigError            an architecture that cannot exist
+    ├── ConfigError            an architecture that cannot exist, or a package that is not installed
     ├── CheckpointError        a file that is not a readable checkpoint
     ├── UnreadableModelError   a live module that is no chain or graph of known parts
     ├── DataError              a table, window or value that cannot be used
@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from functools import cache, partial, wraps
 from inspect import signature
@@ -94,7 +94,21 @@ class KanscopeError(Exception):
 
 
 class ConfigError(KanscopeError):
-    """The described architecture cannot exist."""
+    """The described architecture cannot exist, or a package is not installed."""
+
+
+def missing_package(what: str, requirement: str) -> ConfigError:
+    """The error of something that needs a package which is not installed; `requirement` is what pip takes."""
+    return ConfigError(f"{what} needs a package: pip install '{requirement}'")
+
+
+@contextmanager
+def needs_package(what: str, requirement: str) -> Iterator[None]:
+    """Raises `missing_package` where an import fails."""
+    try:
+        yield
+    except ImportError as error:
+        raise missing_package(what, requirement) from error
 
 
 class CheckpointError(KanscopeError):

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from kanmodel.errors import CheckpointError, ConfigError
+from kanmodel.errors import CheckpointError, needs_package
 from kanmodel.text import printable, with_unit
 
 if TYPE_CHECKING:
@@ -99,11 +99,9 @@ def download(repo_id: str, revision: str | None = None) -> Path:
 
 
 def _import_hub() -> Any:
-    try:
+    with needs_package("Hugging Face", "kanscope[hf]"):
         import huggingface_hub
         import huggingface_hub.errors
-    except ImportError as error:
-        raise ConfigError("Hugging Face needs a package: pip install 'kanscope[hf]'") from error
     return huggingface_hub
 
 

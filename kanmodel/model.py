@@ -18,7 +18,7 @@ from kanmodel.attribution.explanation import Segments
 from kanmodel.attribution.questions import choose_groups, names_of
 from kanmodel.checkpoint import identify_checkpoint, save_checkpoint
 from kanmodel.computing import Progress, progress_share, reporting, tracked
-from kanmodel.errors import CheckpointError, checked
+from kanmodel.errors import CheckpointError, checked, needs_package
 from kanmodel.forecaster import Forecaster, Results
 from kanmodel.forecasts.calibration import Adaptation, calibrate_intervals, read_pairs
 from kanmodel.forecasts.forecasts import Forecasts
@@ -390,9 +390,11 @@ class Model(Forecaster, Questions, Result):
             path: the file, ``*.onnx``; replaced atomically.
 
         Raises:
+            ConfigError: the packages of the extra `onnx` are not installed.
             ExportError: a layer has no ONNX form, a prediction differs, or the file cannot be written there.
         """
-        from kanmodel.onnx.export import export_onnx  # here, since onnx and ONNX Runtime are slow to import
+        with needs_package("the export to ONNX", "kanscope[onnx]"):
+            from kanmodel.onnx.export import export_onnx  # here, since onnx and ONNX Runtime are slow to import
 
         return export_onnx(self, Path(path))
 

@@ -24,7 +24,7 @@ Url = Annotated[str, Field(pattern=r"^([a-z0-9]+://|models:/).")]
 class Settings(BaseSettings):
     """The settings, each by argument or by an environment variable ``KANSCOPE_{NAME}``.
 
-    What stands below each is also in the help of ``kanscope serve`` and in the table of the README.
+    What stands below each is also in the help of ``kanscope serve`` and in the table of the site.
     """
 
     model_config = SettingsConfigDict(

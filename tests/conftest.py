@@ -34,7 +34,7 @@ NICE = 15  # set in a worker whose scope should run at a lower priority
 def scope_of(nodeid: str) -> str:
     """What runs in one worker: a file, or all tests of one server: in a browser, or in this process."""
     file, _, name = nodeid.partition("::")
-    if file.endswith("test_cluster.py"):
+    if file.endswith("test_run_cluster.py"):
         return "ray"
     if "[process" in name:
         return "process"
@@ -45,8 +45,11 @@ def scope_of(nodeid: str) -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Every run has the same cases, so that a failure comes from the change; ``--hypothesis-seed=N`` draws others."""
-    same = config.getoption("--hypothesis-seed") is None
+    """Every run has the same cases, so that a failure comes from the change.
+
+    ``--hypothesis-seed=N`` draws others, and ``EXPLORE=1`` new ones each time.
+    """
+    same = config.getoption("--hypothesis-seed") is None and os.environ.get("EXPLORE") != "1"
     settings.register_profile("kanscope", deadline=None, max_examples=examples(50), derandomize=same)
     settings.load_profile("kanscope")
 

@@ -1,4 +1,4 @@
-"""The project's documents: the README of the repository, those of the folders, and the pages of the site."""
+"""The project's documents: its README, those of the folders, results, the pages of the site, and the recipes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+PAGES = ROOT / ".ci" / "site" / "pages"
 ROOMS = ("kanmodel", "service", "openapi", "tests")
 # By path, the README of the repository first.
 READMES = {
@@ -13,7 +14,9 @@ READMES = {
     for path in (
         README,
         *sorted(path for room in ROOMS for path in (ROOT / room).rglob("README.md")),
-        *sorted((ROOT / ".ci" / "site" / "pages").rglob("*.md")),
+        *sorted((ROOT / "tests" / "benchmarks").rglob("RESULTS.md")),
+        *sorted(PAGES.rglob("*.md")),
+        ROOT / ".github" / "CONTRIBUTING.md",
     )
 }
 EVERYTHING = "\n".join(READMES.values())

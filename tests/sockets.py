@@ -8,9 +8,11 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPResponse
 from http.server import ThreadingHTTPServer
+from pathlib import Path
+from random import randrange
 from typing import Any, get_args
 
 import httpx2
@@ -30,11 +32,12 @@ def serving(handler: Callable[..., Any]) -> Iterator[str]:
 
 
 def free_port() -> int:
-    """A port that nothing listens to at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nothing listens to, and that the system gives to no other program meanwhile."""
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = randrange(first // 2, first)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def connect(client: httpx2.Client) -> socket.socket:

@@ -10,11 +10,12 @@ from _pytest.mark import ParameterSet
 
 THOROUGH = os.environ.get("THOROUGH") == "1"  # set by `make test-all`
 FEWER = 10
+LEAST = 5  # the first case is the simplest, which often reaches no assertion
 
 
 def examples(count: int) -> int:
-    """The number of generated cases: `count` by `make test-all`, else a tenth of it."""
-    return count if THOROUGH else -(-count // FEWER)
+    """The number of generated cases: `count` by `make test-all`, else a tenth of it, and five at least."""
+    return count if THOROUGH else min(count, max(LEAST, -(-count // FEWER)))
 
 
 def few_of(cases: Iterable[object], quick: Container[object], why: str) -> list[ParameterSet]:

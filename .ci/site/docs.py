@@ -1,7 +1,8 @@
 """Gathers the pages of `make docs`: those of `pages`, the READMEs from the front page on, and what both link to.
 
 Links are written as they lead in the repository; here they are rewritten to the addresses of the site, where `pages`
-is its root beside the repository's own folders.
+is its root beside the repository's own folders. What a block of Python writes as a picture or a page is shown below it,
+as draw.py has drawn it.
 """
 
 from __future__ import annotations
@@ -16,23 +17,26 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
 PAGES = Path(__file__).parent / "pages"
+PICTURES = ROOT / "build" / "pictures"
+DRAWN = ("tutorial", "gallery")  # pages that draw.py runs, each in a folder of its name
 LINK = re.compile(r"\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+WRITTEN = re.compile(r'\("([\w-]+\.(?:svg|html))"\)')
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds what is reached by links from the front page and from `pages`."""
+    """Adds what is reached by links from the front page and from `pages`, and the pictures that are drawn."""
     waiting, found = [ROOT / "README.md", *PAGES.rglob("*.md")], set[Path]()
     while waiting:
         path = waiting.pop()
         if path not in found and path.is_file():
             found.add(path)
             if not path.is_relative_to(PAGES):
-                files.append(
-                    File.generated(config, address(path), abs_src_path=str(path), inclusion=InclusionLevel.INCLUDED)
-                )
+                add(path, address(path), files, config)
             waiting += [target for _, target in linked(path.read_text("utf-8"), path)] if path.suffix == ".md" else []
-    icon = str(ROOT / "service" / "explorer" / "icon.svg")
-    files.append(File.generated(config, "icon.svg", abs_src_path=icon))
+    for path in (path for kind in ("svg", "html") for path in PICTURES.glob(f"*/*.{kind}")):
+        add(path, path.relative_to(PICTURES).as_posix(), files, config)
+    add(ROOT / "service" / "explorer" / "icon.svg", "icon.svg", files, config)
     return files
 
 
@@ -42,7 +46,27 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         target = target / "README.md" if (target / "README.md").is_file() else target
         to = os.path.relpath(address(target), Path(page.file.src_uri).parent)
         markdown = markdown.replace(link[0], link[1] if target.is_dir() else f"[{link[1]}]({to}{link[3] or ''})")
+    if page.file.src_uri.startswith(DRAWN):
+        markdown = BLOCK.sub(lambda block: block[0] + show(block[1], page), markdown)
     return markdown
+
+
+def show(code: str, page: Page) -> str:
+    """What stands below lines: the picture that they write, or the page in a frame, and a link to it."""
+    shown, folder = "", Path(page.file.src_uri).with_suffix("").parts[0]
+    for name in WRITTEN.findall(code):
+        to = os.path.relpath(f"{folder}/{name}", Path(page.file.src_uri).parent)
+        if name.endswith(".svg"):
+            shown += f"\n\n![{name}]({to})"
+        else:
+            source = "../" * page.file.url.count("/") + f"{folder}/{name}"
+            shown += f'\n\n<iframe src="{source}" title="{name}" loading="lazy"></iframe>\n\n[{name}]({to})'
+    return shown
+
+
+def add(path: Path, to: str, files: Files, config: MkDocsConfig) -> None:
+    """Adds a file to the site."""
+    files.append(File.generated(config, to, abs_src_path=str(path), inclusion=InclusionLevel.INCLUDED))
 
 
 def address(path: Path) -> str:

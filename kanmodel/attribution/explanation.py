@@ -22,7 +22,7 @@ from kanmodel.attribution.paths.path import Detail, map_arrays, take
 from kanmodel.attribution.profiles import find_lags
 from kanmodel.attribution.shapley import Orders, Shapley, measure_shapley
 from kanmodel.computing import progress_share, tracked
-from kanmodel.errors import DataError, ExportError, IncompleteError, Problem, check_lowest, quote
+from kanmodel.errors import DataError, IncompleteError, Problem, check_lowest, needs_package, quote
 from kanmodel.forecaster import Forecaster
 from kanmodel.network.config import BOUND, Grouping, Groups, resolve_groups
 from kanmodel.result import Pictured, Table, Theme, WindowsResult
@@ -318,13 +318,11 @@ class Explanation(Ledger, WindowsResult):
         """The Shapley values, or else the contributions, as a `shap.Explanation`, which the plots of shap draw.
 
         It has a column for each of `parts`, in each segment if there are any. Its data are the newest value of a
-        feature, or its mean in a segment, original units; NaN for a group of several features. Raises `ExportError` if
+        feature, or its mean in a segment, original units; NaN for a group of several features. Raises `ConfigError` if
         shap is not installed.
         """
-        try:
+        with needs_package("a plot of shap", "shap"):
             import shap
-        except ImportError as error:
-            raise ExportError("the library shap is not installed: pip install shap") from error
         names, values = self._columns_of_parts()
         if self.shapley is not None:
             values = self.shapley.values.reshape(len(self), -1)

@@ -48,7 +48,7 @@ PATH_NODES, USUAL_NODES, MORE_NODES = 9, 17, 33  # with which a path starts: the
 MOST, N_TRIED = 2 / 3, 16  # of so many reference windows: of one window a second pass costs more than nodes do
 FLOAT32_TOLERANCE = 2e-4  # tighter ones are taken to float64 at once: rounding alone may be a third of this
 FLOAT32_HALVINGS = 10  # points of a shorter part are too close to each other for float32
-FLOAT32_REACH = 8  # times a feature's largest magnitude in the reference windows: beyond it float32 rounds too coarsely
+FAR = 8  # times a feature's largest magnitude in the reference windows: beyond it float32 rounds too coarsely
 FAR_SHARE = 0.1  # of the tolerance that paths to there must reach: large entries cancel, and rules agree too early
 
 
@@ -256,14 +256,14 @@ def _integrate(
     """
     spread, has_kinks = _spread_of(model, of), model.config.has_kinks
     largest = torch.maximum(windows.abs(), start.abs())
-    is_far = (largest > FLOAT32_REACH * model.reference.magnitude).flatten(1).any(dim=1).numpy()  # (n,)
+    is_far = (largest > FAR * model.reference.magnitude).flatten(1).any(dim=1).numpy()  # (n,)
     accepted = options.tolerance * spread * np.where(is_far, FAR_SHARE, 1)
 
     def integrate(
         network: FrozenNetwork, chosen: NDArray[np.bool_], dtype: torch.dtype, halvings: int
     ) -> Integrals[Contributions]:
         few, found = take(windows, chosen).to(dtype), None
-        outputs, spreads, most = of[chosen], spread[chosen], accepted[chosen]
+        outputs, spreads, tolerances = of[chosen], spread[chosen], accepted[chosen]
         n_nodes = np.full(len(few), options.path_nodes)
         if halvings:
             usual = USUAL_NODES if has_kinks else _usual_nodes(model, outputs, detail)
@@ -273,7 +273,7 @@ def _integrate(
             at = np.flatnonzero(n_nodes == n)
             asked = few[torch.from_numpy(at)], start.to(dtype), outputs[at], spreads[at], detail, n
             walk = Walk(network, model.node_ranges, *asked, options.path_nodes, halvings)
-            walked = walk.explain(most[at])
+            walked = walk.explain(tolerances[at])
             done, found = np.append(done, at), walked if found is None else concatenate([found, walked])
         assert found is not None
         return found if len(few) == 1 else take(found, np.argsort(done))

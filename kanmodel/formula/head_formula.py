@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from kanmodel.arrays import Array
+from kanmodel.errors import needs_package
 from kanmodel.formula.composition import Composition, Edge, Subnode, notation_of
 from kanmodel.formula.symbolic import FUNCTIONS, Candidate
 from kanmodel.network.layer import KANLayer, LayerTrace
@@ -115,7 +116,8 @@ class HeadFormula:
 
         A trust-region Gauss-Newton method (Branch, Coleman and Li 1999), from the present numbers; tables have none.
         """
-        from scipy.optimize import least_squares  # here, since it is slow to import
+        with needs_package("the search for a formula", "kanscope[formulas]"):
+            from scipy.optimize import least_squares  # here, since it is slow to import
 
         subnodes = sorted({(edge[0], edge[2]) for edge in self.edges} or self.composition.outermost)
         fitted = {edge: function for edge, function in self.edges.items() if isinstance(function, Candidate)}

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from kanmodel.arrays import Array
+from kanmodel.errors import needs_package
 from kanmodel.forecaster import Forecaster
 from kanmodel.network.config import Transform
 from kanmodel.network.layer import KANLayer, LayerTrace
@@ -291,7 +292,8 @@ def _search_argument(name: str, u: Array, y: Array) -> tuple[float, float] | Non
 
     Positions u (n,) ascend from -1 to 1. None where f hardly varies, or is not finite, for all arguments tried.
     """
-    from scipy.optimize import leastsq  # here, since it is slow to import, and few questions need it
+    with needs_package("the search for a formula", "kanscope[formulas]"):
+        from scipy.optimize import leastsq  # here, since it is slow to import, and few questions need it
 
     function, search = LIBRARY[name], SEARCHES[name]
     shares = (1 - u) / 2, (1 + u) / 2  # of each end at the positions

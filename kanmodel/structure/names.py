@@ -11,7 +11,7 @@ The rule, in this order:
    two inputs ``near 18:00`` alone.
 3. A node of one input that reads it at the newest steps alone, at most half of the window, says so: ``temp_c, last 6``.
 4. What does not fit into `MAX_LABEL` characters is left out: the steps, then directions, then the second input; a name
-   that is still longer is abbreviated.
+   that is still longer is shortened so that it differs from those of other inputs.
 5. Nodes of a layer that would have one name also name their next input; those that still would have a number.
 
 A node that no feature moves keeps its id as its name, and so do features, cells, outputs and sub-nodes.
@@ -28,7 +28,7 @@ import numpy as np
 from kanmodel.arrays import Array
 from kanmodel.attribution.profiles import Lags
 from kanmodel.forecaster import Forecaster
-from kanmodel.text import MAX_LABEL, abbreviate
+from kanmodel.text import MAX_LABEL, abbreviate, shorten_names
 
 LEAST_R2 = 0.1  # of a node's value by an input, for a direction
 SECOND = 0.5  # share of the second input, of that of the first, from which it is named
@@ -39,6 +39,7 @@ class NodeNames:
 
     def __init__(self, model: Forecaster) -> None:
         self._inputs = {one.name: one for one in model.inputs}
+        self._short = shorten_names([*self._inputs], MAX_LABEL)
         self._windows = model.scaling.features_to_original(model.reference.scaled)  # (n, lookback, n_features)
 
     def name_layer(
@@ -69,7 +70,7 @@ class NodeNames:
         alone = [f"{told[0]}, {steps}", told[0], plain[0]] if steps else [told[0], plain[0]]
         is_shared = len(ranked) > 1 and shares[ranked[1]] >= SECOND * shares[ranked[0]]
         for choices in ([*both, *alone] if is_shared else alone, [*both, *alone]):
-            yield next((name for name in choices if len(name) <= MAX_LABEL), abbreviate(plain[0]))
+            yield next((name for name in choices if len(name) <= MAX_LABEL), self._short[plain[0]])
 
     def _tell(self, name: str, lags: Mapping[str, Lags], values: Array) -> str:
         """An input with its direction, if there is one."""

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kanmodel.arrays import Array, count_before
-from kanmodel.errors import ConfigError, Index, check_choice, check_config, quote
+from kanmodel.errors import ConfigError, Index, check_choice, check_config, needs_package, quote
 from kanmodel.tables.frames import Cells, describe_bad, read_levels, read_numbers
 from kanmodel.tables.instants import DAY
 
@@ -177,10 +177,8 @@ def public_holidays(country: str) -> Any:
 
     Raises ConfigError if the package `holidays` is missing, or knows no such country.
     """
-    try:
+    with needs_package(f"the calendar of {country}", "kanscope[holidays]"):
         package = import_module("holidays")
-    except ImportError:
-        raise ConfigError(f"holidays of {country} need the package holidays: pip install holidays") from None
     code, _, part = country.partition("-")
     try:
         return package.country_holidays(code, subdiv=part or None)

@@ -1,3 +1,3 @@
-"""What requests and answers are: each declared once, for the JSON, the OpenAPI document and the READMEs."""
+"""What requests and answers are: each declared once, for the JSON, the OpenAPI document and the site."""
 
 from service.answers import table as table

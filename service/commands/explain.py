@@ -17,7 +17,7 @@ from typer import Argument, Exit, Option, echo
 
 from kanmodel import Model, load
 from kanmodel.attribution.explanation import Explanation, Method
-from kanmodel.errors import DataError, InsufficientReferenceError, KanscopeError, UnknownNameError
+from kanmodel.errors import DataError, InsufficientReferenceError, KanscopeError, UnknownNameError, missing_package
 from kanmodel.report.faithfulness import Faithfulness
 from kanmodel.text import write_value
 from service.batch import PART_WINDOWS, Csv, EngineName
@@ -232,7 +232,7 @@ def _explain_table(plan: Plan, output: Path, engine: EngineName, workers: int | 
     from service.batch import chunks, parts, run, tables
 
     if engine == "ray" and find_spec("ray") is None:
-        raise DataError("--engine ray needs Ray: pip install 'kanscope[ray]'")
+        raise missing_package("--engine ray", "kanscope[ray]")
     use_engine = run.use_ray if engine == "ray" else run.use_threads
     columns = (TextColumn("{task.fields[done]}"), BarColumn(20), TextColumn("{task.fields[rate]}"))
     total, before, start = chunks.Summary(), None, monotonic()

@@ -1,4 +1,4 @@
-"""The committed OpenAPI documents and the README's table of routes, which is made of them.
+"""The committed OpenAPI documents, and the site's table of routes, which is made of them.
 
 ``python -m service.document`` writes them, with ``--check`` compares them.
 """
@@ -20,7 +20,7 @@ WIDTH = 120  # columns
 # Of the committed documents, which are of no one service; clients are told where theirs is.
 SERVERS = [{"url": "http://127.0.0.1:8000", "description": "Where `kanscope serve` listens by default."}]
 OLDER = DOCUMENT.with_name("openapi-3.0.json")
-ROUTES = Path(__file__).parents[1] / "operations" / "README.md"
+ROUTES = DOCUMENT.parents[1] / ".ci" / "site" / "pages" / "reference" / "http.md"
 _TABLE = re.compile(r"^\| Route \| Answer \|\n(?:\|.*\n)+", re.MULTILINE)
 
 
@@ -28,8 +28,8 @@ def format_documents() -> dict[Path, str]:
     """The documents of this version as they are committed, by their files."""
     document = {**create_app(Settings(models=None)).openapi(), "servers": SERVERS}
     before, after = re.split(_TABLE, ROUTES.read_text(encoding="utf-8"), maxsplit=1)
-    readme = before + _format_routes(document) + after
-    return {DOCUMENT: _format(document) + "\n", OLDER: _format(downgrade(document)) + "\n", ROUTES: readme}
+    page = before + _format_routes(document) + after
+    return {DOCUMENT: _format(document) + "\n", OLDER: _format(downgrade(document)) + "\n", ROUTES: page}
 
 
 def _format_routes(document: Mapping[str, Any]) -> str:

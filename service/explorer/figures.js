@@ -108,6 +108,9 @@ export function timeLabel(time, step, span) {
   return time % DAY === 0 || span > 2 * DAY ? date.format(time) : clock.format(time);
 }
 
+/** A change of a share in percentage points, as in +1.8. @param {number} share @param {string | null} [unit] */
+export const points = (share, unit) => formatChange(100 * share, unit, 2);
+
 /** With a fixed number of decimals, and never −0. @param {number} value @param {number} digits */
 export function fixed(value, digits) {
   return (Number(value.toFixed(digits)) || 0).toFixed(digits).replace("-", MINUS);

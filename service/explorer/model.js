@@ -1,8 +1,8 @@
 /** What is known of a model: its inputs in the terms of the table, its outputs, colours, and how values are written. */
 
 import { modelPath } from "./api.js";
-import { capitalise, distinctNames } from "./names.js";
-import { amount, fixed, formatChange, formatValue, percent } from "./figures.js";
+import { distinctNames, fitAmong } from "./names.js";
+import { amount, formatChange, formatValue, percent, points } from "./figures.js";
 import { useMemo, useRef } from "./lib.js";
 import { useAsk } from "./load.js";
 
@@ -46,6 +46,7 @@ export class Model {
       color: d3.hcl((number * GOLDEN + 250) % 360, CHROMA, LIGHTNESS[number % LIGHTNESS.length]).formatHex(),
       places: input.features.map((feature) => numbers.get(feature) ?? -1),
     }));
+    this.fit = fitAmong(this.inputs.map((input) => input.short));
     this.inputOf = new Map(this.inputs.flatMap((input) => input.features.map((feature) => [feature, input])));
   }
 
@@ -55,20 +56,16 @@ export class Model {
 
   /** A change of the forecast, with its sign; of a probability in points. */
   change = (/** @type {number} */ value, hasUnit = true) =>
-    this.isShare
-      ? `${value > 0 ? "+" : ""}${fixed(100 * value, 1)}${hasUnit ? " points" : ""}`
-      : formatChange(value, hasUnit ? this.unit : null, this.std);
+    this.isShare ? points(value, hasUnit ? "points" : null) : formatChange(value, hasUnit ? this.unit : null, this.std);
+
+  /** The size of a change or an error, which has no sign. */
+  size = (/** @type {number} */ value, hasUnit = true) => this.change(Math.abs(value), hasUnit).replace("+", "");
 
   /** An error as the skill is measured: in the target's unit, or of several targets in standard deviations. */
   error = (/** @type {number | null | undefined} */ value) => {
     const { unit } = this.info.skill;
     return unit === "standard deviations" ? amount(value, unit) : this.value(value);
   };
-
-  /** What is forecast, as the beginning of a sentence. */
-  get heading() {
-    return capitalise(this.title);
-  }
 }
 
 /** All models of the service. */

@@ -41,6 +41,22 @@ export function distinctNames(names, room) {
   return new Map(names.map((name, number) => [name, short[number]]));
 }
 
+/**
+ * Cuts a name to a room in characters so that it still differs from the others.
+ *
+ * @param {string[]} names
+ * @returns {(name: string, room: number) => string}
+ */
+export function fitAmong(names) {
+  /** @type {Map<number, Map<string, string>>} */
+  const byRoom = new Map();
+  return (name, room) => {
+    if (name.length <= room) return name;
+    if (!byRoom.has(room)) byRoom.set(room, distinctNames(names, room));
+    return byRoom.get(room)?.get(name) ?? name;
+  };
+}
+
 /** @param {string} part */
 function isWord(part) {
   return /^[^\W_]/.test(part);

@@ -18,7 +18,7 @@ from threading import Event, Thread
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
-from kanmodel.errors import CheckpointError, ConfigError
+from kanmodel.errors import CheckpointError, ConfigError, needs_package
 from service.models.oci import Artifact
 from service.models.repository import CHOICE, SUFFIX, Stored, is_followed, list_checkpoints, printable
 
@@ -76,12 +76,10 @@ class Remote:
             raise ConfigError(f"models cannot be read from {scheme}://, only from {', '.join(SCHEMES)}, oci")
         _silence_libraries()
         extra, options = SCHEMES[scheme]
-        try:
+        with needs_package(f"{scheme}://", f"kanscope[{extra}]"):
             from fsspec.core import url_to_fs
 
             self._files, root = url_to_fs(url, skip_instance_cache=True, **options)
-        except ImportError as error:
-            raise ConfigError(f"models of {scheme}:// need a package: pip install 'kanscope[{extra}]'") from error
         self._root, self._is_web = root.rstrip("/"), extra == "https"
 
     def list(self) -> Mapping[str, Stored]:
@@ -147,11 +145,9 @@ class Registered:
         self.secrets = tuple(sorted(secrets, key=len, reverse=True))
         for name, value in _CLIENT.items():
             os.environ.setdefault(name, value)
-        try:
+        with needs_package(url, "kanscope[mlflow]"):
             from mlflow import MlflowClient
             from mlflow.artifacts import download_artifacts, list_artifacts
-        except ImportError as error:
-            raise ConfigError(f"{url} cannot be read here: pip install 'kanscope[mlflow]'") from error
         _silence_libraries()  # after the import, which sets levels
         self._client, self._list_files, self._download = MlflowClient(), list_artifacts, download_artifacts
 

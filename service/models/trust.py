@@ -11,7 +11,7 @@ from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
-from kanmodel.errors import CheckpointError, ConfigError
+from kanmodel.errors import CheckpointError, ConfigError, needs_package
 from kanmodel.prepared import results_path
 from service.models.repository import signature_path
 
@@ -32,11 +32,9 @@ class TrustedKeys:
     """
 
     def __init__(self, paths: str) -> None:
-        try:
+        with needs_package("KANSCOPE_TRUSTED_KEYS", "kanscope[signatures]"):
             from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
             from cryptography.hazmat.primitives.serialization import load_pem_public_key
-        except ImportError as error:
-            raise ConfigError("KANSCOPE_TRUSTED_KEYS needs a package: pip install 'kanscope[signatures]'") from error
         self._keys = []
         for path in filter(None, map(str.strip, paths.split(","))):
             try:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from opentelemetry import trace
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kanmodel.errors import ConfigError
+from kanmodel.errors import missing_package
 from service.telemetry.logs import RequestLog
 from service.telemetry.metrics import Metrics
 from service.telemetry.otlp import NAME, describe_resource
@@ -86,7 +86,7 @@ class Observation:
 def start_tracing() -> None:
     """Records spans from now on; raises ConfigError if OpenTelemetry's SDK is not installed, which its API needs."""
     if find_spec("opentelemetry.sdk") is None:
-        raise ConfigError("tracing needs OpenTelemetry: pip install 'kanscope[otel]'")
+        raise missing_package("tracing", "kanscope[otel]")
     from opentelemetry.sdk.trace import TracerProvider
 
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):  # else someone has chosen one

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import orjson
-import simdjson
 from fastapi import Request
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
@@ -32,6 +31,11 @@ from service.settings import Settings
 from service.wire.errors import NOT_FINITE, RequestError, invalid_members, invalid_value, invalid_values
 from service.wire.headers import IS_WHOLE, find_header
 from service.wire.json import JSON, format_path, non_finite_places
+
+try:
+    import simdjson
+except ImportError:  # where it has no wheel
+    simdjson = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from service.room import Deadline, Hold
@@ -293,6 +297,8 @@ def _parse_plain(data: bytes, limits: Limits) -> dict[str, Any] | None:
 
     No simdjson object may outlive this function: while one does, the parser cannot be reused.
     """
+    if simdjson is None:
+        return None
     lookback, n_features = limits.window_shape
     if len(data) > KEPT:
         parser = simdjson.Parser()

@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 _LONG = "must be an integer of fewer digits"
 NOT_FINITE = "must be finite"  # the message of `kanmodel.arrays.refuse_non_finite`
 
-# Codes by status: one per cause, and stable, since clients branch on them. service/wire/README.md describes each.
+# Codes by status: one per cause, and stable, since clients branch on them. The site's page `errors.md` explains each.
 _400 = Literal["malformed_request", "load_failed"]
 _401 = Literal["key_missing", "key_unknown"]
 _403 = Literal["scope_missing", "disabled", "cross_site"]

@@ -14,6 +14,7 @@ from kanmodel.network.network import Network
 from kanmodel.tables.columns import Feature, Target
 
 NAME = "large"
+LARGE = "model L"  # in the rows of tables
 N_FEATURES, LOOKBACK, HIDDEN = 20, 48, 64
 WIDTH = [HIDDEN, 16, 1]
 SMALL = (8, 16, 24)  # units of the small models

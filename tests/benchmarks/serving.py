@@ -24,7 +24,7 @@ import torch
 from captum.attr import IntegratedGradients
 from explanations import STEPS
 from load import drive, get, keep_busy, post, post_windows
-from models import NAME, large_model, original_windows, save_large_model, small_models
+from models import LARGE, NAME, large_model, original_windows, save_large_model, small_models
 from servers import (
     CLIENT_CORE,
     DURATION,
@@ -40,7 +40,7 @@ from servers import (
     pin,
     read_gauge,
 )
-from table import Row, print_table, times_in_turn
+from table import Row, name_model, print_table, times_in_turn
 
 from kanmodel.attribution.baseline import Baseline, baseline_windows
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
@@ -109,43 +109,55 @@ class Contender:
 
 
 def rows() -> Iterator[Row]:
-    """Requests to a model of realistic size, then to small ones and the bundled one."""
+    """Requests to a model of realistic size, then to small ones and the bundled one, which each row names."""
     pin(0, CLIENT_CORE)
     try:
-        with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-            checkpoint, model = save_large_model(Path(folder)), large_model()
-            windows = original_windows(model)
-            yield from first_rows(checkpoint, windows)
-            ours = stack.enter_context(our_server(Path(folder)))
-            finish_background(ours.port, NAME)
-            by_hand = stack.enter_context(other_server("peer.py", checkpoint, "/empty"))
-            contenders = [
-                _kanscope(ours),
-                *(
-                    Contender(f"FastAPI ({style})", by_hand, {v: f"/{style}/{v}" for v in ("predict", "explain")})
-                    for style in STYLES
-                ),
-                *_start_others(stack, checkpoint, 1),
-                Contender(LIMIT, stack.enter_context(other_server("limit.py", checkpoint, "/")), {"predict": "/"}),
-            ]
-            for one in contenders:
-                one.check(windows, model.predict(windows))
-            alone = {}
-            for work in ONE_PROCESS:
-                alone[work] = compare(contenders, work, windows)
-                yield rate_row(str(work), alone[work])
-            yield from footprint_rows(contenders)
-            yield from form_rows(ours, windows)
-            yield fairness_row(ours, windows)
-            yield from two_process_rows(checkpoint, windows, alone)
-            yield from small_model_rows()
-            with our_server(BUNDLED) as bundled:
-                finish_background(bundled.port, BUNDLED_NAME)
-                yield Row("start of the process until ready, bundled model", f"{bundled.start:.2f} s")
-                yield from series_rows(bundled)
-                yield from cached_rows(bundled, by_hand)
+        with tempfile.TemporaryDirectory() as folder:
+            checkpoint = save_large_model(Path(folder))
+            with other_server("peer.py", checkpoint, "/empty") as by_hand:
+                yield from name_model(LARGE, large_model_rows(checkpoint, by_hand))
+                yield from small_model_rows()
+                yield from name_model("bundled model", bundled_model_rows(by_hand))
     finally:
         pin(0, None)
+
+
+def large_model_rows(checkpoint: Path, by_hand: Server) -> Iterator[Row]:
+    """All servers with the same model: rates, start and memory, other forms of a request, and several processes."""
+    model = large_model()
+    windows = original_windows(model)
+    yield from first_rows(checkpoint, windows)
+    with ExitStack() as stack:
+        ours = stack.enter_context(our_server(checkpoint.parent))
+        finish_background(ours.port, NAME)
+        contenders = [
+            _kanscope(ours),
+            *(
+                Contender(f"FastAPI ({style})", by_hand, {v: f"/{style}/{v}" for v in ("predict", "explain")})
+                for style in STYLES
+            ),
+            *_start_others(stack, checkpoint, 1),
+            Contender(LIMIT, stack.enter_context(other_server("limit.py", checkpoint, "/")), {"predict": "/"}),
+        ]
+        for one in contenders:
+            one.check(windows, model.predict(windows))
+        alone = {}
+        for work in ONE_PROCESS:
+            alone[work] = compare(contenders, work, windows)
+            yield rate_row(str(work), alone[work])
+        yield from footprint_rows(contenders)
+        yield from form_rows(ours, windows)
+        yield fairness_row(ours, windows)
+        yield from two_process_rows(checkpoint, windows, alone)
+
+
+def bundled_model_rows(by_hand: Server) -> Iterator[Row]:
+    """The start, a week as a series, and answers from the cache."""
+    with our_server(BUNDLED) as bundled:
+        finish_background(bundled.port, BUNDLED_NAME)
+        yield Row("start of the process until ready", f"{bundled.start:.2f} s")
+        yield from series_rows(bundled)
+        yield from cached_rows(bundled, by_hand)
 
 
 def _kanscope(server: Server, name: str = "Kanscope") -> Contender:

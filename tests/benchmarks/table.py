@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -28,6 +28,11 @@ class Row:
     measured: str
     beside: str = ""
     ratio: str = ""
+
+
+def name_model(model: str, rows: Iterable[Row]) -> Iterator[Row]:
+    """Rows that state which model is asked."""
+    return (replace(row, work=f"{row.work}, {model}") for row in rows)
 
 
 def print_table(rows: Iterable[Row]) -> None:

@@ -13,9 +13,9 @@ from threading import Event, Thread
 
 import numpy as np
 from load import keep_busy, post
-from models import NAME, large_model, original_windows
+from models import LARGE, NAME, large_model, original_windows
 from servers import CLIENT_CORE, finish_background, our_server, peak_memory, pin, resident_memory
-from table import Row, print_table
+from table import Row, name_model, print_table
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.forecaster import Forecaster
@@ -37,7 +37,7 @@ def rows() -> Iterator[Row]:
     pin(0, CLIENT_CORE)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            yield from _measure(Path(folder))
+            yield from name_model(LARGE, _measure(Path(folder)))
     finally:
         pin(0, None)
 

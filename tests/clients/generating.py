@@ -1,4 +1,4 @@
-"""Commands of openapi/README.md that generate clients, and what runs these."""
+"""Commands and programs of the page on clients, and what runs these."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from expected import WINDOW, expect
+from expected import MODEL, WINDOW, expect
+from readmes import PAGES, READMES
 
 from service.document.__main__ import DOCUMENT
 
 HERE = Path(__file__).parent
+PAGE = READMES[PAGES / "how-to" / "clients.md"]
 TOOLS = Path(sys.prefix) / "clients"  # `make test` sets it up
 MODULES = TOOLS / "node_modules"
 # Warnings of openapi-generator that the document does not avoid, by its language: of any value, of names that are words
@@ -43,10 +45,10 @@ def run(folder: Path, *command: str | Path, **variables: str) -> subprocess.Comp
 
 
 def generate(folder: Path, command: str) -> None:
-    """Runs the command of openapi/README.md that starts so, which must not warn of the document."""
-    readme = DOCUMENT.with_name("README.md").read_text().replace("\\\n", "")
-    (line,) = re.findall(rf"^{re.escape(command)}.*$", readme, re.MULTILINE)
-    words = [word.replace("openapi/", f"{DOCUMENT.parent}/") if ".json" in word else word for word in shlex.split(line)]
+    """Runs the command of the page that starts so, which must not warn of the document."""
+    (line,) = re.findall(rf"^{re.escape(command)}.*$", PAGE.replace("\\\n", ""), re.MULTILINE)
+    words = shlex.split(line, comments=True)
+    words = [word.replace("openapi/", f"{DOCUMENT.parent}/") if ".json" in word else word for word in words]
     if words[0] == "npx":
         generator, options = MODULES / ".bin" / Path(words[1]).name, words[2:]
     else:
@@ -66,3 +68,19 @@ def check_answers(server: httpx2.Client, folder: Path, *program: str | Path) -> 
     """Checks that a program, given the server and a window, prints what plain HTTP gives."""
     printed = run(folder, *program, str(server.base_url).rstrip("/"), WINDOW).stdout
     assert json.loads(printed) == expect(server)
+
+
+def write_program(server: httpx2.Client, language: str, file: Path) -> None:
+    """Writes the page's program in a language, which asks a server of the tests."""
+    (text,) = re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    assert text.count("http://127.0.0.1:8000") == 1
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text.replace("http://127.0.0.1:8000", str(server.base_url).rstrip("/")))
+
+
+def check_program(server: httpx2.Client, folder: Path, *program: str | Path) -> None:
+    """Checks that a program of the page prints the temperature's contribution to the forecast of a reference window."""
+    instance = server.get(f"{MODEL}/reference/0").json()["instance"]
+    answer = server.post(f"{MODEL}:explain", json={"instances": [instance]}).json()
+    printed = float(run(folder, *program).stdout)
+    assert printed == pytest.approx(answer["explanations"][0]["contributions"]["temp_c"], rel=1e-12)

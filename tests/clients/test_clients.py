@@ -1,4 +1,4 @@
-"""Clients generated as in openapi/README.md, and existing ones, against a live server."""
+"""Clients generated as on the page, and existing ones, against a live server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from expected import WINDOW
-from generating import MODULES, TOOLS, check_answers, generate, run
+from generating import MODULES, TOOLS, check_answers, check_program, generate, run, write_program
 from processes import run_process, start_command
 from thorough import few_of
 
@@ -20,7 +20,7 @@ from service.document.__main__ import DOCUMENT
 
 HERE = Path(__file__).parent
 INFERENCE_SERVICE = HERE.parents[1] / "service" / "engines" / "kubernetes" / "overlays" / "kserve" / "service.yaml"
-# By program: the command in openapi/README.md, and which generated code is typed strictly.
+# By program: the command of the page, and which generated code is typed strictly.
 PYTHON = {
     "openapi_generator": ("openapi-generator-cli generate -g python ", ()),  # it says that its own is not, yet
     "openapi_python_client": ("pipx run openapi-python-client ", ("kanscope_client",)),
@@ -58,6 +58,10 @@ def test_a_python_client(server, tmp_path, client):
     mypy = (sys.executable, "-m", "mypy", "--python-executable", python, "--follow-imports=silent")
     run(folder, *mypy, f"{client}.py", "inputs.py", *checked)
     check_answers(server, folder, python, f"{client}.py")
+    if client == "openapi_python_client":
+        write_program(server, "python", folder / "main.py")
+        run(folder, *mypy, "main.py")
+        check_program(server, folder, python, "main.py")
 
 
 @pytest.mark.thorough("generates a client and checks its types")
@@ -71,8 +75,12 @@ def test_a_typescript_client(server, tmp_path, client):
     shutil.copy(HERE / "package.json", tmp_path)
     for name in (f"{client}.ts", "inputs.ts", "tsconfig.json"):
         shutil.copy(HERE / "typescript" / name, tmp_path)
+    if client == "openapi-fetch":
+        write_program(server, "ts", tmp_path / "main.ts")
     run(tmp_path, MODULES / ".bin" / "tsc", "--project", "tsconfig.json")
     check_answers(server, tmp_path, "node", f"built/{client}.js")
+    if client == "openapi-fetch":
+        check_program(server, tmp_path, "node", "built/main.js")
 
 
 @pytest.mark.thorough("starts linters of JavaScript")

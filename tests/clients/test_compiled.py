@@ -1,4 +1,4 @@
-"""Clients in Go and Rust, generated as in openapi/README.md and compiled, against a live server."""
+"""Clients in Go and Rust, generated as on the page and compiled, against a live server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from generating import TOOLS, check_answers, generate, run
+from generating import TOOLS, check_answers, check_program, generate, run, write_program
 
 HERE = Path(__file__).parent
 COMMAND = "openapi-generator-cli generate -g"
@@ -22,9 +22,12 @@ def test_the_go_client(server, tmp_path):
     shutil.copytree(HERE / "go", tmp_path, dirs_exist_ok=True)
     generate(tmp_path, f"{COMMAND} go ")
     alone = {"GOPROXY": "off", "GOTOOLCHAIN": "local", "CGO_ENABLED": "0"}  # nothing but the standard library
-    run(tmp_path, "go", "vet", ".", "./kanscope", **alone)
+    write_program(server, "go", tmp_path / "page" / "main.go")
+    run(tmp_path, "go", "vet", ".", "./page", "./kanscope", **alone)
     run(tmp_path, "go", "build", "-o", "program", **alone)
     check_answers(server, tmp_path, tmp_path / "program")
+    run(tmp_path, "go", "build", "-o", "shown", "./page", **alone)
+    check_program(server, tmp_path, tmp_path / "shown")
 
 
 @pytest.mark.thorough("generates a client and compiles it")
@@ -36,14 +39,16 @@ def test_the_rust_client(server):
     folder = TOOLS / "rust"  # always the same, so that cargo compiles the crates of others once
     shutil.rmtree(folder / "kanscope", ignore_errors=True)
     shutil.copytree(HERE / "rust", folder, dirs_exist_ok=True)
+    write_program(server, "rust", folder / "page.rs")
     generate(folder, f"{COMMAND} rust ")
     use_debians_reqwest(folder / "kanscope" / "Cargo.toml")
     source = ["source.crates-io.replace-with='debian'", f"source.debian.directory='{CRATES}'"]
     options = [word for line in source for word in ("--config", line)]
     variables = {"PATH": f"/usr/bin:{os.environ['PATH']}", "CARGO_TARGET_DIR": "target", "CARGO_PROFILE_DEV_DEBUG": "0"}
     logged = run(folder, cargo, *options, "build", "--offline", "--quiet", **variables).stderr
-    assert "--> main.rs" not in logged, logged
+    assert "--> main.rs" not in logged and "--> page.rs" not in logged, logged
     check_answers(server, folder, folder / "target" / "debug" / "program")
+    check_program(server, folder, folder / "target" / "debug" / "page")
 
 
 def use_debians_reqwest(manifest):

@@ -1,4 +1,4 @@
-"""Clients in Java and Kotlin, generated as in openapi/README.md, against a live server."""
+"""Clients in Java and Kotlin, generated as on the page, against a live server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from generating import MODULES, TOOLS, check_answers, generate, run
+from generating import MODULES, TOOLS, check_answers, check_program, generate, run, write_program
 
 HERE = Path(__file__).parent
 COMMAND = "openapi-generator-cli generate -g"
@@ -34,8 +34,11 @@ def test_the_java_client(server, tmp_path):
     classes = (jackson, jar(DEBIAN, "geronimo-annotation-1.3-spec.jar"))
     sources = (tmp_path / "kanscope-java" / "src" / "main").rglob("*.java")
     options = ("-proc:none", "-d", "built", "-cp", os.pathsep.join(map(str, classes)))
-    run(tmp_path, "javac", *options, *sources, HERE / "java" / "Program.java")
-    check_answers(server, tmp_path, *JAVA, "-cp", os.pathsep.join(map(str, ("built", *classes))), "Program")
+    write_program(server, "java", tmp_path / "Main.java")
+    run(tmp_path, "javac", *options, *sources, HERE / "java" / "Program.java", "Main.java")
+    java = (*JAVA, "-cp", os.pathsep.join(map(str, ("built", *classes))))
+    check_answers(server, tmp_path, *java, "Program")
+    check_program(server, tmp_path, *java, "Main")
 
 
 @pytest.mark.thorough("generates a client and compiles it for half a minute")
@@ -51,6 +54,9 @@ def test_the_kotlin_client(server, tmp_path):
     )
     options = ("-nowarn", "-no-stdlib", "-no-reflect", "-d", "built", "-cp", os.pathsep.join(map(str, classes)))
     kotlinc = (*JAVA, "-cp", compiler, "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler")
-    sources = (tmp_path / "kanscope-kotlin" / "src" / "main" / "kotlin", HERE / "kotlin" / "Program.kt")
+    write_program(server, "kotlin", tmp_path / "page" / "Main.kt")
+    sources = (tmp_path / "kanscope-kotlin" / "src" / "main" / "kotlin", HERE / "kotlin" / "Program.kt", "page/Main.kt")
     run(tmp_path, *kotlinc, *options, *sources)
-    check_answers(server, tmp_path, *JAVA, "-cp", os.pathsep.join(map(str, ("built", *classes))), "ProgramKt")
+    java = (*JAVA, "-cp", os.pathsep.join(map(str, ("built", *classes))))
+    check_answers(server, tmp_path, *java, "ProgramKt")
+    check_program(server, tmp_path, *java, "MainKt")

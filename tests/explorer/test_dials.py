@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import date, timedelta
 
 import pytest
 from playwright.sync_api import expect
@@ -173,22 +172,3 @@ def test_what_nobody_can_change_says_so(server, open_tab):
     page = told(tab, f"{SHOWN}&edit=wind_u_ms:3")
     dial = page.locator(".dial", has=slider(page, "wind_u_ms"))
     expect(dial).to_contain_text("nobody can change this")
-
-
-# A day's name as the page tells it, for each sine and cosine of its phase.
-TELL_DAYS = """async ([input, rows]) => {
-  const module = document.querySelector('link[href$="/inputs.js"]').href;
-  const { tell, valueOf } = await import(module);
-  return rows.map((row) => tell({ ...input, places: [0, 1] }, valueOf({ ...input, places: [0, 1] }, row)));
-}"""
-
-
-def test_days_of_all_years_are_told_as_by_the_core(server, open_tab):
-    """Of years with 29 February and without, the page says the date that the core says."""
-    day = next(one for one in server.get(MODEL).json()["inputs"] if one["kind"] == "day_of_year")
-    starts = [date(2023, 1, 1), date(2024, 1, 1)]
-    days = [start + timedelta(n) for start in starts for n in range(365 + (start.year == 2024))]
-    phases = [((of - date(of.year, 1, 1)).days - day["offset"]) / (365 + (of.year == 2024)) for of in days]
-    rows = [[math.sin(2 * math.pi * phase), math.cos(2 * math.pi * phase)] for phase in phases]
-    page = open_tab(server).show(SHOWN)
-    assert page.evaluate(TELL_DAYS, [day, rows]) == [f"{of.day} {of:%b}" for of in days]

@@ -282,7 +282,7 @@ def test_arrows_walk_along_the_flow_and_light_its_paths(server, open_tab):
 
 
 def test_zooming_shows_more_and_wheels_scroll_the_page(server, open_tab):
-    """Buttons go from curves to axes and knots, the wheel alone does not; one y-scale per layer, or each its own."""
+    """From names to curves to axes and formulas; the wheel alone does not; one y-scale per layer, or each its own."""
     tab = open_tab(server)
     page = show(tab, "forecast?model=nyc-weather&window=ref:0")
     svg = page.locator(SVG)
@@ -294,8 +294,23 @@ def test_zooming_shows_more_and_wheels_scroll_the_page(server, open_tab):
     for _ in range(3):
         page.get_by_role("button", name="Zoom in").click()
     expect(svg).to_have_attribute("data-zoom", "near")
+    formula = page.locator(f"{SVG} .near-formula").first
+    expect(formula).to_be_visible()
+    _, layer, i, j = formula.locator("xpath=ancestor::*[@data-edge]").get_attribute("data-edge").split("/")
+    edge = server.get(f"{MODEL}/edges/{layer}/{i}/{j}", params={"formulas": True, "range": "reference"}).json()
+    best = edge["formulas"][0]
+    assert formula.text_content().endswith(f", R² {best['r2']:.2f}")
+    first = re.match(r"-?[\d.]+", best["expression"])
+    assert not first or formula.text_content().startswith(first[0][:5])
     page.get_by_role("button", name="Fit into the view").click()
     expect(svg).to_have_attribute("data-zoom", "curve")
+    expect(page.locator(f"{SVG} .near-formula")).to_have_count(0)
+    for _ in range(2):
+        page.get_by_role("button", name="Zoom out").click()
+    expect(svg).to_have_attribute("data-zoom", "far")
+    expect(page.locator(f"{SVG} .curve").first).to_be_hidden()
+    expect(page.locator(f"{SVG} .place.input .name").first).to_be_visible()
+    page.get_by_role("button", name="Fit into the view").click()
     spans = """(curves) => curves.map((curve) => curve.getBBox().height)"""
     layer = page.locator(f'{SVG} g.edge[data-edge^="head/0"] .curve')
     common = layer.evaluate_all(spans)
@@ -311,6 +326,27 @@ def test_zooming_shows_more_and_wheels_scroll_the_page(server, open_tab):
     expect(page.locator(".flow-legend")).to_contain_text("can't be compared")
     assert min(layer.evaluate_all(spans)) > 0.9 * max(common)
     assert tab.problems == []
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_long_names_are_cut_so_that_they_differ(shapes, open_tab, width):
+    """Of 61 inputs whose names begin and end alike, in the picture and in what it reads."""
+    page = show(open_tab(shapes, viewport={"width": width, "height": 900}), "forecast?model=long&window=ref:0")
+    for names in (".place.input .name", ".dial button.name"):
+        texts = page.locator(names).all_text_contents()
+        assert len(texts) > 2
+        assert len(set(texts)) == len(texts), names
+
+
+def test_a_forecast_prints_on_one_page(server, open_tab):
+    """A4, with its sentence, picture, and what was read and follows; nothing is cut off at the side."""
+    page = show(open_tab(server), "forecast?model=nyc-weather&window=ref:0")
+    assert len(re.findall(rb"/Type\s*/Page\b(?!s)", page.pdf(format="A4"))) == 1
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 711, "height": 1040})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 711
+    for part in (".sentence", SVG, ".dials", ".outlook"):
+        expect(page.locator(part)).to_be_visible()
 
 
 @pytest.mark.parametrize("kind", ["picture", "slide", "a4"])

@@ -339,6 +339,9 @@ def test_a_classifier_is_told_in_its_own_terms(pair, open_tab):
     expect(section(page, "Formula")).to_contain_text(
         "There is no formula for it: a formula needs outputs that are functions of one node, but softmax mixes them."
     )
+    amounts = section(page, "Network").locator("g.edge[data-edge] .amount")
+    expect(amounts.first).to_have_text(re.compile(r"^[\d.]+ points$"))
+    expect(section(page, "Network").locator("svg.picture")).not_to_contain_text("%")
     expect(section(page, "Card")).to_contain_text("12 edges, straight lines and straight lines after relu")
     expect(page.locator("main")).not_to_contain_text("undefined")
 

@@ -173,13 +173,3 @@ def test_reference_windows_may_be_hidden(serve, open_tab, tmp_path):
         settled(page)
         expect(page).to_have_title("Model of m · Kanscope")
         expect(problem(page)).to_have_count(0)
-
-
-def test_no_figure_is_minus_zero(server, open_tab):
-    """A negative number that rounds to zero has no sign."""
-    page = open_tab(server).show("model?model=head")
-    said = page.evaluate(
-        """() => import("./figures.js").then(({ fixed, percent, amount }) =>
-          [fixed(-0.00001, 4), fixed(-0, 4), percent(-0.0000001), amount(-0), fixed(-0.5, 1)])"""
-    )
-    assert said == ["0.0000", "0.0000", "0.0 %", "0", "−0.5"]

@@ -6,7 +6,7 @@ store=${XDG_CACHE_HOME:-$HOME/.cache}/kanscope/image
 packages=(buildah crun debootstrap netavark)
 
 skip() {
-    echo "NOT RUN: the image is built as root on Debian with the packages ${packages[*]}; $1"
+    echo "NOT RUN: the image is built as root on Debian with the packages ${packages[*]}; $1" | tee -a "${NOT_RUN:-/dev/null}"
     exit 0
 }
 

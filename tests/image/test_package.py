@@ -13,20 +13,49 @@ import tarfile
 import zipfile
 from collections.abc import Mapping
 from email.parser import Parser
-from importlib.metadata import version
+from importlib.metadata import distribution, version
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 from processes import run_process
 from trove_classifiers import classifiers
 
 ROOT = Path(__file__).parents[2]
 PURELIB = "import sysconfig; print(sysconfig.get_path('purelib'))"
+VARIABLES = {"PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": "1"}
+ALONE = {**os.environ, **VARIABLES}
 BUILDS = pytest.mark.thorough("builds the wheel")
 
 
 def python(*arguments: str | Path, folder: Path) -> None:
     subprocess.run([sys.executable, *arguments], cwd=folder, check=True, stdout=subprocess.PIPE)
+
+
+def make_environment(folder: Path, wheel: Path) -> tuple[Path, Path]:
+    """The folders of commands and packages of a new environment that has the wheel alone."""
+    python("-m", "venv", "--without-pip", "environment", folder=folder)
+    binaries = folder / "environment" / "bin"
+    quiet = ("install", "--quiet", "--no-deps", "--no-index")
+    python("-m", "pip", "--python", binaries / "python", *quiet, wheel, folder=folder)
+    return binaries, Path(subprocess.check_output([binaries / "python", "-c", PURELIB], text=True).strip())
+
+
+def requirements_of(wheel: Path) -> set[Path]:
+    """The modules and packages installed here that the wheel requires without extras, directly or not."""
+    (metadata,) = (
+        zipfile.Path(wheel) / name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("/METADATA")
+    )
+    waiting, found = Parser().parsestr(metadata.read_text()).get_all("Requires-Dist", []), dict[str, set[Path]]()
+    while waiting:
+        requirement = Requirement(waiting.pop())
+        if requirement.name not in found and (requirement.marker is None or requirement.marker.evaluate({"extra": ""})):
+            held = distribution(requirement.name)
+            tops = {file.parts[0] for file in held.files or ()} - {"..", "__pycache__"}
+            found[requirement.name] = {Path(str(held.locate_file(top))) for top in tops}
+            waiting += held.requires or []
+    return set().union(*found.values())
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +109,7 @@ def test_the_sdist_holds_the_project(built: tuple[Path, Path]) -> None:
 
 @BUILDS
 def test_the_metadata_are_complete(built: tuple[Path, Path]) -> None:
-    """Metadata have the changelog's version, a summary, keywords, the README as Markdown and valid classifiers."""
+    """The version is the changelog's, or one between releases above it; the README is Markdown, classifiers valid."""
     wheel = zipfile.ZipFile(built[1])
     (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
     metadata = Parser().parsestr(wheel.read(name).decode())
@@ -88,24 +117,52 @@ def test_the_metadata_are_complete(built: tuple[Path, Path]) -> None:
     assert metadata.get_payload().strip() == (ROOT / "README.md").read_text().strip()
     assert metadata["Summary"] and metadata["Keywords"]
     newest = re.search(r"^## \[(\d[^\]]*)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert newest and metadata["Version"] == newest[1]
+    built_version = Version(metadata["Version"])
+    assert newest and (
+        built_version > Version(newest[1]) if built_version.is_devrelease else built_version == Version(newest[1])
+    )
     assert metadata.get_all("Classifier") and set(metadata.get_all("Classifier")) <= classifiers
+
+
+# Prints a sentence for each extra that is missing.
+BASE = """
+import numpy as np
+import kanmodel
+
+rows = np.arange(200.0)
+table = {"x": np.sin(rows / 3), "y": np.cos(rows / 5)}
+model = kanmodel.train(table, "y", ahead=1, lookback=4, epochs=1)
+assert np.isfinite(model.explain({name: table[name][-4:] for name in model.config.feature_names}).contributions).all()
+assert model.topology().edges and model.report().html()
+for ask in (model.formula, lambda: model.export_onnx("model.onnx")):
+    try:
+        ask()
+    except kanmodel.ConfigError as error:
+        print(error)
+"""
+
+
+@pytest.mark.thorough("builds the wheel and trains a model with it")
+def test_the_base_trains_and_explains_and_names_the_extras(built: tuple[Path, Path], tmp_path: Path) -> None:
+    """With what the wheel requires without extras, a model is trained and explained; the rest says what to install."""
+    binaries, site = make_environment(tmp_path, built[1])
+    for path in requirements_of(built[1]):
+        (site / path.name).symlink_to(path)
+    printed = subprocess.check_output([binaries / "python", "-c", BASE], cwd=tmp_path, text=True, env=ALONE)
+    what = ("the search for a formula", "formulas"), ("the export to ONNX", "onnx")
+    assert printed == "".join(f"{name} needs a package: pip install 'kanscope[{extra}]'\n" for name, extra in what)
+    refused = subprocess.run([binaries / "kanscope", "serve"], env=ALONE, capture_output=True, text=True)
+    sentence = "kanscope: the command kanscope needs a package: pip install 'kanscope[serve]'\n"
+    assert (refused.returncode, refused.stdout, refused.stderr) == (2, "", sentence)
 
 
 @pytest.mark.thorough("installs the wheel and starts it")
 def test_the_wheel_serves_beside_a_package_named_service(built: tuple[Path, Path], tmp_path: Path) -> None:
     """In an environment without the repository, the command serves the bundled model and the explorer."""
-    python("-m", "venv", "--without-pip", "environment", folder=tmp_path)
-    binaries = tmp_path / "environment" / "bin"
-    site = Path(subprocess.check_output([binaries / "python", "-c", PURELIB], text=True).strip())
+    binaries, site = make_environment(tmp_path, built[1])
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))  # of which no .pth counts
     (site / "service").mkdir()
     (site / "service" / "__init__.py").write_text("raise ImportError('of someone else')")
-    python(
-        *("-m", "pip", "--python", binaries / "python", "install", "--quiet", "--no-deps", "--no-index", built[1]),
-        folder=tmp_path,
-    )
-    variables = {"PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": "1"}
 
     def start_installed(log: Path, arguments: list[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         with log.open("wb") as file:
@@ -113,14 +170,12 @@ def test_the_wheel_serves_beside_a_package_named_service(built: tuple[Path, Path
             return subprocess.Popen(command, cwd=tmp_path, env=dict(environment), stdout=file, stderr=file)
 
     log = tmp_path / "version"
-    assert start_installed(log, ["--version"], {**os.environ, **variables}).wait(timeout=60) == 0
+    assert start_installed(log, ["--version"], ALONE).wait(timeout=60) == 0
     assert log.read_text() == f"kanscope {version('kanscope')}\n"
     where = "import kanmodel, kanscope.service; print(kanmodel.__file__, kanscope.service.__file__)"
-    printed = subprocess.check_output(
-        [binaries / "python", "-c", where], cwd=tmp_path, env={**os.environ, **variables}, text=True
-    )
+    printed = subprocess.check_output([binaries / "python", "-c", where], cwd=tmp_path, env=ALONE, text=True)
     assert printed.split() == [f"{site}/kanmodel/__init__.py", f"{site}/kanscope/service/__init__.py"]
-    with run_process(tmp_path / "log", by=start_installed, **variables) as process:
+    with run_process(tmp_path / "log", by=start_installed, **VARIABLES) as process:
         window = (ROOT / "tests" / "examples" / "window.json").read_bytes()
         answer = process.client.post(
             "/v1/models/nyc-weather:explain", content=window, headers={"Content-Type": "application/json"}

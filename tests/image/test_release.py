@@ -17,6 +17,7 @@ FILES = (
     "pyproject.toml",
     "CHANGELOG.md",
     "openapi/openapi.json",
+    "openapi/openapi-3.0.json",
     "service/document/examples.json",
     *(f"{KUBERNETES}{name}" for name in ("values/values.env", "labels/kustomization.yaml", "chart/Chart.yaml")),
     *(f"{KUBERNETES}chart/{name}" for name in ("values.yaml", "templates/deployment.yaml")),
@@ -63,6 +64,21 @@ def test_a_release_has_its_version_everywhere_and_what_was_unreleased(tree: Path
     assert release(tree, "9.9.0") == "VERSION must be three numbers and above 9.10.0, but is '9.9.0'"
 
 
+def test_between_releases_the_version_says_so(tree: Path) -> None:
+    """After 9.10.0 come 9.11.0.dev0, in a chart as Helm takes it, with a commit but no tag, and 9.11.0."""
+    assert not release(tree, "9.10.0") and not release(tree, "next")
+    for name in FILES[:1] + FILES[2:]:
+        text = (tree / name).read_text()
+        assert "9.11.0.dev0" in text and "9.10.0" not in text, name
+    assert "\nversion: 9.11.0-dev0\nappVersion: 9.11.0.dev0\n" in (tree / KUBERNETES / "chart/Chart.yaml").read_text()
+    assert "tag:" not in subprocess.check_output(["git", "log", "-1", "--format=%D"], cwd=tree, text=True)
+    (tree / "CHANGELOG.md").write_text(CHANGES)
+    subprocess.run(["git", "commit", "--quiet", "--all", "--message", "more"], cwd=tree, check=True)
+    assert release(tree, "9.10.1") == "VERSION must be three numbers and above 9.11.0.dev0, but is '9.10.1'"
+    assert not release(tree, "9.11.0")
+    assert not [name for name in FILES if "dev0" in (tree / name).read_text()]
+
+
 @pytest.mark.parametrize("version", ["", "v9.0.0", "9.0", NOW])
 def test_what_is_no_next_version_changes_nothing(tree: Path, version: str) -> None:
     """It is refused by name."""
@@ -76,9 +92,10 @@ def test_changes_that_are_not_committed_stop_a_release(tree: Path) -> None:
     assert release(tree, "9.0.0") == "the work tree has changes that are not committed"
 
 
-def test_the_workflow_runs_what_the_repository_has() -> None:
+@pytest.mark.parametrize("workflow", ["ci", "nightly", "release"])
+def test_a_workflow_runs_what_the_repository_has(workflow: str) -> None:
     """Its make targets exist, and each action is named by a commit, which nobody can move."""
-    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())["jobs"]
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / f"{workflow}.yml").read_text())["jobs"]
     steps = [step for job in jobs.values() for step in job["steps"]]
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     asked = {name for step in steps for name in re.findall(r"\bmake ([a-z-]+)", step.get("run", ""))}

@@ -51,7 +51,9 @@ def test_a_hole_that_a_newer_base_mends_fails_the_scan(tmp_path: Path) -> None:
     assert new.returncode == 0 and "2 Debian packages scanned, 0 known holes" in new.stdout
 
 
-def test_a_scan_that_cannot_be_done_is_said_aloud(tmp_path: Path) -> None:
-    """Without a database it succeeds, and says that it was not run."""
+def test_a_scan_that_cannot_be_done_is_said_aloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a database it succeeds, and says that it was not run, also in the summary."""
+    monkeypatch.setenv("NOT_RUN", str(tmp_path / "not-run"))
     ended = scan(tmp_path, "http://127.0.0.1:9", "3.5.1-1")
     assert ended.returncode == 0 and ended.stdout.startswith("NOT RUN: ")
+    assert (tmp_path / "not-run").read_text() == ended.stdout

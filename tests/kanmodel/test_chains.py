@@ -203,25 +203,3 @@ def test_ids_of_a_classifier():
     assert ids == ["feature:a", "feature:b", *logits, "output:up+1", "output:same+1", "output:down+1"]
     leading = [(edge.source, edge.target) for edge in topology.edges if edge.kind == "output"]
     assert leading == [(logit, "output:up+1") for logit in logits]
-
-
-def test_a_classifier_s_ledger_is_in_probabilities():
-    """Softmax contributions sum to the change of the probability, and the logits are a layer of their own."""
-    head = plain_layers([2, 3], BSpline(3))
-    classes = tuple(Target(name) for name in ("up", "same", "down"))
-    config = replace(plain_config(head=plain_layers([2, 1])), head=head, targets=classes, output_function="softmax")
-    model = make_chain(config)
-    windows = model.reference.scaled[:5]
-    ledgers = [explain_windows(model, windows, output) for output in range(3)]
-    total = sum(ledger.contributions for ledger in ledgers)
-    np.testing.assert_allclose(total, 0, atol=3 * max(ledger.tolerance for ledger in ledgers))
-    for ledger in ledgers:
-        assert [(layer.stage, layer.layer) for layer in ledger.layers] == [
-            ("input", 0),
-            ("head", 0),
-            ("head", 1),
-            ("output", 1),
-        ]
-        change = ledger.predictions - ledger.baseline_prediction
-        np.testing.assert_allclose(ledger.contributions.sum(axis=1), change, atol=ledger.tolerance)
-        assert ((ledger.predictions >= 0) & (ledger.predictions <= 1)).all()

@@ -20,7 +20,7 @@ from thorough import examples
 import kanmodel.checkpoint
 from kanmodel.attribution.ledger import explain_windows
 from kanmodel.checkpoint import load_checkpoint, parse_checkpoint, save_checkpoint
-from kanmodel.errors import CheckpointError, DataError, NonFiniteError
+from kanmodel.errors import CheckpointError, NonFiniteError
 from kanmodel.forecaster import Forecaster
 
 options = st.fixed_dictionaries(
@@ -482,20 +482,6 @@ def test_a_folder_that_does_not_exist(model, tmp_path):
     with pytest.raises(CheckpointError, match="cannot write"):
         save_checkpoint(model, tmp_path)
     assert os.listdir(tmp_path) == []
-
-
-def test_windows_are_checked(model):
-    """Windows of another shape, or not finite in the network's type, are refused with their path."""
-    windows = np.zeros((2, 3, 2))
-    windows[1, 2, 0] = np.nan
-    with pytest.raises(DataError) as caught:
-        model.predict(windows)
-    assert [problem.path for problem in caught.value.problems] == ["windows[1][2][0]"]
-    with pytest.raises(DataError, match=r"windows must have shape \(n, 3, 2\), but has \(2, 2, 3\)"):
-        model.predict(np.zeros((2, 2, 3)))
-    single = make_model(dtype="float32", n_reference=4)
-    with pytest.raises(DataError, match="must be finite"):
-        single.predict(np.full((1, 6, 4), 1e300))
 
 
 def test_forecasts_that_are_not_finite(data):

@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from threading import Barrier
 
 import numpy as np
 import pandas as pd
@@ -25,7 +23,6 @@ from kanmodel import CheckpointError, DataError, Model, UnknownNameError
 from kanmodel.attribution.baseline import Baseline, ReferenceBaselines
 from kanmodel.attribution.ledger import explain_windows
 from kanmodel.checkpoint import save_checkpoint
-from kanmodel.computing import SingleFlightCache
 from kanmodel.formula.formula import Formulas
 from kanmodel.network.config import Transform, plain_layers
 from kanmodel.report.report import write_report
@@ -145,13 +142,6 @@ def test_explain_is_the_ledger(model, windows, output, baseline):
     np.testing.assert_allclose(found.predictions, model.predict(windows)[:, number], rtol=1e-9)
 
 
-def test_contributions_are_complete(model, windows):
-    """Contributions of each window sum to its prediction minus the baseline's, up to the residual."""
-    found = model.explain(windows, tolerance=1e-4, path_nodes=33)
-    gap = found.contributions.sum(axis=1) - (found.predictions - found.baseline_prediction)
-    assert found.converged.all() and (np.abs(gap) <= found.residual + 1e-12).all() and (found.path_nodes >= 33).all()
-
-
 def test_one_window_of_an_explanation(model, windows):
     """`e[i]` equals the explanation of window i alone; slices and negative indices work; others raise IndexError."""
     found, alone = model.explain(windows), model.explain(windows[2])
@@ -268,42 +258,6 @@ def test_prune_and_save(model, windows, tmp_path):
     np.testing.assert_array_equal(model.predict(windows), before)
     one = model.prune("a+1", thresholds={"node": 0.0, "edge": 0.0, "input": 0.0})
     assert one.outputs == model.outputs
-
-
-def test_global_results_are_computed_once_by_many_threads(monkeypatch):
-    """Eight threads that request results based on importance at once compute it once."""
-    model, calls, start = Model.of(make_model()), [], Barrier(8)
-
-    def measure(*args):
-        calls.append(args)
-        return measure_importance(*args)
-
-    def ask(number):
-        start.wait()
-        return model.importance().contributions if number % 2 else model.report().findings
-
-    monkeypatch.setattr(asking, "measure_importance", measure)
-    with ThreadPoolExecutor(8) as threads:
-        found = list(threads.map(ask, range(8)))
-    assert len(calls) == 1 and len({id(result) for result in found}) == 2
-
-
-def test_a_failure_is_not_kept(monkeypatch):
-    """A failed computation is repeated on the next request."""
-    model = Model.of(make_model())
-    with monkeypatch.context() as patch:
-        patch.setattr(asking, "measure_importance", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            model.importance()
-    assert model.importance().features
-
-
-def test_many_rules_are_not_all_kept(model):
-    """The number of cached rules is bounded, and each rule gets its own result."""
-    bounded = model.with_results(SingleFlightCache(8))
-    for fidelity in np.linspace(0.5, 1, 13):
-        assert bounded.topology(fidelity=float(fidelity)).rule.fidelity == fidelity
-    assert len(bounded.results._cells) == 8
 
 
 BAD = np.zeros((6, 4))
@@ -455,13 +409,6 @@ def test_names_and_options_that_do_not_exist(model, ask, message):
     with pytest.raises(kanmodel.KanscopeError, match=re.escape(message)) as found:
         ask(model)
     assert "\n" not in str(found.value)
-
-
-def test_results_are_frozen(model, windows):
-    """Fields of models and results cannot be set."""
-    for result in (model, model.explain(windows), model.importance(), model.topology(), model.edge(0, 0, 1)):
-        with pytest.raises(AttributeError):
-            result.output = "other"
 
 
 class Forecaster(nn.Module):

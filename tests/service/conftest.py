@@ -170,3 +170,14 @@ def local_service(folder: Path) -> Iterator[Service]:
 def service(local_service: Service) -> Service:
     """The server in this process."""
     return local_service
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Writes a model and returns its path."""
+
+    def write(model, name="m"):
+        save_checkpoint(model, tmp_path / f"{name}.safetensors")
+        return tmp_path / f"{name}.safetensors"
+
+    return write

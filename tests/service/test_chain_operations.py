@@ -6,16 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from factories import make_chain, make_tensors, make_windows, write_table
-from fastapi.testclient import TestClient
 from thorough import few_of
-from waiting import poll
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.network.bases import Line
 from kanmodel.network.config import ModelConfig, RecurrentConfig, Transform, plain_layers
 from kanmodel.tables.columns import Feature, Target
-from service.app import create_app
-from service.settings import Settings
 
 GRU = ModelConfig(
     features=(Feature("a"), Feature("b")),
@@ -44,14 +40,13 @@ CONFIGS = {
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory):
+def served(serve, tmp_path_factory):
     """A client of a server of all models, the models, and their folder."""
     folder = tmp_path_factory.mktemp("models")
     models = {name: make_chain(config, n_reference=130) for name, config in CONFIGS.items()}
     for name, model in models.items():
         save_checkpoint(model, folder / f"{name}.safetensors")
-    with TestClient(create_app(Settings(models=folder, cached_results=4)), base_url="http://localhost:8000") as client:
-        poll(lambda: client.get("/readyz").status_code == 200)
+    with serve(models=folder) as client:
         yield client, models, folder
 
 
@@ -137,3 +132,25 @@ def test_a_chain_is_trained_on(served, name, tmp_path, run):
     assert [(layer.n_in, layer.n_out, layer.basis) for layer in config.head] == [
         (layer.n_in, layer.n_out, layer.basis) for layer in before.head
     ]
+
+
+def test_a_classifier_returns_logits(served):
+    """Softmax probabilities sum to 1 and follow from the returned logits; other models have no logits."""
+    client, models, _ = served
+    windows = {"instances": make_windows(models["softmax"], 2).tolist()}
+    answer = client.post("/v1/models/softmax:predict", json=windows).json()
+    logits, probabilities = np.array(answer["logits"]), np.array(answer["predictions"])
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+    np.testing.assert_allclose(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), probabilities)
+    assert "logits" not in client.post("/v1/models/flat:predict", json=windows).json()
+
+
+def test_a_flattened_window_is_explained_by_its_cells(served):
+    """The ledger has the cells, which sum to the change of the forecast, and the architecture gives the reason."""
+    client, models, _ = served
+    body = {"instances": make_windows(models["flat"], 2).tolist(), "detail": "flow"}
+    (one, _) = client.post("/v1/models/flat:explain", json=body).json()["explanations"]
+    (cells,) = [layer["nodes"] for layer in one["layers"] if layer["stage"] == "cell"]
+    np.testing.assert_allclose(cells, np.ravel(one["steps"]), atol=1e-9)
+    architecture = client.get("/v1/models/flat").json()["architecture"]
+    assert (architecture["lstm"], architecture["gru"], architecture["readout"]) == (None, None, "flatten")

@@ -20,13 +20,12 @@ from hypothesis import strategies as st
 from thorough import examples
 from virtual import VirtualWorker, run_virtually
 
-from kanmodel import DataError, NonFiniteError
 from kanmodel.computing import pause, tracked
 from service.compute import BACKGROUND_SHARE, LANES, MOST_LEFT, N_KNOWN, NICE, QUIET, SHORT, Compute, Turns
 from service.room import HOLD, Deadline
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
-from service.wire.errors import DeadlineError, NotReadyError, OverloadedError, find_code
+from service.wire.errors import DeadlineError, NotReadyError, OverloadedError
 from service.wire.security import OWNER
 
 MB = 1 << 20
@@ -619,19 +618,6 @@ def test_what_needs_memory_begins_once_it_is_free():
     assert log == ["small", "first", "second"]
 
 
-def test_what_never_fits_is_refused():
-    """By its size alone, before anything is computed."""
-
-    async def scenario(compute):
-        with pytest.raises(DataError) as refused:
-            await compute.submit(taking(1), "explanation", n_bytes=60_000_000)
-        return refused.value
-
-    error = run(scenario, max_work_bytes=50_000_000)
-    assert str(error) == "request would take 60 MB of memory, of at most 50 MB (max_work_bytes)"
-    assert find_code(error) == "limit_exceeded"
-
-
 # Background work
 
 
@@ -933,16 +919,6 @@ def test_closing_ends_endless_computations():
                 await refused
 
     run_really(scenario)
-
-
-def test_an_error_of_any_class_reaches_the_caller():
-    """An exception of a function is raised in the caller."""
-
-    def fail():
-        raise NonFiniteError("outputs[0] must be finite")
-
-    with pytest.raises(NonFiniteError, match=r"outputs\[0\] must be finite"):
-        run_really(lambda compute: compute.submit(fail, "explanation"))
 
 
 def test_an_ended_request_leaves_nothing_that_fails_later(caplog):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import typer
 import yaml
-from readmes import EVERYTHING, README, READMES, ROOT
+from readmes import EVERYTHING, PAGES, README, READMES, ROOT
 from typer.main import get_command
 
 import kanmodel
@@ -22,7 +22,7 @@ from service.models.repository import BUNDLED
 from service.settings import Settings, describe_settings
 from service.wire.errors import STATUSES
 
-OF_HTTP = READMES[ROOT / "service" / "wire" / "README.md"]
+OF_ERRORS = READMES[PAGES / "reference" / "errors.md"]
 MODEL = "/v1/models/{model}"
 # The curl command and the answer beside it, by name.
 ANSWERS = {
@@ -108,11 +108,14 @@ def test_every_route_is_in_the_table() -> None:
 
 def test_every_route_of_the_documents_exists(service: Any) -> None:
     """Each path in a sentence, a command or a log line exists in the service."""
-    named = {("GET", path) for path in re.findall(r"http://127\.0\.0\.1:8000(/[^\s'?,.)]*)", EVERYTHING)}
+    paths = re.findall(r"http://127\.0\.0\.1:8000(/[^\s'\"?,)]*)", EVERYTHING)
+    named = {("GET", path.rstrip(".")) for path in paths}
     named |= set(re.findall(r"`(GET|POST) ([/…][^`?\s]*)", EVERYTHING))
     assert len(named) > len(operations())
     for method, path in named:
-        url = path.replace("…", MODEL).format(model="nyc-weather", version="1", layer="0", i="7", j="3", index="0")
+        url = path.replace("…", MODEL).format(
+            model="nyc-weather", question="predict", version="1", layer="0", i="7", j="3", index="0"
+        )
         answer = service.client.request(method, url)
         assert "there is no route" not in answer.text, path
 
@@ -128,6 +131,32 @@ def test_every_command_of_the_documents_exists() -> None:
         name, *words = shlex.split(line, comments=True)
         options = {option for parameter in commands[name].params for option in parameter.opts}
         assert {word for word in words if word.startswith("-")} <= options, line
+
+
+def test_every_command_is_in_the_table() -> None:
+    """The table lists exactly the commands, each with the first sentence of its help."""
+    group = get_command(app)
+    context = typer.Context(group)
+    commands = {name: group.get_command(context, name) for name in group.list_commands(context)}
+    rows = re.findall(r"^\| `kanscope (\w+)` \| (.*?) \|", EVERYTHING, re.MULTILINE)
+    assert rows == [(name, command.get_short_help_str(1000)) for name, command in commands.items()]
+
+
+def test_every_row_of_requests_names_its_model() -> None:
+    """A measured request to a server says which model is asked."""
+    results = READMES[ROOT / "tests" / "benchmarks" / "RESULTS.md"]
+    rows = re.findall(r"^\| ((?:GET|:\w+|infer|start|processor time|memory|most memory) .*?) \|", results, re.MULTILINE)
+    assert len(rows) > 30
+    sized = results.partition("## Sizes")[2].partition("\n## ")[0]
+    assert [row for row in rows if row not in sized and not re.search("model L|bundled model|LSTM of", row)] == []
+
+
+def test_a_readme_of_the_service_is_short() -> None:
+    """What a user learns from is on the site; a room's README has at most 80 lines."""
+    rooms = [path for path in READMES if path.name == "README.md" and path.parts[-2] != "vendor"]
+    rooms = [path for path in rooms if path.is_relative_to(ROOT / "service")]
+    rooms += [ROOT / "openapi" / "README.md", ROOT / "tests" / "benchmarks" / "README.md"]
+    assert {path: n for path in rooms if (n := len(READMES[path].splitlines())) > 80} == {}
 
 
 def test_the_command_of_the_bundled_model_occurs_once() -> None:
@@ -155,13 +184,13 @@ def test_pre_commit_runs_what_make_check_runs() -> None:
 
 def test_every_code_of_an_error_is_in_the_table() -> None:
     """The table has each code with its status; V2 has 400 in place of 422."""
-    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| (\d+) \|", OF_HTTP, re.MULTILINE)
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| (\d+) \|", OF_ERRORS, re.MULTILINE)
     assert {code: int(status) for codes, status in rows for code in re.findall(r"\w+", codes)} == STATUSES
 
 
 def test_every_limit_is_in_the_table() -> None:
     """The table lists exactly the settings that bound what a client may send, request or wait for."""
-    table = OF_HTTP.partition("| past this |")[2].partition("\n\n")[0]
+    table = OF_ERRORS.partition("| past this |")[2].partition("\n\n")[0]
     limits = {name for name in Settings.model_fields if name.startswith("max_")}
     limits |= {name for name in Settings.model_fields if name.endswith("_timeout") and name != "shutdown_timeout"}
     assert set(re.findall(r"`((?:max_\w+)|(?:\w+_timeout))`", table)) == limits
@@ -181,7 +210,7 @@ def test_the_reference_has_every_public_name() -> None:
     """The page of `make docs` with the library's docstrings has each name of `kanmodel` once."""
     named = re.findall(
         r"^::: kanmodel\.(\w+)$",
-        (ROOT / ".ci" / "site" / "pages" / "reference" / "library.md").read_text(),
+        READMES[PAGES / "reference" / "library.md"],
         re.MULTILINE,
     )
     assert sorted(named) == sorted(kanmodel.__all__)

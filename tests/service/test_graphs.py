@@ -3,42 +3,30 @@
 import numpy as np
 import pytest
 from factories import make_tensors
-from fastapi.testclient import TestClient
 from goldens import FOLDER
 from thorough import few_of
-from waiting import poll
 from wired import FEATURES, WIRED, forecast, make_wired, random_walks
 
 import kanmodel
-from service.app import create_app
-from service.settings import Settings
 
 EXPECTED = np.load(FOLDER / "libraries/expected.npz")
 FEW = ("SkipAroundHead", "RevIN", "Pooled", "KANCell")
-PATIENCE = 300  # seconds that a request may take on a machine that is busy with other things
 
 
-def serve(folder):
-    with TestClient(
-        create_app(Settings(models=folder, cached_results=4, request_timeout=PATIENCE)),
-        base_url="http://localhost:8000",
-    ) as client:
-        poll(lambda: client.get("/readyz").status_code == 200)
+@pytest.fixture(scope="module")
+def library_client(serve):
+    with serve(models=FOLDER / "libraries") as client:
         yield client
 
 
 @pytest.fixture(scope="module")
-def library_client():
-    yield from serve(FOLDER / "libraries")
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory):
+def client(serve, tmp_path_factory):
     folder = tmp_path_factory.mktemp("graphs")
     for name in WIRED:
         model = kanmodel.from_torch(make_wired(name), windows=random_walks(), features=list(FEATURES))
         model.save(folder / f"{name}.safetensors")
-    yield from serve(folder)
+    with serve(models=folder) as client:
+        yield client
 
 
 @pytest.mark.parametrize("name", few_of(EXPECTED.files, ("kan", "darts_rnn"), "the same of further models"))

@@ -64,7 +64,7 @@ def test_settings_do_not_change():
 
 
 def test_every_setting_is_described():
-    """Each setting has its variable, its default and a sentence, which the help and the README show."""
+    """Each setting has its variable, its default and a sentence, which the help and the site show."""
     described = [*describe_settings()]
     assert [name for name, _, _ in described] == [f"KANSCOPE_{name.upper()}" for name in Settings.model_fields]
     assert described[:2] == [

@@ -3,12 +3,18 @@
 import { html } from "../lib.js";
 import { part } from "../lit.js";
 import { go } from "../state.js";
-import { amount } from "../figures.js";
+import { amount, fixed } from "../figures.js";
+import { useAsk } from "../load.js";
+import { askEdge, tidy } from "./edge.js";
+
+const BESIDE = 42; // pixels of a card for its amount, beside the formula
+const WIDE = 0.5; // of a letter, in its size
 
 /** @param {any} props */
-export function Card({ card, layout, network, drawn, mark, tab }) {
+export function Card({ model, card, layout, network, drawn, mark, tab, view }) {
   const { width, height } = layout.card;
   const [x, y] = layout.isDown ? [card.across, card.along] : [card.along, card.across];
+  const isInView = view && view[0] <= x && x <= view[2] && view[1] <= y && y <= view[3];
   const corner = `translate(${(x - width / 2).toFixed(1)} ${(y - height / 2).toFixed(1)})`;
   if (card.edge === undefined) {
     return html`<g class="edge rest" transform=${corner} tabindex=${tab} role="img" data-name="Other edges" aria-label="Other edges">
@@ -27,7 +33,7 @@ export function Card({ card, layout, network, drawn, mark, tab }) {
       <rect class="card-ground" width=${width} height=${height} rx="5" />
       ${drawn && html`
         <path class="density" d=${drawn.density} />
-        <${Axes} drawn=${drawn} width=${width} height=${height} />
+        <${Axes} drawn=${drawn} width=${width} height=${height}>${isInView && html`<${Formula} model=${model} edge=${edge} width=${width} />`}<//>
         ${marked.curve && html`<path class="other" d=${overlay(drawn, marked.curve)} />`}
         <path class="curve" d=${drawn.path} stroke-opacity=${edge.opacity.toFixed(3)} />
         <circle class="bead" r="4.5" hidden />
@@ -39,18 +45,26 @@ export function Card({ card, layout, network, drawn, mark, tab }) {
 }
 
 /**
- * What is drawn of a card only near by: its axes, and the knots of its basis.
+ * What is drawn of a card only near by: its axes, the knots of its basis, and its formula.
  *
- * @param {{drawn: import("./curves.js").Drawn, width: number, height: number}} props
+ * @param {{drawn: import("./curves.js").Drawn, width: number, height: number, children: unknown}} props
  */
-function Axes({ drawn, width, height }) {
+function Axes({ drawn, width, height, children }) {
   const { x, curve, low, high } = drawn;
   const knots = curve.grid.filter((/** @type {number} */ knot) => knot > low && knot < high);
   return html`<g class="axes">
     ${knots.map((/** @type {number} */ knot) => html`<line class="knot" x1=${x(knot)} x2=${x(knot)} y1=${height - 5} y2=${height} />`)}
     <text x="3" y=${height - 3}>${amount(low)}</text><text x=${width - 3} y=${height - 3} text-anchor="end">${amount(high)}</text>
-    <text x="3" y="20">${amount(d3.max(/** @type {number[]} */ (curve.y)))}</text><text x="3" y=${height - 10}>${amount(d3.min(/** @type {number[]} */ (curve.y)))}</text>
+    ${children}<text x="3" y="20">${amount(d3.max(/** @type {number[]} */ (curve.y)))}</text><text x="3" y=${height - 10}>${amount(d3.min(/** @type {number[]} */ (curve.y)))}</text>
   </g>`;
+}
+
+/** @param {{model: import("../model.js").Model, edge: import("./network.js").Edge, width: number}} props the formula that comes nearest, in letters that fit */
+function Formula({ model, edge, width }) {
+  const [best] = useAsk(askEdge(model, edge.key)).value?.formulas ?? [];
+  if (!best) return null;
+  const text = `${tidy(best.expression)}, R² ${fixed(best.r2, 2)}`;
+  return html`<text class="near-formula" x="5" y="8" font-size=${Math.min(5, (width - BESIDE) / (WIDE * text.length)).toFixed(2)}>${text}</text>`;
 }
 
 /**

@@ -28,6 +28,18 @@ export function useComparison(model, versus) {
   return { comparison: value, error: versus && error, mark, said: value && tellDifference(value, model, /** @type {Model} */ (versus)) };
 }
 
+/** The edges that either keeps, by how they changed. @param {import("../model.js").Schemas["EdgeChangeInfo"][]} edges */
+export function groupEdges(edges) {
+  const both = d3.sort(edges.filter(({ kept, against_kept: against }) => kept && against), ({ curve_difference: apart }) => -(apart ?? 0));
+  const isBent = (/** @type {{curve_difference?: number | null}} */ { curve_difference: apart }) => (apart ?? 0) > APART;
+  return {
+    came: edges.filter(({ kept, against_kept: against }) => kept && !against),
+    went: edges.filter(({ kept, against_kept: against }) => !kept && against),
+    "bends differently": both.filter(isBent),
+    stays: both.filter((edge) => !isBent(edge)),
+  };
+}
+
 /**
  * @param {any} change of an edge
  * @param {any} curve of the other model
@@ -36,18 +48,17 @@ export function useComparison(model, versus) {
  */
 function markOf(change, curve, model, versus) {
   if (!change) return {};
-  const { kept, against_kept: against, contribution, against_contribution: other, curve_difference: apart } = change;
-  const isBent = kept && against && (apart ?? 0) > APART;
-  const [state, mark] = kept && !against ? ["came", "new"] : !kept && against ? ["ghost", "gone"] : isBent ? ["bent", "bent"] : ["same", ""];
-  const size = (/** @type {number | null} */ value) => (value == null ? "not there" : model.value(value));
+  const { contribution, against_contribution: other, curve_difference: apart } = change;
+  const groups = groupEdges([change]);
+  const [state, mark] = groups.came.length ? ["came", "new"] : groups.went.length ? ["ghost", "gone"] : groups["bends differently"].length ? ["bent", "bent"] : ["same", ""];
+  const size = (/** @type {number | null} */ value) => (value == null ? "not there" : model.size(value));
   const tip = [`on average ${size(contribution)}; in ${versus.chosen} ${size(other)}`, apart != null && `curves apart by ${amount(apart)}`].filter(Boolean).join("\n");
   return { class: state, mark, tip, curve: state === "bent" || state === "ghost" ? curve : undefined };
 }
 
 /** @param {any} answer @param {Model} model @param {Model} versus */
 function tellDifference({ edges, difference, mae, against_mae: against }, model, versus) {
-  const [came, went] = [edges.filter((/** @type {any} */ edge) => edge.kept && !edge.against_kept), edges.filter((/** @type {any} */ edge) => !edge.kept && edge.against_kept)];
-  const bent = edges.filter((/** @type {any} */ edge) => edge.kept && edge.against_kept && (edge.curve_difference ?? 0) > APART);
-  const error = mae == null || against == null ? "" : `; their errors are ${model.value(mae)} and ${model.value(against)}`;
-  return `Beside ${versus.chosen} (dashed): ${came.length} edges are new, ${went.length} gone, ${bent.length} bend differently. Forecasts differ by ${model.value(difference)}${error}.`;
+  const { came, went, "bends differently": bent } = groupEdges(edges);
+  const error = mae == null || against == null ? "" : `; their errors are ${model.size(mae)} and ${model.size(against)}`;
+  return `Beside ${versus.chosen} (dashed): ${came.length} edges are new, ${went.length} gone, ${bent.length} bend differently. Forecasts differ by ${model.size(difference)}${error}.`;
 }

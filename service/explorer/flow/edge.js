@@ -19,6 +19,12 @@ const SHAPES = /** @type {Record<string, string>} */ ({
   curved: "It bends where the data lie: no line replaces it.",
 });
 
+/** The request for a function with formulas. @param {import("../model.js").Model} model @param {string} key of the edge */
+export function askEdge({ path, query }, key) {
+  const [stage, layer, i, j] = key.split("/");
+  return { path: `${path}/edges/${layer}/${i}/${j}`, query: { ...query, stage, formulas: true, range: "reference" } };
+}
+
 /**
  * The edge that the address names; nothing where it names none.
  *
@@ -27,9 +33,8 @@ const SHAPES = /** @type {Record<string, string>} */ ({
 export function EdgePanel({ model, network, amounts, kept, mark }) {
   const key = address.value.values.edge;
   const number = network.edges.findIndex((edge) => edge.isCurve && edge.key === key);
-  const [stage, layer, i, j] = (key ?? "").split("/");
-  const query = { ...model.query, stage, formulas: true, range: "reference" };
-  const { value: curve, error } = useAsk(number < 0 ? undefined : { path: `${model.path}/edges/${layer}/${i}/${j}`, query });
+  const [, , i, j] = (key ?? "").split("/");
+  const { value: curve, error } = useAsk(number < 0 ? undefined : askEdge(model, key));
   const title = useRef(/** @type {HTMLElement | null} */ (null));
   const before = useRef(number); // what the address opens at first takes no focus
   useEffect(() => {
@@ -69,7 +74,7 @@ function Function({ model, edge, isKept, curve, from, amounts, number, other }) 
     <p>${SHAPES[curve.shape]} The nearest line reproduces it with R² ${fixed(curve.line.r2, 3)}${curve.support.outside_grid ? `; ${percent(curve.support.outside_grid)} of its inputs lie outside the grid` : ""}.</p>
     <dl class="facts">
       ${amounts.isSigned && !Number.isNaN(adds) && html`<dt>Adds to this forecast</dt><dd>${model.change(adds)}</dd>`}
-      <dt>On average <${Help} term="contribution" /></dt><dd>${model.value(curve.contribution)}</dd>
+      <dt>On average <${Help} term="contribution" /></dt><dd>${model.size(curve.contribution)}</dd>
       ${curve.scores && html`<dt>Score, opacity <${Help} term="score" /></dt><dd>${amount(curve.scores.backward)}, ${fixed(edge.opacity, 2)}</dd>`}
       <dt>By the pruning rule</dt><dd>${isKept ? "kept" : "pruned"}</dd>
       ${curve.reads && html`<dt>Its input reads</dt><dd>${curve.reads}</dd>`}
@@ -98,9 +103,9 @@ function RemoveButton({ edge }) {
 }
 
 /** A known function with five digits, and the larger of x and 0 by its name. @param {string} expression */
-function tidy(expression) {
+export function tidy(expression) {
   const rounded = expression.replace(/\d+\.\d{6,}/g, (digits) => String(Number(Number(digits).toPrecision(5))));
-  return rounded.replace("((x) + abs(x))/2", "max(x, 0)");
+  return rounded.replace("((x) + abs(x))/2", "max(x, 0)").replace(/\*\*(\d)\b/g, (_, power) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[power]).replaceAll(/(?<!\*)\*(?!\*)/g, "·");
 }
 
 /**

@@ -51,7 +51,7 @@ export function Picture({ model, network, curves, amounts, isLive = false, kept,
     if (!layout || !svg.current) return undefined;
     const [stacks, elements, scale] = [stackStrands(layout), findElements(svg.current), scaleFor(layout, amounts)];
     svg.current.dataset.scale = String(scale);
-    const change = (/** @type {number} */ value, hasUnit = false) => (amounts.isSigned ? model.change(value, hasUnit) : model.value(value, hasUnit));
+    const change = (/** @type {number} */ value, hasUnit = false) => (amounts.isSigned ? model.change(value, hasUnit) : model.size(value, hasUnit));
     const tell = { change, bead: (/** @type {number} */ edge, /** @type {any} */ at) => placeBead(drawn.get(edge), at) };
     return effect(() => {
       const begun = performance.now();
@@ -91,8 +91,8 @@ export function Picture({ model, network, curves, amounts, isLive = false, kept,
         role="group" aria-label=${label} onKeyDown=${walk} onFocusIn=${zoom.reveal}>
         <g class="zoomed">
           ${layout.strands.map(({ from, to }) => html`<g class="strand" key=${`${from.id}>${to.id}`} data-from=${from.id} data-to=${to.id}><path class="up" /><path class="down" /></g>`)}
-          ${layout.cards.map((card, index) => html`<${Card} key=${card.id} card=${card} layout=${layout} network=${network} drawn=${drawn.get(card.edge ?? -1)} mark=${mark} tab=${tab(index)} />`)}
-          ${layout.places.map((one, index) => html`<${Node} key=${one.id} place=${one} layout=${layout} network=${network} said=${said} tab=${tab(layout.cards.length + index)} />`)}
+          ${layout.cards.map((card, index) => html`<${Card} key=${card.id} model=${model} view=${zoom.view} card=${card} layout=${layout} network=${network} drawn=${drawn.get(card.edge ?? -1)} mark=${mark} tab=${tab(index)} />`)}
+          ${layout.places.map((one, index) => html`<${Node} key=${one.id} model=${model} place=${one} layout=${layout} network=${network} said=${said} tab=${tab(layout.cards.length + index)} />`)}
         </g>
       </svg>`}
       ${children}

@@ -62,7 +62,7 @@ function CostCurve({ model, curve, kept, drag, drop }) {
         <path class="cost-line" d=${line(points)} />
         <line class="cost-at" x1=${x(at.edges)} x2=${x(at.edges)} y1=${MARGIN.top} y2=${HEIGHT - MARGIN.bottom} />
         <circle class="cost-point" r="7" cx=${x(at.edges)} cy=${y(cost(at))} />
-        ${y.ticks(3).map((value) => html`<text x=${MARGIN.left - 6} y=${y(value) + 4} text-anchor="end">${hasError ? model.value(value, false) : percent(value)}</text>`)}
+        ${y.ticks(3).map((value) => html`<text x=${MARGIN.left - 6} y=${y(value) + 4} text-anchor="end">${hasError ? model.size(value, false) : percent(value)}</text>`)}
         ${x.ticks(5).map((value) => html`<text x=${x(value)} y=${HEIGHT - 6} text-anchor="middle">${value}</text>`)}
       </svg>`}
       <input type="range" id="prune" ref=${slider} min="0" max=${points.length - 1} step="1" value=${index} aria-valuetext=${tellPrice(at, full.mae)}
@@ -98,7 +98,7 @@ export function Pruning({ model, topology, ranked }) {
   const back = (/** @type {string} */ id) => go({ without: removed.filter((one) => one !== id).join(",") });
   return html`
     <section class="pruning" aria-label="Pruning">
-      <p class="price" role="status"><strong>${tellPrice(dragged ?? exact, graph.fidelity.mae_full)}</strong>${dragged ? "" : ` · R² ${exact.r2.toFixed(4)} with the full model`}</p>
+      <p class="price lead" role="status"><strong>${tellPrice(dragged ?? exact, graph.fidelity.mae_full)}</strong>${dragged ? "" : ` · R² ${exact.r2.toFixed(4)} with the full model`}</p>
       <${CostCurve} model=${model} curve=${value.curve} kept=${(dragged ?? exact).edges} drag=${drag} drop=${drop} />
       ${removed.length > 0 && html`<ul class="removed" aria-label="Edges removed by hand">
         ${removed.map((id) => html`<li key=${id}>${nameOf(id)} <button type="button" class="small" aria-label=${`Put back ${nameOf(id)}`} onClick=${() => back(id)}>Put back</button></li>`)}

@@ -7,7 +7,7 @@ const LONGEST = 200; // rows
 
 /** @param {{model: import("../model.js").Model, network: import("./network.js").Network, amounts: import("./amounts.js").Amounts}} props */
 export function FlowTable({ model, network, amounts }) {
-  const write = (/** @type {number | undefined} */ value) => (value === undefined || Number.isNaN(value) ? "unknown" : amounts.isSigned ? model.change(value) : model.value(value));
+  const write = (/** @type {number | undefined} */ value) => (value === undefined || Number.isNaN(value) ? "unknown" : amounts.isSigned ? model.change(value) : model.size(value));
   const sum = (/** @type {number[]} */ edges) => (edges.length ? d3.sum(edges, (edge) => (Number.isNaN(amounts.edges[edge]) ? NaN : amounts.edges[edge])) : undefined);
   const isKnown = (/** @type {number[]} */ edges) => edges.length > 0 && edges.every((edge) => !Number.isNaN(amounts.edges[edge]));
   const shown = d3.sort(d3.range(network.nodes.length), (node) => network.nodes[node].column, (node) => -network.nodes[node].weight).slice(0, LONGEST);

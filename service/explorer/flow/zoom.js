@@ -1,15 +1,16 @@
-/** Zooming by meaning: far a name and a colour, nearer the curve, nearest its axes and knots. */
+/** Zooming by meaning: far a name and a colour, nearer the curve, nearest its axes, knots and formula. */
 
-import { html, useEffect, useMemo, useRef } from "../lib.js";
+import { html, useEffect, useMemo, useRef, useState } from "../lib.js";
 
 const STEP = 1.5;
-const LARGEST = 8;
-const FAR = 60; // pixels of a card below which it has no curve
+const [SMALLEST, LARGEST] = [0.5, 8];
+const FAR = 75; // pixels of a card below which it has no curve
 const NEAR = 210; // from which on it has axes
 
 /** @param {{current: SVGSVGElement | null}} svg @param {import("./layout.js").Layout | undefined} layout */
 export function useZoom(svg, layout) {
   const behavior = useRef(/** @type {any} */ (undefined));
+  const [view, setView] = useState(/** @type {number[] | undefined} */ (undefined)); // left, top, right and bottom, near by
   useEffect(() => {
     const element = svg.current;
     if (!element || !layout) return undefined;
@@ -21,19 +22,21 @@ export function useZoom(svg, layout) {
       element.classList.toggle("is-zoomed", transform.k > 1);
       element.style.setProperty("--zoom", String(transform.k));
     };
+    const settled = (/** @type {any} */ { transform }) =>
+      setView(layout.card.width * transform.k < NEAR ? undefined : [...transform.invert([0, 0]), ...transform.invert([layout.width, layout.height])]);
     // A plain wheel scrolls the page, and so does one finger as long as all of the picture is in view.
     const filter = (/** @type {any} */ event) => {
       if (event.type === "wheel") return event.ctrlKey || event.metaKey;
       return event.touches ? event.touches.length > 1 || d3.zoomTransform(element).k > 1 : !event.button && d3.zoomTransform(element).k > 1;
     };
     const box = /** @type {[[number, number], [number, number]]} */ ([[0, 0], [layout.width, layout.height]]);
-    const zoom = /** @type {any} */ (d3.zoom()).filter(filter).scaleExtent([1, LARGEST]).extent(box).translateExtent(box).on("zoom", zoomed);
+    const zoom = /** @type {any} */ (d3.zoom()).filter(filter).scaleExtent([SMALLEST, LARGEST]).extent(box).translateExtent(box).on("zoom", zoomed).on("end", settled);
     behavior.current = zoom;
     const target = d3.select(element).call(zoom).on("dblclick.zoom", null);
     zoom.transform(target, d3.zoomIdentity);
     return () => void target.on(".zoom", null);
   }, [layout]);
-  return useMemo(() => {
+  const acts = useMemo(() => {
     const by = (/** @type {number} */ factor) => svg.current && behavior.current?.scaleBy(animated(svg.current), factor);
     const fit = () => svg.current && behavior.current?.transform(animated(svg.current), d3.zoomIdentity);
     const reveal = ({ target }) => {
@@ -47,6 +50,7 @@ export function useZoom(svg, layout) {
     const key = (/** @type {KeyboardEvent} */ { key: pressed }) => (pressed === "+" ? by(STEP) : pressed === "-" ? by(1 / STEP) : pressed === "0" && fit());
     return { by, fit, key, reveal };
   }, []);
+  return { ...acts, view };
 }
 
 /** @param {SVGSVGElement} element the same over a moment, unless less motion is wanted */

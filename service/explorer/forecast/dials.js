@@ -6,6 +6,7 @@ import { editOf, isCycle, isFixed, rangeOf, told, valueOf } from "../inputs.js";
 import { html, useEffect, useRef, useState } from "../lib.js";
 import { lit, part } from "../lit.js";
 import { go } from "../state.js";
+import { useWidth } from "../ui/chart.js";
 import { writeEdit } from "../windows.js";
 
 /** @typedef {import("../model.js").Model} Model */
@@ -17,6 +18,8 @@ const FINE = 200; // positions over a range without steps
 const COARSE = 40; // arrow keys over it
 const PAGES = 10; // steps of Page Up and Page Down
 const [WIDTH, HEIGHT] = [48, 26]; // of a sparkline
+const LETTER = 8; // pixels
+const SPACES = 28; // pixels between the columns of a dial and at its sides
 
 /**
  * @typedef {object} Dialled
@@ -32,6 +35,8 @@ const [WIDTH, HEIGHT] = [48, 26]; // of a sparkline
 export function Dials({ now, ...props }) {
   const { model, edit, shown, before } = props;
   const [isAll, setAll] = useState(false);
+  const list = useRef(/** @type {HTMLElement | null} */ (null));
+  const width = useWidth(list);
   const sums = shown && byInput(model, shown.contributions);
   const order = before ? byInput(model, before.contributions) : undefined;
   const inputs = d3.sort(model.inputs, ({ name }) => -Math.abs(order?.get(name) ?? 0));
@@ -45,14 +50,14 @@ export function Dials({ now, ...props }) {
         ${now && html`<span class="muted">now ${now}</span>`}
         ${count > 0 && html`<button type="button" class="small" onClick=${() => go({ edit: "" })}>Reset ${count > 1 ? `all ${count}` : "it"}</button>`}
       </div>
-      <ul>${seen.map((input) => html`<${Dial} key=${input.name} ...${props} input=${input} contribution=${sums?.get(input.name)} largest=${largest} />`)}</ul>
+      <ul ref=${list}>${seen.map((input) => html`<${Dial} key=${input.name} ...${props} width=${width} input=${input} contribution=${sums?.get(input.name)} largest=${largest} />`)}</ul>
       ${inputs.length > N_FIRST && html`<button type="button" class="small" aria-expanded=${isAll} onClick=${() => setAll(!isAll)}>${isAll ? "Only the strongest" : `All ${inputs.length} inputs`}</button>`}
     </section>
   `;
 }
 
-/** @param {Dialled & {input: Input, contribution: number | undefined, largest: number}} props */
-function Dial({ model, input, recorded, instance, edit, contribution, largest }) {
+/** @param {Dialled & {width: number, input: Input, contribution: number | undefined, largest: number}} props */
+function Dial({ model, width, input, recorded, instance, edit, contribution, largest }) {
   const [isTyped, setTyped] = useState(false);
   const was = valueOf(input, recorded[recorded.length - 1]);
   const now = valueOf(input, instance[instance.length - 1]);
@@ -69,15 +74,17 @@ function Dial({ model, input, recorded, instance, edit, contribution, largest })
     if (to !== undefined && Number.isFinite(to)) set(to);
   };
   const fixed = isFixed(model, input) ? "Nobody can change this: moving it only shows what the model does with it." : undefined;
+  const text = told(model, input, value);
+  const room = Math.max(6, Math.floor((width - WIDTH - SPACES) / LETTER) - text.length);
   const isLit = lit.value === name || lit.value?.startsWith(`${name}@`);
   return html`
     <li class=${`dial ${isLit ? "lit" : ""} ${isChanged ? "changed" : ""}`} style=${{ "--color": input.color }} ...${lights}>
       <${Spark} input=${input} recorded=${recorded} instance=${instance} />
-      <button type="button" class="name" aria-pressed=${lit.value === name} data-tip=${fixed ? `${input.label}\n${fixed}` : input.label} onClick=${onClick} onKeyDown=${onKeyDown}>${input.short}</button>
+      <button type="button" class="name" aria-pressed=${lit.value === name} data-tip=${fixed ? `${input.label}\n${fixed}` : input.label} onClick=${onClick} onKeyDown=${onKeyDown}>${model.fit(input.short, room)}</button>
       ${
         isTyped
           ? html`<${Typed} model=${model} input=${input} value=${value} give=${type} />`
-          : html`<button type="button" class="value number" aria-label=${`${input.label}: ${told(model, input, value)}, enter another value`} onClick=${() => setTyped(true)}>${told(model, input, value)}</button>`
+          : html`<button type="button" class="value number" aria-label=${`${input.label}: ${text}, enter another value`} onClick=${() => setTyped(true)}>${text}</button>`
       }
       <${Track} model=${model} input=${input} instance=${instance} value=${value} was=${was} set=${set} />
       <span class="adds number">${contribution === undefined ? "…" : model.change(contribution, false)}<${Bar} share=${(contribution ?? 0) / largest} /></span>

@@ -1,6 +1,6 @@
 /** What is known of a window beside its explanation: forecasts of all outputs, intervals, and times. */
 
-import { timeLabel } from "../figures.js";
+import { DAY, timeLabel } from "../figures.js";
 import { wallClock } from "../history/moments.js";
 import { askNoted, useAsk, useLoad } from "../load.js";
 import { forecastOf } from "../model.js";
@@ -10,7 +10,6 @@ import { forecastOf } from "../model.js";
 /** @typedef {{level: number, lower: number, upper: number}} Interval */
 /** @typedef {{values: number[], bands: Record<string, Interval[]>}} Predicted */
 
-const DAY = 86_400; // s
 const MONTH = [27 * DAY, 32 * DAY]; // the mean one of steps of months is between
 
 /**
@@ -99,10 +98,9 @@ function stepBetween([first, second]) {
  * @param {number} steps from the newest, which is 0
  */
 export function timeAt({ newest, step }, steps) {
-  const seconds = step / 1000;
-  if (seconds < MONTH[0] || seconds > MONTH[1]) return newest + steps * step;
+  if (step < MONTH[0] || step > MONTH[1]) return newest + steps * step;
   const date = new Date(newest);
-  const isLast = new Date(newest + 1000 * DAY).getUTCDate() === 1;
+  const isLast = new Date(newest + DAY).getUTCDate() === 1;
   const [year, month] = [date.getUTCFullYear(), date.getUTCMonth() + steps];
   return isLast ? Date.UTC(year, month + 1, 0) : Date.UTC(year, month, date.getUTCDate());
 }
@@ -134,8 +132,8 @@ const weekday = new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", weekday: "sh
  * @param {import("../figures.js").Times} times
  */
 export function tellWhen(time, { newest, step }) {
-  const days = Math.floor(time / 86_400_000) - Math.floor(newest / 86_400_000);
-  if (step >= 1000 * DAY) return days === 1 ? "tomorrow" : timeLabel(time, step, 0);
+  const days = Math.floor(time / DAY) - Math.floor(newest / DAY);
+  if (step >= DAY) return days === 1 ? "tomorrow" : timeLabel(time, step, 0);
   const clock = new Date(time).toISOString().slice(11, 16);
   return days === 0 ? `today ${clock}` : days === 1 ? `tomorrow ${clock}` : `${weekday.format(time)}, ${clock}`;
 }
@@ -143,7 +141,7 @@ export function tellWhen(time, { newest, step }) {
 /** The time of a window's newest row in words. @param {string | null | undefined} time */
 export function tellNow(time) {
   if (!time) return undefined;
-  const day = timeLabel(wallClock(time), 1000 * DAY, 0);
+  const day = timeLabel(wallClock(time), DAY, 0);
   return time.length > 10 ? `${day}, ${time.slice(11, 16)}${time.endsWith("Z") ? " UTC" : ""}` : day;
 }
 

@@ -1,5 +1,6 @@
 /** The forecast on its time axis: what was, now, the forecast with its band, and what came; a click chooses an output. */
 
+import { runsOf } from "../history/axis.js";
 import { useMoments } from "../history/moments.js";
 import { levelName } from "../history/spans.js";
 import { formatValue, percent, stepLabel, timeLabel } from "../figures.js";
@@ -28,7 +29,6 @@ import { nameForecast } from "./sentence.js";
 const HEIGHT = 240;
 const BEFORE = 40; // reference windows drawn before the one in view
 const AFTER = 8; // and after it
-const APART = 3; // usual gaps between two windows of one run, at most
 const NONE = { all: /** @type {import("../history/moments.js").Moment[]} */ ([]), isTimed: false };
 const TICK = 76; // pixels
 const LEVEL = 0.8; // of errors, where the model has no interval
@@ -186,12 +186,10 @@ function Around({ model, name, known, shown, instance, point, moments: { all, is
  * @param {number} chosen
  */
 function around(moments, chosen) {
-  const usual = d3.median(d3.pairs(moments, (one, other) => other.at - one.at)) ?? 1;
-  const isNear = (/** @type {number} */ place) => moments[place + 1].at - moments[place].at <= APART * usual && moments[place + 1].series === moments[place].series;
-  let [first, last] = [chosen, chosen];
-  while (first > 0 && chosen - first < BEFORE && isNear(first - 1)) first -= 1;
-  while (last < moments.length - 1 && last - chosen < AFTER && isNear(last)) last += 1;
-  return moments.slice(first, last + 1);
+  const moment = moments[chosen];
+  const run = runsOf(moments.filter(({ series }) => series === moment.series)).runs.find((one) => one.includes(moment)) ?? [];
+  const at = run.indexOf(moment);
+  return run.slice(Math.max(0, at - BEFORE), at + AFTER + 1);
 }
 
 /** @param {import("./sentence.js").Told} props the classes with their probabilities, the likeliest first */

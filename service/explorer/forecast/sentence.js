@@ -138,15 +138,15 @@ function tellReasons({ model, instance, times }, shown) {
   const reasons = d3.sort(model.inputs, ({ name }) => -Math.abs(sums.get(name) ?? 0)).map((input) => ({ input, value: sums.get(input.name) ?? 0 }));
   const [largest] = reasons;
   if (!largest?.value) return ", whatever the inputs";
-  if (!/[1-9]/.test(size(model, largest.value))) return ", and no input changes a digit of it";
-  const isTold = (/** @type {number} */ value) => Math.abs(value) >= WEAK * Math.abs(largest.value) && /[1-9]/.test(size(model, value));
+  if (!/[1-9]/.test(model.size(largest.value, model.isShare))) return ", and no input changes a digit of it";
+  const isTold = (/** @type {number} */ value) => Math.abs(value) >= WEAK * Math.abs(largest.value) && /[1-9]/.test(model.size(value, model.isShare));
   const named = reasons.slice(0, N_REASONS).filter(({ value }) => isTold(value));
   const others = reasons.slice(named.length);
   const rest = d3.sum(others, ({ value }) => value);
   const words = named.map(({ input, value }, place) => {
     const isSame = place > 0 && value > 0 === named[place - 1].value > 0;
     const verb = isSame ? "" : value > 0 ? "adds " : "takes ";
-    return html`${place ? ", " : ""}<${Word} model=${model} input=${input} row=${newest} ahead=${stepOf(model.forecast).step} /> ${verb}${size(model, value)}`;
+    return html`${place ? ", " : ""}<${Word} model=${model} input=${input} row=${newest} ahead=${stepOf(model.forecast).step} /> ${verb}${model.size(value, model.isShare)}`;
   });
   const more = others.length ? html`, ${others.length === 1 ? "another input" : `${others.length} others together`} ${model.change(rest, model.isShare)}` : "";
   return html`<span class="reasons">. From the ${model.value(shown.baseline_prediction, false)} of average inputs, ${words}${more}</span>`;
@@ -176,9 +176,6 @@ function phrase(model, input, row, ahead) {
   const by = input.kind === "number" && feature?.std ? (row[input.places[0]] - feature.mean) / feature.std : 0;
   return Math.abs(by) < FAR ? `${name} ${value}` : `${by > 0 ? "high" : "low"} ${name} (${value})`;
 }
-
-/** A contribution without its sign and unit. @param {Model} model @param {number} value */
-const size = (model, value) => model.change(Math.abs(value), model.isShare).replace("+", "");
 
 /** @param {Model} model @param {Times | undefined} times */
 function tellSkill(model, times) {
@@ -212,7 +209,7 @@ function tellCame({ model, known, isChanged, predicted }, value) {
   if (kind) return `What came, ${model.value(came)}, is ${came > value ? "above" : "below"} this bound.`;
   if (model.isShare) return came === 1 ? "It came." : came === 0 ? "It did not come." : `What came: ${model.value(came)}.`;
   const off = (predicted?.values[place] ?? value) - came;
-  const by = model.change(Math.abs(off)).replace("+", "");
+  const by = model.size(off);
   if (!/[1-9]/.test(by)) return `What came was ${model.value(came)}, as forecast.`;
   return `What came was ${model.value(came)}: the forecast was ${by} too ${off > 0 ? "high" : "low"}.`;
 }
@@ -222,13 +219,13 @@ function tellChange({ model, isChanged, before }, value) {
   if (!isChanged || !before) return "";
   const by = value - before.prediction;
   const lead = `As recorded it was ${model.value(before.prediction)}`;
-  return by ? `${lead}: the change makes it ${model.change(Math.abs(by)).replace("+", "")} ${by < 0 ? "lower" : "higher"}.` : `${lead}; the change makes no difference.`;
+  return by ? `${lead}: the change makes it ${model.size(by)} ${by < 0 ? "lower" : "higher"}.` : `${lead}; the change makes no difference.`;
 }
 
 /** @param {Model} model @param {Explanation | undefined} shown */
 function tellDoubt(model, shown) {
   if (!shown || shown.converged) return "";
-  return `Not converged: the contributions may be off by more than ${model.change(shown.tolerance).replace("+", "")}.`;
+  return `Not converged: the contributions may be off by more than ${model.size(shown.tolerance)}.`;
 }
 
 /** @param {Model} model @param {string} verdict */

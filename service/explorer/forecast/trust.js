@@ -69,10 +69,9 @@ function Nearest({ index, distance, typical, moments }) {
 function tellErrors(model, moments, off) {
   const errors = moments.flatMap(({ error }) => (error === undefined ? [] : [Math.abs(error)]));
   if (!errors.length) return ["Nothing is known of its errors: the model comes without actual values."];
-  const size = (/** @type {number | undefined} */ value) => model.change(value ?? 0).replace("+", "");
-  const usual = `On ${errors.length} windows, forecasts are off by ${size(d3.mean(errors))} on average, and 8 of 10 by less than ${size(d3.quantile(errors, LEVEL))}.`;
+  const usual = `On ${errors.length} windows, forecasts are off by ${model.size(d3.mean(errors) ?? 0)} on average, and 8 of 10 by less than ${model.size(d3.quantile(errors, LEVEL) ?? 0)}.`;
   const worse = off === undefined ? 0 : (d3.mean(errors, (one) => Number(one > off)) ?? 0);
-  return off === undefined ? [usual] : [usual, `This one was off by ${size(off)}; ${Math.round(100 * worse)} % of them were worse.`];
+  return off === undefined ? [usual] : [usual, `This one was off by ${model.size(off)}; ${Math.round(100 * worse)} % of them were worse.`];
 }
 
 /**
@@ -88,7 +87,7 @@ function tellTrust(model, trust) {
   const strange = d3.sort(sums, ({ share }) => -share).slice(0, 3).filter(({ share }) => share > 0.1);
   if (trust.verdict !== "usual" && strange.length) facts.push(`It is unusual mostly in ${strange.map(({ input, share }) => `${input.label} (${Math.round(100 * share)} %)`).join(", ")}.`);
   facts.push(...outside.filter(isTold(model)).slice(0, N_OUTSIDE).map((one) => tellOutside(model, one)));
-  if (near?.[model.forecast] !== undefined) facts.push(`On reference windows as far from others as this, forecasts are off by ${model.change(near[model.forecast]).replace("+", "")}.`);
+  if (near?.[model.forecast] !== undefined) facts.push(`On reference windows as far from others as this, forecasts are off by ${model.size(near[model.forecast])}.`);
   for (const { level, covered } of coverage ?? []) facts.push(`Of the actual values of such windows, ${Math.round(100 * covered)} % were in the ${levelName(level)} interval.`);
   return facts;
 }

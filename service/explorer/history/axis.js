@@ -15,8 +15,8 @@ const TICK = 76; // pixels of a label
  *   ticks: {x: number, label: string}[]}} Axis
  */
 
-/** @returns {Axis} of the moments of one series, in order, from one pixel to another */
-export function makeAxis(moments, isTimed, [left, right], zoom = d3.zoomIdentity) {
+/** The stretches of moments of one series, in order, without a gap; and the usual time from one to the next. */
+export function runsOf(moments) {
   const steps = d3.pairs(moments, (one, next) => next.at - one.at).filter((step) => step > 0);
   const usual = d3.median(steps) ?? 1;
   const runs = /** @type {Moment[][]} */ ([]);
@@ -25,6 +25,12 @@ export function makeAxis(moments, isTimed, [left, right], zoom = d3.zoomIdentity
     if (run && moment.at - run[run.length - 1].at <= APART * usual) run.push(moment);
     else runs.push([moment]);
   }
+  return { runs, usual };
+}
+
+/** @returns {Axis} of the moments of one series, in order, from one pixel to another */
+export function makeAxis(moments, isTimed, [left, right], zoom = d3.zoomIdentity) {
+  const { runs, usual } = runsOf(moments);
   const spans = runs.map((run) => run[run.length - 1].at - run[0].at + usual);
   const gap = Math.min(GAP, (0.3 * (right - left)) / Math.max(1, runs.length - 1));
   const scale = (right - left - gap * (runs.length - 1)) / (d3.sum(spans) || 1);

@@ -6,7 +6,7 @@ import { html } from "../lib.js";
 import { useAsk } from "../load.js";
 import { address, go } from "../state.js";
 import { Select } from "../ui/select.js";
-import { counted, levelName, listOf, share, sizeOf } from "./spans.js";
+import { counted, levelName, listOf, share } from "./spans.js";
 import { tellTime } from "./moments.js";
 import { Table } from "./table.js";
 
@@ -119,7 +119,7 @@ function Errors({ model, found }) {
   const { errors, coverage } = found;
   if (!errors) return html`<p class="muted">Send what came to :outcomes, with the receipts of :predict, and errors are compared.</p>`;
   const rows = [
-    ["Mean error, either way", sizeOf(model, errors.mae_reference), sizeOf(model, errors.mae)],
+    ["Mean error, either way", model.size(errors.mae_reference), model.size(errors.mae)],
     ["Mean error", model.change(errors.bias_reference ?? 0), model.change(errors.bias ?? 0)],
     ...coverage.map((one) => [`In the ${levelName(one.level)} interval`, share(one.covered_reference ?? undefined), share(one.covered ?? undefined)]),
   ];

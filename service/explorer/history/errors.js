@@ -8,7 +8,7 @@ import { Chart } from "../ui/chart.js";
 import { go, link } from "../state.js";
 import { seriesOf } from "./cut.js";
 import { Table } from "./table.js";
-import { isCovered, levelName, share, sizeOf, worstOf } from "./spans.js";
+import { isCovered, levelName, share, worstOf } from "./spans.js";
 
 /** @typedef {import("./moments.js").Moment} Moment */
 /** @typedef {import("../model.js").Model} Model */
@@ -92,7 +92,7 @@ export function Periods({ model, moments, isTimed, table }) {
 
 const COLUMNS = ["Forecasts", "Mean error, either way", "Mean error"];
 const cellsOf = ({ count, mae, bias, coverage }, model) =>
-  [count.toLocaleString("en"), sizeOf(model, mae), model.change(bias), ...coverage.map(({ covered }) => share(covered ?? undefined))];
+  [count.toLocaleString("en"), model.size(mae), model.change(bias), ...coverage.map(({ covered }) => share(covered ?? undefined))];
 
 function drawPeriods(found, model, width) {
   const every = Math.ceil((LABEL * found.length) / width);

@@ -93,7 +93,6 @@ function Past({ model, window }) {
   `;
 }
 
-
 const REFERENCE = { file: "", window: "", a: "", b: "", series: "" };
 const ToReference = () => html`<button type="button" onClick=${() => go(REFERENCE)}>Show the reference windows</button>`;
 

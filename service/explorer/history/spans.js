@@ -61,8 +61,6 @@ export const counted = (number) => number.toLocaleString("en");
 /** The nominal coverage of a level: 80 %. */
 export const levelName = (level) => `${Number((100 * level).toPrecision(4))} %`;
 export const share = (value) => (value === undefined || Number.isNaN(value) ? "" : `${Math.round(100 * value)} %`);
-/** The size of an error or a change: of shares in points. */
-export const sizeOf = (model, value) => (model.isShare ? model.change(Math.abs(value)).replace("+", "") : model.value(Math.abs(value)));
 export const listOf = (parts) => (parts.length < 2 ? parts.join("") : `${parts.slice(0, -1).join(", ")} and ${parts[parts.length - 1]}`);
 
 /** One sentence on all moments. */
@@ -71,7 +69,7 @@ export function tellAll(moments, all, model) {
   const errors =
     all.mae === undefined
       ? "; what came is not known"
-      : ` were off by ${sizeOf(model, all.mae)} on average${all.coverage.map(tellHeld).join("")}`;
+      : ` were off by ${model.size(all.mae)} on average${all.coverage.map(tellHeld).join("")}`;
   const { verdict, reason } = model.info.skill;
   const skill = ["amber", "red"].includes(verdict) ? `${reason} ` : ""; // before all else
   const of = first.series ? ` of ${first.series}` : "";
@@ -91,7 +89,7 @@ export function tellDifference(one, other, name, model) {
   const changes = differences(one, other);
   const drivers = strongest(changes).slice(0, N_NAMED).map((input) => `${labelOf(model, input)} ${model.change(changes.get(input) ?? 0)}`);
   const driven = drivers.length ? `: ${listOf(drivers)}` : "";
-  const say = (value) => sizeOf(model, value);
+  const say = (value) => model.size(value);
   const first = `These ${counted(one.count)} forecasts were ${say(by)} ${by < 0 ? "lower" : "higher"} than ${name} on average${driven}.`;
   if (one.mae === undefined || other.mae === undefined) return [first];
   const bias = one.bias ?? 0;

@@ -2,7 +2,8 @@
 
 import { ApiError, modelPath, reasonOf } from "../api.js";
 import { byInput } from "../explain.js";
-import { amount, fixed, percent } from "../figures.js";
+import { amount, fixed, percent, points } from "../figures.js";
+import { APART, groupEdges } from "../flow/compare.js";
 import { tellTime } from "../history/moments.js";
 import { Table } from "../history/table.js";
 import { html } from "../lib.js";
@@ -20,7 +21,6 @@ import { Again } from "./section.js";
 /** @typedef {{one: string, other: string}} Names of both sides */
 
 const FIDELITY = 0.99; // of the pruned networks whose edges are compared
-const APART = 0.1; // model units: curves that differ by more count as different
 const NAMED = 3; // inputs in the sentence
 const REFUSED = [400, 404, 409, 422]; // the two can't be compared
 
@@ -83,13 +83,13 @@ export function Comparison({ model, versus, window }) {
 
 function tellDifference(model, /** @type {Schemas["ModelComparisonResponse"]} */ { difference, mae, against_mae: against, features }, { one, other }) {
   const isKnown = mae !== null && against !== null && mae !== against;
-  const better = isKnown ? `; those of ${mae < against ? one : other} miss by ${sizeOf(model, mae - against)} less on average` : "";
+  const better = isKnown ? `; those of ${mae < against ? one : other} miss by ${model.size(mae - against)} less on average` : "";
   const sure = sharesOf(model, features).filter(isSure).slice(0, NAMED);
   const moved = sure.map(({ label, change }, place) => {
     return `${label} ${place ? "" : "counts "}${fixed(Math.abs(100 * change), 1)} points ${change > 0 ? "more" : "less"}`;
   });
   const counts = sure.length ? `In ${one}, ${moved.join(", ")}.` : "No input surely counts more in one than in the other.";
-  return `The forecasts of ${one} and ${other} differ by ${sizeOf(model, difference)}${better}. ${counts}`;
+  return `The forecasts of ${one} and ${other} differ by ${model.size(difference)}${better}. ${counts}`;
 }
 
 /** Shares by input: those of its features add up, and so do the ends of their intervals, which are then rather too wide. */
@@ -107,10 +107,6 @@ function sharesOf(model, /** @type {Schemas["FeatureChangeInfo"][]} */ features)
 }
 
 const isSure = ({ interval: [low, high] }) => low > 0 || high < 0;
-const sizeOf = (model, value) => model.change(Math.abs(value)).replace(/^\+/, "");
-
-/** A change of a share in points. */
-const points = (change) => (change > 0 && fixed(100 * change, 1) !== "0.0" ? "+" : "") + fixed(100 * change, 1);
 
 /** @param {{model: Model, answer: Schemas["ModelComparisonResponse"], names: Names}} props */
 function Shares({ model, answer: { features, confidence }, names: { one, other } }) {
@@ -140,23 +136,11 @@ function Shares({ model, answer: { features, confidence }, names: { one, other }
   `;
 }
 
-/** The edges that either keeps, by how they changed. */
-function groupEdges(/** @type {Edge[]} */ edges) {
-  const both = d3.sort(edges.filter(({ kept, against_kept: against }) => kept && against), ({ curve_difference: apart }) => -(apart ?? 0));
-  const isBent = ({ curve_difference: apart }) => (apart ?? 0) > APART;
-  return {
-    came: edges.filter(({ kept, against_kept: against }) => kept && !against),
-    went: edges.filter(({ kept, against_kept: against }) => !kept && against),
-    "bends differently": both.filter(isBent),
-    stays: both.filter((edge) => !isBent(edge)),
-  };
-}
-
 /** @param {{model: Model, edges: Edge[], names: Names}} props */
 function Edges({ model, edges, names: { one, other } }) {
   const groups = groupEdges(edges);
   const neither = edges.length - d3.sum(Object.values(groups), (members) => members.length);
-  const size = (of, kept) => (kept === null ? "none" : `${of === null ? "unknown" : sizeOf(model, of)}${kept ? "" : ", pruned"}`);
+  const size = (of, kept) => (kept === null ? "none" : `${of === null ? "unknown" : model.size(of)}${kept ? "" : ", pruned"}`);
   const cells = (edge, state) => [
     html`${nameNode(model, edge.source)} → ${nameNode(model, edge.target)} <span class="verdict">${state}</span>`,
     size(edge.contribution, edge.kept),

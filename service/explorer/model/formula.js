@@ -2,7 +2,7 @@
 
 import { ApiError, reasonOf } from "../api.js";
 import { byInput } from "../explain.js";
-import { amount, fixed, formatValue, percent } from "../figures.js";
+import { fixed, formatValue, percent } from "../figures.js";
 import { html, useMemo, useRef, useState } from "../lib.js";
 import { address, go } from "../state.js";
 import { Chart } from "../ui/chart.js";

@@ -26,6 +26,7 @@ from torch import Tensor
 sys.path += [str(Path(__file__).parents[1] / "faithfulness"), str(Path(__file__).parents[1])]  # the other benchmarks
 
 from data import make_processes
+from gradients import forecast, mean_gradient
 from methods import OUTPUT, Array, Subject
 from run import choose_windows, train
 
@@ -34,7 +35,6 @@ from service.models.repository import BUNDLED
 
 REACH = 0.1  # of a cell, in standard deviations of its feature
 KEPT_SCORES, KEPT_FORECAST = 0.01, 0.01  # of the explanation's magnitude; in standard deviations of the output
-NODES = 33  # of the path that is searched along
 SHRINKS = 20  # halvings of a change that breaks its limit
 PENALTY = 10.0
 SMALLEST = 1e-4  # move of an explanation, in standard deviations: below it is rounding
@@ -60,17 +60,8 @@ def make_methods(subject: Subject) -> Iterator[Method]:
     model, start = subject.model, torch.from_numpy(subject.start).double()
     std = float(model.output_std[OUTPUT])
 
-    def along(points: Array, weights: Array) -> Callable[[Tensor], Tensor]:
-        def score(windows: Tensor) -> Tensor:
-            at = torch.from_numpy(points)[:, None, None, None]
-            path = start + at * (windows - start)
-            forecasts = forecast(subject, path.flatten(0, 1)).sum()
-            (gradient,) = torch.autograd.grad(forecasts, path, create_graph=True)
-            return (
-                (torch.from_numpy(weights)[:, None, None, None] * gradient).sum(dim=0).mul(windows - start).sum(dim=1)
-            )
-
-        return score
+    def integrate(windows: Tensor) -> Tensor:
+        return (mean_gradient(subject, windows, differentiable=True) * (windows - start)).sum(dim=1)
 
     def remove(windows: Tensor) -> Tensor:
         cells = torch.eye(windows.shape[2], dtype=torch.bool)[:, None, None, :]
@@ -93,17 +84,9 @@ def make_methods(subject: Subject) -> Iterator[Method]:
         found, delta = gradients.attribute(inputs, baselines, n_steps=50, return_convergence_delta=True)
         return found.sum(dim=1).double().numpy(), f"delta {delta.abs().max():.1g}"
 
-    x, weights = np.polynomial.legendre.leggauss(NODES)
-    rule = along((x + 1) / 2, weights / 2)
-    yield Method("contributions", rule, explain)
+    yield Method("contributions", integrate, explain)
     yield Method("`removed`", remove, ablate)
-    yield Method("Integrated Gradients, 50 steps", rule, captum)
-
-
-def forecast(subject: Subject, windows: Tensor) -> Tensor:
-    """Forecasts with gradients, (n,), in standard deviations of the output."""
-    outputs: Tensor = subject.model.frozen_float64.network(windows)[:, OUTPUT]
-    return outputs / subject.spread
+    yield Method("Integrated Gradients, 50 steps", integrate, captum)
 
 
 def search(subject: Subject, method: Method, windows: Array, hides: bool, steps: int, seed: int) -> Array:
@@ -127,26 +110,23 @@ def search(subject: Subject, method: Method, windows: Array, hides: bool, steps:
     return best.numpy()
 
 
-def judge(subject: Subject, method: Method, windows: Array, changes: Array, hides: bool) -> tuple[Array, Array, str]:
-    """How far forecasts (n,) and explanations move by the method itself, and what it states of them."""
-    scores, _ = method.judge(windows)
-    before, magnitude = subject.forecast(windows), magnitudes(method, windows)
+def judge(
+    subject: Subject, method: Method, windows: Array, changes: Array, scores: Array, hides: bool
+) -> tuple[Array, Array, str]:
+    """How far forecasts and explanations move by the method itself, (n,) each, and what it states of them.
+
+    `scores` are those of the windows without changes; all are in standard deviations of the output.
+    """
+    before, kept = subject.forecast(windows), KEPT_SCORES * np.abs(scores).sum(axis=1)
     for _ in range(SHRINKS):
         attacked = (windows + changes).astype(windows.dtype)
         found, stated = method.judge(attacked)
-        moved = np.abs(subject.forecast(attacked) - before)
-        turned = np.abs(found - scores).sum(axis=1) / magnitude
-        broken = (turned > KEPT_SCORES) if hides else (moved > KEPT_FORECAST)
+        moved, turned = np.abs(subject.forecast(attacked) - before), np.abs(found - scores).sum(axis=1)
+        broken = turned > kept if hides else moved > KEPT_FORECAST
         if not broken.any():
             break
         changes = np.where(broken[:, None, None], changes / 2, changes)
     return moved, turned, stated
-
-
-def magnitudes(method: Method, windows: Array) -> Array:
-    """Sums of the magnitudes of explanations, (n,), in standard deviations of the output."""
-    scores, _ = method.judge(windows)
-    return np.abs(scores).sum(axis=1)
 
 
 def main() -> None:
@@ -167,14 +147,16 @@ def main() -> None:
         windows = choose_windows(subject.model, chosen.windows)
         for method in make_methods(subject):
             cells, texts = [], []
+            scores, _ = method.judge(windows)
             for hides in (True, False):
                 changes = search(subject, method, windows, hides, chosen.steps, chosen.seed)
-                moved, turned, stated = judge(subject, method, windows, changes, hides)
+                moved, turned, stated = judge(subject, method, windows, changes, scores, hides)
                 if hides:
-                    ratio = moved / np.maximum(turned * magnitudes(method, windows), SMALLEST)
+                    ratio = moved / np.maximum(turned, SMALLEST)
                     cells += [f"{np.median(moved):.3f}", f"{moved.max():.3f}", f"{ratio.max():.2f}"]
                 else:
-                    cells += [f"{np.median(turned):.0%}", f"{turned.max():.0%}"]
+                    share = turned / np.abs(scores).sum(axis=1)
+                    cells += [f"{np.median(share):.0%}", f"{share.max():.0%}"]
                 texts.append(stated)
             print(f"| {' | '.join([name, method.name, *cells, '; '.join(texts)])} |", flush=True)
 

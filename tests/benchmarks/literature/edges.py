@@ -23,6 +23,7 @@ import torch
 sys.path += [str(Path(__file__).parents[1] / "faithfulness"), str(Path(__file__).parents[1])]  # the other benchmarks
 
 from data import make_processes
+from gradients import mean_gradient
 from methods import OUTPUT, Array, Subject
 from run import train
 
@@ -37,7 +38,9 @@ from kanmodel.structure.pruning import (
     prune_by_rule,
     prune_network,
     r2,
+    score_network,
 )
+from kanmodel.structure.scores import Scores
 from service.models.repository import BUNDLED
 
 FIDELITY = 0.95
@@ -51,7 +54,7 @@ SHIFTS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
 LOOKBACK, N_ROWS, N_FEATURES = 24, 6000, 3
 PERIODS, PERSISTENCE = (4, 6, 12), 0.99  # of the sines, and of their amplitudes
 LEARNING = {"hidden": 24, "batch": 64, "epochs": 40, "lamb": 0.0, "noise": 0.0, "progress": False}
-NODES = 33
+AT_ONCE = 64  # windows whose paths are evaluated together
 
 
 def prune(seeds: int) -> Iterator[tuple[str, str, int, int, list[float]]]:
@@ -64,15 +67,15 @@ def prune(seeds: int) -> Iterator[tuple[str, str, int, int, list[float]]]:
         sizes = []
         for seed in range(seeds if name != "bundled" else 1):
             model = make(seed)
-            importance = model.importance()
+            masked, importance = MaskedForward(model), model.importance()
             pruning = prune_by_rule(model, importance, PruningRule(fidelity=FIDELITY))
             n_kept = count_kept(pruning.edges)
-            sizes.append((n_kept, count_kept(MaskedForward(model).live)))
-            scores = {"Shapley values": shapley_of_edges(model, seed), "at random": random_scores(model, seed)}
-            scores["pykan's magnitude"] = activation_scores(model)
+            sizes.append((n_kept, count_kept(masked.live)))
+            scores = {"Shapley values": shapley_of_edges(masked, seed), "at random": random_scores(masked.live, seed)}
+            scores["pykan's magnitude"], _ = score_network(model, importance, masked.full, "forward_u")
             found[f"fidelity {FIDELITY}"].append(under_shifts(model, pruning))
             for method, of in scores.items():
-                kept = strongest(of, MaskedForward(model).live, n_kept)
+                kept = strongest(of, masked.live, n_kept)
                 found[method].append(under_shifts(model, replace(pruning, edges=kept)))
         n_kept, n_all = np.mean(sizes, axis=0).round().astype(int)
         for method, rows in found.items():
@@ -89,9 +92,9 @@ def under_shifts(model: Model, pruning: Pruning) -> list[float]:
         ]
 
 
-def shapley_of_edges(model: Model, seed: int) -> Kept:
+def shapley_of_edges(masked: MaskedForward, seed: int) -> Scores:
     """Shapley values of edges in the R2 that they keep, by sampled orders (Castro et al. 2009)."""
-    masked, generator = MaskedForward(model), np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     edges = [(key, j, i) for key, live in masked.live.items() for j, i in live.nonzero().tolist()]
     values = {key: torch.zeros(live.shape) for key, live in masked.live.items()}
     full = masked.full.outputs[:, OUTPUT].double()
@@ -112,20 +115,14 @@ def worth(full: torch.Tensor, masked: MaskedForward, kept: Kept) -> float:
     return max(r2(full, masked.outputs(kept)[:, OUTPUT].double()), -1.0)
 
 
-def activation_scores(model: Model) -> Kept:
-    """Standard deviations of the edges' values over the reference windows."""
-    stages = MaskedForward(model).full.stages
-    return {(stage, n): trace.edges.std(dim=0) for stage, traces in stages.items() for n, trace in enumerate(traces)}
-
-
-def random_scores(model: Model, seed: int) -> Kept:
+def random_scores(live: Kept, seed: int) -> Scores:
     """Scores without meaning."""
     generator = torch.Generator().manual_seed(seed)
-    return {key: torch.rand(live.shape, generator=generator) for key, live in MaskedForward(model).live.items()}
+    return {key: torch.rand(edges.shape, generator=generator) for key, edges in live.items()}
 
 
-def strongest(scores: Kept, live: Kept, n: int) -> Kept:
-    """The n live edges with the highest scores."""
+def strongest(scores: Scores, live: Kept, n: int) -> Kept:
+    """The n live edges with the highest scores, and those that equal the last of them."""
     every = torch.cat([scores[key][live[key]] for key in live])
     least = every.sort(descending=True).values[n - 1]
     return {key: live[key] & (scores[key] >= least) for key in live}
@@ -159,15 +156,9 @@ def by_frequency(model: Model, windows: Array) -> tuple[Array, Array, float]:
 
     And by how much their sums differ at most, as a share of the magnitude.
     """
-    subject = Subject(model)
-    start, ends = torch.from_numpy(subject.start).double(), torch.from_numpy(windows).double()
-    x, weights = np.polynomial.legendre.leggauss(NODES)
-    mean = torch.zeros_like(ends)
-    for at, weight in zip((x + 1) / 2, weights / 2, strict=True):
-        points = torch.lerp(start.expand_as(ends), ends, float(at)).requires_grad_()
-        (gradient,) = torch.autograd.grad(model.frozen_float64.network(points)[:, OUTPUT].sum(), points)
-        mean += float(weight) * gradient
-    change = ends - start
+    subject, ends = Subject(model), torch.from_numpy(windows).double()
+    mean = torch.cat([mean_gradient(subject, some) for some in ends.split(AT_ONCE)])
+    change = ends - torch.from_numpy(subject.start)
     steps = mean * change
     spectrum = torch.fft.rfft(mean, dim=1).conj() * torch.fft.rfft(change, dim=1)  # Parseval
     counted = torch.full((spectrum.shape[1], 1), 2.0)  # each frequency and its negative

@@ -18,7 +18,6 @@ from kanmodel.alternatives.changeable import FARTHEST, Goal, SearchOptions
 from kanmodel.alternatives.counterfactual import Counterfactual
 from kanmodel.checkpoint import load_checkpoint
 from kanmodel.errors import DataError, UnknownNameError
-from kanmodel.monitoring.trust import ReferenceDistances
 from kanmodel.network.bases import BSpline, Line
 from kanmodel.network.config import plain_layers
 from kanmodel.tables.roles import Columns
@@ -29,7 +28,6 @@ LINEAR = make_chain(
     replace(make_model("flat").config, head=plain_layers([24, 1], Line(), base="zero"), dtype="float64"), seed=3
 )
 STD = MODEL.scaling.feature_scale
-WINDOWS = MODEL.scaling.features_to_original(MODEL.reference.scaled.double())
 
 
 def find(model, window, goal, **search):
@@ -134,21 +132,6 @@ def test_a_narrow_bump_is_found(where, layer):
     beyond = Goal(low=base + 1.1 * (around.max() - base))
     (single,) = find(model, window, beyond, within_training_range=False).single_features
     assert single.shift is None
-
-
-@settings(max_examples=examples(25))
-@given(seed=st.integers(0, 1000), deviations=st.sampled_from([-0.5, -0.1, 0.1, 0.5]))
-def test_of_a_linear_model_the_steepest_feature_alone_is_the_answer(seed, deviations):
-    """The closed form: |what is missing| / the largest slope per standard deviation, where no range is in the way."""
-    window = make_windows(LINEAR, 1, seed)[0]
-    goal = goal_beyond(LINEAR, window, deviations)
-    slopes = LINEAR.predict(window[None] + np.eye(4)[:, None, :] * LINEAR.scaling.feature_scale)[:, 0]
-    slopes -= LINEAR.predict(window[None])[0, 0]
-    found = find(LINEAR, window, goal, within_training_range=False)
-    expected = abs(deviations) * LINEAR.output_std[0] / np.abs(slopes).max()
-    if expected < FARTHEST:
-        assert found.reached
-        assert found.distance == pytest.approx(expected, rel=1e-4)
 
 
 @settings(max_examples=examples(50))
@@ -426,26 +409,3 @@ def test_a_question_that_cannot_be_is_refused(make, place):
     with pytest.raises(DataError) as error:
         make()
     assert error.value.problems[0].path == place
-
-
-def find_neighbour(model, window):
-    return ReferenceDistances.of(model).find_neighbour(model, window)
-
-
-@pytest.mark.parametrize("index", [0, 17])
-def test_a_reference_window_is_nearest_to_itself(index):
-    """At distance 0; moved by half a standard deviation in every cell it is half of one away from that."""
-    found = find_neighbour(MODEL, WINDOWS[index])
-    assert found.index == index and found.distance == pytest.approx(0, abs=1e-6)
-    moved = WINDOWS[index] + 0.5 * MODEL.scaling.feature_scale
-    away = np.sqrt((((WINDOWS - moved) / MODEL.scaling.feature_scale) ** 2).mean(axis=(1, 2)))
-    found = find_neighbour(MODEL, moved)
-    assert away[index] == pytest.approx(0.5)
-    assert found.distance == pytest.approx(away.min(), rel=1e-5) and found.index == away.argmin()
-
-
-def test_of_equal_distances_the_first_window_is_named():
-    """With each reference window twice, the first of the two is the nearest."""
-    half = MODEL.reference.scaled[: len(WINDOWS) // 2]
-    twice = replace(MODEL.reference, scaled=half.repeat(2, 1, 1), targets=None, times=None)
-    assert find_neighbour(replace(MODEL, reference=twice), WINDOWS[3] + 0.1).index < len(half)

@@ -34,13 +34,6 @@ def test_every_value_is_the_forecast_of_the_changed_window(seed, first, n_steps,
                 assert prediction == pytest.approx(MODEL.predict(changed[None])[0], rel=1e-9, abs=1e-9)
 
 
-def test_a_shift_of_zero_changes_nothing():
-    """Where a shift passes 0, the curve passes the window's own forecast."""
-    windows = make_windows(MODEL, 3)
-    for window, (response,) in zip(windows, WhatIf.of(MODEL, windows, "f1", shift=(-1, 1, 3)), strict=True):
-        assert response.predictions[1] == pytest.approx(MODEL.predict(window[None])[0])
-
-
 def test_without_a_shift_the_feature_takes_the_values_of_its_training_range():
     """The curve begins at the training minimum and ends at the maximum, held at the chosen steps."""
     windows = make_windows(MODEL, 1)

@@ -3,7 +3,7 @@ import pytest
 from factories import make_model
 
 from kanmodel.attribution.baseline import Baseline, baseline_windows
-from kanmodel.errors import DataError, UnknownNameError
+from kanmodel.errors import DataError
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +60,3 @@ def test_refusals(model, baseline, path, message):
         baseline_windows(model, baseline)[0]
     assert str(caught.value) == f"{path} {message}"
     assert [(problem.path, problem.message) for problem in caught.value.problems] == [(path, message)]
-
-
-def test_an_unknown_feature(model):
-    """The error lists the features."""
-    with pytest.raises(UnknownNameError, match="no feature 'f9'; the features are f0, f1, f2"):
-        baseline_windows(model, Baseline("values", {"f0": 1, "f1": 1, "f2": 1, "f9": 1}))[0]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from strategies import networks
 from thorough import examples, few_of
 
-from kanmodel import DataError, Model, UnknownNameError
+from kanmodel import DataError, Model
 from kanmodel.attribution.baseline import Baseline, ReferenceBaselines, scaled_baselines
 from kanmodel.attribution.effects import (
     BATCH_WINDOWS,
@@ -92,16 +92,6 @@ def test_effects_of_groups_and_segments(seed, baseline):
     assert by_group[0].effects_by_group.alone.shape == (1, 3) and MODEL.explain(windows, groups=groups).effects is None
 
 
-def test_a_part_of_all_cells_is_the_whole_change():
-    """With every cell in one part, both effects are F(x) - F(x0)."""
-    windows = make_windows(MODEL, 4)
-    scaled = MODEL.to_model_units(windows)
-    found = measure_effects(MODEL, scaled, 1, Baseline(), select_cells(MODEL.config, [range(N_FEATURES)]))
-    change = MODEL.predict(windows)[:, 1] - MODEL.predict(MODEL.baseline())[0, 1]
-    np.testing.assert_allclose(found.removed[:, 0], change, rtol=1e-9)
-    np.testing.assert_allclose(found.alone[:, 0], change, rtol=1e-9)
-
-
 @given(seed=st.integers(0, 99), baseline=st.sampled_from(["mean", "zero", {"reference": 3}]))
 def test_a_linear_model_has_one_answer_to_three_questions(seed, baseline):
     """Where the forecast is linear, removed, contribution and alone are equal, of features and of cells."""
@@ -111,17 +101,6 @@ def test_a_linear_model_has_one_answer_to_three_questions(seed, baseline):
     for effects, contributions in ((found.effects, found.contributions), (found.step_effects, found.steps)):
         np.testing.assert_allclose(effects.removed, contributions, atol=1e-8)
         np.testing.assert_allclose(effects.alone, contributions, atol=1e-8)
-
-
-@given(seed=st.integers(0, 99))
-def test_effects_add_up_where_features_do_not_interact(seed):
-    """A head of one layer over the features is additive: removed and alone are equal, and sum to F(x) - F(x0)."""
-    config = replace(make_model("head").config, head=plain_layers([4, 1]))
-    model = Model.of(make_chain(config, seed))
-    found = model.explain(make_windows(model, 5, seed), effects=True)
-    change = found.predictions - found.baseline_prediction
-    np.testing.assert_allclose(found.effects.removed.sum(axis=1), change, atol=1e-8)
-    np.testing.assert_allclose(found.effects.together, 0, atol=1e-8)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -146,23 +125,6 @@ def test_a_part_at_the_baseline_has_no_effect_at_all():
     assert (effects.removed[[0, 2], 2] != 0).all()
     same = MODEL.explain(MODEL.baseline(), effects="steps")
     assert not same.effects.removed.any() and not same.step_effects.alone.any()
-
-
-def test_two_features_that_only_act_together():
-    """Of a product of two features, alone is 0 where the other is 0 at the baseline, and removed is all of it."""
-    loaded = chain_of_lines(2, 1, LayerConfig(2, 0, Line(), "zero", mult_arity=(2,)))
-    layer = loaded.network.head[0]
-    with torch.no_grad():
-        for values in (layer.mask, layer.subnode_scale, layer.node_scale):
-            values.fill_(1)
-        for values in (layer.subnode_bias, layer.node_bias):
-            values.fill_(0)
-        layer.coef.copy_(torch.eye(2)[..., None])
-    model = Model.of(replace(loaded))
-    found = model.explain([[0.0 + 1.5 * 2, 1.0 + 1.5 * 5]], baseline="zero", effects=True)  # 2 and 5 in model units
-    assert found.effects.removed[0] == pytest.approx([30, 30]) and found.effects.alone[0].tolist() == [0, 0]
-    assert found.contributions[0] == pytest.approx([15, 15])
-    assert found.effects.together[0] == pytest.approx([30, 30])
 
 
 @settings(max_examples=examples(60))
@@ -309,12 +271,6 @@ def test_what_says_nothing_of_effects_is_refused(effects):
         MODEL.explain(make_windows(MODEL, 1), effects=effects)
 
 
-def test_a_baseline_that_cannot_be_used_is_named():
-    """The errors of baselines are those of explanations."""
-    with pytest.raises(UnknownNameError, match="has no feature 'x'"):
-        MODEL.explain(make_windows(MODEL, 1), baseline={"values": {"x": 0}}, effects=True)
-
-
 @cache
 def tiny(shape, **options):
     return make_model(shape, **{"n_features": 3, "lookback": 3, "n_reference": 60} | options)
@@ -437,19 +393,3 @@ def test_the_cost_is_bounded(n_features, pairs):
     assert (found.n_features, found.n_screened, found.screening_windows) == (n_features, pairs, 64)
     assert len(found.pairs) == min(10, pairs)
     assert sum(calls) <= 64 * (3 * n_features + pairs + 1) + 70 * 31
-
-
-def test_correlation_is_not_interaction():
-    """Two identical features have no strength if the model adds them."""
-    model = kan_alone(plain_layers([2, 1]), 0, lambda head: None)
-    windows = model.reference.scaled.clone()
-    windows[:, :, 1] = windows[:, :, 0]
-    model = replace(model, reference=replace(model.reference, scaled=windows))
-    (pair,) = measure_interactions(model, 0).pairs
-    assert pair.strength < 1e-12
-
-
-def test_one_feature_has_no_pair():
-    """With a single feature there are no pairs."""
-    model = make_model("head", n_features=1, n_reference=20)
-    assert measure_interactions(model, 0).pairs == ()

@@ -223,19 +223,6 @@ def test_entries_of_many_nodes(name):
         assert (difference[ledger.converged] <= 5 * ledger.tolerance).all()
 
 
-@pytest.mark.thorough("integrates along 257 nodes of every window")
-@pytest.mark.parametrize("name", ["pykan_head", "tiny", "synthetic_gt"])
-def test_trained_models_converge(name):
-    """A trained model converges on every window with default options, to the entries of 257 nodes."""
-    case = load_case(name)
-    windows = case.windows("eval")
-    ledger = explain_windows(case.model, windows, 0)
-    exact = explain_windows(case.model, windows, 0, options=fixed(257))
-    assert ledger.converged.all()
-    assert np.abs(all_entries(ledger) - all_entries(exact)).max() <= 2 * ledger.tolerance
-    np.testing.assert_allclose(measure_residual(case.model, ledger), ledger.residual, atol=1e-9)
-
-
 def test_only_paths_above_the_tolerance_are_halved():
     """Only paths above the tolerance are bisected, and each window has the result that it has alone."""
     model, windows = model_and_windows("lstm", n=12)
@@ -360,15 +347,6 @@ def test_where_an_lstm_tips_over(factor, seed):
     np.testing.assert_allclose(measure_residual(model, ledger), ledger.residual, atol=1e-9)
     exact = all_entries(explain_windows(model, windows, 0, options=LedgerOptions(tolerance=1e-6, path_nodes=65)))
     assert np.abs(all_entries(ledger) - exact).max() <= 0.01 * np.abs(exact).max()
-
-
-def test_a_steep_place_takes_halvings_and_not_nodes():
-    """If 513 nodes of one rule are too few, less than two thirds as many points are evaluated with bisection."""
-    model = tipping_model(6)
-    windows = model.to_model_units(make_windows(model, 8, seed=1))
-    ledger, whole = (explain_windows(model, windows, 0, options=options) for options in (LedgerOptions(), fixed(513)))
-    assert ledger.converged.all() and not whole.converged.all()
-    assert ledger.path_nodes.mean() < 342
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.thorough("other weights"))])
@@ -691,23 +669,10 @@ def test_it_is_the_mean_of_single_ledgers(shape, count):
                 np.testing.assert_allclose(values, expected)
     features = [single.contributions for single in singles]
     np.testing.assert_allclose(found.standard_error, np.std(features, axis=0, ddof=1) / np.sqrt(count))
-    np.testing.assert_array_equal(found.residual, np.max([single.residual for single in singles], axis=0))
+    for name in ("residual", "error"):
+        np.testing.assert_array_equal(getattr(found, name), np.max([getattr(one, name) for one in singles], axis=0))
+    np.testing.assert_array_equal(found.converged, np.all([single.converged for single in singles], axis=0))
     np.testing.assert_allclose(found.predictions, singles[0].predictions, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_every_layer_of_the_mean_adds_up(shape):
-    """In every layer contributions sum to the forecast minus the mean forecast of the baselines."""
-    model, windows = tiny(shape)
-    ledger = explain_windows(model, windows, 0, ReferenceBaselines(6))
-    change = ledger.predictions - ledger.baseline_prediction
-    assert (np.abs(ledger.contributions.sum(axis=1) - change) <= ledger.residual + 1e-9).all()
-    for layer in ledger.layers:
-        for values in (layer.nodes, layer.edges):
-            if values is not None:
-                total = values.reshape(len(values), -1).sum(axis=1)
-                assert (np.abs(total - change) <= ledger.residual + 1e-9).all()
-    assert (ledger.residual <= ledger.tolerance)[ledger.converged].all()
 
 
 @settings(max_examples=examples(20))
@@ -725,28 +690,6 @@ def test_a_linear_model(count, seed):
     )
     expected = np.abs(weights) * baselines.std(axis=0, ddof=1) / np.sqrt(count)
     np.testing.assert_allclose(ledger.standard_error, [expected, expected], atol=1e-9)
-
-
-@pytest.mark.thorough("a statistic of 120 ledgers")
-def test_the_standard_error_is_the_error():
-    """Over many draws contributions vary by their standard error, which four times the baselines halve."""
-    model = linear()
-    window = torch.ones(1, 1, 2, dtype=torch.float64)
-    stated = {}
-    for count in (4, 16):
-        ledgers = [explain_windows(model, window, 0, ReferenceBaselines(count, seed)) for seed in range(60)]
-        stated[count] = np.sqrt(np.mean([ledger.standard_error[0] ** 2 for ledger in ledgers], axis=0))
-        scatter = np.std([ledger.contributions[0] for ledger in ledgers], axis=0)
-        np.testing.assert_allclose(scatter, stated[count], rtol=0.25)
-    np.testing.assert_allclose(stated[4] / stated[16], 2, rtol=0.1)
-
-
-def test_the_same_seed_gives_the_same():
-    """The seed determines the draw."""
-    model, windows = tiny("lstm")
-    first, second, other = (explain_windows(model, windows, 0, ReferenceBaselines(4, seed)).steps for seed in (1, 1, 2))
-    np.testing.assert_array_equal(first, second)
-    assert np.abs(first - other).max() > 0
 
 
 @pytest.mark.parametrize("count", [-1, 0, 1, 9])
@@ -767,7 +710,8 @@ def test_windows_far_from_the_data_are_as_exact_as_adaptive_quadrature(start, to
     reference = model.reference.scaled.double()
     window = (reference[start] + factor * (reference[towards] - reference[start]))[None]
     found = explain_windows(model, window.to(model.reference.scaled.dtype), 0)
-    baseline, change = scaled_baselines(model)[0].double(), window[0] - scaled_baselines(model)[0].double()
+    baseline = scaled_baselines(model)[0].double()
+    change = window[0] - baseline
 
     def integrand(alpha: float) -> np.ndarray:
         point = (baseline + alpha * change)[None].requires_grad_()

@@ -5,7 +5,6 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
-from captum.attr import ShapleyValues
 from factories import make_chain, make_model, make_windows
 from goldens import load_shapley
 from hypothesis import given, settings
@@ -91,20 +90,6 @@ def test_values_of_real_models(name, baseline):
         far = np.abs(found.values - exact) / found.standard_error
         assert np.median(far) < 1 and far.max() < 5
         assert measure_shapley(*asked, Orders(256, 1)).standard_error.mean() < 0.6 * found.standard_error.mean()
-
-
-def test_exact_values_are_those_of_captum():
-    """Captum's exact Shapley values, over every order, are the same."""
-    loaded = MODEL
-    windows, start = loaded.to_model_units(make_windows(loaded, 2)), torch.zeros(loaded.config.window_shape)
-    mask = torch.arange(len(MODEL.features)).expand(1, *loaded.config.window_shape).contiguous()
-    with torch.no_grad():
-        theirs = ShapleyValues(lambda given: loaded.network(given)[:, 1]).attribute(
-            windows, baselines=start[None].to(windows), feature_mask=mask
-        )
-    ours = measure_shapley(loaded, windows, 1, Baseline("zero"), each_feature(loaded.config), Orders())
-    scaled = theirs[:, 0].numpy() * float(loaded.scaling.output_scale[1])
-    np.testing.assert_allclose(ours.values, scaled, atol=1e-6)
 
 
 def test_random_orders_of_an_additive_model_have_no_error():

@@ -4,7 +4,6 @@ from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
-import pandas as pd
 import polars as pl
 import pytest
 from factories import make_encoded, make_model
@@ -167,16 +166,6 @@ def test_the_newest_windows_are_those_of_the_whole_table(model, backtest, by_han
     for name in ("persistence", "seasonal_naive"):
         np.testing.assert_array_equal(getattr(recent, name), getattr(backtest, name)[-len(recent) :])
     assert recent.metrics.row() == pytest.approx(measure(chosen), rel=1e-9)
-
-
-def test_frames_of_pandas_and_mappings_are_read_alike(model, backtest):
-    """Also with the times as index."""
-    columns = FRAME.drop("utc")
-    indexed = pd.DataFrame(columns.to_dict(as_series=False)).set_index("time")
-    for table in (indexed, columns.to_dict()):
-        found = model.backtest(table)
-        np.testing.assert_array_equal(found.predictions, backtest.predictions)
-        assert found.table() == backtest.table()
 
 
 def test_it_shows_itself(backtest):

@@ -195,13 +195,6 @@ def test_what_is_no_formula_says_why(name):
         model.formula()
 
 
-def test_wired_models_without_a_formula():
-    """An attention, and a norm of its values."""
-    for name, says in {"Attention": "softmax mixes 6", "NormedSkip": "softmax mixes"}.items():
-        with pytest.raises(ConfigError, match=says):
-            read(name).formula()
-
-
 def test_statistics_of_some_steps_name_them():
     """A mean over the newest steps is not that of the window; what is one value is no statistic."""
 

@@ -242,12 +242,6 @@ def test_the_edges_of_a_deep_network_are_counted_and_not_its_paths():
     assert found == (sorted(edges), sum(12**depth for depth in range(1, 10)), 0)
 
 
-def test_the_same_model_gives_the_same_formulas():
-    """Two searches give the same texts."""
-    model, formulas = tiny("lstm")
-    assert formulas_of(replace(model, reference=model.reference)) == formulas
-
-
 def test_the_search_pauses_before_each_edge(monkeypatch):
     """Between the fits of two edges there is a pause, at which the search can be ended."""
     pauses, fits = [], []

@@ -133,17 +133,6 @@ def r2(y, found):
 @pytest.mark.parametrize("name", LIBRARY)
 @settings(max_examples=examples(15))
 @given(st.data())
-def test_every_function_is_found(name, data):
-    """For samples of c f(a x + b) + d, f is among the candidates with an R2 of at least 0.999."""
-    x, y = data.draw(samples(name))
-    found = {candidate.function: candidate for candidate in suggest_formulas(x, y, (name,))}
-    assert found[name].r2 >= 0.999
-    assert found[name].complexity == LIBRARY[name].complexity
-
-
-@pytest.mark.parametrize("name", LIBRARY)
-@settings(max_examples=examples(15))
-@given(st.data())
 def test_planted_functions_are_found_over_sixty_half_turns(name, data):
     """c f(a x + b) + d is found for any a and b with f defined and not constant on the samples."""
     x, (first, last) = data.draw(positions()), data.draw(wide_argument_ranges(name))
@@ -253,20 +242,6 @@ def test_an_input_that_never_changes():
     found = suggest_formulas(np.full(30, 0.1), np.full(30, 0.3))
     assert found[0].function == "x"
     assert float(sympy.sympify(found[0].expression)) == pytest.approx(0.3)
-
-
-@pytest.mark.parametrize(
-    ("name", "low", "high"), [("log", -1, 2), ("sqrt", -3, 1), ("arcsin", -2, 2), ("1/x", -1, 1), ("arctanh", -1, 1)]
-)
-def test_no_candidate_leaves_its_domain(name, low, high):
-    """A function that is undefined at some samples is shifted or narrowed until it is defined at all."""
-    x = np.linspace(low, high, 81)  # 0 is among the samples
-    found = {candidate.function: candidate for candidate in suggest_formulas(x, np.exp(x), (name,))}
-    assert "x" in found
-    with np.errstate(all="raise"):
-        values = evaluate(found[name].expression, x)
-    assert np.isfinite(values).all()
-    assert found[name].r2 == pytest.approx(r2(np.exp(x), values), abs=1e-9)
 
 
 def test_only_the_functions_that_are_asked_for():

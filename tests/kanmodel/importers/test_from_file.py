@@ -286,18 +286,6 @@ def assert_same_tensors(found, expected):
         torch.testing.assert_close(found.state_dict()[name], tensor, rtol=0, atol=0)
 
 
-def test_views_are_stored_compactly(tmp_path):
-    """A file of 550 kB, mostly pykan's workspace of training data, gives a checkpoint of 20 kB."""
-    file = File("pykan_head/state_dict.pt.gz", manifest={"check": None})
-    weights, manifest = write_case(tmp_path, file)
-    assert weights.stat().st_size > 500_000
-    np.savez(tmp_path / "windows.npz", reference=windows_of(file, "reference")[:1])
-    imported = import_checkpoint(weights, read_manifest(manifest))
-    save_checkpoint(imported.model, tmp_path / "model.safetensors")
-    assert (tmp_path / "model.safetensors").stat().st_size < 25_000
-    assert not imported.model.provenance.verified
-
-
 def square_layers(seed=0):
     """A pykan KAN with two layers from 3 to 3 nodes, as many as features, without symmetries."""
     generator = torch.Generator().manual_seed(seed)

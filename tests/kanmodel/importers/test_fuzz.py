@@ -1,6 +1,5 @@
 import io
 import json
-import os
 import pickle
 import pickletools
 import resource
@@ -95,14 +94,6 @@ def folder(tmp_path_factory):
 def weights_in(container):
     """The same weights in every container."""
     return in_container(container, make_state_dict())
-
-
-@pytest.fixture(scope="module")
-def imported(folder):
-    """The bytes of a checkpoint written by an import."""
-    put(folder / "weights.pt", weights_in("zip"))
-    save_checkpoint(import_from(folder).model, folder / "imported.safetensors")
-    return (folder / "imported.safetensors").read_bytes()
 
 
 def put(path, data):
@@ -254,30 +245,6 @@ def test_damaged_windows(folder, data):
     assert message or end == len(whole)
 
 
-@settings(max_examples=examples(20))
-@given(st.data())
-def test_damaged_checkpoints_of_an_import(folder, imported, data):
-    """A damaged checkpoint of an import loads or is refused."""
-    whole = imported
-    if data.draw(st.booleans()):
-        end = data.draw(st.integers(0, len(whole) - 1))
-        assert refuse_or(Forecaster, load_checkpoint, put(folder / "damaged.safetensors", whole[:end]))
-    else:
-        end = data.draw(st.sampled_from([2000, len(whole)]))  # most checks are of the header
-        damaged = flip(whole[:end], data.draw) + whole[end:]
-        refuse_or(Forecaster, load_checkpoint, put(folder / "damaged.safetensors", damaged))
-
-
-class Canary:
-    """Creates a folder when it is unpickled."""
-
-    def __init__(self, folder):
-        self.folder = folder
-
-    def __reduce__(self):
-        return os.makedirs, (str(self.folder), 0o755, True)
-
-
 def fifth_pickle(state_dict, evil):
     """A file of torch before 1.6 with another pickle as its list of storages."""
     data = saved(state_dict, _use_new_zipfile_serialization=False)
@@ -287,58 +254,6 @@ def fifth_pickle(state_dict, evil):
     start = stream.tell()
     list(pickletools.genops(stream))
     return data[:start] + evil + data[stream.tell() :]
-
-
-def malicious_files(canary):
-    state_dict = make_state_dict()
-    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-        yield pickle.dumps({"state_dict": {}, "x": Canary(canary)}, protocol)
-        yield repack(
-            saved(state_dict),
-            lambda name, data, protocol=protocol: (
-                pickle.dumps(Canary(canary), protocol) if name.endswith("data.pkl") else data
-            ),
-        )
-    for found in (state_dict | {"x": Canary(canary)}, {"model": state_dict | {"x": Canary(canary)}}, Canary(canary)):
-        yield saved(found)
-        yield saved(found, _use_new_zipfile_serialization=False)
-    yield fifth_pickle(state_dict, pickle.dumps(Canary(canary), 2))
-
-
-def test_code_in_a_pickle_never_runs(tmp_path):
-    """A pickle that would create a folder is refused in every container, and the folder does not exist."""
-    canary = tmp_path / "canary"
-    pickle.loads(pickle.dumps(Canary(canary)))
-    assert canary.is_dir()  # it would be visible
-    canary.rmdir()
-    for number, data in enumerate(malicious_files(canary)):
-        path = put(tmp_path / f"{number}.pt", data)
-        for call in (open_file, describe_file, load_checkpoint):
-            assert refuse_or(object, call, path)
-    assert not canary.exists()
-
-
-@pytest.mark.parametrize("container", ["zip", "legacy"])
-def test_code_beside_the_weights_never_runs(tmp_path, container):
-    """If such a pickle is beside the weights, as hyperparameters are, the weights are read and no folder is made."""
-    state_dict, canary = make_state_dict(), tmp_path / "canary"
-    path = put(tmp_path / "beside.pt", in_container(container, {"model": state_dict, "x": Canary(canary)}))
-    found = open_file(path).tensors
-    assert list(found) == list(state_dict)
-    assert all(torch.equal(found[key], tensor) for key, tensor in state_dict.items())
-    assert refuse_or(Forecaster, load_checkpoint, path)
-    assert not canary.exists()
-
-
-@pytest.mark.parametrize("name", ["manifest.yaml", "config.yml"])
-def test_code_in_a_yaml_never_runs(tmp_path, name):
-    """YAML with such objects, in a manifest or in pykan's config, is refused and creates no folder."""
-    canary, bare = tmp_path / "canary", json.dumps(MANIFEST | {"library": "pykan", "pykan_config": "config.yml"})
-    put(tmp_path / "weights.pt", weights_in("zip"))
-    (tmp_path / "manifest.yaml").write_text(bare)
-    (tmp_path / name).write_text(f"a: !!python/object/apply:os.makedirs ['{canary}']\n")
-    assert refuse_or(Imported, import_by, tmp_path / "weights.pt", tmp_path / "manifest.yaml")
-    assert not canary.exists()
 
 
 def with_build(state_dict, attributes):
@@ -376,16 +291,6 @@ def test_keys_that_are_no_names(folder, key):
     for container in CONTAINERS:
         path = put(folder / "keys.pt", in_container(container, {key: torch.full((2,), torch.nan)}))
         assert refuse_or(Source, open_file, path)
-
-
-def test_views_of_one_storage(folder):
-    """Tensors that share a storage, as those of an LSTM from a GPU do, count it once."""
-    whole = torch.arange(400.0)
-    views = {f"k{number}": whole[number * 10 : number * 10 + 10] for number in range(40)}
-    for container in ("zip", "legacy"):
-        found = open_file(put(folder / "views.pt", in_container(container, views))).tensors
-        assert all(torch.equal(found[key], view) for key, view in views.items())
-        assert all(tensor.untyped_storage().nbytes() == 40 for tensor in found.values())
 
 
 MIB = 1 << 20

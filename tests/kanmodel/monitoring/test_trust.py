@@ -314,3 +314,10 @@ def test_a_gap_that_is_not_long_ends_no_block(gap):
     windows = np.random.default_rng(0).normal(size=(20, 6, 4))
     model = with_reference(MODEL, windows, tuple(map(str, ends)), time=TimeColumn("time", 1.0, 1.5, dated=False))
     assert (find_neighbours(model) == (np.abs(ends[:, None] - ends) < 6)).all()
+
+
+def test_of_equal_distances_the_first_window_is_named():
+    """With each reference window twice, the first of the two is the nearest."""
+    half = MODEL.reference.scaled[: len(REFERENCE) // 2]
+    model = with_reference(MODEL, half.repeat(2, 1, 1))
+    assert ReferenceDistances.of(model).find_neighbour(model, REFERENCE[3] + 0.1).index < len(half)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,11 +7,12 @@ from factories import make_chain, make_model
 from goldens import VARIANTS, load_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import model_configs
+from strategies import model_configs, networks
 from thorough import examples
 
-from kanmodel.network.layer import pass_layers
-from kanmodel.network.network import Network, tensor_shapes
+from kanmodel.network.config import plain_layers
+from kanmodel.network.layer import KANLayer, pass_layers
+from kanmodel.network.network import FrozenLayers, FrozenNetwork, Network, tensor_shapes
 
 SHAPES = ["lstm", "head", "front"]
 
@@ -188,3 +191,86 @@ def test_tensor_shapes_of_the_factories(shape, options):
     model = make_model(shape, **options)
     tensors = model.network.state_dict()
     assert tensor_shapes(model.config) == {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+EVERY_SHAPE = pytest.mark.parametrize("shape", ["lstm", "head", "front"])
+
+
+def draw_windows(network, seed, n=5):
+    shape = (n, *network.config.window_shape)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@given(networks(), st.integers(0, 99))
+def test_a_frozen_network_is_the_network(network, seed):
+    """For any chain, with dead, scaled, normalised or fixed parts, forecasts are the same."""
+    windows, frozen = draw_windows(network, seed), FrozenNetwork(network)
+    torch.testing.assert_close(frozen.forward(windows), network(windows), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(frozen.logits(windows), network.logits(windows), rtol=1e-9, atol=1e-9)
+
+
+@given(networks(), st.integers(0, 99))
+def test_a_frozen_trace_is_the_trace(network, seed):
+    """Traced values are the same, and so are the gradients with respect to inputs and sub-nodes."""
+    windows = draw_windows(network, seed).requires_grad_()
+    found, expected = FrozenNetwork(network).trace(windows), network.trace(windows)
+    torch.testing.assert_close(found.outputs, network(windows), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(found.readout, expected.readout, rtol=1e-9, atol=1e-9)
+    pairs = list(zip((*found.front, *found.head), (*expected.front, *expected.head), strict=True))
+    for ours, theirs in pairs:
+        for name in ("inputs", "edges", "subnodes", "nodes"):
+            torch.testing.assert_close(getattr(ours, name), getattr(theirs, name), rtol=1e-9, atol=1e-9)
+    for ours, theirs in zip(
+        gradients(windows, found, [ours for ours, _ in pairs]),
+        gradients(windows, expected, [theirs for _, theirs in pairs]),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-7)
+
+
+@given(networks(), st.integers(0, 99))
+def test_linearised_passes_have_the_gradients_of_autograd(network, seed):
+    """Without autograd values are the same, and so are the gradients by inputs, readout and sub-nodes."""
+    windows, frozen = draw_windows(network, seed).requires_grad_(), FrozenNetwork(network)
+    expected, (found, pull_back) = frozen.trace(windows), frozen.linearise(windows.detach())
+    torch.testing.assert_close(found.outputs, expected.outputs, rtol=1e-9, atol=1e-9)
+    for ours, theirs in zip(found.layers, expected.layers, strict=True):
+        torch.testing.assert_close(ours.edges, theirs.edges, rtol=1e-9, atol=1e-9)
+    one = torch.zeros_like(found.outputs)
+    one[:, 0] = 1
+    ours = pull_back(one)
+    watched = gradients(windows, expected, expected.layers)
+    for own, theirs in zip((ours.window, *ours.values, *ours.subnodes), watched, strict=True):
+        torch.testing.assert_close(own, theirs, rtol=1e-7, atol=1e-7)
+
+
+def gradients(windows, trace, layers):
+    watched = [windows, trace.readout, *(layer.subnodes for layer in layers)]
+    return torch.autograd.grad(trace.outputs[:, 0].sum(), watched, allow_unused=True, materialize_grads=True)
+
+
+def test_unused_nodes_are_not_computed():
+    """A hidden node whose edges are all masked is not computed by the layer before."""
+    layers = [KANLayer(config).eval().requires_grad_(False) for config in plain_layers([4, 3, 1])]
+    layers[1].mask[:, 1] = 0
+    layers[0].mask[0, 3] = layers[0].mask[2, 3] = 0  # only input 3 reaches node 1
+    frozen = FrozenLayers(layers)
+    x = torch.randn(6, 4)
+    assert [layer.inputs.tolist() for layer in frozen.layers] == [[0, 1, 2], [0, 2]]
+    torch.testing.assert_close(frozen.forward(x), pass_layers(layers, x), rtol=0, atol=1e-6)
+
+
+@EVERY_SHAPE
+def test_float32_rounds_to_a_millionth(shape):
+    """In float32, forecasts are as close to float64 as the network's own, to a millionth of a sub-node's sum."""
+    model = make_model(shape, dtype="float32", product=True)
+    exact = Network(replace(model.config, dtype="float64"))
+    exact.load_state_dict(model.network.state_dict())
+    exact.requires_grad_(False)
+    expected = exact.trace(model.reference.scaled.double())
+    added = max(float(trace.edges.abs().sum(dim=2).max()) for trace in expected.head)
+    windows = model.reference.scaled
+    found, plain = (
+        (forward(windows) - expected.outputs).abs().max() for forward in (model.frozen.forward, model.network)
+    )
+    assert found <= plain + 1e-6 * max(added, 1)

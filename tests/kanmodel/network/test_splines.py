@@ -3,10 +3,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.interpolate import BSpline
+from scipy import interpolate
 from thorough import examples
 
 from kanmodel.network import splines
+from kanmodel.network.bases import BSpline
+from kanmodel.network.splines import PiecewisePolynomial
 
 orders = st.integers(0, 4)
 grid_sizes = st.integers(1, 8)
@@ -30,7 +32,7 @@ def basis_by_scipy(x, knots, order, derivative=0):
         if own[0] == own[-1]:
             columns.append(np.zeros(len(x)))
             continue
-        element = BSpline.basis_element(own, extrapolate=False)
+        element = interpolate.BSpline.basis_element(own, extrapolate=False)
         columns.append(np.nan_to_num((element.derivative(derivative) if derivative else element)(x)))
     return np.stack(columns, axis=1)
 
@@ -158,3 +160,83 @@ def test_extend_grid(order, grid_size, seed):
     for step in range(1, order + 1):
         torch.testing.assert_close(knots[:, order - step], core[:, 0] - step * spacing)
         torch.testing.assert_close(knots[:, order + grid_size + step], core[:, -1] + step * spacing)
+
+
+@st.composite
+def grids(draw: st.DrawFn, order: int) -> torch.Tensor:
+    """Ascending knots for one to three inputs: at even distances of each input's own, or any, some of them equal."""
+    n_in, n_intervals = draw(st.integers(1, 3)), draw(st.integers(1, 6))
+    if draw(st.booleans()):
+        widths = torch.tensor([[draw(st.sampled_from([0.01, 0.3, 1.0]))] for _ in range(n_in)], dtype=torch.float64)
+        return widths * torch.arange(n_intervals + 2 * order + 1) - 1
+    steps = st.lists(
+        st.sampled_from([0.0, 0.01, 0.3, 1.0]), min_size=n_intervals + 2 * order, max_size=n_intervals + 2 * order
+    )
+    knots = torch.tensor([draw(steps) for _ in range(n_in)], dtype=torch.float64).cumsum(dim=1) - 1
+    return torch.cat([torch.full((n_in, 1), -1.0, dtype=torch.float64), knots], dim=1)
+
+
+@st.composite
+def drawn_splines(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor, int, torch.Tensor]:
+    """A grid, coefficients, an order, and positions: on knots, next to them, inside and far outside the grid."""
+    order = draw(st.integers(0, 5))
+    grid = draw(grids(order))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
+    coef = torch.randn(2, len(grid), grid.shape[1] - 1 - order, generator=generator, dtype=torch.float64)
+    within = torch.rand(len(grid), 20, generator=generator, dtype=torch.float64) * 8 - 2
+    far = torch.tensor([[-1e30, -1e3, 1e3, 1e30]], dtype=torch.float64).expand(len(grid), -1)
+    positions = torch.cat([grid, grid + 1e-7, grid - 1e-7, within, far], dim=1).T
+    return grid, coef, order, positions
+
+
+@given(drawn_splines(), st.sampled_from(["float64", "float32"]))
+def test_pieces_are_the_splines(drawn, dtype):
+    """For any order, grid and position, each curve and their sum equal those of the recursion."""
+    grid, coef, order, x = drawn
+    grid, coef, x = (values.to(getattr(torch, dtype)) for values in (grid, coef, x))
+    expected = splines.curve(x, grid, coef, order)  # (batch, n_out, n_in)
+    pieces = PiecewisePolynomial(grid, coef, order)
+    tolerance = {"rtol": 0, "atol": 1e-9 if dtype == "float64" else 1e-5}
+    torch.testing.assert_close(pieces.edges(x), expected, **tolerance)
+    torch.testing.assert_close(pieces.sums(x), expected.sum(dim=2), **tolerance)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize("n", [1, 9])
+@pytest.mark.parametrize("is_even", [True, False])
+def test_what_is_not_finite_stays_so(is_even, n, order):
+    """A spline above order 0 is NaN at NaN and infinities, as by the recursion, on any grid; other rows are not."""
+    grid = splines.extend_grid(torch.linspace(-1, 1, 6)[None], order)
+    grid[:, order + 2] += 0 if is_even else 0.1
+    coef = torch.ones(1, 1, grid.shape[1] - 1 - order)
+    frozen = PiecewisePolynomial(grid, coef, order)
+    assert (frozen.even is not None) == (is_even and order > 1)
+    for value in (torch.nan, torch.inf, -torch.inf):
+        x = torch.full((n, 1), 0.5)
+        x[0] = value
+        expected = splines.curve(x, grid, coef, order)[:, :, 0]
+        assert expected[0].isnan()
+        torch.testing.assert_close(frozen.sums(x), expected, equal_nan=True)
+        torch.testing.assert_close(frozen.edges(x)[:, :, 0], expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_grids_that_are_even(dtype):
+    """Initial grids and those in other ranges are even; one knot a thousandth of a distance away makes it uneven."""
+    tensors = {name: tensor.to(dtype) for name, tensor in BSpline(5, 3).initial(2, 4).items()}
+    for low, high in ((-1, 1), (-2.5, 0.3), (0, 1e-3)):
+        core = torch.linspace(low, high, 6, dtype=torch.float64).expand(4, -1)
+        grid = splines.extend_grid(core, 3).to(dtype)
+        assert PiecewisePolynomial(grid, tensors["coef"], 3).even is not None
+        grid[2, 4] += 1e-3 * (grid[2, 5] - grid[2, 4])
+        assert PiecewisePolynomial(grid, tensors["coef"], 3).even is None
+
+
+@given(drawn_splines())
+def test_slopes_are_the_splines_gradients(drawn):
+    """The slope of each curve equals autograd's gradient through the recursion."""
+    grid, coef, order, x = drawn
+    x = x.requires_grad_()
+    (expected,) = torch.autograd.grad(splines.curve(x, grid, coef, order)[:, 0].sum(), x)
+    _, slopes = PiecewisePolynomial(grid, coef, order).edges_and_slopes(x.detach())
+    torch.testing.assert_close(slopes[:, 0], expected, rtol=1e-6, atol=1e-6)

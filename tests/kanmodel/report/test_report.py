@@ -8,7 +8,6 @@ import pytest
 import torch
 from factories import SHAPES, disconnect, make_model, with_intervals
 from figures import unfounded
-from goldens import load_case
 
 import kanmodel
 from kanmodel import Model
@@ -87,16 +86,6 @@ def test_a_number_from_nowhere_is_noticed():
         assert answer != sparsity.answer
         with pytest.raises(AssertionError):
             check_numbers([replace(sparsity, answer=answer)])
-
-
-@pytest.mark.thorough("the same rules for four more models")
-@pytest.mark.parametrize("name", ["proxy20", "mult", "constant_input", "pykan_head"])
-def test_trained_models(name):
-    """This also holds for models trained by pykan."""
-    model = load_case(name).model
-    findings = report_of(replace(model, reference=Reference(model.reference.scaled[:160], model.config)))
-    check_form(findings)
-    check_numbers(findings)
 
 
 @pytest.mark.thorough("explains a large model, whose report the example of the README shows too")

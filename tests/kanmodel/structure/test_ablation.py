@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 from factories import SHAPES, make_model, make_windows
-from goldens import load_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from thorough import examples, few_of
+from thorough import examples
 
 from kanmodel import Model, NonFiniteError
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
@@ -157,25 +156,6 @@ def test_a_constant_node_that_is_needed_stays():
     model = Forecaster(model.network, model.reference, {}, model.provenance)
     smaller = extract_subnetwork(model, [measure_importance(model, 0)], PruningRule(fidelity=1.0, fill="zero"))
     torch.testing.assert_close(smaller.reference_outputs, model.reference_outputs, rtol=0, atol=1e-9)
-
-
-@pytest.mark.thorough("prunes with pykan")
-@pytest.mark.parametrize(
-    "name", few_of(["interp4", "mult_arity_lists", "pykan_head"], ("interp4", "mult_arity_lists"), "a larger model")
-)
-def test_pykans_pruning_as_a_file(name):
-    """With pykan's thresholds and a fill of zero, the smaller model forecasts what pykan's pruned one does."""
-    case = load_case(name)
-    importance = measure_importance(case.model, 0)
-    for expected in case.prunings():
-        thresholds = replace(Thresholds(-1, -1, -1), **expected.thresholds)
-        smaller = extract_subnetwork(case.model, [importance], PruningRule(None, None, thresholds, "zero"))
-        np.testing.assert_allclose(smaller.network(case.windows("eval")), expected.predictions, rtol=0, atol=1e-9)
-        if expected.call == "prune_node":
-            layers = smaller.network.head
-            for layer, onward, width in zip(layers[:-1], layers[1:], expected.width[1:-1], strict=True):
-                sums, products = onward.live.any(dim=0).split([layer.config.n_sum, len(layer.config.mult_arity)])
-                assert [int(sums.sum()), int(products.sum())] == list(width)
 
 
 def test_nothing_left():

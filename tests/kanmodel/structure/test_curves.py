@@ -1,4 +1,3 @@
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, replace
 from functools import cache
 
@@ -103,15 +102,6 @@ def test_support_is_that_of_the_reference_windows(shape):
         assert support.outside_grid == outside.mean()
 
 
-@PYKAN
-def test_outside_grid_of_pykan(name):
-    """The share of inputs outside the grid's core equals the count in pykan."""
-    case, topology = golden(name)
-    for edge in topology.kan_edges:
-        curve = sample_edge(case.model, topology, edge.stage, edge.layer, edge.i, edge.j, points=2)
-        assert curve.support.outside_grid == case.arrays[f"outside_core/{edge.layer}"][edge.i]
-
-
 def test_spans():
     """A curve is sampled evenly over the support, the reference range or the grid's core."""
     model, topology = tiny("head")
@@ -146,17 +136,6 @@ def test_original_units():
     assert sample_edge(model, topology, "head", 0, 1, 0).x_original is None
 
 
-def test_y_in_the_target_s_unit_moves_the_forecast():
-    """When the input of an edge moves, the forecast changes by the difference of y in the target's unit."""
-    model, topology = tiny("head")
-    model_head = model.network.head
-    curve = sample_edge(model, topology, "head", 1, 2, 0, points=2)
-    nodes = torch.zeros(2, model_head[1].config.n_in, dtype=torch.float64)
-    nodes[:, 2] = torch.from_numpy(curve.x)
-    forecasts = model.scaling.outputs_to_original(model_head[1](nodes))[:, 0]
-    assert forecasts[1] - forecasts[0] == pytest.approx(curve.y_original[1] - curve.y_original[0])
-
-
 @settings(max_examples=examples(10))
 @given(st.floats(0.05, 3), st.booleans())
 def test_a_straight_edge(slope, falling):
@@ -175,25 +154,6 @@ def test_a_straight_edge(slope, falling):
     assert curve.line.r2 == pytest.approx(1)
     np.testing.assert_allclose(curve.slope, slope)
     np.testing.assert_allclose(curve.spline, 0, atol=1e-12)
-
-
-def test_a_spline_that_happens_to_be_straight():
-    """A spline whose coefficients are averages of its knots is a line inside its grid, and is classified as linear."""
-
-    def straighten(network):
-        layer = network.head[0]
-        greville = torch.stack([layer.grid[:, 1 + c : 4 + c].mean(dim=1) for c in range(layer.coef.shape[2])], dim=1)
-        layer.grid.mul_(3)
-        layer.coef[0] = 2 * 3 * greville
-        layer.scale_base[0] = 0
-        layer.scale_spline[0] = 0.5
-        layer.mask[0] = 1
-
-    model, topology = changed(make_model("head"), straighten)
-    curve = sample_edge(model, topology, "head", 0, 1, 0)
-    assert curve.support.outside_grid == 0
-    assert (curve.shape, curve.line.r2) == ("linear", pytest.approx(1))
-    np.testing.assert_allclose(curve.y, curve.x, atol=1e-9)
 
 
 def test_a_curved_edge():
@@ -268,15 +228,3 @@ def test_an_edge_alone_is_as_among_others(dtype, span):
             np.testing.assert_allclose(getattr(curve, name), getattr(alone, name), rtol=tolerance, atol=tolerance)
         assert (curve.core, curve.line, curve.shape) == (alone.core, alone.line, alone.shape)
         np.testing.assert_equal(astuple(curve.support), astuple(alone.support))
-
-
-def test_four_threads_sample_as_one_does():
-    """Edges sampled concurrently have the same curves and slopes as alone."""
-    model = make_model("head")
-    edges = build_topology(model, measure_importance(model, 0), PruningRule()).kan_edges
-    alone = sample_edges(model, edges)
-    with ThreadPoolExecutor(4) as pool:
-        for curves in pool.map(lambda _: sample_edges(model, edges), range(16)):
-            for curve, expected in zip(curves, alone, strict=True):
-                np.testing.assert_array_equal(curve.slope, expected.slope)
-                np.testing.assert_array_equal(curve.y, expected.y)

@@ -8,7 +8,6 @@ from factories import PROVENANCE, SHAPES, disconnect, make_model, make_rows
 from goldens import load_case
 from hypothesis import given
 from hypothesis import strategies as st
-from thorough import few_of
 from wired import read
 
 from kanmodel import DataError, Model
@@ -99,33 +98,6 @@ def test_shares_sum_to_1(shape):
         assert 0 <= row.share_interval[0] <= row.share <= row.share_interval[1] <= 1
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_a_dead_feature_counts_for_exactly_0(shape):
-    """A feature that is not read has contribution, share, interval and permutation effect of exactly 0."""
-    model = make_model(shape, n_features=3, lookback=3)
-    with torch.no_grad():
-        network = model.network
-        if network.front:
-            network.front[0].mask[:, 1] = 0
-        elif network.recurrent is not None:
-            network.recurrent.weight_ih_l0[:, 1] = 0
-        else:
-            network.head[0].mask[:, 1] = 0
-    importance = measure_importance(replace(model, reference=model.reference), 0)
-    for name, interval in (
-        ("mean_abs_contribution", "interval"),
-        ("share", "share_interval"),
-        ("permutation_mae_increase", "permutation_interval"),
-    ):
-        assert (figures(importance, name)[1], *figures(importance, interval)[1]) == (0, 0, 0)
-        assert figures(importance, name)[0] != 0
-    behind = {
-        place: profile for place, profile in importance.profiles.shares.items() if shape != "head" or place[1] > 0
-    }
-    assert behind
-    assert all(profile[:, 1].max() == 0 for profile in behind.values())
-
-
 def test_a_forecast_that_never_changes():
     """If no feature matters all shares are 0 rather than NaN."""
     model = make_model("head", n_features=2)
@@ -133,12 +105,6 @@ def test_a_forecast_that_never_changes():
         model.network.head[1].mask[:] = 0
     importance = measure_importance(replace(model, reference=model.reference), 0)
     assert all((row.share, row.share_interval) == (0, (0, 0)) for row in importance.features)
-
-
-def test_unknown_targets_have_no_permutation_effect():
-    """Without targets everything except the permutation effect is measured."""
-    importance = measure_importance(make_model("head", with_targets=False), 0)
-    assert all(row.permutation_mae_increase is None and row.mean_abs_contribution > 0 for row in importance.features)
 
 
 SYNTHETIC = "explains a series of known truth; the quick tests find the drivers of the example table"
@@ -159,12 +125,6 @@ KAN = TrainingOptions(
 def golden(name):
     case = load_case(name)
     return case, measure_importance(case.model, 0)
-
-
-@cache
-def tiny():
-    model = make_model("head", n_features=4)
-    return model, measure_importance(model, 0)
 
 
 def rows_of(model, output=0):
@@ -233,17 +193,6 @@ def check_interp4(model):
     assert rows["x2"].verdict == "weak"
 
 
-@pytest.mark.thorough("trains three models; the one that pykan trained has the same shares")
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_interp4_trained_here(seed):
-    """A KAN trained on x0² + 0.3 x1 + 0.1 x2³ + 0 x3 has its exact shares, for several seeds."""
-    x = np.random.default_rng(seed).uniform(-1, 1, (1500, 4))
-    y = x[:, 0] ** 2 + 0.3 * x[:, 1] + 0.1 * x[:, 2] ** 3
-    model = train(dict(zip(("x0", "x1", "x2", "x3"), x.T, strict=True)), y, seed, width=(4, 5, 1))
-    assert model.metrics["test_r2"] > 0.99
-    check_interp4(model)
-
-
 def test_interp4_trained_by_pykan():
     """A KAN trained by pykan has its exact shares, and its scores are pykan's."""
     case, importance = golden("interp4")
@@ -251,25 +200,6 @@ def test_interp4_trained_by_pykan():
     rows = importance.features
     scores = case.expected("feature_score").numpy()
     np.testing.assert_allclose([row.pykan_feature_score for row in rows], scores, atol=1e-5)  # in its own order
-
-
-def test_cancellation():
-    """With h0 = x0 + 3 x1, h1 = 3 x1 and y = h0 - h1, x1 contributes exactly 0, though pykan scores it highest."""
-    model = make_model("head", n_features=2, n_hidden=2, base_activation="identity")
-    with torch.no_grad():
-        for layer, weights in zip(model.network.head, ([[1.0, 3.0], [0.0, 3.0]], [[1.0, -1.0]]), strict=True):
-            layer.mask[:] = 1
-            layer.scale_base[:] = torch.tensor(weights)
-            layer.scale_spline[:] = 0
-            for name in ("subnode_scale", "node_scale"):
-                getattr(layer, name)[:] = 1
-            for name in ("subnode_bias", "node_bias"):
-                getattr(layer, name)[:] = 0
-    rows = rows_of(replace(model, reference=model.reference))
-    assert list(rows) == ["f0", "f1"]
-    assert (rows["f0"].share, rows["f1"].share) == pytest.approx((1, 0), abs=1e-12)
-    assert (rows["f0"].verdict, rows["f1"].verdict) == ("important", "negligible")
-    assert rows["f1"].pykan_feature_score > 2 * rows["f0"].pykan_feature_score
 
 
 @pytest.mark.thorough("trains three models")
@@ -325,23 +255,6 @@ def test_disconnected_features(shape):
     assert (gone.permutation_mae_increase, gone.permutation_interval) == (0, (0, 0))
     assert (weak.verdict, weak.connected) == ("negligible", True)
     assert rows["f0"].connected
-
-
-@pytest.mark.parametrize("shape", few_of(["lstm", "head", "front"], ["head"], "ten ledgers once more"))
-def test_ten_outputs(shape):
-    """Each of ten outputs has its own table, ranked by its own ledger."""
-    model = make_model(shape, n_features=3, lookback=2, targets=("a", "b"), horizon=5, n_reference=12)
-    tables = []
-    for output in range(10):
-        rows = measure_importance(model, output).features
-        ledger = explain_windows(model, model.reference.scaled, output)
-        sizes = dict(zip(model.config.feature_names, np.abs(ledger.contributions).mean(axis=0), strict=True))
-        assert [row.rank for row in rows] == [1, 2, 3]
-        for row in rows:
-            assert row.mean_abs_contribution == pytest.approx(sizes[row.name])
-        assert [sizes[row.name] for row in rows] == sorted(sizes.values(), reverse=True)
-        tables.append(tuple(row.share for row in rows))
-    assert len(set(tables)) == 10
 
 
 @pytest.mark.filterwarnings("error")
@@ -472,24 +385,6 @@ def test_equally_important_features_are_all_important(n_features):
         assert {row.verdict for row in told.values()} == {"important"}
 
 
-def test_a_small_but_sure_effect_is_weak():
-    """A feature with 1 % of the even share and a certain effect on the error is weak; one with none is not."""
-    config = plain_layers([3, 1])
-    features = tuple(Feature(f"x{i}", None, 0.0, 1.0) for i in range(3))
-    network = Network(ModelConfig(features, (Target("y"),), 1, 1, config, dtype="float64"))
-    with torch.no_grad():
-        network.head[0].scale_base[:] = torch.tensor([1.0, 0.01, 0.0])
-        network.head[0].scale_spline[:] = 0
-    windows = torch.from_numpy(np.random.default_rng(0).normal(size=(512, 1, 3)))
-    model = Forecaster(network, Reference(windows, network.config), {}, PROVENANCE)
-    model = replace(
-        model, reference=Reference(windows, model.config, model.scaling.outputs_to_original(model.reference_outputs))
-    )
-    rows = rows_of(model)
-    assert rows["x1"].share < 0.2 / 3 / 2
-    assert {name: row.verdict for name, row in rows.items()} == {"x0": "important", "x1": "weak", "x2": "disconnected"}
-
-
 NESTED = {"pair": ("f0", "f3"), "three": ("pair", "f1")}
 
 
@@ -551,15 +446,6 @@ def test_members_are_permuted_together():
         expected = expected + (errors(permuted) - errors(windows)) / 3
     np.testing.assert_allclose(growth[:, 0], expected, atol=1e-9)
     assert (growth[:, 1] == permute_features(model, 0, 7)[:, 0]).all()
-
-
-def test_all_features_in_one_group():
-    """If all features form one group, permuting it permutes the windows, and its share is 1."""
-    model = group(make_model(), {"all": ("f0", "f1", "f2", "f3")})
-    (row,) = rows_of_groups(model).values()
-    assert row.share == 1 and row.share_interval == (1, 1)
-    change = measure_importance(model, 0).contributions.sum(axis=1)
-    assert row.mean_abs_contribution == pytest.approx(np.abs(change).mean())
 
 
 def test_a_group_that_nothing_reads_is_disconnected():
@@ -630,20 +516,6 @@ def test_a_large_model_is_permuted_on_fewer_windows(monkeypatch):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_feature_that_nothing_reads_has_no_effect(shape):
-    """The error increases by exactly 0 in every window for a disconnected feature, on average for others."""
-    model = make_model(shape, n_features=3, lookback=4)
-    with torch.no_grad():
-        cut_off(model.network, 1)
-    model = targets_of_its_own(model)
-    growth = permute_features(model, 0, seed=0)
-    assert growth.shape == (len(model.reference.scaled), 3)
-    np.testing.assert_array_equal(growth[:, 1], 0)
-    assert growth[:, 0].mean() > 0
-    assert growth[:, 2].mean() > 0
-
-
-@pytest.mark.parametrize("shape", SHAPES)
 def test_the_only_feature_that_is_read(shape):
     """The only feature that is read has a positive effect, all others exactly 0."""
     model = make_model(shape, n_features=3, lookback=4)
@@ -653,26 +525,6 @@ def test_the_only_feature_that_is_read(shape):
     effect = permute_features(targets_of_its_own(model), 0, seed=0).mean(axis=0)
     np.testing.assert_array_equal(effect[:2], 0)
     assert effect[2] > 0
-
-
-def test_it_is_the_growth_of_the_error():
-    """For exact forecasts, the effect is the mean distance between forecasts before and after."""
-    model = targets_of_its_own(make_model("lstm", n_features=2, lookback=3))
-    growth = permute_features(model, 0, seed=4)
-    windows, targets = model.reference.scaled, model.reference.targets[:, 0]
-    for feature in range(2):
-        generator = np.random.default_rng([4, feature])
-        expected = np.zeros(len(windows))
-        for _ in range(3):
-            permuted = windows.clone()
-            permuted[:, :, feature] = windows[generator.permutation(len(windows)).tolist(), :, feature]
-            expected += np.abs(model.scaling.outputs_to_original(model.network(permuted))[:, 0] - targets) / 3
-        np.testing.assert_allclose(growth[:, feature], expected, atol=1e-9)
-
-
-def test_unknown_targets_have_no_errors():
-    """Without targets there is no permutation importance."""
-    assert permute_features(make_model("head", with_targets=False), 0, seed=0) is None
 
 
 def test_a_large_model_has_fewer_permutations_of_fewer_windows():
@@ -764,15 +616,6 @@ def test_it_is_spearmans(pair):
     from scipy.stats import spearmanr  # imported here, as it is large
 
     assert rank_correlation(a, b) == pytest.approx(spearmanr(a, b).statistic, abs=1e-12)
-
-
-@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=20, unique=True))
-def test_only_the_order_counts(values):
-    """Measures in the same order have correlation 1, in opposite order -1."""
-    a = np.array(values)
-    order = np.argsort(np.argsort(a)).astype(float)
-    assert rank_correlation(a, order**3) == pytest.approx(1)
-    assert rank_correlation(a, -order) == pytest.approx(-1)
 
 
 def test_a_constant_measure_agrees_with_nothing():

@@ -26,7 +26,6 @@ from kanmodel.structure.pruning import (
     count_at_once,
     prune_by_rule,
     prune_network,
-    remove_edges,
     score_network,
     trace_fidelity,
 )
@@ -143,14 +142,6 @@ def test_few_edges_keep_the_fidelity(name, most, total):
     windows = case.windows("reference")
     pruned = prune_by_hand(case.model, listed(pruning.edges), "mean")
     assert r2(case.model.network(windows), pruned(windows)) == pytest.approx(pruning.fidelity.r2, abs=1e-9)
-
-
-def test_the_best_metric_is_chosen():
-    """Without a metric the one that keeps the fewest edges is taken, and the answer says which."""
-    case, importance = golden("pykan_head")
-    chosen = prune_by_rule(case.model, importance, PruningRule())
-    by_metric = {metric: prune_by_rule(case.model, importance, PruningRule(metric)).n_edges for metric in METRICS}
-    assert chosen.n_edges == min(by_metric.values()) == by_metric[chosen.rule.metric]
 
 
 def test_the_mean_keeps_fewer_edges_than_zero():
@@ -275,48 +266,12 @@ def test_edges_go_by_name(shape, seed, output, fill, kept, data):
         assert not (keep & ~pruning.nodes[place]).any()
 
 
-def test_naming_edges_that_are_gone_changes_nothing():
-    """Nor does naming none: edges, nodes and fidelity are those of the rule alone."""
-    model, importance = tiny("front", 1, product=True)
-    pruning = prune_by_rule(model, importance, PruningRule(fidelity=0.7))
-    gone = [(*place, i, j) for place, keep in pruning.edges.items() for j, i in (~keep).nonzero().tolist()]
-    for without in ((), tuple(sorted(gone))):
-        found = remove_edges(model, 0, pruning, without)
-        assert found.kept == pruning.kept and found.fidelity == pruning.fidelity
-
-
 def test_what_leaves_its_domain_without_an_edge_is_refused():
     """An output that is not finite without a named edge has no R2."""
     model = square_root()
     rule = PruningRule(thresholds=ALL, without=(("head", 0, 0, 0),))
     with pytest.raises(NonFiniteError, match="not finite"):
         prune_by_rule(model, measure_importance(model, 0), rule)
-
-
-def test_masked_edges_are_never_kept():
-    """An edge that the model has masked is not counted, whatever the rule."""
-    model, importance = tiny("front")
-    masked = {
-        (stage, number, j, i)
-        for stage, layers in model.network.stages.items()
-        for number, layer in enumerate(layers)
-        for j, i in (layer.mask == 0).nonzero().tolist()
-    }
-    assert masked
-    for rule in (PruningRule(), PruningRule(fidelity=0.5), PruningRule(thresholds=ALL), PruningRule(fill="zero")):
-        assert not listed(prune_by_rule(model, importance, rule).edges) & masked
-
-
-@pytest.mark.parametrize("fill", ["mean", "zero"])
-def test_a_node_that_is_constant_already(fill):
-    """A hidden node without live edges into it is a constant: the fidelity that is asked for still holds."""
-    model = make_model("head", seed=2)
-    with torch.no_grad():
-        model.network.head[0].mask[1] = 0
-        model.network.head[0].subnode_bias[1] = 1.0
-    model = replace(model, reference=model.reference)
-    pruning = prune_by_rule(model, measure_importance(model, 0), PruningRule(fidelity=0.99, fill=fill))
-    assert pruning.fidelity.r2 >= 0.99
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -340,13 +295,6 @@ def test_the_pruned_network_does_what_was_promised(shape, fill, output):
         assert np.abs(found - model.reference.targets[:, output]).mean() == pytest.approx(mae, abs=1e-9)
 
 
-def test_errors_are_unknown_without_targets():
-    """Where the targets of the reference windows are unknown, so are the errors."""
-    model, importance = tiny("head", with_targets=False)
-    fidelity = prune_by_rule(model, importance, PruningRule()).fidelity
-    assert (fidelity.mae, fidelity.mae_full) == (None, None)
-
-
 def test_too_few_windows_for_a_score():
     """With fewer than 128 reference windows contributions still order the edges, and a score is refused."""
     model, importance = tiny("head", n_reference=100)
@@ -357,18 +305,6 @@ def test_too_few_windows_for_a_score():
         prune_by_rule(model, importance, PruningRule("backward"))
     with pytest.raises(InsufficientReferenceError):
         prune_by_rule(model, importance, PruningRule(thresholds=Thresholds()))
-
-
-@pytest.mark.parametrize("metric", METRICS)
-def test_higher_thresholds_keep_less(metric):
-    """Raising the threshold of edges never keeps more, and a threshold above all scores keeps none."""
-    model, importance = tiny("lstm", product=True)
-    counts = [
-        prune_by_rule(model, importance, PruningRule(metric, thresholds=replace(ALL, edge=edge))).n_edges
-        for edge in (-1, 0.01, 0.1, 0.3, 1e9)
-    ]
-    assert counts == sorted(counts, reverse=True)
-    assert counts[-1] == 0 < counts[0]
 
 
 def edges_of_curve(model, importance, **options):
@@ -421,24 +357,6 @@ def test_what_a_rule_keeps_lies_on_the_curve(shape, seed, metric, fidelity):
     below = next(number for number, point in enumerate(points) if point.fidelity.r2 < fidelity)
     assert pruning.n_edges == edges[below - 1]
     assert pruning.fidelity == points[below - 1].fidelity
-
-
-@pytest.mark.parametrize("name", ["pykan_head", "interp4"])
-def test_the_curve_of_a_trained_model(name):
-    """A point says what a network with only its edges really loses, and where it was cut."""
-    case, importance = golden(name)
-    points, _ = edges_of_curve(case.model, importance)
-    for point in points[:: max(1, len(points) // 6)]:
-        edges = {
-            (*place, j, i)
-            for place, estimate in importance.edges.items()
-            for j, i in np.argwhere(estimate.value > point.threshold)
-        }
-        edges = connected(case.model, edges, 0)
-        assert len(edges) == point.edges
-        windows = case.windows("reference")
-        pruned = prune_by_hand(case.model, edges, "mean")
-        assert r2(case.model.network(windows), pruned(windows)) == pytest.approx(point.fidelity.r2, abs=1e-9)
 
 
 def test_a_curve_without_targets_or_scores():

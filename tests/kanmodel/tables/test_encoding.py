@@ -316,7 +316,7 @@ def test_holidays_of_a_country_are_a_feature():
 def test_holidays_without_their_package_are_an_error(monkeypatch):
     """It names the package."""
     monkeypatch.setitem(sys.modules, "holidays", None)
-    with pytest.raises(ConfigError, match="holidays of DE need the package holidays: pip install holidays"):
+    with pytest.raises(ConfigError, match=r"the calendar of DE needs a package: pip install 'kanscope\[holidays\]'"):
         public_holidays("DE")
 
 

@@ -1,6 +1,7 @@
 """Times in any form that people write, those of a zone among them, are instants, and are written in the same form."""
 
 from datetime import UTC, date, datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -152,3 +153,34 @@ def test_time_stamps_as_text():
     assert times_as_text(np.array(["2026-03-29"], dtype="datetime64[D]")) == ("2026-03-29",)
     assert times_as_text([HOURS[1]]) == ("2026-03-29T01:00:00",)
     assert times_as_text(["a", "b"]) == ("a", "b") and times_as_text([1, 2]) == ("1", "2")
+
+
+@pytest.mark.parametrize(
+    ("sample", "expected"),
+    [
+        ("2024-03-01T00:00:00+01:00", "2024-07-01T02:00:00+02:00"),
+        ("2024-03-01T00:00:00Z", "2024-07-01T00:00:00Z"),
+        ("2024-03-01T00:00:00", "2024-07-01T02:00:00"),
+    ],
+)
+def test_instants_are_written_by_the_clock_of_the_zone(sample, expected):
+    """With the offset that they have there where the column has offsets, but in UTC where it is in UTC."""
+    instants, _ = read_instants(["2024-07-01T00:00:00Z"], str)
+    assert write_instants(instants, np.array([sample], dtype=object), "Europe/Berlin") == (expected,)
+
+
+def test_a_repeated_hour_is_told_apart_in_series_that_end_before_others_begin():
+    """A table may list the newest series first; the rows of each are oldest first all the same."""
+    utc = pd.date_range("2023-10-28 22:00", periods=20, freq="15min", tz="UTC")
+    local = utc.tz_convert("Europe/Berlin").tz_localize(None).to_numpy()
+    times, series = np.concatenate([local + np.timedelta64(365, "D"), local]), np.repeat(["new", "old"], 20)
+    seconds, _ = read_instants(times, str, "Europe/Berlin", series)
+    assert seconds[20:].tolist() == [at.timestamp() for at in utc]
+
+
+def test_dates_with_a_zone_in_the_hour_that_is_there_twice_are_two_instants():
+    """Python takes them for equal."""
+    zone = ZoneInfo("Europe/Berlin")
+    twice = [datetime(2024, 10, 27, 2, tzinfo=zone, fold=fold) for fold in (0, 1)]
+    instants, dated = read_instants(np.array(twice, dtype=object), str)
+    assert dated and np.diff(instants).tolist() == [3600.0]

@@ -93,15 +93,6 @@ def test_business_days_count_neither_weekends_nor_holidays():
     assert time.describe_steps(3) == "3 business days"
 
 
-def test_days_later_are_at_the_same_local_hour():
-    """A day before the clocks change lasts 23 or 25 hours."""
-    days = pd.date_range("2024-03-20 06:30", periods=300, freq="D", tz="Europe/Berlin")
-    seconds = days.tz_convert("UTC").tz_localize(None).as_unit("s").asi8.astype(float)
-    time = TimeColumn.of("time", seconds, None, True, zone="Europe/Berlin")
-    later = pd.to_datetime(time.later(seconds, 5), unit="s", utc=True).tz_convert("Europe/Berlin")
-    assert (later == days + pd.DateOffset(days=5)).all()
-
-
 def test_one_row_has_no_step():
     """A table with one row, or one row per series, has no rhythm."""
     assert rhythm_of([5])[0] is None and rhythm_of([5, 1], ["a", "b"])[0] is None

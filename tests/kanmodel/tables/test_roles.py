@@ -125,13 +125,6 @@ def test_roles_of_other_columns_are_refused(options, error, message):
         make_table(COLUMNS, replace(Columns(("load",), time="time"), **options))
 
 
-def test_the_two_forms_of_a_number_are_one_column():
-    """Whole numbers with a few words for missing ones, as a reader of CSV gives them, are one feature."""
-    columns = {"a": [*map(str, range(9)), "n/a"], "y": range(10)}
-    table = make_table(columns, Columns(("y",)))
-    assert table.feature_names == ("a",) and np.isnan(table.table.numbers[-1, 0])
-
-
 def test_a_level_may_be_called_none():
     """It is neither missing nor filled from the row before."""
     columns = {"rain": ["snow", "none", "NA", "snow"], "y": range(4)}

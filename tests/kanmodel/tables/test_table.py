@@ -210,20 +210,6 @@ def test_without_times_a_series_ends_where_the_value_changes():
     assert np.bincount(table.table.codes).tolist() == [*SHOPS.values()] and table.spec.time is None
 
 
-def test_a_repeated_hour_is_told_apart_in_each_series():
-    """Local times over the end of daylight saving, of shops that stand by time."""
-    utc = pd.date_range("2024-10-20", periods=220, freq="h", tz="UTC")
-    local = utc.tz_convert("Europe/Berlin").tz_localize(None)
-    parts = [pd.DataFrame({"time": local, "shop": shop, "y": np.arange(220.0)}) for shop in SHOPS]
-    frame = pd.concat(parts).sort_values("time", kind="stable")
-    columns = Columns(("y",), time="time", series="shop", zone="Europe/Berlin", ahead=1)
-    for given in (pd.concat(parts), frame):
-        table = make_table(given, columns).table
-        for code in range(3):
-            assert table.instants[table.codes == code].tolist() == utc.as_unit("s").asi8.astype(float).tolist()
-        assert not np.diff(table.run[table.codes == 0]).any()
-
-
 def test_a_row_out_of_order_is_named_with_its_series():
     """In training rows of each series are oldest first."""
     frame = FRAME.copy()

@@ -11,13 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from thorough import examples
 
-import kanmodel
-from kanmodel import DataError, Model, UnknownNameError
+from kanmodel import Model, UnknownNameError
+from kanmodel.errors import DataError
 from kanmodel.forecaster import Forecaster
 from kanmodel.network.network import Network
+from kanmodel.tables.encoding import Encoding, Fill, SourceColumn, plain_encoding
 from kanmodel.tables.rhythm import TimeColumn
 from kanmodel.tables.roles import Columns, make_table
-from kanmodel.tables.table import CellNames, Table
+from kanmodel.tables.samples import covered_rows
+from kanmodel.tables.table import CellNames, Selection, SeriesColumn, Table, TableSpec
 from kanmodel.tables.windows import Windows, read_all_windows, read_windows
 
 HOUR = 3600
@@ -179,34 +181,6 @@ def test_a_long_outage_is_judged_as_it_was_lived(fill):
     assert 60 < len(live) < n - 40 + 20 and backtest.missing.windows == n - 5 - len(live)
 
 
-def test_noise_that_is_known_every_second_hour_cannot_be_forecast():
-    """A line to the next value would tell half of it: R2 and MAE are those of noise."""
-    noise = np.random.default_rng(0).normal(size=1500)
-    load = np.where(np.arange(1500) % 2, np.nan, noise)
-    time = np.datetime64("2024-01-01T00", "s") + HOUR * np.arange(1500)
-    frame = pd.DataFrame({"time": time, "load": load})
-    options = {"lookback": 6, "hidden": 6, "width": (6, 3, 1), "epochs": 8, "batch": 64, "seed": 0}
-    with pytest.warns(UserWarning, match="left out"):
-        model = kanmodel.train(frame, "load", ahead=1, time="time", fill="linear", **options)
-    assert model.metrics["test_r2"] < 0.3
-    assert model.backtest(frame).metrics.mae >= 0.75 * np.nanstd(load)
-
-
-def test_a_random_walk_with_holes_is_backtested_as_it_was_forecast():
-    """Its MAE is that of the forecasts of the table cut off at each origin."""
-    rng, n = np.random.default_rng(1), 400
-    walk = np.cumsum(rng.normal(size=n))
-    walk[np.concatenate([np.arange(start, start + 5) for start in range(20, n, 24)])] = np.nan
-    frame = pd.DataFrame({"time": np.datetime64("2024-01-01T00", "s") + HOUR * np.arange(n), "load": walk})
-    model = Model.of(make_encoded(frame, Columns(("load",), time="time", ahead=1, fill="linear"), lookback=6))
-    backtest = model.backtest(frame)
-    origins = [str(time).replace(" ", "T") for time in frame["time"]]
-    live = [model.predict(frame[: origins.index(time) + 1])[0, 0] for time in backtest.times]
-    errors = np.abs(np.array(live) - backtest.actual[:, 0])
-    assert backtest.metrics.mae == pytest.approx(np.nanmean(errors), rel=1e-12)
-    assert backtest.missing.windows == 0 and np.isnan(errors).sum() > 40
-
-
 def test_what_is_forecast_is_found_by_the_clock():
     """Over the end of daylight saving a day later is the same local hour, and Monday is no weekend."""
     days = pd.date_range("2024-10-01", periods=60, freq="D", tz="Europe/Berlin")
@@ -335,3 +309,73 @@ def test_what_does_not_fit_is_refused(model, frame, options, error, message):
     """The error names the option, or how many rows are needed."""
     with pytest.raises(error, match=message):
         model.predict(frame, **options)
+
+
+WIDE = TableSpec(plain_encoding(["load"]), ("load",), 1, None, SeriesColumn("series", ("a", "b"), ("a", "b")), 2)
+
+
+JSON = CellNames("series", kind="json")
+
+
+ORDERED = Selection(is_ordered=True)
+
+
+def test_an_error_in_a_wide_table_names_its_column_and_row():
+    """Not those of the long table that it becomes; and the series."""
+    rows = {"time": np.arange(4), "a": [1.0, 2.0, 3.0, 4.0], "b": [1.0, 2.0, np.nan, 4.0]}
+    with pytest.raises(DataError, match=r"^series\.b\[2\] \(series b\) is empty"):
+        Windows.cut(Table.read(WIDE, rows, JSON, ORDERED), skip=False)
+
+
+def test_the_index_of_a_wide_frame_has_the_times_of_each_series():
+    """As in training, where its dates are repeated as well."""
+    index = pd.date_range("2024-03-01", periods=4, freq="h")
+    frame = pd.DataFrame({"a": [1.0, 2.0, 3.0, 4.0], "b": [5.0, 6.0, 7.0, 8.0]}, index=index)
+    _, found = read_windows(WIDE, frame)
+    assert found.times == ("2024-03-01T03:00:00",) * 2 and found.series == ("a", "b")
+
+
+def test_rows_out_of_order_are_refused_whether_or_not_the_rhythm_is_known():
+    """In a sentence that names the row; the rhythm of the rows alone does not run backwards."""
+    spec = TableSpec(plain_encoding(["load"]), ("load",), lookback=2)
+    rows = {"time": np.arange(6)[::-1], "load": np.zeros(6)}
+    for finds_rhythm in (True, False):
+        with pytest.raises(DataError, match=r"^series\.time\[1\] must be later than 5 in the row before it, but is 4$"):
+            Windows.cut(Table.read(spec, rows, JSON, Selection(is_ordered=True, finds_rhythm=finds_rhythm)))
+
+
+def test_without_a_rhythm_no_step_is_a_gap():
+    """Of a model that was trained without times only the order of rows is checked where a request says so."""
+    spec = TableSpec(plain_encoding(["load"]), ("load",), lookback=2)
+    rows = {"time": np.array([0, 1, 2, 50, 51]), "load": np.zeros(5)}
+    counts = [
+        (len(found), found.across_gaps)
+        for finds_rhythm in (True, False)
+        for found in [Windows.cut(Table.read(spec, rows, JSON, Selection(is_ordered=True, finds_rhythm=finds_rhythm)))]
+    ]
+    assert counts == [(3, 1), (4, 0)]
+
+
+def test_a_gap_that_may_be_skipped_takes_the_windows_along_whose_known_rows_it_lacks():
+    """They are across it, as those with rows on both sides are; without leave to skip the gap is refused."""
+    encoding = Encoding((SourceColumn("temp", later=3),))
+    spec = TableSpec(encoding, ("load",), 3, TimeColumn("time", 1.0, 1.5, False), None, 4)
+    time = np.delete(np.arange(30), 15)
+    table = Table.read(spec, {"time": time, "temp": np.arange(29.0)}, JSON, Selection(reach=3, is_ordered=True))
+    found = Windows.cut(table, gaps="skip", skip=False)
+    assert found.across_gaps == 3 + 3 and len(found) == 29 - 3 - 3 - 6
+    with pytest.raises(DataError, match="must have no gap before it, but goes from 14 to 16"):
+        Windows.cut(table, gaps="error", skip=False)
+
+
+def test_each_row_of_windows_is_traced_to_the_table():
+    """Also those that were made for a gap that is open at the end of a window."""
+    encoding = Encoding((SourceColumn("load"),), fill=Fill("linear", longest=3))
+    values = np.array([1.0, 2, np.nan, np.nan, 5, 6, np.nan, 8, np.nan])
+    table = Table.read(TableSpec(encoding, ("load",), 1, lookback=3), {"load": values}, JSON)
+    found = Windows.cut(table)
+    for window, end in enumerate(found.ends.tolist()):
+        index = found.index(np.array([window]))[0]
+        np.testing.assert_array_equal(found.source(index), np.arange(end - 2, end + 1))
+    covered = np.flatnonzero(covered_rows(found, np.arange(len(found))))
+    assert np.isfinite(found.rows[covered]).all() and len(covered) > len(values)

@@ -1,20 +1,24 @@
 """Simple forecasts know what was known at the end of a window, and nothing else."""
 
 from dataclasses import replace
+from datetime import datetime, timedelta
 from functools import partial
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import kanmodel
 from kanmodel.tables.columns import Scaling
 from kanmodel.tables.roles import Columns, make_table
 from kanmodel.tables.samples import Samples
-from kanmodel.tables.skill import PENALTIES, ridge
+from kanmodel.tables.skill import PENALTIES, Baseline, Skill, ridge
 from kanmodel.tables.windows import Windows
 from kanmodel.training import baselines
+from kanmodel.training.baselines import find_weaknesses
 
 DAY, WEEK = 24, 168  # steps
 
@@ -123,18 +127,6 @@ def test_a_column_that_was_shifted_before_has_no_persistence():
     assert np.isnan(forecast(table, [1, 2], 1)).all() and np.isnan(forecast(table, [1, 2], 1, DAY)).all()
 
 
-@pytest.mark.parametrize("season", [DAY, WEEK])
-@pytest.mark.parametrize("ahead", [1, 6, 24, 25, 170])
-def test_a_season_that_repeats_is_forecast_exactly(season, ahead):
-    """The value a whole number of periods earlier is exact for a periodic series, also across gaps in time."""
-    pattern = np.random.default_rng(0).normal(size=season)
-    hours = np.delete(np.arange(900), slice(600, 640))
-    table = series(pattern[hours % season], ahead, hours)
-    ends = np.arange(400, 600 - ahead - 2)
-    expected = table.table.targets[ends[:, None] + ahead + np.arange(3), 0]
-    np.testing.assert_array_equal(forecast(table, ends, 3, season), expected)
-
-
 @given(st.data(), st.integers(1, 60), st.integers(1, 3))
 def test_the_seasonal_forecast_is_its_definition(data, ahead, horizon):
     """Of the values a whole number of days before the target, it uses the latest known at the window's last row."""
@@ -161,13 +153,43 @@ def test_the_seasonal_forecast_is_its_definition(data, ahead, horizon):
     np.testing.assert_array_equal(forecast(table, ends, horizon, DAY), expected)
 
 
-def test_nothing_after_the_window_changes_a_forecast():
-    """Persistence and the seasonal forecast do not depend on rows after the window's last."""
-    values = np.random.default_rng(0).normal(size=300)
-    for ahead in (1, 5, 24, 30):
-        for change in (np.nan, 1e9):
-            changed = values.copy()
-            changed[201:] = change
-            for season in (None, DAY, WEEK):
-                before, after = (forecast(series(each, ahead), [200], 2, season) for each in (values, changed))
-                np.testing.assert_array_equal(before, after)
+OPTIONS = {"time": "time", "known": ["wind"], "ahead": 1, "progress": False}
+
+
+def make_frame(n=1500, seed=0):
+    """Hours of a target that is a bent curve of the wind at the same time, which is known ahead."""
+    random = np.random.default_rng(seed)
+    wind = random.normal(size=n)
+    times = [datetime(2024, 1, 1) + timedelta(hours=row) for row in range(n)]
+    return pl.DataFrame({"time": times, "wind": wind, "power": np.maximum(wind, 0) * 10 + random.normal(0, 0.5, n)})
+
+
+def test_weak_models_are_announced():
+    """A constant one, one that seasonal naive or ridge beats, by figures; and one whose target is of the same row."""
+    frame = make_frame(500)
+    with pytest.warns(UserWarning, match="the forecasts are nearly constant: on the test part"):
+        kanmodel.train(frame, "power", lamb=5.0, linear=False, epochs=3, **OPTIONS)
+    hours = np.arange(3000)
+    table = pl.DataFrame(
+        {
+            "time": [datetime(2024, 1, 1) + timedelta(hours=int(hour)) for hour in hours],
+            "load": np.sin(2 * np.pi * hours / 24) + 0.01 * np.random.default_rng(0).normal(size=3000),
+        }
+    )
+    with pytest.warns(UserWarning, match="red: This model has learned nothing that repeating the value of 24"):
+        kanmodel.train(table, "load", time="time", ahead=1, hidden=2, epochs=1, linear=False, progress=False)
+    with pytest.warns(
+        UserWarning, match="ahead is 0, so the target's value in each row is forecast from that very row"
+    ):
+        kanmodel.train(frame, "power", time="time", features=["wind"], epochs=1, progress=False)
+
+
+def test_a_good_model_is_not_announced():
+    """No sentence where it is better than each, or where nothing is known of them."""
+    table = make_table(make_frame(50), Columns(("power",), ("wind",), ahead=1))
+    ridge, average = Baseline("ridge", None, 1.02, 0.02, (-0.1, 0.1)), Baseline("average", None, 2.0, 0.5, (0.4, 0.6))
+    good = Skill("test", 500, 100, 1.0, "kW", (ridge, average))
+    assert good.verdict == "amber" and find_weaknesses({"test_spread": 0.9}, good, table) == []
+    assert find_weaknesses({"test_spread": 0.9}, Skill("test", 500, lacking="classes"), table) == []
+    weak = replace(good, baselines=(replace(average, better_by=-0.1),))
+    assert len(find_weaknesses({"test_spread": 0.01}, weak, table)) == 2

@@ -11,7 +11,6 @@ import torch
 from factories import make_rows, with_rows
 from thorough import few_of
 
-from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import ConfigError, DataError
 from kanmodel.network.intervals import Intervals
 from kanmodel.network.network import Network
@@ -168,32 +167,6 @@ def test_coverage_and_winkler_score_are_those_of_the_test_part(options):
         for number, name in enumerate(outputs if len(outputs) > 1 else ()):
             assert model.metrics[f"test_coverage {level:g} {name}"] == pytest.approx(covered[:, number].mean())
             assert model.metrics[f"test_winkler {level:g} {name}"] == pytest.approx(score[:, number].mean(), rel=1e-5)
-
-
-@pytest.mark.parametrize(
-    "n", [20_000, pytest.param(1_000_000, marks=pytest.mark.thorough("predicts for a million windows"))]
-)
-def test_bounds_do_not_cross(n):
-    """In windows near the training range and up to a million deviations from it, of a trained model."""
-    _, model = trained(WIDE)
-    rng = np.random.default_rng(0)
-    for _ in range(0, n, 20_000):
-        windows = rng.normal(size=(20_000, 3, 2)) * 10.0 ** rng.uniform(-2, 6, size=(20_000, 1, 1))
-        predictions, lower, upper = model.predict_bounds(windows)
-        assert (lower[1] <= lower[0]).all() and (lower[0] <= predictions).all()
-        assert (predictions <= upper[0]).all() and (upper[0] <= upper[1]).all()
-
-
-def test_a_checkpoint_keeps_what_was_trained(tmp_path):
-    """Bounds, metrics and calibration of the loaded model are the same."""
-    table, model = trained(WIDE)
-    save_checkpoint(model, tmp_path / "m.safetensors")
-    loaded = load_checkpoint(tmp_path / "m.safetensors")
-    windows = table.table.numbers[:30].reshape(10, 3, 2)
-    for one, other in zip(model.predict_bounds(windows), loaded.predict_bounds(windows), strict=True):
-        np.testing.assert_array_equal(one, other)
-    assert loaded.metrics == model.metrics
-    assert intervals_of(loaded).calibration == intervals_of(model).calibration
 
 
 def test_increments_that_cannot_be_learned_stay_constant():

@@ -21,7 +21,7 @@ import polars as pl
 import pytest
 import torch
 from factories import make_model
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from processes import Command, start
@@ -135,35 +135,27 @@ def test_the_numbers_are_those_of_the_service(service, run, tmp_path):
             assert row[f"contribution_{name}"] == pytest.approx(one["contributions"][name], abs=1e-6 * std)
 
 
-def test_effects_are_columns_beside_contributions(run, file, tmp_path):
-    """--effects adds columns `removed_` and `alone_` per feature, with the library's values, and changes no other."""
+@pytest.mark.parametrize("option", ["effects", "shapley"])
+def test_further_figures_are_columns_beside_contributions(run, file, tmp_path, option):
+    """With the library's values: --effects `removed_` and `alone_`, --shapley `shapley_`; the others stay the same."""
     rows = make_rows(n=30)
     rows.write_parquet(tmp_path / "rows.parquet")
-    run("explain", file, tmp_path / "rows.parquet", "-o", tmp_path / "out", "--time-column", "time", "--effects")
+    command = ("explain", file, tmp_path / "rows.parquet", "-o", tmp_path / "out", "--time-column", "time")
+    run(*command, f"--{option}")
     found = result(tmp_path / "out")
     windows = take_windows(rows.select(NAMES).to_numpy(), np.arange(LOOKBACK - 1, 30), LOOKBACK)
-    effects = Model.of(MODEL).explain(windows, effects=True).effects
-    for name in ("removed", "alone"):
+    if option == "effects":
+        effects = Model.of(MODEL).explain(windows, effects=True).effects
+        figures = {"removed": effects.removed, "alone": effects.alone}
+    else:
+        figures = {"shapley": Model.of(MODEL).explain(windows, method="shapley").shapley.values}
+    for name, values in figures.items():
         columns = found.select(f"{name}_{feature}" for feature in NAMES).to_numpy()
-        np.testing.assert_allclose(columns, getattr(effects, name), atol=1e-9)
-    others = [name for name in found.columns if not name.startswith(("removed_", "alone_"))]
+        np.testing.assert_allclose(columns, values, atol=1e-9)
+    others = [name for name in found.columns if not name.startswith((*figures,))]
     assert_frame_equal(found.select(others), expected(rows), abs_tol=1e-9)
-    code, _, error = run("explain", file, tmp_path / "rows.parquet", "-o", tmp_path / "out", "--time-column", "time")
-    assert code == 2 and "effects" in error
-
-
-def test_shapley_values_are_columns(run, file, tmp_path):
-    """--shapley adds columns `shapley_` and `shapley_standard_error_` per part, with the library's values."""
-    rows = make_rows(n=30)
-    rows.write_parquet(tmp_path / "rows.parquet")
-    run("explain", file, tmp_path / "rows.parquet", "-o", tmp_path / "out", "--time-column", "time", "--shapley")
-    found = result(tmp_path / "out")
-    windows = take_windows(rows.select(NAMES).to_numpy(), np.arange(LOOKBACK - 1, 30), LOOKBACK)
-    explained = Model.of(MODEL).explain(windows, method="shapley")
-    columns = found.select(f"shapley_{part}" for part in explained.parts).to_numpy()
-    np.testing.assert_allclose(columns, explained.shapley.values, atol=1e-9)
-    others = [name for name in found.columns if not name.startswith("shapley_")]
-    assert_frame_equal(found.select(others), expected(rows), abs_tol=1e-9)
+    code, _, error = run(*command)
+    assert code == 2 and option in error
 
 
 @pytest.mark.parametrize("nested", [pl.List(pl.Float64), pl.Array(pl.Float64, LOOKBACK), pl.List(pl.String)])
@@ -213,18 +205,21 @@ def write_files(rows: pl.DataFrame, folder: Path, cuts: list[int], kind: str, ro
 
 
 @settings(max_examples=examples(10))
-@given(data=st.data())
-def test_files_chunks_and_interruptions_change_nothing(data):
-    """The result does not depend on how the series is split into files and chunks, or on where a run is interrupted."""
+@given(
+    cuts=st.sets(st.integers(1, N_ROWS - 1), max_size=3),
+    kind=st.sampled_from([".csv", ".csv.gz", ".parquet"]),
+    group=st.integers(1, N_ROWS),
+    size=st.integers(1, N_ROWS + 10),
+    interruptions=st.lists(st.integers(0, 5), max_size=2),
+)
+@example(cuts={31, 60}, kind=".parquet", group=7, size=20, interruptions=[2, 0])
+def test_files_chunks_and_interruptions_change_nothing(cuts, kind, group, size, interruptions):
+    """However the series is split into files and chunks, and after however many parts a run is interrupted."""
     rows = make_rows()
     with tempfile.TemporaryDirectory() as place:
-        cuts = sorted(data.draw(st.sets(st.integers(1, N_ROWS - 1), max_size=3), label="cuts"))
-        kind = data.draw(st.sampled_from([".csv", ".csv.gz", ".parquet"]), label="kind")
-        table = write_files(rows, Path(place) / "table", cuts, kind, data.draw(st.integers(1, N_ROWS), label="group"))
-        size = data.draw(st.integers(1, N_ROWS + 10), label="part_windows")
+        table = write_files(rows, Path(place) / "table", sorted(cuts), kind, group)
         plan = Plan(Model.of(MODEL), table, MODEL.config.outputs[0], time="time", part_windows=size)
-        ends = data.draw(st.lists(st.integers(0, 5), max_size=2), label="parts before each interruption")
-        for number in [*ends, None]:
+        for number in [*interruptions, None]:
             advances = explain_table(plan, Path(place) / "out", use_threads, 2)
             for done, _ in enumerate(advances):
                 if done == number:
@@ -599,16 +594,6 @@ def test_booleans_are_numbers_for_library_and_commands(run, tmp_path, ending):
     np.testing.assert_allclose(found["prediction"][-1], model.predict(frame)[0, 0], rtol=1e-5)
 
 
-def test_rows_and_windows_are_not_mixed(run, file, tmp_path):
-    """The files of a table all have rows of a series, or all have windows."""
-    table = tmp_path / "table"
-    table.mkdir()
-    make_rows().write_parquet(table / "a.parquet")
-    make_windows(make_rows()).write_parquet(table / "b.parquet")
-    code, _, error = run("explain", file, table, "-o", tmp_path / "out")
-    assert code == 2 and "column f0 of b.parquet holds lists, but column f0 of a.parquet single values" in error
-
-
 @pytest.mark.parametrize(
     ("other", "reason"),
     [
@@ -670,7 +655,7 @@ def test_without_ray_the_error_says_what_to_install(run, file, tmp_path, monkeyp
     monkeypatch.setitem(sys.modules, "ray", None)
     make_rows().write_csv(tmp_path / "rows.csv")
     code, _, error = run("explain", file, tmp_path / "rows.csv", "-o", tmp_path / "out", "--engine", "ray")
-    assert code == 2 and error.endswith("kanscope: --engine ray needs Ray: pip install 'kanscope[ray]'\n")
+    assert code == 2 and error.endswith("kanscope: --engine ray needs a package: pip install 'kanscope[ray]'\n")
 
 
 def explaining(log: Path, file: Path, table: Path, out: Path) -> Command:

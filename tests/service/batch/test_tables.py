@@ -44,13 +44,6 @@ def test_a_csv_becomes_arrays(tmp_path):
     assert table.table.times(np.arange(2)) == ("2026-01-01", "2026-01-02") and table.units == {"a": "m"}
 
 
-def test_features_have_the_given_order(tmp_path):
-    """Only the named features are read, in the given order."""
-    path = write(tmp_path / "t.csv", CSV)
-    table = read_training_table(path, Columns(targets=("y",), features=("b", "a")))
-    assert table.feature_names == ("b", "a") and features(table)[0].tolist() == [2.0, 1.5]
-
-
 def test_compressed_csv_and_parquet_hold_the_same(tmp_path):
     """A table gives the same arrays as .csv, .csv.gz and .parquet with typed columns."""
     plain = write(tmp_path / "t.csv", CSV.replace(" 1.5", "1.5"))
@@ -89,6 +82,8 @@ def test_columns_left_out_are_named_with_the_reason(tmp_path):
     frame.write_parquet(tmp_path / "t.parquet")
     table = read_training_table(tmp_path / "t.parquet", Columns(targets=("y",)))
     assert table.left_out == {"day": "date", "pair": "list", "none": "no value"}
+    with pytest.raises(DataError, match=r"column pair of t\.parquet holds"):
+        read_training_table(tmp_path / "t.parquet", Columns(targets=("y",), series="pair"))
     with pytest.raises(DataError, match=rf"no column of numbers or texts besides y; not .*: station \({ONE_TEXT}\)$"):
         read_training_table(write(tmp_path / "u.csv", "station,y\nEWR,1\n"), Columns(targets=("y",)))
     assert not read_training_table(path, Columns(targets=("y",), features=("a",))).left_out
@@ -101,22 +96,6 @@ def test_every_number_is_read_exactly(tmp_path_factory, rows):
     path = write(tmp_path_factory.mktemp("tables") / "t.csv", text)
     table = read_training_table(path, Columns(targets=("y",)))
     assert features(table)[:, 0].tolist() == [a for a, _ in rows]
-
-
-@pytest.mark.parametrize(
-    ("cell", "message"),
-    [
-        ("warm", "must be a finite number or empty, but is 'warm'"),
-        ("-inf", "must be a finite number or empty, but is -inf"),
-        ("1.5.2", "must be a finite number or empty, but is '1.5.2'"),
-    ],
-)
-def test_a_non_numeric_cell_is_named_by_its_row_below_the_header(tmp_path, cell, message):
-    """Rows are counted from the first row of data; the column is not silently dropped."""
-    path = write(tmp_path / "t.csv", CSV.replace("-1e3", cell))
-    with pytest.raises(DataError, match=message) as caught:
-        read_training_table(path, EVERYTHING)
-    assert [problem.path for problem in caught.value.problems] == ["data row 2, column a (shop 01)"]
 
 
 def test_all_bad_cells_are_counted(tmp_path):
@@ -135,21 +114,6 @@ def test_a_cell_without_a_value_is_missing(tmp_path, cell):
     np.testing.assert_array_equal(table.table.targets, [[np.nan], [3]])
 
 
-def test_an_empty_column_is_not_a_feature(tmp_path):
-    """A column of missing values alone is not numeric, but is read if named as a feature."""
-    path = write(tmp_path / "t.csv", "a,b,c,y\n1,,NaN,1\n2,,NaN,2\n")
-    assert read_training_table(path, Columns(targets=("y",))).feature_names == ("a",)
-    assert np.isnan(features(read_training_table(path, Columns(targets=("y",), features=("a", "c"))))[:, 1]).all()
-
-
-def test_nulls_and_nans_of_a_parquet_file_are_missing(tmp_path):
-    """Both nulls and NaN of a numeric parquet column are NaN."""
-    pl.DataFrame({"a": [1.0, None, float("nan")], "y": [None, 1, 2]}).write_parquet(tmp_path / "t.parquet")
-    table = read_training_table(tmp_path / "t.parquet", Columns(targets=("y",)))
-    np.testing.assert_array_equal(features(table), [[1], [np.nan], [np.nan]])
-    np.testing.assert_array_equal(table.table.targets, [[np.nan], [1], [2]])
-
-
 def test_rows_of_a_parquet_file_count_from_one(tmp_path):
     """A parquet file has no header line."""
     pl.DataFrame({"a": [1.0, float("inf")], "y": [1, 2]}).write_parquet(tmp_path / "t.parquet")
@@ -157,13 +121,6 @@ def test_rows_of_a_parquet_file_count_from_one(tmp_path):
         read_columns(tmp_path / "t.parquet", ("a", "y"))
     with pytest.raises(DataError, match="data row 2, column a must be a finite number or empty, but is inf"):
         read_training_table(tmp_path / "t.parquet", Columns(targets=("y",)))
-
-
-def test_the_target_is_a_feature_where_its_past_is_known(tmp_path):
-    """With `ahead` the target's column is a feature; a column shifted beforehand is not, since it has the answer."""
-    path = write(tmp_path / "t.csv", "a,y\n1,2\n3,4\n")
-    assert read_training_table(path, Columns(targets=("y",), ahead=1)).feature_names == ("a", "y")
-    assert read_training_table(path, Columns(targets=("y",))).feature_names == ("a",)
 
 
 @pytest.mark.parametrize(
@@ -180,35 +137,6 @@ def test_a_column_that_does_not_exist_is_named_with_those_that_do(tmp_path, colu
     """For every kind of column the error lists the columns that the table has."""
     with pytest.raises(UnknownNameError, match="no column 'q', but has time, shop, split, a, b, station, y"):
         read_training_table(write(tmp_path / "t.csv", CSV), columns)
-
-
-@pytest.mark.parametrize(
-    ("column", "change", "message"),
-    [
-        ("split", ("test", "dev"), "split of data row 2 must be one of .*'validation', 'test'.*, but is 'dev'"),
-        ("split", (",test", ","), "data row 2, column split is empty"),
-        ("series", ("01-01,01,", "01-01,,"), "data row 1, column shop is empty"),
-        ("time", ("2026-01-02", ""), "data row 2, column time must be a time .* but is None"),
-        (
-            "time",
-            ("2026-01-02", "2025-01-02"),
-            "data row 2, column time must be later than 2026-01-01 in the row bef",
-        ),
-    ],
-)
-def test_bad_labels_and_times_are_named(tmp_path, column, change, message):
-    """An invalid split, series or time stamp is refused with its row and column."""
-    path = write(tmp_path / "t.csv", CSV.replace(*change))
-    with pytest.raises(DataError, match=message):
-        read_training_table(path, Columns(targets=("y",), **{column: "shop" if column == "series" else column}))
-
-
-def test_times_may_start_again_in_another_series(tmp_path):
-    """Times must ascend within each series only."""
-    path = write(tmp_path / "t.csv", "time,shop,a,y\n9,1,1,1\n10,1,1,1\n9,2,1,1\n10,2,1,1\n")
-    assert len(read_training_table(path, Columns(targets=("y",), series="shop", time="time")).table) == 4
-    with pytest.raises(DataError, match="data row 3, column time must be later than 10 in the row before it, but is 9"):
-        read_training_table(path, Columns(targets=("y",), time="time"))
 
 
 @pytest.mark.parametrize(
@@ -241,13 +169,3 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
     for name in ("none.csv", "none.parquet", "folder.csv"):
         with pytest.raises(DataError, match=f"^cannot read {name}: "):
             read_training_table(tmp_path / name, Columns(targets=("y",)))
-
-
-def test_a_parquet_column_of_lists_is_not_numeric(tmp_path):
-    """Nested columns are ignored, and refused if named as a feature."""
-    pl.DataFrame({"a": [1.0], "l": [[1, 2]], "y": [1]}).write_parquet(tmp_path / "t.parquet")
-    assert read_training_table(tmp_path / "t.parquet", Columns(targets=("y",))).feature_names == ("a",)
-    with pytest.raises(DataError, match="column l cannot be a feature: list"):
-        read_training_table(tmp_path / "t.parquet", Columns(targets=("y",), features=("l",)))
-    with pytest.raises(DataError, match=r"column l of t\.parquet holds"):
-        read_training_table(tmp_path / "t.parquet", Columns(targets=("y",), series="l"))

@@ -24,6 +24,13 @@ from service.commands.import_ import import_
 
 WEIGHTS = FOLDER / "import" / "pykan_head" / "state_dict_dataparallel.pt"
 SCALER = FOLDER / "import" / "pykan_head" / "scaler.json"
+MANIFEST = {
+    "scaling": str(SCALER),
+    "lookback": 24,
+    "readout": "last",
+    "base_activation": "silu",
+    "reference": "windows.npz:reference",
+}
 README = (Path(kanmodel.importers.__file__).parent / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
@@ -36,15 +43,14 @@ def manifest(tmp_path):
     np.savez(tmp_path / "windows.npz", predictions=case.expected("predictions"), **arrays)
 
     def write(**changes):
-        document = {
-            "scaling": str(SCALER),
-            "lookback": 24,
-            "readout": "last",
-            "base_activation": "silu",
-            "reference": "windows.npz:reference",
-            "check": {"inputs": "windows.npz:eval", "outputs": "windows.npz:predictions"},
-            "space": "scaled",
-        } | changes
+        document = (
+            MANIFEST
+            | {
+                "check": {"inputs": "windows.npz:eval", "outputs": "windows.npz:predictions"},
+                "space": "scaled",
+            }
+            | changes
+        )
         (tmp_path / "manifest.json").write_text(json.dumps(document))
         return tmp_path / "manifest.json"
 
@@ -174,15 +180,7 @@ def head(serve, tmp_path_factory):
     folder = tmp_path_factory.mktemp("imported")
     case = load_case("pykan_head", "float32")
     np.savez(folder / "windows.npz", reference=case.arrays["reference"])
-    manifest = {
-        "scaling": str(SCALER),
-        "lookback": 24,
-        "readout": "last",
-        "base_activation": "silu",
-        "reference": "windows.npz:reference",
-        "space": "scaled",
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.json").write_text(json.dumps(MANIFEST | {"space": "scaled"}))
     import_(WEIGHTS, manifest=folder / "manifest.json", output=folder / "head.safetensors")
     with serve(models=folder) as client:
         yield client

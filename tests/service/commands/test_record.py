@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import time
+from itertools import count
 
 import pytest
 from factories import make_windows
 from processes import run_process
+from waiting import poll
 
 from kanmodel.checkpoint import load_checkpoint
 
@@ -23,26 +24,26 @@ def forecast(client, windows, n):
         assert client.post("/v1/models/two:predict", json={"instances": windows.tolist()}).status_code == 200
 
 
+def count_lines(record):
+    return sum(path.read_bytes().count(b"\n") for path in record.iterdir())
+
+
 @pytest.mark.thorough("starts three servers, and waits for periods")
 def test_a_killed_process_loses_at_most_one_period(launch, folder, tmp_path, windows, run):
     """What is older is recorded; its record verifies, and the next process states it, once, in a file of its own."""
     record = tmp_path / "record"
     settings = {"KANSCOPE_RECORD": str(record), "KANSCOPE_RECORD_SECONDS": "0.1"}
-    n_sent = [0, 0, 0]
     for number in range(3):
         with launch(folder / "two.safetensors", **settings) as process:
-            started = time.monotonic()
-            while time.monotonic() < started + 0.5:
-                forecast(process.client, windows, 1)
-                n_sent[number] += 1
-            time.sleep(1)  # ten periods, on a machine that is busy with other things
+            forecast(process.client, windows, 20)
+            poll(lambda number=number: count_lines(record) >= (number + 1) * (1 + 20))  # and its opening line
             forecast(process.client, windows, 1)
             process.popen.kill()
             process.popen.wait()
     code, out, _ = run("record", "verify", record, "--json")
     found = json.loads(out)
     assert code == 0 and found["problems"] == []
-    assert sum(n_sent) <= found["events"] <= sum(n_sent) + 3
+    assert 3 * 20 <= found["events"] <= 3 * 21
     paths = sorted(record.iterdir())
     assert found["unfinished"] == [path.name for path in paths]
     openings = [json.loads(path.read_text().splitlines()[0])["data"]["ends"] for path in paths]
@@ -92,14 +93,18 @@ def test_each_process_has_files_of_its_own(folder, tmp_path, windows, run):
     record = tmp_path / "record"
     settings = {"KANSCOPE_RECORD": str(record), "KANSCOPE_RECORD_SECONDS": "0.1", "KANSCOPE_CACHED_RESULTS": "4"}
     with run_process(tmp_path / "log", folder / "two.safetensors", "--workers", 2, **settings) as process:
-        asked_for, until = 0, time.monotonic() + 120
-        while asked_for < 60 or (len(list(record.glob("*.jsonl"))) < 2 and time.monotonic() < until):
-            asked_for += 1  # until the second process, which may start later, has answered too
-            asked = {"json": {"instances": windows.tolist()}, "headers": {"X-Request-Id": str(asked_for)}}
+        ids = count(1)
+
+        def have_both_answered():  # of which the second may start later
+            asked = {"json": {"instances": windows.tolist()}, "headers": {"X-Request-Id": str(next(ids))}}
             with type(process.client)(base_url=process.client.base_url, timeout=300) as other:
                 assert other.post("/v1/models/two:predict", **asked).status_code == 200
-        time.sleep(0.5)
+            return len(list(record.glob("*.jsonl"))) == 2
+
+        poll(have_both_answered)
         process.popen.send_signal(15)
         process.popen.wait(60)
     found = json.loads(run("record", "verify", record, "--json")[1])
-    assert found["problems"] == found["unfinished"] == [] and found["events"] == asked_for and len(found["ends"]) == 2
+    assert (
+        found["problems"] == found["unfinished"] == [] and found["events"] == next(ids) - 1 and len(found["ends"]) == 2
+    )

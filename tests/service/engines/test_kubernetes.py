@@ -16,14 +16,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from readmes import PAGES, READMES, ROOT
 
 from kanmodel.checkpoint import load_checkpoint
 from service.engines.workers import GRACE
 from service.settings import Settings, choose_settings
 
-ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "service" / "engines" / "kubernetes"
-README = (FOLDER.parent / "README.md").read_text()
+PAGE = READMES[PAGES / "how-to" / "deploy.md"]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 PROGRAMS = ROOT / "tests" / "clients"
 VERSIONS = ("1.30", "1.37")  # of Kubernetes: the oldest that has all fields, and the newest there are schemas of
@@ -65,9 +65,9 @@ def port_of(container):
 
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory):
-    """A copy of the folder with keys, made as the README says."""
+    """A copy of the folder with keys, made as the page says."""
     folder = tmp_path_factory.mktemp("kubernetes")
-    (block,) = (block for block in re.findall(r"```sh\n(.*?)```", README, re.S) if ">keys/metrics" in block)
+    (block,) = (block for block in re.findall(r"```sh\n(.*?)```", PAGE, re.S) if ">keys/metrics" in block)
     commands = block.partition("kubectl ")[0].replace("${EDITOR:-vi}", "cat")
     (folder / "service" / "engines").mkdir(parents=True)
     shutil.copytree(FOLDER, folder / "service" / "engines" / "kubernetes")
@@ -527,8 +527,8 @@ def test_the_chart_is_made_from_the_overlays():
     done = subprocess.run([sys.executable, ROOT / ".ci" / "chart.py", "--check"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     chart = yaml.safe_load((FOLDER / "chart" / "Chart.yaml").read_text())
-    assert chart["kubeVersion"] == f">={VERSIONS[0]}.0-0" and f"Kubernetes {VERSIONS[0]}" in README
-    assert chart["version"] == chart["appVersion"] == VERSION
+    assert chart["kubeVersion"] == f">={VERSIONS[0]}.0-0" and f"Kubernetes {VERSIONS[0]}" in PAGE
+    assert chart["appVersion"] == VERSION and chart["version"] == VERSION.replace(".dev", "-dev")
 
 
 @pytest.mark.thorough("renders each overlay with each set of options")

@@ -613,7 +613,7 @@ def test_a_scheme_that_cannot_be_read_is_said(tmp_path, monkeypatch):
             monkeypatch.delitem(sys.modules, name)
         monkeypatch.setitem(sys.modules, package, None)
         with pytest.raises(
-            ConfigError, match=re.escape(f"{scheme}:// need a package: pip install 'kanscope[{scheme}]'")
+            ConfigError, match=re.escape(f"{scheme}:// needs a package: pip install 'kanscope[{scheme}]'")
         ):
             follow(f"{scheme}://a/b", tmp_path, LIMIT)
     with pytest.raises(ConfigError, match="only from s3, gs, hf, https"):

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import re
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -255,17 +253,6 @@ def test_the_model_compared_with_must_exist(client, members, code):
     assert (answer.status_code, answer.json()["code"]) == (404, code)
 
 
-def test_an_unknown_output_is_404(client):
-    """404, as for other resources."""
-    for question, members in (
-        ("whatif", {}),
-        ("ablate", {}),
-        ("counterfactual", {"target": {"at_least": 1}}),
-        ("compare", {"against": {}}),
-    ):
-        assert refuse(client, question, {"output": "y+9", **members}, status=404)["code"] == "output_not_found"
-
-
 def test_the_cost_is_known_before_the_work(client):
     """A request above max_path_nodes is refused at once, with the number that it needs."""
     windows = make_windows(make_model(), 12).tolist()
@@ -308,25 +295,6 @@ def test_the_comparison_of_versions_is_that_of_the_library(client, versions):
     assert unchanged.status_code == 304
     itself = client.get("/v1/models/m/comparison?against_version=2").json()
     assert itself["difference"] == 0 and not any(feature["change"] for feature in itself["features"])
-
-
-def test_a_formula_in_three_forms(service):
-    """JSON, Python and LaTeX describe the same formula, and the Python runs on its own."""
-    url = "/v1/models/head/formula"
-    everything = service.get(url).json()["formulas"]
-    chosen = everything[len(everything) // 2]
-    query = {"complexity": chosen["complexity"]}
-    assert service.get(url, params=query).json()["formulas"] == [chosen]
-    python = service.get(url, params={**query, "format": "python"})
-    assert python.headers["content-type"].startswith("text/plain") and python.text == chosen["python"]
-    latex = service.get(url, params={**query, "format": "latex"})
-    assert latex.text == chosen["latex"]
-    named = {mi.text for mi in ElementTree.fromstring(f"<math>{everything[1]['mathml']}</math>").iter("mi")}
-    assert {re.sub(r"\d+$", "", name) for name in everything[1]["variables"]} <= named
-    scope: dict[str, object] = {}
-    exec(python.text, scope)
-    (function,) = (value for value in scope.values() if callable(value) and hasattr(value, "__code__"))
-    assert np.isfinite(function(*[0.5] * len(chosen["variables"])))
 
 
 @pytest.mark.thorough("compares models four times")

@@ -225,10 +225,3 @@ def test_what_cannot_be_compared_is_refused(client, body, error):
     """With status 422 and one sentence that names the place."""
     answer = client.post("/v1/models/load:backtest", json=body)
     assert answer.status_code == 422 and error in answer.json()["error"], answer.json()["error"]
-
-
-def test_a_table_without_the_target_is_refused(folder, run, tmp_path):
-    """The command names the file."""
-    FRAME.drop(columns="load").to_csv(tmp_path / "short.csv", index=False)
-    code, _, error = run("backtest", folder / "load.safetensors", tmp_path / "short.csv")
-    assert code == 2 and "short.csv has no column 'load'" in error

@@ -229,15 +229,6 @@ def test_contributions_are_averaged_over_reference_windows(service, asked, count
     assert explanation["baseline_prediction"] == pytest.approx(baselines.mean())
 
 
-def test_averages_over_reference_windows_sum_up_within_the_tolerance(service):
-    """On the bundled model each average converges and is complete within its tolerance."""
-    answer = ask(service, "nyc-weather", baseline="reference", tolerance=0.02)
-    for explanation in answer["explanations"]:
-        change = explanation["prediction"] - explanation["baseline_prediction"]
-        assert explanation["converged"]
-        assert sum(explanation["contributions"].values()) == pytest.approx(change, abs=explanation["tolerance"])
-
-
 def test_one_baseline_has_no_standard_error(service):
     """standard_error is null for a single baseline."""
     assert ask(service, "front")["explanations"][0]["standard_error"] is None

@@ -30,22 +30,6 @@ def test_predicts_what_the_model_predicts_in_either_form(service, name):
         assert answer.json()["checkpoint"] == f"sha256:{model.sha256}"
 
 
-def test_a_form_that_is_null_or_empty_is_absent(service):
-    """Generated clients send null, [] or {} for the forms that are not used."""
-    windows = make_windows(service.models["two"], 1).tolist()
-    usual = service.post("/v1/models/two:predict", {"instances": windows}).json()
-    for others in ({"columns": None, "series": {}}, {"columns": {}, "last": None, "gaps": "error"}):
-        assert service.post("/v1/models/two:predict", {"instances": windows, **others}).json() == usual
-    assert service.post("/v1/models/two:predict", {"instances": None}).status_code == 422
-
-
-def test_whole_numbers_are_numbers(service):
-    """Integers are accepted."""
-    answer = service.post("/v1/models/two:predict", {"instances": [[[1, 2, 3, 4]] * 6]})
-    expected = service.models["two"].predict(np.array([[[1.0, 2.0, 3.0, 4.0]] * 6]))
-    assert answer.json()["predictions"] == expected.tolist()
-
-
 def test_warns_of_the_most_extreme_value_outside_the_training_range(service):
     """One warning per instance and feature, for the step furthest outside; :explain returns the same ones."""
     model = service.models["nyc-weather"]

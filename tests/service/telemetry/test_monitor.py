@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from factories import make_model, make_windows, with_intervals
 from prometheus_client.parser import text_string_to_metric_families as parse
+from readmes import PAGES, READMES
 from waiting import poll
 
 from kanmodel.model import Model
@@ -148,9 +149,9 @@ def test_errors_and_coverage_are_those_of_the_forecasts(watch, metrics, served):
 
 def test_the_documents_say_how_many_receipts_are_remembered():
     """The page, and the description of the answer."""
-    for path in ("telemetry/README.md", "answers/forecasts.py"):
-        text = (Path(module.__file__).parents[1] / path).read_text()
-        assert f"last {module.N_RECENT:,} receipts" in " ".join(text.split()), path
+    described = (Path(module.__file__).parents[1] / "answers" / "forecasts.py").read_text()
+    for text in (READMES[PAGES / "how-to" / "monitoring.md"], described):
+        assert f"last {module.N_RECENT:,} receipts" in " ".join(text.split())
 
 
 def test_each_forecast_is_drawn_with_the_same_probability(watch, served):

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
-from http.server import BaseHTTPRequestHandler
-
 import pytest
 from factories import make_tensors, make_windows
 from opentelemetry import trace
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from sockets import serving
 from waiting import poll
 
 from kanmodel.errors import ConfigError
@@ -126,29 +121,3 @@ def test_tracing_without_the_sdk_is_refused_at_the_start(monkeypatch):
     monkeypatch.setattr(observation, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'kanscope\[otel\]'"):
         create_app(Settings(tracing=True))
-
-
-def test_a_collector_gets_the_spans(launch, folder):
-    """OTLP over HTTP, to the address from the environment."""
-    names = []
-
-    class Collector(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = self.rfile.read(int(self.headers["content-length"]))
-            if self.headers.get("content-encoding") == "gzip":
-                body = gzip.decompress(body)
-            request = ExportTraceServiceRequest.FromString(body)
-            names.extend(s.name for r in request.resource_spans for scope in r.scope_spans for s in scope.spans)
-            self.send_response(200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    with serving(Collector) as where:
-        settings = {"KANSCOPE_TRACING": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": where, "OTEL_BSP_SCHEDULE_DELAY": "100"}
-        with launch(folder / "two.safetensors", **settings) as process:
-            body = {"instances": [[[0.5] * 4] * 6]}
-            assert process.client.post("/v1/models/two:predict", json=body).status_code == 200
-            poll(lambda: {"POST /v1/models/{model}:predict", "forecast"} <= set(names))

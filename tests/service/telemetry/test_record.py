@@ -13,7 +13,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -158,16 +157,14 @@ def test_a_sink_that_is_down_loses_nothing_that_the_queue_holds(metrics, caplog)
 
 
 def test_what_does_not_fit_in_the_queue_is_counted_and_said(metrics, caplog):
-    """While a sink hangs, `put` takes no time; once it answers, an event says how many are missing."""
+    """While a sink hangs, `put` does not wait for it; once it answers, an event says how many are missing."""
     sink = Sink()
     with sink.serve() as url:
         sink.may_answer.clear()
         record = Record(Settings(record=url, record_seconds=0.01, record_queue_bytes=100_000), metrics)
         record.start()
-        start = monotonic()
         for number in range(1000):
             put(record, number, n_bytes=3000)
-        assert monotonic() - start < 1
         assert counts(metrics) == (0, {"full": 980})
         sink.may_answer.set()
         poll(lambda: sum(said(sink)) == 980 and len(sink.received) == 20 + len(said(sink)))  # in one event or two

@@ -232,6 +232,16 @@ def test_a_large_body_that_is_refused_costs_little(name, reader, monkeypatch):
     assert peak <= PARSED * len(body)
 
 
+def test_windows_are_the_same_without_simdjson(monkeypatch):
+    """Python 3.14, for which it has no wheel, reads the same numbers and refuses the same ones."""
+    body = b'{"instances": [[[0.1, -1e-7]], [[3, 2.5e300]]], "output": "y"}'
+    fast = parse_windows(body, LIMITS)
+    monkeypatch.setattr(bodies, "simdjson", None)
+    slow = parse_windows(body, LIMITS)
+    assert fast.pop("instances").tolist() == slow.pop("instances") and fast == slow
+    assert str(refuse(parse_windows, b'{"instances": [[[1, 1e999]]]}', LIMITS)).startswith("instances[0][0][1] must be")
+
+
 def test_a_body_of_as_many_windows_as_may_be_is_read():
     """The largest allowed request in either form is not refused by its text."""
     limits = Limits(depth=64, windows=500, window_shape=(6, 4))

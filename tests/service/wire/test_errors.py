@@ -6,6 +6,7 @@ import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import get_args
 
@@ -41,6 +42,7 @@ WINDOW = [[0.5, 1.5, 2.5, 3.5] for _ in range(6)]  # must fit model "two": lookb
 COLUMNS = {f"f{f}": [[1.0] * 6] for f in range(4)}
 VALUES = {f"f{f}": 1.0 for f in range(4)}
 OTHERS = {name: 1.0 for name in VALUES if name != "f1"}
+NAN, INFINITY = float("nan"), float("inf")
 
 
 def window(step=None, feature=None, value=None, *, row=None):
@@ -61,343 +63,174 @@ def explain(**members):
     return {"instances": [WINDOW], "output": "a+1", **members}
 
 
-BAD_WINDOWS = {  # name: (body, path of the first bad value, a part of its message)
-    "a list": ([1, 2], "body", "must be a JSON object"),
-    "neither form": ({}, "instances", "give instances, columns or a series"),
-    "both forms": ({"instances": [WINDOW], "columns": COLUMNS}, "instances", "both given"),
-    "null for both": ({"instances": None, "columns": None}, "instances", "is missing: give instances, columns"),
-    "null series": ({"series": None}, "instances", "is missing: give instances, columns or a series"),
-    "unknown member": (
-        {"instances": [WINDOW], "instnaces": 1},
-        "instnaces",
-        "is unknown; expected one of instances, columns, series, last, gaps",
-    ),
-    "no instances": ({"instances": []}, "instances", "must have 1 to 50 instances (max_windows), but has 0"),
-    "too many instances": (
-        {"instances": [WINDOW] * 51},
-        "instances",
-        "must have 1 to 50 instances (max_windows), but has 51",
-    ),
-    "a string of instances": ({"instances": "all"}, "instances", "must be a list of instances, but is a string"),
-    "one window, not a list of them": ({"instances": WINDOW}, "instances[0]", "must have 6 steps, but has 4"),
-    "too few steps": ({"instances": [WINDOW, WINDOW[:5]]}, "instances[1]", "must have 6 steps, but has 5"),
-    "ragged row": ({"instances": [window(3, row=[1, 2, 3])]}, "instances[0][3]", "must have 4 features, but has 3"),
-    "row too long": ({"instances": [window(3, row=[1] * 5)]}, "instances[0][3]", "must have 4 features, but has 5"),
-    "a number for a row": ({"instances": [window(3, row=7)]}, "instances[0][3]", "must be a list of 4 features"),
-    "a list for a number": (
-        {"instances": [window(3, 2, [1])]},
-        "instances[0][3][2]",
-        "must be a number, but is a list",
-    ),
-    "a string": ({"instances": [window(3, 2, "4.5")]}, "instances[0][3][2]", "must be a number, but is a string"),
-    "a boolean": ({"instances": [window(3, 2, True)]}, "instances[0][3][2]", "must be a number, but is a boolean"),
-    "null": ({"instances": [window(3, 2, None)]}, "instances[0][3][2]", "must be a number, but is null"),
-    "an object": ({"instances": [window(3, 2, {})]}, "instances[0][3][2]", "must be a number, but is an object"),
-    "columns that are none": ({"columns": [1]}, "columns", "must be an object"),
-    "unknown feature": ({"columns": columns(tmep=[[1.0] * 6])}, "columns.tmep", "the features are f0, f1, f2, f3"),
-    "missing feature": ({"columns": columns(f2=None)}, "columns.f2", "is missing"),
-    "unequal columns": ({"columns": columns(f2=[[1.0] * 6] * 2)}, "columns.f2", "must have 1 instances, but has 2"),
-    "a number for a column": ({"columns": columns(f0=3)}, "columns.f0", "must be a list of instances"),
-    "short column": ({"columns": columns(f2=[[1.0] * 5])}, "columns.f2[0]", "must have 6 steps, but has 5"),
-    "a string in a column": ({"columns": columns(f2=[[1, 1, 1, "x", 1, 1]])}, "columns.f2[0][3]", "must be a number"),
-    "empty columns": (
-        {"columns": {f"f{f}": [] for f in range(4)}},
-        "columns.f0",
-        "must have 1 to 50 instances (max_windows)",
-    ),
-}
-BAD_TEXTS = {  # name: (text, path, a part of the message); texts that json.dumps cannot or need not write
-    "no body": ("", "body", "must be JSON"),
-    "half a body": ('{"instances": [[', "body", "must be JSON"),
-    "a trailing comma": ('{"instances": [],}', "body", "must be JSON"),
-    "invalid UTF-8": (b'{"instances": "\xff"}', "body", "must be JSON"),
-    "nested without end": ("[" * 50_000, "body", "must be nested at most 64 deep (max_json_depth)"),
-    "nested deeply": ('{"instances":' + "[" * 63 + "]" * 63 + "}", "instances[0]", "must have 6 steps, but has 1"),
-    "nested too deeply": ('{"instances":' + "[" * 64 + "]" * 64 + "}", "body", "must be nested at most 64 deep"),
-    "nested 10,000 deep": ('{"instances":' + "[" * 10_000 + "]" * 10_000 + "}", "body", "must be nested at most 64"),
-    "objects nested 10,000 deep": ('{"a":' * 10_000 + "1" + "}" * 10_000, "body", "must be nested at most 64 deep"),
-    "NaN": (json.dumps({"instances": [window(3, 2, float("nan"))]}), "instances[0][3][2]", "must be finite"),
-    "Infinity": (json.dumps({"columns": columns(f1=[[float("-inf")] * 6])}), "columns.f1[0][0]", "must be finite"),
-    "a number too large": ('{"instances": [[[1e400]]]}', "instances[0][0][0]", "must be finite"),
-    "half a surrogate pair": ('{"\\ud800": 1}', "body", "must be JSON"),
-    "half a surrogate pair and NaN": ('{"\\ud800": NaN}', "?", "must be finite"),
-    "NaN alone": ("NaN", "body", "must be finite"),
-}
-BAD_EXPLAIN = {  # name: (body, path, a part of the message)
-    "output left out": ({"instances": [WINDOW]}, "output", "is missing; the outputs are a+1, b+1, a+2, b+2"),
-    "an output that is no name": (explain(output=3), "output", "must be the name of an output: a+1"),
-    "no outputs": (explain(output=[]), "output", "is missing; the outputs are a+1"),
-    "the same output twice": (explain(output=["a+1", "a+1"]), "output[1]", "is given twice"),
-    "unknown detail": (explain(detail="all"), "detail", "must be 'features', 'steps', 'flow' or 'links'"),
-    "a tolerance of zero": (explain(tolerance=0), "tolerance", "must be greater than 0"),
-    "a string for tolerance": (explain(tolerance="0.1"), "tolerance", "must be a valid number"),
-    "a boolean for tolerance": (explain(tolerance=True), "tolerance", "must be a valid number"),
-    "unknown member": (
-        explain(basline="mean"),
-        "basline",
-        "is unknown; expected one of instances, columns, series, last, gaps, output",
-    ),
-    "bad window": (explain(instances=[window(3, 2, "x")]), "instances[0][3][2]", "must be a number"),
-    "unknown baseline": (explain(baseline="median"), "baseline.kind", "must be 'mean', 'zero'"),
-    "too few reference windows": (explain(baseline={"reference": 1}), "baseline.reference", "equal to 2"),
-    "too many reference windows": (explain(baseline={"reference": 131}), "baseline.reference", "from 2 to 130"),
-    "half a reference window": (explain(baseline={"reference": 2.5}), "baseline.reference", "must be a valid integer"),
-    "a boolean of reference windows": (explain(baseline={"reference": True}), "baseline.reference", "valid integer"),
-    "a negative seed": (explain(baseline={"reference": 4, "seed": -1}), "baseline.seed", "greater than or equal to 0"),
-    "a seed that is no number": (explain(baseline={"reference": 4, "seed": "1"}), "baseline.seed", "valid integer"),
-    "a seed of another kind": (
-        explain(baseline={"kind": "mean", "seed": 1}),
-        "baseline.seed",
-        "must not be given with the kind mean",
-    ),
-    "reference and more": (
-        explain(baseline={"reference": 4, "sede": 1}),
-        "baseline.sede",
-        "is unknown; expected one of kind, reference, seed, values",
-    ),
-    "reference and values": (
-        explain(baseline={"reference": 4, "values": VALUES}),
-        "baseline.values",
-        "must not be given with the kind reference",
-    ),
-    "two baselines": (
-        explain(baseline={"values": VALUES, "instance": WINDOW}),
-        "baseline.instance",
-        "must not be given with the kind values",
-    ),
-    "no window": (explain(baseline={"kind": "instance"}), "baseline.instance", "is missing"),
-    "a value twice": (
-        explain(baseline={"values": VALUES, "values_by_step": {"f1": [0] * 6}}),
-        "baseline.values_by_step.f1",
-        "is given in values too",
-    ),
-    "a number for a baseline": (explain(baseline=0), "baseline", "must be"),
-    "baseline lacks a feature": (explain(baseline={"values": {"f0": 1}}), "baseline.values.f1", "is missing"),
-    "baseline of an unknown feature": (
-        explain(baseline={"values": {**VALUES, "temp": 1}}),
-        "baseline.values.temp",
-        "is unknown; the features are f0, f1, f2, f3",
-    ),
-    "baseline that is a string": (
-        explain(baseline={"values": {**VALUES, "f1": "1"}}),
-        "baseline.values.f1",
-        "must be a valid number",
-    ),
-    "baseline of too few steps": (
-        explain(baseline={"values": OTHERS, "values_by_step": {"f1": [1, 2]}}),
-        "baseline.values_by_step.f1",
-        "must have 6 steps, but has 2",
-    ),
-    "baseline with a bad step": (
+# A body, the path of its first bad value, a part of the message, and the code if that is not invalid_value.
+BAD_WINDOWS = [
+    ([1, 2], "body", "must be a JSON object"),
+    ({}, "instances", "is missing: give instances, columns or a series"),
+    ({"instances": [WINDOW], "columns": COLUMNS}, "instances", "both given"),
+    ({"instances": None, "columns": None}, "instances", "is missing"),
+    ({"series": None}, "instances", "is missing"),
+    ({"instances": [WINDOW], "instnaces": 1}, "instnaces", "is unknown; expected one of instances, columns, series"),
+    ({"instances": []}, "instances", "must have 1 to 50 instances (max_windows), but has 0"),
+    ({"instances": [WINDOW] * 51}, "instances", "(max_windows), but has 51", "limit_exceeded"),
+    ({"instances": "all"}, "instances", "must be a list of instances, but is a string"),
+    ({"instances": WINDOW}, "instances[0]", "must have 6 steps, but has 4"),
+    ({"instances": [WINDOW, WINDOW[:5]]}, "instances[1]", "must have 6 steps, but has 5"),
+    ({"instances": [window(3, row=[1, 2, 3])]}, "instances[0][3]", "must have 4 features, but has 3"),
+    ({"instances": [window(3, row=[1] * 5)]}, "instances[0][3]", "must have 4 features, but has 5"),
+    ({"instances": [window(3, row=7)]}, "instances[0][3]", "must be a list of 4 features"),
+    ({"instances": [window(3, 2, [1])]}, "instances[0][3][2]", "must be a number, but is a list"),
+    ({"instances": [window(3, 2, "4.5")]}, "instances[0][3][2]", "but is a string"),
+    ({"instances": [window(3, 2, True)]}, "instances[0][3][2]", "but is a boolean"),
+    ({"instances": [window(3, 2, None)]}, "instances[0][3][2]", "but is null"),
+    ({"instances": [window(3, 2, {})]}, "instances[0][3][2]", "but is an object"),
+    ({"columns": [1]}, "columns", "must be an object"),
+    ({"columns": columns(tmep=[[1.0] * 6])}, "columns.tmep", "the features are f0, f1, f2, f3"),
+    ({"columns": columns(f2=None)}, "columns.f2", "is missing"),
+    ({"columns": columns(f2=[[1.0] * 6] * 2)}, "columns.f2", "must have 1 instances, but has 2"),
+    ({"columns": columns(f0=3)}, "columns.f0", "must be a list of instances"),
+    ({"columns": columns(f2=[[1.0] * 5])}, "columns.f2[0]", "must have 6 steps, but has 5"),
+    ({"columns": columns(f2=[[1, 1, 1, "x", 1, 1]])}, "columns.f2[0][3]", "must be a number"),
+    ({"columns": {name: [] for name in COLUMNS}}, "columns.f0", "must have 1 to 50 instances (max_windows)"),
+]
+BAD_TEXTS = [  # the same, of texts that json.dumps cannot or need not write
+    ("", "body", "must be JSON", "invalid_json"),
+    ('{"instances": [[', "body", "must be JSON", "invalid_json"),
+    ('{"instances": [],}', "body", "must be JSON", "invalid_json"),
+    (b'{"instances": "\xff"}', "body", "must be JSON", "invalid_json"),
+    ("[" * 50_000, "body", "must be nested at most 64 deep (max_json_depth)", "limit_exceeded"),
+    ('{"instances":' + "[" * 63 + "]" * 63 + "}", "instances[0]", "must have 6 steps, but has 1"),
+    ('{"instances":' + "[" * 64 + "]" * 64 + "}", "body", "must be nested at most 64", "limit_exceeded"),
+    ('{"instances":' + "[" * 10_000 + "]" * 10_000 + "}", "body", "must be nested at most 64", "limit_exceeded"),
+    ('{"a":' * 10_000 + "1" + "}" * 10_000, "body", "must be nested at most 64", "limit_exceeded"),
+    (json.dumps({"instances": [window(3, 2, NAN)]}), "instances[0][3][2]", "must be finite", "not_finite"),
+    (json.dumps({"columns": columns(f1=[[-INFINITY] * 6])}), "columns.f1[0][0]", "must be finite", "not_finite"),
+    ('{"instances": [[[1e400]]]}', "instances[0][0][0]", "must be finite", "not_finite"),
+    ('{"\\ud800": 1}', "body", "must be JSON", "invalid_json"),
+    ('{"\\ud800": NaN}', "?", "must be finite", "not_finite"),
+    ("NaN", "body", "must be finite", "not_finite"),
+]
+BAD_EXPLAIN = [
+    ({"instances": [WINDOW]}, "output", "is missing; the outputs are a+1, b+1, a+2, b+2"),
+    (explain(output=3), "output", "must be the name of an output: a+1"),
+    (explain(output=[]), "output", "is missing"),
+    (explain(output=["a+1", "a+1"]), "output[1]", "is given twice"),
+    (explain(detail="all"), "detail", "must be 'features', 'steps', 'flow' or 'links'"),
+    (explain(tolerance=0), "tolerance", "must be greater than 0"),
+    (explain(tolerance="0.1"), "tolerance", "must be a valid number"),
+    (explain(tolerance=True), "tolerance", "must be a valid number"),
+    (explain(basline="mean"), "basline", "is unknown; expected one of instances, columns, series, last, gaps, output"),
+    (explain(instances=[window(3, 2, "x")]), "instances[0][3][2]", "must be a number"),
+    (explain(baseline="median"), "baseline.kind", "must be 'mean', 'zero'"),
+    (explain(baseline={"reference": 1}), "baseline.reference", "equal to 2"),
+    (explain(baseline={"reference": 131}), "baseline.reference", "from 2 to 130"),
+    (explain(baseline={"reference": 2.5}), "baseline.reference", "must be a valid integer"),
+    (explain(baseline={"reference": True}), "baseline.reference", "must be a valid integer"),
+    (explain(baseline={"reference": 4, "seed": -1}), "baseline.seed", "greater than or equal to 0"),
+    (explain(baseline={"reference": 4, "seed": "1"}), "baseline.seed", "must be a valid integer"),
+    (explain(baseline={"kind": "mean", "seed": 1}), "baseline.seed", "must not be given with the kind mean"),
+    (explain(baseline={"reference": 4, "sede": 1}), "baseline.sede", "is unknown; expected one of kind, reference"),
+    (explain(baseline={"reference": 4, "values": VALUES}), "baseline.values", "with the kind reference"),
+    (explain(baseline={"values": VALUES, "instance": WINDOW}), "baseline.instance", "with the kind values"),
+    (explain(baseline={"kind": "instance"}), "baseline.instance", "is missing"),
+    (explain(baseline={"values": VALUES, "values_by_step": {"f1": [0] * 6}}), "baseline.values_by_step.f1", "too"),
+    (explain(baseline=0), "baseline", "must be"),
+    (explain(baseline={"values": {"f0": 1}}), "baseline.values.f1", "is missing"),
+    (explain(baseline={"values": {**VALUES, "temp": 1}}), "baseline.values.temp", "the features are f0, f1, f2, f3"),
+    (explain(baseline={"values": {**VALUES, "f1": "1"}}), "baseline.values.f1", "must be a valid number"),
+    (explain(baseline={"values": OTHERS, "values_by_step": {"f1": [1, 2]}}), "baseline.values_by_step.f1", "6 steps"),
+    (
         explain(baseline={"values": OTHERS, "values_by_step": {"f1": [1, 2, 3, None, 5, 6]}}),
         "baseline.values_by_step.f1[3]",
         "must be a valid number",
     ),
-    "values that are none": (explain(baseline={"values": [1]}), "baseline.values", "must be"),
-    "baseline window too short": (
-        explain(baseline={"instance": WINDOW[:5]}),
-        "baseline.instance",
-        "must have 6 steps, but has 5",
-    ),
-    "baseline window with a string": (
-        explain(baseline={"instance": window(3, 2, "x")}),
-        "baseline.instance[3][2]",
-        "must be a valid number",
-    ),
-}
-BAD_QUERIES = {  # name: (path below the model, path of the bad value, a part of the message)
-    "output left out": ("topology", "output", "is missing; the outputs are a+1"),
-    "unknown parameter": (
-        "topology?output=a%2B1&treshold=1",
-        "treshold",
-        "is unknown; expected one of version, output, metric",
-    ),
-    "output left out of the table": ("attributions", "output", "is missing; the outputs are a+1"),
-    "output left out of the report": ("report", "output", "is missing; the outputs are a+1"),
-    "output left out of the curve": ("topology/fidelity", "output", "is missing; the outputs are a+1"),
-    "unknown parameter of the table": (
-        "attributions?outptu=1",
-        "outptu",
-        "is unknown; expected one of version, output, baselines",
-    ),
-    "unknown parameter of the report": ("report?metric=size", "metric", "is unknown; expected one of version, output"),
-    "unknown parameter of the curve": (
-        "topology/fidelity?fidelity=0.9",
-        "fidelity",
-        "is unknown; expected one of version, output, metric, fill",
-    ),
-    "baselines that are neither": ("attributions?baselines=mean", "baselines", "must be a valid boolean"),
-    "unknown metric of the curve": ("topology/fidelity?metric=size", "metric", "must be 'contribution', 'backward'"),
-    "unknown fill of the curve": ("topology/fidelity?fill=one", "fill", "must be 'mean' or 'zero'"),
-    "formulas that are neither": ("edges/0/0/0?formulas=some", "formulas", "must be a valid boolean"),
-    "formulas of all": ("edges?formulas=true", "formulas", "is unknown"),
-    "unknown metric": ("topology?metric=size", "metric", "must be 'contribution', 'backward'"),
-    "unknown fill": ("topology?fill=one", "fill", "must be 'mean' or 'zero'"),
-    "a fidelity beyond 1": ("topology?fidelity=1.1", "fidelity", "must be less than or equal to 1"),
-    "a fidelity of NaN": ("topology?fidelity=nan", "fidelity", "must be"),
-    "a fidelity that is no number": ("topology?fidelity=high", "fidelity", "must be a valid number"),
-    "a negative threshold": ("topology?edge_threshold=-1", "edge_threshold", "must be greater than or equal to 0"),
-    "an infinite threshold": ("topology?node_threshold=inf", "node_threshold", "must be a finite number"),
-    "both rules": (
-        "topology?output=a%2B1&fidelity=0.9&edge_threshold=0.1",
-        "fidelity",
-        "and edge_threshold are both given",
-    ),
-    "pruned that is neither": ("topology?pruned=perhaps", "pruned", "must be a valid boolean"),
-    "too few points": ("edges/0/0/0?output=a%2B1&points=1", "points", "must be greater than or equal to 2"),
-    "too many points": (
-        "edges/0/0/0?output=a%2B1&points=501",
-        "points",
-        "must be at most 500 (max_points), but is 501",
-    ),
-    "too many points for all": (
-        "edges?output=a%2B1&points=501",
-        "points",
-        "must be at most 500 (max_points), but is 501",
-    ),
-    "unknown range": ("edges/0/0/0?range=all", "range", "must be 'support', 'reference' or 'grid'"),
-    "unknown stage": ("edges/0/0/0?stage=tail", "stage", "must be 'front' or 'head'"),
-    "a stage for all": ("edges?stage=head", "stage", "is unknown"),
-    "a layer that is no number": ("edges/first/0/0", "layer", "must be a valid integer"),
-}
+    (explain(baseline={"values": [1]}), "baseline.values", "must be"),
+    (explain(baseline={"instance": WINDOW[:5]}), "baseline.instance", "must have 6 steps, but has 5"),
+    (explain(baseline={"instance": window(3, 2, "x")}), "baseline.instance[3][2]", "must be a valid number"),
+]
+BAD_QUERIES = [  # the same, of paths below the model
+    ("topology", "output", "is missing; the outputs are a+1"),
+    ("attributions", "output", "is missing"),
+    ("report", "output", "is missing"),
+    ("topology/fidelity", "output", "is missing"),
+    ("topology?output=a%2B1&treshold=1", "treshold", "is unknown; expected one of version, output, metric"),
+    ("attributions?outptu=1", "outptu", "is unknown; expected one of version, output, baselines"),
+    ("report?metric=size", "metric", "is unknown; expected one of version, output"),
+    ("topology/fidelity?fidelity=0.9", "fidelity", "is unknown; expected one of version, output, metric, fill"),
+    ("attributions?baselines=mean", "baselines", "must be a valid boolean"),
+    ("topology/fidelity?metric=size", "metric", "must be 'contribution', 'backward'"),
+    ("topology/fidelity?fill=one", "fill", "must be 'mean' or 'zero'"),
+    ("edges/0/0/0?formulas=some", "formulas", "must be a valid boolean"),
+    ("edges?formulas=true", "formulas", "is unknown"),
+    ("topology?metric=size", "metric", "must be 'contribution', 'backward'"),
+    ("topology?fill=one", "fill", "must be 'mean' or 'zero'"),
+    ("topology?fidelity=1.1", "fidelity", "must be less than or equal to 1"),
+    ("topology?fidelity=nan", "fidelity", "must be"),
+    ("topology?fidelity=high", "fidelity", "must be a valid number"),
+    ("topology?edge_threshold=-1", "edge_threshold", "must be greater than or equal to 0"),
+    ("topology?node_threshold=inf", "node_threshold", "must be a finite number"),
+    ("topology?output=a%2B1&fidelity=0.9&edge_threshold=0.1", "fidelity", "and edge_threshold are both given"),
+    ("topology?pruned=perhaps", "pruned", "must be a valid boolean"),
+    ("edges/0/0/0?output=a%2B1&points=1", "points", "must be greater than or equal to 2"),
+    ("edges/0/0/0?output=a%2B1&points=501", "points", "must be at most 500 (max_points)", "limit_exceeded"),
+    ("edges?output=a%2B1&points=501", "points", "must be at most 500 (max_points)", "limit_exceeded"),
+    ("edges/0/0/0?range=all", "range", "must be 'support', 'reference' or 'grid'"),
+    ("edges/0/0/0?stage=tail", "stage", "must be 'front' or 'head'"),
+    ("edges?stage=head", "stage", "is unknown"),
+    ("edges/first/0/0", "layer", "must be a valid integer"),
+]
 JSON = {"Content-Type": "application/json"}
-STATUS_CASES = {  # name: (method, path, options, status, a part of the message)
-    "unknown path": ("GET", "/v1/nothing", {}, 404, "there is no route /v1/nothing"),
-    "unknown verb": ("POST", "/v1/models/two:train", {}, 404, "there is no route"),
-    "a slash at the end": ("GET", "/v1/models/", {}, 404, "there is no route"),
-    "unknown model": ("GET", "/v1/models/tow", {}, 404, "there is no model 'tow'; the models are broken, front, head"),
-    "a path for a model": ("GET", "/v1/models/..%2Ftwo", {}, 404, "there is n"),
-    "unknown model to predict": ("POST", "/v1/models/tow:predict", {"json": {}}, 404, "there is no model 'tow'"),
-    "unknown output of a graph": (
+PREDICT, EXPLAIN = ("POST", "/v1/models/two:predict"), ("POST", "/v1/models/two:explain")
+TWO = "/v1/models/two"
+STATUS_CASES = [  # method, path, options, status, code and a part of the message
+    ("GET", "/v1/nothing", {}, 404, "path_not_found", "there is no route /v1/nothing"),
+    ("POST", f"{TWO}:train", {}, 404, "path_not_found", "there is no route"),
+    ("GET", "/v1/models/", {}, 404, "path_not_found", "there is no route"),
+    (
         "GET",
-        "/v1/models/two/topology?output=c",
+        "/v1/models/tow",
         {},
         404,
-        "output does not exist: 'c'",
+        "model_not_found",
+        "there is no model 'tow'; the models are broken, front, head",
     ),
-    "unknown output to explain": (
-        "POST",
-        "/v1/models/two:explain",
-        {"json": {"instances": [WINDOW], "output": ["a+1", "c+1"]}},
-        404,
-        "output[1] does not exist: 'c+1'; the outputs are a+1, b+1, a+2, b+2",
-    ),
-    "unknown output of the table": ("GET", "/v1/models/two/attributions?output=c", {}, 404, "does not exist: 'c'"),
-    "unknown output of the curve": ("GET", "/v1/models/two/topology/fidelity?output=c", {}, 404, "does not exist: 'c'"),
-    "unknown output of the report": ("GET", "/v1/models/two/report?output=c", {}, 404, "does not exist: 'c'"),
-    "unknown model of the table": ("GET", "/v1/models/none/attributions", {}, 404, "there is no model 'none'"),
-    "a failed model to report on": ("GET", "/v1/models/broken/report", {}, 503, "model 'broken' failed"),
-    "a table in csv": (
-        "GET",
-        "/v1/models/two/attributions",
-        {"headers": {"Accept": "text/csv"}},
-        406,
-        "which Accept excludes",
-    ),
-    "a report as a picture": (
-        "GET",
-        "/v1/models/two/report",
-        {"headers": {"Accept": "image/svg+xml"}},
-        406,
-        "application/json or text/markdown or text/html",
-    ),
-    "unknown edge": ("GET", "/v1/models/two/edges/0/99/0?output=a%2B1", {}, 404, "head layer 0: i 0 to 4, j 0 to 2"),
-    "a negative edge": ("GET", "/v1/models/two/edges/0/-1/0?output=a%2B1", {}, 404, "there is no edge"),
-    "a huge edge": ("GET", f"/v1/models/two/edges/0/{10**30}/0?output=a%2B1", {}, 422, "i must be below 2^63"),
-    "a stage that the model lacks": ("GET", "/v1/models/two/edges/0/0/0?output=a%2B1&stage=front", {}, 404, "no edge"),
-    "wrong method on a list": ("DELETE", "/v1/models", {}, 405, "DELETE is not allowed at /v1/models; use GET"),
-    "wrong method on a verb": ("GET", "/v1/models/two:predict", {}, 405, "use POST"),
-    "wrong method on a model": ("PUT", "/v1/models/two", {}, 405, "use GET"),
-    "csv wanted": ("GET", "/v1/models", {"headers": {"Accept": "text/csv"}}, 406, "the response is application/json"),
-    "a picture wanted": (
-        "GET",
-        "/v1/models/two/edges",
-        {"headers": {"Accept": "image/svg+xml"}},
-        406,
-        "which Accept excludes",
-    ),
-    "json refused": (
-        "GET",
-        "/healthz",
-        {"headers": {"Accept": "application/json;q=0, text/*"}},
-        406,
-        "which Accept excludes",
-    ),
-    "html of an explanation": (
-        "POST",
-        "/v1/models/two:explain",
-        {"json": {}, "headers": {"Accept": "text/html"}},
-        406,
-        "application/json or application/x-ndjson",
-    ),
-    "a form": ("POST", "/v1/models/two:predict", {"data": {"a": "b"}}, 415, "must be application/json"),
-    "no content type": ("POST", "/v1/models/two:predict", {"content": b"{}"}, 415, "must be application/json"),
-    "compressed": (
-        "POST",
-        "/v1/models/two:predict",
+    ("GET", "/v1/models/..%2Ftwo", {}, 404, "path_not_found", "there is n"),
+    ("POST", "/v1/models/tow:predict", {"json": {}}, 404, "model_not_found", "there is no model 'tow'"),
+    ("GET", "/v1/models/tow/attributions", {}, 404, "model_not_found", "there is no model 'tow'"),
+    ("GET", f"{TWO}/edges/0/99/0?output=a%2B1", {}, 404, "edge_not_found", "head layer 0: i 0 to 4, j 0 to 2"),
+    ("GET", f"{TWO}/edges/0/-1/0?output=a%2B1", {}, 404, "edge_not_found", "there is no edge"),
+    ("GET", f"{TWO}/edges/0/0/0?output=a%2B1&stage=front", {}, 404, "edge_not_found", "no edge"),
+    ("GET", f"{TWO}/edges/0/{10**30}/0?output=a%2B1", {}, 422, "invalid_value", "i must be below 2^63"),
+    ("DELETE", "/v1/models", {}, 405, "method_not_allowed", "DELETE is not allowed at /v1/models; use GET"),
+    ("GET", f"{TWO}:predict", {}, 405, "method_not_allowed", "use POST"),
+    ("PUT", TWO, {}, 405, "method_not_allowed", "use GET"),
+    ("GET", "/v1/models", {"headers": {"Accept": "text/csv"}}, 406, "not_acceptable", "the response is application/js"),
+    ("GET", f"{TWO}/edges", {"headers": {"Accept": "image/svg+xml"}}, 406, "not_acceptable", "which Accept excludes"),
+    ("GET", f"{TWO}/report", {"headers": {"Accept": "image/svg+xml"}}, 406, "not_acceptable", "json or text/markdown"),
+    ("GET", "/healthz", {"headers": {"Accept": "application/json;q=0, text/*"}}, 406, "not_acceptable", "Accept"),
+    (*EXPLAIN, {"json": {}, "headers": {"Accept": "text/html"}}, 406, "not_acceptable", "application/x-ndjson"),
+    (*PREDICT, {"data": {"a": "b"}}, 415, "unsupported_media_type", "must be application/json"),
+    (*PREDICT, {"content": b"{}"}, 415, "unsupported_media_type", "must be application/json"),
+    (
+        *PREDICT,
         {"content": b"{}", "headers": {**JSON, "Content-Encoding": "gzip"}},
-        415,
-        "must not be compressed",
+        *(415, "unsupported_encoding", "must not be compressed"),
     ),
-    "too large": (
-        "POST",
-        "/v1/models/two:predict",
+    (
+        *PREDICT,
         {"content": b" " * 100_001, "headers": JSON},
-        413,
-        "the body is larger than 100000 bytes (max_body_bytes)",
+        *(413, "body_too_large", "the body is larger than 100000 bytes (max_body_bytes)"),
     ),
-    "too large, of unstated length": (
-        "POST",
-        "/v1/models/two:explain",
-        {"content": [b" " * 60_000] * 2, "headers": JSON},
-        413,
-        "the body is larger than 100000 bytes (max_body_bytes)",
-    ),
-    "a failed model": ("GET", "/v1/models/broken", {}, 503, "model 'broken' failed: broken.safetensors is truncated"),
-    "a failed model to predict": ("POST", "/v1/models/broken:predict", {"json": {}}, 503, "model 'broken' failed"),
-}
+    (*EXPLAIN, {"content": [b" " * 60_000] * 2, "headers": JSON}, 413, "body_too_large", "(max_body_bytes)"),
+    ("GET", "/v1/models/broken", {}, 503, "model_failed", "model 'broken' failed: broken.safetensors is truncated"),
+    ("POST", "/v1/models/broken:predict", {"json": {}}, 503, "model_failed", "model 'broken' failed"),
+    ("GET", "/v1/models/broken/report", {}, 503, "model_failed", "model 'broken' failed"),
+]
 
 
-CODES = {  # codes of the cases above; cases that are missing here have "invalid_value"
-    404: "path_not_found",
-    405: "method_not_allowed",
-    406: "not_acceptable",
-    413: "body_too_large",
-    415: "unsupported_media_type",
-    503: "model_failed",
-    "unknown model": "model_not_found",
-    "unknown model to predict": "model_not_found",
-    "unknown model of the table": "model_not_found",
-    "unknown output of a graph": "output_not_found",
-    "unknown output to explain": "output_not_found",
-    "unknown output of the table": "output_not_found",
-    "unknown output of the curve": "output_not_found",
-    "unknown output of the report": "output_not_found",
-    "unknown edge": "edge_not_found",
-    "a negative edge": "edge_not_found",
-    "a stage that the model lacks": "edge_not_found",
-    "compressed": "unsupported_encoding",
-    "too many instances": "limit_exceeded",
-    "too many points": "limit_exceeded",
-    "too many points for all": "limit_exceeded",
-    "no body": "invalid_json",
-    "half a body": "invalid_json",
-    "a trailing comma": "invalid_json",
-    "invalid UTF-8": "invalid_json",
-    "half a surrogate pair": "invalid_json",
-    "nested without end": "limit_exceeded",
-    "nested too deeply": "limit_exceeded",
-    "nested 10,000 deep": "limit_exceeded",
-    "objects nested 10,000 deep": "limit_exceeded",
-    "NaN": "not_finite",
-    "Infinity": "not_finite",
-    "a number too large": "not_finite",
-    "half a surrogate pair and NaN": "not_finite",
-    "NaN alone": "not_finite",
-}
-
-
-def check_error(answer: httpx2.Response, status: int, message: str, path: str | None = None) -> None:
+def check_error(
+    answer: httpx2.Response, status: int, message: str, path: str | None = None, code: str | None = None
+) -> None:
     """The response has the common error schema, the expected status, code, paths and message."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/json"
@@ -407,93 +240,91 @@ def check_error(answer: httpx2.Response, status: int, message: str, path: str | 
     assert re.fullmatch("[0-9A-HJKMNP-TV-Z]{26}", body["request_id"])
     assert body["request_id"] == answer.headers["x-request-id"]
     assert message in f"{body['error']} {body['detail']}"
+    assert code is None or body["code"] == code
     if path is not None:
         assert body["errors"][0]["path"] == path
         assert message in body["errors"][0]["message"]
         assert body["error"] == f"{path} {body['errors'][0]['message']}"
 
 
-@pytest.mark.parametrize("name", STATUS_CASES)
-def test_each_kind_of_wrong_request_has_its_status(service, name):
+def refuses(answer: httpx2.Response, path: str, message: str, code: str = "invalid_value") -> None:
+    check_error(answer, 422, message, path, code)
+
+
+@pytest.mark.parametrize(("method", "path", "options", "status", "code", "message"), STATUS_CASES)
+def test_each_kind_of_wrong_request_has_its_status(service, method, path, options, status, code, message):
     """Each unsupported path, method, media type, encoding or size has its documented status."""
-    method, path, options, status, message = STATUS_CASES[name]
-    answer = service.client.request(method, path, **options)
-    check_error(answer, status, message)
-    assert answer.json()["code"] == CODES.get(name, CODES.get(status, "invalid_value"))
+    check_error(service.client.request(method, path, **options), status, message, code=code)
+
+
+def test_an_unknown_output_is_404(service):
+    """In a query or a body, of every operation on an output."""
+    paths = ("attributions", "topology", "topology/fidelity", "edges", "edges/0/0/0", "report", "formula", "comparison")
+    answers = [service.get(f"{TWO}/{path}", params={"output": "c"}) for path in paths]
+    asked = {"whatif": {}, "ablate": {}, "counterfactual": {"target": {"at_least": 1}}, "compare": {"against": {}}}
+    answers += [service.post(f"{TWO}:{verb}", explain(**more, output="c")) for verb, more in asked.items()]
+    for answer in answers:
+        check_error(answer, 404, "does not exist: 'c'", code="output_not_found")
+    answer = service.post(f"{TWO}:explain", explain(output=["a+1", "c+1"]))
+    message = "output[1] does not exist: 'c+1'; the outputs are a+1, b+1, a+2, b+2"
+    check_error(answer, 404, message, code="output_not_found")
 
 
 @pytest.mark.parametrize("verb", ["predict", "explain"])
-@pytest.mark.parametrize("name", BAD_WINDOWS)
-def test_each_bad_window_is_named_by_its_place(service, verb, name):
+@pytest.mark.parametrize("case", BAD_WINDOWS, ids=itemgetter(1))
+def test_each_bad_window_is_named_by_its_place(service, verb, case):
     """:predict and :explain refuse the same windows with 422 and the path of the first bad value."""
-    body, path, message = BAD_WINDOWS[name]
+    body, *expected = case
     if verb == "explain" and isinstance(body, dict):
         body = {**body, "output": "a+1"}
-    answer = service.post(f"/v1/models/two:{verb}", body)
-    check_error(answer, 422, message, path)
-    assert answer.json()["code"] == CODES.get(name, "invalid_value")
+    refuses(service.post(f"{TWO}:{verb}", body), *expected)
 
 
-@pytest.mark.parametrize("name", BAD_TEXTS)
-def test_each_invalid_json_body_is_refused(service, name):
+@pytest.mark.parametrize("case", BAD_TEXTS, ids=lambda case: case[0][:20])
+def test_each_invalid_json_body_is_refused(service, case):
     """Invalid JSON is 422: a syntax error has line and column, NaN and infinities have their path."""
-    text, path, message = BAD_TEXTS[name]
-    answer = service.client.post("/v1/models/two:predict", content=text, headers=JSON)
-    check_error(answer, 422, message, path)
-    assert answer.json()["code"] == CODES.get(name, "invalid_value")
+    text, *expected = case
+    refuses(service.client.post(f"{TWO}:predict", content=text, headers=JSON), *expected)
 
 
-@pytest.mark.parametrize("name", BAD_EXPLAIN)
-def test_each_bad_option_of_an_explanation_is_named(service, name):
+@pytest.mark.parametrize("case", BAD_EXPLAIN, ids=itemgetter(1))
+def test_each_bad_option_of_an_explanation_is_named(service, case):
     """:explain refuses an unknown or invalid option with 422 and lists the valid ones."""
-    body, path, message = BAD_EXPLAIN[name]
-    check_error(service.post("/v1/models/two:explain", body), 422, message, path)
+    body, *expected = case
+    refuses(service.post(f"{TWO}:explain", body), *expected)
 
 
-@pytest.mark.parametrize("name", BAD_QUERIES)
-def test_each_bad_parameter_is_named(service, name):
+@pytest.mark.parametrize("case", BAD_QUERIES, ids=itemgetter(0))
+def test_each_bad_parameter_is_named(service, case):
     """An unknown or invalid query parameter is refused with 422, and the error lists the valid ones."""
-    tail, path, message = BAD_QUERIES[name]
-    answer = service.get(f"/v1/models/two/{tail}")
-    check_error(answer, 422, message, path)
-    assert answer.json()["code"] == CODES.get(name, "invalid_value")
+    tail, *expected = case
+    refuses(service.get(f"{TWO}/{tail}"), *expected)
+
+
+HUGE = [0.0, 0.0, 1e39, 0.0]
+BY_NAME = dict(zip(VALUES, HUGE, strict=True))
 
 
 @pytest.mark.parametrize(
-    ("verb", "members", "path"),
+    ("verb", "body", "path"),
     [
-        ("predict", {"instances": "window"}, "instances[0][0][2]"),
-        ("explain", {"instances": "window"}, "instances[0][0][2]"),
-        ("predict", {"columns": "columns"}, "columns.f2[0][0]"),
-        ("predict", {"series": "series"}, "series.f2[0]"),
-        ("explain", {"instances": "good", "baseline": {"values": "number"}}, "baseline.values.f2"),
+        ("predict", {"instances": [[HUGE]]}, "instances[0][0][2]"),
+        ("explain", {"instances": [[HUGE]]}, "instances[0][0][2]"),
+        ("predict", {"columns": {name: [[value]] for name, value in BY_NAME.items()}}, "columns.f2[0][0]"),
+        ("predict", {"series": {name: [value] for name, value in BY_NAME.items()}}, "series.f2[0]"),
+        ("explain", {"baseline": {"values": BY_NAME}}, "baseline.values.f2"),
         (
             "explain",
-            {"instances": "good", "baseline": {"values": "others", "values_by_step": "steps"}},
+            {"baseline": {"values": dict.fromkeys(("f0", "f1", "f3"), 0.0), "values_by_step": {"f2": [1e39]}}},
             "baseline.values_by_step.f2[0]",
         ),
-        ("explain", {"instances": "good", "baseline": {"instance": "row"}}, "baseline.instance[0][2]"),
+        ("explain", {"baseline": {"instance": [HUGE]}}, "baseline.instance[0][2]"),
     ],
 )
-def test_finite_is_judged_after_scaling(service, verb, members, path):
+def test_finite_is_judged_after_scaling(service, verb, body, path):
     """1e39 is valid JSON and a finite double, but infinite in float32: it is refused with its path."""
-    parts = {
-        "good": [[[0.0] * 4]],
-        "window": [[[0.0, 0.0, 1e39, 0.0]]],
-        "columns": {f"f{f}": [[1e39 if f == 2 else 0.0]] for f in range(4)},
-        "series": {f"f{f}": [1e39 if f == 2 else 0.0] for f in range(4)},
-        "number": {f"f{f}": 1e39 if f == 2 else 0.0 for f in range(4)},
-        "steps": {"f2": [1e39]},
-        "others": {f"f{f}": 0.0 for f in range(4) if f != 2},
-        "row": [[0.0, 0.0, 1e39, 0.0]],
-    }
-    body = {
-        key: {kind: parts[part] for kind, part in value.items()} if isinstance(value, dict) else parts[value]
-        for key, value in members.items()
-    }
-    answer = service.post(f"/v1/models/head:{verb}", body)
-    check_error(answer, 422, "must be finite", path)
-    assert answer.json()["code"] == "not_finite"
+    good = {"instances": [[[0.0] * 4]]} if "baseline" in body else {}
+    refuses(service.post(f"/v1/models/head:{verb}", {**good, **body}), path, "must be finite", "not_finite")
 
 
 def test_all_bad_values_are_listed_up_to_twenty(service):
@@ -559,7 +390,7 @@ def test_results_that_are_not_finite_are_named(serve, tmp_path):
 
 
 def test_an_unexpected_error_reveals_only_the_request_id(folder, serve_app, caplog):
-    """A 500 response has the request id, under which the log has the traceback, and no details."""
+    """A 500 has the request id, under which the log has the traceback, and no details; it is counted."""
     app = create_app(Settings(models=folder, cached_results=4))
 
     async def fail() -> None:
@@ -568,11 +399,13 @@ def test_an_unexpected_error_reveals_only_the_request_id(folder, serve_app, capl
     app.add_api_route("/boom", fail)
     with serve_app(app) as client, caplog.at_level(logging.ERROR, logger="service.wire.errors"):
         answer = client.get("/boom")
+        counted = client.get("/metrics").text
     check_error(answer, 500, "internal error")
     assert "secret" not in answer.text
     assert answer.json()["errors"] == []
     assert f"request {answer.json()['request_id']} failed" in caplog.text
     assert "a secret" in caplog.text
+    assert 'kanscope_requests_total{code="internal_error",route="/boom",status="500"} 1.0' in counted
 
 
 def test_every_error_of_the_model_core_has_a_status():

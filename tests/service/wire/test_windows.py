@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from factories import make_model, make_tensors, make_windows, with_intervals, write_table
-from fastapi.testclient import TestClient
-from waiting import poll
+from torch import nn
 
+import kanmodel
 from kanmodel import Model, load
 from kanmodel.checkpoint import save_checkpoint
-from service.app import create_app
 from service.models.registry import Served
 from service.operations.explain import read_question
 from service.settings import Settings
@@ -38,9 +38,8 @@ def models(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def client(models):
-    with TestClient(create_app(Settings(models=models, cached_results=4)), base_url="http://localhost:8000") as client:
-        poll(lambda: client.get("/readyz").status_code == 200)
+def client(serve, models):
+    with serve(models=models) as client:
         yield client
 
 
@@ -93,17 +92,6 @@ def test_groups_are_the_checkpoints_by_default(client):
     assert "contributions_by_group" not in explain(client, "grouped", groups=None)[0]
     for members in ({}, {"groups": None}, {"segments": None}, {"segments": {}}):
         assert "contributions_by_group" not in explain(client, **members)[0]
-
-
-def test_lines_have_groups_too(client):
-    """Each NDJSON line equals the explanation in a JSON response."""
-    answer = client.post(
-        "/v1/models/plain:explain", json={**BODY, "groups": GROUPS}, headers={"Accept": "application/x-ndjson"}
-    )
-    lines = [json.loads(line) for line in answer.text.splitlines()[1:]]
-    assert [line["contributions_by_group"] for line in lines] == [
-        one["contributions_by_group"] for one in explain(client, groups=GROUPS)
-    ]
 
 
 @pytest.mark.parametrize(
@@ -288,3 +276,57 @@ def test_other_names_are_refused(name):
     """The error has the name as sent and lists the existing ones."""
     with pytest.raises(NotFoundError, match=f"output does not exist: '{name}'; the outputs are a\\+1"):
         read_output(name, Model.of(make_model(targets=("a", "c"))))
+
+
+N_STEPS = 4
+
+
+class Masked(nn.Module):
+    """Reads a load, 0 where it is missing, and whether it was there."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(2 * N_STEPS, 1)
+
+    def forward(self, x):
+        return torch.tanh(self.head(x.flatten(1)))
+
+
+@pytest.fixture(scope="module")
+def masked(serve, tmp_path_factory):
+    folder, random = tmp_path_factory.mktemp("masked"), np.random.default_rng(0)
+    seen = random.uniform(size=(40, N_STEPS)) > 0.2
+    windows = np.stack([random.normal(size=seen.shape) * seen, seen], axis=2)
+    torch.manual_seed(0)
+    for name, masks in (("masked", {"load": "seen"}), ("plain", None)):
+        kanmodel.from_torch(
+            Masked(), windows=windows, features=["load", "seen"], outputs=["y"], masks=masks, ahead=1
+        ).save(folder / f"{name}.safetensors")
+    with serve(models=folder) as client:
+        yield client
+
+
+FILLED = {"instances": [[[0.5, 1], [0, 0], [0.25, 1], [-1, 1]]]}
+
+
+FORMS = {
+    "instances": {"instances": [[[0.5, 1], [None, 1], [0.25, None], [-1, 1]]]},
+    "columns": {"columns": {"load": [[0.5, None, 0.25, -1]], "seen": [[1, 1, 1, 1]]}},
+    "series": {"series": {"load": [0.5, None, 0.25, -1], "seen": [1, 1, 1, 1]}},
+    "series without the mask": {"series": {"load": [0.5, None, 0.25, -1]}},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_null_is_a_missing_value(masked, form):
+    """It forecasts and explains what the filled values do; a model without a mask says that it has none."""
+    for operation in ("predict", "explain"):
+        expected, found = (masked.post(f"/v1/models/masked:{operation}", json=body) for body in (FILLED, FORMS[form]))
+        assert found.status_code == 200, found.text
+        name = "predictions" if operation == "predict" else "explanations"
+        for one, other in zip(expected.json()[name], found.json()[name], strict=True):
+            if operation == "explain":
+                one, other = one["contributions"], other["contributions"]
+            assert one == other
+    refused = masked.post("/v1/models/plain:predict", json=FORMS[form])
+    assert refused.status_code == 422 and refused.json()["code"] == "invalid_value"

@@ -328,49 +328,6 @@ def test_a_failing_request_does_not_affect_the_others():
         assert isinstance(error, NonFiniteError)
 
 
-def test_a_forecast_that_is_not_there_by_its_deadline_is_refused(busy):
-    """A forecast behind a long batch fails at its own deadline, and others keep waiting."""
-    begun, go_on = busy
-
-    async def scenario(under_test):
-        long = asyncio.create_task(under_test.predict(MODEL, make_windows(MODEL.model, 7), LATE))
-        await asyncio.to_thread(begun.wait)
-        windows = make_windows(MODEL.model, 1)
-        patient = asyncio.create_task(under_test.predict(MODEL, windows, LATE))
-        with pytest.raises(DeadlineError, match=r"not begun within 0.01 s \(request_timeout\); retry later"):
-            await under_test.predict(MODEL, windows, Deadline.after(0.01))
-        go_on.set()
-        await long
-        return await patient
-
-    np.testing.assert_allclose(run(scenario, on_loop=ON_THREAD), MODEL.predict(make_windows(MODEL.model, 1)))
-
-
-def test_no_forecast_is_computed_for_a_cancelled_request(busy, batches):
-    """After a long batch only waiting requests are computed, not late or cancelled ones."""
-    begun, go_on = busy
-
-    async def scenario(under_test):
-        long = asyncio.create_task(under_test.predict(MODEL, make_windows(MODEL.model, 7), LATE))
-        await asyncio.to_thread(begun.wait)
-        late = [
-            under_test.predict(model, make_windows(MODEL.model, 3), Deadline.after(0.01)) for model in (MODEL, OTHER)
-        ]
-        given_up = asyncio.create_task(under_test.predict(MODEL, make_windows(MODEL.model, 4), LATE))
-        patient = asyncio.create_task(under_test.predict(MODEL, make_windows(MODEL.model, 2), LATE))
-        errors = await asyncio.gather(*late, return_exceptions=True)
-        given_up.cancel()
-        await asyncio.sleep(0)
-        go_on.set()
-        await long
-        return errors, await patient
-
-    errors, found = run(scenario, on_loop=ON_THREAD)
-    assert [type(error) for error in errors] == [DeadlineError] * 2
-    np.testing.assert_allclose(found, MODEL.predict(make_windows(MODEL.model, 2)))
-    assert batches == [[7], [2]]
-
-
 def test_an_error_of_a_batch_is_raised_for_all(monkeypatch):
     """An error of the whole batch is raised for each request that waits."""
 

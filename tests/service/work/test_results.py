@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from factories import make_model
-from sockets import is_at_rest
 from waiting import poll
 
 from kanmodel import Model, NonFiniteError
@@ -182,18 +181,3 @@ def test_background_results_stay_while_their_model_is_served(computed):
         assert computed == ["measure_importance", "add_groups"]
 
     run(scenario, size=8, served=served)
-
-
-def test_expired_requests_leave_no_work(serve, tmp_path, computed):
-    """After 300 fidelities with deadlines of half a millisecond, places are free and cached results remain."""
-    save_checkpoint(make_model("lstm", seed=406, n_reference=130), tmp_path / "m.safetensors")
-    with serve(models=tmp_path, cached_results=64) as client:
-        url = "/v1/models/m"
-        assert client.get(f"{url}/report").status_code == 200
-        for number in range(300):
-            path = f"{url}/topology?fidelity={0.5 + number / 1000}"
-            assert client.get(path, headers={"X-Request-Timeout": "0.0005"}).status_code in (200, 503)
-        poll(lambda: is_at_rest(client))
-        assert client.get(f"{url}/topology?fidelity=0.9").status_code == 200
-        assert client.get(f"{url}/attributions").status_code == 200
-    assert computed.count("measure_importance") == computed.count("add_groups") == 1

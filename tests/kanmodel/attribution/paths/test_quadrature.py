@@ -48,23 +48,6 @@ def test_nodes_ascend_from_end_to_end(n):
     np.testing.assert_allclose(rule.weights, rule.weights[::-1], atol=1e-15)
 
 
-@given(st.integers(2, 200))
-def test_rules_are_nested(n):
-    """The n nodes are every other one of the 2n - 1, bitwise, so that evaluations can be reused."""
-    assert np.array_equal(clenshaw_curtis(n).nodes, clenshaw_curtis(2 * n - 1).nodes[::2])
-
-
-@pytest.mark.parametrize("n", [13, 25, 49, 97])
-def test_a_smooth_function(n):
-    """Integral and derivative of a smooth function that is not a polynomial are exact to rounding."""
-    rule = clenshaw_curtis(n)
-    values = np.exp(-rule.nodes) * np.sin(3 * rule.nodes)
-    slopes = np.exp(-rule.nodes) * (3 * np.cos(3 * rule.nodes) - np.sin(3 * rule.nodes))
-    integral = (3 - np.exp(-1) * (np.sin(3) + 3 * np.cos(3))) / 10
-    assert (rule.weights * values).sum() == pytest.approx(integral, abs=1e-9)
-    np.testing.assert_allclose(rule.derivative @ values, slopes, atol=1e-7)
-
-
 def test_known_rule():
     """The rule of three nodes is Simpson's."""
     rule = clenshaw_curtis(3)

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from thorough import examples
 
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.files.archives import BUILDERS, read_archive, tensor_functions
+from kanmodel.importers.files.archives import BUILDERS, tensor_functions
 from kanmodel.importers.files.pickles import MAX_CHOSEN_KEYS, GlobalName, Placeholder, read_pickle
 
 FILES = FOLDER / "import"
@@ -428,9 +428,3 @@ def test_extension_codes_are_not_looked_up():
         assert read(data) == GlobalName("copyreg.extension_77")
     finally:
         copyreg.remove_extension("collections", "OrderedDict", 77)
-
-
-def test_nested_archives_stay_closed():
-    """A torch file inside a tensor is read as the tensor's bytes."""
-    found = read_archive(nested())
-    assert found["a"].numpy().tobytes() == in_zip(CALLS["reduce"])

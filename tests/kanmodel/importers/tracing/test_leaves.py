@@ -15,7 +15,6 @@ from goldens import FOLDER
 from thorough import few_of
 from torch import nn
 
-from kanmodel.attribution.ledger import explain_windows
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.files.exported import open_file
@@ -108,17 +107,6 @@ def test_files_of_further_libraries(name, tmp_path):
     save_checkpoint(model, tmp_path / "m.safetensors")
     np.testing.assert_array_equal(load_checkpoint(tmp_path / "m.safetensors").predict(WINDOWS), model.predict(WINDOWS))
     assert describe_file(LEAVES / f"{name}.pt").unknown == ()
-
-
-@EVERY
-def test_their_ledgers_are_complete(name):
-    """Contributions sum to F(x) - F(x0) at the input, and their ledgers converge."""
-    model = read(name)
-    for output in range(2):
-        ledger = explain_windows(model, model.reference.scaled[:3], output)
-        assert ledger.converged.all()
-        change = ledger.predictions - ledger.baseline_prediction
-        assert (np.abs(ledger.steps.sum(axis=(1, 2)) - change) <= ledger.tolerance).all()
 
 
 @EVERY

@@ -178,15 +178,3 @@ def test_coverage(correlation):
     print(f"autocorrelation {correlation}: {covered:.1f} of 100 intervals hold the mean")
     assert covered == pytest.approx(COVERAGE[correlation], abs=0.3)
     assert correlation > 0.8 or covered >= 90
-
-
-@pytest.mark.thorough("a statistic of 150 series")
-@pytest.mark.parametrize("correlation", [0, 0.8])
-def test_coverage_of_shares(correlation):
-    """This also holds for the share of one of two autocorrelated magnitudes, which is a half."""
-    n = 150
-    sizes = np.abs(np.stack([autoregressive(512, correlation, n, seed) for seed in (0, 1)], axis=2))
-    of_windows = Bootstrap(512)
-    estimates = [of_windows.share(sizes[:, series]) for series in range(n)]
-    covered = 100 * np.mean([(estimate.low[0] <= 0.5) & (estimate.high[0] >= 0.5) for estimate in estimates])
-    assert covered >= 90

@@ -25,9 +25,3 @@ def test_every_phase_of_a_season_is_seen(stride, season):
     chosen = choose_evenly(round(50 * season * stride), 50 * season)
     shares = np.bincount(chosen % season, minlength=season) / len(chosen) * season
     assert shares.min() > 0.5 and shares.max() < 2
-
-
-def test_an_eighth_of_hourly_rows_has_every_hour():
-    """Of 30,000 rows a constant stride of 8 has three hours of the day."""
-    shares = np.bincount(choose_evenly(30_000, 3_750) % 24, minlength=24) / 3_750 * 24
-    assert shares.min() > 0.5 and shares.max() < 2

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kanmodel.tables.statistics.errors import covered, find_period, find_season, measure_intervals, r2_scores
+from kanmodel.tables.statistics.errors import covered, find_period, find_season, r2_scores
 
 
 @pytest.mark.parametrize(
@@ -13,14 +13,6 @@ from kanmodel.tables.statistics.errors import covered, find_period, find_season,
 def test_an_interval_holds_what_is_between_its_bounds(lower, upper, actual, held):
     """The bounds themselves too; unknown where a bound or the value is."""
     np.testing.assert_equal(covered(np.array([lower]), np.array([upper]), np.array([actual])), [held])
-
-
-def test_the_share_that_is_held_is_the_coverage():
-    """Of the intervals that have a bound, and of the values that are known."""
-    rng = np.random.default_rng(0)
-    lower, actual = rng.normal(size=(1, 50)), np.where(rng.random(50) < 0.2, np.nan, rng.normal(size=50))
-    ((found,),) = measure_intervals([0.8], lower, lower + 1, actual)
-    assert found.covered == pytest.approx(np.nanmean(covered(lower, lower + 1, actual)))
 
 
 def test_r2_is_one_for_the_truth_and_zero_for_the_mean():

@@ -1,0 +1,410 @@
+"""Forecasters whose parts are joined in another way than a chain: imported, saved, predicted and explained."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from captum.attr import IntegratedGradients
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from thorough import examples, few_of
+from torch import nn
+from wired import EVERY, FEATURES, LOOKBACK, PLANS, Random, forecast, make_wired, random_walks, read
+
+import kanmodel
+from kanmodel.attribution.ledger import explain_windows
+from kanmodel.errors import UnreadableModelError
+
+
+@EVERY
+def test_a_graph_forecasts_what_its_module_does(name, tmp_path):
+    """On new windows too, after it was saved and loaded; and the module is not changed."""
+    net, model = make_wired(name), read(name)
+    assert model.config.graph and model.provenance.verified
+    loaded = kanmodel.load(model.save(tmp_path / "m.safetensors") and tmp_path / "m.safetensors")
+    windows = 3 * random_walks(50, seed=1)
+    expected = forecast(net, windows)
+    np.testing.assert_allclose(loaded.predict(windows), expected, atol=2e-5 * expected.std(), rtol=0)
+    assert loaded.config == model.config
+    for module in net.modules():
+        assert "forward" not in vars(module)
+
+
+@EVERY
+def test_contributions_are_integrated_gradients(name):
+    """They converge to those of Captum, and are complete at each layer, with what flows around it."""
+    net, model = make_wired(name).double(), read(name)
+    windows, start = random_walks(3, seed=2), random_walks(1, seed=3)[0]
+    ledger = model.explain(windows, baseline={"instance": start.tolist()})
+    assert ledger.converged.all()
+    change = (ledger.predictions - ledger.baseline_prediction)[:, None]
+    slack = ledger.residual.max() + 1e-9
+    for layer in ledger.layers:
+        around = 0 if layer.around is None else layer.around.sum(axis=1)
+        for values in (layer.nodes, layer.edges):
+            if values is not None and not layer.inside:
+                assert np.abs(values.reshape(3, -1).sum(axis=1) + around - change[:, 0]).max() <= slack
+        if layer.edges is not None:
+            np.testing.assert_allclose(layer.edges.sum(axis=1), layer.nodes, atol=slack)
+    for detail in ("features", "steps"):
+        few = model.explain(windows, baseline={"instance": start.tolist()}, detail=detail)
+        assert few.converged.all() and few.detail == detail
+        assert [layer.stage for layer in few.layers] == ["input", "output"]
+        np.testing.assert_allclose(few.contributions, ledger.contributions, atol=2 * ledger.tolerance)
+        np.testing.assert_allclose(few.contributions, few.steps.sum(axis=1), atol=1e-12)
+    if name == "Decoder":
+        return  # it writes in place, which Captum cannot differentiate
+
+    class Undetached(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            return args[0] if func is torch.Tensor.detach else func(*args, **(kwargs or {}))
+
+    def first(x):
+        with Undetached():
+            return net(x).reshape(len(x), -1)[:, 0]
+
+    options = {"n_steps": 1600, "method": "gausslegendre", "internal_batch_size": 800}
+    integrated = IntegratedGradients(first).attribute(
+        torch.from_numpy(windows), torch.from_numpy(start[None]), **options
+    )
+    found = integrated.detach().numpy()
+    np.testing.assert_allclose(ledger.steps, found, atol=3 * ledger.tolerance)
+
+
+def test_what_flows_around_a_layer_is_named():
+    """A skip comes from the LSTM; the mean and the deviation of a window, which scale a forecast back, from it."""
+    of_skip = {(layer.stage, layer.layer): layer for layer in read("SkipAroundHead").explain(random_walks(2)).layers}
+    assert of_skip["head", 0].sources == of_skip["head", 1].sources == ("lstm:0",)
+    assert of_skip["lstm", 0].sources == () and of_skip["head", 2].sources == ("head:1",)
+    of_window = {(layer.stage, layer.layer): layer for layer in read("RevIN").explain(random_walks(2)).layers}
+    assert of_window["lstm", 0].sources == of_window["head", 0].sources == ("window",)
+    assert np.abs(of_window["head", 0].around).min() > 0
+
+
+def test_known_parts_are_leaves():
+    """Recurrent and KAN layers are leaves, an activation between two layers belongs to the edges after it."""
+    config = read("HeadOnLastSteps").config
+    assert [part.cell for part in config.recurrents] == ["lstm"]
+    assert [(layer.n_in, layer.n_out, layer.basis.kind) for layer in config.head] == [
+        (4, 3, "bspline"),
+        (3, 1, "line"),
+    ]
+    assert [step.kind for step in config.head[1].before] == ["tanh"]
+    assert [node.op for node in config.graph] == ["window", "recurrent", "arrange", "layer", "layer", "arrange"]
+    assert read("HeadOnLastSteps").chain.endswith("KAN layers: 1, Linear layers: 1")
+    assert read("NormedSkip").config.output_function == "softmax"
+    assert read("FinalStates").provenance.library.startswith("efficient-kan")
+
+
+def test_a_graph_answers_other_questions():
+    """Importance, ablation, what-if, counterfactuals, baselines and comparisons of forecasts need no chain."""
+    model, windows = read("SkipAroundHead"), random_walks(3)
+    importance = model.importance()
+    assert {each.verdict for each in importance.features} <= {"important", "weak", "negligible"}
+    assert model.explain(windows, effects=True).effects.removed.shape == (3, 3)
+    assert model.what_if(windows[:1], shift=(-1, 1)).table()
+    assert model.compare(None, windows[:1], windows[1:2]).table()
+    assert model.agreement() and model.faithfulness()
+    assert model.counterfactual(windows[:1], at_least=float(model.predict(windows[:1])[0, 0]) + 0.01)
+    assert "graph of" in str(model)
+    assert model.with_groups({"pair": ["a", "b"]}).group_names == ("pair", "c")
+
+
+def test_a_feature_without_a_way_to_the_output_is_disconnected():
+    """The way is followed through the glue element by element: a column that is cut off has no effect."""
+
+    class Cut(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm, self.head = nn.LSTM(2, 3, batch_first=True), nn.Linear(3, 1)
+
+        def forward(self, x):
+            return self.head(self.lstm(x[:, :, [2, 0]])[0][:, -1]) + x[:, -1, :1]
+
+    torch.manual_seed(0)
+    model = kanmodel.from_torch(Cut(), windows=random_walks(), features=list(FEATURES))
+    assert "Linear layers: 1" in model.chain and "KAN" not in model.chain
+    verdicts = {each.name: each.verdict for each in model.importance().features}
+    assert verdicts["b"] == "disconnected" and "disconnected" not in (verdicts["a"], verdicts["c"])
+
+
+def test_a_graph_is_exported(tmp_path):
+    """Its ONNX file is compared with it as that of a chain is, and acceleration predicts the same."""
+    model, windows = read("RevIN"), random_walks(3, seed=4)
+    written = model.save(tmp_path / "m.safetensors").export_onnx(tmp_path / "m.onnx")
+    assert (written.windows, written.relative_difference < 1e-5) == (200, True)
+    np.testing.assert_allclose(model.accelerate().predict(windows), model.predict(windows), atol=1e-5)
+
+
+class Refused(nn.Module):
+    def __init__(self, compute):
+        super().__init__()
+        self.lstm, self.head, self.compute = nn.LSTM(3, 4, batch_first=True), nn.Linear(4, 1), compute
+
+    def forward(self, x):
+        return self.head(self.lstm(x)[0][:, -1]) + self.compute(x)
+
+
+def squeezed(x):
+    """Drops the axis of a batch of one window."""
+    return x[:, -1].squeeze()[:, :1]
+
+
+def branch(x):
+    return x[:, -1, :1] if (x < 1e6).all() else x[:, -1, 1:2]
+
+
+REFUSALS = {
+    "round": (lambda x: x[:, -1, :1].round(), "computes round"),
+    "branch": (branch, "computes all .*decides by values of the window"),
+    "equal": (lambda x: (x[:, -1, :1] == 0).float(), "computes eq"),
+    "embedding": (
+        lambda x: torch.embedding(torch.eye(9), x[:, -1].long().abs())[:, 0, :1],
+        r"named in integer=\[...\]",
+    ),
+    "sorted places": (lambda x: x[:, -1].gather(1, x[:, 0].sort(dim=1)[1])[:, :1], "gather .*decides by values"),
+    "place": (lambda x: x[:, -1].gather(1, x[:, 0].max(dim=1, keepdim=True)[1]), "gather .*decides by values"),
+    "squeeze": (squeezed, "does not take one window alone"),
+    "across windows": (lambda x: x[:, -1, :1] - x.mean(dim=0)[-1, :1], "windows of a batch are mixed"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_what_no_graph_has_is_refused(name):
+    """The refusal names the operation, the module and the line, or the first forecast that differs."""
+    compute, message = REFUSALS[name]
+    torch.manual_seed(0)
+    with pytest.raises(UnreadableModelError, match=message) as refusal:
+        kanmodel.from_torch(Refused(compute), windows=random_walks(), features=list(FEATURES))
+    if message.startswith("computes"):
+        assert re.search(r"at 'Refused' \(test_tracer.py, line \d+\)", str(refusal.value))
+
+
+class Of(nn.Module):
+    """A function of a module's parts and a window."""
+
+    def __init__(self, function, **parts):
+        super().__init__()
+        self.function = function
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+def scaled_by_size(m, x):
+    """GluonTS' scaling by the mean magnitude."""
+    size = x.abs().mean(dim=1, keepdim=True).clamp(min=1e-3)
+    return m.fc((x / size).flatten(1)) * size[:, 0, :1]
+
+
+def filled(m, x):
+    out = torch.zeros(len(x), 2)
+    out[:, 0:1], out[:, 1:] = m.one(x[:, -1]), m.two(x[:, 0])
+    return out
+
+
+def each_feature(m, x):
+    return m.fc(m.gru(x.transpose(1, 2).reshape(-1, LOOKBACK, 1))[0][:, -1]).view(len(x), 3)
+
+
+def packed(m, x):
+    lengths = torch.full((len(x),), 6)
+    steps = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+    return m.fc(nn.utils.rnn.pad_packed_sequence(m.gru(steps)[0], batch_first=True)[0][:, -1])
+
+
+def hats(x):
+    """Linear B-splines as libraries write them, (n, 3, 4)."""
+    grid, x = torch.arange(-3.0, 3), x.unsqueeze(-1)
+    steps = ((x >= grid[:-1]) & (x < grid[1:])).to(x.dtype)
+    return (x - grid[:-2]) * steps[..., :-1] + (grid[2:] - x) * steps[..., 1:]
+
+
+def flat(**parts):
+    return {"fc": nn.Linear(18, 2)} | parts
+
+
+SHAPES = {
+    "no leaf": lambda: Of(lambda m, x: x[:, -1, :2] * 2 - x[:, 0, :2]),
+    "einsum": lambda: Of(lambda m, x: torch.einsum("btf,tfo->bo", x, m.w), w=nn.Parameter(torch.randn(6, 3, 2))),
+    "mean magnitude": lambda: Of(scaled_by_size, **flat()),
+    "unit length": lambda: Of(lambda m, x: m.fc(nn.functional.normalize(x[:, -1], dim=1)), fc=nn.Linear(3, 2)),
+    "largest": lambda: Of(lambda m, x: m.fc((x / x.abs().amax(dim=(1, 2), keepdim=True)).flatten(1)), **flat()),
+    "prelu": lambda: Of(lambda m, x: m.fc(m.act(m.one(x)).flatten(1)), one=nn.Linear(3, 3), act=nn.PReLU(), **flat()),
+    "instance norm": lambda: Of(
+        lambda m, x: m.fc(m.norm(x.transpose(1, 2)).flatten(1)), norm=nn.InstanceNorm1d(3), **flat()
+    ),
+    "group norm": lambda: Of(
+        lambda m, x: m.fc(m.norm(x.transpose(1, 2)).flatten(1)), norm=nn.GroupNorm(3, 3), **flat()
+    ),
+    "in place": lambda: Of(filled, one=nn.Linear(3, 1), two=nn.Linear(3, 1)),
+    "each feature": lambda: Of(each_feature, gru=nn.GRU(1, 3, batch_first=True), fc=nn.Linear(3, 1)),
+    "projection": lambda: Of(
+        lambda m, x: m.fc(m.lstm(x)[0][:, -1]), lstm=nn.LSTM(3, 4, proj_size=2, batch_first=True), fc=nn.Linear(2, 2)
+    ),
+    "in two axes": lambda: Of(
+        lambda m, x: m.fc(m.conv(x[:, None]).flatten(1)), conv=nn.Conv2d(1, 2, 3), fc=nn.Linear(8, 2)
+    ),
+    "in groups": lambda: Of(
+        lambda m, x: m.fc(m.conv(x.transpose(1, 2)).flatten(1)), conv=nn.Conv1d(3, 6, 3, groups=3), fc=nn.Linear(24, 2)
+    ),
+    "resized": lambda: Of(
+        lambda m, x: m.fc(nn.functional.interpolate(x.transpose(1, 2), size=3).flatten(1)), fc=nn.Linear(9, 2)
+    ),
+    "causal": lambda: Of(
+        lambda m, x: m.fc(nn.functional.scaled_dot_product_attention(m.q(x), x, x, is_causal=True)[:, -1]),
+        q=nn.Linear(3, 3),
+        fc=nn.Linear(3, 2),
+    ),
+    "double": lambda: Of(lambda m, x: m.fc(x.flatten(1)) + x[:, -1, :2], **flat()).double(),
+    "one output": lambda: Of(lambda m, x: (m.fc(x.flatten(1)) + x[:, -1, :1]).squeeze(), fc=nn.Linear(18, 1)),
+    "sorted": lambda: Of(lambda m, x: m.fc(torch.sort(x, dim=1, descending=True)[0].flatten(1)), **flat()),
+    "largest three": lambda: Of(lambda m, x: m.fc(x[..., 0].topk(3)[0]), fc=nn.Linear(3, 2)),
+    "ends repeated": lambda: Of(
+        lambda m, x: m.conv(nn.functional.pad(x.transpose(1, 2), (2, 1), "replicate")).mean(2), conv=nn.Conv1d(3, 2, 3)
+    ),
+    "last place beyond": lambda: Of(
+        lambda m, x: torch.cat(
+            [
+                nn.functional.max_pool1d(m.one(x).transpose(1, 2), 4, ceil_mode=True).flatten(1),
+                nn.functional.avg_pool1d(x.transpose(1, 2), 4, ceil_mode=True).flatten(1),
+            ],
+            dim=1,
+        ),
+        one=nn.Linear(3, 2),
+    ),
+    "cubic": lambda: Of(
+        lambda m, x: nn.functional.interpolate(m.fc(x.flatten(1)).view(-1, 1, 1, 2), (1, 5), mode="bicubic"), **flat()
+    ),
+    "products so far": lambda: Of(lambda m, x: m.fc(torch.sigmoid(x).cumprod(dim=1).flatten(1)), **flat()),
+    "distances": lambda: Of(
+        lambda m, x: torch.exp(-torch.cdist(m.fc(x.flatten(1)), m.c)), c=nn.Parameter(torch.randn(4, 2)), **flat()
+    ),
+    "splines by comparisons": lambda: Of(
+        lambda m, x: hats(m.one(x[:, -1])).flatten(1) @ m.w, one=nn.Linear(3, 3), w=nn.Parameter(torch.randn(12, 2))
+    ),
+    "a choice without a jump": lambda: Of(
+        lambda m, x: torch.where(m.fc(x.flatten(1)) > 1, 2 - m.fc(x.flatten(1)), m.fc(x.flatten(1)) ** 2), **flat()
+    ),
+    "script": lambda: torch.jit.trace(
+        Of(lambda m, x: m.fc(x.flatten(1)) + x[:, 0, :2], **flat()), torch.zeros(2, 6, 3)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_other_modules_are_graphs(name):
+    """Each forecasts what the module does, and its explanations converge."""
+    torch.manual_seed(0)
+    net = SHAPES[name]().eval()
+    model = kanmodel.from_torch(net, windows=random_walks(), features=list(FEATURES))
+    assert model.config.graph
+    windows = random_walks(2, seed=5)
+    with torch.no_grad():
+        expected = net(torch.from_numpy(windows).to(getattr(torch, model.config.dtype))).reshape(2, -1).double().numpy()
+    np.testing.assert_allclose(model.predict(windows), expected, atol=1e-4)
+    assert model.explain(windows, baseline={"instance": random_walks(1, seed=6)[0].tolist()}).converged.all()
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_an_embedding_of_whole_numbers_is_a_layer_of_splines(scaled):
+    """At every whole number it is the row, between them on a line, so that ledgers converge; scaled features too."""
+    torch.manual_seed(0)
+    hours = np.random.default_rng(0).integers(8, size=(200, LOOKBACK, 1))
+    windows = np.concatenate([random_walks()[..., :2], hours], axis=2)
+    mean, std = ([0.5, 0.0, 3.5], [2.0, 1.0, 2.25]) if scaled else ([0.0] * 3, [1.0] * 3)
+    scaling = {"mean": mean, "std": std} if scaled else None
+
+    def embed(m, x):
+        hour = (x[..., 2] * std[2] + mean[2]).round() if scaled else x[..., 2]
+        return m.fc(m.gru(torch.cat([x[..., :2], m.hour(hour.long())], dim=2))[0][:, -1])
+
+    net = Of(embed, hour=nn.Embedding(8, 2), gru=nn.GRU(4, 4, batch_first=True), fc=nn.Linear(4, 2))
+    stated = {"windows": windows, "features": ["a", "b", "hour"], "scaling": scaling}
+    model = kanmodel.from_torch(net, integer=["hour"], **stated)
+    ledger = model.explain(windows[:3])
+    assert ledger.converged.all() and model.config.head[0].basis.order == 1
+    assert np.abs(ledger.contributions[:, 2]).min() > 0
+    assert model.counterfactual(windows[:1], at_least=float(model.predict(windows[:1])[0, 0]) + 0.02)
+    with pytest.raises(UnreadableModelError, match=r"named in integer=\[...\]|computes round"):
+        kanmodel.from_torch(net, **stated)
+
+
+def test_a_jump_is_stated_as_residual():
+    """Where a forecast jumps, no slope explains it: the ledger has not converged, and its residual is the jump."""
+    torch.manual_seed(0)
+    net = Of(lambda m, x: m.fc(x.flatten(1)) + 3 * (x[:, -1, :1] > 0), **flat())
+    model = kanmodel.from_torch(net, windows=random_walks(), features=list(FEATURES))
+    one, other = np.zeros((1, LOOKBACK, 3)), np.zeros((1, LOOKBACK, 3))
+    one[0, -1, 0], other[0, -1, 0] = -1.0, 1.0
+    ledger = model.explain(other, baseline={"instance": one[0].tolist()})
+    assert not ledger.converged.any() and ledger.residual == pytest.approx([3.0], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "name", few_of(["no leaf", "einsum", "each feature", "in two axes"], ["no leaf", "in two axes"], "further graphs")
+)
+def test_other_graphs_are_drawn_and_pruned(name):
+    """Without layers too, and where a layer is applied at several places."""
+    torch.manual_seed(0)
+    model = kanmodel.from_torch(SHAPES[name]().eval(), windows=random_walks(), features=list(FEATURES))
+    drawn = model.topology()
+    assert drawn.svg().startswith("<svg") and str(model.report())
+    assert {edge.target for edge in drawn.edges} >= {f"output:{model.outputs[0]}"}
+    assert model.prune(fidelity=0.9).fidelity_to(model).r2 >= 0.9 - 1e-6
+
+
+def test_a_graph_is_read_in_inference_mode():
+    """Torch leaves operations undecomposed there; the network is explained as any other."""
+    with torch.inference_mode():
+        model = kanmodel.from_torch(make_wired("RevIN"), windows=random_walks(), features=list(FEATURES))
+        ledger = model.explain(random_walks(2))
+    np.testing.assert_allclose(ledger.steps, read("RevIN").explain(random_walks(2)).steps, atol=ledger.tolerance)
+
+
+CHAINS = {
+    "silu": lambda m, x: m.two((lambda y: y * torch.sigmoid(y))(m.one(x[:, -1]))),
+    "guard": lambda m, x: m.two(m.one(x[:, -1])) if not torch.isnan(x).any() else x,
+    "twice the mean": lambda m, x: m.two(m.one(x.sum(dim=1) / 3)),
+    "reversed axes": lambda m, x: m.three(x.transpose(1, 2).flatten(1)),
+    "every step": lambda m, x: m.two(m.one(m.gru(x)[0]))[:, -1],
+    "transposed convolution": lambda m, x: m.four(m.up(x.transpose(1, 2)).flatten(1)),
+    "packed": packed,
+}
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_a_chain_is_found_in_what_is_drawn(name):
+    """However it is written, if its operations are those of a chain; a mean with a factor is none."""
+    torch.manual_seed(0)
+    parts = {"one": nn.Linear(3, 3), "two": nn.Linear(3, 2), "three": nn.Linear(18, 2)}
+    parts |= {"up": nn.ConvTranspose1d(3, 2, 3, 2), "four": nn.Linear(26, 2), "fc": nn.Linear(3, 2)}
+    net = Of(CHAINS[name], gru=nn.GRU(3, 3, batch_first=True), **parts)
+    model = kanmodel.from_torch(net, windows=random_walks(), features=list(FEATURES))
+    assert bool(model.config.graph) == (name == "twice the mean")
+
+
+@settings(max_examples=examples(15))
+@given(PLANS, st.integers(0, 99))
+def test_any_graph_equals_its_module(plan, seed):
+    """In value and in gradient, and each layer of its ledger is complete."""
+    net = Random(plan, seed).double().eval()
+    windows = random_walks(40, seed) / 3
+    model = kanmodel.from_torch(net, windows=windows, features=list(FEATURES))
+    x, own = (torch.from_numpy(random_walks(5, seed + 1) / 3).requires_grad_() for _ in range(2))
+    expected, trace = net(x), model.frozen.trace(own)
+    torch.testing.assert_close(trace.outputs, expected, atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(model.frozen.forward(own.detach()), expected.detach(), atol=1e-9, rtol=1e-9)
+    (wanted,) = torch.autograd.grad(expected[:, 0].sum(), x)
+    (found,) = torch.autograd.grad(trace.outputs[:, 0].sum(), own)
+    torch.testing.assert_close(found, wanted, atol=1e-9, rtol=1e-7)
+    ledger = explain_windows(model, x.detach(), 0)
+    change = ledger.predictions - ledger.baseline_prediction
+    slack = ledger.residual + 1e-9
+    assert ledger.converged.all()
+    for layer in ledger.layers:
+        around = 0 if layer.around is None else layer.around.sum(axis=1)
+        assert (np.abs(layer.nodes.sum(axis=1) + around - change) <= slack).all()
