@@ -20,7 +20,6 @@ from methods import TIMING_SAMPLES, attribute_timing, timing_segments
 
 Array = np.ndarray
 RUNS = (2, 4, 8, 16)  # steps that are removed together
-FILLS = 2  # windows whose values replace a run
 SHAPLEY_PARTS = 40  # features in segments of steps
 
 
@@ -87,8 +86,8 @@ def make_methods(seed: int) -> Mapping[str, Method]:
         "TIMING": lambda on: timing(on, random),
         "random": lambda on: random.normal(size=on.windows.shape),
         "try 1: contributions, averaged over runs": average_over_runs,
-        "try 2: price of runs": lambda on: price_runs(on, np.zeros((1, *on.windows.shape), np.float32)),
-        "try 3: price of runs, by other windows": lambda on: price_runs(on, _others(on, random)),
+        "try 2: price of runs": price_runs,
+        "try 3: price of runs, removed and alone": lambda on: price_runs(on) + price_runs(on, alone=True),
     }
 
 
@@ -139,37 +138,29 @@ def average_over_runs(on: Subject) -> Array:
     return total
 
 
-def price_runs(on: Subject, fills: Array) -> Array:
+def price_runs(on: Subject, alone: bool = False) -> Array:
     """Price per point of the runs that contain each point: the change of the forecast as all of a run go together.
 
     Runs of one feature of each length start every half length, and those of the newest row end there. The price of a
-    run is |F(x) - F(x with the run's values from a fill)| / length, averaged over fills; the score of a point is the
-    sum over lengths of the mean over the runs that contain it. A price is in the output's unit: what it costs to do
-    without the point together with its neighbours.
+    run is |F(x) - F(x with the run at 0)| / length; the score of a point is the sum over lengths of the mean over the
+    runs that contain it. A price is in the output's unit: what it costs to do without the point and its neighbours.
 
     Args:
-        fills: what replaces the values, (n_fills, n, lookback, n_features).
+        alone: the price is |F(0 with the run from x) - F(0)| / length.
     """
     _, lookback, n_features = on.windows.shape
-    before, scores = on.forecast(on.windows), np.zeros(on.windows.shape)
+    kept, other = (np.zeros_like(on.windows), on.windows) if alone else (on.windows, np.zeros_like(on.windows))
+    before, scores = on.forecast(kept), np.zeros(on.windows.shape)
     for length in (each for each in RUNS if each <= lookback):
-        firsts = (
-            [lookback - length] if on.newest else sorted({*range(0, lookback - length, length // 2), lookback - length})
-        )
+        last = lookback - length
+        firsts = [last] if on.newest else sorted({*range(0, last, length // 2), last})
         prices, counts = np.zeros(on.windows.shape), np.zeros((lookback, 1))
         for first in firsts:
             rows = slice(first, first + length)
-            changed = np.broadcast_to(on.windows, (n_features, *fills.shape)).copy()
+            changed = np.repeat(kept[None], n_features, axis=0)
             for feature in range(n_features):
-                changed[feature, :, :, rows, feature] = fills[:, :, rows, feature]
-            prices[:, rows] += np.abs(on.forecast(changed) - before).mean(axis=1).T[:, None] / length
+                changed[feature, :, rows, feature] = other[:, rows, feature]
+            prices[:, rows] += np.abs(on.forecast(changed) - before).T[:, None] / length
             counts[rows] += 1
         scores += prices / np.maximum(counts, 1)
     return scores
-
-
-def _others(on: Subject, random: np.random.Generator) -> Array:
-    """Windows that are not the window itself, as fills."""
-    n = len(on.windows)
-    shifts = random.choice(np.arange(1, n), FILLS, replace=False)
-    return np.stack([on.windows[(np.arange(n) + shift) % n] for shift in shifts])
