@@ -54,10 +54,11 @@ def test_price_of_runs():
     acting[1, 0] = True
     windows = np.stack([np.full((4, 2), 3), np.full((4, 2), 2)]).astype(np.float32)
     subject = as_subject(Squares(acting), windows, np.zeros(2, int), newest=False)
-    prices = price_runs(subject, np.zeros((1, 2, 4, 2), np.float32))
+    prices = price_runs(subject)
     assert prices[0, :, 1] == pytest.approx(0)
     # runs of two start at 0, 1 and 2; a point's score is the mean over those with it, plus the run of four
     assert prices[0, :, 0] == pytest.approx([4.5 + 2.25, 4.5 + 2.25, 2.25 + 2.25, 2.25])
+    assert price_runs(subject, alone=True) == pytest.approx(prices)  # a sum has no interactions
     assert average_over_runs(subject)[0, :, 1] == pytest.approx(0, abs=1e-6)
     assert shapley(subject)[0, :, 0] == pytest.approx([0, 9, 0, 0], abs=1e-4)
     assert measure(subject, prices, np.broadcast_to(acting, windows.shape), pooled=True)["AUPRC"] == pytest.approx(
