@@ -114,7 +114,7 @@ bench: .venv/bench .venv/peers/ready # print the benchmark tables; wrk is the cl
 bench-quick: .venv/bench # print what a forecast and an explanation cost beside the last release, in three minutes
 	$(BIN)/python tests/benchmarks/quick.py
 
-bench-literature: .venv/dev .venv/bench # attributions on the sets of the papers, in about an hour
+bench-literature: .venv/dev .venv/bench # attributions on the sets of the papers, in about half an hour
 	$(BIN)/python tests/benchmarks/literature/run.py
 
 IMAGE ?= kanscope
