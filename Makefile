@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What one test process compiles the others read.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help serve test test-all test-all-libraries test-all-kanmodel test-all-clients test-all-service floors check format openapi vendor bench bench-quick chart docs image image-test image-scan release package lock clean
+.PHONY: help serve test test-all test-all-libraries test-all-kanmodel test-all-clients test-all-service floors check format openapi vendor bench bench-quick bench-literature chart docs image image-test image-scan release package lock clean
 
 help: # list the targets
 	@awk -F ':|# ' '/^[a-z-]+:.*# / { printf "make %-11s %s\n", $$1, $$NF }' $(firstword $(MAKEFILE_LIST))
@@ -113,6 +113,9 @@ bench: .venv/bench .venv/peers/ready # print the benchmark tables; wrk is the cl
 
 bench-quick: .venv/bench # print what a forecast and an explanation cost beside the last release, in three minutes
 	$(BIN)/python tests/benchmarks/quick.py
+
+bench-literature: .venv/dev .venv/bench # attributions on the sets of the papers, in about half an hour
+	$(BIN)/python tests/benchmarks/literature/run.py
 
 IMAGE ?= kanscope
 IMAGE_OPTIONS ?=
