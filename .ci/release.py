@@ -51,6 +51,8 @@ def write_version(old: str, new: str) -> None:
     """Replaces the version in all files."""
     for name in FILES:
         text = Path(name).read_text(encoding="utf-8")
+        of_document = rf'^( +"version": )"({re.escape(semantic(old))}|{re.escape(old)})"'
+        text = re.sub(of_document, rf'\g<1>"{semantic(new)}"', text, flags=re.MULTILINE)
         of_file = rf'^(version = |.*"version": )"{re.escape(old)}"'
         Path(name).write_text(re.sub(of_file, rf'\g<1>"{new}"', text, flags=re.MULTILINE), encoding="utf-8")
     for path in sorted(Path(KUBERNETES).rglob("*")):
@@ -62,7 +64,7 @@ def write_version(old: str, new: str) -> None:
 
 
 def semantic(version: str) -> str:
-    """The version as Helm wants that of a chart, by Semantic Versioning."""
+    """The version by Semantic Versioning, as Helm wants that of a chart, and Cargo that of a generated client."""
     return version.replace(".dev", "-dev")
 
 

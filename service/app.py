@@ -113,7 +113,7 @@ def create_app(settings: Settings) -> FastAPI:
     counted.watch(counted.unprepared, lambda: parts.results.unprepared)
     app: FastAPI = FastAPIOffline(
         title="Kanscope",
-        version=version("kanscope"),
+        version=version("kanscope").replace(".dev", "-dev"),  # as Semantic Versioning and so Cargo want it
         description=DESCRIPTION,
         docs_url=None,
         redoc_url=None,
