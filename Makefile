@@ -115,7 +115,7 @@ bench-quick: .venv/bench # print what a forecast and an explanation cost beside 
 	$(BIN)/python tests/benchmarks/quick.py
 
 bench-literature: .venv/dev .venv/bench # attributions on the sets of the papers, in about half an hour
-	$(BIN)/python tests/benchmarks/literature/run.py
+	$(BIN)/python tests/benchmarks/literature/attributions.py
 
 IMAGE ?= kanscope
 IMAGE_OPTIONS ?=

@@ -10,15 +10,22 @@ BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 def draw(pages: list[str], folder: Path) -> None:
-    """Runs the Python of some pages in a folder, into which they write."""
+    """Runs the Python of some pages in a folder, into which they write.
+
+    The folder links to what pages read only while it is drawn: hatchling follows links when it packs.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for file in ("service", "tests", "tests/examples/load.csv.gz"):
-        link = folder / Path(file).name
-        link.unlink(missing_ok=True)
-        link.symlink_to(ROOT / file)
+    links = {folder / Path(file).name: ROOT / file for file in ("service", "tests", "tests/examples/load.csv.gz")}
     os.chdir(folder)
-    for page in pages:
-        exec("".join(BLOCK.findall((SITE / "pages" / page).read_text("utf-8"))), {})
+    try:
+        for link, file in links.items():
+            link.unlink(missing_ok=True)
+            link.symlink_to(file)
+        for page in pages:
+            exec("".join(BLOCK.findall((SITE / "pages" / page).read_text("utf-8"))), {})
+    finally:
+        for link in links:
+            link.unlink()
 
 
 if __name__ == "__main__":

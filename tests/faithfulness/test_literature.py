@@ -14,7 +14,7 @@ import kanmodel
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks" / "literature"))
 
 import sets
-from run import Squares, StateClassifier, as_subject, measure
+from attributions import Squares, StateClassifier, as_subject, measure
 from scoring import average_over_runs, price_runs, shapley
 
 FEATURES = ["x0", "x1"]

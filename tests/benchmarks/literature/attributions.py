@@ -1,4 +1,4 @@
-"""Prints attributions on the literature's own sets: `python tests/benchmarks/literature/run.py`, in about half an hour.
+"""Prints attributions on the literature's sets: `python tests/benchmarks/literature/attributions.py`, in half an hour.
 
 `--sets HMM,SeqComb-MV` chooses some. For a quick run: `--folds 1 --windows 2 --epochs 1`.
 """
