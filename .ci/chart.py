@@ -21,6 +21,7 @@ from difflib import SequenceMatcher
 from pathlib import Path
 
 import yaml
+from release import semantic
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "service" / "engines" / "kubernetes"
@@ -180,7 +181,7 @@ def describe(values: dict[str, tuple[str, str]], options: dict[str, str]) -> dic
         "name": project["name"],
         "description": project["description"],
         "type": "application",
-        "version": project["version"].replace(".dev", "-dev"),  # by Semantic Versioning
+        "version": semantic(project["version"]),
         "appVersion": project["version"],
         "kubeVersion": KUBERNETES,
     }

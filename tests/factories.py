@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import torch
 from thorough import few_of
 
@@ -38,6 +39,9 @@ from kanmodel.tables.windows import read_windows
 Shape = Literal["lstm", "head", "front", "flat"]
 SHAPES = few_of(("lstm", "head", "front"), ("lstm", "head"), "a front has every step explained, and takes longer")
 PROVENANCE = Provenance("train", "kanscope 0.0.0", "2026-01-01T00:00:00Z", verified=True)
+
+WIND_POWER: dict[str, Any] = {"time": "time", "known": ["wind"], "ahead": 1, "progress": False}
+"""How `kanmodel.train` reads `make_wind_power`."""
 
 
 @dataclass(frozen=True)
@@ -280,6 +284,11 @@ def with_rows(table: TrainingTable, rows: Array | None = None, targets: Array | 
     return replace(table, table=replace(table.table, **{name: of for name, of in values.items() if of is not None}))
 
 
+def columns_of(frame: pd.DataFrame) -> dict[str, list[Any]]:
+    """The columns of a frame as a request has them: None where a cell is missing."""
+    return {name: frame[name].astype(object).where(frame[name].notna(), None).tolist() for name in frame}
+
+
 def make_encoded(frame: Any, columns: Columns, lookback: int = 4, seed: int = 0, horizon: int = 1) -> Forecaster:
     """A float64 model with random weights, which reads the columns of a frame as if it were trained on it."""
     table = make_table(frame, columns)
@@ -328,6 +337,14 @@ def make_shop() -> tuple[Forecaster, Array]:
     model = make_chain(replace(made, features=tuple(features)))
     windows, _ = read_windows(model.config.table, pd.DataFrame(frame), last=20)
     return model, windows
+
+
+def make_wind_power(n: int = 1500, seed: int = 0) -> pl.DataFrame:
+    """Hours of a target that is a bent curve of the wind at the same time, which is known ahead."""
+    random = np.random.default_rng(seed)
+    wind = random.normal(size=n)
+    times = [datetime(2024, 1, 1) + timedelta(hours=row) for row in range(n)]
+    return pl.DataFrame({"time": times, "wind": wind, "power": np.maximum(wind, 0) * 10 + random.normal(0, 0.5, n)})
 
 
 def make_tally(n: int, seed: int, n_blocks: int = 1, bins: Bins | None = None, known: float = 0.7) -> tuple[Any, ...]:

@@ -6,12 +6,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from shutil import copy
-from time import sleep
-from urllib.request import urlopen
 
 import numpy as np
 from models import NAME, WIDTH, save_large_model
-from servers import Server, our_server
+from servers import Server, finish_background, our_server
 from table import Row, print_table
 
 from service.models.repository import BUNDLED
@@ -58,8 +56,10 @@ def rows() -> Iterator[Row]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         browser.new_page().close()  # the browser itself has started
         with our_server(Path(folder)) as server:
-            wait_until_prepared(server)
-            for name, what in ((BUNDLED_NAME, "the bundled model"), (NAME, f"a KAN {WIDTH} of 20 features")):
+            models = {BUNDLED_NAME: "the bundled model", NAME: f"a KAN {WIDTH} of 20 features"}
+            for name in models:
+                finish_background(server.port, name)
+            for name, what in models.items():
                 for shown, part in PARTS.items():
                     seconds = np.array([first_view(browser, server, name, part) for _ in range(ROUNDS)])
                     measured = f"median {np.median(seconds):.2f} s, slowest {seconds.max():.2f} s"
@@ -68,15 +68,6 @@ def rows() -> Iterator[Row]:
             measured = f"median {np.median(frames):.1f} ms, 95th percentile {np.percentile(frames, 95):.1f} ms"
             yield Row(f"explorer, frames while an input of the bundled model is dragged, {N_MOVES} moves", measured)
         browser.close()
-
-
-def wait_until_prepared(server: Server) -> None:
-    """Waits until nothing is computed in the background."""
-    while True:
-        with urlopen(f"http://127.0.0.1:{server.port}/metrics") as answer:
-            if b"kanscope_unprepared_outputs 0.0" in answer.read():
-                return
-        sleep(0.1)
 
 
 def first_view(browser: Browser, server: Server, name: str, part: str) -> float:

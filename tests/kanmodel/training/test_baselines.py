@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from factories import WIND_POWER, make_wind_power
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -153,22 +154,11 @@ def test_the_seasonal_forecast_is_its_definition(data, ahead, horizon):
     np.testing.assert_array_equal(forecast(table, ends, horizon, DAY), expected)
 
 
-OPTIONS = {"time": "time", "known": ["wind"], "ahead": 1, "progress": False}
-
-
-def make_frame(n=1500, seed=0):
-    """Hours of a target that is a bent curve of the wind at the same time, which is known ahead."""
-    random = np.random.default_rng(seed)
-    wind = random.normal(size=n)
-    times = [datetime(2024, 1, 1) + timedelta(hours=row) for row in range(n)]
-    return pl.DataFrame({"time": times, "wind": wind, "power": np.maximum(wind, 0) * 10 + random.normal(0, 0.5, n)})
-
-
 def test_weak_models_are_announced():
     """A constant one, one that seasonal naive or ridge beats, by figures; and one whose target is of the same row."""
-    frame = make_frame(500)
+    frame = make_wind_power(500)
     with pytest.warns(UserWarning, match="the forecasts are nearly constant: on the test part"):
-        kanmodel.train(frame, "power", lamb=5.0, linear=False, epochs=3, **OPTIONS)
+        kanmodel.train(frame, "power", lamb=5.0, linear=False, epochs=3, **WIND_POWER)
     hours = np.arange(3000)
     table = pl.DataFrame(
         {
@@ -186,7 +176,7 @@ def test_weak_models_are_announced():
 
 def test_a_good_model_is_not_announced():
     """No sentence where it is better than each, or where nothing is known of them."""
-    table = make_table(make_frame(50), Columns(("power",), ("wind",), ahead=1))
+    table = make_table(make_wind_power(50), Columns(("power",), ("wind",), ahead=1))
     ridge, average = Baseline("ridge", None, 1.02, 0.02, (-0.1, 0.1)), Baseline("average", None, 2.0, 0.5, (0.4, 0.6))
     good = Skill("test", 500, 100, 1.0, "kW", (ridge, average))
     assert good.verdict == "amber" and find_weaknesses({"test_spread": 0.9}, good, table) == []

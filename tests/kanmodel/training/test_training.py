@@ -2,14 +2,13 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import datetime, timedelta
 from functools import cache
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
-from factories import make_rows, with_rows
+from factories import WIND_POWER, make_rows, make_wind_power, with_rows
 from hypothesis import given
 from hypothesis import strategies as st
 from thorough import few_of
@@ -350,21 +349,10 @@ def test_other_columns_are_refused(names, target, ahead, message):
         fine_tune(model, other, QUICK)
 
 
-OPTIONS = {"time": "time", "known": ["wind"], "ahead": 1, "progress": False}
-
-
-def make_frame(n=1500, seed=0):
-    """Hours of a target that is a bent curve of the wind at the same time, which is known ahead."""
-    random = np.random.default_rng(seed)
-    wind = random.normal(size=n)
-    times = [datetime(2024, 1, 1) + timedelta(hours=row) for row in range(n)]
-    return pl.DataFrame({"time": times, "wind": wind, "power": np.maximum(wind, 0) * 10 + random.normal(0, 0.5, n)})
-
-
 def test_each_step_is_told_what_is_known_at_it():
     """White noise that is known ahead is forecast at each step, which reads its own value of it."""
-    frame = make_frame()
-    model = kanmodel.train(frame, "power", horizon=6, lookback=8, epochs=40, **OPTIONS)
+    frame = make_wind_power()
+    model = kanmodel.train(frame, "power", horizon=6, lookback=8, epochs=40, **WIND_POWER)
     r2 = [model.metrics[f"test_r2 {output}"] for output in model.outputs]
     assert min(r2) > 0.6, r2
     feature = [each.name for each in model.features].index("wind+6")
@@ -377,14 +365,14 @@ def test_each_step_is_told_what_is_known_at_it():
 def test_known_columns_need_windows_of_as_many_steps():
     """A window has what is known at each step that is forecast, so it must be as long; without known columns not."""
     with pytest.raises(DataError, match="lookback must be at least the horizon, 30, as a window has what is known"):
-        kanmodel.train(make_frame(400), "power", horizon=30, **OPTIONS)
-    kanmodel.train(make_frame(600), "power", horizon=30, epochs=1, hidden=2, time="time", ahead=1, progress=False)
+        kanmodel.train(make_wind_power(400), "power", horizon=30, **WIND_POWER)
+    kanmodel.train(make_wind_power(600), "power", horizon=30, epochs=1, hidden=2, time="time", ahead=1, progress=False)
 
 
 @given(st.integers(1, 4), st.integers(1, 5), st.booleans())
 def test_what_is_known_is_that_of_its_step(ahead, horizon, calendar):
     """A window's rows have known values and the calendar up to the last step that is forecast, one an hour."""
-    frame = make_frame(60)
+    frame = make_wind_power(60)
     parts = ["hour"] if calendar else False
     table = roles.make_table(
         frame, Columns(("power",), time="time", known=("wind",), ahead=ahead, horizon=horizon, calendar=parts)
@@ -404,9 +392,9 @@ def test_what_is_known_is_that_of_its_step(ahead, horizon, calendar):
 @pytest.mark.parametrize(("ahead", "horizon"), [(1, 1), (1, 6), (3, 2)])
 def test_explanations_name_the_time_of_each_value(ahead, horizon):
     """A row for each step of each feature has the time that its value is of, and the value of the table at it."""
-    frame = make_frame(400)
+    frame = make_wind_power(400)
     model = kanmodel.train(
-        frame, "power", lookback=8, horizon=horizon, calendar=["hour"], epochs=1, **OPTIONS | {"ahead": ahead}
+        frame, "power", lookback=8, horizon=horizon, calendar=["hour"], epochs=1, **WIND_POWER | {"ahead": ahead}
     )
     found = model.explain(frame, model.outputs[-1], last=3)
     rows = pl.DataFrame(found.table("step"))

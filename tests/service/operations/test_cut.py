@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from factories import make_encoded, make_model
+from factories import columns_of, make_encoded, make_model
 
 from kanmodel import load
 from kanmodel.checkpoint import save_checkpoint
@@ -21,8 +21,7 @@ ROWS = np.random.default_rng(1).normal(size=(20, 4)).round(3)
 
 
 def series_of(frame):
-    columns = {name: frame[name].astype(object).where(frame[name].notna(), None).tolist() for name in frame}
-    return columns | {"at": [each.isoformat() for each in frame["at"]]}
+    return columns_of(frame) | {"at": [each.isoformat() for each in frame["at"]]}
 
 
 SERIES = series_of(FRAME)

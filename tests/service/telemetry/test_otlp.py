@@ -156,11 +156,16 @@ def test_one_of_several_processes_sends_the_metrics_of_all(launch, folder, colle
     settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "KANSCOPE_LOG_FORMAT": "json", **FAST}
     with launch(folder / "two.safetensors", "--workers", "2", **settings) as process:
         n_asked, pids = 0, set[int]()
-        while len(pids) < 2:  # one may still be starting when the other one is ready
+
+        def are_asked() -> bool:
+            nonlocal n_asked, pids
             with type(process.client)(base_url=process.client.base_url, timeout=60) as client:
                 assert client.post("/v1/models/two:predict", json=BODY).status_code == 200
             n_asked += 1
             pids = {line["process"] for line in process.lines() if line["event"] == "request"}
+            return len(pids) == 2
+
+        poll(are_asked)  # one may still be starting when the other one is ready
         poll(lambda: collector.metrics().get(("kanscope_batch_windows_sum", ())) == n_asked)
         assert collector.metrics()["kanscope_worker_restarts_total", ()] == 0
         for n_killed, pid in enumerate(pids, 1):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from factories import make_encoded
+from factories import columns_of, make_encoded
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from thorough import examples
@@ -73,9 +73,9 @@ def ask(client, operation="predict", model="shops", **body):
 
 def series_of(frame):
     """The columns of a frame, with days as texts."""
-    columns = {name: frame[name].astype(object).where(frame[name].notna(), None).tolist() for name in frame}
     return {
-        name: [str(cell)[:16] for cell in cells] if name in ("day", "at") else cells for name, cells in columns.items()
+        name: [str(cell)[:16] for cell in cells] if name in ("day", "at") else cells
+        for name, cells in columns_of(frame).items()
     }
 
 

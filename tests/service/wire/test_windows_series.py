@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
-from factories import make_encoded, make_model, make_windows
+from factories import columns_of, make_encoded, make_model, make_windows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from thorough import examples
@@ -69,8 +69,7 @@ def ask(client, operation="predict", model="load", **body):
 
 def series_of(frame):
     """The columns of a frame, with times in ISO 8601."""
-    columns = {name: frame[name].astype(object).where(frame[name].notna(), None).tolist() for name in frame}
-    return columns | {"time": [each.isoformat() for each in frame["time"]]}
+    return columns_of(frame) | {"time": [each.isoformat() for each in frame["time"]]}
 
 
 def plain_series(rows=ROWS):
