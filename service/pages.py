@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import posixpath
 import re
 from base64 import b64encode
 from hashlib import sha256
@@ -66,9 +67,10 @@ POLICY = (
     "img-src 'self' blob:; "  # a picture that is being converted to PNG; no script runs in an image
     "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-PAGE = "index.html"
+PAGE, SCRIPT = "index.html", "app.js"
 SHEETS = ("base", "flow", "forecast", "model", "history")  # in their order
 _IMPORTS = re.compile(rb'<script type="importmap">(.*?)</script>', re.DOTALL)
+_IMPORTED = re.compile(rb'^(?:import|export)(?: [\w{}*,\s]+ from)? "(\.[^"]+)";', re.MULTILINE)
 _TYPES = {
     ".js": "text/javascript",
     ".mjs": "text/javascript",
@@ -77,12 +79,25 @@ _BELOW = re.compile(r"(?:([0-9a-f]{16})/)?(.*)", re.DOTALL)  # a hash of all fil
 KEPT = "public, max-age=31536000, immutable"  # of a file whose address changes with it
 
 
+def _imported(files: dict[str, bytes]) -> set[str]:
+    """The modules that the page's script imports before it runs, directly or through others, and the libraries."""
+    found = {name for name in files if name.endswith(".mjs")}
+    pending = [SCRIPT]
+    while pending:
+        name = pending.pop()
+        if name not in found:
+            found.add(name)
+            paths = map(bytes.decode, _IMPORTED.findall(files[name]))
+            pending += [posixpath.normpath(posixpath.join(posixpath.dirname(name), path)) for path in paths]
+    return found
+
+
 class ExplorerFiles(StaticFiles):
     """The files of the explorer, from memory and compressed, with security headers.
 
     The page is revalidated by its ETag, so that a new release is seen at once; it finds all others below a hash of
-    them, where browsers need not ask for them again, and names all modules so that they are fetched at once. Its style
-    sheets are one there, `all.css`.
+    them, where browsers need not ask for them again, and names all modules so that they are fetched at once: first
+    those that its script imports before anything is shown. Its style sheets are one there, `all.css`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -123,9 +138,13 @@ class ExplorerFiles(StaticFiles):
         files = {name: path.read_bytes() for name, path in sorted(found.items())}
         files["all.css"] = b"".join(files[f"{name}.css"] for name in SHEETS)
         self._release = sha256(b"".join(files.values())).hexdigest()[:16]
-        modules = [name for name in files if name.endswith((".js", ".mjs"))]
-        links = "".join(f'<link rel="modulepreload" href="release/{name}" />' for name in modules)
-        page = files[PAGE].replace(b"</head>", f"{links}</head>".encode())
+        first = _imported(files)
+        links = [
+            f'<link rel="modulepreload" fetchpriority="{"high" if name in first else "low"}" href="release/{name}" />'
+            for name in sorted(files, key=lambda name: name not in first)
+            if name.endswith((".js", ".mjs"))
+        ]
+        page = files[PAGE].replace(b"</head>", f"{''.join(links)}</head>".encode())
         files[PAGE] = page.replace(b"release/", f"{self._release}/".encode())
         policy = POLICY.format(imports=" ".join(map(_hash, _IMPORTS.findall(files[PAGE]))))
         self._headers = {"Content-Security-Policy": policy, "Referrer-Policy": "no-referrer", "Vary": "Accept-Encoding"}

@@ -1,24 +1,25 @@
 /** The explorer: the bar with the three destinations, the model and its skill; below it the destination of the address. */
 
 import { Forecast } from "./forecast/forecast.js";
-import { History } from "./history/history.js";
-import { Ribbon } from "./history/ribbon.js";
+import { later } from "./later.js";
 import { html, render, useEffect, useRef } from "./lib.js";
-import { ModelPage } from "./model/page.js";
 import { boundsOf, useModel, useModels } from "./model.js";
 import { address, go, link, PLACES, redo, undo } from "./state.js";
 import { Drop, isText } from "./ui/drop.js";
 import { Tip } from "./ui/float.js";
-import { Palette } from "./ui/palette.js";
 import { Problem, Replaced } from "./ui/problem.js";
 import { Said } from "./ui/said.js";
 import { Select } from "./ui/select.js";
 import { SkillChip } from "./ui/skill.js";
 import { KeyDialog, Status } from "./ui/status.js";
-import { Tools } from "./ui/tools.js";
 import { useWindow } from "./windows.js";
 
+const ModelPage = later("ModelPage", () => import("./model/page.js"));
+const History = later("History", () => import("./history/history.js"));
 const PAGES = { forecast: Forecast, model: ModelPage, history: History };
+const Ribbon = later("Ribbon", () => import("./history/ribbon.js"));
+const Palette = later("Palette", () => import("./ui/palette.js"));
+const Tools = later("Tools", () => import("./ui/tools.js"));
 const POLL = 3000; // ms until models that are being loaded are asked for again
 
 function App() {
@@ -34,10 +35,7 @@ function App() {
   }, [place, chosen]);
   useFocus(place);
   useLoadingModels(models);
-  useEffect(() => {
-    addEventListener("keydown", onKey);
-    return () => removeEventListener("keydown", onKey);
-  }, []);
+  useEffect(() => (addEventListener("keydown", onKey), () => removeEventListener("keydown", onKey)), []);
   const Page = PAGES[place];
   const error = problem ?? model.error ?? (model.value ? undefined : models.error);
   const shown = !error && model.value;

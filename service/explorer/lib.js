@@ -1,9 +1,8 @@
-/** The libraries, at one place: Preact with htm and signals, d3 and Observable Plot, which leave themselves as globals. */
+/** The libraries, at one place: Preact with htm and signals, and d3, which leaves itself as a global; Plot is in chart.js. */
 
 import htm from "htm";
 import { h } from "preact";
 import "./vendor/d3.min.js";
-import "./vendor/plot.umd.min.js";
 
 export { computed, effect, signal } from "@preact/signals";
 export { render } from "preact";

@@ -114,6 +114,11 @@ class Tab:
     base: str
     problems: list[str] = field(default_factory=list)
 
+    def note(self, problem: str) -> None:
+        """Keeps an error, and prints it for a test that fails of what it led to."""
+        print("the page says:", problem)
+        self.problems.append(problem)
+
     def show(self, hash: str) -> Page:
         """Loads a view and waits until it is shown."""
         self.page.goto("about:blank")  # a change of the fragment alone loads nothing
@@ -134,9 +139,11 @@ def open_tab(browser: Browser) -> Iterator[Callable[..., Tab]]:
         contexts.append(context)
         context.set_default_timeout(PATIENCE)
         tab = Tab(context.new_page(), str(server.base_url).rstrip("/") + prefix)
-        tab.page.on("console", lambda said: said.type in ("error", "warning") and tab.problems.append(said.text))
-        tab.page.on("pageerror", lambda error: tab.problems.append(str(error)))
-        tab.page.on("dialog", lambda dialog: (tab.problems.append(dialog.message), dialog.dismiss()))
+        tab.page.on("console", lambda said: said.type in ("error", "warning") and tab.note(said.text))
+        tab.page.on("pageerror", lambda error: tab.note(str(error)))
+        tab.page.on("requestfailed", lambda request: print("failed:", request.url, request.failure))
+        tab.page.on("response", lambda answer: answer.status >= 400 and print("answered", answer.status, answer.url))
+        tab.page.on("dialog", lambda dialog: (tab.note(dialog.message), dialog.dismiss()))
         return tab
 
     yield open_tab

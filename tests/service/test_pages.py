@@ -16,6 +16,7 @@ FILES = sorted(str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*") if pa
 
 
 NAMESPACES = {"http://www.w3.org/2000/svg", "http://www.w3.org/1998/Math/MathML"}  # names, not addresses
+MODULE = re.compile(r'<link rel="modulepreload" fetchpriority="(high|low)" href="\w+/(.*?)" />')
 
 
 def test_the_explorer_redirects_to_its_folder(service):
@@ -24,12 +25,18 @@ def test_the_explorer_redirects_to_its_folder(service):
     assert (answer.status_code, answer.headers["location"]) == (307, "explorer/")
     page = service.get("/explorer/")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
-    written, modules = (
-        re.sub(r"\b[0-9a-f]{16}/", "release/", page.text),
-        re.compile('<link rel="modulepreload" href="release/(.*?)" />'),
-    )
-    assert modules.sub("", written) == (FOLDER / "index.html").read_text(encoding="utf-8")
-    assert sorted(modules.findall(written)) == sorted(file for file in FILES if file.endswith((".js", ".mjs")))
+    written = re.sub(r"\b[0-9a-f]{16}/", "release/", page.text)
+    assert MODULE.sub("", written) == (FOLDER / "index.html").read_text(encoding="utf-8")
+
+
+def test_the_page_names_what_comes_first_first(service):
+    """All modules are fetched at once, and those before others without which no sentence can be shown."""
+    named = MODULE.findall(service.get("/explorer/").text)
+    assert sorted(name for _, name in named) == sorted(file for file in FILES if file.endswith((".js", ".mjs")))
+    first = [name for urgency, name in named if urgency == "high"]
+    assert [name for _, name in named][: len(first)] == first
+    assert {"app.js", "lib.js", "forecast/sentence.js", "vendor/d3.min.js", "vendor/preact.mjs"} <= {*first}
+    assert not {"model/page.js", "history/history.js", "flow/flow.js", "vendor/plot.umd.min.js"} & {*first}
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if file != "index.html"])

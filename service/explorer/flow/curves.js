@@ -26,13 +26,7 @@ export function drawCurves({ cards, card: { width, height } }, { edges }, curves
   return new Map(shown.map(({ edge, curve, layer }) => [edge, drawCurve(curve, width, height, isOwn ? span(curve) || 1 : (spans.get(layer) ?? 1))]));
 }
 
-/**
- * @param {Curve} curve
- * @param {number} width
- * @param {number} height
- * @param {number} span of values over the height
- * @returns {Drawn}
- */
+/** @param {Curve} curve @param {number} width @param {number} height @param {number} span of values over it @returns {Drawn} */
 function drawCurve(curve, width, height, span) {
   const middle = (Math.max(...curve.y) + Math.min(...curve.y)) / 2;
   const [low, high] = [curve.x[0], curve.x[curve.x.length - 1]];

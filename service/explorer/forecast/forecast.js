@@ -4,18 +4,20 @@ import { reasonOf } from "../api.js";
 import { draft, preview } from "../draft.js";
 import { explainAsk, useExplanation } from "../explain.js";
 import { change, editOf, valueOf } from "../inputs.js";
-import { Flow } from "../flow/flow.js";
+import { later } from "../later.js";
 import { html, useRef } from "../lib.js";
 import { useAsk } from "../load.js";
 import { isHidden } from "../history/moments.js";
 import { go } from "../state.js";
-import { Dials } from "./dials.js";
 import { tellNow, usePredicted, useTimes } from "./facts.js";
-import { Outlook } from "./outlook.js";
 import { Picker } from "./picker.js";
-import { Questions } from "./questions.js";
 import { Sentence } from "./sentence.js";
 import { Warnings } from "./trust.js";
+
+const Dials = later("Dials", () => import("./dials.js"));
+const Flow = later("Flow", () => import("../flow/flow.js"));
+const Outlook = later("Outlook", () => import("./outlook.js"));
+const Questions = later("Questions", () => import("./questions.js"));
 
 /** @param {{model: import("../model.js").Model, versus?: import("../model.js").Model, window: any}} props */
 export function Forecast({ model, versus, window }) {
@@ -32,6 +34,7 @@ export function Forecast({ model, versus, window }) {
   const told = { model, name: window.name, known, instance: wanted && slide(model, wanted), isChanged, shown, times, predicted: predicted.value, before: before.value?.explanations[0] };
   const last = useRef(/** @type {any} */ (undefined)); // what belongs together, until all of the next is there
   if (!last.current?.shown || preview.value || (!explained.pending && !predicted.pending)) last.current = told;
+  const isTold = Boolean(last.current.shown || last.current.predicted || failed); // the sentence comes before the picture
   return html`
     <${Picker} model=${model} window=${window} />
     ${failed && html`<${Refused} error=${failed} again=${error ? window.again : explained.again} />`}
@@ -40,12 +43,17 @@ export function Forecast({ model, versus, window }) {
       html`
         <${Sentence} ...${last.current} />
         <${Warnings} model=${model} answer=${explained.value?.answer} />
-        <div class=${`instrument card ${model.info.skill.verdict}`}>
-          <${Dials} ...${told} instance=${instance} recorded=${known.instance} edit=${edit} now=${tellNow(known.time)} />
-          <section class="network" aria-label="The network"><${Flow} model=${model} versus=${versus} window=${window} /></section>
-          <${Outlook} ...${last.current} />
-        </div>
-        <${Questions} ...${told} instance=${instance} recorded=${known.instance} edit=${edit} answer=${explained.value?.answer} />
+        ${
+          isTold &&
+          html`
+            <div class=${`instrument card ${model.info.skill.verdict}`}>
+              <${Dials} ...${told} instance=${instance} recorded=${known.instance} edit=${edit} now=${tellNow(known.time)} />
+              <section class="network" aria-label="The network"><${Flow} model=${model} versus=${versus} window=${window} /></section>
+              <${Outlook} ...${last.current} />
+            </div>
+            <${Questions} ...${told} instance=${instance} recorded=${known.instance} edit=${edit} answer=${explained.value?.answer} />
+          `
+        }
       `
     }
   `;

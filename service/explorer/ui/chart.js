@@ -1,5 +1,6 @@
-/** A chart of Observable Plot, as wide as its place. */
+/** A chart of Observable Plot, which leaves itself as a global, as wide as its place. */
 
+import "../vendor/plot.umd.min.js";
 import { html, useEffect, useRef, useState } from "../lib.js";
 
 /**

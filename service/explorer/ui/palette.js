@@ -30,8 +30,7 @@ export function Palette(props) {
       event.preventDefault();
       if (!document.querySelector("dialog[open]")) openPalette();
     };
-    addEventListener("keydown", open);
-    return () => removeEventListener("keydown", open);
+    return (addEventListener("keydown", open), () => removeEventListener("keydown", open));
   }, []);
   return isOpen.value ? html`<${Dialog} ...${props} />` : null;
 }

@@ -21,12 +21,7 @@ function writeCell(value) {
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
-/**
- * An answer as a table: what it says of each input of each window, or else its longest list of records.
- *
- * @param {any} answer
- * @returns {Record<string, unknown>[]}
- */
+/** An answer as a table: what it says of each input of each window, or else its longest list of records. @param {any} answer */
 export function rowsOf(answer) {
   if (answer.explanations)
     return answer.explanations.flatMap(({ instance, output, prediction, contributions }) =>
@@ -37,13 +32,7 @@ export function rowsOf(answer) {
   return (longest ?? [answer]).map((/** @type {any} */ row) => flatten(row));
 }
 
-/**
- * A record whose records are columns of their own, such as `scores.backward`.
- *
- * @param {Record<string, any>} record
- * @param {string} prefix
- * @returns {Record<string, unknown>}
- */
+/** A record whose records are columns of their own, as `scores.backward`. @param {any} record @returns {Record<string, unknown>} */
 function flatten(record, prefix = "") {
   return Object.fromEntries(
     Object.entries(record).flatMap(([name, value]) =>
@@ -52,11 +41,7 @@ function flatten(record, prefix = "") {
   );
 }
 
-/**
- * Copies a text; without TLS, where pages have no access to the clipboard, by way of a selection.
- *
- * @param {string} text
- */
+/** Copies a text; without TLS, where pages have no access to the clipboard, by way of a selection. @param {string} text */
 export async function copyText(text) {
   try {
     await navigator.clipboard.writeText(text);
