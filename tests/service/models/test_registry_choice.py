@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from dataclasses import replace
 from math import sqrt
@@ -75,7 +76,7 @@ def test_a_version_that_comes_with_its_choice_is_no_problem(registry, tmp_path, 
     registry.poll()
     assert state(registry) == ("2", {"3": 0.25}, None)
     registry.poll()
-    assert state(registry) == ("4", {}, None) and not caplog.records
+    assert state(registry) == ("4", {}, None) and not [one for one in caplog.records if one.levelno >= logging.WARNING]
 
 
 def test_a_rollback_is_followed_at_the_next_scan_and_clears_answers(registry, tmp_path):
