@@ -45,7 +45,8 @@ def test_the_answer_is_that_of_the_library(serve, model):
         found = client.get(f"{PATH}/drift").json()
     expected = loaded.drift(loaded.reference.windows, windows)
     assert (found["output"], found["forecasts"], found["explained"]) == ("y+1", 30, 30)
-    assert found["host"] == gethostname() and found["since"] < found["counted_since"] <= datetime.now(UTC).isoformat()
+    since, counted = (datetime.fromisoformat(found[name]) for name in ("since", "counted_since"))
+    assert found["host"] == gethostname() and since < counted <= datetime.now(UTC)
     for mine, theirs in zip(found["inputs"], expected.inputs, strict=True):
         assert (mine["feature"], mine["unit"]) == (theirs.name, theirs.unit)
         told = [mine[name] for name in ("psi", "shift", "distance", "mean", "mean_reference")]
