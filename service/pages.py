@@ -69,7 +69,7 @@ POLICY = (
 )
 PAGE, SCRIPT = "index.html", "app.js"
 SHEETS = ("base", "flow", "forecast", "model", "history")  # in their order
-_IMPORTS = re.compile(rb'<script type="importmap">(.*?)</script>', re.DOTALL)
+_IMPORT_MAP = re.compile(rb'<script type="importmap">(.*?)</script>', re.DOTALL)
 _IMPORTED = re.compile(rb'^(?:import|export)(?: [\w{}*,\s]+ from)? "(\.[^"]+)";', re.MULTILINE)
 _TYPES = {
     ".js": "text/javascript",
@@ -146,6 +146,6 @@ class ExplorerFiles(StaticFiles):
         ]
         page = files[PAGE].replace(b"</head>", f"{''.join(links)}</head>".encode())
         files[PAGE] = page.replace(b"release/", f"{self._release}/".encode())
-        policy = POLICY.format(imports=" ".join(map(_hash, _IMPORTS.findall(files[PAGE]))))
+        policy = POLICY.format(imports=" ".join(map(_hash, _IMPORT_MAP.findall(files[PAGE]))))
         self._headers = {"Content-Security-Policy": policy, "Referrer-Policy": "no-referrer", "Vary": "Accept-Encoding"}
         self._seen, self._files, self._answers = seen, files, {}

@@ -35,7 +35,10 @@ function App() {
   }, [place, chosen]);
   useFocus(place);
   useLoadingModels(models);
-  useEffect(() => (addEventListener("keydown", onKey), () => removeEventListener("keydown", onKey)), []);
+  useEffect(() => {
+    addEventListener("keydown", onKey);
+    return () => removeEventListener("keydown", onKey);
+  }, []);
   const Page = PAGES[place];
   const error = problem ?? model.error ?? (model.value ? undefined : models.error);
   const shown = !error && model.value;

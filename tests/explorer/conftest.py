@@ -115,7 +115,7 @@ class Tab:
     problems: list[str] = field(default_factory=list)
 
     def note(self, problem: str) -> None:
-        """Keeps an error, and prints it for a test that fails of what it led to."""
+        """Keeps an error, and prints it, so that a test that fails shows it."""
         print("the page says:", problem)
         self.problems.append(problem)
 

@@ -34,26 +34,20 @@ export function Forecast({ model, versus, window }) {
   const told = { model, name: window.name, known, instance: wanted && slide(model, wanted), isChanged, shown, times, predicted: predicted.value, before: before.value?.explanations[0] };
   const last = useRef(/** @type {any} */ (undefined)); // what belongs together, until all of the next is there
   if (!last.current?.shown || preview.value || (!explained.pending && !predicted.pending)) last.current = told;
-  const isTold = Boolean(last.current.shown || last.current.predicted || failed); // the sentence comes before the picture
+  const isTold = wanted && (last.current.shown || last.current.predicted || failed); // the sentence comes before the picture
   return html`
     <${Picker} model=${model} window=${window} />
     ${failed && html`<${Refused} error=${failed} again=${error ? window.again : explained.again} />`}
+    ${wanted && html`<${Sentence} ...${last.current} /><${Warnings} model=${model} answer=${explained.value?.answer} />`}
     ${
-      wanted &&
+      isTold &&
       html`
-        <${Sentence} ...${last.current} />
-        <${Warnings} model=${model} answer=${explained.value?.answer} />
-        ${
-          isTold &&
-          html`
-            <div class=${`instrument card ${model.info.skill.verdict}`}>
-              <${Dials} ...${told} instance=${instance} recorded=${known.instance} edit=${edit} now=${tellNow(known.time)} />
-              <section class="network" aria-label="The network"><${Flow} model=${model} versus=${versus} window=${window} /></section>
-              <${Outlook} ...${last.current} />
-            </div>
-            <${Questions} ...${told} instance=${instance} recorded=${known.instance} edit=${edit} answer=${explained.value?.answer} />
-          `
-        }
+        <div class=${`instrument card ${model.info.skill.verdict}`}>
+          <${Dials} ...${told} instance=${instance} recorded=${known.instance} edit=${edit} now=${tellNow(known.time)} />
+          <section class="network" aria-label="The network"><${Flow} model=${model} versus=${versus} window=${window} /></section>
+          <${Outlook} ...${last.current} />
+        </div>
+        <${Questions} ...${told} instance=${instance} recorded=${known.instance} edit=${edit} answer=${explained.value?.answer} />
       `
     }
   `;

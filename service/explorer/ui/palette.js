@@ -30,7 +30,8 @@ export function Palette(props) {
       event.preventDefault();
       if (!document.querySelector("dialog[open]")) openPalette();
     };
-    return (addEventListener("keydown", open), () => removeEventListener("keydown", open));
+    addEventListener("keydown", open);
+    return () => removeEventListener("keydown", open);
   }, []);
   return isOpen.value ? html`<${Dialog} ...${props} />` : null;
 }

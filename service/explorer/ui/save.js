@@ -21,7 +21,7 @@ function writeCell(value) {
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
-/** An answer as a table: what it says of each input of each window, or else its longest list of records. @param {any} answer */
+/** What an answer says of each input of each window, or else its longest list. @param {any} answer @returns {Record<string, unknown>[]} */
 export function rowsOf(answer) {
   if (answer.explanations)
     return answer.explanations.flatMap(({ instance, output, prediction, contributions }) =>
