@@ -251,21 +251,16 @@ def test_the_page_is_two_sheets_of_paper(tmp_path):
         assert len(re.findall(rb"/Type /Page\b", printed.read_bytes())) == 2
 
 
-def test_widths_that_do_not_vary_have_no_extremes(model):
-    """Where all widths are the same, the report says so, and names no hour at which they are largest or smallest."""
+def test_what_does_not_vary_has_no_extremes(model):
+    """Where all widths or errors are the same, the report says so, and names no hour with the largest or smallest."""
+    targets = model.reference_predictions + 5.91
+    same = Model.of(replace(model, reference=replace(model.reference, targets=targets)))
+    (finding,) = same.report()["accuracy"].findings
+    assert "By hour, the average miss is always the same, 5.91" in finding.answer and "largest" not in finding.answer
     loaded = with_intervals(model, "nodes")
-    assert loaded.intervals is not None
     still = replace(loaded.intervals, below=0 * loaded.intervals.below, above=0 * loaded.intervals.above)
     (finding,) = Model.of(replace(loaded, intervals=still)).report("f1+4")["intervals"].findings
     assert "wide in every situation" in finding.answer and "largest" not in finding.answer
-
-
-def test_errors_that_are_the_same_everywhere_have_no_extremes(model):
-    """Errors that are the same at all hours are called that, and not largest at one of them."""
-    targets = model.reference_predictions + 5.91
-    still = Model.of(replace(model, reference=replace(model.reference, targets=targets)))
-    (finding,) = still.report()["accuracy"].findings
-    assert "By hour, the average miss is always the same, 5.91" in finding.answer and "largest" not in finding.answer
 
 
 @pytest.mark.parametrize(("with_targets", "expected"), [(True, "639.4"), (False, "639.44")])

@@ -1,7 +1,6 @@
 """Simple forecasts know what was known at the end of a window, and nothing else."""
 
 from dataclasses import replace
-from datetime import datetime, timedelta
 from functools import partial
 
 import numpy as np
@@ -62,13 +61,6 @@ def forecast(table, ends, horizon, season=None):
     return baselines.persistence(table, chosen) if season is None else baselines.seasonal_naive(chosen, season)
 
 
-def test_persistence_forecasts_no_change():
-    """A target that is a change is forecast as 0, one with a known last value as that value."""
-    frame = {"a": [1.0, 2.0, 3.0], "level": [5.0, 6.0, 7.0], "change": np.ones(3), "next": np.ones(3)}
-    table = make_table(frame, Columns(("change", "next"), last_value={"change": 0, "next": "level"}))
-    assert forecast(table, [0, 2], horizon=2).tolist() == [[0, 5, 0, 5], [0, 7, 0, 7]]
-
-
 @pytest.mark.parametrize("n_train", [40, 5000])
 def test_ridge_is_the_solution_of_its_normal_equations(n_train):
     """Forecasts equal the solution of the penalised least-squares problem for the chosen penalty."""
@@ -93,39 +85,30 @@ def test_ridge_is_the_solution_of_its_normal_equations(n_train):
     np.testing.assert_allclose(forecast(test), expected, atol=1e-8)
 
 
-def test_ridge_works_with_more_inputs_than_windows():
-    """If a window has more cells than there are training windows, the penalised problem still has a unique solution."""
-    rng = np.random.default_rng(0)
-    rows = rng.normal(size=(60, 20))
-    samples, numbers = sample(rows, rows[:, :1] * 2, lookback=4), np.arange(57)
-    forecasts = fit_ridge(samples, numbers[:30], numbers[30:45])(numbers[45:])
-    assert forecasts.shape == (12, 1) and np.isfinite(forecasts).all()
-
-
 def test_ridge_is_left_out_for_large_windows():
-    """The matrix of more than 2,048 values would take minutes."""
+    """The matrix of more than 2,048 values would take minutes; of fewer it may exceed the windows."""
     rows = np.random.default_rng(0).normal(size=(60, 103))
     samples, numbers = sample(rows, rows[:, :1], lookback=20), np.arange(41)
     assert fit_ridge(samples, numbers[:20], numbers[20:30]) is None
+    forecasts = fit_ridge(sample(rows, rows[:, :1], lookback=19), numbers[:20], numbers[20:30])(numbers[30:])
+    assert forecasts.shape == (11, 1) and np.isfinite(forecasts).all()
 
 
 def test_persistence_is_the_last_value_that_is_known():
-    """With `ahead` each step is the target's value at the window's last row, or the latest before it if missing."""
+    """With `ahead` each step is the target's value at the window's last row, or the latest before it if missing.
+
+    If none is known in the series, or the column was shifted before, there is no forecast. A target that is a change
+    is forecast as 0, one with a known last value as that value.
+    """
     table = series([1, 2, np.nan, 4, 5, 6, 7, 8], ahead=3)
     assert forecast(table, [1, 2, 4], horizon=2).tolist() == [[2, 2], [2, 2], [5, 5]]
-
-
-def test_persistence_does_not_look_into_another_series():
-    """If no value is known in the series yet, there is no forecast."""
     table = series([1, 2, np.nan, 4], ahead=1, series=["a", "a", "b", "b"])
-    np.testing.assert_array_equal(forecast(table, [0, 2], horizon=1), [[1], [np.nan]])
-    assert forecast(table, [0, 3], horizon=1).tolist() == [[1], [4]]
-
-
-def test_a_column_that_was_shifted_before_has_no_persistence():
-    """Its value at the window's last row is the answer, so that persistence needs a named feature."""
+    np.testing.assert_array_equal(forecast(table, [0, 2, 3], horizon=1), [[1], [np.nan], [4]])
     table = series([1, 2, 3, 4], ahead=0)
     assert np.isnan(forecast(table, [1, 2], 1)).all() and np.isnan(forecast(table, [1, 2], 1, DAY)).all()
+    frame = {"a": [1.0, 2.0, 3.0], "level": [5.0, 6.0, 7.0], "change": np.ones(3), "next": np.ones(3)}
+    table = make_table(frame, Columns(("change", "next"), last_value={"change": 0, "next": "level"}))
+    assert forecast(table, [0, 2], horizon=2).tolist() == [[0, 5, 0, 5], [0, 7, 0, 7]]
 
 
 @given(st.data(), st.integers(1, 60), st.integers(1, 3))
@@ -142,12 +125,9 @@ def test_the_seasonal_forecast_is_its_definition(data, ahead, horizon):
     table = series(values, ahead, hours)
 
     def latest(end, step):
-        known = [
-            row
-            for row in range(end + 1)
-            if (hours[end] + ahead + step - hours[row]) % 24 == 0 and not np.isnan(values[row])
-        ]
-        return values[max(known)] if known else np.nan
+        same = (hours[end] + ahead + step - hours[: end + 1]) % 24 == 0
+        known = values[: end + 1][same & ~np.isnan(values[: end + 1])]
+        return known[-1] if len(known) else np.nan
 
     ends = np.arange(data.draw(st.integers(20, 100)), n_rows)
     expected = [[latest(end, step) for step in range(horizon)] for end in ends]
@@ -160,12 +140,8 @@ def test_weak_models_are_announced():
     with pytest.warns(UserWarning, match="the forecasts are nearly constant: on the test part"):
         kanmodel.train(frame, "power", lamb=5.0, linear=False, epochs=3, **WIND_POWER)
     hours = np.arange(3000)
-    table = pl.DataFrame(
-        {
-            "time": [datetime(2024, 1, 1) + timedelta(hours=int(hour)) for hour in hours],
-            "load": np.sin(2 * np.pi * hours / 24) + 0.01 * np.random.default_rng(0).normal(size=3000),
-        }
-    )
+    load = np.sin(2 * np.pi * hours / 24) + 0.01 * np.random.default_rng(0).normal(size=3000)
+    table = pl.DataFrame({"time": np.datetime64("2024-01-01", "ms") + 3_600_000 * hours, "load": load})
     with pytest.warns(UserWarning, match="red: This model has learned nothing that repeating the value of 24"):
         kanmodel.train(table, "load", time="time", ahead=1, hidden=2, epochs=1, linear=False, progress=False)
     with pytest.warns(
