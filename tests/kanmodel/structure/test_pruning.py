@@ -2,6 +2,7 @@ import copy
 from dataclasses import replace
 from functools import cache
 
+import networkx
 import numpy as np
 import pytest
 import torch
@@ -81,20 +82,12 @@ def connected(model, edges, output):
     """Those of the edges that lie on a way from an input of their KAN to the output, or out of a front KAN."""
     alive = set()
     for stage, layers in model.config.stages.items():
-        reached = [set(range(layers[0].n_in))]
-        for number, layer in enumerate(layers):
-            members = layer.node_of_subnode
-            reached.append({members[j] for s, n, j, i in edges if (s, n) == (stage, number) and i in reached[-1]})
-        wanted = {output} if stage == "head" else set(range(layers[-1].n_out))
-        for number, layer in reversed(list(enumerate(layers))):
-            members = layer.node_of_subnode
-            here = {
-                edge
-                for edge in edges
-                if edge[:2] == (stage, number) and edge[3] in reached[number] and members[edge[2]] in wanted
-            }
-            alive |= here
-            wanted = {i for *_, i in here}
+        ends = {(s, n, j, i): ((n, i), (n + 1, layers[n].node_of_subnode[j])) for s, n, j, i in edges if s == stage}
+        graph, inputs = networkx.DiGraph(ends.values()), [(0, i) for i in range(layers[0].n_in)]
+        outputs = [(len(layers), j) for j in ([output] if stage == "head" else range(layers[-1].n_out))]
+        graph.add_edges_from([("in", node) for node in inputs] + [(node, "out") for node in outputs])
+        between = networkx.descendants(graph, "in") & networkx.ancestors(graph, "out")
+        alive |= {edge for edge, pair in ends.items() if between.issuperset(pair)}
     return alive
 
 
