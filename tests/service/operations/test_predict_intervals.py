@@ -348,25 +348,6 @@ def test_a_table_of_widths_is_explained(run, known, models, tmp_path: Path):
     assert code == 2 and "a+2:width@0.9" in err
 
 
-def test_bounds_adapt_to_outcomes_that_the_client_keeps(client, known):
-    """The document of a backtest gives the bounds of the library's adapted model; forecasts stay."""
-    model, rng = known["single"], np.random.default_rng(0)
-    rows = rng.normal(size=(60, len(model.features)))
-    series = {name: rows[:, f].tolist() for f, name in enumerate(model.config.feature_names)}
-    table = series | {"y": rng.normal(scale=30, size=60).tolist()}
-    answer = client.post("/v1/models/single:backtest", json={"series": table, "adapt": True})
-    assert answer.status_code == 200, answer.text
-    found = answer.json()["adaptation"]
-    windows = make_windows(model, 3)
-    answer = ask(client, "single", "predict", windows, intervals="all", adaptation=found)
-    assert_intervals(answer["intervals"], model.adapt(found).predict(windows, intervals="all"))
-    plain = ask(client, "single", "predict", windows, intervals="all")
-    assert answer["predictions"] == plain["predictions"] and answer["intervals"] != plain["intervals"]
-    body = {"instances": windows.tolist(), "intervals": "all", "adaptation": found}
-    refused = client.post("/v1/models/nodes:predict", json=body)
-    assert refused.status_code == 422 and refused.json()["error"].startswith("adaptation.checkpoint is sha256:")
-
-
 def test_reference_windows_are_listed_with_intervals(client, known):
     """They are those that `:predict` has of the windows; an output without any has none, nor has an answer unasked."""
     for name, output in (("nodes", "b+2"), ("quantiles", "y+1"), ("constant", "y+1"), ("plain", "y+1")):
