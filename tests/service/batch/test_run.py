@@ -38,7 +38,6 @@ from kanmodel.tables.rhythm import TimeColumn
 from kanmodel.tables.table import SeriesColumn
 from service.batch.chunks import Plan
 from service.batch.run import explain_table, use_threads
-from service.models.repository import BUNDLED
 
 N_ROWS = 90
 MODEL = make_model("lstm", with_targets=False)
@@ -134,24 +133,6 @@ def test_every_window_of_a_series_is_explained(explain, tmp_path, shape, name):
     total = found["baseline"] + sum(found[f"contribution_{name}"] for name in NAMES)
     assert ((total - found["prediction"]).abs() <= found["residual"] + 1e-9).all()
     assert rejected(out) == []
-
-
-def test_the_numbers_are_those_of_the_service(service, explain, tmp_path):
-    """The table has the numbers of :explain for the same windows, to 1e-6 standard deviations of the output."""
-    model = service.models["nyc-weather"]
-    rows = make_rows(model, 30)
-    explain(rows, name="rows.parquet", model=BUNDLED / "nyc-weather.safetensors")
-    names, lookback = list(model.config.feature_names), model.config.lookback
-    windows = take_windows(rows.select(names).to_numpy(), np.arange(lookback - 1, 30), lookback)
-    answer = service.post("/v1/models/nyc-weather:explain", {"instances": windows.tolist()}).json()
-    found = result(tmp_path / "out")
-    std = model.output_std[0]
-    for row, one in zip(found.iter_rows(named=True), answer["explanations"], strict=True):
-        assert row["prediction"] == pytest.approx(one["prediction"], abs=1e-6 * std)
-        assert row["baseline"] == pytest.approx(one["baseline_prediction"], abs=1e-6 * std)
-        assert row["converged"] == one["converged"]
-        for name in names:
-            assert row[f"contribution_{name}"] == pytest.approx(one["contributions"][name], abs=1e-6 * std)
 
 
 @pytest.mark.parametrize("option", ["effects", "shapley"])

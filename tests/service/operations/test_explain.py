@@ -253,10 +253,8 @@ def test_an_error_in_a_stream_is_its_last_line(serve, folder, service, monkeypat
             raise NonFiniteError("outputs[0][0] must be finite")
         return explain_outputs(*arguments)
 
-    body = {
-        "instances": make_windows(service.models["two"], explanations.PART_WINDOWS + 1).tolist(),
-        "output": "a+1",
-    }
+    windows = make_windows(service.models["two"], explanations.PART_WINDOWS + 1)
+    body = {"instances": windows.tolist(), "output": "a+1"}
     with serve(models=folder / "two.safetensors") as client:
         monkeypatch.setattr(attribution, "explain_outputs", explain_once)
         answer = client.post("/v1/models/two:explain", json=body, headers=NDJSON)

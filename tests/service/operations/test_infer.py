@@ -374,11 +374,8 @@ def test_the_limits_of_v1_hold(service, windows):
     assert refused(post(INFER, content="[" * 10_000, headers=JSON)).startswith("body must be nested at most 64 deep")
     assert refused(post(INFER, content=body, headers={**JSON, "X-Request-Timeout": "0"})).startswith("X-Request-Time")
     assert refused(post(INFER, content=body, headers={**JSON, "Accept": "text/html"}), 406)
-    many = np.repeat(windows, 17, axis=0).tolist()
-    assert (
-        refused(service.post(INFER, make_tensors(many)))
-        == "inputs[0].shape[0] must be 1 to 50 (max_windows), but is 51"
-    )
+    many = service.post(INFER, make_tensors(np.repeat(windows, 17, axis=0).tolist()))
+    assert refused(many) == "inputs[0].shape[0] must be 1 to 50 (max_windows), but is 51"
 
 
 anything = st.recursive(

@@ -57,8 +57,7 @@ def test_describes_an_architecture_in_the_names_of_pykan(service):
     assert [layer["basis"]["grid_size"] for layer in front["front"]["layers"]] == [4, 5]
     assert front["lstm"] == {"hidden_size": 5, "num_layers": 1, "bidirectional": False, "readout": "last"}
     head = service.get("/v1/models/head").json()["architecture"]
-    assert (head["front"], head["lstm"]) == (None, None)
-    assert "mult_arity" not in head["head"]
+    assert head["front"] is head["lstm"] is None and "mult_arity" not in head["head"]
 
 
 def test_skill_is_that_of_the_library(service):
