@@ -274,7 +274,8 @@ def test_a_window_without_a_finite_forecast_is_listed(explain, tmp_path):
     model = make_model("lstm", dtype="float32")
     save_checkpoint(model, tmp_path / "model.safetensors")
     rows = make_rows(model).with_columns(f2=pl.when(pl.int_range(N_ROWS) == 50).then(1e300).otherwise("f2"))
-    assert explain(rows, name="rows.parquet", model=tmp_path / "model.safetensors")[0] == 0
+    code, said, _ = explain(rows, name="rows.parquet", model=tmp_path / "model.safetensors")
+    assert code == 0 and f"{LOOKBACK} windows left out because of them" in said
     assert [row for _, row, _ in rejected(tmp_path / "out")] == list(range(51, 51 + LOOKBACK))
     reason = "the window that ends here cannot be explained: windows[0]"
     assert all(reason in why for _, _, why in rejected(tmp_path / "out"))
