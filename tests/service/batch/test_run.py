@@ -38,7 +38,6 @@ from kanmodel.tables.rhythm import TimeColumn
 from kanmodel.tables.table import SeriesColumn
 from service.batch.chunks import Plan
 from service.batch.run import explain_table, use_threads
-from service.models.repository import BUNDLED
 
 N_ROWS = 90
 MODEL = make_model("lstm", with_targets=False)
@@ -102,46 +101,45 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_every_window_of_a_series_is_explained(run, file, tmp_path):
-    """Each window has its ledger and the time of its last row; contributions sum to the change within the residual."""
-    rows = make_rows()
-    rows.write_csv(tmp_path / "rows.csv")
-    out = tmp_path / "out"
-    code, said, _ = run("explain", file, tmp_path / "rows.csv", "-o", out, "--time-column", "time")
-    assert (code, said) == (0, f"{out}: {N_ROWS - LOOKBACK + 1} windows, 0 not within the tolerance\n")
+@pytest.fixture
+def explain(run, file, tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
+    """Explains rows, which are written as a file of the given name, or a table; the result is in ``out``."""
+
+    def explain(table: pl.DataFrame | Path, *options: object, name: str = "rows.csv", model: Path = file):
+        if isinstance(table, pl.DataFrame):
+            path = tmp_path / name
+            table.write_csv(path) if path.suffix == ".csv" else table.write_parquet(path)
+            table = path
+        return run("explain", model, table, *(() if "-o" in options else ("-o", tmp_path / "out")), *options)
+
+    return explain
+
+
+TIMED = ("--time-column", "time")
+
+
+@pytest.mark.parametrize(("shape", "name"), [("lstm", "rows.csv"), ("head", "rows.csv"), ("lstm", "rows.parquet")])
+def test_every_window_of_a_series_is_explained(explain, tmp_path, shape, name):
+    """Each window has its ledger and the time, as it is, of its last row; contributions sum to the change."""
+    model, out = make_model(shape, with_targets=False), tmp_path / "out"
+    save_checkpoint(model, tmp_path / "model.safetensors")
+    rows, count = make_rows(model), N_ROWS - model.config.lookback + 1
+    if name == "rows.parquet":
+        rows = rows.with_columns(pl.col("time").str.to_datetime())
+    code, said, _ = explain(rows, *TIMED, name=name, model=tmp_path / "model.safetensors")
+    assert (code, said) == (0, f"{out}: {count} windows, 0 not within the tolerance\n")
     found = result(out)
-    assert_frame_equal(found, expected(rows), abs_tol=1e-9)
+    assert_frame_equal(found, expected(rows, model), abs_tol=1e-9)
     total = found["baseline"] + sum(found[f"contribution_{name}"] for name in NAMES)
     assert ((total - found["prediction"]).abs() <= found["residual"] + 1e-9).all()
     assert rejected(out) == []
 
 
-def test_the_numbers_are_those_of_the_service(service, run, tmp_path):
-    """The table has the numbers of :explain for the same windows, to 1e-6 standard deviations of the output."""
-    model = service.models["nyc-weather"]
-    rows = make_rows(model, 30)
-    rows.write_parquet(tmp_path / "rows.parquet")
-    run("explain", BUNDLED / "nyc-weather.safetensors", tmp_path / "rows.parquet", "-o", tmp_path / "out")
-    names, lookback = list(model.config.feature_names), model.config.lookback
-    windows = take_windows(rows.select(names).to_numpy(), np.arange(lookback - 1, 30), lookback)
-    answer = service.post("/v1/models/nyc-weather:explain", {"instances": windows.tolist()}).json()
-    found = result(tmp_path / "out")
-    std = model.output_std[0]
-    for row, one in zip(found.iter_rows(named=True), answer["explanations"], strict=True):
-        assert row["prediction"] == pytest.approx(one["prediction"], abs=1e-6 * std)
-        assert row["baseline"] == pytest.approx(one["baseline_prediction"], abs=1e-6 * std)
-        assert row["converged"] == one["converged"]
-        for name in names:
-            assert row[f"contribution_{name}"] == pytest.approx(one["contributions"][name], abs=1e-6 * std)
-
-
 @pytest.mark.parametrize("option", ["effects", "shapley"])
-def test_further_figures_are_columns_beside_contributions(run, file, tmp_path, option):
+def test_further_figures_are_columns_beside_contributions(explain, tmp_path, option):
     """With the library's values: --effects `removed_` and `alone_`, --shapley `shapley_`; the others stay the same."""
     rows = make_rows(n=30)
-    rows.write_parquet(tmp_path / "rows.parquet")
-    command = ("explain", file, tmp_path / "rows.parquet", "-o", tmp_path / "out", "--time-column", "time")
-    run(*command, f"--{option}")
+    explain(rows, *TIMED, f"--{option}")
     found = result(tmp_path / "out")
     windows = take_windows(rows.select(NAMES).to_numpy(), np.arange(LOOKBACK - 1, 30), LOOKBACK)
     if option == "effects":
@@ -154,29 +152,24 @@ def test_further_figures_are_columns_beside_contributions(run, file, tmp_path, o
         np.testing.assert_allclose(columns, values, atol=1e-9)
     others = [name for name in found.columns if not name.startswith((*figures,))]
     assert_frame_equal(found.select(others), expected(rows), abs_tol=1e-9)
-    code, _, error = run(*command)
+    code, _, error = explain(rows, *TIMED)
     assert code == 2 and option in error
 
 
 @pytest.mark.parametrize("nested", [pl.List(pl.Float64), pl.Array(pl.Float64, LOOKBACK), pl.List(pl.String)])
-def test_a_row_may_hold_a_window(run, file, tmp_path, nested):
+def test_a_row_may_hold_a_window(explain, tmp_path, nested):
     """A row with one list of values per feature gives the same result as the series it was cut from."""
     rows = make_rows()
-    make_windows(rows).cast(dict.fromkeys(NAMES, nested)).write_parquet(tmp_path / "windows.parquet")
-    code, _, _ = run(
-        "explain", file, tmp_path / "windows.parquet", "-o", tmp_path / "out", "--time-column", "time",
-        "--part-windows", 32,
-    )  # fmt: skip
+    windows = make_windows(rows).cast(dict.fromkeys(NAMES, nested))
+    assert explain(windows, *TIMED, "--part-windows", 32, name="windows.parquet")[0] == 0
     wanted = expected(rows).with_columns(pl.col("window") - LOOKBACK + 1)
-    assert code == 0
     assert_frame_equal(result(tmp_path / "out"), wanted, abs_tol=1e-9)
 
 
-def test_others_read_the_folder_as_one_table(run, file, tmp_path):
+def test_others_read_the_folder_as_one_table(explain, file, tmp_path):
     """pandas reads all parts as one table, and each part records the model, the versions and the units."""
-    make_rows().write_csv(tmp_path / "rows.csv")
     out = tmp_path / "out"
-    run("explain", file, tmp_path / "rows.csv", "-o", out, "--part-windows", 20, "--output-name", "y+1")
+    explain(make_rows(), "--part-windows", 20, "--output-name", "y+1")
     assert len(list(out.glob("part-*.parquet"))) == 5
     count = "import sys, pandas; print(len(pandas.read_parquet(sys.argv[1])))"  # pandas takes 100 MB
     found = subprocess.run([sys.executable, "-c", count, out], capture_output=True, text=True, check=True).stdout
@@ -236,19 +229,15 @@ def test_threads_are_as_many_as_the_cores_that_may_be_used(monkeypatch):
         assert at_most == 6  # two chunks for each
 
 
-def test_bad_rows_are_listed_and_their_windows_left_out(run, file, tmp_path):
+def test_bad_rows_are_listed_and_their_windows_left_out(explain, tmp_path):
     """A cell that is not a finite number excludes exactly the windows that contain it."""
     rows = make_rows().cast(dict.fromkeys(NAMES, pl.String))
     wrong = {10: ("f1", "x y"), 11: ("f0", None), 40: ("f3", "nan"), 60: ("f2", "-inf")}
     for row, (name, cell) in wrong.items():
         rows[row, name] = cell
-    rows.write_csv(tmp_path / "rows.csv")
-    code, said, _ = run(
-        "explain", file, tmp_path / "rows.csv", "-o", tmp_path / "out", "--time-column", "time", "--part-windows", 17
-    )
-    assert code == 0
+    code, said, _ = explain(rows, *TIMED, "--part-windows", 17)
     lost = {row + step for row in wrong for step in range(LOOKBACK)}
-    assert f"4 bad rows; {len(lost)} windows left out because of them" in said
+    assert code == 0 and f"4 bad rows; {len(lost)} windows left out because of them" in said
     assert rejected(tmp_path / "out") == [
         ("rows.csv", 12, "column f1 must be a finite number or empty, but is 'x y'"),
         ("rows.csv", 13, "column f0 is empty, and the model was trained without fill"),
@@ -257,21 +246,20 @@ def test_bad_rows_are_listed_and_their_windows_left_out(run, file, tmp_path):
     ]
     wanted = expected(make_rows()).filter(~pl.col("window").is_in(lost))
     assert_frame_equal(result(tmp_path / "out"), wanted, abs_tol=1e-9)
-    code, _, error = run("explain", file, tmp_path / "rows.csv", "-o", tmp_path / "strict", "--strict")
+    code, _, error = explain(rows, "-o", tmp_path / "strict", "--strict")
     assert code == 2
     assert error.endswith("kanscope: rows.csv, row 12, column f1 must be a finite number or empty, but is 'x y'\n")
 
 
-def test_bad_windows_are_listed(run, file, tmp_path):
+def test_bad_windows_are_listed(explain, tmp_path):
     """In tables of lists, only windows of the wrong length or with a bad value are excluded."""
     windows = make_windows(make_rows())
     columns = windows.to_dict(as_series=False)
-    columns["f1"][3] = columns["f1"][3][:-1]
+    columns["f1"][3].pop()
     columns["f2"][5] = None
-    columns["f3"][7] = [*columns["f3"][7][:-1], float("nan")]
-    columns["f0"][9] = [None, *columns["f0"][9][1:]]
-    pl.DataFrame(columns).write_parquet(tmp_path / "windows.parquet")
-    run("explain", file, tmp_path / "windows.parquet", "-o", tmp_path / "out")
+    columns["f3"][7][-1] = float("nan")
+    columns["f0"][9][0] = None
+    explain(pl.DataFrame(columns), name="windows.parquet")
     assert rejected(tmp_path / "out") == [
         ("windows.parquet", 4, f"column f1 must hold {LOOKBACK} numbers, but holds {LOOKBACK - 1}"),
         ("windows.parquet", 6, "column f2 is empty"),
@@ -281,35 +269,33 @@ def test_bad_windows_are_listed(run, file, tmp_path):
     assert sorted(set(range(len(windows))) - set(result(tmp_path / "out")["window"])) == [3, 5, 7, 9]
 
 
-def test_a_window_without_a_finite_forecast_is_listed(run, tmp_path):
+def test_a_window_without_a_finite_forecast_is_listed(explain, tmp_path):
     """Windows with finite values whose forecast overflows are listed as rejected."""
     model = make_model("lstm", dtype="float32")
     save_checkpoint(model, tmp_path / "model.safetensors")
     rows = make_rows(model).with_columns(f2=pl.when(pl.int_range(N_ROWS) == 50).then(1e300).otherwise("f2"))
-    rows.write_parquet(tmp_path / "rows.parquet")
-    code, _, _ = run("explain", tmp_path / "model.safetensors", tmp_path / "rows.parquet", "-o", tmp_path / "out")
-    assert code == 0
+    code, said, _ = explain(rows, name="rows.parquet", model=tmp_path / "model.safetensors")
+    assert code == 0 and f"{LOOKBACK} windows left out because of them" in said
     assert [row for _, row, _ in rejected(tmp_path / "out")] == list(range(51, 51 + LOOKBACK))
-    assert all(
-        "the window that ends here cannot be explained: windows[0]" in why for _, _, why in rejected(tmp_path / "out")
-    )
+    reason = "the window that ends here cannot be explained: windows[0]"
+    assert all(reason in why for _, _, why in rejected(tmp_path / "out"))
     assert len(result(tmp_path / "out")) == N_ROWS - LOOKBACK + 1 - LOOKBACK
 
 
-def test_no_window_has_rows_of_two_series(run, tmp_path):
+def test_no_window_has_rows_of_two_series(explain, tmp_path):
     """Without times, a series ends where the value changes, also where a file or a chunk begins."""
     starts, lengths = np.array([0, 33, 53]), [33, 20, N_ROWS - 53]
     rows = make_rows().with_columns(shop=pl.Series(np.repeat(["b", "a", "c"], lengths)))
     table = write_files(rows, tmp_path / "table", [40], ".parquet", 10)
     model = tmp_path / "model.safetensors"
     save_checkpoint(MODEL.with_config(replace(MODEL.config, series=SeriesColumn("shop"))), model)
-    code, _, error = run("explain", model, table, "-o", tmp_path / "out", "--part-windows", 16)
+    code, _, error = explain(table, "--part-windows", 16, model=model)
     assert code == 0, error
     wanted = [row for row in range(N_ROWS) if row - starts[starts <= row].max() >= LOOKBACK - 1]
     found = result(tmp_path / "out")
     assert found["window"].to_list() == wanted
     assert found["series"].to_list() == rows["shop"][wanted].to_list()
-    code, _, error = run("explain", model, table, "-o", tmp_path / "some", "--series", "c", "--series", "a")
+    code, _, error = explain(table, "-o", tmp_path / "some", "--series", "c", "--series", "a", model=model)
     assert code == 0, error
     assert_frame_equal(result(tmp_path / "some"), found.filter(pl.col("series") != "b"), abs_tol=1e-9)
 
@@ -323,11 +309,11 @@ def hourly(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("ending", [".csv", ".parquet"])
-def test_no_window_crosses_a_gap_in_time(run, hourly, tmp_path, ending):
+def test_no_window_crosses_a_gap_in_time(explain, hourly, tmp_path, ending):
     """Windows across a gap are left out and counted, in any file, row group or chunk; the time column is found."""
     rows = make_rows().filter(~pl.int_range(N_ROWS).is_in([30, 31, 60]))
     table = write_files(rows, tmp_path / "table", [29, 31], ending, 7)
-    code, said, _ = run("explain", hourly, table, "-o", tmp_path / "out", "--part-windows", 16)
+    code, said, _ = explain(table, "--part-windows", 16, model=hourly)
     found = result(tmp_path / "out")
     wanted = [
         end for end in range(LOOKBACK - 1, len(rows)) if not any(end - LOOKBACK + 1 < at <= end for at in (30, 58))
@@ -348,59 +334,31 @@ def test_no_window_crosses_a_gap_in_time(run, hourly, tmp_path, ending):
         (lambda at: at - 2 * (at == 40), r"row 41, column time must be later than 2026-01-02T15:00:00 in the row befo"),
     ],
 )
-def test_times_unlike_those_of_the_training_are_refused(run, hourly, tmp_path, change, reason):
+def test_times_unlike_those_of_the_training_are_refused(explain, hourly, change, reason):
     """Rows of 15 minutes for an hourly model, a time twice, and rows out of order are refused with the first row."""
     hours = [datetime(2026, 1, 1) + timedelta(hours=change(at)) for at in range(N_ROWS)]
     rows = make_rows().with_columns(time=pl.Series(hours))
-    rows.write_parquet(tmp_path / "rows.parquet")
-    code, _, error = run("explain", hourly, tmp_path / "rows.parquet", "-o", tmp_path / "out")
+    code, _, error = explain(rows, name="rows.parquet", model=hourly)
     assert code == 2 and re.search(reason, " ".join(error.split())), error
 
 
-def test_a_cell_that_is_no_time_is_a_bad_row(run, hourly, tmp_path):
-    """A time that cannot be read, or of another kind than in training, is listed with its row."""
-    cells = pl.when(pl.int_range(N_ROWS) == 50).then(pl.lit("soon")).when(pl.int_range(N_ROWS) == 70)
-    make_rows().with_columns(time=cells.then(pl.lit("12")).otherwise("time")).write_csv(tmp_path / "rows.csv")
-    assert run("explain", hourly, tmp_path / "rows.csv", "-o", tmp_path / "out")[0] == 0
-    reason = "column time must be a date, as in training, but is "
-    assert rejected(tmp_path / "out") == [("rows.csv", 52, f"{reason}'soon'"), ("rows.csv", 72, f"{reason}'12'")]
-
-
-def test_a_head_alone_has_windows_of_one_row(run, tmp_path):
-    """With lookback 1 every row is a window."""
-    model = make_model("head", with_targets=False)
-    save_checkpoint(model, tmp_path / "model.safetensors")
-    rows = make_rows(model)
-    rows.write_csv(tmp_path / "rows.csv")
-    run(
-        "explain", tmp_path / "model.safetensors", tmp_path / "rows.csv", "-o", tmp_path / "out",
-        "--time-column", "time", "--part-windows", 32,
-    )  # fmt: skip
-    assert_frame_equal(result(tmp_path / "out"), expected(rows, model), abs_tol=1e-9)
-
-
-def test_a_csv_may_be_in_any_dialect(run, file, tmp_path):
-    """A byte order mark, CRLF, quoted line breaks and a missing last line break are accepted."""
+def test_files_are_in_any_dialect_or_without_rows(explain, tmp_path):
+    """A byte order mark, CRLF, quoted line breaks and a missing last line break; a header alone adds nothing."""
     rows = make_rows().with_columns(note=pl.lit('two\nlines, "quoted"'))
-    text = b"\xef\xbb\xbf" + rows.write_csv(line_terminator="\r\n").encode().rstrip()
-    (tmp_path / "rows.csv").write_bytes(text)
-    run("explain", file, tmp_path / "rows.csv", "-o", tmp_path / "out", "--time-column", "time")
+    table = write_files(rows, tmp_path / "table", [40], ".csv", 1)
+    text = b"\xef\xbb\xbf" + rows[:40].write_csv(line_terminator="\r\n").encode().rstrip()
+    (table / "000.csv").write_bytes(text)
+    header = ",".join(rows.columns)
+    (table / "000a.csv").write_text(header)
+    (table / "00.csv").write_text(f"{header}\n")
+    code, _, error = explain(table, *TIMED)
+    assert code == 0, error
     assert_frame_equal(result(tmp_path / "out"), expected(rows), abs_tol=1e-9)
     assert rejected(tmp_path / "out") == []
 
 
-def test_files_without_rows_are_passed_over(run, file, tmp_path):
-    """A file of a header alone adds nothing to a table."""
-    table = write_files(make_rows(), tmp_path / "table", [40], ".csv", 1)
-    header = (table / "000.csv").read_text().splitlines()[0]
-    (table / "000a.csv").write_text(header)
-    (table / "00.csv").write_text(f"{header}\n")
-    code, _, error = run("explain", file, table, "-o", tmp_path / "out", "--time-column", "time")
-    assert code == 0, error
-    assert_frame_equal(result(tmp_path / "out"), expected(make_rows()), abs_tol=1e-9)
-
-
 REFUSALS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "other options": (lambda place: None, "was made with time_column None, not time: give a new folder"),
     "other rows": (
         lambda place: make_rows(seed=4).write_csv(place / "rows.csv"),
         "rows.csv has changed since part 0 was made: choose another output folder",
@@ -422,36 +380,25 @@ REFUSALS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSALS)
-def test_a_folder_of_another_run_is_refused(run, file, tmp_path, case):
-    """With another checkpoint or other rows the run is refused in one sentence, and no file changes."""
+def test_a_folder_of_another_run_is_refused(explain, file, tmp_path, case):
+    """With another checkpoint, rows or options the run is refused in one sentence, and no file changes."""
     change, reason = REFUSALS[case]
-    (tmp_path / "model.safetensors").write_bytes(file.read_bytes())
-    make_rows().write_csv(tmp_path / "rows.csv")
-    command = ("explain", tmp_path / "model.safetensors", tmp_path / "rows.csv", "-o", tmp_path / "out")
-    run(*command, "--part-windows", 20)
+    model = tmp_path / "model.safetensors"
+    model.write_bytes(file.read_bytes())
+    explain(make_rows(), "--part-windows", 20, model=model)
     change(tmp_path)
     before = contents(tmp_path / "out")
-    code, _, error = run(*command, "--part-windows", 20)
+    options = TIMED if case == "other options" else ()
+    code, _, error = explain(tmp_path / "rows.csv", "--part-windows", 20, *options, model=model)
     assert code == 2 and reason in error
     assert contents(tmp_path / "out") == before
 
 
-def test_other_options_are_refused(run, file, tmp_path):
-    """A run whose options would change the numbers does not resume in the folder."""
-    make_rows().write_csv(tmp_path / "rows.csv")
-    command = ("explain", file, tmp_path / "rows.csv", "-o", tmp_path / "out")
-    run(*command)
-    code, _, error = run(*command, "--time-column", "time")
-    assert code == 2 and "was made with time_column None, not time: give a new folder" in error
-
-
-def test_a_finished_table_is_left_as_it_is(run, file, tmp_path):
+def test_a_finished_table_is_left_as_it_is(explain, tmp_path):
     """A second run computes and writes nothing, and prints the same summary."""
-    make_rows().write_csv(tmp_path / "rows.csv")
-    command = ("explain", file, tmp_path / "rows.csv", "-o", tmp_path / "out", "--json")
-    _, first, _ = run(*command)
+    _, first, _ = explain(make_rows(), "--json")
     times = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("part-*")}
-    code, second, _ = run(*command)
+    code, second, _ = explain(make_rows(), "--json")
     assert code == 0 and json.loads(first) == json.loads(second)
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("part-*")} == times
 
@@ -472,97 +419,74 @@ def change_a_value(part: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [truncate, flip_a_bit, change_a_value])
-def test_a_damaged_part_is_named_and_made_again(run, file, tmp_path, damage):
+def test_a_damaged_part_is_named_and_made_again(explain, tmp_path, damage):
     """A damaged part stops the run; after it is deleted, a run completes the table."""
-    make_rows().write_csv(tmp_path / "rows.csv")
-    out = tmp_path / "out"
-    command = ("explain", file, tmp_path / "rows.csv", "-o", out, "--part-windows", 20)
-    run(*command)
+    rows, out = make_rows(), tmp_path / "out"
+    explain(rows, "--part-windows", 20)
     whole, part = result(out), out / "part-00002.parquet"
     damage(part)
-    code, _, error = run(*command)
+    code, _, error = explain(rows, "--part-windows", 20)
     assert code == 2 and f"{part} is damaged" in error and "delete it to have it made again" in error
     part.unlink()
-    assert run(*command)[0] == 0
+    assert explain(rows, "--part-windows", 20)[0] == 0
     assert result(out).equals(whole)
 
 
-def test_an_unreadable_file_among_good_ones_is_named(run, file, tmp_path):
+def test_an_unreadable_file_among_good_ones_is_named(explain, tmp_path):
     """Windows before the unreadable file are explained and kept; once the file is repaired, a run adds the rest."""
-    rows = make_rows()
+    rows, out = make_rows(), tmp_path / "out"
     table = write_files(rows, tmp_path / "table", [30, 60], ".csv.gz", 1)
     good = (table / "001.csv.gz").read_bytes()
     (table / "001.csv.gz").write_bytes(good[: len(good) // 2])
-    command = ("explain", file, table, "-o", tmp_path / "out", "--part-windows", 8, "--time-column", "time")
-    code, _, error = run(*command)
-    kept = len(result(tmp_path / "out"))
+    code, _, error = explain(table, *TIMED, "--part-windows", 8)
+    kept = len(result(out))
     assert code == 2 and "cannot read 001.csv.gz" in error
     assert f"({kept} explained windows are saved; run the same command again to resume)" in error
-    assert kept == 24 - LOOKBACK + 1
-    assert not (tmp_path / "out" / "_rejected.csv").exists()
+    assert kept == 24 - LOOKBACK + 1 and not (out / "_rejected.csv").exists()
     (table / "001.csv.gz").write_bytes(good)
-    assert run(*command)[0] == 0
-    assert_frame_equal(result(tmp_path / "out"), expected(rows), abs_tol=1e-9)
+    assert explain(table, *TIMED, "--part-windows", 8)[0] == 0
+    assert_frame_equal(result(out), expected(rows), abs_tol=1e-9)
 
 
-def test_a_file_that_cannot_be_opened_is_named_before_anything_is_done(run, file, tmp_path):
+def test_a_file_that_cannot_be_opened_is_named_before_anything_is_done(explain, tmp_path):
     """The beginning of each file is read before the first window is explained."""
     table = write_files(make_rows(), tmp_path / "table", [30], ".parquet", 1)
     (table / "001.parquet").write_bytes(b"PAR1 no more")
-    code, _, error = run("explain", file, table, "-o", tmp_path / "out")
+    code, _, error = explain(table)
     assert code == 2 and "cannot read 001.parquet" in error
     assert not (tmp_path / "out").exists()
 
 
-MISTAKES = {
-    "no such file": (lambda place: "none.csv", "cannot read none.csv: it does not exist"),
-    "another ending": (lambda place: write(place / "model.txt", ""), "model.txt must end in .csv, .csv.gz or .parquet"),
-    "an empty folder": (lambda place: place, "has no file that ends in .csv, .csv.gz, .parquet"),
-    "an empty file": (lambda place: write(place / "a.csv", ""), "a.csv is empty"),
-    "a column too few": (
-        lambda place: write(place / "a.csv", "f0,f1,f2\n1,2,3\n"),
-        "a.csv has no column 'f3', but has f0",
-    ),
-    "two columns of a name": (lambda place: write(place / "a.csv", "f0,f0\n"), "a.csv has more than one column 'f0'"),
-    "too few rows": (
-        lambda place: write(place / "a.csv", "f0,f1,f2,f3\n1,2,3,4\n"),
-        f"a.csv has 1 rows, but needs the {LOOKBACK} steps of a window",
-    ),
-    "a cell too many": (lambda place: write(place / "a.csv", "f0,f1,f2,f3\n1,2,3,4,5\n"), "cannot read a.csv: "),
-    "quotes that stay open": (
-        lambda place: write(place / "a.csv", 'f0,f1,f2,f3\n"' + "1,2,3,4\n" * (1 << 22)),
-        "or its quotes do not close",
-    ),
-    "lists and numbers": (
-        lambda place: write_parquet(place, make_windows(make_rows()).with_columns(f1=1.0)),
-        "column f0 of a.parquet holds lists, but column f1 of a.parquet single values, so they are not one table",
-    ),
-}
-
-
-def write(path: Path, text: str) -> Path:
-    path.write_text(text)
-    return path
-
-
-def write_parquet(place: Path, frame: pl.DataFrame) -> Path:
-    frame.write_parquet(place / "a.parquet")
-    return place / "a.parquet"
-
-
-@pytest.mark.parametrize("case", MISTAKES)
-def test_a_table_that_cannot_be_explained_is_refused(run, file, tmp_path, case):
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("none.csv", None, "none.csv: it does not exist"),
+        ("", None, "has no file that ends in .csv, .csv.gz, .parquet"),
+        ("a.csv", "f0,f1,f2\n1,2,3\n", "a.csv has no column 'f3', but has f0"),
+        ("a.csv", "f0,f1,f2,f3\n1,2,3,4\n", f"a.csv has 1 rows, but needs the {LOOKBACK} steps of a window"),
+        ("a.csv", 'f0,f1,f2,f3\n"' + "1,2,3,4\n" * (1 << 22), "or its quotes do not close"),
+    ],
+    ids=["no file", "an empty folder", "a column too few", "too few rows", "open quotes"],
+)
+def test_a_table_that_cannot_be_explained_is_refused(explain, tmp_path, name, content, reason):
     """The error is one sentence that names the place."""
-    make, reason = MISTAKES[case]
-    code, _, error = run("explain", file, make(tmp_path), "-o", tmp_path / "out")
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    code, _, error = explain(tmp_path / name)
     assert code == 2 and reason in error
 
 
-def test_a_table_of_which_nothing_is_explained_is_an_error(run, file, tmp_path):
+def test_lists_and_numbers_are_no_table(explain):
+    """Where one column holds windows and another single values, both are named."""
+    code, _, error = explain(make_windows(make_rows()).with_columns(f1=1.0), name="a.parquet")
+    both = "column f0 of a.parquet holds lists, but column f1 of a.parquet single values, so they are not one table"
+    assert code == 2 and both in error
+
+
+def test_a_table_of_which_nothing_is_explained_is_an_error(explain, tmp_path):
     """If every window has a bad row, the reasons are listed and the exit code is 2, also with --json."""
-    make_rows().with_columns(f1=pl.lit("calm")).write_csv(tmp_path / "rows.csv")
     for flags in ([], ["--json"]):
-        code, said, error = run("explain", file, tmp_path / "rows.csv", "-o", tmp_path / "out", *flags)
+        code, said, error = explain(make_rows().with_columns(f1=pl.lit("calm")), *flags)
         assert code == 2 and str(N_ROWS) in said
         assert f"no window of rows.csv is explained; {tmp_path / 'out' / '_rejected.csv'} has the reasons" in error
     assert len(rejected(tmp_path / "out")) == N_ROWS
@@ -597,64 +521,50 @@ def test_booleans_are_numbers_for_library_and_commands(run, tmp_path, ending):
 @pytest.mark.parametrize(
     ("other", "reason"),
     [
-        (pl.col("time").str.to_datetime(), "column time is String in a.parquet, but Datetime"),
-        (pl.concat_list("time"), "column time of b.parquet holds List(String), not single values"),
+        (pl.col("time").str.to_datetime(), "column time is String in 000.parquet, but Datetime"),
+        (pl.concat_list("time"), "column time of 001.parquet holds List(String), not single values"),
     ],
 )
-def test_times_are_of_one_type(run, file, tmp_path, other, reason):
+def test_times_are_of_one_type(explain, tmp_path, other, reason):
     """Time columns of different types are refused before anything is computed."""
-    (tmp_path / "table").mkdir()
-    make_rows().write_parquet(tmp_path / "table" / "a.parquet")
-    make_rows().with_columns(time=other).write_parquet(tmp_path / "table" / "b.parquet")
-    code, _, error = run("explain", file, tmp_path / "table", "-o", tmp_path / "out", "--time-column", "time")
+    table = write_files(make_rows(), tmp_path / "table", [40], ".parquet", 9)
+    make_rows().with_columns(time=other).write_parquet(table / "001.parquet")
+    code, _, error = explain(table, *TIMED)
     assert code == 2 and reason in error
 
 
-def test_times_keep_their_type(run, file, tmp_path):
-    """A parquet time stamp stays a time stamp in the result."""
-    rows = make_rows().with_columns(pl.col("time").str.to_datetime())
-    rows.write_parquet(tmp_path / "rows.parquet")
-    run("explain", file, tmp_path / "rows.parquet", "-o", tmp_path / "out", "--time-column", "time")
-    assert result(tmp_path / "out")["time"].equals(rows["time"][LOOKBACK - 1 :])
-
-
-def test_rows_must_run_from_oldest_to_newest(run, file, tmp_path):
+def test_rows_must_run_from_oldest_to_newest(explain, tmp_path):
     """Times must ascend, as in training, also from one file to the next."""
     rows = make_rows()
     table = write_files(rows[[*range(40, 60), *range(40)]], tmp_path / "table", [20], ".csv", 1)
-    code, _, error = run("explain", file, table, "-o", tmp_path / "out", "--time-column", "time")
+    code, _, error = explain(table, *TIMED)
     assert code == 2 and "001.csv, row 2, column time must be later than" in " ".join(error.split())
-    make_windows(rows.reverse()).write_parquet(tmp_path / "windows.parquet")
-    code, _, error = run("explain", file, tmp_path / "windows.parquet", "-o", tmp_path / "w", "--time-column", "time")
+    code, _, error = explain(make_windows(rows.reverse()), *TIMED, "-o", tmp_path / "w", name="windows.parquet")
     assert code == 2 and "windows.parquet, row 2, column time is earlier than the row above it" in error
 
 
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["-o", "out"], "TABLE and -o go together"),
-        (["rows.csv"], "TABLE and -o go together"),
-        (["--series", "a"], "--series, --strict, --engine, --workers and --part-windows need TABLE"),
-        (["--part-windows", "9"], "--strict, --engine, --workers and --part-windows need TABLE"),
-        (["rows.csv", "-o", "out", "--window", "1"], "all windows of TABLE are explained"),
-        (["--faithfulness", "--effects"], "so --window, --effects and --shapley cannot be given with it"),
-        (["--effects", "--receipt", "a", "--input", "b"], "--receipt takes all its options from the receipt"),
-        (
-            ["rows.csv", "-o", "out", "--receipt", "a", "--input", "b"],
-            "--receipt takes all its options from the receipt",
-        ),
+        ("-o out", "TABLE and -o go together"),
+        ("rows.csv", "TABLE and -o go together"),
+        ("--series a", "--series, --strict, --engine, --workers and --part-windows need TABLE"),
+        ("--part-windows 9", "--strict, --engine, --workers and --part-windows need TABLE"),
+        ("rows.csv -o out --window 1", "all windows of TABLE are explained"),
+        ("--faithfulness --effects", "so --window, --effects and --shapley cannot be given with it"),
+        ("--effects --receipt a --input b", "--receipt takes all its options from the receipt"),
+        ("rows.csv -o out --receipt a --input b", "--receipt takes all its options from the receipt"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(run, file, options, reason):
-    code, _, error = run("explain", file, *options)
+    code, _, error = run("explain", file, *options.split())
     assert code == 2 and reason in error
 
 
-def test_without_ray_the_error_says_what_to_install(run, file, tmp_path, monkeypatch):
+def test_without_ray_the_error_says_what_to_install(explain, monkeypatch):
     """Without the extra, the error says in one sentence how to install Ray."""
     monkeypatch.setitem(sys.modules, "ray", None)
-    make_rows().write_csv(tmp_path / "rows.csv")
-    code, _, error = run("explain", file, tmp_path / "rows.csv", "-o", tmp_path / "out", "--engine", "ray")
+    code, _, error = explain(make_rows(), "--engine", "ray")
     assert code == 2 and error.endswith("kanscope: --engine ray needs a package: pip install 'kanscope[ray]'\n")
 
 
@@ -676,23 +586,17 @@ def running(log: Path, file: Path, table: Path, out: Path) -> Iterator[Command]:
         process.wait()
 
 
-@pytest.fixture
-def long_table(tmp_path: Path) -> Path:
-    """A table long enough that work remains after the first parts are written."""
-    make_rows(n=3000).write_parquet(tmp_path / "rows.parquet")
-    return tmp_path / "rows.parquet"
-
-
 @pytest.mark.thorough("runs a long table in processes that are killed")
-def test_a_run_that_is_killed_is_finished_by_the_next(file, long_table, tmp_path):
+def test_a_run_that_is_killed_is_finished_by_the_next(file, tmp_path):
     """After SIGKILL, the next run completes the table, which equals that of an uninterrupted run."""
-    log = tmp_path / "log"
-    with running(log, file, long_table, tmp_path / "out") as process:
+    log, table = tmp_path / "log", tmp_path / "rows.parquet"
+    make_rows(n=3000).write_parquet(table)
+    with running(log, file, table, tmp_path / "out") as process:
         process.kill()
     assert not (tmp_path / "out" / "_rejected.csv").exists()
     (tmp_path / "out" / ".writing-left").write_text("by a run that was killed")
     for name in ("out", "whole"):
-        assert explaining(log, file, long_table, tmp_path / name).wait(300) == 0, log.read_text()
+        assert explaining(log, file, table, tmp_path / name).wait(300) == 0, log.read_text()
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
     assert len(result(tmp_path / "out")) == 3000 - LOOKBACK + 1
 
@@ -714,9 +618,8 @@ def test_ctrl_c_says_how_to_resume(file, tmp_path):
 
 
 @pytest.mark.parametrize("written", [False, True])
-def test_an_interrupt_while_a_part_is_written(run, file, tmp_path, monkeypatch, written):
+def test_an_interrupt_while_a_part_is_written(explain, tmp_path, monkeypatch, written):
     """Whether the part has its name yet or not, the number of saved parts is right, and no other file remains."""
-    make_rows().write_csv(tmp_path / "rows.csv")
     replace_file, out = os.replace, tmp_path / "out"
 
     def interrupt(source, target):
@@ -727,7 +630,7 @@ def test_an_interrupt_while_a_part_is_written(run, file, tmp_path, monkeypatch, 
             raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "replace", interrupt)
-    code, _, error = run("explain", file, tmp_path / "rows.csv", "-o", out, "--part-windows", 20, "--workers", 1)
+    code, _, error = explain(make_rows(), "--part-windows", 20, "--workers", 1)
     saved = ["part-00000.parquet", "part-00001.parquet", "part-00002.parquet"][: 2 + written]
     assert code == 130 and error.splitlines()[-1] == INTERRUPTED.format(len(saved))
     assert sorted(path.name for path in out.iterdir()) == ["_manifest.json", *saved]
@@ -746,17 +649,16 @@ def small_disk(path: Path) -> Iterator[Path]:
 
 @pytest.mark.thorough("fills a file system")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a file system")
-def test_a_full_disk_is_named_and_nothing_is_lost(run, file, tmp_path):
+def test_a_full_disk_is_named_and_nothing_is_lost(explain, tmp_path):
     """A full disk stops the run with one sentence; with more space the same command completes the table."""
     rows = make_rows(n=3000)
-    rows.write_parquet(tmp_path / "rows.parquet")
     with small_disk(tmp_path / "disk") as disk:
-        words = ("explain", file, tmp_path / "rows.parquet", "-o", disk / "out", "--part-windows", 500)
-        code, _, error = run(*words, "--time-column", "time")
+        options = (*TIMED, "-o", disk / "out", "--part-windows", 500)
+        code, _, error = explain(rows, *options, name="rows.parquet")
         kept = len(result(disk / "out"))
         assert code == 2 and "No space left on device" in error
         assert 0 < kept < 3000 and f"({kept:,} explained windows are saved" in error
         assert not list((disk / "out").glob(".*"))
         subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
-        assert run(*words, "--time-column", "time")[0] == 0
+        assert explain(rows, *options, name="rows.parquet")[0] == 0
         assert_frame_equal(result(disk / "out"), expected(rows), abs_tol=1e-9)

@@ -23,9 +23,8 @@ from kanmodel.checkpoint import save_checkpoint
 
 pytestmark = pytest.mark.thorough("starts a Ray cluster")
 
-N_ROWS, PARTS = 1500, ("--part-windows", 50)
+N_ROWS = 1500
 MODEL = make_model("lstm", with_targets=False)
-NAMES, LOOKBACK = MODEL.config.feature_names, MODEL.config.lookback
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token_hex(32)}  # or the command runs outside of it
 CLUSTER = """
 import ray
@@ -41,11 +40,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a model and a table that has one bad row."""
     folder = tmp_path_factory.mktemp("table")
     save_checkpoint(MODEL, folder / "model.safetensors")
-    rng = np.random.default_rng(0)
-    rows = {
-        name: feature.mean + feature.std * rng.normal(size=N_ROWS)
-        for name, feature in zip(NAMES, MODEL.config.features, strict=True)
-    }
+    rng, features = np.random.default_rng(0), MODEL.config.features
+    rows = {one.name: one.mean + one.std * rng.normal(size=N_ROWS) for one in features}
     rows["f1"][700] = np.nan
     pl.DataFrame(rows).write_csv(folder / "rows.csv")
     return folder
@@ -67,8 +63,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def words(place: Path, out: Path, *options: object) -> list[str]:
-    return ["explain", *map(str, (place / "model.safetensors", place / "rows.csv", "-o", out, *PARTS, *options))]
+def words(place: Path, out: Path, table: Path | None = None) -> list[str]:
+    table = place / "rows.csv" if table is None else table
+    return ["explain", *map(str, (place / "model.safetensors", table, "-o", out, "--part-windows", 50))]
 
 
 def start(address: str, arguments: list[str], *options: str) -> subprocess.Popen[str]:
@@ -78,15 +75,11 @@ def start(address: str, arguments: list[str], *options: str) -> subprocess.Popen
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
-def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """Exit code and stderr of the command."""
+def finish(process: subprocess.Popen[str], code: int = 0) -> str:
+    """The stderr of the command, which ends with the code."""
     _, error = process.communicate(timeout=300)
-    return process.returncode, error
-
-
-def succeed(process: subprocess.Popen[str]) -> None:
-    code, error = finish(process)
-    assert code == 0, error
+    assert process.returncode == code, error
+    return error
 
 
 @pytest.fixture
@@ -119,13 +112,13 @@ def find_workers() -> set[int]:
 def test_the_cluster_makes_the_same_files(cluster, place, wanted, tmp_path):
     """Ray writes the same bytes as threads, list of bad rows included; a second run writes only the missing part."""
     out = tmp_path / "out"
-    succeed(start(cluster, words(place, out)))
+    finish(start(cluster, words(place, out)))
     assert contents(out) == wanted
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*")}
     missing = {f"part-{number:05d}.parquet" for number in (0, 7, 29)}
     for name in missing:
         (out / name).unlink()
-    succeed(start(cluster, words(place, out)))
+    finish(start(cluster, words(place, out)))
     assert contents(out) == wanted
     after = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*")}
     assert {name for name, time in after.items() if before[name] != time} == missing
@@ -138,7 +131,7 @@ def test_a_worker_that_is_killed_is_replaced(cluster, place, wanted, tmp_path):
     poll(lambda: len(list(out.glob("part-*"))) >= 2 and len(find_workers()) == 2)
     os.kill(next(iter(find_workers())), signal.SIGKILL)
     begun_with = len(list(out.glob("part-*")))
-    succeed(process)
+    finish(process)
     assert begun_with < N_ROWS // 50
     assert contents(out) == wanted
 
@@ -151,10 +144,8 @@ def test_rows_before_a_read_error_are_explained(cluster, place, tmp_path):
     (table / "a.csv").write_bytes(text)
     (table / "b.csv").write_bytes(text + b"1,2,3,4,5\n")
     out = tmp_path / "out"
-    arguments = ["explain", *map(str, (place / "model.safetensors", table, "-o", out, *PARTS))]
-    code, error = finish(start(cluster, arguments))
-    assert code == 2 and "kanscope: cannot read b.csv: " in error
-    assert "run the same command again to resume" in error
+    error = finish(start(cluster, words(place, out, table)), code=2)
+    assert "kanscope: cannot read b.csv: " in error and "run the same command again to resume" in error
     assert len(list(out.glob("part-*"))) == N_ROWS // 50
 
 
@@ -171,7 +162,7 @@ def test_a_command_that_is_killed_is_finished_by_the_next(place, wanted, tmp_pat
         process.wait()
     poll(lambda: not any(is_running(pid) for pid in started))
     assert len(list(out.glob("part-*"))) < N_ROWS // 50
-    succeed(start("local", words(place, out), "--workers", "1"))
+    finish(start("local", words(place, out), "--workers", "1"))
     assert contents(out) == wanted
 
 

@@ -147,30 +147,22 @@ def test_a_comparison_sums_and_changes_its_sign(client):
 
     there, back = compare("2", one, "1", other), compare("1", other, "2", one)
     assert there["difference"] == there["prediction"] - there["against_prediction"] == -back["difference"] != 0
-    for part in ("data", "model"):
-        assert there[part]["total"] == -back[part]["total"]
-        for name, value in there[part]["contributions"].items():
-            assert value == -back[part]["contributions"][name]
     assert there["data"]["total"] + there["model"]["total"] == pytest.approx(there["difference"])
     itself = compare("2", one, "2", one)
-    assert itself["difference"] == itself["data"]["total"] == itself["model"]["total"] == 0
-    assert not any([*itself["data"]["contributions"].values(), *itself["model"]["contributions"].values()])
+    assert itself["difference"] == 0
+    for part in ("data", "model"):
+        assert there[part]["total"] == -back[part]["total"] and itself[part]["total"] == 0
+        for name, value in there[part]["contributions"].items():
+            assert value == -back[part]["contributions"][name] and itself[part]["contributions"][name] == 0
     assert client.post("/v1/models/m:compare", json={"instances": one, "against": {}}).json()["comparisons"] == [itself]
+
+
+THRESHOLDS = {"edge_threshold": 0.05, "node_threshold": 0, "metric": "backward", "fill": "zero"}
 
 
 @pytest.mark.parametrize("name", FEW)
 @pytest.mark.parametrize(
-    "rule",
-    [
-        {"fidelity": 0.9, "without": ["head:0:1:0"]},
-        {
-            "edge_threshold": 0.05,
-            "node_threshold": 0,
-            "metric": "backward",
-            "fill": "zero",
-            "without": ["head:0:0:1"] * 2,
-        },
-    ],
+    "rule", [{"fidelity": 0.9, "without": ["head:0:1:0"]}, {**THRESHOLDS, "without": ["head:0:0:1"] * 2}]
 )
 def test_an_ablation_is_that_of_the_model_core(service, name, rule):
     """Both forecasts, the rule, its cost and its edges agree with the model core and the topology."""
@@ -184,9 +176,7 @@ def test_an_ablation_is_that_of_the_model_core(service, name, rule):
     assert ablated == pytest.approx(found.ablated_predictions, abs=1e-6 * loaded.output_std[-1])
     query = {**rule, "output": loaded.config.outputs[-1]}
     graph = service.get(f"/v1/models/{name}/topology", params=query).json()["graph"]
-    assert {key: answer[key] for key in ("rule", "fidelity", "edges")} == {
-        key: graph[key] for key in ("rule", "fidelity", "edges")
-    }
+    assert all(answer[key] == graph[key] for key in ("rule", "fidelity", "edges"))
     assert answer["rule"]["without"] == rule["without"][:1]
     assert "without" not in ask(service, name, "ablate", windows, fidelity=0.9)["rule"]
 
@@ -207,12 +197,10 @@ def test_an_ablation_that_removes_nothing_is_predict(service):
         ("whatif", {"features": ["f0", "f0"]}, "features[1]"),
         ("whatif", {"steps": [-99, 0]}, "steps"),
         ("whatif", {"steps": [0, -1]}, "steps"),
-        ("whatif", {"steps": [0]}, "steps"),
         ("whatif", {"shift": {"from": 0}}, "shift.to"),
         ("whatif", {"shift": {"from": 0, "to": 1, "points": 1}}, "shift.points"),
         ("whatif", {"shift": {"from": 0, "to": 1, "points": 31}}, "shift.points"),
         ("whatif", {"more": 1}, "more"),
-        ("ablate", {"without": ["head:0:0:9"]}, "without[0]"),
         ("ablate", {"without": ["head:0:0:0", "lstm:0"]}, "without[1]"),
         ("ablate", {"without": "head:0:0:0"}, "without"),
         ("ablate", {"without": ["head:0:0:0"] * 501}, "without"),
@@ -225,14 +213,12 @@ def test_an_ablation_that_removes_nothing_is_predict(service):
         ("counterfactual", {"target": {}}, "target"),
         ("counterfactual", {"target": {"at_least": 1, "between": [1, 2]}}, "target"),
         ("counterfactual", {"target": {"between": [2, 1]}}, "target.between"),
-        ("counterfactual", {"target": {"between": [1]}}, "target.between"),
         ("counterfactual", {"target": {"at_most": "1"}}, "target.at_most"),
         ("counterfactual", {"target": {"at_most": 1}, "max_features": 0}, "max_features"),
         ("counterfactual", {"target": {"at_most": 1}, "features": ["x"]}, "features[0]"),
         ("compare", {}, "against"),
         ("compare", {"against": {"instances": [[[1]]]}}, "against.instances[0]"),
         ("compare", {"against": {"model": "other"}}, "against"),
-        ("compare", {"against": {"windows": 1}}, "against.windows"),
     ],
 )
 def test_an_invalid_question_is_refused_by_its_path(client, question, members, place):

@@ -147,27 +147,23 @@ def test_an_adaptation_is_predicted_and_explained_with(client, folder, run, tmp_
     request.write_text(json.dumps({"series": series, "last": 1, "adaptation": document}))
     code, out, error = run("explain", folder / "sure.safetensors", "--receipt", saved, "--input", request)
     assert code == 0 and "agrees" in out, out + error
-    for operation in ("predict", "explain"):
-        answer = ask_of(operation, output="load+3:upper@0.8") if operation == "explain" else ask_of(operation)
-        assert "error" not in answer
-        wrong = document | {"checkpoint": "sha256:0"}
-        body = {"adaptation": wrong} | ({"output": "load+3"} if operation == "explain" else {})
+    wrong = {"adaptation": document | {"checkpoint": "sha256:0"}}
+    for operation, body in (("predict", wrong), ("explain", wrong | {"output": "load+3"})):
         assert "adaptation.checkpoint is sha256:0" in ask_of(operation, **body)["error"]
 
 
 def test_the_command_calibrates_as_the_library(folder, run, tmp_path):
     """Levels as a list; the written checkpoint has them, and a column that is missing is named with the file."""
     out = tmp_path / "out.safetensors"
-    code, text, error = run(
-        "calibrate", folder / "load.safetensors", folder / "table.csv", "-o", out, "--intervals", "0.5,0.9"
-    )
+    words = ("calibrate", folder / "load.safetensors", folder / "table.csv", "-o", out, "--intervals")
+    code, text, error = run(*words, "0.5,0.9")
     assert code == 0, error
     assert str(out) in text and "intervals at 0.5, 0.9 (constant), calibrated on" in text
     expected = load(folder / "load.safetensors").calibrate(FRAME, intervals=(0.5, 0.9)).intervals
     np.testing.assert_allclose(load(out).intervals.below, expected.below)
     code, text, _ = run("inspect", out)
     assert code == 0 and "(constant), calibrated on" in text and "(constant)" in repr(load(out))
-    code, _, error = run("calibrate", folder / "load.safetensors", folder / "table.csv", "-o", out, "--intervals", "x")
+    code, _, error = run(*words, "x")
     assert code == 2 and "'x' is not levels such as 0.8,0.95" in error
     FRAME.drop(columns="load").to_csv(tmp_path / "short.csv", index=False)
     code, _, error = run("calibrate", folder / "load.safetensors", tmp_path / "short.csv", "-o", out)

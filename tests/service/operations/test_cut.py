@@ -18,6 +18,7 @@ FRAME["sky"] = rng.choice(["calm", "windy"], N_ROWS)
 FRAME = FRAME.drop(index=[60, 61, 62]).reset_index(drop=True)
 PLAIN = make_model(targets=("a", "b"), n_reference=60)
 ROWS = np.random.default_rng(1).normal(size=(20, 4)).round(3)
+PLAIN_SERIES = {f"f{number}": ROWS[:, number].tolist() for number in range(4)}
 
 
 def series_of(frame):
@@ -65,9 +66,8 @@ def test_what_came_is_as_of_the_backtest(client):
     assert found["outputs"] == ["load+3", "load+4"] and "instances" not in found and rows
     assert all(actual[one["time"], one["output"]] == one["actual"] for one in rows)
     assert found["actual"][-1] == [SERIES["load"][-1], None]
-    plain = {f"f{number}": ROWS[:, number].tolist() for number in range(4)}
-    assert "actual" not in ask(client, model="plain", series=plain)
-    assert "ends" not in ask(client, model="plain", instances=ask(client, model="plain", series=plain)["instances"])
+    plain = ask(client, model="plain", series=PLAIN_SERIES)
+    assert "actual" not in plain and "ends" not in ask(client, model="plain", instances=plain["instances"])
 
 
 def test_windows_are_chosen_by_their_newest_row(client):
@@ -83,7 +83,7 @@ def test_windows_are_chosen_by_their_newest_row(client):
 
 def test_a_missing_value_is_an_error_or_left_out(client):
     """As in :predict it is an error, and where gaps are skipped windows with one are counted, by column."""
-    series = {f"f{number}": ROWS[:, number].tolist() for number in range(4)}
+    series = PLAIN_SERIES | {"f2": [*PLAIN_SERIES["f2"]]}
     series["f2"][8] = None
     assert "series.f2[8]" in ask(client, model="plain", series=series)["error"]
     found = ask(client, model="plain", series=series, gaps="skip")

@@ -37,9 +37,7 @@ def test_the_answer_is_that_of_the_library(serve, model):
         for at in range(0, 30, 10):
             body = {"instances": windows[at : at + 10].tolist(), "receipts": True}
             receipts += client.post(f"{PATH}:predict", json=body).json()["receipts"]
-        outcomes = [
-            {"receipt": receipt, "values": {"y+1": value}} for receipt, value in zip(receipts, actual, strict=True)
-        ]
+        outcomes = [{"receipt": one, "values": {"y+1": value}} for one, value in zip(receipts, actual, strict=True)]
         assert client.post(f"{PATH}:outcomes", json={"outcomes": outcomes}).json()["matched"] == 30
         poll(lambda: client.get(f"{PATH}/drift").json()["explained"] == 30)
         found = client.get(f"{PATH}/drift").json()

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from kanmodel.formula.symbolic import Candidate, suggest_edge_formulas
@@ -12,32 +11,34 @@ from service.operations.edges import _choose_formulas
 MORE = pytest.mark.thorough("searches formulas once more")
 
 
-def test_the_answer_is_the_curve(service):
-    """Every number of an edge is that of the model core, with what identifies it."""
-    model = service.models["front"]
-    topology = build_topology(model, service.importance("front"), PruningRule())
-    (curve,) = sample_edges(model, [topology.edge("front", 0, 2, 1)], points=7, span="grid")
-    path = "/v1/models/front/edges/0/2/1?stage=front&points=7&range=grid"
-    answer = service.get(path).json()
-    for name in ("x", "y", "base", "spline", "slope", "grid", "x_original"):
-        assert answer[name] == getattr(curve, name).tolist()
-    assert (answer["model_name"], answer["output"], answer["unit"]) == ("front", "y+1", curve.unit)
+@pytest.mark.parametrize(
+    ("name", "place", "ends"),
+    [
+        ("front", ("front", 0, 2, 1), ("feature:f2", "front:1:1")),
+        ("head", ("head", 0, 1, 0), ("feature:f1", "head:1:0")),
+        ("head", ("head", 1, 0, 0), ("head:1:0", "output:y+1")),
+    ],
+)
+def test_the_answer_is_the_curve(service, name, place, ends):
+    """Every number of an edge is that of the model core, with what identifies it and original units, if any."""
+    model, (stage, layer, i, j) = service.models[name], place
+    topology = build_topology(model, service.importance(name), PruningRule())
+    (curve,) = sample_edges(model, [topology.edge(*place)], points=7, span="grid")
+    path = f"/v1/models/{name}/edges/{layer}/{i}/{j}"
+    answer = service.get(f"{path}?stage={stage}&points=7&range=grid").json()
+    for member in ("x", "y", "base", "spline", "slope", "grid", "x_original", "y_original"):
+        values = getattr(curve, member)
+        assert answer.get(member) == (None if values is None else values.tolist())
+    assert ("x_original" in answer, "y_original" in answer) == (layer == 0, ends[1].startswith("output"))
+    assert (answer["model_name"], answer["output"], answer["unit"]) == (name, "y+1", curve.unit)
     assert answer["rule"]["fidelity"] == 0.99
-    assert (answer["stage"], answer["layer"], answer["i"], answer["j"]) == ("front", 0, 2, 1)
-    assert (answer["source"], answer["target"], answer["space"]) == ("feature:f2", "front:1:1", "model")
+    assert tuple(answer[member] for member in ("stage", "layer", "i", "j")) == place
+    assert (answer["source"], answer["target"], answer["space"]) == (*ends, "model")
     assert (answer["shape"], answer["kept"]) == (curve.shape, curve.edge.kept)
-    assert answer["line"] == vars(curve.line)
-    assert answer["scores"] == dict(curve.edge.scores)
+    assert answer["line"] == vars(curve.line) and answer["scores"] == dict(curve.edge.scores)
     assert answer["support"]["p01"] == curve.support.p01
-    assert sum(answer["support"]["histogram"]["counts"]) == model.reference.scaled[..., 0].numel()
-
-
-def test_base_and_spline_add_up_to_the_curve(service):
-    """y = base + spline at each of 101 positions, by default."""
-    answer = service.get("/v1/models/nyc-weather/edges/0/0/0").json()
-    assert len(answer["x"]) == 101
-    assert np.add(answer["base"], answer["spline"]) == pytest.approx(answer["y"])
-    assert answer["x"] == sorted(answer["x"])
+    assert answer["support"]["histogram"]["counts"] == curve.support.histogram_counts.tolist()
+    assert len(service.get(f"{path}?stage={stage}").json()["x"]) == 101
 
 
 def test_an_edge_says_when_its_source_reads_features(service):
@@ -51,16 +52,6 @@ def test_an_edge_says_when_its_source_reads_features(service):
     assert edge["reads"] == answer["reads"]
     listed = service.get("/v1/models/nyc-weather/edges?points=2").json()["edges"]
     assert all("reads" in edge and "lags" not in edge for edge in listed)
-
-
-def test_original_units_are_given_where_there_are_any(service):
-    """x_original is given if the edge leaves a feature, y_original if it enters an output."""
-    first = service.get("/v1/models/head/edges/0/1/0").json()
-    last = service.get("/v1/models/head/edges/1/0/0").json()
-    assert ("x_original" in first, "y_original" in first) == (True, False)
-    assert ("x_original" in last, "y_original" in last) == (False, True)
-    assert first["unit"] == "hPa"
-    assert last["unit"] is None
 
 
 def test_lists_the_kept_edges_each_as_it_is_alone(service):

@@ -76,34 +76,19 @@ def refused(answer, status=400):
 
 
 def test_json_tensors_are_forecast_as_instances_are(service, model, windows):
-    """The response has the forecasts of :predict with model, version and checkpoint."""
+    """Nested or in a row; the response has model, version, checkpoint and id, or else the request id, for the log."""
     answer = service.post(INFER, {"id": "mine", **make_tensors(windows.tolist())})
     document = answer.json()
     assert answer.headers["content-type"] == "application/json"
-    assert {name: document[name] for name in ("model_name", "model_version", "id")} == {
-        "model_name": "two",
-        "model_version": "1",
-        "id": "mine",
-    }
+    assert [document[name] for name in ("model_name", "model_version", "id")] == ["two", "1", "mine"]
     assert document["parameters"] == {"checkpoint": f"sha256:{model.sha256}", "outside_range": 0}
     predictions = service.post("/v1/models/two:predict", {"instances": windows.tolist()}).json()["predictions"]
     np.testing.assert_array_equal(read(answer)["predictions"], predictions)
-
-
-def test_a_missing_id_is_generated(service, windows):
-    """The generated id is the request id, so that the log has it."""
-    for given_id in ({}, {"id": ""}, {"id": None}):
-        answer = service.post(INFER, {**given_id, **make_tensors(windows.tolist())})
-        assert answer.json()["id"] == answer.headers["x-request-id"]
-
-
-def test_data_may_be_nested_or_in_a_row(service, windows):
-    """Nested and flat data are equivalent."""
-    nested = service.post(INFER, {"inputs": [tensor(windows.tolist())]})
     in_a_row = tensor(windows.tolist()) | {"data": windows.ravel().tolist()}
-    np.testing.assert_array_equal(
-        read(service.post(INFER, {"inputs": [in_a_row]}))["predictions"], read(nested)["predictions"]
-    )
+    for given_id in ({}, {"id": ""}, {"id": None}):
+        answer = service.post(INFER, {**given_id, "inputs": [in_a_row]})
+        assert answer.json()["id"] == answer.headers["x-request-id"]
+        np.testing.assert_array_equal(read(answer)["predictions"], predictions)
 
 
 def test_a_tensor_for_each_feature_is_its_column(service, model, windows):
@@ -136,24 +121,16 @@ def test_a_datatype_is_the_same_in_json_and_in_bytes(service, model, windows, da
     np.testing.assert_array_equal(in_bytes, model.predict(values.astype(np.float64)))
 
 
+BYTES = {"explain": True, "binary_data_output": True}
+CHOSEN = [{"name": "residual", "parameters": {"binary_data": False}}, {"name": "contributions"}]
+
+
 @pytest.mark.parametrize(
     ("asked", "names"),
     [
-        (
-            {"parameters": {"explain": True, "binary_data_output": True}},
-            ["predictions", "contributions", "residual", "error"],
-        ),
+        ({"parameters": BYTES}, ["predictions", "contributions", "residual", "error"]),
         ({"outputs": [{"name": "predictions", "parameters": {"binary_data": True}}]}, ["predictions"]),
-        (
-            {
-                "parameters": {"explain": True, "binary_data_output": True},
-                "outputs": [
-                    {"name": "residual", "parameters": {"binary_data": False}},
-                    {"name": "contributions"},
-                ],
-            },
-            ["residual", "contributions"],
-        ),
+        ({"parameters": BYTES, "outputs": CHOSEN}, ["residual", "contributions"]),
     ],
 )
 def test_outputs_are_chosen_and_may_be_bytes(service, windows, asked, names):
@@ -167,24 +144,16 @@ def test_outputs_are_chosen_and_may_be_bytes(service, windows, asked, names):
         np.testing.assert_array_equal(tensors[name], whole[name])
 
 
-def test_explanations_are_those_of_the_ledger(service, model, windows):
+@pytest.mark.parametrize(("detail", "name"), [("features", "contributions"), ("steps", "steps")])
+def test_explanations_are_those_of_the_ledger(service, model, windows, detail, name):
     """One per window and output, by features or by steps, from the given baseline."""
-    scaled = model.to_model_units(windows)
-    answers = {
-        detail: service.post(INFER, make_tensors(windows.tolist(), explain=True, detail=detail, baseline="zero"))
-        for detail in ("features", "steps")
-    }
-    for detail, answer in answers.items():
-        tensors = read(answer)
-        ledgers = [explain_windows(model, scaled, output, Baseline("zero"), detail=detail) for output in range(4)]
-        name = "contributions" if detail == "features" else detail
-        expected = np.stack([getattr(ledger, name) for ledger in ledgers], axis=1)
-        np.testing.assert_allclose(tensors["contributions"], expected, rtol=0, atol=1e-9)
-        residuals = np.stack([ledger.residual for ledger in ledgers], axis=1)
-        np.testing.assert_allclose(tensors["residual"], residuals, rtol=0, atol=1e-9)
-        errors = np.stack([ledger.error for ledger in ledgers], axis=1)
-        np.testing.assert_allclose(tensors["error"], errors, rtol=0, atol=1e-9)
-        assert answer.json()["parameters"]["converged"] is True
+    answer = service.post(INFER, make_tensors(windows.tolist(), explain=True, detail=detail, baseline="zero"))
+    scaled, tensors = model.to_model_units(windows), read(answer)
+    ledgers = [explain_windows(model, scaled, output, Baseline("zero"), detail=detail) for output in range(4)]
+    for tensor_name, attribute in (("contributions", name), ("residual", "residual"), ("error", "error")):
+        expected = np.stack([getattr(ledger, attribute) for ledger in ledgers], axis=1)
+        np.testing.assert_allclose(tensors[tensor_name], expected, rtol=0, atol=1e-9)
+    assert answer.json()["parameters"]["converged"] is True
 
 
 def test_a_version_is_reached_by_its_path(serve, tmp_path):
@@ -228,23 +197,18 @@ def test_distances_and_p_values_are_those_of_the_library(service, model, windows
     assert refused(service.post(INFER, body)) == "outputs[0].name p_value needs parameters.trust"
 
 
-def test_explanations_need_their_scope(serve, folder, windows):
+@pytest.mark.parametrize(("asked", "name"), [({"explain": True}, "contributions"), ({"trust": True}, "distance")])
+def test_explanations_need_their_scope(serve, folder, windows, asked, name):
     """A key with scope read gets forecasts but no explanation, whatever the body requests."""
-    keys = f"reader read {READ};analyst explain {EXPLAIN}"
-    body = make_tensors(windows.tolist(), explain=True)
-    plain = make_tensors(windows.tolist())
-    with serve(models=folder / "two.safetensors", keys=keys) as client:
+    plain, body = make_tensors(windows.tolist()), make_tensors(windows.tolist(), **asked)
+    with serve(models=folder / "two.safetensors", keys=f"reader read {READ};analyst explain {EXPLAIN}") as client:
         poll(lambda: client.get("/readyz").status_code == 200)
         reader, analyst = ({"Authorization": f"Bearer {key}"} for key in (READ, EXPLAIN))
         assert client.post(INFER, json=plain).status_code == 401
         assert client.post(INFER, json=plain, headers=reader).status_code == 200
-        assert refused(client.post(INFER, json=body, headers=reader), 403) == (
-            "this needs an API key with the scope explain"
-        )
-        assert "contributions" in read(client.post(INFER, json=body, headers=analyst))
-        body = make_tensors(windows.tolist(), trust=True)
-        assert client.post(INFER, json=body, headers=reader).status_code == 403
-        assert "distance" in read(client.post(INFER, json=body, headers=analyst))
+        needs = "this needs an API key with the scope explain"
+        assert refused(client.post(INFER, json=body, headers=reader), 403) == needs
+        assert name in read(client.post(INFER, json=body, headers=analyst))
 
 
 def test_requests_are_counted_and_logged(launch, folder, service, model, windows):
@@ -260,13 +224,9 @@ def test_requests_are_counted_and_logged(launch, folder, service, model, windows
         lines = [line for line in process.lines() if line.get("route") == "/v2/models/{model}/infer"]
     stated = {"model": "two", "checkpoint": f"sha256:{model.sha256}"}
     assert [line["status"] for line in lines] == [200, 400]
-    assert stated.items() <= lines[1].items()
-    assert {**stated, "windows": N}.items() <= lines[0].items()
-    for counted in (
-        'kanscope_requests_total{code="",route="',
-        'kanscope_inputs_outside_range_total{feature="f0",model="two"',
-    ):
-        assert counted in text
+    assert stated.items() <= lines[1].items() and {**stated, "windows": N}.items() <= lines[0].items()
+    assert 'kanscope_requests_total{code="",route="' in text
+    assert 'kanscope_inputs_outside_range_total{feature="f0",model="two"' in text
     count = next(line for line in text.splitlines() if line.startswith("kanscope_explanation_residual_count"))
     assert float(count.split()[-1]) == N * len(model.config.outputs)
 
@@ -282,7 +242,6 @@ def test_requests_are_counted_and_logged(launch, folder, service, model, windows
         ({"shape": [1.0, 6, 4]}, "inputs[0].shape[0] must be a valid integer"),
         ({"shape": [True, 6, 4]}, "inputs[0].shape[0] must be a valid integer"),
         ({"shape": [4, 6, 3]}, "inputs[0].shape must be [n, 6, 4], but is [4, 6, 3]"),
-        ({"shape": []}, "inputs[0].shape must be [n, 6, 4], but is []"),
         ({"shape": [1] * 1000}, "inputs[0].shape must have at most 8 items"),
         ({"shape": "3,6,4"}, "inputs[0].shape must be a valid list"),
         ({"shape": [2, 6, 4]}, "inputs[0].data must have 2 items, but has 3"),
@@ -296,7 +255,6 @@ def test_requests_are_counted_and_logged(launch, folder, service, model, windows
         ({"data": {"x": 1}}, "inputs[0].data must be a list of 72 values, but is an object"),
         ({"data": None}, "inputs[0].data is missing; give it, or parameters.binary_data_size"),
         ({"datatype": "BYTES"}, "inputs[0].datatype must be 'FP16', 'FP32'"),
-        ({"datatype": "BOOL"}, "inputs[0].datatype must be 'FP16', 'FP32'"),
         ({"datatype": 1}, "inputs[0].datatype must be 'FP16', 'FP32'"),
         ({"name": "other"}, "inputs[0].name is unknown; expected instances alone, or the features f0, f1, f2, f3"),
         ({"name": 1}, "inputs[0].name must be a valid string"),
@@ -332,7 +290,6 @@ def test_an_invalid_tensor_is_refused_in_one_sentence(service, windows, change, 
         ({"parameters": {"explain": True, "detail": "flow"}}, "parameters.detail must be 'features' or 'steps'"),
         ({"parameters": {"explain": True, "baseline": "median"}}, "parameters.baseline must be 'mean', 'zero' or"),
         ({"parameters": {"sequence_id": 1}}, "parameters.sequence_id is unknown; expected one of explain, detail"),
-        ({"id": 1}, "id must be a valid string"),
         ({"id": "x" * 129}, "id must have at most 128 characters"),
         ({"other": 1}, "other is unknown; expected one of id, model_name, parameters, inputs, outputs"),
     ],
@@ -350,18 +307,13 @@ def test_an_invalid_request_is_refused_in_one_sentence(service, windows, body, m
         (("f0", "f1", "f2"), "inputs must have one tensor for each feature, but lacks f3"),
         (("f0", "f1", "f2", "f2"), "inputs[3].name is given twice"),
         (("f0", "f1", "f2", "instances"), "inputs[3].name is unknown; expected instances alone, or the features"),
+        (("f0", "f1", "f2", "f3"), "inputs[3].shape[0] must be 3 as in inputs[0], but is 2"),
     ],
 )
 def test_features_that_do_not_make_a_window_are_refused(service, windows, names, message):
-    """A missing, repeated or unknown feature is refused."""
-    inputs = [tensor(windows[..., 0].tolist(), name=name) for name in names]
+    """A missing, repeated or unknown feature is refused, or one of another number of windows."""
+    inputs = [tensor(windows[: N - f // 3, :, 0].tolist(), name=name) for f, name in enumerate(names)]
     assert refused(service.post(INFER, {"inputs": inputs})).startswith(message)
-
-
-def test_features_of_different_lengths_are_refused(service, windows):
-    """All feature tensors must have the same number of windows."""
-    inputs = [tensor(windows[: N - f // 3, :, f].tolist(), name=f"f{f}") for f in range(4)]
-    assert refused(service.post(INFER, {"inputs": inputs})) == "inputs[3].shape[0] must be 3 as in inputs[0], but is 2"
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -388,9 +340,7 @@ def test_values_that_are_not_finite_are_refused_in_bytes_too(service, windows, v
         (None, 576, None, "inputs[0].data is missing; give it, or parameters.binary_data_size"),
         (576, 576, "99999", "Inference-Header-Content-Length must be at most the"),
         (576, 576, "-1", "Inference-Header-Content-Length must be a whole number of bytes"),
-        (576, 576, "1e3", "Inference-Header-Content-Length must be a whole number of bytes"),
         (576, 576, "9" * 5000, "Inference-Header-Content-Length must be a whole number of bytes"),
-        (576, 576, "", "Inference-Header-Content-Length must be a whole number of bytes"),
         (576, 576, "0", "body must be JSON"),
         (576, 576, "40", "body must be JSON"),
     ],
@@ -424,11 +374,8 @@ def test_the_limits_of_v1_hold(service, windows):
     assert refused(post(INFER, content="[" * 10_000, headers=JSON)).startswith("body must be nested at most 64 deep")
     assert refused(post(INFER, content=body, headers={**JSON, "X-Request-Timeout": "0"})).startswith("X-Request-Time")
     assert refused(post(INFER, content=body, headers={**JSON, "Accept": "text/html"}), 406)
-    many = np.repeat(windows, 17, axis=0).tolist()
-    assert (
-        refused(service.post(INFER, make_tensors(many)))
-        == "inputs[0].shape[0] must be 1 to 50 (max_windows), but is 51"
-    )
+    many = service.post(INFER, make_tensors(np.repeat(windows, 17, axis=0).tolist()))
+    assert refused(many) == "inputs[0].shape[0] must be 1 to 50 (max_windows), but is 51"
 
 
 anything = st.recursive(
@@ -450,7 +397,7 @@ def test_any_value_in_any_place_is_answered_or_refused(service, windows, part):
         owner = owner[key]
         key = part.draw(st.sampled_from(sorted(owner) if isinstance(owner, dict) else range(len(owner))))
     owner[key] = part.draw(anything)
-    answer = service.client.post(INFER, content=json.dumps(whole).encode(), headers=JSON)
+    answer = service.client.post(INFER, content=json.dumps(whole), headers=JSON)
     assert answer.status_code == 200 or refused(answer)
 
 

@@ -57,8 +57,7 @@ def test_describes_an_architecture_in_the_names_of_pykan(service):
     assert [layer["basis"]["grid_size"] for layer in front["front"]["layers"]] == [4, 5]
     assert front["lstm"] == {"hidden_size": 5, "num_layers": 1, "bidirectional": False, "readout": "last"}
     head = service.get("/v1/models/head").json()["architecture"]
-    assert (head["front"], head["lstm"]) == (None, None)
-    assert "mult_arity" not in head["head"]
+    assert head["front"] is head["lstm"] is None and "mult_arity" not in head["head"]
 
 
 def test_skill_is_that_of_the_library(service):
@@ -80,13 +79,6 @@ def test_every_option_of_a_basis_is_described():
     """The document describes exactly the options that the bases of layers have."""
     options = {field.name for basis in BASES.values() for field in fields(basis)}
     assert set(BasisInfo.__annotations__) == {"kind", *options}
-
-
-def test_the_bundled_model_is_served_where_no_models_are_given(serve):
-    """The bundled model is served if no folder is named."""
-    with serve(models=None) as client:
-        assert client.get("/v1/models").json()["models"] == ["nyc-weather"]
-        assert client.get("/v1/models/nyc-weather").json()["metrics"]["test_r2"] >= 0.70
 
 
 @pytest.mark.parametrize("is_broken", [False, True])

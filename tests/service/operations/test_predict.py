@@ -35,22 +35,12 @@ def test_warns_of_the_most_extreme_value_outside_the_training_range(service):
     model = service.models["nyc-weather"]
     windows = model.scaling.features_to_original(model.reference.scaled[:2])
     windows[1, 3, 0], windows[1, 5, 0], windows[1, 7, 0] = 41.2, 45.5, -20.0
-    answer = service.post("/v1/models/nyc-weather:predict", {"instances": windows.tolist()}).json()
     low, high = model.config.features[0].min, model.config.features[0].max
-    assert answer["warnings"] == [
-        {
-            "code": "outside_training_range",
-            "instance": 1,
-            "feature": "temp_c",
-            "step": 7 - 23,
-            "value": -20.0,
-            "min": low,
-            "max": high,
-            "message": f"-20 is outside the training range [{low:.6g}, {high:.6g}]",
-        }
-    ]
-    explained = service.post("/v1/models/nyc-weather:explain", {"instances": windows.tolist()}).json()
-    assert explained["warnings"] == answer["warnings"]
+    place = {"code": "outside_training_range", "instance": 1, "feature": "temp_c", "step": 7 - 23}
+    message = f"-20 is outside the training range [{low:.6g}, {high:.6g}]"
+    for verb in ("predict", "explain"):
+        answer = service.post(f"/v1/models/nyc-weather:{verb}", {"instances": windows.tolist()}).json()
+        assert answer["warnings"] == [{**place, "value": -20.0, "min": low, "max": high, "message": message}]
 
 
 def test_counts_the_warnings_that_it_leaves_out(service):

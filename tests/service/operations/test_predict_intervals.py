@@ -51,10 +51,6 @@ def known(models):
     return {path.stem: load(path).accelerate() for path in models.glob("*.safetensors")}
 
 
-def windows_of(model, n=3, seed=1):
-    return make_windows(model, n, seed)
-
-
 def ask(client, name, verb, windows, **members):
     answer = client.post(f"/v1/models/{name}:{verb}", json={"instances": windows.tolist(), **members})
     assert answer.status_code == 200, answer.text
@@ -73,7 +69,7 @@ def assert_intervals(found, forecasts, atol=0.0):
 @pytest.mark.parametrize("name", ["nodes", "quantiles", "constant"])
 def test_predict_gives_the_librarys_intervals(client, known, name):
     """Of each form of windows and of levels; forecasts are the same with and without them."""
-    model, windows = known[name], windows_of(known[name])
+    model, windows = known[name], make_windows(known[name], 3)
     forecasts, alone = model.predict(windows, intervals="all"), ask(client, name, "predict", windows)
     assert "intervals" not in alone and "intervals" not in ask(client, name, "predict", windows, intervals=None)
     for levels, chosen in (("all", (0.8, 0.95)), ([0.95, 0.8], (0.8, 0.95)), ([0.8], (0.8,))):
@@ -91,7 +87,7 @@ def test_predict_gives_the_librarys_intervals(client, known, name):
 def test_a_series_has_intervals_for_each_of_its_windows(client, known):
     """As the windows that are cut from it."""
     model = known["nodes"]
-    rows = windows_of(model, 1)[0]
+    rows = make_windows(model, 1)[0]
     rows = np.concatenate([rows, rows[::-1]])
     series = {name: rows[:, f].tolist() for f, name in enumerate(model.config.feature_names)}
     answer = client.post("/v1/models/nodes:predict", json={"series": series, "intervals": [0.8]}).json()
@@ -102,7 +98,7 @@ def test_a_series_has_intervals_for_each_of_its_windows(client, known):
 def test_hundreds_of_windows_are_bounded_in_parts(client, known):
     """A request larger than a batch of forecasts."""
     model = known["day"]
-    windows = windows_of(model, 600)
+    windows = make_windows(model, 600)
     answer = ask(client, "day", "predict", windows, intervals="all")
     assert_intervals(answer["intervals"], model.predict(windows, intervals="all"), atol=1e-9)
 
@@ -110,16 +106,11 @@ def test_hundreds_of_windows_are_bounded_in_parts(client, known):
 @pytest.mark.parametrize("name", ["nodes", "quantiles", "constant"])
 def test_tensors_of_bounds_are_the_librarys(client, known, name):
     """By the parameter, beside the forecasts, or by name alone, in JSON and in binary."""
-    model, windows = known[name], windows_of(known[name])
+    model, windows = known[name], make_windows(known[name], 3)
     forecasts = model.predict(windows, intervals="all")
-    expected = {
-        "predictions": model.predict(windows),
-        **{
-            f"{bound}@{level:g}": getattr(forecasts, bound)[k]
-            for k, level in enumerate((0.8, 0.95))
-            for bound in ("lower", "upper")
-        },
-    }
+    expected = {"predictions": model.predict(windows)}
+    for k, level in enumerate((0.8, 0.95)):
+        expected |= {f"{bound}@{level:g}": getattr(forecasts, bound)[k] for bound in ("lower", "upper")}
     for parameters, names in (("all", [*expected]), ("[0.95]", ["predictions", "lower@0.95", "upper@0.95"])):
         body = make_tensors(windows.tolist(), intervals=parameters)
         outputs = client.post(f"/v2/models/{name}/infer", json=body).json()["outputs"]
@@ -127,21 +118,18 @@ def test_tensors_of_bounds_are_the_librarys(client, known, name):
         for one in outputs:
             assert one["shape"] == [*expected[one["name"]].shape]
             np.testing.assert_allclose(one["data"], expected[one["name"]].ravel(), rtol=1e-12)
+    body = make_tensors(windows.tolist(), intervals="all", explain=True)
+    explained = client.post(f"/v2/models/{name}/infer", json=body).json()["outputs"]
+    shapes = {one["name"]: one["shape"] for one in explained}
+    assert shapes["residual"] == shapes["predictions"] == [*expected["predictions"].shape]
+    assert shapes["upper@0.8"] == [*expected["upper@0.8"].shape]
+    assert shapes["contributions"] == [*shapes["predictions"], len(model.features)]
     body = make_tensors(windows.tolist()) | {"outputs": [{"name": "upper@0.8", "parameters": {"binary_data": True}}]}
     answer = client.post(f"/v2/models/{name}/infer", json=body)
     data = answer.content[int(answer.headers["Inference-Header-Content-Length"]) :]
     np.testing.assert_allclose(np.frombuffer(data), expected["upper@0.8"].ravel(), rtol=1e-12)
     metadata = client.get(f"/v2/models/{name}").json()["parameters"]
     assert metadata["levels"] == [0.8, 0.95] and metadata["bounded_outputs"] == [*forecasts.outputs]
-
-
-def test_intervals_and_contributions_stand_in_one_answer(client, known):
-    """The tensors of an explanation keep their shapes."""
-    windows = windows_of(known["nodes"])
-    body = make_tensors(windows.tolist(), intervals="[0.8]", explain=True)
-    shapes = {one["name"]: one["shape"] for one in client.post("/v2/models/nodes/infer", json=body).json()["outputs"]}
-    assert shapes["lower@0.8"] == shapes["predictions"] == shapes["residual"] == [3, 4]
-    assert shapes["contributions"] == [3, 4, 4]
 
 
 def test_models_state_their_intervals(client):
@@ -153,56 +141,53 @@ def test_models_state_their_intervals(client):
     assert "intervals" not in client.get("/v1/models/plain").json()
 
 
-@pytest.mark.parametrize(
-    ("name", "levels", "error"),
-    [
-        ("plain", [0.8], "intervals must not be given, as the model has none"),
-        ("plain", "all", "intervals must not be given, as the model has none"),
-        ("nodes", [0.8, 0.9], "intervals[1] must be one of 0.8, 0.95, the levels of the model, but is 0.9"),
-        ("nodes", "most", "intervals must be a list of levels, but is a string"),
-        ("nodes", ["0.8"], "intervals[0] must be a number, but is a string"),
-        ("nodes", 0.8, "intervals must be a list of levels, but is a number"),
-    ],
-)
-def test_other_levels_are_refused(client, known, name, levels, error):
-    """One sentence that names the place and what there is."""
-    body = {"instances": windows_of(known[name], 1).tolist(), "intervals": levels}
-    answer = client.post(f"/v1/models/{name}:predict", json=body)
-    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_value")
-    assert answer.json()["error"].startswith(error)
+def _v1(levels):
+    return "v1", {"intervals": levels}
+
+
+def _v2(levels):
+    return "v2", {"parameters": {"intervals": levels}}
+
+
+def _named(name):
+    return "v2", {"outputs": [{"name": name}]}
 
 
 @pytest.mark.parametrize(
-    ("name", "members", "error"),
+    ("name", "asked", "error"),
     [
-        (
-            "plain",
-            {"parameters": {"intervals": "all"}},
-            "parameters.intervals must not be given, as the model has none",
-        ),
-        ("nodes", {"parameters": {"intervals": "[0.9]"}}, "parameters.intervals[0] must be one of 0.8, 0.95"),
-        ("nodes", {"parameters": {"intervals": "most"}}, "parameters.intervals must be a string of JSON"),
-        ("nodes", {"outputs": [{"name": "lower@0.9"}]}, "outputs[0].name lower@0.9 does not exist; the bounds are low"),
-        ("nodes", {"outputs": [{"name": "lower@0.80"}]}, "outputs[0].name lower@0.80 does not exist"),
-        ("plain", {"outputs": [{"name": "lower@0.8"}]}, "outputs[0].name lower@0.8 does not exist; the model has no"),
+        ("plain", _v1([0.8]), "intervals must not be given, as the model has none"),
+        ("plain", _v1("all"), "intervals must not be given, as the model has none"),
+        ("nodes", _v1([0.8, 0.9]), "intervals[1] must be one of 0.8, 0.95, the levels of the model, but is 0.9"),
+        ("nodes", _v1("most"), "intervals must be a list of levels, but is a string"),
+        ("nodes", _v1(["0.8"]), "intervals[0] must be a number, but is a string"),
+        ("nodes", _v1(0.8), "intervals must be a list of levels, but is a number"),
+        ("plain", _v2("all"), "parameters.intervals must not be given, as the model has none"),
+        ("nodes", _v2("[0.9]"), "parameters.intervals[0] must be one of 0.8, 0.95"),
+        ("nodes", _v2("most"), "parameters.intervals must be a string of JSON"),
+        ("nodes", _named("lower@0.9"), "outputs[0].name lower@0.9 does not exist; the bounds are low"),
+        ("nodes", _named("lower@0.80"), "outputs[0].name lower@0.80 does not exist"),
+        ("plain", _named("lower@0.8"), "outputs[0].name lower@0.8 does not exist; the model has no"),
     ],
 )
-def test_other_tensors_are_refused(client, known, name, members, error):
-    """With 400, as the protocol wants."""
-    body = make_tensors(windows_of(known[name], 1).tolist()) | members
-    answer = client.post(f"/v2/models/{name}/infer", json=body)
-    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_value")
+def test_other_levels_are_refused(client, known, name, asked, error):
+    """One sentence that names the place and what there is; of tensors with 400, as the protocol wants."""
+    (version, members), windows = asked, make_windows(known[name], 1).tolist()
+    path, body = f"/v1/models/{name}:predict", {"instances": windows}
+    if version == "v2":
+        path, body = f"/v2/models/{name}/infer", make_tensors(windows)
+    answer = client.post(path, json=body | members)
+    assert (answer.status_code, answer.json()["code"]) == (422 if version == "v1" else 400, "invalid_value")
     assert answer.json()["error"].startswith(error)
 
 
 def test_a_bound_that_does_not_exist_is_refused(client, known):
     """With the outputs and the bounds that each has."""
-    windows = windows_of(known["nodes"], 1).tolist()
     for name, output, there in (
         ("nodes", "a+1:width@0.9", "a+1, b+1, a+2, b+2, each also with :lower@0.8, :upper@0.8, :width@0.8, :lower@"),
         ("plain", "y+1:width@0.8", "y+1"),
     ):
-        windows = windows_of(known[name], 1).tolist()
+        windows = make_windows(known[name], 1).tolist()
         for answer in (
             client.post(f"/v1/models/{name}:explain", json={"instances": windows, "output": output}),
             client.get(f"/v1/models/{name}/attributions", params={"output": output}),
@@ -214,7 +199,7 @@ def test_a_bound_that_does_not_exist_is_refused(client, known):
 @pytest.mark.parametrize("name", ["nodes", "quantiles", "constant"])
 def test_contributions_sum_to_the_width_within_the_tolerance(client, known, name):
     """And to the bounds; outputs and bounds may stand in one list, and forecasts are the model's own."""
-    model, windows = known[name], windows_of(known[name])
+    model, windows = known[name], make_windows(known[name], 3)
     output = model.bounded_outputs[-1]
     names = [output, *(f"{output}:{bound}@0.95" for bound in ("lower", "upper", "width"))]
     answer = ask(client, name, "explain", windows, output=names, detail="flow")
@@ -242,7 +227,7 @@ def test_contributions_sum_to_the_width_within_the_tolerance(client, known, name
 
 def test_a_width_of_a_single_output_comes_beside_its_forecast(client, known):
     """Also line by line; the answer's `predictions` are of the model's outputs."""
-    windows, width = windows_of(known["constant"]), "y+1:width@0.8"
+    windows, width = make_windows(known["constant"], 3), "y+1:width@0.8"
     body = {"instances": windows.tolist(), "output": width}
     whole = ask(client, "constant", "explain", windows, output=width)
     assert whole["predictions"] == ask(client, "constant", "predict", windows)["predictions"]
@@ -255,7 +240,11 @@ def test_a_width_of_a_single_output_comes_beside_its_forecast(client, known):
 
 def test_a_receipt_of_a_width_is_repeated(client, known, models, tmp_path, capsys):
     """From the saved answer, the request and the checkpoint, which is the model's."""
-    request = {"instances": windows_of(known["nodes"]).tolist(), "output": ["a+1", "a+1:width@0.8"], "receipt": True}
+    request = {
+        "instances": make_windows(known["nodes"], 3).tolist(),
+        "output": ["a+1", "a+1:width@0.8"],
+        "receipt": True,
+    }
     answer = client.post("/v1/models/nodes:explain", json=request)
     assert answer.json()["checkpoint"] == known["nodes"].checkpoint
     (tmp_path / "answer.json").write_bytes(answer.content)
@@ -311,7 +300,7 @@ def test_questions_about_the_model_take_a_width(client, known, name, path):
 )
 def test_questions_about_forecasts_take_a_width(client, known, verb, members):
     """The width as it stands is what `:predict` gives; another one is the network's for the changed window."""
-    model, windows, width = known["nodes"], windows_of(known["nodes"], 2), "b+2:width@0.8"
+    model, windows, width = known["nodes"], make_windows(known["nodes"], 2), "b+2:width@0.8"
     answer = ask(client, "nodes", verb, windows, output=width, **members)
     assert answer["output"] == width and answer["unit"] == model.unit_of("b+2")
     usual = model.predict(windows, intervals=(0.8,)).width[0, :, 3]
@@ -325,7 +314,7 @@ def test_questions_about_forecasts_take_a_width(client, known, verb, members):
 
 def test_models_of_which_one_lacks_the_bound_are_not_compared(client, known):
     """Neither on windows nor on the reference windows; the error says what the other has."""
-    windows, width = windows_of(known["plain"], 1).tolist(), "y+1:width@0.8"
+    windows, width = make_windows(known["plain"], 1).tolist(), "y+1:width@0.8"
     body = {"instances": windows, "output": width, "against": {"model": "plain"}}
     for answer in (
         client.post("/v1/models/single:compare", json=body),
@@ -338,7 +327,7 @@ def test_models_of_which_one_lacks_the_bound_are_not_compared(client, known):
 def test_a_table_of_widths_is_explained(run, known, models, tmp_path: Path):
     """Row by row as the library does; the command prints one of a reference window too."""
     model, width = known["nodes"], "a+2:width@0.8"
-    rows = windows_of(model, 2).reshape(-1, len(model.features))
+    rows = make_windows(model, 2).reshape(-1, len(model.features))
     pl.DataFrame(rows, schema=[*model.config.feature_names]).write_csv(tmp_path / "rows.csv")
     file, out = models / "nodes.safetensors", tmp_path / "out"
     code, _, err = run("explain", file, tmp_path / "rows.csv", "-o", out, "--output-name", width)
@@ -357,25 +346,6 @@ def test_a_table_of_widths_is_explained(run, known, models, tmp_path: Path):
     assert code == 0 and "lower bound at 0.95" in out
     code, out, err = run("explain", file, "--output-name", "a+2:width@0.9")
     assert code == 2 and "a+2:width@0.9" in err
-
-
-def test_bounds_adapt_to_outcomes_that_the_client_keeps(client, known):
-    """The document of a backtest gives the bounds of the library's adapted model; forecasts stay."""
-    model, rng = known["single"], np.random.default_rng(0)
-    rows = rng.normal(size=(60, len(model.features)))
-    series = {name: rows[:, f].tolist() for f, name in enumerate(model.config.feature_names)}
-    table = series | {"y": rng.normal(scale=30, size=60).tolist()}
-    answer = client.post("/v1/models/single:backtest", json={"series": table, "adapt": True})
-    assert answer.status_code == 200, answer.text
-    found = answer.json()["adaptation"]
-    windows = windows_of(model)
-    answer = ask(client, "single", "predict", windows, intervals="all", adaptation=found)
-    assert_intervals(answer["intervals"], model.adapt(found).predict(windows, intervals="all"))
-    plain = ask(client, "single", "predict", windows, intervals="all")
-    assert answer["predictions"] == plain["predictions"] and answer["intervals"] != plain["intervals"]
-    body = {"instances": windows.tolist(), "intervals": "all", "adaptation": found}
-    refused = client.post("/v1/models/nodes:predict", json=body)
-    assert refused.status_code == 422 and refused.json()["error"].startswith("adaptation.checkpoint is sha256:")
 
 
 def test_reference_windows_are_listed_with_intervals(client, known):

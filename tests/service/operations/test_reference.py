@@ -2,20 +2,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from factories import make_model
-
-from kanmodel.checkpoint import save_checkpoint
-
-
-@pytest.fixture
-def folder_of(tmp_path):
-    """Writes a folder with one model, m, with given options."""
-
-    def write(**options):
-        save_checkpoint(make_model("head", **options), tmp_path / "m.safetensors")
-        return tmp_path
-
-    return write
 
 
 @pytest.mark.parametrize("name", ["nyc-weather", "two", "front", "head"])
@@ -98,34 +84,32 @@ def test_an_invalid_list_is_refused(service, query, path):
     assert path in answer.json()["error"]
 
 
-@pytest.mark.parametrize("index", ["-1", "130", "1000000000000"])
-def test_an_index_beyond_the_windows_is_404(service, index):
-    """The error gives the valid range."""
+BEYOND = "index {} does not exist: there are 0 to 129"
+
+
+@pytest.mark.parametrize(
+    ("index", "status", "error"),
+    [(-1, 404, BEYOND), (130, 404, BEYOND), (10**12, 404, BEYOND), ("first", 422, "index")],
+)
+def test_an_index_that_is_none_of_the_windows_is_refused(service, index, status, error):
+    """404 with the valid range, or 422 as for any parameter of the wrong type."""
     answer = service.get(f"/v1/models/head/reference/{index}")
-    assert answer.status_code == 404
-    assert answer.json()["error"] == f"index {index} does not exist: there are 0 to 129"
+    assert answer.status_code == status and answer.json()["error"].startswith(error.format(index))
 
 
-def test_an_index_that_is_not_a_number_is_422(service):
-    """422, as for any parameter of the wrong type."""
-    answer = service.get("/v1/models/head/reference/first")
-    assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, "index")
-
-
-def test_windows_without_targets_and_times_have_null_there(serve, folder_of):
+def test_windows_without_targets_and_times_have_null_there(service):
     """Fields without data in the checkpoint are null."""
-    with serve(models=folder_of(with_targets=False)) as client:
-        answer = client.get("/v1/models/m/reference/0").json()
-        assert (answer["target"], answer["time"]) == (None, None)
-        row = client.get("/v1/models/m/reference", params={"limit": 1}).json()["windows"][0]
-        assert (row["target"], row["time"]) == (None, None) and len(row["prediction"]) == 1
+    answer = service.get("/v1/models/front/reference/0").json()
+    assert (answer["target"], answer["time"]) == (None, None)
+    row = service.get("/v1/models/front/reference", params={"limit": 1}).json()["windows"][0]
+    assert (row["target"], row["time"]) == (None, None) and len(row["prediction"]) == 1
 
 
-def test_a_setting_hides_the_windows(serve, folder_of):
+def test_a_setting_hides_the_windows(serve, folder):
     """Reference windows are training data, so a setting disables access to them."""
-    with serve(models=folder_of(), reference_windows=False) as client:
-        assert client.get("/v1/models/m/reference").status_code == 403
-        answer = client.get("/v1/models/m/reference/0")
+    with serve(models=folder / "head.safetensors", reference_windows=False) as client:
+        assert client.get("/v1/models/head/reference").status_code == 403
+        answer = client.get("/v1/models/head/reference/0")
         assert answer.status_code == 403
         assert answer.json()["error"] == "reference windows are not shown here (reference_windows)"
 

@@ -41,16 +41,3 @@ def test_answers_the_questions_in_order(service):
     ids = [finding["id"] for finding in answer["findings"]]
     assert ids[:6] == ["skill", "forecast", "accuracy", "drivers", "response", "limits"]
     assert ids[6:] == ["sparsity", "features", "independence", "opacity", "depth", "shapes", "trust"]
-
-
-def test_the_report_agrees_with_the_topology_and_the_table(service):
-    """The numbers of the report equal those of the other resources."""
-    evidence = {
-        finding["id"]: finding["evidence"]
-        for finding in service.get("/v1/models/nyc-weather/report").json()["findings"]
-    }
-    graph = service.get("/v1/models/nyc-weather/topology").json()["graph"]
-    assert (evidence["sparsity"]["kept"], evidence["sparsity"]["edges"]) == tuple(graph["edges"].values())
-    assert evidence["sparsity"]["r2"] == graph["fidelity"]["r2"]
-    rows = service.get("/v1/models/nyc-weather/attributions").json()["features"]
-    assert evidence["features"]["shares"] == {row["name"]: row["share"] for row in rows}

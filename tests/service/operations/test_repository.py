@@ -102,10 +102,8 @@ def test_a_failed_load_keeps_the_served_version(client, tmp_path):
     (tmp_path / "m.safetensors").write_bytes(b"")
     answer = client.post(LOAD)
     reason = "m.safetensors is not a safetensors file"
-    assert (answer.status_code, answer.json()["error"]) == (
-        400,
-        f"model 'm', version 1, cannot be loaded: {reason}",
-    )
+    error = f"model 'm', version 1, cannot be loaded: {reason}"
+    assert (answer.status_code, answer.json()["error"]) == (400, error)
     assert client.post(INDEX).json() == [entry(reason=reason)]
     assert checkpoint(client) == before
     shutil.rmtree(tmp_path)
@@ -166,18 +164,13 @@ def test_an_unloaded_model_stays_so_until_it_is_loaded(serve, tmp_path, wait_unt
 
 def test_health_has_the_state_of_the_model(client):
     """Responses have both keys, also with an error status."""
-    assert (
-        client.get("/v2/health/live").json() == client.get("/v2/health/ready").json() == {"live": True, "ready": True}
-    )
+    for path in ("live", "ready"):
+        assert client.get(f"/v2/health/{path}").json() == {"live": True, "ready": True}
     client.post(UNLOAD)
     assert client.get("/v2/health/live").json() == {"live": True, "ready": False}
     answer = client.get("/v2/health/ready")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-    assert {name: answer.json()[name] for name in ("live", "ready", "error")} == {
-        "live": True,
-        "ready": False,
-        "error": "m version 1 is unloaded",
-    }
+    assert {"live": True, "ready": False, "error": "m version 1 is unloaded"}.items() <= answer.json().items()
 
 
 def test_loading_under_traffic_fails_no_request_and_mixes_no_answer(client, tmp_path):
@@ -211,12 +204,9 @@ def test_unloading_under_traffic_gives_complete_responses_or_503(client):
             assert ask_once().status_code == 503
             assert client.post(LOAD).json() == [entry()]
             assert list(leaves(ask_once().json())) == expected
-    assert {answer.status_code for answer in answers} <= {200, 503}
     for answer in answers:
-        if answer.status_code == 200:
-            assert list(leaves(answer.json())) == expected
-        else:
-            assert answer.json()["error"] == "model 'm' is unloaded"
+        unloaded = answer.status_code == 503 and answer.json()["error"] == "model 'm' is unloaded"
+        assert unloaded or (answer.status_code == 200 and list(leaves(answer.json())) == expected), answer.text
 
 
 @pytest.mark.thorough("starts two processes")
