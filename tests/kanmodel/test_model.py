@@ -414,9 +414,9 @@ def test_from_torch_and_from_file_take_integer_and_fixed_features(make_forecaste
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"integer": ["gust"]}, "the call: integer has no feature 'gust'; the features are temp, wind"),
-        ({"fixed": ["gust"]}, "the call: fixed has no feature 'gust'; the features are temp, wind"),
-        ({"fixed": "wind"}, "fixed must be a list, but is 'wind'"),
+        ({"integer": ["gust"]}, "^the call: integer has no feature 'gust'; the features are temp, wind$"),
+        ({"fixed": ["gust"]}, "^the call: fixed has no feature 'gust'; the features are temp, wind$"),
+        ({"fixed": "wind"}, "^fixed must be a list, but is 'wind'$"),
         ({"features": ["n" * 201, "wind"]}, "name must be printable text of at most 200 characters, but is 'nnn"),
     ],
 )
