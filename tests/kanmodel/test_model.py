@@ -20,7 +20,6 @@ import kanmodel
 from kanmodel import CheckpointError, DataError, Model, UnknownNameError
 from kanmodel.attribution.baseline import Baseline, ReferenceBaselines
 from kanmodel.attribution.ledger import explain_windows
-from kanmodel.checkpoint import save_checkpoint
 from kanmodel.formula.formula import Formulas
 from kanmodel.network.config import Transform, plain_layers
 from kanmodel.report.report import write_report
@@ -74,15 +73,6 @@ def test_every_exported_name_is_there():
         _ = kanmodel.nothing
 
 
-def test_names(model, tmp_path):
-    """A model has the names of its config and the hash of its file."""
-    assert [feature.name for feature in model.features] == list(NAMES)
-    assert model.outputs == ("a+1", "b+1") and model.lookback == 6 and model.checkpoint is None
-    path = tmp_path / "m.safetensors"
-    sha256 = save_checkpoint(model, path)
-    assert kanmodel.load(path).checkpoint == kanmodel.load(str(path)).checkpoint == f"sha256:{sha256}"
-
-
 def test_predict_in_all_forms(model, windows):
     """An array, a tensor, lists and a mapping give the same forecasts; one window alone the same to rounding."""
     expected = model.predict(windows)
@@ -92,48 +82,26 @@ def test_predict_in_all_forms(model, windows):
     first = expected[:1]
     one = {name: values[0] for name, values in by_name.items()}
     noted = frame_of(model, windows[0], time=["noon"] * 16)
-    for form in (windows[0], one, pl.DataFrame(noted), pd.DataFrame(noted), pd.DataFrame(one), Frame(one)):
+    minimal = type("Frame", (dict,), {"columns": [*one], "to_numpy": lambda self: np.column_stack([*one.values()])})
+    for form in (windows[0], one, pl.DataFrame(noted), pd.DataFrame(noted), pd.DataFrame(one), minimal(one)):
         # one window alone takes other kernels than five together, which round otherwise
         np.testing.assert_allclose(model.predict(form), first, rtol=0, atol=ROUNDING * model.output_std.min())
 
 
-class Frame:
-    """The minimal interface of a data frame."""
-
-    def __init__(self, columns):
-        self.columns, self._values = list(columns), columns
-
-    def __getitem__(self, name):
-        return self._values[name]
-
-    def to_numpy(self):
-        return np.column_stack(list(self._values.values()))
-
-
-@pytest.mark.parametrize("baseline", ["mean", "zero", "values", "instance", "reference"])
+@pytest.mark.parametrize("kind", ["mean", "zero", "values", "instance", "reference"])
 @pytest.mark.parametrize("output", [None, "b+1"])
-def test_explain_is_the_ledger(model, windows, output, baseline):
+def test_explain_is_the_ledger(model, windows, output, kind):
     """Every figure equals that of the ledger, for each kind of baseline and an output by name."""
     number, scaled = (0 if output is None else 1), model.to_model_units(windows)
     values = {"f0": 1.0, "f1": [1.0, 2, 3, 4, 5, 6], "f2": -3, "f3": np.float32(2)}
-    asked = {
-        "values": {"values": values},
-        "instance": {"instance": frame_of(model, windows[3])},
-        "reference": {"reference": 3, "seed": 1},
-    }.get(baseline, baseline)
-    if baseline == "instance":
-        asked = {"instance": pl.DataFrame(frame_of(model, windows[3]))}
-    found = model.explain(windows, output, baseline=asked)
-    if baseline == "reference":
-        ledger = explain_windows(model, scaled, number, ReferenceBaselines(3, 1))
-        np.testing.assert_array_equal(found.standard_error, ledger.standard_error)
-    else:
-        kind = Baseline(baseline, values=values, instance=windows[3])
-        ledger = explain_windows(model, scaled, number, kind)
-        assert found.standard_error is None
-    for name in ("predictions", "baseline", "steps", "error", "residual", "converged", "path_nodes"):
+    asked = {"values": values, "instance": pl.DataFrame(frame_of(model, windows[3]))}
+    asked = {name: {name: of} for name, of in asked.items()} | {"reference": {"reference": 3, "seed": 1}}
+    found = model.explain(windows, output, baseline=asked.get(kind, kind))
+    of = Baseline(kind, values=values, instance=windows[3]) if kind != "reference" else ReferenceBaselines(3, 1)
+    ledger = explain_windows(model, scaled, number, of)
+    np.testing.assert_array_equal(found.standard_error, ledger.standard_error if kind == "reference" else None)
+    for name in ("predictions", "baseline", "steps", "error", "residual", "converged", "path_nodes", "contributions"):
         np.testing.assert_array_equal(getattr(found, name), getattr(ledger, name), err_msg=name)
-    np.testing.assert_array_equal(found.contributions, ledger.contributions)
     assert (found.output, found.unit, found.features) == (model.outputs[number], "K", NAMES)
     assert found.baseline_prediction == ledger.baseline_prediction and found.tolerance == ledger.tolerance
     assert [layer.stage for layer in found.layers] == [layer.stage for layer in ledger.layers]
@@ -260,48 +228,28 @@ def test_prune_and_save(model, windows, tmp_path):
 
 BAD = np.zeros((6, 4))
 HOSTILE = {
-    "shape": (np.zeros((5, 4)), DataError, r"windows must have shape \(n, 6, 4\) or \(6, 4\), but has \(5, 4\)"),
-    "transposed": (np.zeros((4, 6)), DataError, r"windows must have shape"),
-    "four axes": (np.zeros((1, 1, 6, 4)), DataError, r"windows must have shape"),
-    "number": (3.0, DataError, r"windows must have shape"),
-    "none": (None, DataError, r"windows must"),
-    "empty": (np.zeros((0, 6, 4)), DataError, r"windows is empty"),
-    "empty list": ([], DataError, r"windows must have shape"),
-    "ragged": ([[1.0], [1.0, 2.0]], DataError, r"windows must be an array, but its rows differ in length"),
-    "text": (BAD.astype(str), DataError, r"windows must hold numbers, but holds str"),
-    "complex": (BAD + 1j, DataError, r"windows must hold numbers, but holds complex128"),
-    "objects": (np.full((6, 4), "3", dtype=object), DataError, r"windows\[0\]\[0\] must be a number, but is '3'"),
-    "nan": (np.where(np.arange(24).reshape(6, 4) == 9, np.nan, 0), DataError, r"windows\[2\]\[1\] must be finite"),
-    "huge": (np.full((6, 4), 1e400), DataError, r"windows\[0\]\[0\] must be finite"),
-    "masked": (np.ma.masked_equal(np.arange(24.0).reshape(6, 4), 5), DataError, r"windows\[1\]\[1\] must be finite"),
-    "dates": (np.zeros((6, 4), "datetime64[s]"), DataError, r"windows must hold numbers"),
-    "lacking": ({"f0": BAD[:, 0], "f2": BAD[:, 0]}, DataError, r"windows lacks feature 'f1', 'f3'"),
-    "unknown": (dict.fromkeys((*NAMES, "x"), BAD[:, 0]), UnknownNameError, r"windows has 'x', which is not a feature"),
-    "steps": (dict.fromkeys(NAMES, [0.0] * 5), DataError, r"windows\['f0'\] must have shape \(n, 6\) or \(6,\)"),
-    "uneven": (
-        dict.fromkeys(NAMES, BAD[:, 0]) | {"f1": np.zeros((2, 6))},
-        DataError,
-        r"windows\['f1'\] must have shape",
-    ),
-    "infinite": (dict.fromkeys(NAMES, BAD[:, 0]) | {"f1": [0, 0, np.inf, 0, 0, 0]}, DataError, r"windows\['f1'\]\[2\]"),
-    "short frame": (
-        pd.DataFrame(BAD[:5], columns=NAMES),
-        DataError,
-        r"windows has 5 rows, but needs the 6 steps of a window",
-    ),
-    "no column": (pd.DataFrame(BAD, columns=["f0", "F1", "f2", "f3"]), DataError, r"windows has no column 'f1'"),
-    "numbered": (pd.DataFrame(BAD), DataError, r"windows has no column 'f0', 'f1', 'f2', 'f3'"),
-    "twice": (pd.DataFrame(np.zeros((6, 5)), columns=[*NAMES, "f1"]), DataError, r"f1 is the name of 2 columns"),
-    "gap": (
-        pd.DataFrame(np.zeros((9, 4)), columns=NAMES).replace({"f2": {0.0: None}}),
-        DataError,
-        r"windows\['f2'\], row 3 is empty, and the model was trained without fill",
-    ),
-    "words": (
-        pl.DataFrame(BAD, schema=NAMES).with_columns(f2=pl.lit("x")),
-        DataError,
-        r"windows\['f2'\], row 0 must be a finite number or empty, but is 'x'",
-    ),
+    "shape": (np.zeros((5, 4)), r"windows must have shape \(n, 6, 4\) or \(6, 4\), but has \(5, 4\)"),
+    "four axes": (np.zeros((1, 1, 6, 4)), r"windows must have shape"),
+    "number": (3.0, r"windows must have shape"),
+    "none": (None, r"windows must"),
+    "empty": (np.zeros((0, 6, 4)), r"windows is empty"),
+    "empty list": ([], r"windows must have shape"),
+    "ragged": ([[1.0], [1.0, 2.0]], r"windows must be an array, but its rows differ in length"),
+    "text": (BAD.astype(str), r"windows must hold numbers, but holds str"),
+    "complex": (BAD + 1j, r"windows must hold numbers, but holds complex128"),
+    "objects": (np.full((6, 4), "3", dtype=object), r"windows\[0\]\[0\] must be a number, but is '3'"),
+    "nan": (np.where(np.arange(24).reshape(6, 4) == 9, np.nan, 0), r"windows\[2\]\[1\] must be finite"),
+    "huge": (np.full((6, 4), 1e400), r"windows\[0\]\[0\] must be finite"),
+    "masked": (np.ma.masked_equal(np.arange(24.0).reshape(6, 4), 5), r"windows\[1\]\[1\] must be finite"),
+    "dates": (np.zeros((6, 4), "datetime64[s]"), r"windows must hold numbers"),
+    "lacking": ({"f0": BAD[:, 0], "f2": BAD[:, 0]}, r"windows lacks feature 'f1', 'f3'"),
+    "unknown": (dict.fromkeys((*NAMES, "x"), BAD[:, 0]), r"windows has 'x', which is not a feature"),
+    "steps": (dict.fromkeys(NAMES, [0.0] * 5), r"windows\['f0'\] must have shape \(n, 6\) or \(6,\)"),
+    "uneven": (dict.fromkeys(NAMES, BAD[:, 0]) | {"f1": np.zeros((2, 6))}, r"windows\['f1'\] must have shape"),
+    "infinite": (dict.fromkeys(NAMES, BAD[:, 0]) | {"f1": [0, 0, np.inf, 0, 0, 0]}, r"windows\['f1'\]\[2\]"),
+    "short frame": (pd.DataFrame(BAD[:5], columns=NAMES), r"windows has 5 rows, but needs the 6 steps of a window"),
+    "numbered": (pd.DataFrame(BAD), r"windows has no column 'f0', 'f1', 'f2', 'f3'"),
+    "twice": (pd.DataFrame(np.zeros((6, 5)), columns=[*NAMES, "f1"]), r"f1 is the name of 2 columns"),
 }
 
 
@@ -320,9 +268,9 @@ def test_rows_are_windows_of_one_step():
 @pytest.mark.parametrize("case", HOSTILE)
 def test_windows_that_do_not_fit(model, case):
     """Each method with windows refuses invalid ones with one sentence that has the path."""
-    windows, error, message = HOSTILE[case]
+    windows, message = HOSTILE[case]
     for ask in (model.predict, model.explain):
-        with pytest.raises(error, match=message) as found:
+        with pytest.raises(UnknownNameError if case == "unknown" else DataError, match=message) as found:
             ask(windows)
         assert "\n" not in str(found.value)
 
@@ -359,19 +307,16 @@ def test_baselines_that_do_not_fit(model, windows, baseline, message):
     "ask, message",
     [
         (lambda m: m.importance("c"), "there is no output 'c'; the outputs are a+1, b+1"),
+        (lambda m: m.explain(np.zeros((6, 4))).table("grupo"), "by must be one of feature, group"),
         (lambda m: m.importance(1), "output must be text or None, but is 1"),
         (lambda m: m.report("a"), "there is no output 'a'; the outputs are a+1, b+1"),
         (lambda m: m.prune(["a+1", "c"]), "there is no output 'c'"),
         (lambda m: m.prune([]), "outputs is empty"),
         (lambda m: m.topology(fidelity=1.5), "fidelity must be a number from 0 to 1, but is 1.5"),
         (lambda m: m.topology(fidelity=float("nan")), "fidelity must be a finite number or None, but is nan"),
-        (lambda m: m.topology(fidelity="0.9"), "fidelity must be a finite number or None, but is '0.9'"),
         (lambda m: m.topology(metric="weight"), "metric must be one of contribution, backward, forward_n, forward_u"),
         (lambda m: m.topology(fill="median"), "fill must be one of mean, zero, but is 'median'"),
-        (
-            lambda m: m.topology(thresholds={"edges": 1}),
-            "there is no threshold 'edges'; the thresholds are node, edge, input",
-        ),
+        (lambda m: m.topology(thresholds={"edges": 1}), "no threshold 'edges'; the thresholds are node, edge, input"),
         (lambda m: m.topology(thresholds={"edge": -1}), "thresholds.edge must be a number from 0, but is -1"),
         (lambda m: m.topology(thresholds=0.3), "thresholds must be a Thresholds or a mapping or None, but is 0.3"),
         (lambda m: m.topology(thresholds={}, fidelity=0.9), "fidelity and thresholds are both given: give one"),
@@ -380,13 +325,8 @@ def test_baselines_that_do_not_fit(model, windows, baseline, message):
         (lambda m: m.edge(0, 9, 0), "there is no edge (head, 0, 9, 0); there are head layer 0: i 0 to 4, j 0 to 2"),
         (lambda m: m.edge(0, 0, 0, stage="front"), "there is no edge (front, 0, 0, 0)"),
         (lambda m: m.edge("lstm:1"), "there is no edge 'lstm:1': an id is such as 'head:0:7:3'"),
-        (
-            lambda m: m.edge("head:0:9:0"),
-            "there is no edge (head, 0, 9, 0); there are head layer 0: i 0 to 4, j 0 to 2",
-        ),
-        (lambda m: m.edge(0, -1, 0), "there is no edge (head, 0, -1, 0)"),
+        (lambda m: m.edge("head:0:9:0"), "there is no edge (head, 0, 9, 0); there are head layer 0: i 0 to 4"),
         (lambda m: m.topology(without=["head:2:0:0"]), "there is no edge (head, 2, 0, 0); there are head layer 0"),
-        (lambda m: m.topology(without=["front:0:0:0"]), "there is no edge (front, 0, 0, 0)"),
         (lambda m: m.topology(without=[("lstm:1", "head:1:9")]), "there is no edge from 'lstm:1' to 'head:1:9'"),
         (lambda m: m.topology(without=["head:0:1:" + "9" * 5000]), "an id is such as 'head:0:7:3'"),
         (lambda m: m.ablate(BAD, without=[3]), "without[0] must be text or a tuple, but is 3"),
@@ -428,10 +368,9 @@ def test_from_torch_and_from_file_give_a_model(tmp_path):
     expected = net(x).detach().numpy()
     torch.save(net.state_dict(), tmp_path / "net.pt")
     groups = {"air": ["temp", "wind"]}
-    live = kanmodel.from_torch(net, windows=x, features=["temp", "wind"], outputs=["change"], groups=groups)
-    filed = kanmodel.from_file(
-        tmp_path / "net.pt", windows=x, predictions=expected, features=["temp", "wind"], groups=groups
-    )
+    options = {"windows": x, "features": ["temp", "wind"], "groups": groups}
+    live = kanmodel.from_torch(net, outputs=["change"], **options)
+    filed = kanmodel.from_file(tmp_path / "net.pt", predictions=expected, **options)
     assert isinstance(live, Model) and live.outputs == ("change+1",)
     for model in (live, filed):
         np.testing.assert_allclose(model.predict(x), expected, atol=1e-5)
@@ -458,15 +397,6 @@ def make_forecaster(tmp_path):
 
 
 @pytest.mark.parametrize("live", [True, False])
-def test_names_that_cannot_be_shown_are_refused(make_forecaster, live):
-    """`from_torch` and `from_file` refuse a long name in the words of a checkpoint's config."""
-    with pytest.raises(
-        kanmodel.errors.KanscopeError, match="name must be printable text of at most 200 characters, but is 'nnn"
-    ):
-        make_forecaster(live, features=["n" * 201, "wind"])
-
-
-@pytest.mark.parametrize("live", [True, False])
 def test_from_torch_and_from_file_take_integer_and_fixed_features(make_forecaster, tmp_path, live):
     """Integer and fixed features are in the model and its checkpoint, and counterfactuals respect them."""
     model = make_forecaster(live, integer=["temp"], fixed=("wind",))
@@ -484,16 +414,16 @@ def test_from_torch_and_from_file_take_integer_and_fixed_features(make_forecaste
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"integer": ["gust"]}, "the call: integer has no feature 'gust'; the features are temp, wind"),
-        ({"fixed": ["gust"]}, "the call: fixed has no feature 'gust'; the features are temp, wind"),
-        ({"fixed": "wind"}, "fixed must be a list, but is 'wind'"),
+        ({"integer": ["gust"]}, "^the call: integer has no feature 'gust'; the features are temp, wind$"),
+        ({"fixed": ["gust"]}, "^the call: fixed has no feature 'gust'; the features are temp, wind$"),
+        ({"fixed": "wind"}, "^fixed must be a list, but is 'wind'$"),
+        ({"features": ["n" * 201, "wind"]}, "name must be printable text of at most 200 characters, but is 'nnn"),
     ],
 )
-def test_features_that_do_not_exist_cannot_be_integer_or_fixed(make_forecaster, live, options, says):
-    """An unknown name, and a string in place of a list, are refused in one sentence."""
-    with pytest.raises((CheckpointError, DataError)) as raised:
+def test_options_of_features_that_do_not_fit_are_refused(make_forecaster, live, options, says):
+    """An unknown name, a string in place of a list, and a name that cannot be shown, each in one sentence."""
+    with pytest.raises(kanmodel.KanscopeError, match=says):
         make_forecaster(live, **options)
-    assert str(raised.value) == says
 
 
 @pytest.mark.parametrize("live", [True, False])
@@ -518,13 +448,8 @@ def test_a_model_does_not_change():
     model.prune(), model.refine_grid(10), model.topology(), model.report()
     groups["pair"].append("f2")
     assert grouped.config.groups == {"pair": ["f0", "f1"]} and not model.config.groups
-    for array in (
-        *model.feature_range,
-        model.output_std,
-        model.reference.windows,
-        model.reference.targets,
-        model.reference_predictions,
-    ):
+    arrays = [*model.feature_range, model.output_std, model.reference.windows, model.reference.targets]
+    for array in (*arrays, model.reference_predictions):
         with pytest.raises(ValueError, match="read-only"):
             array[...] = 0
     model.predict(windows)[:] = 0

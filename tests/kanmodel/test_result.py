@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 import pytest
 from factories import make_model, make_windows, with_intervals
-from pictures import SVG, draw
+from pictures import SVG, draw, groups
 from PIL import Image
 
 from kanmodel import DataError, Model, UnknownNameError
@@ -51,6 +51,8 @@ HOSTILE = (
 # What JupyterLab 4 keeps of HTML in a notebook that is not trusted: packages/apputils/src/sanitizer.ts.
 TAGS = """a b bdi caption code details div em figcaption figure h1 h2 h3 h4 i img li ol p pre s span strong sub summary
     sup table tbody td tfoot th thead tr ul"""
+ELEMENTS = """html head meta title style body div figure img details summary table caption thead tbody tr th td p h1 h2
+    h3 pre code bdi ul li strong span svg desc g rect circle path polyline text"""
 ATTRIBUTES = {
     "*": ["class", "dir", "hidden", "lang", "title"],
     "details": ["open"],
@@ -140,25 +142,12 @@ def test_everything_shows_itself_as_a_short_table(model, windows):
     assert "# How the model forecasts" in repr(model.report())
 
 
-def picture_of(result):
-    """A result's picture from its HTML, which must be self-contained and contain no script."""
-    html = result.html()
-    assert len(html) < 1e6
-    assert not re.search(r"<script|<img|<link|<iframe|<foreignObject|\son\w+=|url\(|@import|href", html)
-    assert set(re.findall(r"https?://[^\"]+", html)) == {"http://www.w3.org/2000/svg"}
-    assert "prefers-color-scheme:dark" in html
-    (inner,) = ElementTree.fromstring(html).iter(f"{SVG}svg")
-    assert [part.text for part in inner.iter()] == [part.text for part in ElementTree.fromstring(result.svg()).iter()]
-    assert len(result._repr_html_()) < 1e6
-    return ElementTree.fromstring(result.svg())
-
-
 @pytest.mark.parametrize("number", [0, 3])
 def test_the_waterfall_goes_from_the_baseline_to_the_forecast(model, windows, number):
     """Each feature has a bar as long as its contribution, which starts where the previous one ends."""
     found = model.explain(windows)[number]
-    picture = picture_of(found)
-    steps = [group for group in picture.iter(f"{SVG}g") if group.get("class") == "step"]
+    picture = draw(found)
+    steps = groups(picture, "step")
     order = np.argsort(-np.abs(found.contributions[0]))
     assert [step.get("data-feature") for step in steps] == [NAMES[feature] for feature in order]
     ends = [next(iter(picture.iter(f"{SVG}circle"))).get("cx")]
@@ -177,20 +166,17 @@ def test_a_waterfall_of_many_features_counts_the_rest():
     """Beyond fifteen features the rest is one bar, and all bars sum to the whole change."""
     model = Model.of(make_model(n_features=40))
     found = model.explain(make_windows(model, 1))
-    steps = [g.get("data-feature") for g in picture_of(found).iter(f"{SVG}g") if g.get("class") == "step"]
+    steps = [step.get("data-feature") for step in groups(draw(found), "step")]
     assert len(steps) == 16 and steps[-1] == "25 more features"
 
 
 def test_several_windows_show_a_table(model, windows):
     """Several windows show tables of mean magnitudes and of the first windows; a picture needs a single one."""
     found = model.explain(windows)
-    means, each = tables_of(found)
-    assert [row[0] for row in means] == [
-        "feature",
-        *np.array(NAMES)[np.argsort(-np.abs(found.contributions).mean(axis=0))],
-    ]
-    largest = np.abs(found.contributions).mean(axis=0).max()
-    assert float(means[1][1]) == pytest.approx(largest, rel=1e-3)
+    (_, *means), each = tables_of(found)
+    sizes = np.abs(found.contributions).mean(axis=0)
+    assert [row[0] for row in means] == [NAMES[feature] for feature in np.argsort(-sizes)]
+    assert float(means[0][1]) == pytest.approx(sizes.max(), rel=1e-3)
     assert [float(row[1]) for row in each[1:]] == pytest.approx(found.predictions.tolist(), rel=1e-3)
     assert "Explanation of a+1 (K) for 5 windows" in found._repr_html_()
     with pytest.raises(DataError, match=r"shows one window, but there are 5 without times: take one, as e\[0\]"):
@@ -211,30 +197,13 @@ def test_effects_are_shown_with_contributions(model, windows):
         expected = np.abs(found.effects.removed[:, NAMES.index(name)]).mean()
         assert float(values[2]) == pytest.approx(expected, rel=1e-3)
     (table,) = tables_of(found[1])
-    assert (
-        table[0]
-        == repr(found[1]).splitlines()[5].split()
-        == ["feature", "contribution", "removed", "alone", "together"]
-    )
-    for group in picture_of(found[1]).iter(f"{SVG}g"):
-        if group.get("class") == "step":
-            number = NAMES.index(group.get("data-feature"))
-            removed, alone = re.search(
-                r"; removed (\S+) K, alone (\S+) K; newest", group.find(f"{SVG}title").text
-            ).groups()
-            assert float(removed.replace("\u2212", "-")) == pytest.approx(found.effects.removed[1, number], abs=0.01)
-            assert float(alone.replace("\u2212", "-")) == pytest.approx(found.effects.alone[1, number], abs=0.01)
-
-
-def test_pictures_of_the_network_and_of_an_edge(model):
-    """The network has each kept edge, and an edge its knots, in HTML without scripts or external resources."""
-    found = model.topology(fidelity=0.9)
-    drawn = [group for group in picture_of(found).iter(f"{SVG}g") if group.get("data-kept") == "true"]
-    kept = {(edge.source, edge.target) for edge in found.kan_edges if edge.kept}
-    assert kept <= {(group.get("data-source"), group.get("data-target")) for group in drawn}
-    edge = model.edge("lstm:1", "head:1:2", span="grid")
-    knots = [path for path in picture_of(edge).iter(f"{SVG}path") if path.get("data-knot")]
-    assert len(knots) >= 3
+    assert table[0] == repr(found[1]).splitlines()[5].split()
+    assert table[0] == ["feature", "contribution", "removed", "alone", "together"]
+    for group in groups(draw(found[1]), "step"):
+        title, number = group.find(f"{SVG}title").text.replace("\u2212", "-"), NAMES.index(group.get("data-feature"))
+        shown = re.search(r"; removed (\S+) K, alone (\S+) K; newest", title).groups()
+        effects = found.effects.removed[1, number], found.effects.alone[1, number]
+        assert [*map(float, shown)] == pytest.approx(effects, abs=0.01)
 
 
 @pytest.mark.thorough("draws 900 edges")
@@ -243,7 +212,8 @@ def test_a_large_network_stays_under_a_megabyte():
     model = Model.of(make_model(hidden_size=64, n_hidden=16, n_features=20, lookback=1, n_reference=2, dtype="float32"))
     found = model.topology(metric="contribution", thresholds={"node": 0, "edge": 0, "input": 0})
     assert sum(edge.kept for edge in found.kan_edges) > 900
-    picture = picture_of(found)
+    assert len(found.html()) < 1e6 and len(found._repr_html_()) < 1e6
+    picture = draw(found)
     assert sum(part.get("class") == "curve" for part in picture.iter(f"{SVG}polyline")) == 300
 
 
@@ -255,7 +225,13 @@ def test_results_are_pages_and_pieces_that_run_and_load_nothing(results):
         for html in (page, re.sub('src="data:image/svg[^"]+"', "", piece)):
             assert len(html) < 1e6
             assert not re.search(r"<script|<link|<iframe|<foreignObject|\son\w+=|url\(|@import|href|src=", html), name
-        ElementTree.fromstring(page), ElementTree.fromstring(piece)
+        assert set(re.findall(r"https?://[^\"]+", page)) <= {"http://www.w3.org/2000/svg"}
+        assert "prefers-color-scheme:dark" in page
+        whole, _ = ElementTree.fromstring(page), ElementTree.fromstring(piece)
+        if name != "report" and hasattr(result, "svg") and name != "explanations":
+            (inner,) = whole.iter(f"{SVG}svg")
+            alone = ElementTree.fromstring(result.svg())
+            assert [part.text for part in inner.iter()] == [part.text for part in alone.iter()]
         has_picture = name == "report" or hasattr(result, "svg") * (name != "explanations")
         assert ("<img" in piece) == ("<svg" in page) == has_picture
 
@@ -274,41 +250,29 @@ def test_a_notebook_that_is_not_trusted_shows_all(results):
         assert all(image.get("alt") for image in after.iter("img"))
 
 
-@pytest.mark.parametrize("name", ["explanation", "importance", "topology", "edge", "what if", *DIFFERENCES])
-def test_a_picture_needs_no_stylesheet(results, name):
-    """Each shape and text has literal colours for its theme, and only `auto` needs a style."""
-    for theme, palette in (("light", LIGHT), ("dark", DARK), ("auto", LIGHT)):
-        text = results[name].svg(theme=theme)
-        assert "var(" not in text and "currentColor" not in text
-        root = ElementTree.fromstring(text)
-        assert len(list(root.iter(f"{SVG}style"))) == (theme == "auto")
-        used = {
-            part.get(paint)
-            for part in root.iter()
-            for paint in ("fill", "stroke")
-            if part.get(paint) not in (None, "none")
-        }
-        assert used <= set(palette.values()) and {palette["ink"], palette["paper"]} <= used
-        for part in root.iter():
-            if part.tag.removeprefix(SVG) in ("rect", "circle", "path", "polyline"):
-                assert part.get("fill") or (part.tag == f"{SVG}path" and part.get("stroke")), part.attrib
-    with pytest.raises(UnknownNameError, match="theme must be one of light, dark, auto, but is 'pink'"):
-        results[name].svg(theme="pink")
-
-
 @pytest.mark.skipif(
     shutil.which("rsvg-convert") is None, reason="rsvg-convert is missing: apt-get install librsvg2-bin"
 )
 @pytest.mark.parametrize("name", ["explanation", "importance", "topology", "edge", "what if", *DIFFERENCES])
-def test_librsvg_draws_the_colours(results, name, tmp_path):
-    """Outside browsers the background of a picture has the theme's colour, and most of it is empty."""
-    for theme, paper in (("light", LIGHT["paper"]), ("auto", LIGHT["paper"]), ("dark", DARK["paper"])):
-        results[name].svg(tmp_path / "p.svg", theme=theme)
+def test_a_picture_needs_no_stylesheet(results, name, tmp_path):
+    """Shapes and texts have literal colours, only `auto` has a style, and librsvg draws mostly empty paper."""
+    for theme, palette in (("light", LIGHT), ("dark", DARK), ("auto", LIGHT)):
+        text = results[name].svg(tmp_path / "p.svg", theme=theme)
+        assert "var(" not in text and "currentColor" not in text
+        root = ElementTree.fromstring(text)
+        assert len(list(root.iter(f"{SVG}style"))) == (theme == "auto")
+        used = {part.get(paint) for part in root.iter() for paint in ("fill", "stroke")} - {None, "none"}
+        assert used <= set(palette.values()) and {palette["ink"], palette["paper"]} <= used
+        for part in root.iter():
+            if part.tag.removeprefix(SVG) in ("rect", "circle", "path", "polyline"):
+                assert part.get("fill") or (part.tag == f"{SVG}path" and part.get("stroke")), part.attrib
         subprocess.run(["rsvg-convert", tmp_path / "p.svg", "-o", tmp_path / "p.png"], check=True)
         with Image.open(tmp_path / "p.png") as image:
             pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
-        of_paper = (pixels == [int(paper[at : at + 2], 16) for at in (1, 3, 5)]).all(axis=1)
+        of_paper = (pixels == [int(palette["paper"][at : at + 2], 16) for at in (1, 3, 5)]).all(axis=1)
         assert of_paper[0] and of_paper[-1] and 0.5 < of_paper.mean() < 0.99
+    with pytest.raises(UnknownNameError, match="theme must be one of light, dark, auto, but is 'pink'"):
+        results[name].svg(theme="pink")
 
 
 def test_classes_of_the_explorer_are_its_own():
@@ -326,17 +290,11 @@ def test_results_go_into_files(results, tmp_path):
 
 def test_hostile_names_stay_text(hostile, tmp_path):
     """Names with markup, quotes, control or bidirectional characters, or of great length are shown literally."""
-    elements = {"html", "head", "meta", "title", "style", "body", "div", "figure", "img", "details", "summary", "table"}
-    elements |= {"caption", "thead", "tbody", "tr", "th", "td", "p", "h2", "pre", "code", "bdi"}
-    elements |= {"h1", "h3", "ul", "li", "strong", "span"}  # of a report
-    elements |= {
-        SVG + tag for tag in ("svg", "title", "desc", "style", "g", "rect", "circle", "path", "polyline", "text")
-    }
     for name, result in hostile.items():
         result.html(tmp_path / "page.html")
         for html in (result.html(), result._repr_html_()):
             tree = ElementTree.fromstring(html)
-            assert {part.tag for part in tree.iter()} <= elements, name
+            assert {part.tag.removeprefix(SVG) for part in tree.iter()} <= set(ELEMENTS.split()), name
             assert not any(attribute.startswith("on") for part in tree.iter() for attribute in part.attrib)
             assert not re.search("[\u202a-\u202e\x00-\x08\x1b\ud800]", html)
         shown = repr(result)
@@ -350,37 +308,28 @@ def test_the_heat_map_holds_every_step(results):
     for n_features, lookback, n_rows, n_columns in ((64, 168, 25, 42), (4, 6, 4, 6), (25, 49, 25, 25)):
         steps = np.random.default_rng(0).normal(size=(lookback, n_features))
         names, total = tuple(f"f{i}" for i in range(n_features)), steps.sum(axis=0)
-        found = replace(
-            results["explanation"], features=names, contributions=total[None], steps=steps[None], windows=None
-        )
-        picture = ElementTree.fromstring(found.svg())
-        rows = [group for group in picture.iter(f"{SVG}g") if group.get("class") == "row"]
+        numbers = {"contributions": total[None], "steps": steps[None], "windows": None}
+        found = replace(results["explanation"], features=names, **numbers)
+        picture = draw(found)
+        rows = groups(picture, "row")
         assert len(rows) == n_rows and len(found.svg()) < 4e5
-        largest = max(abs(amount(cell)) for row in rows for cell in row.iter(f"{SVG}rect"))
-        total = 0.0
-        for row in rows:
-            cells = list(row.iter(f"{SVG}rect"))
-            assert n_columns - 4 <= len(cells) <= n_columns
-            for cell in cells:
-                assert float(cell.get("fill-opacity")) == pytest.approx(abs(amount(cell)) / largest, abs=0.01)
-                assert cell.get("fill") == (LIGHT["up"] if amount(cell) > 0 else LIGHT["down"])
-                total += amount(cell)
-        assert total == pytest.approx(steps.sum(), abs=0.05 * np.sqrt(steps.size))
+        assert all(n_columns - 4 <= len(list(row.iter(f"{SVG}rect"))) <= n_columns for row in rows)
+        cells = [cell for row in rows for cell in row.iter(f"{SVG}rect")]
+        titles = [cell.find(f"{SVG}title").text for cell in cells]
+        amounts = np.array([float(re.search(r": ([+-]?[\d.e-]+)", title)[1]) for title in titles])
+        opacity = [float(cell.get("fill-opacity")) for cell in cells]
+        np.testing.assert_allclose(opacity, np.abs(amounts) / np.abs(amounts).max(), atol=0.01)
+        assert [cell.get("fill") for cell in cells] == [LIGHT["up" if each > 0 else "down"] for each in amounts]
+        assert amounts.sum() == pytest.approx(steps.sum(), abs=0.05 * np.sqrt(steps.size))
         text = "".join(picture.itertext())
-        assert ("more features" in rows[-1].get("data-feature")) == (n_features > 25) and (
-            "steps together" in text
-        ) == (lookback > 48)
-
-
-def amount(cell):
-    """The contribution in the title of a cell."""
-    return float(re.search(r": ([+-]?[\d.e-]+)", cell.find(f"{SVG}title").text)[1])
+        assert ("more features" in rows[-1].get("data-feature")) == (n_features > 25)
+        assert ("steps together" in text) == (lookback > 48)
 
 
 def test_bars_of_importance_are_as_long_as_it_is(results):
     """Each feature has a bar of its mean |contribution|, with its interval, share and verdict."""
     found = results["importance"]
-    drawn = [group for group in ElementTree.fromstring(found.svg()).iter(f"{SVG}g") if group.get("class") == "feature"]
+    drawn = groups(draw(found), "feature")
     widths = np.array([float(group.find(f"{SVG}rect").get("width")) for group in drawn])
     values = np.array([row.mean_abs_contribution for row in found.features])
     np.testing.assert_allclose(widths / widths.max(), values / values.max(), atol=1e-3)
@@ -406,9 +355,7 @@ def test_one_question_of_a_report(results):
     assert [finding.id for finding in one.findings] == ["shapes"] and one.findings[0] in report.findings
     shown = "".join(ElementTree.fromstring(one.html()).itertext())
     assert one.findings[0].answer in shown.replace("\u00a0", " ")
-    with pytest.raises(
-        UnknownNameError, match="there is no question 'size'; the questions are skill, forecast, accuracy"
-    ):
+    with pytest.raises(UnknownNameError, match="no question 'size'; the questions are skill, forecast, accuracy"):
         report["size"]
 
 
@@ -444,22 +391,13 @@ def test_groups_and_segments_are_shown(model, windows):
     assert total == pytest.approx(grouped.contributions.sum(), abs=1e-9)
     assert all(word in repr(grouped) for word in ("pair", "late", "early"))
     assert "f3" not in repr(grouped)
-    root = ElementTree.fromstring(grouped.svg())
-    steps = [group for group in root.iter(f"{SVG}g") if group.get("class") == "step"]
-    assert {group.get("data-feature") for group in steps} == {"pair", "f1", "f2"}
+    root = draw(grouped)
+    assert {step.get("data-feature") for step in groups(root, "step")} == {"pair", "f1", "f2"}
     assert {"late", "early", "Feature by segment"} <= {text.text for text in root.iter(f"{SVG}text")}
     assert "Contributions by group" in grouped.html()
-    assert grouped[0].group_names == grouped.group_names
-
-
-def test_a_nested_group_is_drawn_by_the_outermost_alone(model, windows):
-    """Only the outermost groups have bars, so that the bars end at the forecast."""
-    groups = {"pair": ["f0", "f3"], "three": ["pair", "f1"]}
-    grouped = model.explain(windows[:1], groups=groups)
-    root = ElementTree.fromstring(grouped.svg())
-    steps = [group for group in root.iter(f"{SVG}g") if group.get("class") == "step"]
-    assert {group.get("data-feature") for group in steps} == {"three", "f2"}
-    assert grouped.group_names == ("pair", "three", "f2")
+    nested = model.explain(windows[:1], groups={**pair, "three": ["pair", "f1"]})
+    assert {step.get("data-feature") for step in groups(draw(nested), "step")} == {"three", "f2"}  # the outermost alone
+    assert nested.group_names == ("pair", "three", "f2") and grouped[0].group_names == grouped.group_names
 
 
 def test_groups_are_the_checkpoints_unless_others_are_asked_for(model, windows):
@@ -467,8 +405,7 @@ def test_groups_are_the_checkpoints_unless_others_are_asked_for(model, windows):
     grouped = model.with_groups({"pair": ["f0", "f3"]})
     by_default = grouped.explain(windows)
     assert by_default.groups == {"pair": ("f0", "f3")}
-    assert grouped.explain(windows, groups=None).group_names == NAMES
-    assert grouped.explain(windows, groups={}).group_names == NAMES
+    assert all(grouped.explain(windows, groups=none).group_names == NAMES for none in (None, {}))
     assert grouped.explain(windows, groups={"two": ["f1", "f2"]}).group_names == ("two", "f0", "f3")
     assert (by_default.contributions == model.explain(windows).contributions).all()
     assert (by_default.contributions_by_group[:, 0] == by_default.contributions[:, [0, 3]].sum(axis=1)).all()
@@ -505,7 +442,8 @@ def list_places(value, path, seen):
         return
     seen[id(value)] = value
     of_dataclass = {one.name: getattr(value, one.name) for one in fields(value)} if is_dataclass(value) else {}
-    cached = {name: getattr(value, name) for name in dir(type(value)) if is_cached(type(value), name)}
+    kind = type(value)
+    cached = {of: getattr(value, of) for of in dir(kind) if isinstance(getattr(kind, of, None), cached_property)}
     for name, member in (of_dataclass | cached).items():
         if not name.startswith("_"):
             yield from list_places(member, f"{path}.{name}", seen)
@@ -517,10 +455,6 @@ def list_places(value, path, seen):
             yield from list_places(member, f"{path}[{number}]", seen)
     if of_dataclass or isinstance(value, np.ndarray | dict | list | set):
         yield path, value
-
-
-def is_cached(kind, name):
-    return isinstance(getattr(kind, name, None), cached_property)
 
 
 CHANGES = {
@@ -590,14 +524,8 @@ def test_read_only_dictionaries_are_copied_and_written(copied):
 def test_pictures_and_pages_state_their_source(windows):
     """Model, checkpoint and time are below every picture, and at the end of every page."""
     model = Model.of(replace(make_model(), sha256="0123456789abcdef" * 4), "weather")
-    results = [
-        model.explain(windows[0]),
-        model.what_if(windows[0], "f0"),
-        model.importance(),
-        model.topology(fidelity=0.9),
-        model.edge("head:0:0:0"),
-        model.report(),
-    ]
+    results = [model.explain(windows[0]), model.what_if(windows[0], "f0"), model.importance()]
+    results += [model.topology(fidelity=0.9), model.edge("head:0:0:0"), model.report()]
     for result in results:
         assert result.source.startswith("weather, checkpoint 0123456789ab")
         assert result.source in result.html().removesuffix("</p></div></body></html>\n")[-400:]
