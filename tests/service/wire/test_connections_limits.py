@@ -112,15 +112,6 @@ def test_large_headers_are_refused(strict, header):
         check_refusal(connection, 431, "the headers are larger than 2048 bytes (max_header_bytes)")
 
 
-def test_headers_without_end_are_refused(strict):
-    """Buffering of an endless header is bounded."""
-    with connect(strict) as connection:
-        connection.sendall(b"GET /healthz HTTP/1.1\r\nX: ")
-        with pytest.raises(ConnectionError):
-            for _ in range(100_000):
-                connection.sendall(b"x" * 1024)
-
-
 def test_bytes_that_are_not_http_are_refused(strict):
     """Bytes that are not HTTP give 400 with the common error schema."""
     with connect(strict) as connection:
