@@ -104,11 +104,14 @@ def test_what_frames_a_body_is_bounded(patient, flood, start):
 
 @pytest.mark.parametrize(
     ("start", "piece"),
-    [(b"", b"\r\n"), (head("GET", "/healthz"), b"\r\n"), (b"GET /", b"x"), (b"GET /healthz HTTP/1.1\r\n", b"a:b\r\n")],
-    ids=["empty lines", "empty lines after a request", "a target", "short headers"],
+    [
+        *((b"", b"\r\n"), (head("GET", "/healthz"), b"\r\n"), (b"GET /", b"x")),
+        *((b"GET /healthz HTTP/1.1\r\n", b"a:b\r\n"), (b"GET /healthz HTTP/1.1\r\nX: ", b"x")),
+    ],
+    ids=["empty lines", "empty lines after a request", "a target", "short headers", "a long header"],
 )
 def test_what_comes_before_a_body_is_bounded(patient, start, piece):
-    """Empty lines between requests, targets and short headers have the same limit."""
+    """Empty lines between requests, targets and headers, short or without end, have the same limit."""
     check_flood(patient, start, piece)
 
 

@@ -366,11 +366,6 @@ def test_a_405_lists_the_allowed_methods(service):
     assert service.client.delete("/v1/models").headers["allow"] == "GET, HEAD"
 
 
-def test_a_503_has_retry_after(service):
-    """A model that is not available gives 503 with the header Retry-After."""
-    assert int(service.get("/v1/models/broken").headers["retry-after"]) > 0
-
-
 def test_results_that_are_not_finite_are_named(serve, tmp_path):
     """A forecast that overflows gives 422 with its path in outputs; no response replaces it by null."""
     model = make_model("head", targets=("y", "z"))
@@ -452,7 +447,7 @@ def test_the_kinds_of_503_have_different_codes(serve, folder, monkeypatch, capfd
     lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
     logged = {line["id"]: (line["status"], line.get("code")) for line in lines if line["event"] == "request"}
     for answer in codes.values():
-        assert (answer.status_code, answer.headers["retry-after"].isdecimal()) == (503, True)
+        assert (answer.status_code, int(answer.headers["retry-after"]) > 0) == (503, True)
         assert logged[answer.headers["x-request-id"]] == (503, code := answer.json()["code"])
         assert re.search(f'^kanscope_requests_total{{code="{code}",route="[^"]+",status="503"}}', counted, re.M)
     assert {code for status, code in logged.values() if status == 200} == {None}

@@ -77,15 +77,10 @@ def test_health_and_documentation_need_no_key(client, path):
     assert client.get(path).status_code in (200, 307)
 
 
-def api_routes(app):
-    """Every route of the app: method, path and declared scopes."""
-    return [
-        (route.stated.method, route.path_format, () if route.stated.scope is None else (route.stated.scope,))
-        for route in app.state.routes
-    ]
-
-
-ROUTES = api_routes(create_app(Settings(models=BUNDLED / "nyc-weather.safetensors")))
+ROUTES = [  # method, path and declared scopes
+    (route.stated.method, route.path_format, () if route.stated.scope is None else (route.stated.scope,))
+    for route in create_app(Settings(models=BUNDLED / "nyc-weather.safetensors")).state.routes
+]
 VALUES = {"model": "two", "version": "1", "layer": "0", "i": "0", "j": "0", "index": "0"}
 
 
