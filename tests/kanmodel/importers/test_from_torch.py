@@ -19,41 +19,41 @@ from kanmodel.importers.from_file import describe_file, from_file, import_checkp
 from kanmodel.importers.from_torch import Asked, from_torch
 
 CASE = load_glue("lstm_mlp")
+GIVEN = {"windows": CASE.original, "features": FEATURES, "scaling": CASE.scaling}
+OWN = CASE.in_original_units(CASE.predictions.astype(float))
 UNUSED = ["loss.quantiles", "metric.total", "metric.count", "auxiliary.weight", "auxiliary.bias"]
 
 
-class Metric(nn.Module):
-    def __init__(self):
+class Forecaster(nn.Module):
+    """Reads the last step of an LSTM."""
+
+    def __init__(self, n_outputs=1):
         super().__init__()
-        self.register_buffer("total", torch.zeros(()))
-        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        self.lstm, self.head = nn.LSTM(2, 4, batch_first=True), nn.Linear(4, n_outputs)
+
+    def forward(self, window):
+        return self.head(self.lstm(window)[0][:, -1])
 
 
-class QuantileLoss(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.quantiles = nn.Parameter(torch.tensor([0.1, 0.5, 0.9]), requires_grad=False)
-
-
-def with_more(**parts):
-    """The module of the case with further parts that it does not call."""
-    module = CASE.module()
-    for name, part in parts.items():
-        module.add_module(name, part)
+def with_more(*names):
+    """The module of the case with further parts, of these names, that it does not call."""
+    loss, metric = nn.Module(), nn.Module()
+    loss.quantiles = nn.Parameter(torch.tensor([0.1, 0.5, 0.9]), requires_grad=False)
+    metric.register_buffer("total", torch.zeros(()))
+    metric.register_buffer("count", torch.zeros((), dtype=torch.int64))
+    module, parts = CASE.module(), {"loss": loss, "metric": metric, "auxiliary": nn.Linear(2, 3)}
+    for name in names:
+        module.add_module(name, parts[name])
     return module
 
 
-def burdened():
-    return with_more(loss=QuantileLoss(), metric=Metric(), auxiliary=nn.Linear(2, 3))
-
-
-def read(module, **options):
-    return from_torch(module, windows=CASE.original, features=FEATURES, scaling=CASE.scaling, **options)
+def read(module):
+    return from_torch(module, **GIVEN)
 
 
 def test_what_the_forward_pass_does_not_use_is_left_out(tmp_path):
     """Quantiles of a loss, metrics and layers that are never called are left out, and the provenance lists them."""
-    module = burdened()
+    module = with_more("loss", "metric", "auxiliary")
     before = {key: tensor.clone() for key, tensor in module.state_dict().items()}
     model = read(module)
     assert list(model.provenance.unused) == UNUSED
@@ -78,8 +78,7 @@ def test_what_is_used_is_not_left_out(use):
 
     module = CASE.module()
     module.__class__ = Used
-    value = torch.tensor([0]) if use == "index" else torch.tensor([1.0])
-    module.register_buffer("extra", value)
+    module.register_buffer("extra", torch.tensor([0]) if use == "index" else torch.tensor([1.0]))
     model = read(module)
     assert bool(model.config.graph) == (use == "scale") and model.provenance.unused == ()
     np.testing.assert_allclose(model.predict(CASE.original), read(CASE.module()).predict(CASE.original), rtol=1e-6)
@@ -87,57 +86,40 @@ def test_what_is_used_is_not_left_out(use):
 
 def test_in_a_file_the_check_proves_what_is_unused(tmp_path):
     """A file with further tensors is read where the rest gives the predictions, and refused where it does not."""
-    torch.save(with_more(loss=QuantileLoss(), metric=Metric()).state_dict(), tmp_path / "m.pt")
-    given = {"windows": CASE.original, "features": FEATURES, "scaling": CASE.scaling}
-    predictions = CASE.in_original_units(CASE.predictions.astype(float))
-    model = from_file(tmp_path / "m.pt", predictions=predictions, **given)
+    torch.save(with_more("loss", "metric").state_dict(), tmp_path / "m.pt")
+    model = from_file(tmp_path / "m.pt", predictions=OWN, **GIVEN)
     assert list(model.provenance.unused) == UNUSED[:3]
     with pytest.raises(CheckpointError, match=r"has key loss.quantiles and 2 more, which is not understood"):
-        from_file(tmp_path / "m.pt", predictions=predictions * 1.01, **given)
+        from_file(tmp_path / "m.pt", predictions=OWN * 1.01, **GIVEN)
 
 
 def test_the_forecasts_of_the_library_are_compared():
     """Predictions by the library prove that the module is all of it; another scaling, or one by window, is refused."""
-    own = CASE.in_original_units(CASE.predictions.astype(float))
-    options = {"windows": CASE.original, "features": FEATURES, "scaling": CASE.scaling}
-    assert kanmodel.from_torch(CASE.module(), predictions=own, **options).outputs == ("y+1",)
-    by_window = own * CASE.original.std(axis=(1, 2))[:, None]
-    for predictions in (own + 1e-3 * own.std(), by_window):
+    assert kanmodel.from_torch(CASE.module(), predictions=OWN, **GIVEN).outputs == ("y+1",)
+    by_window = OWN * CASE.original.std(axis=(1, 2))[:, None]
+    for predictions in (OWN + 1e-3 * OWN.std(), by_window):
         with pytest.raises(UnreadableModelError, match="its library does more than the module"):
-            kanmodel.from_torch(CASE.module(), predictions=predictions, **options)
+            kanmodel.from_torch(CASE.module(), predictions=predictions, **GIVEN)
     with pytest.raises(kanmodel.KanscopeError, match="predictions must have the shape"):
-        kanmodel.from_torch(CASE.module(), predictions=own[1:], **options)
+        kanmodel.from_torch(CASE.module(), predictions=OWN[1:], **GIVEN)
 
 
 def test_reference_windows_of_an_import_are_compared_with_its_scaling():
     """The mean and spread of the windows are compared with the scaling; without one, nothing is known to compare."""
-    given = {"features": FEATURES, "scaling": CASE.scaling}
-    assert kanmodel.from_torch(CASE.module(), windows=CASE.original, **given).reference.unlike_training == ()
+    assert read(CASE.module()).reference.unlike_training == ()
     shifted = CASE.original + 3 * CASE.original.std(axis=(0, 1)) * (np.arange(len(FEATURES)) == 1)
-    (found,) = kanmodel.from_torch(CASE.module(), windows=shifted, **given).reference.unlike_training
+    (found,) = from_torch(CASE.module(), **{**GIVEN, "windows": shifted}).reference.unlike_training
     assert (found.feature, found.range) == (FEATURES[1], None) and found.shift > 2
     assert str(found).startswith(f"{FEATURES[1]} (mean shifted by +")
-    unscaled = kanmodel.from_torch(CASE.module(), windows=3 + CASE.windows, features=FEATURES)
+    unscaled = from_torch(CASE.module(), windows=3 + CASE.windows, features=FEATURES)
     assert unscaled.reference.coverage == ()
 
 
 def test_a_recurrent_part_reads_windows_of_one_step():
     """An LSTM over a lookback of 1 is read as the recurrent part that it is."""
-
-    class OneStep(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.lstm, self.fc = nn.LSTM(2, 4, batch_first=True), nn.Linear(4, 1)
-
-        def forward(self, x):
-            return self.fc(self.lstm(x)[0][:, -1])
-
     windows = np.random.default_rng(0).normal(size=(40, 1, 2))
-    model = from_torch(OneStep(), windows=windows, features=["a", "b"])
+    model = from_torch(Forecaster(), windows=windows, features=["a", "b"])
     assert model.config.recurrent is not None and model.config.recurrent.cell == "lstm"
-
-
-Named = namedtuple("Named", ["mean", "scale"])
 
 
 @dataclass
@@ -146,6 +128,7 @@ class Fields:
     scale: torch.Tensor
 
 
+Named = namedtuple("Named", ["mean", "scale"])
 RETURNED = {"dictionary": lambda m, s: {"mean": m, "scale": s}, "dataclass": Fields, "named tuple": Named}
 
 
@@ -219,29 +202,31 @@ class ReadsTime(nn.Module):
         return self.head(read[:, -1])
 
 
-class LogOfQuartiles(nn.Module):
-    def __init__(self):
+class Of(nn.Module):
+    """A Linear layer of a function of the window."""
+
+    def __init__(self, function, n_in):
         super().__init__()
-        self.head = nn.Linear(3, 1)
+        self.function, self.head = function, nn.Linear(n_in, 1)
 
     def forward(self, window):
-        return self.head(window.log().flatten(1).quantile(torch.tensor([0.1, 0.5, 0.75]), dim=1).T)
+        return self.head(self.function(window))
 
 
-class PowerOfTwo(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.head = nn.Linear(2, 1)
+KINDS = {
+    "time": ReadsTime,
+    "quartiles of logarithms": lambda: Of(
+        lambda window: window.log().flatten(1).quantile(torch.tensor([0.1, 0.5, 0.75]), dim=1).T, 3
+    ),
+    "a power of two": lambda: Of(lambda window: 2 ** window[:, -1], 2),
+}
 
-    def forward(self, window):
-        return self.head(2 ** window[:, -1])
 
-
-@pytest.mark.parametrize("kind", [ReadsTime, LogOfQuartiles, PowerOfTwo])
+@pytest.mark.parametrize("kind", KINDS)
 def test_constants_quantiles_and_powers_of_a_number_are_in_the_graph(kind):
     """A part whose input does not depend on the window is a constant; positive windows are compared with such alone."""
     torch.manual_seed(0)
-    module, windows = kind().eval(), np.random.default_rng(0).gamma(2, 1, size=(80, 4, 2))
+    module, windows = KINDS[kind]().eval(), np.random.default_rng(0).gamma(2, 1, size=(80, 4, 2))
     model = from_torch(module, windows=windows, features=["a", "b"])
     np.testing.assert_allclose(model.predict(windows)[:, 0], Asked(module).forecast(windows)[:, 0], atol=1e-5)
     assert len(model.config.head) == 1 and not model.config.recurrents
@@ -283,29 +268,14 @@ def test_what_float32_cannot_say_is_read_in_float64():
             from_torch(module, predictions=single + far, **given)
     with pytest.raises(UnreadableModelError, match="where predictions has"):  # where float32 loses nothing
         exact = Cancelling(0.0).requires_grad_(False)
-        from_torch(
-            exact, predictions=exact(torch.from_numpy(windows).float()).double().numpy() + 5e-5 * spread, **given
-        )
+        single = exact(torch.from_numpy(windows).float()).double().numpy()
+        from_torch(exact, predictions=single + 5e-5 * spread, **given)
 
 
 LOOKBACK, ROWS, COLUMNS = 5, 160, ["load", "temp"]
 
-
 TABLE = np.array([50, 10]) + np.cumsum(np.random.default_rng(0).normal(size=(ROWS, 2)), axis=0)
-
-
 SCALING = {"mean": TABLE.mean(axis=0), "std": TABLE.std(axis=0)}
-
-
-class Forecaster(nn.Module):
-    """Reads the past of what it forecasts."""
-
-    def __init__(self, n_outputs):
-        super().__init__()
-        self.lstm, self.head = nn.LSTM(2, 4, batch_first=True), nn.Linear(4, n_outputs)
-
-    def forward(self, window):
-        return self.head(self.lstm(window)[0][:, -1])
 
 
 def make_module(n_outputs=1):
@@ -337,9 +307,9 @@ def forecast(module, windows, targets=1):
     return outputs * np.tile(SCALING["std"][:targets], steps) + np.tile(SCALING["mean"][:targets], steps)
 
 
-def make_frame(library, *columns):
+def make_frame(library="polars"):
     hours = pd.date_range("2026-01-01", periods=ROWS, freq="h")
-    frame = pd.DataFrame({"time": hours, **{name: TABLE[:, COLUMNS.index(name)] for name in columns or COLUMNS}})
+    frame = pd.DataFrame(TABLE, columns=COLUMNS).assign(time=hours)
     return pl.from_pandas(frame) if library == "polars" else frame
 
 
@@ -373,14 +343,14 @@ def test_several_targets_are_forecast_for_several_steps():
     windows, ends = cut(reach=3)
     by_hand = forecast(module, windows, targets=2).reshape(-1, 2, 2)
     for number, target in enumerate(COLUMNS):
-        found = model.backtest(make_frame("polars"), target)
+        found = model.backtest(make_frame(), target)
         actual = TABLE[ends[:, None] + 2 + np.arange(2), number]
         assert found.metrics.mae == pytest.approx(np.abs(by_hand[:, :, number] - actual).mean())
 
 
 def test_tables_calibrate_are_compared_for_drift_and_explained_with_what_came():
     """All that reads actual values from a table, of a module that reads the target's past, has them."""
-    module, frame = make_module(), make_frame("polars")
+    module, frame = make_module(), make_frame()
     model = read_table(module, ahead=1)
     calibrated = model.calibrate(frame, intervals=0.8)
     (band,) = calibrated.backtest(frame).metrics.intervals
@@ -399,25 +369,25 @@ def test_without_ahead_the_targets_own_past_cannot_be_compared():
     model = read_table(make_module())
     assert model.config.ahead == 0 and model.outputs == ("load+1",)
     with pytest.raises(DataError, match="the checkpoint does not have how many rows ahead load is"):
-        model.backtest(make_frame("polars"))
+        model.backtest(make_frame())
 
 
 @pytest.mark.parametrize("kind", ["state_dict", "program"])
 def test_a_file_of_weights_and_a_program_have_it(tmp_path, kind):
     """`from_file` is told it as `from_torch` is."""
     module, windows = make_module(2), cut()[0]
+    file = tmp_path / ("m.pt2" if kind == "program" else "m.pt")
     if kind == "program":
         sample = (torch.from_numpy(windows),)
         program = torch.export.export(module, sample, dynamic_shapes=({0: torch.export.Dim("batch")},))
-        torch.export.save(program, tmp_path / "m.pt2")
+        torch.export.save(program, file)
     else:
-        torch.save(module.state_dict(), tmp_path / "m.pt")
-    file = tmp_path / ("m.pt2" if kind == "program" else "m.pt")
+        torch.save(module.state_dict(), file)
     given = {"windows": windows, "predictions": forecast(module, windows), "features": COLUMNS, "scaling": scale()}
     model = kanmodel.from_file(file, outputs=["load"], ahead=4, **given)
     live = read_table(module, ahead=4)
     assert model.outputs == live.outputs == ("load+4", "load+5")
-    frame = make_frame("polars")
+    frame = make_frame()
     assert model.backtest(frame).metrics.mae == pytest.approx(live.backtest(frame).metrics.mae, rel=1e-5)
 
 

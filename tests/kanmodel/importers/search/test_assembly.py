@@ -39,14 +39,14 @@ def last(m, x):
     return m.lstm(x)[0][:, -1]
 
 
+def called(function, **more):
+    """A module with an LSTM and a Linear layer, and what more is called."""
+    return Module(function, **{"lstm": lstm(), "fc": nn.Linear(6, 1)} | more)
+
+
 def residual(m, x):
     h = last(m, x)
-    return m.fc2(h + m.fc1(h))
-
-
-def residual_of_two(m, x):
-    h = last(m, x)
-    return m.fc3(h + m.fc2(torch.relu(m.fc1(h))))
+    return m.fc(h + m.fc1(h))
 
 
 def attention(m, x):
@@ -59,15 +59,10 @@ def multihead(m, x):
     return m.fc(m.attention(out, out, out)[0][:, -1])
 
 
-def final_states(m, x):
-    _, (h, _) = m.lstm(x)
-    return m.fc(torch.cat([h[-2], h[-1]], dim=1))
-
-
 def loop(m, x):
     h = c = x.new_zeros(len(x), 6)
-    for step in range(x.shape[1]):
-        h, c = m.cell(x[:, step], (h, c))
+    for step in reversed(x.unbind(1)):
+        h, c = m.cell(step, (h, c))
     return m.fc(h)
 
 
@@ -76,86 +71,53 @@ def initial_state(m, x):
     return m.fc(m.lstm(x, (state, state))[0][:, -1])
 
 
-def single(**more):
-    return {"lstm": lstm(), "fc": nn.Linear(6, 1)} | more
+def normed(m, x):
+    return m.fc(functional.batch_norm(last(m, x), None, None, m.norm.weight, m.norm.bias, training=True))
 
 
 INSTEAD = r"does not compute predictions: .* give the module to from_torch or a file of torch\.export\.save"
 CASES = {
-    "residual": (
-        lambda: Module(residual, lstm=lstm(), fc1=nn.Linear(6, 6), fc2=nn.Linear(6, 1)),
-        INSTEAD,
-    ),
+    "residual": (lambda: called(residual, fc1=nn.Linear(6, 6)), INSTEAD),
     "residual_of_two": (
-        lambda: Module(residual_of_two, lstm=lstm(), fc1=nn.Linear(6, 8), fc2=nn.Linear(8, 6), fc3=nn.Linear(6, 1)),
+        lambda: called(residual, fc1=nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 6))),
         INSTEAD,
     ),
-    "attention": (
-        lambda: Module(attention, query=nn.Linear(6, 1), **single()),
-        "has parts that do not follow each other",
-    ),
+    "attention": (lambda: called(attention, query=nn.Linear(6, 1)), "has parts that do not follow each other"),
     "multihead": (
-        lambda: Module(multihead, attention=nn.MultiheadAttention(6, 1, batch_first=True), **single()),
+        lambda: called(multihead, attention=nn.MultiheadAttention(6, 1, batch_first=True)),
         "it is of attention, in which every step reads the others",
     ),
-    "constant_behind": (
-        lambda: Module(lambda m, x: m.fc(last(m, x)) * 2 + 0.5, **single()),
-        INSTEAD,
-    ),
-    "constant_inside": (
-        lambda: Module(lambda m, x: m.fc(last(m, x) + 0.3), **single()),
-        INSTEAD,
-    ),
-    "reversed": (
-        lambda: Module(lambda m, x: m.fc(last(m, x.flip(1))), **single()),
-        INSTEAD,
-    ),
-    "across_windows": (
-        lambda: Module(lambda m, x: m.fc(last(m, x)), **single(lstm=lstm(batch_first=False))),
-        INSTEAD,
-    ),
+    "constant_behind": (lambda: called(lambda m, x: m.fc(last(m, x)) * 2 + 0.5), INSTEAD),
+    "constant_inside": (lambda: called(lambda m, x: m.fc(last(m, x) + 0.3)), INSTEAD),
+    "reversed": (lambda: called(lambda m, x: m.fc(last(m, x.flip(1)))), INSTEAD),
+    "across_windows": (lambda: called(lambda m, x: m.fc(last(m, x)), lstm=lstm(batch_first=False)), INSTEAD),
     "final_states": (
-        lambda: Module(final_states, lstm=lstm(bidirectional=True), fc=nn.Linear(12, 1)),
+        lambda: called(
+            lambda m, x: m.fc(torch.cat([*m.lstm(x)[1][0]], dim=1)), lstm=lstm(bidirectional=True), fc=nn.Linear(12, 1)
+        ),
         INSTEAD,
     ),
-    "cell": (
-        lambda: Module(lambda m, x: loop(m, x.flip(1)), cell=nn.LSTMCell(3, 6), fc=nn.Linear(6, 1)),
-        INSTEAD,
-    ),
+    "cell": (lambda: Module(loop, cell=nn.LSTMCell(3, 6), fc=nn.Linear(6, 1)), INSTEAD),
     "convolution": (
-        lambda: Module(
-            lambda m, x: m.fc(last(m, m.conv(x.transpose(1, 2)).transpose(1, 2))),
-            **single(conv=nn.Conv1d(3, 3, 3, padding=1)),
+        lambda: called(
+            lambda m, x: m.fc(last(m, m.conv(x.transpose(1, 2)).transpose(1, 2))), conv=nn.Conv1d(3, 3, 3, padding=1)
         ),
         "it is of a convolution",
     ),
-    "initial_state": (
-        lambda: Module(initial_state, **single()),
-        INSTEAD,
-    ),
+    "initial_state": (lambda: called(initial_state), INSTEAD),
     "called_twice": (
-        lambda: Module(lambda m, x: m.fc(m.hidden(m.hidden(last(m, x)))), **single(hidden=nn.Linear(6, 6))),
+        lambda: called(lambda m, x: m.fc(m.hidden(m.hidden(last(m, x)))), hidden=nn.Linear(6, 6)),
         INSTEAD,
     ),
     "two_recurrent": (
-        lambda: Module(
-            lambda m, x: m.fc(m.second(m.lstm(x)[0])[0][:, -1]), **single(second=nn.GRU(6, 6, batch_first=True))
-        ),
+        lambda: called(lambda m, x: m.fc(m.second(m.lstm(x)[0])[0][:, -1]), second=nn.GRU(6, 6, batch_first=True)),
         "has recurrent parts at 'lstm', 'second', .* give the module to from_torch",
     ),
     "sine": (
-        lambda: Module(
-            lambda m, x: m.fc2(torch.sin(3 * m.fc(last(m, x)))), **single(fc=nn.Linear(6, 5), fc2=nn.Linear(5, 1))
-        ),
+        lambda: called(lambda m, x: m.fc2(torch.sin(3 * m.fc(last(m, x)))), fc=nn.Linear(6, 5), fc2=nn.Linear(5, 1)),
         INSTEAD,
     ),
-    "training_mode": (
-        lambda: Module(
-            lambda m, x: m.fc(functional.batch_norm(last(m, x), None, None, m.norm.weight, m.norm.bias, training=True)),
-            **single(norm=nn.BatchNorm1d(6)),
-        ),
-        INSTEAD,
-    ),
+    "training_mode": (lambda: called(normed, norm=nn.BatchNorm1d(6)), INSTEAD),
 }
 
 MIXED = ("across_windows", "training_mode")
@@ -166,14 +128,20 @@ def make(name):
     return CASES[name][0]().eval()
 
 
+def forecast(module, windows=WINDOWS):
+    """What a module forecasts, in float64, (n, n_outputs)."""
+    with torch.no_grad():
+        outputs = module(torch.from_numpy(windows).to(next(module.parameters()).dtype))
+    return outputs.double().reshape(len(windows), -1).numpy()
+
+
 @pytest.mark.parametrize("name", sorted(CASES.keys() - MIXED))
 def test_a_live_module_that_is_no_chain_is_a_graph(name):
     """It forecasts what the module does; a layer that is called twice is two layers of a chain."""
     module = make(name)
     model = from_torch(module, windows=WINDOWS, features=FEATURES)
     assert bool(model.config.graph) == (name != "called_twice")
-    with torch.no_grad():
-        expected = module(torch.from_numpy(WINDOWS).float()).double().numpy()
+    expected = forecast(module)
     np.testing.assert_allclose(model.predict(WINDOWS), expected, atol=1e-5 * expected.std(), rtol=0)
 
 
@@ -189,32 +157,31 @@ def test_a_live_module_that_mixes_windows_is_refused(name):
 def test_a_file_that_is_no_chain_is_refused(name, tmp_path):
     """The reason is a part that is in no chain, or how far the nearest candidate is, with what to give instead."""
     module = make(name)
-    with torch.no_grad():
-        predictions = module(torch.from_numpy(WINDOWS).float())
     torch.save(module.state_dict(), tmp_path / "m.pt")
     with pytest.raises(CheckpointError, match=CASES[name][1]) as refusal:
-        from_file(tmp_path / "m.pt", windows=WINDOWS, predictions=predictions, features=FEATURES)
+        from_file(tmp_path / "m.pt", windows=WINDOWS, predictions=forecast(module), features=FEATURES)
     assert "\n" not in str(refusal.value)
 
 
+def plain():
+    return called(lambda m, x: m.fc(last(m, x)))
+
+
 READ = {
-    "layers_on_every_step": lambda: Module(lambda m, x: m.fc(m.lstm(x)[0])[:, -1], **single()),
-    "a_layer_that_is_not_called": lambda: Module(lambda m, x: m.fc(last(m, x)), **single(other=nn.Linear(5, 5))),
-    "weights_without_their_module": lambda: Module(
-        lambda m, x: functional.linear(last(m, x), m.fc.weight, m.fc.bias), **single()
-    ),
-    "a_slope_of_its_own": lambda: Module(lambda m, x: m.fc(m.act(last(m, x))), **single(act=nn.LeakyReLU(0.2))),
-    "a_sequential": lambda: Module(
-        lambda m, x: m.net(m.lstm(x)[0].mean(1)),
-        lstm=lstm(),
-        net=nn.Sequential(nn.Linear(6, 8), nn.Mish(), nn.Dropout(), nn.LayerNorm(8), nn.Linear(8, 2), nn.Softplus()),
+    "layers_on_every_step": lambda: called(lambda m, x: m.fc(m.lstm(x)[0])[:, -1]),
+    "a_layer_that_is_not_called": lambda: called(lambda m, x: m.fc(last(m, x)), other=nn.Linear(5, 5)),
+    "weights_without_their_module": lambda: called(lambda m, x: functional.linear(last(m, x), m.fc.weight, m.fc.bias)),
+    "a_slope_of_its_own": lambda: called(lambda m, x: m.fc(m.act(last(m, x))), act=nn.LeakyReLU(0.2)),
+    "a_sequential": lambda: called(
+        lambda m, x: m.fc(m.lstm(x)[0].mean(1)),
+        fc=nn.Sequential(nn.Linear(6, 8), nn.Mish(), nn.Dropout(), nn.LayerNorm(8), nn.Linear(8, 2), nn.Softplus()),
     ),
     "pooled_steps": lambda: Module(
         lambda m, x: m.net(x).mean(1), net=nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
     ),
-    "one_number_a_window": lambda: Module(lambda m, x: m.fc(last(m, x))[:, 0], **single()),
-    "double": lambda: Module(lambda m, x: m.fc(last(m, x)), **single()).double(),
-    "norm_of_the_inputs": lambda: Module(lambda m, x: m.fc(last(m, m.norm(x))), **single(norm=nn.LayerNorm(3))),
+    "one_number_a_window": lambda: called(lambda m, x: m.fc(last(m, x))[:, 0]),
+    "double": lambda: plain().double(),
+    "norm_of_the_inputs": lambda: called(lambda m, x: m.fc(last(m, m.norm(x))), norm=nn.LayerNorm(3)),
 }
 
 
@@ -224,11 +191,9 @@ def test_unusual_ways_to_write_a_chain_are_read(name):
     torch.manual_seed(3)
     module = READ[name]().eval()
     model = from_torch(module, windows=WINDOWS, features=FEATURES)
-    like = next(module.parameters())
-    with torch.no_grad():
-        expected = module(torch.from_numpy(WINDOWS).to(like.dtype)).double().reshape(80, -1).numpy()
+    expected = forecast(module)
     np.testing.assert_allclose(model.predict(WINDOWS), expected, rtol=0, atol=1e-5 * expected.std())
-    assert model.config.dtype == str(like.dtype).removeprefix("torch.")
+    assert model.config.dtype == str(next(module.parameters()).dtype).removeprefix("torch.")
 
 
 def test_a_module_that_reads_rows_is_given_rows():
@@ -241,9 +206,7 @@ def test_a_module_that_reads_rows_is_given_rows():
     module = Module(read_rows, fc1=nn.Linear(3, 4), fc2=nn.Linear(4, 1)).double()
     rows = WINDOWS[:, 0]
     model = from_torch(module, windows=rows, features=FEATURES)
-    with torch.no_grad():
-        expected = module(torch.from_numpy(rows)).numpy()
-    np.testing.assert_allclose(model.predict(rows[:, None]), expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(model.predict(rows[:, None]), forecast(module, rows), rtol=0, atol=1e-12)
     with pytest.raises(UnreadableModelError, match=r"If it reads rows, give windows as \(n, n_features\)"):
         from_torch(module, windows=rows[:, None], features=FEATURES)
 
@@ -260,9 +223,7 @@ def test_pykans_prune_input_is_undone(kept):
     pruned.auto_save = False
     for module in (whole, pruned):
         rows = WINDOWS[:, 0]
-        model = from_torch(module, windows=rows, features=FEATURES)
-        with torch.no_grad():
-            expected = module(torch.from_numpy(rows).float()).double().numpy()
+        model, expected = from_torch(module, windows=rows, features=FEATURES), forecast(module, rows)
         np.testing.assert_allclose(model.predict(rows[:, None]), expected, rtol=0, atol=1e-5 * expected.std())
         live = (model.network.head[0].mask != 0).any(dim=0)
         assert live.tolist() == [module is whole or number in kept for number in range(3)]
@@ -286,11 +247,11 @@ def test_forecasts_that_depend_on_the_last_digit_are_refused(dtype):
 
 def test_a_module_that_is_random_or_fails_is_refused():
     """A forecast that is another each time, and a forward that raises, are named."""
-    noisy = Module(lambda m, x: m.fc(last(m, x)) + torch.randn(len(x), 1), **single())
+    noisy = called(lambda m, x: m.fc(last(m, x)) + torch.randn(len(x), 1))
     with pytest.raises(UnreadableModelError, match="does not give the same forecasts twice"):
         from_torch(noisy, windows=WINDOWS, features=FEATURES)
     with pytest.raises(UnreadableModelError, match=r"does not take windows of shape \[80, 9, 2\]"):
-        from_torch(Module(lambda m, x: m.fc(last(m, x)), **single()), windows=WINDOWS[:, :, :2], features=FEATURES[:2])
+        from_torch(plain(), windows=WINDOWS[:, :, :2], features=FEATURES[:2])
 
 
 def test_a_module_is_as_before():
@@ -304,7 +265,7 @@ def test_a_module_is_as_before():
             m.fc.weight.clamp_(-0.1, 0.1)
             return m.fc(last(m, x)) + noise * torch.randn(len(x), 1)
 
-        module = Module(counted, **single())
+        module = called(counted)
         module.calls = 0
         module.register_buffer("count", torch.zeros(1))
         module.train()
@@ -320,7 +281,7 @@ def test_a_module_is_as_before():
 
 def test_windows_that_are_scaled_already_are_refused():
     """A scaling that would be applied twice is noticed."""
-    module = Module(lambda m, x: m.fc(last(m, x)), **single())
+    module = plain()
     scaling = {"mean": [100.0, 200.0, 300.0], "std": [5.0, 5.0, 5.0]}
     with pytest.raises(CheckpointError, match="windows look scaled already"):
         from_torch(module, windows=WINDOWS, features=FEATURES, scaling=scaling)

@@ -59,17 +59,11 @@ def planted_chains(draw):
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
     kinds = draw(st.lists(st.sampled_from(sorted(KINDS)), min_size=1, max_size=3))
     n_outputs = draw(st.integers(1, 2))
-    torch.manual_seed(draw(st.integers(0, 2**32)))
-    tensors = {f"lstm.{name}": t.detach() * 2 for name, t in nn.LSTM(2, 4).named_parameters()}
+    tensors = {key: 2 * tensor for key, tensor in tensors_of(draw(st.integers(0, 2**32))).items()}
     width = 4
     for number, kind in enumerate(kinds):
-        out = (
-            n_outputs
-            if number == len(kinds) - 1 and kind != "norm"
-            else width
-            if kind == "norm"
-            else draw(st.integers(3, 5))
-        )
+        last = number == len(kinds) - 1
+        out = width if kind == "norm" else n_outputs if last else draw(st.integers(3, 5))
         made = KINDS[kind](width, out, generator)
         tensors |= {f"part{number}.{name}": tensor for name, tensor in made.items()}
         width = out
@@ -78,10 +72,8 @@ def planted_chains(draw):
     return tensors, n_outputs, draw(st.integers(0, 2**32))
 
 
-def make_space(tensors, n_outputs, scaling=None):
+def make_space(tensors, n_outputs):
     document = {"features": ["a", "b"], "reference": "windows", "horizon": 1}
-    if scaling is not None:
-        document |= {"scaling": scaling, "targets": [f"y{number}" for number in range(n_outputs)]}
     manifest = parse_manifest(document, Path("m.yaml"))
     shapes = make_shapes(manifest, 5, np.zeros((3, n_outputs)))
     return find_structure(Source("m", tensors), manifest).spaces(shapes, ACTIVATIONS), shapes
@@ -98,9 +90,20 @@ def pick(spaces, seed):
     return Candidate(space, tuple(options[random.integers(len(options))] for options in space.choices.values()))
 
 
+def samples_of(shapes, windows, predictions, reference=None):
+    reference = windows if reference is None else reference
+    return Samples(shapes, reference, None, windows, predictions, 1e-4)
+
+
 def predict(candidate, shapes, windows):
-    samples = Samples(shapes, windows, None, windows, np.ones((len(windows), len(shapes.outputs))), 1e-4)
-    return samples.predict(candidate, windows)
+    return samples_of(shapes, windows, np.ones((len(windows), len(shapes.outputs)))).predict(candidate, windows)
+
+
+def tensors_of(seed, **modules):
+    """The tensors of an LSTM from 2 to 4 and of further modules, by their names."""
+    torch.manual_seed(seed)
+    named = {"lstm": nn.LSTM(2, 4), **{name: make() for name, make in modules.items()}}
+    return {f"{name}.{key}": t.detach() for name, module in named.items() for key, t in module.named_parameters()}
 
 
 @settings(max_examples=N_EXAMPLES, deadline=None)
@@ -112,12 +115,10 @@ def test_a_planted_chain_is_found(case):
     planted = pick(spaces, seed)
     windows, reference = windows_of(seed), windows_of(seed + 1)
     predictions = predict(planted, shapes, windows)
-    if (
-        not np.isfinite(predictions).all()
-        or not Samples(shapes, windows, None, windows, predictions, 1e-4).bounds.varies.all()
-    ):
+    samples = samples_of(shapes, windows, predictions, reference)
+    if not np.isfinite(predictions).all() or not samples.bounds.varies.all():
         return
-    result = search(spaces, Samples(shapes, reference, None, windows, predictions, 1e-4))
+    result = search(spaces, samples)
     assert result.tried == result.total
     assert not result.left_out
     match = next(match for match in result.matches if planted in (match.candidate, *match.same))
@@ -139,29 +140,27 @@ def test_the_screen_loses_nothing(case):
         return
     windows = windows_of(seed)
     predictions = predict(pick(spaces, seed), shapes, windows)
-    samples = Samples(shapes, windows, None, windows, predictions, 1e-4)
+    samples = samples_of(shapes, windows, predictions)
     result = search(spaces, samples)
     found = {candidate.options for match in result.matches for candidate in (match.candidate, *match.same)}
-    exhaustive = set()
-    for options in product(*spaces[0].choices.values()):
-        if samples.bounds.compare(predictions, predict(Candidate(spaces[0], options), shapes, windows)).matches:
-            exhaustive.add(options)
-    assert not result.left_out
-    assert found == exhaustive
+    exhaustive = {
+        options
+        for options in product(*spaces[0].choices.values())
+        if samples.bounds.compare(predictions, predict(Candidate(spaces[0], options), shapes, windows)).matches
+    }
+    assert not result.left_out and found == exhaustive
 
 
 @pytest.mark.parametrize("factor", few_of([1e-3, 1.0, 1e6], [1e6], "searches once more"))
 def test_the_unit_of_the_targets_changes_nothing(factor):
     """With targets in thousandths or millions the same reading is found, with the same relative error."""
-    generator = torch.Generator().manual_seed(5)
-    torch.manual_seed(5)
-    tensors = {f"lstm.{name}": t.detach() for name, t in nn.LSTM(2, 4).named_parameters()}
+    generator, tensors = torch.Generator().manual_seed(5), tensors_of(5)
     tensors |= {f"kan.{name}": t for name, t in efficient(4, 3, generator).items()}
     tensors |= {f"out.{name}": factor * t for name, t in linear(3, 1, generator).items()}
     spaces, shapes = make_space(tensors, 1)
     windows = windows_of(1)
     predictions = predict(spaces[0].candidate({activation_slot("out"): "relu"}), shapes, windows)
-    result = search(spaces, Samples(shapes, windows_of(2), None, windows, predictions, 1e-4))
+    result = search(spaces, samples_of(shapes, windows, predictions, windows_of(2)))
     assert result.matches[0].candidate.describe() == "relu before out, readout last, base silu"
     assert all(
         set(match.candidate.differs_from(result.matches[0].candidate)) == {OUTPUT} for match in result.matches[1:]
@@ -172,48 +171,40 @@ def test_the_unit_of_the_targets_changes_nothing(factor):
 @pytest.mark.parametrize("cap", [1, 5])
 def test_readings_that_are_not_compared_are_counted(monkeypatch, cap):
     """If more readings fit than are compared, the rest is counted, so that a strict import is refused."""
-    torch.manual_seed(0)
-    tensors = {f"lstm.{name}": t.detach() for name, t in nn.LSTM(2, 4).named_parameters()}
-    tensors |= {f"out.{name}": t.detach() + 2 for name, t in nn.Linear(4, 1).named_parameters()}
+    tensors = tensors_of(0, out=lambda: nn.Linear(4, 1))
+    tensors |= {key: tensors[key] + 2 for key in ("out.weight", "out.bias")}
     spaces, shapes = make_space(tensors, 1)
     windows = windows_of(1)
     predictions = predict(spaces[0].candidate({}), shapes, windows)
     assert predictions.min() > 0
     monkeypatch.setattr(searching, "N_CLOSE", 1)
-    every = search(spaces, Samples(shapes, windows, None, windows, predictions, 1e-4))
+    every = search(spaces, samples_of(shapes, windows, predictions))
     n_fitting = sum(1 + len(match.same) for match in every.matches)
     monkeypatch.setattr(searching, "MAX_SURVIVORS", cap)
-    some = search(spaces, Samples(shapes, windows, None, windows, predictions, 1e-4))
+    some = search(spaces, samples_of(shapes, windows, predictions))
     assert not every.left_out and n_fitting - cap <= some.left_out
     assert some.matches[0].candidate.options == every.matches[0].candidate.options
 
 
 def test_near_readings_are_compared_despite_the_screen(monkeypatch):
     """The nearest readings are compared too, since float32 errors may exceed the screen's bound."""
-    torch.manual_seed(3)
-    tensors = {f"lstm.{name}": t.detach() * 2 for name, t in nn.LSTM(2, 4).named_parameters()}
-    tensors |= {f"out.{name}": t.detach() for name, t in nn.Linear(4, 1).named_parameters()}
-    spaces, shapes = make_space(tensors, 1)
+    spaces, shapes = make_space(tensors_of(3, out=lambda: nn.Linear(4, 1)), 1)
     planted = spaces[0].candidate({OUTPUT: "gelu"})
     windows = windows_of(1)
     predictions = predict(planted, shapes, windows)
     monkeypatch.setattr(searching, "SCREEN_SLACK", -1.0)  # refuses all
-    result = search(spaces, Samples(shapes, windows_of(2), None, windows, predictions, 1e-4))
+    result = search(spaces, samples_of(shapes, windows, predictions, windows_of(2)))
     assert [match.candidate for match in result.matches] == [planted]
 
 
 def test_an_activation_without_effect_is_left_out():
     """A ReLU after a sigmoid is the sigmoid alone, and is reported as the same function."""
-    torch.manual_seed(0)
-    tensors = {f"lstm.{name}": t.detach() for name, t in nn.LSTM(2, 4).named_parameters()}
-    tensors |= {f"fc.{name}": t.detach() for name, t in nn.Linear(4, 3).named_parameters()}
-    positive = nn.Linear(3, 1)
-    tensors |= {f"out.{name}": t.detach() for name, t in positive.named_parameters()}
+    tensors = tensors_of(0, fc=lambda: nn.Linear(4, 3), out=lambda: nn.Linear(3, 1))
     tensors["out.bias"] += 5
     spaces, shapes = make_space(tensors, 1)
     candidate = spaces[0].candidate({activation_slot("out"): "sigmoid", OUTPUT: "relu"})
     windows = windows_of(1)
-    result = search(spaces, Samples(shapes, windows, None, windows, predict(candidate, shapes, windows), 1e-4))
+    result = search(spaces, samples_of(shapes, windows, predict(candidate, shapes, windows)))
     assert result.matches[0].candidate.chosen[OUTPUT] == NONE
     assert any(same.chosen[OUTPUT] == "relu" for same in result.matches[0].same)
 
@@ -227,20 +218,20 @@ def test_ambiguous_functions_are_named(tmp_path):
     with torch.no_grad():
         y = net(torch.from_numpy(x[:, 0]))[:, 0].numpy()
     positive = y > 0.05
-    document = {"features": ["a", "b"], "reference": "w.npz:all", "check": {"inputs": "w.npz:x", "outputs": "w.npz:y"}}
     np.savez(tmp_path / "w.npz", all=x, x=x[positive], y=y[positive])
-    (tmp_path / "m.json").write_text(json.dumps(document))
+    check = {"inputs": "w.npz:x", "outputs": "w.npz:y"}
+
+    def read(reference, strict=False, **stated):
+        document = {"features": ["a", "b"], "reference": f"w.npz:{reference}", "check": check} | stated
+        (tmp_path / "m.json").write_text(json.dumps(document))
+        return import_checkpoint(tmp_path / "m.pt", read_manifest(tmp_path / "m.json"), strict=strict)
 
     with pytest.raises(
         CheckpointError, match=r"can be read as \d functions .*relu at the output.* at window \d+ of w.npz:all"
     ):
-        import_checkpoint(tmp_path / "m.pt", read_manifest(tmp_path / "m.json"))
-    (tmp_path / "said.json").write_text(json.dumps(document | {"output_function": "relu"}))
-    said = import_checkpoint(tmp_path / "m.pt", read_manifest(tmp_path / "said.json"))
-    assert said.model.config.output_function == "relu"
-    document["reference"] = "w.npz:x"
-    (tmp_path / "m.json").write_text(json.dumps(document))
-    imported = import_checkpoint(tmp_path / "m.pt", read_manifest(tmp_path / "m.json"))
+        read("all")
+    assert read("all", output_function="relu").model.config.output_function == "relu"
+    imported = read("x")
     assert imported.model.config.output_function is None
     assert any("relu at the output" in match.candidate.describe() for match in imported.result.matches[1:])
     assert any("relu at the output" in other for other in imported.model.provenance.not_told_apart)
@@ -248,9 +239,8 @@ def test_ambiguous_functions_are_named(tmp_path):
     save_checkpoint(imported.model, tmp_path / "m.safetensors")
     assert load_checkpoint(tmp_path / "m.safetensors").provenance == imported.model.provenance
     with pytest.raises(CheckpointError, match=r"can be read as \d functions .*relu at the output.* add such windows"):
-        import_checkpoint(tmp_path / "m.pt", read_manifest(tmp_path / "m.json"), strict=True)
-    (tmp_path / "said.json").write_text(json.dumps(document | {"output_function": "relu"}))
-    said = import_checkpoint(tmp_path / "m.pt", read_manifest(tmp_path / "said.json"), strict=True)
+        read("x", strict=True)
+    said = read("x", strict=True, output_function="relu")
     assert said.result.describe_undecided() == said.model.provenance.not_told_apart == ()
     model = from_file(tmp_path / "m.pt", windows=x, predictions=y, features=["a", "b"], strict=True)
     assert model.config.output_function is None
@@ -258,19 +248,15 @@ def test_ambiguous_functions_are_named(tmp_path):
 
 def test_many_layers_with_one_activation_are_found(monkeypatch):
     """If the candidates are too many, those with one activation between the parts, or none, are compared."""
-    torch.manual_seed(4)
-    tensors = {f"lstm.{name}": t.detach() for name, t in nn.LSTM(2, 4).named_parameters()}
-    for number in range(7):
-        layer = nn.Linear(4, 4 if number < 6 else 1)
-        tensors |= {f"fc.{number}.{name}": 2 * t.detach() for name, t in layer.named_parameters()}
-    spaces, shapes = make_space(tensors, 1)
+    tensors = tensors_of(4, fc=lambda: nn.Sequential(*(nn.Linear(4, 4 if n < 6 else 1) for n in range(7))))
+    spaces, shapes = make_space({key: t * (2 if "fc" in key else 1) for key, t in tensors.items()}, 1)
     chosen = {activation_slot(f"fc.{number}"): "tanh" for number in range(2, 7)} | {READOUT: "mean"}
     planted = spaces[0].candidate(chosen)
     windows = windows_of(3)
     predictions = predict(planted, shapes, windows)
     monkeypatch.setattr(searching, "MAX_CANDIDATES", 100_000)
     seen = []
-    samples = Samples(shapes, windows, None, windows, predictions, 1e-4)
+    samples = samples_of(shapes, windows, predictions)
     result = search(spaces[:1], samples, lambda tried, total: seen.append(tried))
     assert seen[-1] == result.tried < result.total and seen == sorted(seen)
     assert result.found.chosen == planted.chosen
