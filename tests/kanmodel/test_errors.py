@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import inspect
-from functools import cache
+from functools import cache, partial
 from inspect import Parameter, isfunction, signature
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from factories import make_model, make_windows
 from torch import nn
 
 import kanmodel
-from kanmodel import DataError, ExportError, Model
+from kanmodel import DataError, ExportError, Model, UnknownNameError
 from kanmodel.errors import MAX_MESSAGE, MAX_PATH, MAX_QUOTED, KanscopeError, Problem, _parameters, checked, quote
 from kanmodel.forecaster import Forecaster
 from kanmodel.result import Result
@@ -75,6 +75,11 @@ FUNCTIONS = {
     "from_torch": lambda: {"net": nn.Linear(2, 1), "windows": windows(), "features": ["f0", "f1"]},
     "from_file": lambda: {"path": "x.pt", "windows": windows(), "predictions": [1.0], "features": ["f0", "f1"]},
 }
+
+
+def call_usual(function, **given):
+    """The answer of a function to its usual arguments, changed as given."""
+    return getattr(kanmodel, function)(**FUNCTIONS[function]() | given)
 
 
 STATED = ["outputs", "targets", "scaling", "horizon", "ahead", "groups", "integer", "fixed"]
@@ -207,12 +212,9 @@ def test_an_error_quotes_a_long_argument_in_part(ask):
 def test_functions_refuse_wrong_arguments(name):
     """Whatever is given for an argument or an option, a function answers or raises a `KanscopeError`."""
 
-    def call(**given):
-        return getattr(kanmodel, name)(**FUNCTIONS[name]() | given)
-
     for argument in {*signature(getattr(kanmodel, name)).parameters, *OPTIONS.get(name, ())} - {"options"}:
         for value in (*WRONG, FOREIGN):
-            assert refused(call, argument, value) or value is not FOREIGN, argument
+            assert refused(partial(call_usual, name), argument, value) or value is not FOREIGN, argument
 
 
 @pytest.mark.parametrize("name", sorted({name for _, name in methods()} & {"svg", "html"}))
@@ -223,6 +225,29 @@ def test_a_file_that_cannot_be_written_is_named(name, path):
         getattr(results()["Importance"], name)(path)
     with pytest.raises(kanmodel.CheckpointError, match="nonexistent"):
         model().save("/nonexistent/x.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda m: m.explain(windows(), tolerance=True), DataError, "tolerance must be a finite number, but is True"),
+        (lambda m: m.what_if(windows(), {"temp": 35}), DataError, "features must be a list or text or None, but is"),
+        (lambda m: m.explain(windows()).table("grupo"), UnknownNameError, "by must be one of feature, group"),
+        (lambda m: m.importance().svg(theme="pink"), UnknownNameError, "theme must be one of light, dark, auto"),
+        (lambda m: m.counterfactual(windows(), at_least="5"), DataError, "at_least must be a finite number"),
+        (lambda m: m.counterfactual(windows(), between=5), DataError, "between must be"),
+        (lambda m: m.topology(without=[3]), DataError, r"without\[0\] must be text or a tuple, but is 3"),
+        (lambda m: m.topology(thresholds={"edge": "a"}), DataError, "thresholds.edge must be a finite number"),
+        (lambda m: m.explain(windows(), segments={"s": (-1.5, 0)}), DataError, "segments.s must be 2 values"),
+        (lambda m: call_usual("train", batch=2.5), DataError, "batch must be a whole number, but is 2.5"),
+        (lambda m: call_usual("train", features=[]), DataError, "features"),
+        (lambda m: call_usual("train", width=(1, "a")), DataError, r"width\[1\] must be"),
+    ],
+)
+def test_what_is_said_of_a_wrong_argument(call, error, message):
+    """The message names the argument, states what it must be and what it is."""
+    with pytest.raises(error, match=message):
+        call(model())
 
 
 def test_what_is_accepted():

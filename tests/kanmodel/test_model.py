@@ -20,6 +20,7 @@ import kanmodel
 from kanmodel import CheckpointError, DataError, Model, UnknownNameError
 from kanmodel.attribution.baseline import Baseline, ReferenceBaselines
 from kanmodel.attribution.ledger import explain_windows
+from kanmodel.checkpoint import save_checkpoint
 from kanmodel.formula.formula import Formulas
 from kanmodel.network.config import Transform, plain_layers
 from kanmodel.report.report import write_report
@@ -71,6 +72,15 @@ def test_every_exported_name_is_there():
     assert set(kanmodel.__all__) <= set(dir(kanmodel))
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = kanmodel.nothing
+
+
+def test_names(model, tmp_path):
+    """A model has the names of its config and the hash of its file."""
+    assert [feature.name for feature in model.features] == list(NAMES)
+    assert model.outputs == ("a+1", "b+1") and model.lookback == 6 and model.checkpoint is None
+    path = tmp_path / "m.safetensors"
+    sha256 = save_checkpoint(model, path)
+    assert kanmodel.load(path).checkpoint == kanmodel.load(str(path)).checkpoint == f"sha256:{sha256}"
 
 
 def test_predict_in_all_forms(model, windows):
