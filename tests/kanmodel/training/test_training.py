@@ -390,3 +390,16 @@ def test_explanations_name_the_time_of_each_value(ahead, horizon):
         found.table("step", wide=True)
     without = model.explain(found.windows)
     assert without.value_times(0) == [] and "value_time" not in without.table("step")[0]
+
+
+def test_each_step_is_told_what_is_known_at_it():
+    """White noise that is known ahead is forecast at each step, which reads its own value of it."""
+    frame = make_wind_power()
+    model = kanmodel.train(frame, "power", horizon=6, lookback=8, epochs=40, **WIND_POWER)
+    r2 = [model.metrics[f"test_r2 {output}"] for output in model.outputs]
+    assert min(r2) > 0.6, r2
+    feature = [each.name for each in model.features].index("wind+6")
+    for step in range(6):
+        found = model.explain(frame, f"power+{step + 1}", last=200)
+        moved = np.abs(found.steps[:, :, feature]).mean(axis=0)  # by the window's steps, oldest first
+        assert moved.argmax() == 8 - 6 + step
