@@ -211,7 +211,6 @@ def test_an_error_quotes_a_long_argument_in_part(ask):
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_refuse_wrong_arguments(name):
     """Whatever is given for an argument or an option, a function answers or raises a `KanscopeError`."""
-
     for argument in {*signature(getattr(kanmodel, name)).parameters, *OPTIONS.get(name, ())} - {"options"}:
         for value in (*WRONG, FOREIGN):
             assert refused(partial(call_usual, name), argument, value) or value is not FOREIGN, argument

@@ -239,6 +239,7 @@ def test_prune_and_save(model, windows, tmp_path):
 BAD = np.zeros((6, 4))
 HOSTILE = {
     "shape": (np.zeros((5, 4)), r"windows must have shape \(n, 6, 4\) or \(6, 4\), but has \(5, 4\)"),
+    "transposed": (np.zeros((4, 6)), r"windows must have shape"),
     "four axes": (np.zeros((1, 1, 6, 4)), r"windows must have shape"),
     "number": (3.0, r"windows must have shape"),
     "none": (None, r"windows must"),
@@ -258,8 +259,17 @@ HOSTILE = {
     "uneven": (dict.fromkeys(NAMES, BAD[:, 0]) | {"f1": np.zeros((2, 6))}, r"windows\['f1'\] must have shape"),
     "infinite": (dict.fromkeys(NAMES, BAD[:, 0]) | {"f1": [0, 0, np.inf, 0, 0, 0]}, r"windows\['f1'\]\[2\]"),
     "short frame": (pd.DataFrame(BAD[:5], columns=NAMES), r"windows has 5 rows, but needs the 6 steps of a window"),
+    "no column": (pd.DataFrame(BAD, columns=["f0", "F1", "f2", "f3"]), r"windows has no column 'f1'"),
     "numbered": (pd.DataFrame(BAD), r"windows has no column 'f0', 'f1', 'f2', 'f3'"),
     "twice": (pd.DataFrame(np.zeros((6, 5)), columns=[*NAMES, "f1"]), r"f1 is the name of 2 columns"),
+    "gap": (
+        pd.DataFrame(np.zeros((9, 4)), columns=NAMES).replace({"f2": {0.0: None}}),
+        r"windows\['f2'\], row 3 is empty, and the model was trained without fill",
+    ),
+    "words": (
+        pl.DataFrame(BAD, schema=NAMES).with_columns(f2=pl.lit("x")),
+        r"windows\['f2'\], row 0 must be a finite number or empty, but is 'x'",
+    ),
 }
 
 
@@ -324,6 +334,7 @@ def test_baselines_that_do_not_fit(model, windows, baseline, message):
         (lambda m: m.prune([]), "outputs is empty"),
         (lambda m: m.topology(fidelity=1.5), "fidelity must be a number from 0 to 1, but is 1.5"),
         (lambda m: m.topology(fidelity=float("nan")), "fidelity must be a finite number or None, but is nan"),
+        (lambda m: m.topology(fidelity="0.9"), "fidelity must be a finite number or None, but is '0.9'"),
         (lambda m: m.topology(metric="weight"), "metric must be one of contribution, backward, forward_n, forward_u"),
         (lambda m: m.topology(fill="median"), "fill must be one of mean, zero, but is 'median'"),
         (lambda m: m.topology(thresholds={"edges": 1}), "no threshold 'edges'; the thresholds are node, edge, input"),
@@ -336,7 +347,9 @@ def test_baselines_that_do_not_fit(model, windows, baseline, message):
         (lambda m: m.edge(0, 0, 0, stage="front"), "there is no edge (front, 0, 0, 0)"),
         (lambda m: m.edge("lstm:1"), "there is no edge 'lstm:1': an id is such as 'head:0:7:3'"),
         (lambda m: m.edge("head:0:9:0"), "there is no edge (head, 0, 9, 0); there are head layer 0: i 0 to 4"),
+        (lambda m: m.edge(0, -1, 0), "there is no edge (head, 0, -1, 0)"),
         (lambda m: m.topology(without=["head:2:0:0"]), "there is no edge (head, 2, 0, 0); there are head layer 0"),
+        (lambda m: m.topology(without=["front:0:0:0"]), "there is no edge (front, 0, 0, 0)"),
         (lambda m: m.topology(without=[("lstm:1", "head:1:9")]), "there is no edge from 'lstm:1' to 'head:1:9'"),
         (lambda m: m.topology(without=["head:0:1:" + "9" * 5000]), "an id is such as 'head:0:7:3'"),
         (lambda m: m.ablate(BAD, without=[3]), "without[0] must be text or a tuple, but is 3"),

@@ -250,29 +250,41 @@ def test_a_notebook_that_is_not_trusted_shows_all(results):
         assert all(image.get("alt") for image in after.iter("img"))
 
 
-@pytest.mark.skipif(
-    shutil.which("rsvg-convert") is None, reason="rsvg-convert is missing: apt-get install librsvg2-bin"
-)
 @pytest.mark.parametrize("name", ["explanation", "importance", "topology", "edge", "what if", *DIFFERENCES])
-def test_a_picture_needs_no_stylesheet(results, name, tmp_path):
-    """Shapes and texts have literal colours, only `auto` has a style, and librsvg draws mostly empty paper."""
+def test_a_picture_needs_no_stylesheet(results, name):
+    """Each shape and text has literal colours for its theme, and only `auto` needs a style."""
     for theme, palette in (("light", LIGHT), ("dark", DARK), ("auto", LIGHT)):
-        text = results[name].svg(tmp_path / "p.svg", theme=theme)
+        text = results[name].svg(theme=theme)
         assert "var(" not in text and "currentColor" not in text
         root = ElementTree.fromstring(text)
         assert len(list(root.iter(f"{SVG}style"))) == (theme == "auto")
-        used = {part.get(paint) for part in root.iter() for paint in ("fill", "stroke")} - {None, "none"}
+        used = {
+            part.get(paint)
+            for part in root.iter()
+            for paint in ("fill", "stroke")
+            if part.get(paint) not in (None, "none")
+        }
         assert used <= set(palette.values()) and {palette["ink"], palette["paper"]} <= used
         for part in root.iter():
             if part.tag.removeprefix(SVG) in ("rect", "circle", "path", "polyline"):
                 assert part.get("fill") or (part.tag == f"{SVG}path" and part.get("stroke")), part.attrib
+    with pytest.raises(UnknownNameError, match="theme must be one of light, dark, auto, but is 'pink'"):
+        results[name].svg(theme="pink")
+
+
+@pytest.mark.skipif(
+    shutil.which("rsvg-convert") is None, reason="rsvg-convert is missing: apt-get install librsvg2-bin"
+)
+@pytest.mark.parametrize("name", ["explanation", "importance", "topology", "edge", "what if", *DIFFERENCES])
+def test_librsvg_draws_the_colours(results, name, tmp_path):
+    """Outside browsers the background of a picture has the theme's colour, and most of it is empty."""
+    for theme, paper in (("light", LIGHT["paper"]), ("auto", LIGHT["paper"]), ("dark", DARK["paper"])):
+        results[name].svg(tmp_path / "p.svg", theme=theme)
         subprocess.run(["rsvg-convert", tmp_path / "p.svg", "-o", tmp_path / "p.png"], check=True)
         with Image.open(tmp_path / "p.png") as image:
             pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
-        of_paper = (pixels == [int(palette["paper"][at : at + 2], 16) for at in (1, 3, 5)]).all(axis=1)
+        of_paper = (pixels == [int(paper[at : at + 2], 16) for at in (1, 3, 5)]).all(axis=1)
         assert of_paper[0] and of_paper[-1] and 0.5 < of_paper.mean() < 0.99
-    with pytest.raises(UnknownNameError, match="theme must be one of light, dark, auto, but is 'pink'"):
-        results[name].svg(theme="pink")
 
 
 def test_classes_of_the_explorer_are_its_own():

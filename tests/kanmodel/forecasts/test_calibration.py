@@ -78,11 +78,17 @@ def test_calibrated_intervals_cover_new_windows_as_their_level_says(kind, graph)
         assert cover(calibrated, windows[3000:], actual[3000:], level) == pytest.approx(level, abs=0.025)
     assert calibrated.checkpoint is None and model.levels == (kind == "nodes") * (0.8, 0.95)
     np.testing.assert_array_equal(calibrated.predict(windows[:3]), model.predict(windows[:3]))
-    if kind == "quantiles":  # the factors of the calibration are in the explanation of a width
-        explained = calibrated.explain(windows[:4], "y+1:width@0.8")
-        width = calibrated.predict(windows[:4], intervals="all").width[0, :, 0]
-        np.testing.assert_allclose(explained.predictions, width, rtol=1e-5)
-        assert explained.converged.all() and np.abs(explained.contributions).max() > 0
+
+
+def test_of_a_graph_with_quantiles_a_width_is_explained(graph):
+    """The factors of the calibration are in it."""
+    model, rng = graph, np.random.default_rng(0)
+    windows = rng.normal(size=(300, 5, 2))
+    calibrated = model.calibrate(windows, model.predict(windows)[:, 1] + rng.normal(size=300))
+    found = calibrated.predict(windows[:4], intervals="all")
+    explained = calibrated.explain(windows[:4], "y+1:width@0.8")
+    np.testing.assert_allclose(explained.predictions, found.width[0, :, 0], rtol=1e-5)
+    assert explained.converged.all() and np.abs(explained.contributions).max() > 0
 
 
 def make_table(n=900, seed=0, scale=None):

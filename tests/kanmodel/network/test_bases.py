@@ -114,15 +114,28 @@ def test_slopes_are_gradients(basis, seed, frozen):
             torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-7)
 
 
-@pytest.mark.parametrize("basis", [Gaussian(5, 0.5), Sech2(5, 0.5)])
-def test_centres_of_a_new_layer(basis):
-    """The centres of a new layer lie on [-1, 1], its core interval, and its functions are small.
+@given(bases, st.integers(1, 3), st.integers(1, 3))
+def test_a_new_layer_has_the_shapes_of_its_basis(basis, n_sub, n_in):
+    """The tensors of a new layer have the names and shapes computed from its config."""
+    shapes = {name: (n_sub, n_in, *rest) for name, rest in basis.per_edge().items()}
+    shapes |= {name: (n_in, *rest) for name, rest in basis.per_input().items()}
+    assert {name: tuple(tensor.shape) for name, tensor in basis.initial(n_sub, n_in).items()} == shapes
+    assert next(iter(basis.per_edge())) == "coef"
 
-    Far inputs give exactly 0 with slope 0, and no NaN.
-    """
+
+@pytest.mark.parametrize("basis", [Gaussian(5, 0.5), Sech2(5, 0.5)])
+def test_bumps_are_zero_far_away(basis):
+    """Far inputs give exactly 0 with slope 0, and no NaN."""
     tensors, _ = random_tensors(basis, 1, 1, 0)
     u = torch.tensor([[-1e300], [-1e4], [1e4], [1e300]], dtype=torch.float64)
-    assert not any(found.any() for found in basis.functions(tensors).edges_and_slopes(u))
+    values, slopes = basis.functions(tensors).edges_and_slopes(u)
+    assert not values.any()
+    assert not slopes.any()
+
+
+@pytest.mark.parametrize("basis", [Gaussian(5, 0.5), Sech2(5, 0.5)])
+def test_centres_of_a_new_layer(basis):
+    """The centres of a new layer lie on [-1, 1], its core interval, and its functions are small."""
     tensors = basis.initial(3, 2)
     torch.testing.assert_close(tensors["grid"], torch.linspace(-1, 1, 5).expand(2, -1))
     assert [float(end[0]) for end in basis.core(tensors)] == [-1, 1]

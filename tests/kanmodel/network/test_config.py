@@ -1,6 +1,5 @@
 import copy
 import json
-import re
 
 import pytest
 from hypothesis import given
@@ -53,11 +52,13 @@ def places(document, path=()):
 
 @given(model_configs(symbolic=True))
 def test_round_trip_through_json(config):
-    """A config written as JSON and read again is equal.
-
-    Outputs are named target+step, ordered by step and then target, and know their target.
-    """
+    """A config written as JSON and read again is equal."""
     assert config_from_dict(json.loads(json.dumps(config_to_dict(config)))) == config
+
+
+@given(model_configs())
+def test_outputs_name_every_target_at_every_step(config):
+    """Outputs are named target+step, ordered by step and then target, and know their target."""
     names = [f"{target.name}+{step + 1}" for step in range(config.horizon) for target in config.targets]
     assert list(config.outputs) == names
     for output, name in enumerate(names):
@@ -114,8 +115,13 @@ def test_what_the_head_reads(changes, readout_stage, n_readout):
             lambda: LayerConfig(3, 1, symbolic=(SymbolicEdge(3, 0, "sin"),)),
             "symbolic[0] is an edge from 3 to 0, but there are 3 inputs and 1 sub-nodes",
         ),
+        (
+            lambda: LayerConfig(3, 1, symbolic=(SymbolicEdge(0, 1, "sin"),)),
+            "symbolic[0] is an edge from 0 to 1, but there are 3 inputs and 1 sub-nodes",
+        ),
         (lambda: SymbolicEdge(-1, 0, "sin"), "i must be a whole number from 0 to 65536, but is -1"),
         (lambda: Transform("relu", 0.1), "parameter must be null, as relu has none, but is 0.1"),
+        (lambda: Transform("affine", 0.1), "parameter must be null, as affine has none, but is 0.1"),
         (lambda: Transform("layer_norm", 0.0), "parameter must be a positive number, but is 0.0"),
         (lambda: Transform("elu", float("inf")), "parameter must be a finite number, but is inf"),
         (lambda: RecurrentConfig("rnn", 2), "cell must be one of lstm, gru, but is 'rnn'"),
@@ -136,7 +142,15 @@ def test_what_the_head_reads(changes, readout_stage, n_readout):
             lambda: make_config(head=(*plain_layers([3, 2]), *plain_layers([3, 1]))),
             "head[1].n_in must be 2, which reach it, but is 3",
         ),
-        (lambda: make_config(recurrent=RecurrentConfig("lstm", 4)), "head[0].n_in must be 4, which reach it, but is 3"),
+        (
+            lambda: make_config(recurrent=RecurrentConfig("lstm", 4)),
+            "head[0].n_in must be 4, which reach it, but is 3",
+        ),
+        (
+            lambda: make_config(recurrent=RecurrentConfig("lstm", 3, bidirectional=True)),
+            "head[0].n_in must be 6, which reach it, but is 3",
+        ),
+        (lambda: make_config(readout="flatten"), "head[0].n_in must be 12, which reach it, but is 3"),
         (lambda: make_config(horizon=2), "head must end in 2 nodes, horizon x targets, but ends in 1"),
         (lambda: make_config(head=()), "head must end in 1 nodes, horizon x targets, but ends in no layer"),
         (
@@ -168,24 +182,25 @@ def test_unknown_functions(make, place):
 
 
 @pytest.mark.parametrize(
-    "where",
+    "path",
     [
-        "",
-        ".head[0]",
-        ".head[0].basis",
-        ".front[0].before[0]",
-        ".front[0].symbolic[0]",
-        ".recurrent",
-        ".features[0]",
+        (),
+        ("head", 0),
+        ("head", 0, "basis"),
+        ("front", 0, "before", 0),
+        ("front", 0, "symbolic", 0),
+        ("recurrent",),
+        ("features", 0),
     ],
 )
-def test_an_unknown_key_is_refused(where):
+def test_an_unknown_key_is_refused(path):
     """An unknown key is named with its path."""
     document = make_document()
     place = document
-    for key in re.findall(r"\w+", where):
-        place = place[int(key) if key.isdigit() else key]
+    for key in path:
+        place = place[key]
     place["colour"] = "blue"
+    where = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path)
     with pytest.raises(ConfigError) as caught:
         config_from_dict(document)
     assert f"config{where} has the unknown key 'colour'" in str(caught.value)

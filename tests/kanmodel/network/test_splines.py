@@ -110,17 +110,20 @@ def test_fit_recovers_a_curve_in_the_span(order, grid_size, seed):
 
 
 def test_fit_without_data_in_an_interval():
-    """Without samples in an interval the fit passes through all others, with the smallest coefficients.
-
-    Curves in float32 have coefficients in float32, although the system is solved in float64.
-    """
+    """Without samples in an interval the fit passes through all others, with the smallest coefficients."""
     knots = splines.extend_grid(torch.linspace(-1, 1, 9, dtype=torch.float64)[None], 3)
     x = torch.linspace(-1, -0.5, 20, dtype=torch.float64)[:, None]
     y = x.sin()[:, None]  # (batch, 1, 1)
     coef = splines.fit_coefficients(x, y, knots, 3)
     torch.testing.assert_close(splines.curve(x, knots, coef, 3), y, rtol=0, atol=1e-5)
     assert not coef[0, 0, 6:].any()  # functions that begin after the data
-    assert splines.fit_coefficients(x.float(), y.float(), knots.float(), 3).dtype == torch.float32
+
+
+def test_fit_keeps_the_type():
+    """Curves in float32 have coefficients in float32, although the system is solved in float64."""
+    knots = splines.extend_grid(torch.linspace(-1, 1, 6)[None], 3)
+    x = torch.linspace(-1, 1, 50)[:, None]
+    assert splines.fit_coefficients(x, x[:, None] ** 2, knots, 3).dtype == torch.float32
 
 
 @settings(max_examples=examples(40))

@@ -58,7 +58,7 @@ def test_parts_sum_to_the_edge(shape, span):
     It is sampled evenly over the support, the reference range or the grid's core.
     """
     model, topology = tiny(shape)
-    curves = sample_edges(model, topology.kan_edges, 7 if span == "grid" else 201, span)
+    curves = sample_edges(model, topology.kan_edges, 201, span)
     assert [curve.edge for curve in curves] == list(topology.kan_edges)
     for curve in curves:
         layer = model.network.stages[curve.edge.stage][curve.edge.layer]

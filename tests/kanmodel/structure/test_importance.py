@@ -4,7 +4,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from factories import SHAPES, disconnect, make_model, make_rows
+from factories import PROVENANCE, SHAPES, disconnect, make_model, make_rows
 from goldens import load_case
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +14,9 @@ from kanmodel import DataError, Model
 from kanmodel.attribution.baseline import Baseline
 from kanmodel.attribution.ledger import LedgerOptions, explain_windows
 from kanmodel.computing import pausing
-from kanmodel.network.config import RecurrentConfig, plain_layers
+from kanmodel.forecaster import Forecaster, Reference
+from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers
+from kanmodel.network.network import Network
 from kanmodel.structure import importance as permutation
 from kanmodel.structure.importance import (
     MIN_WINDOWS,
@@ -27,7 +29,7 @@ from kanmodel.structure.importance import (
     rank_correlation,
 )
 from kanmodel.structure.scores import score_layers
-from kanmodel.tables.columns import Feature
+from kanmodel.tables.columns import Feature, Target
 from kanmodel.tables.statistics.choose import choose_evenly
 from kanmodel.training.optimization import TrainingOptions
 from kanmodel.training.training import fit
@@ -59,10 +61,7 @@ def figures(importance, name):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_importance_is_the_mean_size_of_the_ledger(shape):
-    """Each importance is the mean magnitude of a ledger entry over the reference windows, within its bounds.
-
-    Shares are of the sum of those of all features.
-    """
+    """Each importance is the mean magnitude of a ledger entry over the reference windows."""
     model = make_model(shape, product=True, targets=("a", "b"), n_features=3, lookback=3)
     for output in (0, 1):
         importance = measure_importance(model, output)
@@ -71,13 +70,6 @@ def test_importance_is_the_mean_size_of_the_ledger(shape):
         np.testing.assert_allclose(
             figures(importance, "mean_abs_contribution"), np.abs(ledger.steps.sum(axis=1)).mean(axis=0)
         )
-        magnitude = figures(importance, "mean_abs_contribution")
-        np.testing.assert_allclose(figures(importance, "share"), magnitude / magnitude.sum())
-        for estimate in (importance.steps, *importance.nodes.values(), *importance.edges.values()):
-            assert (estimate.low <= estimate.value).all() and (estimate.value <= estimate.high).all()
-        for row in importance.features:
-            assert row.interval[0] <= row.mean_abs_contribution <= row.interval[1]
-            assert 0 <= row.share_interval[0] <= row.share <= row.share_interval[1] <= 1
         np.testing.assert_allclose(figures(importance, "mean_contribution"), ledger.steps.sum(axis=1).mean(axis=0))
         np.testing.assert_allclose(importance.steps.value, np.abs(ledger.steps.sum(axis=2)).mean(axis=0))
         for layer in ledger.layers:
@@ -91,8 +83,38 @@ def test_importance_is_the_mean_size_of_the_ledger(shape):
             np.testing.assert_array_equal(getattr(importance, name), getattr(ledger, name))
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_shares_sum_to_1(shape):
+    """Shares sum to 1, and every estimate lies within its bounds."""
+    importance = measure_importance(make_model(shape, n_features=3, lookback=3), 0)
+    share, magnitude = figures(importance, "share"), figures(importance, "mean_abs_contribution")
+    assert share.sum() == pytest.approx(1)
+    np.testing.assert_allclose(share, magnitude / magnitude.sum())
+    for estimate in (importance.steps, *importance.nodes.values(), *importance.edges.values()):
+        assert (estimate.low <= estimate.value).all()
+        assert (estimate.value <= estimate.high).all()
+    for row in importance.features:
+        assert row.interval[0] <= row.mean_abs_contribution <= row.interval[1]
+        assert 0 <= row.share_interval[0] <= row.share <= row.share_interval[1] <= 1
+
+
+def test_a_forecast_that_never_changes():
+    """If no feature matters all shares are 0 rather than NaN."""
+    model = make_model("head", n_features=2)
+    with torch.no_grad():
+        model.network.head[1].mask[:] = 0
+    importance = measure_importance(replace(model, reference=model.reference), 0)
+    assert all((row.share, row.share_interval) == (0, (0, 0)) for row in importance.features)
+
+
 SYNTHETIC = "explains a series of known truth; the quick tests find the drivers of the example table"
-RELEVANT = [7, 13, 2, 10, 18]  # of synthetic_gt, by descending mean |contribution|; the last two are one term's factors
+RELEVANT = [
+    7,
+    13,
+    2,
+    10,
+    18,
+]  # of synthetic_gt, by mean |contribution| in descending order; the last two are factors of one term
 DECOYS = [5, 14, 3, 11, 19]
 KAN = TrainingOptions(
     lookback=1, hidden=0, batch=128, learning_rate=0.03, weight_decay=0.0, noise=0.0, lamb=0.001, grid_updates=3
@@ -198,23 +220,14 @@ def test_duplicates_share_their_credit():
     assert np.ptp(halves, axis=0).min() > 0.08
 
 
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_constant_and_opposite_features(dtype):
-    """Features with one value are unseen, never negligible; a correlation of -0.9 or less is redundancy too.
-
-    The partner with the strongest correlation is named first.
-    """
-    model = make_model("head", n_features=6, dtype=dtype, n_reference=400)
+def test_opposites_are_redundant_too():
+    """A feature with a correlation of -0.9 or less is redundant too, with the strongest one named first."""
+    model = make_model("head", n_features=4, n_reference=400)
     windows = model.reference.scaled.clone()
-    windows[:, :, 4], windows[:, :, 5] = 0.1, 0.7  # means differ by rounding
     windows[:, :, 1] = -windows[:, :, 0]
     windows[:, :, 2] = windows[:, :, 0] + 0.3 * windows[:, :, 2]
-    rows = rows_of(replace(model, reference=replace(model.reference, scaled=windows)))
-    for name in ("f4", "f5"):
-        assert (rows[name].verdict, rows[name].redundant_with) == ("unseen", ())
-        assert rows[name].share < 1e-6
-    assert sum(row.share for row in rows.values() if row.verdict != "unseen") == pytest.approx(1)
+    model = replace(model, reference=replace(model.reference, scaled=windows))
+    rows = rows_of(model)
     assert [partner.name for partner in rows["f0"].redundant_with] == ["f1", "f2"]
     assert rows["f0"].redundant_with[0].correlation == pytest.approx(-1)
     assert rows["f0"].redundant_with[1].correlation == pytest.approx(np.corrcoef(windows[:, 0, :3].T)[0, 2])
@@ -244,6 +257,22 @@ def test_disconnected_features(shape):
     assert rows["f0"].connected
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_constant_features(dtype):
+    """Features with one value contribute nothing, which says nothing of others: they are unseen, never negligible."""
+    model = make_model("head", n_features=4, dtype=dtype)
+    windows = model.reference.scaled.clone()
+    windows[:, :, 1], windows[:, :, 2] = 0.1, 0.7  # means differ by rounding
+    rows = rows_of(replace(model, reference=replace(model.reference, scaled=windows)))
+    for name in ("f1", "f2"):
+        assert rows[name].redundant_with == ()
+        assert rows[name].verdict == "unseen"
+        assert rows[name].share < 1e-6
+    assert rows["f0"].redundant_with == rows["f3"].redundant_with == ()
+    assert rows["f0"].share + rows["f3"].share == pytest.approx(1)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_scores_are_those_of_the_features_themselves(shape):
     """A feature has pykan's score if it enters the head and there are at least 128 windows; otherwise None."""
@@ -261,11 +290,9 @@ def test_scores_are_those_of_the_features_themselves(shape):
 
 
 def test_unknown_targets_are_none():
-    """Without targets, permutation effects of features and groups are None, and verdicts depend on the shares."""
-    model = make_model("head", n_features=2, with_targets=False)
-    rows, groups = rows_of(model), rows_of_groups(group(model, {"both": ("f0", "f1")}))
-    for row in (*rows.values(), *groups.values()):
-        assert row.permutation_mae_increase is row.permutation_interval is None
+    """Without targets, permutation effects are None, and the verdict depends on the shares."""
+    rows = rows_of(make_model("head", n_features=2, with_targets=False))
+    assert all(row.permutation_mae_increase is None and row.permutation_interval is None for row in rows.values())
     assert [row.verdict for row in rows.values()] == ["important", "important"]
 
 
@@ -276,6 +303,7 @@ NONE, SOME, HARM = (-1.0, 1.0), (0.1, 1.0), (-1.0, -0.1)
     ("n_features", "low", "high", "effect", "verdict"),
     [
         (4, 0.0, 0.0499, NONE, "negligible"),  # 0.2 / 4 features
+        (4, 0.0, 0.0499, None, "negligible"),
         (4, 0.0, 0.0499, (0.0, 1.0), "negligible"),
         (4, 0.0, 0.0499, (-1.0, 0.0), "negligible"),
         (4, 0.0, 0.05, NONE, "weak"),  # the upper bound must be below it
@@ -321,6 +349,42 @@ def test_verdicts_scale_with_the_number_of_features(share, effect, numbers):
     assert judge(True, (low, high), many, effect) == judge(True, share, few, effect)
 
 
+@given(bounds, effects, st.sampled_from([(1, 2), (4, 5), (4, 20), (20, 32)]))
+def test_irrelevant_features_move_the_even_share_alone(share, effect, numbers):
+    """Adding features with share 0 never lowers a verdict, since only the even share changes."""
+    few, many = numbers
+    before, after = judge(True, share, few, effect), judge(True, share, many, effect)
+    assert ORDER.index(before) <= ORDER.index(after)
+    borders = np.array([0.5, 0.2])  # of the lower and of the upper bound, in even shares
+    crossed = (share < borders / few) != (share < borders / many)
+    assert before == after or crossed.any()
+
+
+@given(bounds, st.tuples(st.floats(0, 1, exclude_min=True), st.floats(0, 1)), st.sampled_from([1, 4, 32]))
+def test_a_sure_effect_is_never_negligible(share, effect, n_features):
+    """A feature whose permutation effect is certainly above 0 is not negligible, however small its share."""
+    low, width = effect
+    assert judge(True, share, n_features, (low, low + width)) != "negligible"
+
+
+@pytest.mark.parametrize("n_features", [1, 2, pytest.param(60, marks=pytest.mark.thorough("takes a second"))])
+def test_equally_important_features_are_all_important(n_features):
+    """Any number of features with equal effects are all important."""
+    config = plain_layers([n_features, 1])
+    features = tuple(Feature(f"x{i}", None, 0.0, 1.0) for i in range(n_features))
+    network = Network(ModelConfig(features, (Target("y"),), 1, 1, config, dtype="float64"))
+    with torch.no_grad():
+        network.head[0].scale_base[:] = 1
+        network.head[0].scale_spline[:] = 0
+    windows = torch.from_numpy(np.random.default_rng(0).normal(size=(512, 1, n_features)))
+    model = Forecaster(network, Reference(windows, network.config), {}, PROVENANCE)
+    noise = 0.1 * np.random.default_rng(1).normal(size=(512, 1))
+    targets = model.scaling.outputs_to_original(model.reference_outputs) + noise
+    for known in (targets, None):
+        told = rows_of(replace(model, reference=Reference(windows, model.config, known)))
+        assert {row.verdict for row in told.values()} == {"important"}
+
+
 NESTED = {"pair": ("f0", "f3"), "three": ("pair", "f1")}
 
 
@@ -332,12 +396,10 @@ def rows_of_groups(model):
     return {row.name: row for row in add_groups(model, measure_importance(model, 0), model.config.groups).groups}
 
 
-@pytest.mark.parametrize(("shape", "n_windows"), [("lstm", 60), ("lstm", 200), ("front", 60), ("head", 60)])
-def test_a_group_of_one_is_its_feature(shape, n_windows, monkeypatch):
-    """Every figure equals the feature's bitwise, in any order of the groups, and permuted on fewer windows too."""
-    if n_windows > MIN_WINDOWS:
-        monkeypatch.setattr(permutation, "MULTIPLY_ADDS", 1)
-    plain = make_model(shape, lookback=3, hidden_size=3, n_hidden=2, n_reference=n_windows)
+@pytest.mark.parametrize("shape", ["lstm", "front", "head"])
+def test_a_group_of_one_is_its_feature(shape):
+    """Every figure equals the feature's bitwise, whatever the order of the groups."""
+    plain = make_model(shape, lookback=3, hidden_size=3, n_hidden=2, n_reference=60)
     importance = measure_importance(plain, 0)
     features = {row.name: row for row in importance.features}
     model = group(plain, {"last": ("f3",), "first": ("f0",)})
@@ -354,14 +416,8 @@ def test_a_group_of_one_is_its_feature(shape, n_windows, monkeypatch):
 
 
 def test_a_group_is_the_signed_sum_of_its_members():
-    """Its mean magnitude is that of the sum; shares of outermost names sum to 1; it is connected if a member is."""
-    plain = make_model()
-    unread = make_model()
-    unread.network.recurrent.weight_ih_l0.data[:, [0, 3]] = 0
-    rows = rows_of_groups(group(unread, NESTED))
-    assert rows["pair"].verdict == "disconnected" and rows["three"].connected
-    assert rows["pair"].mean_abs_contribution == rows["pair"].permutation_mae_increase == 0
-    model = group(plain, NESTED)
+    """Its mean magnitude is that of the sum; shares of outermost names sum to 1."""
+    model = group(make_model(), NESTED)
     importance, rows = measure_importance(model, 0), rows_of_groups(model)
     assert set(rows) == {"pair", "three", "f2"} and rows["three"].members == ("f0", "f1", "f3")
     for row in rows.values():
@@ -390,6 +446,24 @@ def test_members_are_permuted_together():
         expected = expected + (errors(permuted) - errors(windows)) / 3
     np.testing.assert_allclose(growth[:, 0], expected, atol=1e-9)
     assert (growth[:, 1] == permute_features(model, 0, 7)[:, 0]).all()
+
+
+def test_a_group_that_nothing_reads_is_disconnected():
+    """It is connected if one of its features is."""
+    plain = make_model()
+    with torch.no_grad():
+        plain.network.recurrent.weight_ih_l0[:, [0, 3]] = 0
+    model = group(plain, NESTED)
+    rows = rows_of_groups(model)
+    assert rows["pair"].verdict == "disconnected" and rows["pair"].mean_abs_contribution == 0
+    assert rows["pair"].permutation_mae_increase == 0
+    assert rows["three"].connected
+
+
+def test_effects_are_unknown_without_targets():
+    """Without targets the permutation importance of groups is None."""
+    rows = rows_of_groups(group(make_model(with_targets=False), NESTED))
+    assert all(row.permutation_mae_increase is None and row.permutation_interval is None for row in rows.values())
 
 
 def test_the_model_shows_its_groups():
@@ -428,6 +502,28 @@ def test_groups_in_groups_share_their_figures(monkeypatch):
     rows = {row.name: row for row in add_groups(model, importance, chain).groups}
     assert permuted == [1] and len(rows) == 3001 + len(model.config.features) - 2
     assert {replace(rows[name], name="", rank=0) for name in chain} == {replace(rows["g7"], name="", rank=0)}
+
+
+def test_a_large_model_is_permuted_on_fewer_windows(monkeypatch):
+    """A group of one feature has the feature's effect."""
+    monkeypatch.setattr(permutation, "MULTIPLY_ADDS", 1)
+    model = group(make_model(n_reference=200), {"one": ("f2",)})
+    importance = measure_importance(model, 0)
+    effects = {
+        row.name: row.permutation_mae_increase for row in add_groups(model, importance, model.config.groups).groups
+    }
+    assert effects["one"] == next(row.permutation_mae_increase for row in importance.features if row.name == "f2")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_only_feature_that_is_read(shape):
+    """The only feature that is read has a positive effect, all others exactly 0."""
+    model = make_model(shape, n_features=3, lookback=4)
+    for feature in (0, 1):
+        disconnect(model.network, feature)
+    effect = permute_features(targets_of_its_own(model), 0, seed=0).mean(axis=0)
+    np.testing.assert_array_equal(effect[:2], 0)
+    assert effect[2] > 0
 
 
 def test_a_large_model_has_fewer_permutations_of_fewer_windows():
@@ -502,9 +598,13 @@ columns = st.integers(3, 30).flatmap(
 
 @given(columns)
 def test_it_is_spearmans(pair):
-    """The correlation is scipy's, with and without ties; with a constant it is 0 rather than NaN."""
+    """The correlation is scipy's, with and without ties."""
     a, b = (np.array(values, dtype=float) for values in pair)
     from scipy.stats import spearmanr  # imported here, as it is large
 
     assert rank_correlation(a, b) == pytest.approx(spearmanr(a, b).statistic, abs=1e-12)
-    assert rank_correlation(np.ones(len(a)), a) == 0
+
+
+def test_a_constant_measure_agrees_with_nothing():
+    """For a constant measure the correlation is 0 rather than NaN."""
+    assert rank_correlation(np.ones(4), np.arange(4.0)) == 0

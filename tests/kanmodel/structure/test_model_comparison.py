@@ -16,13 +16,10 @@ LOADED = make_model(targets=("a", "b"))
 MODEL, OTHER = Model.of(LOADED), Model.of(make_chain(LOADED.config, seed=7))
 
 
-FLAT = {"readout": "flatten", "hidden_size": 2, "lookback": 2, "n_features": 3}  # whose inputs have no feature's unit
-
-
-@pytest.mark.parametrize(("shape", "options"), [*((shape, {}) for shape in SHAPES), ("lstm", FLAT)])
-def test_a_model_does_not_differ_from_itself(shape, options):
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_model_does_not_differ_from_itself(shape):
     """Every difference is exactly 0, and no edge comes or goes."""
-    model = Model.of(make_model(shape, **options))
+    model = Model.of(make_model(shape))
     found = model.compare(model)
     assert found.difference == 0 and found.mae == found.against_mae
     assert all((one.change, one.interval) == (0, (0, 0)) for one in found.features)
@@ -91,6 +88,14 @@ def test_edges_that_one_network_lacks_are_told_by_none():
     for edge in lacking:
         assert edge.contribution is edge.change is edge.interval is edge.curve_difference is None
     assert found.markdown().count("\n## ") == 0 and "| source |" in found.markdown()
+
+
+def test_units_of_every_step_are_compared():
+    """Where the head reads the units of an LSTM at all steps, their inputs have no unit of a feature."""
+    model = Model.of(make_model("lstm", readout="flatten", hidden_size=2, lookback=2, n_features=3))
+    found = model.compare(model)
+    assert found.edges[0].source == "cell:-1:0"
+    assert {edge.curve_difference for edge in found.edges} == {0}
 
 
 def test_models_that_read_other_features_are_refused():

@@ -30,6 +30,18 @@ def tiny(shape, seed=0, output=0, **options):
     return model, measure_importance(model, output)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_edge_joins_nodes_that_exist(shape):
+    """Ids of nodes are unique, every edge joins two of them, and edges of the KANs come first."""
+    topology = build_topology(*tiny(shape), PruningRule())
+    ids = [node.id for node in topology.nodes]
+    assert len(ids) == len(set(ids))
+    assert {end for edge in topology.edges for end in (edge.source, edge.target)} <= set(ids)
+    kinds = [edge.kind for edge in topology.edges]
+    assert kinds == sorted(kinds, key=["edge", "product", "input"].index)
+    assert len(topology.kan_edges) == kinds.count("edge")
+
+
 def test_units_that_read_long_names_differ_by_them():
     """Words that all inputs share leave the names of units before those that tell one input from another."""
     model = tiny("lstm", n_features=8, hidden_size=8)[0]
@@ -48,14 +60,7 @@ def test_units_that_read_long_names_differ_by_them():
 
 
 def test_ids_of_a_front_lstm_and_head():
-    """Features, front nodes, units, head nodes, outputs and factors have the ids that the interface promises.
-
-    Without an LSTM layer 0 of the head is the features.
-    """
-    alone = build_topology(*tiny("head"), PruningRule())
-    assert alone.edge("head", 0, 1, 0).source == "feature:f1"
-    assert {node.kind for node in alone.nodes} == {"feature", "head", "subnode", "output"}
-    assert all(node.profile == {} for node in alone.nodes if node.kind == "feature")
+    """Features, front nodes, units, head nodes, outputs and factors have the ids that the interface promises."""
     topology = build_topology(*tiny("front", n_hidden=1), PruningRule())
     assert [node.id for node in topology.nodes] == [
         *(f"feature:f{i}" for i in range(3)),
@@ -72,13 +77,13 @@ def test_ids_of_a_front_lstm_and_head():
     assert labels["lstm:3"] == ("lstm", "high f1, f2")  # what it reads; see `kanmodel.structure.names`
     assert labels["head:1:1.0"] == ("subnode", "head 1:1.0")
     assert labels["output:b+1"] == ("output", "b+1")
-    for place, ends in {
-        ("head", 0, 3, 2): ("lstm:3", "head:1:1.1"),
-        ("head", 1, 2, 1): ("head:1:2", "output:b+1"),
-        ("front", 0, 1, 0): ("feature:f1", "front:1:0"),
-    }.items():
-        edge = topology.edge(*place)
-        assert (edge.source, edge.target) == ends
+    edge = topology.edge("head", 0, 3, 2)
+    assert (edge.source, edge.target) == ("lstm:3", "head:1:1.1")
+    assert (topology.edge("head", 1, 2, 1).source, topology.edge("head", 1, 2, 1).target) == ("head:1:2", "output:b+1")
+    assert (topology.edge("front", 0, 1, 0).source, topology.edge("front", 0, 1, 0).target) == (
+        "feature:f1",
+        "front:1:0",
+    )
     products = [(edge.source, edge.target) for edge in topology.edges if edge.kind == "product"]
     assert products[:2] == [("front:1:1.0", "front:1:1"), ("front:1:1.1", "front:1:1")]
     assert len(products) == 10
@@ -98,25 +103,22 @@ def test_features_of_an_lstm_join_every_unit():
         assert (edge.contribution, edge.scores, edge.opacity) == (None, None, None)
 
 
+def test_a_head_alone_reads_its_features():
+    """Without an LSTM layer 0 of the head is the features."""
+    topology = build_topology(*tiny("head"), PruningRule())
+    assert topology.edge("head", 0, 1, 0).source == "feature:f1"
+    assert {node.kind for node in topology.nodes} == {"feature", "head", "subnode", "output"}
+    assert all(node.profile == {} for node in topology.nodes if node.kind == "feature")
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("output", [0, 1])
 def test_contributions_are_those_of_the_ledger(shape, output):
-    """Every edge and node carries its mean |contribution|, and pykan's scores of the full model.
-
-    Ids of nodes are unique, edges join two of them, those of the KANs come first, and few windows have no scores.
-    """
-    few = build_topology(*tiny(shape, n_reference=60), PruningRule())
-    assert all(edge.scores is edge.opacity is None and edge.contribution is not None for edge in few.kan_edges)
-    assert all(node.scores is None for node in few.nodes)
+    """Every edge and node carries its mean |contribution|, and pykan's scores of the full model."""
     model, importance = tiny(shape, 0, output)
     topology = build_topology(model, importance, PruningRule())
     assert topology.output == model.config.outputs[output]
     assert topology.reference_windows == len(model.reference.windows)
-    ids, kinds = [node.id for node in topology.nodes], [edge.kind for edge in topology.edges]
-    assert len(ids) == len(set(ids))
-    assert {end for edge in topology.edges for end in (edge.source, edge.target)} <= set(ids)
-    assert kinds == sorted(kinds, key=["edge", "product", "input"].index)
-    assert len(topology.kan_edges) == kinds.count("edge")
     traces = model.network.trace(model.reference.scaled).stages
     scores = {stage: score_layers(kan, traces[stage][0].inputs) for stage, kan in model.network.stages.items()}
     for edge in topology.kan_edges:
@@ -146,7 +148,9 @@ def test_kept_is_what_the_rule_keeps(shape):
         for edge in topology.edges:
             if edge.kind == "product":
                 assert edge.kept == kept[edge.source] == kept[edge.target]
-            assert not edge.kept or (kept[edge.source] and kept[edge.target])
+            if edge.kept:
+                assert kept[edge.source]
+                assert kept[edge.target]
 
 
 def test_features_go_only_when_disconnected():
@@ -227,3 +231,11 @@ def test_a_topology_does_not_keep_its_model():
     )
     with pytest.raises(UnknownNameError, match="in this part of the graph"):
         topology.through("lstm:1").edge("head", 0, 0, 0)
+
+
+def test_few_windows_have_no_scores():
+    """With fewer than 128 reference windows there are contributions and no scores, rather than shaky ones."""
+    topology = build_topology(*tiny("head", n_reference=60), PruningRule())
+    assert all(edge.scores is None and edge.opacity is None for edge in topology.edges)
+    assert all(node.scores is None for node in topology.nodes)
+    assert all(edge.contribution is not None for edge in topology.kan_edges)

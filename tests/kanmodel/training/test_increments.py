@@ -219,16 +219,22 @@ def test_grid_extension_keeps_intervals_where_forecasts_are_the_same():
     ("given", "message"),
     [
         ((0.0,), r"intervals must be levels between 0 and 1, .* such as 0\.8, but has 0"),
+        ((1.0,), "but has 1"),
+        ((80,), "but has 80"),
         ((0.8, 0.9, 0.8), r"intervals has the level 0\.8 more than once"),
         ((0.123456,), r"of at most 4 decimals, .* but has 0\.123456"),
         ((float("nan"),), r"intervals\[0\] must be a finite number"),
     ],
 )
 def test_levels_that_cannot_be_are_refused(given, message):
-    """The error has the level; others are sorted."""
-    assert TrainingOptions(intervals=(0.95, 0.5, 0.8)).intervals == (0.5, 0.8, 0.95)
+    """The error has the level."""
     with pytest.raises(DataError, match=message):
         TrainingOptions(intervals=given)
+
+
+def test_levels_are_sorted():
+    """Ascending, as bounds hold those of lower levels."""
+    assert TrainingOptions(intervals=(0.95, 0.5, 0.8)).intervals == (0.5, 0.8, 0.95)
 
 
 def test_what_cannot_have_intervals_is_refused_before_training():

@@ -92,6 +92,7 @@ def test_the_parts_of_a_table_are_encoded_as_the_whole(tmp_path, monkeypatch):
         ({"temp": "warm"}, "column temp must be a finite number or empty, but is 'warm'", 70 - AHEAD),
         ({"load": "much"}, "column load must be a finite number or empty, but is 'much'", 70),
         ({"time": "12"}, "column time must be a date, as in training, but is '12'", 70),
+        ({"time": "noon"}, "column time must be a date, as in training, but is 'noon'", 70),
     ],
 )
 def test_a_bad_cell_is_named(tmp_path, change, reason, first):

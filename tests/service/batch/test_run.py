@@ -461,12 +461,19 @@ def test_a_file_that_cannot_be_opened_is_named_before_anything_is_done(explain, 
     ("name", "content", "reason"),
     [
         ("none.csv", None, "none.csv: it does not exist"),
+        ("model.txt", "", "model.txt must end in .csv, .csv.gz or .parquet"),
+        ("a.csv", "", "a.csv is empty"),
+        ("a.csv", "f0,f0\n", "a.csv has more than one column 'f0'"),
+        ("a.csv", "f0,f1,f2,f3\n1,2,3,4,5\n", "cannot read a.csv: "),
         ("", None, "has no file that ends in .csv, .csv.gz, .parquet"),
         ("a.csv", "f0,f1,f2\n1,2,3\n", "a.csv has no column 'f3', but has f0"),
         ("a.csv", "f0,f1,f2,f3\n1,2,3,4\n", f"a.csv has 1 rows, but needs the {LOOKBACK} steps of a window"),
         ("a.csv", 'f0,f1,f2,f3\n"' + "1,2,3,4\n" * (1 << 22), "or its quotes do not close"),
     ],
-    ids=["no file", "an empty folder", "a column too few", "too few rows", "open quotes"],
+    ids=[
+        *("no file", "another ending", "an empty file", "two columns of a name", "a cell too many", "an empty folder"),
+        *("a column too few", "too few rows", "open quotes"),
+    ],
 )
 def test_a_table_that_cannot_be_explained_is_refused(explain, tmp_path, name, content, reason):
     """The error is one sentence that names the place."""

@@ -147,8 +147,11 @@ def test_an_adaptation_is_predicted_and_explained_with(client, folder, run, tmp_
     request.write_text(json.dumps({"series": series, "last": 1, "adaptation": document}))
     code, out, error = run("explain", folder / "sure.safetensors", "--receipt", saved, "--input", request)
     assert code == 0 and "agrees" in out, out + error
-    wrong = {"adaptation": document | {"checkpoint": "sha256:0"}}
-    for operation, body in (("predict", wrong), ("explain", wrong | {"output": "load+3"})):
+    for operation in ("predict", "explain"):
+        answer = ask_of(operation, output="load+3:upper@0.8") if operation == "explain" else ask_of(operation)
+        assert "error" not in answer
+        wrong = document | {"checkpoint": "sha256:0"}
+        body = {"adaptation": wrong} | ({"output": "load+3"} if operation == "explain" else {})
         assert "adaptation.checkpoint is sha256:0" in ask_of(operation, **body)["error"]
 
 

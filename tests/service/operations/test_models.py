@@ -81,6 +81,13 @@ def test_every_option_of_a_basis_is_described():
     assert set(BasisInfo.__annotations__) == {"kind", *options}
 
 
+def test_the_bundled_model_is_served_where_no_models_are_given(serve):
+    """The bundled model is served if no folder is named."""
+    with serve(models=None) as client:
+        assert client.get("/v1/models").json()["models"] == ["nyc-weather"]
+        assert client.get("/v1/models/nyc-weather").json()["metrics"]["test_r2"] >= 0.70
+
+
 @pytest.mark.parametrize("is_broken", [False, True])
 def test_an_empty_folder_has_no_model_until_there_is_one(serve, tmp_path, is_broken):
     """Not the bundled one either, nor under the second name: the service is not ready and says why."""

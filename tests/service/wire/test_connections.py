@@ -105,8 +105,11 @@ def test_what_frames_a_body_is_bounded(patient, flood, start):
 @pytest.mark.parametrize(
     ("start", "piece"),
     [
-        *((b"", b"\r\n"), (head("GET", "/healthz"), b"\r\n"), (b"GET /", b"x")),
-        *((b"GET /healthz HTTP/1.1\r\n", b"a:b\r\n"), (b"GET /healthz HTTP/1.1\r\nX: ", b"x")),
+        (b"", b"\r\n"),
+        (head("GET", "/healthz"), b"\r\n"),
+        (b"GET /", b"x"),
+        (b"GET /healthz HTTP/1.1\r\n", b"a:b\r\n"),
+        (b"GET /healthz HTTP/1.1\r\nX: ", b"x"),
     ],
     ids=["empty lines", "empty lines after a request", "a target", "short headers", "a long header"],
 )

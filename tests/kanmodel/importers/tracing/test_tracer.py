@@ -153,6 +153,11 @@ REFUSALS = {
         "computes all .*decides by values of the window",
     ),
     "equal": (lambda x: (x[:, -1, :1] == 0).float(), "computes eq"),
+    "embedding": (
+        lambda x: torch.embedding(torch.eye(9), x[:, -1].long().abs())[:, 0, :1],
+        r"named in integer=\[...\]",
+    ),
+    "sorted places": (lambda x: x[:, -1].gather(1, x[:, 0].sort(dim=1)[1])[:, :1], "gather .*decides by values"),
     "place": (lambda x: x[:, -1].gather(1, x[:, 0].max(dim=1, keepdim=True)[1]), "gather .*decides by values"),
     "squeeze": (lambda x: x[:, -1].squeeze()[:, :1], "does not take one window alone"),
     "across windows": (lambda x: x[:, -1, :1] - x.mean(dim=0)[-1, :1], "windows of a batch are mixed"),
@@ -260,7 +265,9 @@ SHAPES = {
     ),
     "splines by comparisons": lambda: headed(lambda m, x: hats(m.one(x[:, -1])), one=nn.Linear(3, 3)),
     "a choice without a jump": lambda: headed(lambda m, x: torch.where(x > 1, 2 - x, x**2)),
-    "script": lambda: torch.jit.trace(headed(lambda m, x: x), torch.zeros(2, 6, 3)),
+    "script": lambda: torch.jit.trace(
+        Of(lambda m, x: m.fc(x.flatten(1)) + x[:, 0, :2], fc=nn.Linear(18, 2)), torch.zeros(2, 6, 3)
+    ),
 }
 
 
