@@ -22,7 +22,6 @@ more, a whole number is a count, a number is finite, and text is printable and s
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
@@ -35,11 +34,12 @@ from reprlib import Repr
 from types import NoneType, SimpleNamespace, UnionType
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, Unpack, get_args, get_origin, get_type_hints
 
-# Control characters, which a terminal may act on; line separators; bidirectional controls; surrogates; no characters.
-UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+from kanmodel.text import UNPRINTABLE, abbreviate
+
 MAX_QUOTED = 100  # characters of a value in a message
 MAX_PATH = 300  # and of the path of a bad value
 MAX_MESSAGE = 1000
+MAX_ERROR = 2000  # of an error, which may name several values
 
 _quoting = Repr()
 _quoting.maxstring = _quoting.maxother = _quoting.maxlong = MAX_QUOTED
@@ -52,13 +52,7 @@ def quote(value: object) -> str:
         text = _quoting.repr(value)
     except ValueError:  # a whole number of more digits than Python writes
         text = f"a {type(value).__name__} of too many digits"
-    return shorten(text.replace("\n", " "), MAX_QUOTED)  # arrays have lines
-
-
-def shorten(text: str, most: int) -> str:
-    """A text of at most `most` characters, from whose middle the others are left out."""
-    half = most // 2
-    return text if len(text) <= most else f"{text[: half - 1]}…{text[-half:]}"
+    return abbreviate(text.replace("\n", " "), MAX_QUOTED)  # arrays have lines
 
 
 @dataclass(frozen=True)
@@ -74,22 +68,22 @@ class Problem:
     message: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "path", shorten(self.path, MAX_PATH))
-        object.__setattr__(self, "message", shorten(self.message, MAX_MESSAGE))
+        object.__setattr__(self, "path", abbreviate(self.path, MAX_PATH))
+        object.__setattr__(self, "message", abbreviate(self.message, MAX_MESSAGE))
 
     def __str__(self) -> str:
         return f"{self.path} {self.message}"
 
 
 class KanscopeError(Exception):
-    """Base of every exception that the model core raises deliberately.
+    """Base of every exception that the model core raises deliberately. A long message keeps its two ends.
 
     Attributes:
         problems: the bad values that were found, in reading order; empty if the error has no place.
     """
 
     def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
-        super().__init__(message)
+        super().__init__(abbreviate(message, MAX_ERROR))
         self.problems = tuple(problems)
 
 

@@ -12,8 +12,8 @@ from textwrap import shorten as cut
 from typing import Any
 from unicodedata import combining, east_asian_width
 
-from kanmodel.errors import UNPRINTABLE
-
+# Control characters, which a terminal may act on; line separators; bidirectional controls; surrogates; no characters.
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 N_ROWS = 12  # the rest are counted
 PRECISION = 4  # significant digits
 MAX_CELL = 60  # characters of a text in a table

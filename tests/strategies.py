@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from hypothesis import strategies as st
 
-from kanmodel.errors import UNPRINTABLE
 from kanmodel.network.bases import Basis, BSpline, Chebyshev, Fourier, Gaussian, Line, MexicanHat, Sech2
 from kanmodel.network.config import (
     BASE_FUNCTIONS,
@@ -19,6 +18,7 @@ from kanmodel.network.config import (
 from kanmodel.network.functions import ACTIVATIONS
 from kanmodel.network.network import Network
 from kanmodel.tables.columns import Feature, Target
+from kanmodel.text import UNPRINTABLE
 
 finite = st.floats(-1e6, 1e6)
 PRINTABLE = st.text(st.characters().filter(lambda char: not UNPRINTABLE.match(char)), max_size=6)

@@ -31,7 +31,8 @@ from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel import errors as core
 from kanmodel.arrays import N_LISTED
-from kanmodel.errors import MAX_MESSAGE, DataError, Problem, shorten
+from kanmodel.errors import MAX_MESSAGE, DataError, Problem
+from kanmodel.text import abbreviate
 from service.wire.headers import find_header, path_of, takes_problems
 from service.wire.json import JSON, PROBLEM, answer_json, encode_json, format_path
 
@@ -294,12 +295,12 @@ def error_body(
     """An error body. ``error`` names the first bad value; ``detail`` has the rest of the message."""
     error = str(problems[0]) if problems else message
     return {
-        "error": shorten(error, MAX_MESSAGE),
+        "error": abbreviate(error, MAX_MESSAGE),
         "code": code,
         "type": "about:blank",
         "title": title_of(status),
         "status": status,
-        "detail": shorten(message.removeprefix(f"{error}; "), MAX_MESSAGE),
+        "detail": abbreviate(message.removeprefix(f"{error}; "), MAX_MESSAGE),
         "errors": [{"path": problem.path, "message": problem.message} for problem in problems],
         "request_id": request_id,
     }

@@ -12,7 +12,17 @@ from torch import nn
 
 import kanmodel
 from kanmodel import DataError, ExportError, Model, UnknownNameError
-from kanmodel.errors import MAX_MESSAGE, MAX_PATH, MAX_QUOTED, KanscopeError, Problem, _parameters, checked, quote
+from kanmodel.errors import (
+    MAX_ERROR,
+    MAX_MESSAGE,
+    MAX_PATH,
+    MAX_QUOTED,
+    KanscopeError,
+    Problem,
+    _parameters,
+    checked,
+    quote,
+)
 from kanmodel.forecaster import Forecaster
 from kanmodel.result import Result
 
@@ -206,6 +216,26 @@ def test_an_error_quotes_a_long_argument_in_part(ask):
     with pytest.raises(KanscopeError) as refused:
         ask()
     assert len(str(refused.value)) <= MAX_PATH + MAX_MESSAGE
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: kanmodel.load(LONG),
+        lambda: Model.identify(LONG),
+        lambda: model().save(LONG),
+        lambda: model().export_onnx(LONG),
+        lambda: model().push_to_hub(LONG),
+        lambda: model().topology().svg(LONG),
+        lambda: model().topology().html(LONG),
+        lambda: model().topology().edge("head", 0, LONG, LONG),
+    ],
+)
+def test_an_error_quotes_a_long_name_by_its_ends(ask):
+    """A name of a file or of an edge may be quoted at more length, but not whole."""
+    with pytest.raises(KanscopeError) as refused:
+        ask()
+    assert len(str(refused.value)) <= MAX_ERROR
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from thorough import examples
 
 from kanmodel.computing import pausing
-from kanmodel.errors import UNPRINTABLE, ConfigError, InsufficientReferenceError
+from kanmodel.errors import ConfigError, InsufficientReferenceError
 from kanmodel.forecaster import Forecaster, Reference
 from kanmodel.formula import formula as formula_module
 from kanmodel.formula.composition import Composition
@@ -36,6 +36,7 @@ from kanmodel.formula.formula import (
 )
 from kanmodel.formula.symbolic import suggest_formulas
 from kanmodel.network.config import Transform, plain_layers
+from kanmodel.text import UNPRINTABLE
 
 HOSTILE = (
     "phi_0_0_0",
