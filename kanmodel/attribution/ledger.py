@@ -50,6 +50,7 @@ FLOAT32_TOLERANCE = 2e-4  # tighter ones are taken to float64 at once: rounding 
 FLOAT32_HALVINGS = 10  # points of a shorter part are too close to each other for float32
 FAR = 8  # times a feature's largest magnitude in the reference windows: beyond it float32 rounds too coarsely
 FAR_SHARE = 0.1  # of the tolerance that paths to there must reach: large entries cancel, and rules agree too early
+OUTSIDE, OUTSIDE_SHARE = 2, 0.9  # times that magnitude: estimates there may be a few percent too small
 
 
 @dataclass(frozen=True)
@@ -256,8 +257,14 @@ def _integrate(
     """
     spread, has_kinks = _spread_of(model, of), model.config.has_kinks
     largest = torch.maximum(windows.abs(), start.abs())
-    is_far = (largest > FAR * model.reference.magnitude).flatten(1).any(dim=1).numpy()  # (n,)
-    accepted = options.tolerance * spread * np.where(is_far, FAR_SHARE, 1)
+
+    def beyond(times: float) -> NDArray[np.bool_]:
+        found: NDArray[np.bool_] = (largest > times * model.reference.magnitude).flatten(1).any(dim=1).numpy()
+        return found  # (n,)
+
+    is_far = beyond(FAR)
+    share = np.where(is_far, FAR_SHARE, np.where(beyond(OUTSIDE), OUTSIDE_SHARE, 1))
+    accepted = options.tolerance * spread * share
 
     def integrate(
         network: FrozenNetwork, chosen: NDArray[np.bool_], dtype: torch.dtype, halvings: int

@@ -11,7 +11,7 @@ from thorough import examples, few_of
 from torch import nn
 
 from kanmodel.attribution.baseline import Baseline, baseline_windows
-from kanmodel.attribution.ledger import LedgerOptions, explain_windows
+from kanmodel.attribution.ledger import OUTSIDE_SHARE, LedgerOptions, explain_windows
 from kanmodel.attribution.paths.bisection import Parts
 from kanmodel.checkpoint import load_checkpoint
 from kanmodel.errors import DataError
@@ -248,6 +248,13 @@ def test_a_jump_that_a_fixed_rule_misses():
     ledger = explain_between(model, start, end)
     assert ledger.converged[0]
     assert np.abs(ledger.steps[0] - integrate_gauss(model, start, end)).max() <= ledger.tolerance
+
+
+def test_windows_beyond_the_data_leave_a_margin():
+    """At four times the reference windows no error is stated that is almost the tolerance, since it is an estimate."""
+    model = load_checkpoint(BUNDLED / "nyc-weather.safetensors")
+    ledger = explain_windows(model, 4 * model.reference.scaled[:100], 0)
+    assert (ledger.error <= OUTSIDE_SHARE * ledger.tolerance).all()
 
 
 def test_windows_that_jump_beside_others():
