@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks" / "litera
 
 import sets
 from attributions import Squares, StateClassifier, as_subject, measure
-from scoring import average_over_runs, price_runs, shapley
+from scoring import average_over_runs, price_runs, shapley, share_contributions_and_prices
 
 FEATURES = ["x0", "x1"]
 
@@ -61,6 +61,8 @@ def test_price_of_runs():
     assert price_runs(subject, alone=True) == pytest.approx(prices)  # a sum has no interactions
     assert average_over_runs(subject)[0, :, 1] == pytest.approx(0, abs=1e-6)
     assert shapley(subject)[0, :, 0] == pytest.approx([0, 9, 0, 0], abs=1e-4)
+    shares = share_contributions_and_prices(subject)  # where prices reach beyond what acts, contributions do not
+    assert shares == pytest.approx(np.broadcast_to(acting.astype(float), windows.shape))
     assert measure(subject, prices, np.broadcast_to(acting, windows.shape), pooled=True)["AUPRC"] == pytest.approx(
         1 / 2
     )

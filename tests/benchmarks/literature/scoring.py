@@ -1,4 +1,4 @@
-"""Scores of points: of this project's explanations, Captum's and TIMING, and three tries beyond them."""
+"""Scores of points: of this project's explanations, Captum's and TIMING, and four tries beyond them."""
 
 from __future__ import annotations
 
@@ -83,11 +83,13 @@ def make_methods(seed: int) -> Mapping[str, Method]:
         "`alone`": lambda on: on.explain(lambda found: found.step_effects.alone, effects="steps", **steps),
         "Shapley": shapley,
         "Integrated Gradients, 50 steps": integrated_gradients,
+        "Integrated Gradients, as shares": lambda on: as_shares(on, np.abs(integrated_gradients(on))),
         "TIMING": lambda on: timing(on, random),
         "random": lambda on: random.normal(size=on.windows.shape),
         "try 1: contributions, averaged over runs": average_over_runs,
         "try 2: price of runs": price_runs,
-        "try 3: price of runs, removed and alone": lambda on: price_runs(on) + price_runs(on, alone=True),
+        "try 3: price of runs, removed and alone": lambda on: price_both(on),
+        "try 4: shares of contributions and prices": share_contributions_and_prices,
     }
 
 
@@ -164,3 +166,26 @@ def price_runs(on: Subject, alone: bool = False) -> Array:
             counts[rows] += 1
         scores += prices / np.maximum(counts, 1)
     return scores
+
+
+def price_both(on: Subject) -> Array:
+    """The prices of runs when they are removed and when they are alone, added."""
+    return price_runs(on) + price_runs(on, alone=True)
+
+
+def share_contributions_and_prices(on: Subject) -> Array:
+    """Shares of the geometric mean of a contribution and, twice, of the price of the runs around it.
+
+    A point must contribute by itself and matter with its neighbours.
+    """
+    contributions = on.explain(lambda found: found.steps, detail="steps")
+    return as_shares(on, np.cbrt(price_both(on) ** 2 * np.abs(contributions)))
+
+
+def as_shares(on: Subject, sizes: Array) -> Array:
+    """Sizes divided by their sum over a window, or over its newest row; 0 where nothing has a size.
+
+    Windows whose forecasts differ become comparable, as where points of all windows are ranked together.
+    """
+    scored = sizes[:, -1:] if on.newest else sizes
+    return sizes / (scored.sum(axis=(1, 2), keepdims=True) + np.finfo(float).tiny)
