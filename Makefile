@@ -25,7 +25,8 @@ serve: .venv/runtime # install and serve the bundled model, or the models of KAN
 	$(BIN)/kanscope serve
 
 # Three workers keep two cores busy, since what starts servers waits much. Each part of `test-all` has new ones, so
-# that none grows beyond 1.1 GB. `make test` leaves out the tests marked `thorough`, and nine of ten generated cases.
+# that none grows beyond 1.1 GB. `make test` leaves out the tests marked `thorough`, and has a tenth of the generated
+# cases; `test-all` has a third, and each night, with EXPLORE=1, all.
 ONLY ?=
 pytest := MALLOC_ARENA_MAX=1 $(BIN)/python -m pytest
 parallel := $(pytest) -n 3 --no-loadscope-reorder

@@ -12,7 +12,7 @@ import anyio
 import pytest
 import torch
 from hypothesis import settings
-from thorough import examples, require_reason
+from thorough import EXPLORE, examples, require_reason
 from xdist.scheduler import LoadScopeScheduling
 
 # anyio imports its modules late: in the thread of a test's server, where pytest's rewriting of them has crashed.
@@ -47,9 +47,9 @@ def scope_of(nodeid: str) -> str:
 def pytest_configure(config: pytest.Config) -> None:
     """Every run has the same cases, so that a failure comes from the change.
 
-    ``--hypothesis-seed=N`` draws others, and ``EXPLORE=1`` new ones each time.
+    ``--hypothesis-seed=N`` draws others, and ``EXPLORE=1`` new ones each time, and more.
     """
-    same = config.getoption("--hypothesis-seed") is None and os.environ.get("EXPLORE") != "1"
+    same = config.getoption("--hypothesis-seed") is None and not EXPLORE
     settings.register_profile("kanscope", deadline=None, max_examples=examples(50), derandomize=same)
     settings.load_profile("kanscope")
 

@@ -1,11 +1,15 @@
-"""The mark by which tests are left to `make test-all` states why, and the others have fewer generated cases."""
+"""The mark by which tests are left to `make test-all` states why, and generated cases are a share."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from thorough import THOROUGH, examples, few_of, require_reason
+from thorough import examples, few_of, require_reason
 
 
 def item_with(*marks: pytest.MarkDecorator) -> SimpleNamespace:
@@ -46,6 +50,24 @@ def test_few_cases_are_quick() -> None:
     ]
 
 
-def test_generated_cases_are_a_tenth_but_five_at_least() -> None:
-    """`make test` has a tenth of the cases, rounded up, and of few cases five, or all."""
-    assert [examples(count) for count in (1, 10, 51, 200)] == ([1, 10, 51, 200] if THOROUGH else [1, 5, 6, 20])
+@pytest.mark.parametrize(("fewer", "expected"), [(1, [1, 10, 51, 200]), (3, [1, 5, 17, 67]), (10, [1, 5, 6, 20])])
+def test_generated_cases_are_a_share_but_five_at_least(fewer: int, expected: list[int]) -> None:
+    """Of few cases there are five, or all."""
+    assert [examples(count, fewer) for count in (1, 10, 51, 200)] == expected
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"), [({}, 5), ({"THOROUGH": "1"}, 17), ({"THOROUGH": "1", "EXPLORE": "1"}, 50)]
+)
+def test_the_nights_have_all_generated_cases(environment: dict[str, str], expected: int) -> None:
+    """`make test` has a tenth of them, `make test-all` a third."""
+    others = {name: value for name, value in os.environ.items() if name not in ("THOROUGH", "EXPLORE")}
+    asked = "from thorough import examples; print(examples(50))"
+    ran = subprocess.run(
+        [sys.executable, "-c", asked],
+        cwd=Path(__file__).parent,
+        env=others | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert ran.stdout == f"{expected}\n", ran.stderr

@@ -1,4 +1,4 @@
-"""What `make test` leaves to `make test-all`: tests marked ``thorough``, and most generated cases."""
+"""What `make test` leaves to `make test-all`, tests marked ``thorough``, and both to the nights: generated cases."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ import pytest
 from _pytest.mark import ParameterSet
 
 THOROUGH = os.environ.get("THOROUGH") == "1"  # set by `make test-all`
-FEWER = 10
+EXPLORE = os.environ.get("EXPLORE") == "1"  # set each night: new cases, and all of them
+FEWER = 1 if EXPLORE else 3 if THOROUGH else 10
 LEAST = 5  # the first case is the simplest, which often reaches no assertion
 
 
-def examples(count: int) -> int:
-    """The number of generated cases: `count` by `make test-all`, else a tenth of it, and five at least."""
-    return count if THOROUGH else min(count, max(LEAST, -(-count // FEWER)))
+def examples(count: int, fewer: int = FEWER) -> int:
+    """The number of generated cases: the share that the environment asks for, rounded up, and five at least.
+
+    The cases of `make test` and `make test-all` are the same in every run, so that more of them would find little that
+    was not found before; each night has all, and new ones.
+    """
+    return min(count, max(LEAST, -(-count // fewer)))
 
 
 def few_of(cases: Iterable[object], quick: Container[object], why: str) -> list[ParameterSet]:
