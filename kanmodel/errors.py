@@ -34,7 +34,7 @@ from reprlib import Repr
 from types import NoneType, SimpleNamespace, UnionType
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, Unpack, get_args, get_origin, get_type_hints
 
-from kanmodel.text import UNPRINTABLE, abbreviate
+from kanmodel.text import UNPRINTABLE, abbreviate, printable
 
 MAX_QUOTED = 100  # characters of a value in a message
 MAX_PATH = 300  # and of the path of a bad value
@@ -76,14 +76,17 @@ class Problem:
 
 
 class KanscopeError(Exception):
-    """Base of every exception that the model core raises deliberately. A long message keeps its two ends.
+    """Base of every exception that the model core raises deliberately.
+
+    A long message keeps its two ends. What is not printable, as in the name of a column or of a file, is replaced: a
+    terminal may act on it.
 
     Attributes:
         problems: the bad values that were found, in reading order; empty if the error has no place.
     """
 
     def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
-        super().__init__(abbreviate(message, MAX_ERROR))
+        super().__init__(printable(abbreviate(message, MAX_ERROR)))
         self.problems = tuple(problems)
 
 

@@ -68,7 +68,10 @@ def method_of(name: str, question: type[Question[Answer]]) -> Callable[..., Answ
     """The method of `Model` that asks a question, with its parameters, their defaults and its docstring."""
 
     def method(self: Forecaster, *given: Any, progress: Progress = False, **named: Any) -> Answer:
-        arguments = own.bind(self, *given, **named).arguments
+        try:
+            arguments = own.bind(self, *given, **named).arguments
+        except TypeError as error:
+            raise TypeError(f"{name}() {error}") from None  # as Python says it of a function
         arguments.pop("self")
         return ask(self, question(**arguments), progress)
 

@@ -43,8 +43,10 @@ def read_columns(frame: Any, wanted: Container[str] | None = None) -> dict[str, 
     """The columns of a data frame, or of a mapping of name to column, by name; of some names, only those.
 
     A frame is of any library that narwhals knows (pandas, polars, pyarrow, …), collected if it is lazy, or anything
-    with ``.columns`` whose columns have ``.to_numpy()``. Raises DataError if it is neither, a name is repeated, or
-    columns differ in length.
+    with ``.columns`` whose columns have ``.to_numpy()``.
+
+    Raises:
+        DataError: it is neither, a name is repeated or is not text, or columns differ in length.
     """
     if not isinstance(frame, Mapping):
         with suppress(nw.exceptions.DuplicateError):  # of which the names are found below
@@ -56,8 +58,10 @@ def read_columns(frame: Any, wanted: Container[str] | None = None) -> dict[str, 
     names = list(frame if isinstance(frame, Mapping) else frame.columns)
     names = [name for name in names if wanted is None or name in wanted]
     for name, count in Counter(names).items():
+        if not isinstance(name, str):
+            raise DataError(f"the name of a column must be text, but is {quote(name)}")
         if count > 1:
-            raise DataError.at(str(name), f"is the name of {count} columns")
+            raise DataError.at(name, f"is the name of {count} columns")
     data = {name: as_cells(frame[name]) for name in names}
     for name, cells in data.items():
         first = data[names[0]]

@@ -27,6 +27,7 @@ from kanmodel.tables.frames import NO_VALUE, Cells, melt, plan_levels, read_colu
 from kanmodel.tables.instants import DAY, Times, find_zone_of, read_index
 from kanmodel.tables.rhythm import MAX_STEP, TimeColumn
 from kanmodel.tables.table import CellNames, Selection, SeriesColumn, Table, TableSpec
+from kanmodel.text import printable
 
 Labels = NDArray[np.object_]
 Groups = Mapping[str, Sequence[str]]
@@ -289,5 +290,5 @@ def _plan_calendar(columns: Columns, time: TimeColumn | None, later: int) -> Cal
 
 
 def describe_left_out(left_out: Mapping[str, str]) -> str:
-    """One sentence about columns that are not features."""
-    return "not used as features: " + ", ".join(f"{name} ({why})" for name, why in left_out.items())
+    """One printable sentence about columns that are not features."""
+    return "not used as features: " + ", ".join(f"{printable(name)} ({why})" for name, why in left_out.items())

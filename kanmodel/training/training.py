@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kanmodel.arrays import Array
-from kanmodel.errors import ConfigError, DataError
+from kanmodel.errors import ConfigError, DataError, check_magnitude
 from kanmodel.forecaster import Forecaster, Provenance, Reference
 from kanmodel.network.bases import BSpline
 from kanmodel.network.config import ModelConfig, RecurrentConfig, plain_layers, resolve_groups
@@ -385,7 +385,11 @@ def _configure(table: TrainingTable, options: TrainingOptions, parts: Parts) -> 
     for step in range(options.horizon):
         reached[windows.find_rows(step)[parts.train]] = True
     targets = table.table.targets[reached]
-    for name, column in zip(table.target_names, targets.T, strict=True):
+    of_features = [*zip(table.feature_names, rows.T, strict=True)]
+    of_targets = [*zip(table.target_names, targets.T, strict=True)]
+    for name, column in of_features + of_targets:
+        check_magnitude(float(np.abs(column).max()), f"column {name}")
+    for name, column in of_targets:
         if np.ptp(column) == 0:
             raise DataError(f"target {name} is {column[0]} in every training row, so there is nothing to forecast")
     recurrent, n_units, n_outputs = None, len(table.feature_names), len(table.target_names) * options.horizon
@@ -395,7 +399,7 @@ def _configure(table: TrainingTable, options: TrainingOptions, parts: Parts) -> 
     elif options.lookback != 1:
         raise ConfigError(f"a KAN alone reads one step, so lookback must be 1 for hidden 0, but is {options.lookback}")
     basis, features = BSpline(options.grid, options.order), []
-    for name, column in zip(table.feature_names, rows.T, strict=True):
+    for name, column in of_features:
         figures = [float(f(column)) for f in (np.mean, _std, np.min, np.max)]
         is_binary = np.array_equal(np.unique(column), [0, 1])
         integer, fixed = is_binary or name in table.integer, name in table.fixed
@@ -405,7 +409,7 @@ def _configure(table: TrainingTable, options: TrainingOptions, parts: Parts) -> 
         features=tuple(features),
         targets=tuple(
             Target(name, table.units.get(name), float(np.mean(column)), _std(column), title=table.titles.get(name))
-            for name, column in zip(table.target_names, targets.T, strict=True)
+            for name, column in of_targets
         ),
         lookback=options.lookback,
         horizon=options.horizon,

@@ -6,6 +6,7 @@ from inspect import Parameter, isfunction, signature
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from factories import make_model, make_windows
 from torch import nn
@@ -236,6 +237,25 @@ def test_an_error_quotes_a_long_name_by_its_ends(ask):
     with pytest.raises(KanscopeError) as refused:
         ask()
     assert len(str(refused.value)) <= MAX_ERROR
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda odd: kanmodel.load(odd),
+        lambda odd: model().save(f"/nonexistent/{odd}"),
+        lambda odd: model().export_onnx(f"/nonexistent/{odd}.onnx"),
+        lambda odd: model().topology().svg(f"/nonexistent/{odd}.svg"),
+        lambda odd: kanmodel.train(pd.DataFrame({odd: np.arange(100.0)}), target="y"),
+        lambda odd: kanmodel.train(pd.DataFrame({"y": np.arange(400.0), odd: ["same"] * 400}), target="y"),
+        lambda odd: model().explain(windows(), segments={odd: (0, 99)}),
+    ],
+)
+def test_an_error_is_printable(ask):
+    """It is shown in terminals, which act on control characters that the name of a file or of a column may have."""
+    with pytest.raises(KanscopeError) as refused:
+        ask("wind\x1b[31m\n\u202e")
+    assert "wind�[31m��" in str(refused.value) and str(refused.value).isprintable()
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

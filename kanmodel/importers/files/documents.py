@@ -68,7 +68,7 @@ def naming(name: str) -> Iterator[None]:
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{name} is not text in UTF-8") from error
     except (CheckpointError, ConfigError) as error:
-        raise CheckpointError(printable(f"{name} {error}")) from error
+        raise CheckpointError(f"{name} {error}") from error
 
 
 def refuse_repeated(n_different: int, keys: Iterable[object]) -> None:
@@ -140,7 +140,7 @@ def _open_npz(path: Path) -> Iterator[tuple[zipfile.ZipFile, list[str]]]:
     except CheckpointError:
         raise
     except Exception as error:  # zipfile and zlib raise whatever a damaged archive leads to
-        raise CheckpointError(f"is not a readable .npz of NumPy: {printable(str(error))[:160]}") from error
+        raise CheckpointError(f"is not a readable .npz of NumPy: {str(error)[:160]}") from error
 
 
 def _read_npz(path: Path, key: str) -> Array:

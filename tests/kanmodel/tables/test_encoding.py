@@ -211,10 +211,10 @@ def test_an_invalid_option_is_refused(options, message):
 
 def test_columns_that_are_left_out_are_named_before_training():
     """Texts that differ too much, and those that do not differ, with their reasons; a calendar's names are taken."""
-    texts = {"id": [f"m{row}" for row in range(N_ROWS)], "site": ["north"] * N_ROWS}
+    texts = {"id": [f"m{row}" for row in range(N_ROWS)], "site": ["north"] * N_ROWS, "a\x1b[31m": ["red"] * N_ROWS}
     frame = make_frame().assign(**texts)
     with pytest.warns(
-        UserWarning, match=r"id \(720 different texts, more than 64\), site \(the same text in every row"
+        UserWarning, match=r"id \(720 different texts, more than 64\), site \(the same text in every row\), a�\[31m \("
     ):
         kanmodel.train(frame, "load", time="time", ahead=1, fill=0.0, **QUICK)
     with pytest.raises(DataError, match="column id cannot be a feature: 720 different texts"):

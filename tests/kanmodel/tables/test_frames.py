@@ -105,6 +105,11 @@ def test_numbers_among_texts_stay_numbers():
     ("frame", "message"),
     [
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), "a is the name of 2 columns"),
+        (pd.DataFrame([[1, 2]]), "the name of a column must be text, but is 0"),
+        (
+            pd.DataFrame([[1]], columns=pd.MultiIndex.from_tuples([("a", "b")])),
+            r"the name of a column must be text, but is \('a', 'b'\)",
+        ),
         (3, "must be a data frame or a mapping of name to array, but is a int"),
         ([[1]], "must be a data frame or a mapping of name to array, but is a list"),
         ({"a": [1, 2], "b": [1]}, r"column b must have the shape \(2,\), but has \(1,\)"),

@@ -196,12 +196,13 @@ def test_every_shape_trains_saves_and_loads(tmp_path):
     ("changes", "targets", "error", "message"),
     [
         ({}, 4.0, DataError, r"target y is 4\.0 in every training row"),
+        ({}, 1e300, ConfigError, r"^column y must be at most 1e\+75 in magnitude, but is 1e\+300$"),
         ({"width": (5, 1)}, None, ConfigError, r"head\[0\]\.n_in must be 4, which reach it, but is 5"),
         ({"learning_rate": 1e9}, None, NonFiniteError, "diverged in epoch"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(changes, targets, error, message):
-    """A target that is constant in training, a head that does not fit its input, and weights that would be NaN."""
+    """A target that is constant or too large, a head that does not fit its input, and weights that would be NaN."""
     table = make_table()
     table = table if targets is None else with_rows(table, targets=np.full((400, 1), targets))
     with pytest.raises(error, match=message):
