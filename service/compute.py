@@ -247,7 +247,7 @@ class Compute:
         finally:
             if waiter.hold is not None:
                 waiter.hold.give_way = None
-            last = waiter.job
+            last, waiter.job = waiter.job, None  # or the two would keep each other, and a model, until a collection
             if last is not None and waiter in last.waiters:
                 last.waiters.remove(waiter)
                 if not last.waiters and not self._goes_on(last):

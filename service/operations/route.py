@@ -334,8 +334,9 @@ class OperationRoute:
         if not isinstance(response, StreamingResponse) and len(response.body) > LARGE:
             call.hold.add(len(response.body))
         await response(scope, receive, send)
-        if call.observe is not None:
-            call.observe()
+        if (observe := call.observe) is not None:
+            call.observe = None  # which holds the call
+            observe()
 
     def takes(self, method: str) -> bool:
         """Whether it is its method; HEAD is GET (RFC 9110, section 9.3.2), whose body the server leaves out."""

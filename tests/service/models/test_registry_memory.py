@@ -178,7 +178,10 @@ def test_a_dropped_model_is_freed_at_once(few):
 
 @pytest.mark.thorough("computes the global results of two models")
 def test_models_whose_results_are_cached_are_dropped_too(serve, many):
-    """Global results and cached answers stay, equal after the model is loaded again, and do not keep it in memory."""
+    """Global results and cached answers stay, equal after the model is loaded again, and do not keep it in memory.
+
+    No garbage collection is needed: a request and what it waited for do not refer to each other once it is answered.
+    """
     folder, _ = many
     paths = (
         "attributions",
@@ -194,15 +197,19 @@ def test_models_whose_results_are_cached_are_dropped_too(serve, many):
         def ask_all():
             return [client.get(f"/v1/models/m1/{path}").content for path in paths]
 
-        before = ask_all()
-        for name in ("m3", "m4", "m5"):
-            predict(client, name)
-
         def find_loaded():
             return {one["name"] for one in client.get("/v1/models").json()["details"] if one["loaded"]}
 
-        poll(lambda: len(find_loaded()) <= 2)  # the monitor has the last for a moment, until it is counted
-        assert "m1" not in find_loaded()
+        gc.disable()
+        try:
+            before = ask_all()
+            predict(client, "m1", "explain")
+            for name in ("m3", "m4", "m5"):
+                predict(client, name)
+            poll(lambda: len(find_loaded()) <= 2)  # the monitor has the last for a moment, until it is counted
+            assert "m1" not in find_loaded()
+        finally:
+            gc.enable()
         assert ask_all() == before
 
 
