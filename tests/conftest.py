@@ -22,8 +22,8 @@ for _name in dir(anyio):
 PEAKS: list[int] = []  # peak memory of the workers that have ended, MB
 REQUIRE_ALL = os.environ.get("REQUIRE_ALL") == "1"
 
-# Tiny models are slower on several threads, and sums then depend on the machine. Beside other processes two threads that
-# wait for each other without sleeping took 415 s for a notebook that takes 12.
+# Tiny models are slower on several threads, and sums then depend on the machine. Beside other processes, two threads
+# that wait for each other without sleeping took 415 s for a notebook that takes 12.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start
 
