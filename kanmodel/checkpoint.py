@@ -34,6 +34,7 @@ FORMAT_VERSION = 2
 DOCUMENT_KEY = "kanscope"  # key of the JSON document in the file's metadata
 MAX_BYTES = 1 << 30  # larger files are refused before they are read
 MAX_HEADER_BYTES = 16 << 20
+MAX_MESSAGE = 500  # characters of an error, which may quote the file
 Tensors = Mapping[str, tuple[str, tuple[int, ...]]]  # type and shape of each tensor of a file
 _SIDES = ("below", "above")  # of intervals
 T = TypeVar("T")
@@ -113,7 +114,7 @@ def parse_file(path: Path, parse: Callable[[bytes], T], most: int) -> T:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read {path.name}: {getattr(error, 'strerror', error)}") from error
     except CheckpointError as error:
-        raise CheckpointError(f"{path.name} {error}") from error
+        raise CheckpointError(f"{path.name} {error}"[:MAX_MESSAGE]) from error
 
 
 def parse_checkpoint(data: bytes) -> Forecaster:
