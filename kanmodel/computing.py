@@ -1,4 +1,4 @@
-"""Long computations: pauses between slices of their work, progress, and results computed once (single flight).
+"""Long computations: one thread each, pauses between slices, progress, and results computed once (single flight).
 
 Within `pausing` a hook is called between slices, mostly of a few milliseconds, and before what may take longer. It may
 wait, to let more urgent work run first, or raise, to cancel the computation: no partial result is cached.
@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from threading import Lock
 from time import monotonic
 from typing import Any, TypeVar, cast
+
+import torch
 
 _hook: ContextVar[Callable[[], None] | None] = ContextVar("hook", default=None)
 
@@ -158,6 +160,21 @@ def tracked(work: Iterable[Slice]) -> Iterator[Slice]:
             pause()
         with progress_share(1 / (len(each) - number)):
             yield one
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """torch computes within on the caller's thread alone, which other threads of the process do not notice.
+
+    The arrays of a slice are small: torch's further threads cost more than they do, and keep those of numpy's products
+    waiting. A thread that begins to use torch meanwhile has one thread from then on.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 _publisher: ContextVar[Callable[[Callable[[], Any]], None] | None] = ContextVar("publisher", default=None)

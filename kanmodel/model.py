@@ -17,7 +17,7 @@ from kanmodel.attribution.baseline import baseline_windows, read_baseline
 from kanmodel.attribution.explanation import Segments
 from kanmodel.attribution.questions import choose_groups, names_of
 from kanmodel.checkpoint import identify_checkpoint, save_checkpoint
-from kanmodel.computing import Progress, progress_share, reporting, tracked
+from kanmodel.computing import Progress, one_thread, progress_share, reporting, tracked
 from kanmodel.errors import CheckpointError, checked, needs_package
 from kanmodel.forecaster import Forecaster, Results
 from kanmodel.forecasts.calibration import Adaptation, calibrate_intervals, read_pairs
@@ -206,7 +206,7 @@ class Model(Forecaster, Questions, Result):
             places: names of a table in errors; by default those of a data frame.
             progress: as in `explain`.
         """
-        with reporting(progress):
+        with one_thread(), reporting(progress):
             parts, actual, times = read_pairs(self, windows, targets, Selection(last, series=series), gaps, places)
             return Model.of(calibrate_intervals(self, parts, actual, intervals, times), self.name)
 
@@ -280,7 +280,7 @@ class Model(Forecaster, Questions, Result):
         asked = PruningParameters(fidelity=fidelity, metric=metric, thresholds=thresholds, fill=fill, without=without)
         rule = asked.rule(self)
         numbers = sorted(map(self.number_of, names_of(self, "all" if outputs is None else outputs)))
-        with reporting(progress):
+        with one_thread(), reporting(progress):
             with progress_share(0.5):
                 measured = [measure(self, number) for number in tracked(numbers)]
             return Model.of(extract_subnetwork(self, measured, rule), self.name)

@@ -14,7 +14,7 @@ from warnings import warn
 import numpy as np
 
 from kanmodel.checkpoint import load_checkpoint
-from kanmodel.computing import Progress, reporting
+from kanmodel.computing import Progress, one_thread, reporting
 from kanmodel.errors import CheckpointError, ConfigError, UnknownNameError, checked
 from kanmodel.hub import download
 from kanmodel.model import Model
@@ -99,7 +99,7 @@ def prepare(path: str | Path, *, progress: Progress = False) -> Model:
     model = load(path)
     if model.prepared is not None:
         return model
-    with reporting(progress):
+    with one_thread(), reporting(progress):
         write_prepared(model, Path(path))
     return load(path)
 

@@ -12,7 +12,7 @@ from functools import cache
 from inspect import Parameter, Signature, signature
 from typing import Any, ClassVar, Generic, TypeVar, get_type_hints
 
-from kanmodel.computing import Progress, reporting
+from kanmodel.computing import Progress, one_thread, reporting
 from kanmodel.errors import check_values
 from kanmodel.forecaster import Forecaster
 
@@ -60,7 +60,7 @@ def ask(model: Forecaster, question: Question[Answer], progress: Progress = Fals
     hints = _hints(kind)
     given = {name: value for name in hints if (value := getattr(question, name)) is not getattr(kind, name, MISSING)}
     check_values(given | {"progress": progress}, hints | {"progress": Progress})
-    with reporting(progress):
+    with one_thread(), reporting(progress):
         return question.answer(model)
 
 

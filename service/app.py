@@ -162,7 +162,7 @@ async def _get_older_document(request: Request) -> Response:
 async def _serve(app: FastAPI) -> AsyncIterator[None]:
     """Watches over the models while the app answers; see `Watch`."""
     parts: Parts = app.state.parts
-    torch.set_num_threads(parts.settings.torch_threads)
+    torch.set_num_threads(1)  # forecasts too: processes share cores better than threads
     share_memory()
     parts.compute.start()
     if parts.record is not None:

@@ -57,8 +57,6 @@ class Settings(BaseSettings):
 
     workers: int = Field(default=1, ge=1, le=256)
     """Processes that answer, each with its own copy of the models."""
-    torch_threads: Count = 1
-    """Threads of one tensor operation; more than one only helps very large models."""
 
     keys_file: Path | None = None
     """File of API keys, a line for each: `name scope[,scope] key [requests/minute]`; read again when it changes."""

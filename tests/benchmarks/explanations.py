@@ -37,10 +37,9 @@ LONE = 1 / 3  # place of the lone window among the reference windows
 SMALLER = {"12 x 13": (13, {"lookback": 12, "hidden": 16, "seed": 3}), "14 x 16": (16, {"lookback": 14, "hidden": 24})}
 
 
-def rows(model: Forecaster, name: str = "24 x 20", threads: int = 1, rounds: int = 15) -> Iterator[Row]:
-    """`explain_windows` and `measure_effects` of 1 and 32 windows, with so many threads of torch."""
-    torch.set_num_threads(threads)
-    name = f"{name}, threads: {threads}"
+def rows(model: Forecaster, name: str = "24 x 20", rounds: int = 15) -> Iterator[Row]:
+    """`explain_windows` and `measure_effects` of 1 and 32 windows, on one thread as questions are."""
+    torch.set_num_threads(1)
     every = model.reference.scaled
     start = model.to_model_units(baseline_windows(model, Baseline()))
     captum = IntegratedGradients(lambda x: model.network(x)[:, 0])
@@ -143,5 +142,4 @@ def make_models() -> Iterator[tuple[str, Forecaster]]:
 
 
 if __name__ == "__main__":
-    models = [*make_models()]
-    print_table(row for threads in (2, 1) for name, model in models for row in rows(model, name, threads))
+    print_table(row for name, model in make_models() for row in rows(model, name))

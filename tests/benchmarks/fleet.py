@@ -233,7 +233,7 @@ def main(options: Namespace) -> None:
             service, compared = validate(server, requests, 1, duration)
             together = measure(server, make_requests(model, TOGETHER), 1, duration * 3 / 8, WARM_UP).cpu / TOGETHER
         pin(0, None)
-        with free_server(Path(folder), 2, 1) as server:  # their batches take longer, as the client shares their cores
+        with free_server(Path(folder), 2) as server:  # their batches take longer, as the client shares their cores
             finish_background(server.port, NAME, 2)
             compared += validate(server, requests, 2, duration)[1]
     print_row("processes", "load", "per second", *("p50", "simulated", "", "p99", "simulated", ""), head=True)

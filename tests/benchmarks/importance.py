@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from functools import partial
 
@@ -19,14 +18,13 @@ ROUNDS = 5
 
 
 def rows(model: Forecaster) -> Iterator[Row]:
-    """`measure_importance` and `build_topology`, on up to two torch threads."""
-    threads = min(2, os.cpu_count() or 1)
-    torch.set_num_threads(threads)
+    """`measure_importance` and `build_topology`, as in a notebook."""
+    torch.set_num_threads(1)  # as questions do
     importance = measure_importance(model, 0)
     calls = {
         "importance of features, steps, nodes and edges with intervals": partial(measure_importance, model, 0),
         "topology, pruned to an R2 of 0.99": partial(build_topology, model, importance, PruningRule()),
     }
-    where = f"{len(model.reference.scaled)} windows, {threads} thread{'s' if threads > 1 else ''}"
+    where = f"{len(model.reference.scaled)} windows"
     for (work, _), seconds in zip(calls.items(), times_in_turn(list(calls.values()), ROUNDS), strict=True):
         yield Row(f"{work}, {where}", f"{np.median(seconds):.2f} s")

@@ -111,11 +111,11 @@ def our_server(models: Path, **variables: str) -> Iterator[Server]:
 
 
 @contextmanager
-def free_server(models: Path, workers: int, threads: int) -> Iterator[Server]:
-    """`kanscope serve` with several processes or several threads, on all cores."""
+def free_server(models: Path, workers: int) -> Iterator[Server]:
+    """`kanscope serve` with so many processes, on all cores."""
     port = free_port()
     command = [sys.executable, "-m", "service.cli", "serve", str(models), "--port", str(port)]
-    variables = {"KANSCOPE_WORKERS": str(workers), "KANSCOPE_TORCH_THREADS": str(threads)}
+    variables = {"KANSCOPE_WORKERS": str(workers)}
     with running(command, port, "/readyz", core=None, variables=variables) as server:
         yield server
 

@@ -160,8 +160,8 @@ def bundled_model_rows(by_hand: Server) -> Iterator[Row]:
         yield from cached_rows(bundled, by_hand)
 
 
-def _kanscope(server: Server, name: str = "Kanscope") -> Contender:
-    return Contender(name, server, {verb: f"/v1/models/{NAME}:{verb}" for verb in ("predict", "explain")})
+def _kanscope(server: Server) -> Contender:
+    return Contender("Kanscope", server, {verb: f"/v1/models/{NAME}:{verb}" for verb in ("predict", "explain")})
 
 
 def _start_others(stack: ExitStack, checkpoint: Path, workers: int) -> Iterator[Contender]:
@@ -231,19 +231,14 @@ def rate_row(work: str, found: Mapping[str, Measured], alone: Mapping[str, Measu
 def two_process_rows(
     checkpoint: Path, windows: np.ndarray, alone: Mapping[Work, Mapping[str, Measured]]
 ) -> Iterator[Row]:
-    """Two processes of each server on both cores, shared with the client, and Kanscope with two threads of torch."""
+    """Two processes of each server on both cores, shared with the client."""
     pin(0, None)
     with ExitStack() as stack:
-        ours = stack.enter_context(free_server(checkpoint.parent, 2, 1))
-        threads = stack.enter_context(free_server(checkpoint.parent, 1, 2))
+        ours = stack.enter_context(free_server(checkpoint.parent, 2))
         finish_background(ours.port, NAME, 2)
-        finish_background(threads.port, NAME)
         contenders = [_kanscope(ours), *_start_others(stack, checkpoint, 2)]
         for work in TWO_PROCESSES:
-            found = compare([*contenders, _kanscope(threads, "Kanscope, 2 threads")], work, windows)
-            of_threads = found.pop("Kanscope, 2 threads").load.rate / alone[work]["Kanscope"].load.rate
-            yield rate_row(f"{work}, 2 processes", found, alone[work])
-            yield Row(f"{work}, 1 process with 2 threads on 2 cores", f"{of_threads:.2f} times 1 thread on one core")
+            yield rate_row(f"{work}, 2 processes", compare(contenders, work, windows), alone[work])
     pin(0, CLIENT_CORE)
 
 

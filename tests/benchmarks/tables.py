@@ -51,7 +51,7 @@ def rows() -> Iterator[Row]:
 
 
 def _rates(model: Forecaster) -> Iterator[Row]:
-    with free_server(BUNDLED, 1, 1) as server:
+    with free_server(BUNDLED, 1) as server:
         finish_background(server.port, NAME)
         loops: dict[str, Callable[[], float]] = {
             f"loop of :explain, {TOGETHER} windows": _http_loop(model, server.port)

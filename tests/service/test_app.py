@@ -6,7 +6,6 @@ import sys
 from importlib.metadata import version
 
 import pytest
-import torch
 
 from kanmodel.errors import CheckpointError
 from service.app import create_app
@@ -46,22 +45,6 @@ def test_a_missing_models_path_is_refused(tmp_path):
     """A missing path to models is an error at startup that names it."""
     with pytest.raises(CheckpointError, match=r"there is no file or folder .*/none"):
         create_app(Settings(models=tmp_path / "none"))
-
-
-def test_the_setting_of_torch_threads_holds(serve_app, folder):
-    """Worker threads use the number of torch threads from the settings."""
-    before = torch.get_num_threads()
-    app = create_app(Settings(models=folder / "two.safetensors", torch_threads=3, cached_results=4))
-
-    def count_threads() -> int:
-        return torch.get_num_threads()
-
-    app.add_api_route("/threads", count_threads)
-    try:
-        with serve_app(app) as client:
-            assert client.get("/threads").json() == 3
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_the_app_loads_no_library_that_only_some_questions_need():

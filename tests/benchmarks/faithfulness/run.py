@@ -166,7 +166,7 @@ def served(model: Model) -> Iterator[int]:
     """The port of a service with one model on all cores."""
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder) / "model.safetensors")
-        with free_server(Path(folder), 1, 1) as server:
+        with free_server(Path(folder), 1) as server:
             finish_background(server.port, "model")
             yield server.port
 
