@@ -425,6 +425,8 @@ async def send_held(send: Send, message: Message) -> None:
         is_last = start + PIECE >= len(body)
         more_body = not is_last or message.get("more_body", False)
         await send({"type": message["type"], "body": body[start : start + PIECE], "more_body": more_body})
+        if not is_last:
+            await asyncio.sleep(0)  # what is sent to a client that has gone is dropped: here the end is noticed
 
 
 class ClosingStream(StreamingResponse):

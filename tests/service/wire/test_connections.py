@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import json
 import re
 import socket
 import struct
 import threading
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import sha256
@@ -18,6 +20,7 @@ import httpx2
 import pytest
 import uvicorn
 from fastapi import Request, Response
+from fastapi.responses import StreamingResponse
 from sockets import connect, head, is_closed, read_all, read_answer
 from thorough import examples
 from waiting import poll
@@ -385,6 +388,26 @@ def test_a_client_that_has_gone_is_no_slow_reader(folder, caplog, how):
             slow.sendall(head("GET", "/large"))
             poll(lambda: "a client has not read its answer within 1 seconds (send_timeout)" in caplog.text)
         assert caplog.text.count("(send_timeout)") == 1
+
+
+def test_a_client_that_has_gone_while_the_loop_was_busy_is_noticed(serve_app, folder):
+    """What is sent to it before the loop has noticed is dropped, and its request is client_gone."""
+    app = create_app(Settings(models=folder / "two.safetensors", monitor_share=0, cached_results=4))
+    has_gone = threading.Event()
+
+    async def make_parts() -> AsyncIterator[bytes]:
+        yield b"begun"
+        await asyncio.sleep(0)  # by when that is sent
+        has_gone.wait(300)
+        yield bytes(10 * module.PIECE)
+
+    app.add_api_route("/parts", lambda: StreamingResponse(make_parts()))
+    with serve_app(app) as client:
+        with connect(client) as connection:
+            connection.sendall(head("GET", "/parts"))
+            assert connection.recv(1)  # what is not read makes of the end a reset
+        has_gone.set()
+        poll(lambda: count_left(client, "/parts", 200) == 1)
 
 
 def test_a_client_that_leaves_before_its_answer_has_a_status_of_its_own(serve_app, folder, capfd):
