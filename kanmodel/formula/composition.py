@@ -202,8 +202,11 @@ class Composition:
         """The activations of each layer at its `rows`, those of a window together."""
         chosen = {}
         for number, rows in self.rows.items():
-            of = vars(trace.stages["head"][number]).values()
-            chosen[number] = LayerTrace(*(each.unflatten(0, (n_windows, -1))[:, rows].flatten(0, 1) for each in of))
+
+            def choose(values: Tensor, rows: Sequence[int] = rows) -> Tensor:
+                return values.reshape(n_windows, -1, *values.shape[1:])[:, rows].flatten(0, 1)
+
+            chosen[number] = trace.stages["head"][number].map(choose)
         return chosen
 
     def find_used(self, edges: Iterable[Edge]) -> tuple[list[Edge], int, int]:

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from math import nan, sqrt
 from typing import Any, cast
 
@@ -59,6 +60,10 @@ class SymbolicFunctions:
         return sums
 
 
+MakeEdges = Callable[[], Tensor]
+PullBack = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
 @dataclass(frozen=True)
 class EdgeParts:
     """Values or slopes of the parts of edges, masks and scales included; each (batch, n_subnodes, n_in)."""
@@ -89,13 +94,33 @@ class Edges:
             edges = torch.addcmul(edges, self._base_of(v).unsqueeze(1), self.weights)
         return edges if self.symbolic is None else edges + self.symbolic.edges(v, edges.shape[1])
 
-    def trace(self, v: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    def trace(self, v: Tensor, u: Tensor) -> tuple[MakeEdges, Tensor]:
         """`edges` without a gradient, and their sums with one: it takes the slopes, which come with the values."""
+        if self.lines is not None:
+            return self._later(v.detach(), u.detach()), self.sums(v, u)
         edges, sums = _Sums.apply(v, u, self)  # type: ignore[no-untyped-call]
-        return edges, sums
+        return lambda: edges, sums
 
-    def linearise(self, v: Tensor, u: Tensor) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]:
-        """`edges`, and the map of gradients by their sums, (batch, n_subnodes), to those by v and u; no autograd."""
+    def linearise(self, v: Tensor, u: Tensor) -> tuple[MakeEdges, Tensor, PullBack]:
+        """`edges`, their sums, (batch, n_subnodes), and the map of gradients by these to those by v and u; no autograd.
+
+        Edges of a Linear layer are made when they are asked for: there are as many for each row as weights.
+        """
+        if (lines := self.lines) is not None:
+            return self._later(v, u), self.sums(v, u), lambda gradient: (torch.zeros_like(v), gradient @ lines)
+        edges, pull_back = self._linearise(v, u)
+        return lambda: edges, edges.sum(dim=2), pull_back
+
+    def _later(self, v: Tensor, u: Tensor) -> MakeEdges:
+        is_differentiable = torch.is_grad_enabled()
+
+        def make_edges() -> Tensor:
+            with torch.set_grad_enabled(is_differentiable):
+                return self.edges(v, u)
+
+        return make_edges
+
+    def _linearise(self, v: Tensor, u: Tensor) -> tuple[Tensor, PullBack]:
         edges, slopes = self.functions.edges_and_slopes(u)
         of_base = of_symbolic = None
         if self.weights is not None:
@@ -134,6 +159,15 @@ class Edges:
         return EdgeParts(base, basis, symbolic), EdgeParts(base_slope, basis_slope, symbolic_slope)
 
     @property
+    def lines(self) -> Tensor | None:
+        """The weights of a Linear layer, (n_subnodes, n_in); None of another."""
+        functions = self.functions
+        if not isinstance(functions, EdgeFunctions) or not functions.basis.is_line:
+            return None
+        is_linear = self.weights is None and self.symbolic is None
+        return functions.tensors["coef"].squeeze(-1) if is_linear else None
+
+    @property
     def _activation(self) -> Callable[[Tensor], Tensor]:
         function, parameter = ACTIVATIONS[self.base]
         return function if parameter is None else self._base_of
@@ -152,9 +186,10 @@ class _Sums(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, v: Tensor, u: Tensor, of: Edges) -> tuple[Tensor, Tensor]:
-        edges, ctx.pull_back = of.linearise(v.detach(), u.detach())
+        make_edges, sums, ctx.pull_back = of.linearise(v.detach(), u.detach())
+        edges = make_edges()
         ctx.mark_non_differentiable(edges)
-        return edges, edges.sum(dim=2)
+        return edges, sums
 
     @staticmethod
     def backward(ctx: Any, _: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
@@ -166,9 +201,20 @@ class LayerTrace:
     """All activations of one KAN layer."""
 
     inputs: Tensor  # (batch, n_in), before the transforms of the layer
-    edges: Tensor  # the value of each edge, (batch, n_subnodes, n_in)
+    make_edges: MakeEdges = field(repr=False)
     subnodes: Tensor  # sums of edges, before any affine map, (batch, n_subnodes)
     nodes: Tensor  # outputs of the layer, (batch, n_out)
+
+    @cached_property
+    def edges(self) -> Tensor:
+        """The value of each edge, (batch, n_subnodes, n_in)."""
+        return self.make_edges()
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> LayerTrace:
+        """The trace with all its values changed."""
+        return LayerTrace(
+            function(self.inputs), lambda: function(self.edges), function(self.subnodes), function(self.nodes)
+        )
 
 
 class InputTransform(nn.Module):
@@ -382,17 +428,16 @@ class KANLayer(nn.Module):
 
     def trace(self, x: Tensor, functions: Edges | None = None) -> LayerTrace:
         """Like `forward`, but returns all activations; uses prepared functions if they are given."""
-        if functions is None:
-            edges = self.functions().edges(*self.read(x))
-            subnodes = edges.sum(dim=2)
+        if functions is not None:
+            make_edges, subnodes = functions.trace(*self.read(x))
         else:
-            edges, subnodes = functions.trace(*self.read(x))
-        return LayerTrace(x, edges, subnodes, self.nodes(subnodes))
+            edges = self.functions().edges(*self.read(x))
+            make_edges, subnodes = lambda: edges, edges.sum(dim=2)
+        return LayerTrace(x, make_edges, subnodes, self.nodes(subnodes))
 
     def linearise(self, x: Tensor, functions: Edges) -> tuple[LayerTrace, Callable[[Tensor], tuple[Tensor, Tensor]]]:
         """A trace, and the map of gradients by its nodes to those by sub-nodes and inputs; without autograd."""
-        edges, pull_back_edges = functions.linearise(*self.read(x))
-        subnodes = edges.sum(dim=2)
+        make_edges, subnodes, pull_back_edges = functions.linearise(*self.read(x))
 
         def of_nodes(by_nodes: Tensor) -> tuple[Tensor, Tensor]:
             if self.config.mult_arity:
@@ -402,7 +447,7 @@ class KANLayer(nn.Module):
             by_v, by_u = pull_back_edges(by_subnodes)
             return by_subnodes, pull_back(self.read, x, (by_v, by_u)) if self.config.before else by_v.add_(by_u)
 
-        return LayerTrace(x, edges, subnodes, self.nodes(subnodes)), of_nodes
+        return LayerTrace(x, make_edges, subnodes, self.nodes(subnodes)), of_nodes
 
     @torch.no_grad()
     def update_grid(self, x: Tensor, grid_eps: float = 0.02) -> None:

@@ -92,7 +92,11 @@ def join_calls(calls: Sequence[LayerTrace], n: int) -> LayerTrace:
     """One pass of a layer for n windows from its calls, with the rows of each window together."""
     if len(calls) == 1:
         return calls[0]
-    return LayerTrace(*(join_rows(values, n) for values in zip(*(vars(call).values() for call in calls), strict=True)))
+
+    def join(name: str) -> Tensor:
+        return join_rows([getattr(call, name) for call in calls], n)
+
+    return LayerTrace(join("inputs"), partial(join, "edges"), join("subnodes"), join("nodes"))
 
 
 def join_rows(values: Sequence[Tensor], n: int) -> Tensor:
@@ -499,6 +503,11 @@ class FrozenNetwork:
         traced = [partial(layer.trace, functions=self._functions[key]) for key, layer in layers]
         return self.network.record(window, traced, [recurrent.trace for recurrent in self.recurrents])
 
+    @cached_property
+    def lines(self) -> tuple[Tensor | None, ...]:
+        """The weights of each Linear layer, see `Edges.lines`, in the order of the data; None of other layers."""
+        return tuple(functions.lines for functions in self._functions.values())
+
     def linearise(self, window: Tensor) -> tuple[Trace, Callable[[Tensor], Gradients]]:
         """A trace as of `trace`, and the map of gradients by the outputs to those by all else.
 
@@ -579,7 +588,7 @@ class FrozenNetwork:
             with torch.enable_grad():  # the map of gradients is linear: its own gradient is the map of moves
                 gradient = torch.zeros_like(trace.nodes, requires_grad=True)
                 moved = None if move is None else torch.autograd.grad(of_nodes(gradient)[1], gradient, move)[0]
-            return LayerTrace(x, trace.edges, trace.subnodes, _dual(trace.nodes, moved))
+            return LayerTrace(x, trace.make_edges, trace.subnodes, _dual(trace.nodes, moved))
 
         def pass_steps(recurrent: FrozenRecurrent, x: Tensor) -> RecurrentTrace:
             value, move = unpack_dual(x)  # type: ignore[no-untyped-call]

@@ -227,7 +227,7 @@ class MaskedForward:
             else:
                 edges = torch.where(kept[key], edges, 0 * x[:, None])  # NaN where an input is, as behind a mask of 0
                 subnodes = edges.sum(dim=2) + (self.fills[key] * ~kept[key]).sum(dim=1)
-            return LayerTrace(x, edges, subnodes, layer.nodes(subnodes))
+            return LayerTrace(x, lambda: edges, subnodes, layer.nodes(subnodes))
 
         return self.model.network.retrace(self._unmasked, self.model.reference.scaled, through)
 

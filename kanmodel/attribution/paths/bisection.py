@@ -275,7 +275,7 @@ class Walk(NamedTuple):
         """Integrals over n parts, without what lies between the points."""
         n, n_nodes = samples.outputs.shape
         network = self.network.network
-        nested, gaps = path.integrate(ends.change, samples, nested_clenshaw_curtis(n_nodes))
+        nested, gaps = path.integrate(ends.change, samples, nested_clenshaw_curtis(n_nodes), self.network.lines)
         places = path.find_places(network, samples) if self.detail in FLOW else None
         layers = path.list_layers(network, np.tile(self.outputs[ends.path], 3), nested)
         residual = path.measure_residual(network, layers, nested.change).reshape(3, n)

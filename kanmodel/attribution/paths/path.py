@@ -134,7 +134,8 @@ class PathSamples(NamedTuple):
     # Of the flow; without it they are None.
     values: Tensor | None = None  # of all cuts and the logits, one after the other, (n, n_points, n_values)
     values_gradient: Tensor | None = None  # by these
-    edges: tuple[Tensor, ...] | None = None  # by KAN layer, front first: (n, n_points, rows, n_subnodes, n_in)
+    # By layer, front first: edges, (n, n_points, rows, n_subnodes, n_in); of a Linear one its inputs, (..., n_in).
+    edges: tuple[Tensor, ...] | None = None
     links: Tensor | None = None  # slopes of the output along the path by what a unit gets, (n, n_points, n_units, n_in)
 
     def interleave(self, between: PathSamples) -> PathSamples:
@@ -203,7 +204,10 @@ def sample_path(
         slopes = network.readout_slopes(trace, _step_changes(network, batch, change))
         samples = samples._replace(links=by_path(slopes * gradients.values[0].unsqueeze(2), paths))
     values, by_values = (by_path(join_values(each.values, each.logits), paths) for each in (trace, gradients))
-    edges = tuple(by_path(layer.edges, paths, -1) for layer in trace.layers)
+    edges = tuple(
+        by_path(layer.edges if lines is None else of.read(layer.inputs)[1], paths, -1)
+        for layer, lines, of in zip(trace.layers, network.lines, network.network.layers.values(), strict=True)
+    )
     return samples._replace(values=values, values_gradient=by_values, edges=edges)
 
 
@@ -219,10 +223,13 @@ def _step_changes(network: FrozenNetwork, points: Tensor, change: Tensor) -> Ten
 
 
 @np.errstate(over="ignore", invalid="ignore")  # the ledger refuses what is not finite
-def integrate(change: Tensor, samples: PathSamples, rule: Quadrature) -> tuple[Contributions, Array]:
+def integrate(
+    change: Tensor, samples: PathSamples, rule: Quadrature, lines: Sequence[Tensor | None]
+) -> tuple[Contributions, Array]:
     """Contributions of 3 n paths in float64, the finest of three rules first, and the gaps of `measure_gaps`, (3, n).
 
-    `change` is end - start of each path, (n, lookback, n_features); the samples are at the nodes of the rule.
+    `change` is end - start of each path, (n, lookback, n_features); the samples are at the nodes of the rule. `lines`
+    are the weights of each Linear layer, see `FrozenNetwork.lines`.
     """
     n, outputs = len(change), samples.outputs.double().numpy()
     gradient, moved = samples.gradient.flatten(2).double().numpy(), change.double().numpy()
@@ -232,7 +239,7 @@ def integrate(change: Tensor, samples: PathSamples, rule: Quadrature) -> tuple[C
     of_values = of_edges = of_links = None
     if samples.values is not None and samples.values_gradient is not None and samples.edges is not None:
         of_values = _integrate_nodes(rule, samples.values_gradient, samples.values)
-        of_edges = tuple(map(_integrate_edges, _adjoints(rule, samples.subnodes_gradient), samples.edges))
+        of_edges = tuple(map(_integrate_edges, _adjoints(rule, samples.subnodes_gradient), samples.edges, lines))
     if samples.links is not None:
         links = samples.links.double().numpy()
         of_links = (rule.weights @ links.reshape(*outputs.shape, -1)).reshape(n, 3, *links.shape[2:])
@@ -264,9 +271,14 @@ def _adjoints(rule: Quadrature, gradients: Sequence[Tensor]) -> list[Array]:
     ]
 
 
-def _integrate_edges(adjoint: Array, values: Tensor) -> Array:
+def _integrate_edges(adjoint: Array, values: Tensor, lines: Tensor | None) -> Array:
     """(n, 3, n_nodes, rows, n_subnodes) and (n, n_nodes, rows, n_subnodes, n_in) -> (n, 3, n_subnodes, n_in)."""
     n, _, _, _, n_subnodes = adjoint.shape
+    if lines is not None:
+        read = values.reshape(n, 1, -1, values.shape[-1]).double().numpy()
+        of_lines: Array = adjoint.reshape(n, 3, -1, n_subnodes).swapaxes(2, 3) @ read
+        of_lines *= lines.double().numpy()
+        return of_lines
     by_subnode = adjoint.transpose(0, 4, 1, 2, 3).reshape(n, n_subnodes, 3, -1)
     edges = values.permute(0, 3, 1, 2, 4).reshape(n, n_subnodes, -1, values.shape[-1]).double().numpy()
     integrals: Array = by_subnode @ edges  # matrices so small that numpy multiplies them faster than torch
@@ -356,9 +368,11 @@ def find_places(network: Network, samples: PathSamples) -> Places:
 
 
 def _find_places(stage: str, layer: KANLayer, inputs: Tensor, edges: Tensor) -> tuple[Array, Array] | None:
-    """The same of one layer, from its (n, rows, n_in) and (n, rows, n_subnodes, n_in)."""
+    """The same of one layer, from its (n, rows, n_in) and what `PathSamples` has of its edges, (n, rows, ...)."""
     if inputs.shape[1] != 1 and stage != "front":
         return None
+    if layer.config.is_linear:
+        edges = edges.unsqueeze(2) * layer.weights().squeeze(-1)
     x, y = inputs[:, -1], edges[:, -1]
     if layer.config.mixes:
         x = layer.read(x)[1]

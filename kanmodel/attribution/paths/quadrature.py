@@ -143,11 +143,16 @@ def estimate_errors(n_nodes: int, entries: Array, gaps: Array) -> tuple[Array, A
         entries: results of each rule, (3, n, n_entries), the finest first.
         gaps: known errors of each rule, (3, n), such as those of sums of entries.
     """
-    differences = np.abs(entries[:-1] - entries[1:])
+    differences = entries[:-1] - entries[1:]  # the only array of its size: others would take most of the time
+    np.abs(differences, out=differences)
     after, before = differences.max(axis=2)
     known, own = _ratio(gaps[0] + VISIBLE * after, gaps[1] + VISIBLE * before), _ratio(after, before) ** POWER
     rate: Array = np.maximum(np.maximum(known, own), 1 / n_nodes)
-    return np.maximum(MARGIN * differences[0] * rate[:, None], differences[1] * LEAST_SHARE), rate
+    errors, least = differences
+    errors *= MARGIN
+    errors *= rate[:, None]
+    least *= LEAST_SHARE
+    return np.maximum(errors, least, out=errors), rate
 
 
 def _ratio(after: Array, before: Array) -> Array:

@@ -273,3 +273,20 @@ def test_a_grid_update_leaves_the_edges_of_a_constant_input():
     assert torch.equal(layer.grid[1], knots[1])
     assert torch.equal(layer.edges(x)[:, :, 1], before[:, :, 1])
     assert not torch.equal(layer.grid[0], knots[0])
+
+
+@given(seeds)
+def test_a_linear_layer_makes_its_edges_when_they_are_asked_for(seed):
+    """Its sums and gradients are products with its weights; its edges are those of its function."""
+    torch.manual_seed(seed)
+    steps = (Transform("tanh"),)
+    layer = KANLayer(LayerConfig(5, 3, Line(), "zero", steps)).double().requires_grad_(False)
+    layer.mask.copy_(torch.rand_like(layer.mask).round())
+    x, by_nodes = torch.randn(4, 5, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
+    trace, pull_back = layer.linearise(x, layer.functions(frozen=True))
+    assert "edges" not in vars(trace)
+    torch.testing.assert_close(trace.edges, layer.edges(x))
+    torch.testing.assert_close(trace.subnodes, trace.edges.sum(dim=2))
+    moving = x.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(layer(moving), moving, by_nodes)
+    torch.testing.assert_close(pull_back(by_nodes)[1], expected)
