@@ -17,11 +17,13 @@ from kanmodel.arrays import Array, count_before
 from kanmodel.errors import DataError
 from kanmodel.tables.columns import Scaling
 from kanmodel.tables.encoding import Rows
+from kanmodel.tables.instants import DAY
 from kanmodel.tables.roles import PARTS, TrainingTable
 from kanmodel.tables.windows import CHUNK, Windows, actual_outputs
 
 TEST_SHARE = 0.15  # of the rows, the newest, if no split is given
 MIN_SAMPLES = 8  # of each part
+UNEVEN = 0.15  # share of held-out instants that may be on other days of the week, or in other parts of the day
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ def split_samples(
     Without labels, the newest 15 % of the rows are for the test, by time. If the split has no validation rows,
     `validation_share` of the times of training samples are held out, in blocks that are evenly spread over them, so
     that they cover the seasons: `validation_blocks`, or fewer if each would be shorter than one sample with its
-    targets. Training samples that reach into the time of a block are left out.
+    targets, or if so many would fall in step with the week or the day. Training samples that reach into the time of a
+    block are left out.
 
     With `n_calibration`, the number of samples that the calibration needs, every second block is for it, so that what
     is trained on stays the same, unless there was one block alone, which is then two; if the split has validation rows,
@@ -86,6 +89,7 @@ def split_samples(
     if rows.instants is None and rows.names:  # of several series without times, rows of the same number go together
         time = time - np.searchsorted(rows.codes, rows.codes)
     span = lookback + rows.spec.reach  # rows of a sample
+    is_dated = rows.spec.time is not None and rows.spec.time.dated
     if len(rows) < span:
         raise DataError(f"the table has {len(rows)} rows, but one window with its targets needs {span}")
     labels = table.split
@@ -110,13 +114,15 @@ def split_samples(
 
     has_validation, held = "validation" in labels, list[Rows]()
     if not has_validation:
-        held = _hold_out(parts["train"], times, span, validation_share, validation_blocks, 2 if n_calibration else 1)
+        held = _hold_out(
+            parts["train"], times, span, validation_share, validation_blocks, is_dated, 2 if n_calibration else 1
+        )
         parts["validation"] = np.concatenate(held[::2] if n_calibration else held)
         if n_calibration:
             parts["calibration"] = np.concatenate(held[1::2])
             parts["validation"] = leave_apart(parts["validation"], held[1::2])
     elif n_calibration:
-        held = _hold_out(parts["train"], times, span, validation_share / 2, max(1, validation_blocks // 2))
+        held = _hold_out(parts["train"], times, span, validation_share / 2, max(1, validation_blocks // 2), is_dated)
         parts["calibration"] = np.concatenate(held)
     parts["train"] = leave_apart(parts["train"], held)
     for part, least in {**dict.fromkeys(PARTS, MIN_SAMPLES), "calibration": n_calibration}.items():
@@ -130,16 +136,37 @@ def split_samples(
 
 
 def _hold_out(
-    numbers: Rows, times: Array, span: int, share: float, most_blocks: int, least_blocks: int = 1
+    numbers: Rows, times: Array, span: int, share: float, most_blocks: int, is_dated: bool, least_blocks: int = 1
 ) -> list[Rows]:
-    """Blocks of training samples, each of all series in a stretch of time, evenly spread over their times."""
+    """Blocks of training samples, each of all series in a stretch of time, evenly spread over their times.
+
+    Fewer, down to a half, if so many would be on some days of the week, or at some hours, more than others: 12 blocks
+    of 200 days are two weeks apart.
+    """
     steps, at = np.unique(times[numbers], return_inverse=True)
     n_held = round(share * len(steps))
-    n_blocks = max(least_blocks, min(n_held // span, most_blocks))
-    length = n_held // n_blocks
-    centres = (np.arange(n_blocks) + 0.5) * len(steps) / n_blocks
-    starts = np.floor(centres - (length - 1) / 2).astype(int)
-    return [numbers[(at >= start) & (at < start + length)] for start in starts]
+    most = max(least_blocks, min(n_held // span, most_blocks))
+
+    def place(n_blocks: int) -> NDArray[np.int64]:
+        """Each block's steps, (n_blocks, length)."""
+        length = n_held // n_blocks
+        centres = (np.arange(n_blocks) + 0.5) * len(steps) / n_blocks
+        return np.floor(centres - (length - 1) / 2).astype(int)[:, None] + np.arange(length)
+
+    numbers_of_blocks = range(most, max(least_blocks, (most + 1) // 2) - 1, -1)
+    uneven = {n: _measure_unevenness(steps, place(n)) for n in numbers_of_blocks} if is_dated else {most: 0.0}
+    chosen = next((n for n, value in uneven.items() if value <= UNEVEN), min(uneven, key=lambda n: uneven[n]))
+    return [numbers[np.isin(at, block)] for block in place(chosen)]
+
+
+def _measure_unevenness(instants: Array, chosen: NDArray[np.int64]) -> float:
+    """The share of chosen instants, by their numbers, whose day of the week, or part of the day, others should have."""
+    found = []
+    for period, n in ((7 * DAY, 7), (DAY, 8)):
+        part = (instants % period * n // period).astype(int)
+        shares = [np.bincount(of, minlength=n) / of.size for of in (part, part[chosen.ravel()])]
+        found.append(float(np.abs(shares[0] - shares[1]).sum()) / 2)
+    return max(found)
 
 
 def _explain_few(windows: Windows, own: NDArray[np.bool_]) -> list[str]:

@@ -271,3 +271,25 @@ def test_validation_covers_the_seasons_of_training():
         temperature[covered_rows(parts.windows, numbers)] for numbers in (parts.validation, parts.train)
     )
     assert np.ptp(of_validation) >= 0.95 * np.ptp(of_training)
+
+
+@pytest.mark.parametrize("days", [60, 100, 150, 200, 300])
+def test_blocks_do_not_fall_in_step_with_the_week(days):
+    """12 blocks of 200 days of hours begin on the same day of the week; fewer have all days about as often."""
+    hours = np.datetime64("2025-03-01", "h") + np.arange(24 * days)
+    _, ends_of = split_into(table(24 * days, time=hours.astype(str)), 24, 1, 0.15, 12)
+    weekday = hours.astype("datetime64[D]").astype(int) % 7
+    found, usual = (np.bincount(weekday[of], minlength=7) / len(of) for of in (ends_of["validation"], ends_of["train"]))
+    assert np.abs(found - 1 / 7).sum() / 2 < 0.2
+    assert np.abs(found - usual).sum() / 2 < 0.25
+
+
+def test_blocks_of_dates_are_as_many_as_are_asked_for_where_these_are_even():
+    """A year of hours has 12, as rows without dates have."""
+    hours = np.datetime64("2025-01-01", "h") + np.arange(24 * 365)
+    dated, plain = (
+        split_into(table(24 * 365, **time), 24, 1, 0.15, 12)[1]["validation"]
+        for time in ({"time": hours.astype(str)}, {})
+    )
+    np.testing.assert_array_equal(dated, plain)
+    assert (np.diff(dated) > 1).sum() == 11

@@ -143,8 +143,8 @@ def test_a_level_is_forecast_ahead_from_a_table_with_holes(tmp_path, table, run)
     ):
         assert name in out
     used = sum(model.metrics[f"{part}_windows"] for part in ("train", "validation", "test"))
-    # after the start, a part and a gap, and on both sides of 12 blocks, 4 rows end no window with its target
-    assert used == 1195 - 3 * 4 - 7 - 12 * 2 * 4
+    # after the start, a part and a gap, and on both sides of 11 blocks, 4 rows end no window with its target
+    assert used == 1195 - 3 * 4 - 7 - 11 * 2 * 4
     assert run("train", table, *columns, "--ahead", "2", "--max-step", "9", *QUICK, "-o", file)[0] == 0
     model = load_checkpoint(file)
     assert sum(model.metrics[f"{part}_windows"] for part in ("train", "validation", "test")) == used + 2
