@@ -85,6 +85,7 @@ class Answered(dict[str, Any], Generic[Source]):
 @cache
 def type_of(source: Any) -> Any:
     """The typed dict of a class that has a form."""
+    assert source in FORMS, f"{source.__name__} has no Form in service/answers/table.py"
     return FORMS[source].make_type()
 
 

@@ -145,6 +145,7 @@ def describe_api(info: Mapping[str, Any], routes: Sequence[Any]) -> dict[str, An
     schemas = _describe_schemas(documented)
     paths: dict[str, dict[str, Any]] = {}
     for route in documented:
+        assert route.name in examples, f"{route.name} has no example in {EXAMPLES.name}"
         described = _describe_operation(route, schemas, examples[route.name])
         paths.setdefault(route.path_format, {})[route.stated.method.lower()] = described
     operations = [operation for path in paths.values() for operation in path.values()]
