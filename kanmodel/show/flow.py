@@ -262,7 +262,8 @@ class _Flow:
             raise DataError("a flow is drawn of one window that a model has explained: take one, as e[0]")
         self.explanation, self.model, config = explanation, model, model.config
         if config.graph:
-            raise DataError("a flow is drawn of a chain of layers, but this model is a graph")
+            why = "a flow is drawn of a chain of layers, but this model is a graph"
+            raise DataError(f"{why}; training with linear=False makes a chain")
         self.layers = [layer for layer in explanation.layers if layer.edges is not None]
         self.layout = lay_out_flow(model, config.outputs.index(explanation.output), self.layers, size)
         self.ribbons = [*list_ribbons(self.layout, config, self.layers)]

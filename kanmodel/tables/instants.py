@@ -194,6 +194,7 @@ def _local_offsets(
     for number in np.flatnonzero(known[:, 0] < known[:, 1]).tolist():
         written = f"{EPOCH + timedelta(seconds=local[number]):%Y-%m-%d %H:%M}"
         message = f"is {written}, which does not exist in {zone}, where the clocks are put forward"
+        message += "; without a zone, or with one such as Etc/GMT-1, times are of a clock that is not"
         raise DataError.at(place(int(rows[number])), message)
     for number in np.flatnonzero(known[:, 0] > known[:, 1]).tolist():
         row, before = rows[number], rows[number - 1]

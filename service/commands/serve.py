@@ -3,12 +3,14 @@
 import logging
 import os
 import re
+import socket
 from typing import Annotated
 
 import uvicorn
 from rich.markup import escape
 from typer import Argument, Option
 
+from kanmodel.errors import ConfigError
 from service.app import create_app
 from service.engines.workers import serve_workers
 from service.settings import check_variables, choose_settings, describe_settings
@@ -42,6 +44,7 @@ def serve(
     settings = choose_settings(**given, model_name=model_name)
     configure_logging(settings)
     app = create_app(settings)  # with several workers too, so that bad settings are reported once, by this process
+    _check_address(settings.host, settings.port)
     logging.getLogger("uvicorn.error").addFilter(_add_explorer)
     for warning in check_variables(os.environ):
         logging.getLogger(__name__).warning("%s", warning)
@@ -49,6 +52,16 @@ def serve(
         serve_workers(settings)
     else:
         uvicorn.run(app, **server_options(settings))
+
+
+def _check_address(host: str, port: int) -> None:
+    """Raises ConfigError if nothing can listen there, before the models are loaded."""
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        reason = str(error.strerror).partition(" (while")[0]  # which Python adds
+        message = f"{reason}: {host}, port {port}; choose another with --port or KANSCOPE_PORT, or with --host"
+        raise ConfigError(message) from None
 
 
 def _add_explorer(record: logging.LogRecord) -> bool:

@@ -1,5 +1,7 @@
 """The settings of `kanscope serve`, and where it says that it serves."""
 
+import socket
+
 from processes import run_process, start_process
 
 from service.settings import choose_settings, describe_settings
@@ -12,6 +14,16 @@ def test_serve_refuses_invalid_settings(tmp_path, run, monkeypatch):
     monkeypatch.setenv("KANSCOPE_PORT", "http")
     code, _, err = run("serve")
     assert code == 2 and err.startswith("kanscope: KANSCOPE_PORT is 'http': ") and err.count("\n") == 1
+
+
+def test_serve_refuses_an_address_that_is_in_use(run):
+    """In one sentence, with what chooses another, before anything is served."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, err = run("serve", "--port", port)
+    assert code == 2
+    assert err.startswith(f"kanscope: Address already in use: 127.0.0.1, port {port}; choose another with --port")
+    assert err.count("\n") == 1
 
 
 def test_options_of_serve_take_precedence_over_the_environment(tmp_path, monkeypatch):
