@@ -8,6 +8,7 @@ from torch import nn
 
 import kanmodel
 from kanmodel.errors import UnreadableModelError
+from kanmodel.importers.tracing.rules import _norm
 
 LOOKBACK, FEATURES = 12, ("a", "b", "c")
 
@@ -210,3 +211,13 @@ def written(m, x):
 def test_zeros_that_are_written_to_are_constants():
     """One number at some places, and what no graph has, as a diagonal that is filled; what is beside it stays."""
     read(written)
+
+
+@pytest.mark.parametrize("keepdim", [False, True])
+@pytest.mark.parametrize("axes", [None, [1], [-1], [0, 2]])
+@pytest.mark.parametrize("n", [1, 4])
+def test_a_norm_is_that_of_torch(axes, keepdim, n):
+    """Over any axes, kept or not, also of a batch of one."""
+    x = torch.randn(n, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(n))
+    expected = torch.linalg.vector_norm(x, dim=axes, keepdim=keepdim)
+    torch.testing.assert_close(_norm(x, axes=axes, keepdim=keepdim), expected)
