@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import tracemalloc
@@ -11,11 +12,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.requests import Request
 
 from kanmodel.arrays import N_LISTED
 from kanmodel.errors import DataError
+from service.room import Deadline, Room
+from service.settings import Settings
 from service.wire import bodies
-from service.wire.bodies import LARGE, PARSED, Limits, parse_json, parse_object, parse_windows
+from service.wire.bodies import LARGE, PARSED, Limits, parse_json, parse_object, parse_windows, read_body
 from service.wire.errors import NOT_FINITE, find_code
 from service.wire.windows import Axis, read_array
 
@@ -295,3 +299,22 @@ def test_large_bodies_are_parsed_off_the_event_loop(serve, folder, monkeypatch):
             answer = client.post("/v1/models/two:predict", content=body[:TWO], headers=JSON)
             assert answer.status_code == 422, answer.text
     assert threads[True].startswith("work") and not threads[False].startswith("work")
+
+
+def test_a_body_of_unknown_length_holds_what_it_has_once_it_is_whole():
+    """Beyond LARGE it may become as large as any, and takes so much; what it does not need is given back."""
+    settings, room = Settings(max_body_bytes=4 << 20), Room(2, 16 << 20, lambda: 1.0)
+    pieces = [bytes(LARGE)] * 3
+
+    async def receive() -> dict[str, object]:
+        piece = pieces.pop()
+        return {"type": "http.request", "body": piece, "more_body": bool(pieces)}
+
+    async def read() -> tuple[int, int]:
+        request = Request({"type": "http", "headers": [(b"content-type", b"application/json")], "state": {}}, receive)
+        with room.enter(("a", None)) as hold:
+            body = await read_body(request, settings, hold, Deadline(30, asyncio.get_running_loop().time() + 30))
+            return len(body), hold.n_bytes
+
+    assert asyncio.run(read()) == (3 * LARGE, 2 * LARGE)
+    assert room.n_bytes == 0
