@@ -2,6 +2,7 @@
 
 import socket
 
+import pytest
 from processes import run_process, start_process
 
 from service.settings import choose_settings, describe_settings
@@ -16,11 +17,12 @@ def test_serve_refuses_invalid_settings(tmp_path, run, monkeypatch):
     assert code == 2 and err.startswith("kanscope: KANSCOPE_PORT is 'http': ") and err.count("\n") == 1
 
 
-def test_serve_refuses_an_address_that_is_in_use(run):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_serve_refuses_an_address_that_is_in_use(run, workers):
     """In one sentence, with what chooses another, before anything is served."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        code, _, err = run("serve", "--port", port)
+        code, _, err = run("serve", "--port", port, "--workers", workers)
     assert code == 2
     assert err.startswith(f"kanscope: Address already in use: 127.0.0.1, port {port}; choose another with --port")
     assert err.count("\n") == 1
