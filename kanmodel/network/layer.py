@@ -86,6 +86,7 @@ class Edges:
     base: str
     weights: Tensor | None  # the base's weight on each edge, (n_subnodes, n_in); None without a base
     symbolic: SymbolicFunctions | None
+    lines: Tensor | None  # the weights of a Linear layer, (n_subnodes, n_in); None of another
 
     def edges(self, v: Tensor, u: Tensor) -> Tensor:
         """Values of all edges, (batch, n_subnodes, n_in); differentiable, unless frozen."""
@@ -97,7 +98,7 @@ class Edges:
     def trace(self, v: Tensor, u: Tensor) -> tuple[MakeEdges, Tensor]:
         """`edges` without a gradient, and their sums with one: it takes the slopes, which come with the values."""
         if self.lines is not None:
-            return self._later(v.detach(), u.detach()), self.sums(v, u)
+            return self._edges_later(v, u), self.sums(v, u)
         edges, sums = _Sums.apply(v, u, self)  # type: ignore[no-untyped-call]
         return lambda: edges, sums
 
@@ -107,20 +108,21 @@ class Edges:
         Edges of a Linear layer are made when they are asked for: there are as many for each row as weights.
         """
         if (lines := self.lines) is not None:
-            return self._later(v, u), self.sums(v, u), lambda gradient: (torch.zeros_like(v), gradient @ lines)
-        edges, pull_back = self._linearise(v, u)
+            return self._edges_later(v, u), self.sums(v, u), lambda gradient: (torch.zeros_like(v), gradient @ lines)
+        edges, pull_back = self.linearise_edges(v, u)
         return lambda: edges, edges.sum(dim=2), pull_back
 
-    def _later(self, v: Tensor, u: Tensor) -> MakeEdges:
-        is_differentiable = torch.is_grad_enabled()
+    def _edges_later(self, v: Tensor, u: Tensor) -> MakeEdges:
+        v, u = v.detach(), u.detach()
 
         def make_edges() -> Tensor:
-            with torch.set_grad_enabled(is_differentiable):
+            with torch.no_grad():
                 return self.edges(v, u)
 
         return make_edges
 
-    def _linearise(self, v: Tensor, u: Tensor) -> tuple[Tensor, PullBack]:
+    def linearise_edges(self, v: Tensor, u: Tensor) -> tuple[Tensor, PullBack]:
+        """`edges`, and the map of `linearise`, from the slopes of each edge."""
         edges, slopes = self.functions.edges_and_slopes(u)
         of_base = of_symbolic = None
         if self.weights is not None:
@@ -159,15 +161,6 @@ class Edges:
         return EdgeParts(base, basis, symbolic), EdgeParts(base_slope, basis_slope, symbolic_slope)
 
     @property
-    def lines(self) -> Tensor | None:
-        """The weights of a Linear layer, (n_subnodes, n_in); None of another."""
-        functions = self.functions
-        if not isinstance(functions, EdgeFunctions) or not functions.basis.is_line:
-            return None
-        is_linear = self.weights is None and self.symbolic is None
-        return functions.tensors["coef"].squeeze(-1) if is_linear else None
-
-    @property
     def _activation(self) -> Callable[[Tensor], Tensor]:
         function, parameter = ACTIVATIONS[self.base]
         return function if parameter is None else self._base_of
@@ -186,10 +179,9 @@ class _Sums(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, v: Tensor, u: Tensor, of: Edges) -> tuple[Tensor, Tensor]:
-        make_edges, sums, ctx.pull_back = of.linearise(v.detach(), u.detach())
-        edges = make_edges()
+        edges, ctx.pull_back = of.linearise_edges(v.detach(), u.detach())
         ctx.mark_non_differentiable(edges)
-        return edges, sums
+        return edges, edges.sum(dim=2)
 
     @staticmethod
     def backward(ctx: Any, _: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
@@ -373,7 +365,8 @@ class KANLayer(nn.Module):
             weights = weights.T.contiguous().T  # the memory layout of frozen functions
         symbolic = self._symbolic_functions(inputs, subnodes, scale) if config.symbolic else None
         functions = basis.freeze(tensors) if frozen else basis.functions(tensors)
-        return Edges(functions, config.base, weights, symbolic)
+        lines = tensors["coef"].squeeze(-1) if config.is_linear else None
+        return Edges(functions, config.base, weights, symbolic, lines)
 
     def _symbolic_functions(
         self, inputs: Tensor | None, subnodes: Tensor | None, scale: Tensor | None

@@ -31,6 +31,7 @@ from kanmodel.network.config import (
     LayerConfig,
     ModelConfig,
     RecurrentConfig,
+    SymbolicEdge,
     Transform,
     plain_layers,
 )
@@ -723,3 +724,15 @@ def test_windows_far_from_the_data_are_as_exact_as_adaptive_quadrature(start, to
     exact = exact.reshape(change.shape) * float(model.scaling.output_scale[0])
     assert found.converged.all()
     assert np.abs(found.steps[0] - exact).max() < 0.15 * found.tolerance
+
+
+def test_lines_with_a_formula_that_is_masked_are_edges_with_values():
+    """They are no Linear layer, though they compute what one does: values stand beside each of their functions."""
+    config = make_model("lstm").config
+    lines = LayerConfig(config.head[0].n_in, 3, Line(), "zero", symbolic=(SymbolicEdge(0, 0, "sin"),))
+    model = make_chain(replace(config, head=(lines, LayerConfig(3, config.head[-1].n_subnodes))))
+    layer = model.network.head[0]
+    layer.symbolic_mask.zero_()
+    found = explain_windows(model, model.reference.scaled[:2], 0, detail="flow")
+    of_layer = next(of for of in found.layers if (of.stage, of.layer) == ("head", 0))
+    np.testing.assert_allclose(of_layer.y, layer.weights().squeeze(-1).numpy() * of_layer.values[:, None], rtol=1e-6)
