@@ -1,6 +1,7 @@
 """What neuralforecast has fitted, on its own forecasts: every kind of model, scaler, column and loss that is read."""
 
 import json
+import re
 from contextlib import suppress
 
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 from neuralforecast import NeuralForecast, models
 from neuralforecast.losses.pytorch import GMM, NBMM, PMM, DistributionLoss, HuberMQLoss, IQLoss, MQLoss
+from readmes import PAGES, READMES
 
 import kanmodel
 from kanmodel import CheckpointError, UnknownNameError, UnreadableModelError
@@ -332,3 +334,16 @@ def test_the_command_reads_a_saved_folder(tmp_path, monkeypatch, capsys):
     assert "read: neuralforecast" in run()
     assert kanmodel.load(written).features[0].std > 0
     assert json.loads(run("--json"))["provenance"]["source"] == "from_neuralforecast"
+
+
+def test_the_lines_of_the_page_explain_a_forecast():
+    """They explain what `predict` returns for the last hour of the horizon."""
+    (lines,) = re.findall(
+        r"^nf\.fit.*?(?=^abs)", READMES[PAGES / "how-to" / "neuralforecast.md"], re.DOTALL | re.MULTILINE
+    )
+    nf = NeuralForecast([models.NHITS(**{**SMALL, "h": 24, "input_size": 36}, **BLOCKS, scaler_type="robust")], freq=1)
+    names = {"nf": nf, "frame": FRAME, "kanmodel": kanmodel}
+    exec(lines, names)
+    expected = nf.predict().query("unique_id == 'north'")["NHITS"].to_numpy()[-1]
+    assert names["explained"].predictions[0] == pytest.approx(expected, rel=1e-5)
+    assert names["explained"].converged.all() and names["model"].features[0].unit == "MW"
