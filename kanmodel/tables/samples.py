@@ -153,8 +153,8 @@ def _hold_out(
         centres = (np.arange(n_blocks) + 0.5) * len(steps) / n_blocks
         return np.floor(centres - (length - 1) / 2).astype(int)[:, None] + np.arange(length)
 
-    numbers_of_blocks = range(most, max(least_blocks, (most + 1) // 2) - 1, -1)
-    uneven = {n: _measure_unevenness(steps, place(n)) for n in numbers_of_blocks} if is_dated else {most: 0.0}
+    fewest = max(least_blocks, (most + 1) // 2) if is_dated else most
+    uneven = {n: _measure_unevenness(steps, place(n)) for n in range(most, fewest - 1, -1)}
     chosen = next((n for n, value in uneven.items() if value <= UNEVEN), min(uneven, key=lambda n: uneven[n]))
     return [numbers[np.isin(at, block)] for block in place(chosen)]
 
@@ -164,7 +164,7 @@ def _measure_unevenness(instants: Array, chosen: NDArray[np.int64]) -> float:
     found = []
     for period, n in ((7 * DAY, 7), (DAY, 8)):
         part = (instants % period * n // period).astype(int)
-        shares = [np.bincount(of, minlength=n) / of.size for of in (part, part[chosen.ravel()])]
+        shares = [np.bincount(of, minlength=n) / max(of.size, 1) for of in (part, part[chosen.ravel()])]
         found.append(float(np.abs(shares[0] - shares[1]).sum()) / 2)
     return max(found)
 
