@@ -22,6 +22,7 @@ more, a whole number is a count, a number is finite, and text is printable and s
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
@@ -31,8 +32,10 @@ from math import inf, isfinite
 from numbers import Integral, Real
 from pathlib import Path
 from reprlib import Repr
+from traceback import walk_stack
 from types import NoneType, SimpleNamespace, UnionType
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, Unpack, get_args, get_origin, get_type_hints
+from warnings import warn
 
 from kanmodel.text import UNPRINTABLE, abbreviate, printable
 
@@ -190,6 +193,13 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         return function(*args, **kwargs)
 
     return call
+
+
+def warn_caller(message: str) -> None:
+    """Warns at the line outside this package whose call led here."""
+    names = [frame.f_globals.get("__name__", "") for frame, _ in walk_stack(sys._getframe())]
+    outermost = max(number for number, name in enumerate(names) if name.partition(".")[0] == __package__)
+    warn(message, stacklevel=outermost + 2)
 
 
 def check_lowest(name: str, value: object, lowest: int) -> None:

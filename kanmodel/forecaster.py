@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self, TypeVar, cast
-from warnings import warn
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from kanmodel.arrays import Array, ReadOnlyDict, read_only, refuse_non_finite
 from kanmodel.computing import SingleFlightCache
-from kanmodel.errors import DataError, NonFiniteError, Problem, check_config, check_text, refuse_unknown
+from kanmodel.errors import DataError, NonFiniteError, Problem, check_config, check_text, refuse_unknown, warn_caller
 from kanmodel.network.config import BOUND, Groups, ModelConfig, resolve_groups
 from kanmodel.network.intervals import BOUNDS, Intervals, forecasts_of, name_bounds
 from kanmodel.network.network import FrozenNetwork, Network
@@ -44,7 +43,6 @@ from kanmodel.text import list_some, printable, shorten
 N_KEPT = 128  # results of questions about the model as a whole
 N_DERIVED = 64  # of a model that are cached
 N_BOUNDED = 8  # forecasts whose networks of bounds are cached, each of which takes as much memory as the model
-N_CALLS = 5  # from a warning to the caller of a question
 N_NAMED = 3  # features that the text about reference windows names
 N_HASH = 12  # digits of a hash that tell checkpoints apart for people
 MIN_STD = 1e-6  # of an output, in model units
@@ -661,6 +659,8 @@ class Forecaster:
         found = read_windows(self.config.table, windows, last=last, gaps=gaps, series=series, before=before)
         if found[1] is not None:
             self.warn_of_new_series(found[1])
+            if last is None:
+                _warn_of_past(found[1])
         return found
 
     def warn_of_new_series(self, windows: Windows) -> None:
@@ -668,7 +668,7 @@ class Forecaster:
         if windows.table.new and windows.table.spec.series is not None:
             names, column = list_some(windows.table.new), windows.table.spec.series.name
             message = f"training had no {column} {names}: forecasts of it rest on what others have in common"
-            warn(f"{message}; train with its rows for more", stacklevel=N_CALLS)
+            warn_caller(f"{message}; train with its rows for more")
 
     def keep(self, output: int, *question: Hashable, compute: Callable[[], Answer]) -> Answer:
         """A result of this checkpoint for an output and what else tells the question from others, computed once."""
@@ -712,6 +712,14 @@ class Forecaster:
         """Inputs of the output function, (n, n_outputs); windows as for `predict`."""
         logits: Array = self.frozen.logits(self.to_model_units(windows)).double().numpy()
         return logits
+
+
+def _warn_of_past(windows: Windows) -> None:
+    """Warns where the newest windows are of the past: columns known in advance end before the target does."""
+    if windows.table.spec.encoding.later and (past := np.flatnonzero(~np.isnan(windows.actual(0)[:, 0]))).size:
+        of = "".join(f" of {time}" for time in windows.choose(past[-1:]).target_times(0))
+        message = f"the forecast begins with a row{of} whose actual value the table has: to forecast what follows"
+        warn_caller(f"{message}, append the rows to come, with the columns that are known of them")
 
 
 def refuse_non_finite_outputs(outputs: Array) -> None:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields, replace
-from functools import partial
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
-from warnings import warn
 
 import numpy as np
 
 from kanmodel.checkpoint import load_checkpoint
 from kanmodel.computing import Progress, one_thread, reporting
-from kanmodel.errors import CheckpointError, ConfigError, UnknownNameError, checked
+from kanmodel.errors import CheckpointError, ConfigError, UnknownNameError, checked, warn_caller
 from kanmodel.hub import download
 from kanmodel.model import Model
 from kanmodel.network.config import Groups
@@ -228,9 +226,9 @@ def train(
     )
     table = make_table(frame, columns)
     if table.left_out:
-        warn(describe_left_out(table.left_out), stacklevel=3)  # the caller of what checks the arguments
+        warn_caller(describe_left_out(table.left_out))
     line = ProgressLine(progress)
-    trained = training.fit(table, chosen, line, partial(warn, stacklevel=4))
+    trained = training.fit(table, chosen, line, warn_caller)
     line.finish(trained.metrics)
     return Model.of(trained, name)
 

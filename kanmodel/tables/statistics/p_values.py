@@ -12,7 +12,6 @@ The current side is part of the scale, since it is exchangeable with the spans o
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kanmodel.arrays import Array
+from kanmodel.errors import warn_caller
 from kanmodel.tables.statistics.bootstrap import divide
 from kanmodel.tables.statistics.tally import Tally, population_stability
 
@@ -115,7 +115,7 @@ def warn_of_rate(nulls: Iterable[NullDistribution], false_alarms: float | None) 
         message = f"{few:,} spans of the reference can hold a rate of false alarms of {100 / (few + 1):.2g} %"
         needed = f"{ceil(1 / false_alarms) - 1:,}" if false_alarms > 1e-9 else "more than a billion"
         message += f", which is used; {100 * false_alarms:.2g} % needs {needed} as long as these"
-        warnings.warn(message, stacklevel=4)
+        warn_caller(message)
 
 
 def null_distributions(reference: Tally, length: int, beside: Tally | None = None) -> dict[Question, NullDistribution]:

@@ -1,5 +1,6 @@
 """Windows hold what was known when their forecasts were due; the newest of a data frame are cut by number or time."""
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -379,3 +380,29 @@ def test_each_row_of_windows_is_traced_to_the_table():
         np.testing.assert_array_equal(found.source(index), np.arange(end - 2, end + 1))
     covered = np.flatnonzero(covered_rows(found, np.arange(len(found))))
     assert np.isfinite(found.rows[covered]).all() and len(covered) > len(values)
+
+
+@pytest.mark.parametrize("zone", [None, "UTC"], ids=["rows", "times"])
+def test_a_forecast_of_what_the_table_has_warns_of_it(zone):
+    """Of the newest window where columns are known in advance, at the caller's line; not of windows asked for."""
+    n = 30
+    frame = pd.DataFrame({"a": np.arange(n) % 5.0, "k": np.arange(n) % 7.0, "y": np.arange(n) % 3.0})
+    if zone:
+        frame["time"] = pd.date_range("2024-01-01", periods=n, freq="h", tz=zone)
+    coming = frame.assign(**{name: [*np.zeros(n - 1), np.nan] for name in ("a", "y")})
+
+    def model_of(known):
+        roles = Columns(("y",), ("a", "k", "y"), time=zone and "time", zone=zone, ahead=1, known=known)
+        return Model.of(make_encoded(frame, roles, lookback=3))
+
+    model, at = model_of(("k",)), r" of 2024-01-02T05:00:00\+00:00" if zone else ""
+    message = f"begins with a row{at} whose actual value the table has: to forecast what follows, append the rows"
+    for ask in (model.predict, model.explain):
+        with pytest.warns(UserWarning, match=message) as caught:
+            ask(frame)
+        assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.predict(coming)
+        model.predict(frame, last=1)
+        model_of(()).predict(frame)
