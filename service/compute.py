@@ -454,6 +454,9 @@ class Compute:
         """The error of a request whose deadline has passed, which says what to do."""
         job, within = waiter.job, f"within {deadline.seconds:g} s (request_timeout)"
         if job is None or job not in self._begun:
+            if not {*self._begun, *self._waiting} - {job}:
+                message = f"the request was not begun {within}: give X-Request-Timeout more"
+                return DeadlineError(message, headers={"Retry-After": ""})
             message = f"other requests were before this one, which was not begun {within}; retry later"
             return DeadlineError(message, headers=retry_in(self._expect_wait()))
         if self._goes_on(job):

@@ -179,9 +179,8 @@ class Skill:
         ridge = next((of for of in self.baselines if of.name == "ridge"), None)
         if ridge is None or ridge.interval[1] >= 0:
             return None
-        if naive.interval[0] <= 0:
-            return naive
-        return ridge if naive.better_by < SMALL_GAIN * (1 - ridge.mae / naive.mae) else None
+        is_small = naive.interval[0] <= 0 or naive.better_by < SMALL_GAIN * (1 - ridge.mae / naive.mae)
+        return ridge if is_small else None
 
     @property
     def reason(self) -> str:

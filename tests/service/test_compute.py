@@ -260,6 +260,19 @@ def test_only_a_few_computations_of_a_client_go_on_without_it():
 # Deadlines
 
 
+def test_a_deadline_too_short_to_begin_blames_no_other_request():
+    """Where nothing else is computed or waits, retrying would not help, and the error does not advise it."""
+
+    async def scenario(compute):
+        with pytest.raises(DeadlineError) as late:
+            await compute.submit(taking(1), "explanation", Deadline.after(0))
+        return late.value
+
+    error = run(scenario)
+    assert str(error) == "the request was not begun within 0 s (request_timeout): give X-Request-Timeout more"
+    assert "Retry-After" not in error.headers
+
+
 @pytest.mark.parametrize(
     ("case", "message", "retry_after"),
     [

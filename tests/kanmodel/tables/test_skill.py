@@ -118,6 +118,16 @@ def test_a_model_beside_a_good_ridge_regression(noise, verdict, winner):
         assert found.reason == RED.format(winner)
 
 
+def test_a_red_verdict_names_no_forecast_that_the_model_beats():
+    """Of a model that may be no better than the average, and is clearly worse than a ridge regression, it names that."""
+    rng = np.random.default_rng(2)
+    actual = rng.normal(size=60) + 0.4
+    found = measure(actual + 0.95 * rng.normal(size=60), actual, average=0.0, ridge=actual + 0.1 * rng.normal(size=60))
+    of = {each.name: each for each in found.baselines}["average"]
+    assert of.better_by > 0.01 and of.interval[0] < 0
+    assert found.verdict == "red" and found.reason == RED.format("a ridge regression")
+
+
 def test_an_exact_model_ties_with_an_exact_ridge_regression():
     """Errors that are rounding are no errors: the gain is 0, and not 1 or -100."""
     actual = autoregressive()
