@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from math import ceil
@@ -9,13 +10,23 @@ from textwrap import wrap
 
 import numpy as np
 
-from kanmodel.arrays import rows_of_steps, steps_of_rows
+from kanmodel.arrays import Array, rows_of_steps
 from kanmodel.attribution.explanation import Explanation, describe_intervals
 from kanmodel.attribution.ledger import sum_groups
 from kanmodel.result import Theme, draw
 from kanmodel.show.series import draw_series
 from kanmodel.show.style import VEIL
-from kanmodel.show.svg import MARGIN, WIDTH, Element, fold_rest, look_of, new_canvas, require_finite, scale_over
+from kanmodel.show.svg import (
+    LETTER,
+    MARGIN,
+    WIDTH,
+    Element,
+    fold_rest,
+    look_of,
+    new_canvas,
+    require_finite,
+    scale_over,
+)
 from kanmodel.text import abbreviate, abbreviate_words, write_amount, write_change
 
 N_UNIT = 6  # most letters of a unit beside a feature's value
@@ -26,9 +37,9 @@ TOP, GAP = 78.0, 22.0  # below the heading; between waterfall and heat map
 ROW, BAR, AXIS = 22.0, 14.0, 34.0  # heights in the waterfall; AXIS is that of the axis' labels
 N_CAPTION = 116  # most letters of one of two lines
 N_BARS = 15  # features with a bar of their own; the rest are one
-CELL, STEP_AXIS = 15.0, 38.0  # heights in the heat map
+CELL, STEP_AXIS, LINE = 15.0, 38.0, 14.0  # heights in the heat map
 N_ROWS, N_COLUMNS = 24, 48  # features and steps with cells of their own; of more, the least or neighbours are summed
-N_TICKS = 6
+N_TICKS = 6  # of the heat map
 KEY, N_KEYS = 12.0, 13  # width and number of the legend's patches
 MIN_OPACITY = 0.004  # of a cell; fainter ones are invisible
 
@@ -42,7 +53,8 @@ def draw_explanation(result: Explanation, theme: Theme = "auto") -> bytes:
     if len(result) > 1:
         return draw_series(result, theme)
     names, unit = [*result.shown], result.unit
-    heading = f"{result.output}: {write_amount(float(result.predictions[0]), unit)}"
+    of = f" of {result.target_times[0]}" if result.target_times else ""
+    heading = f"{result.output}{of}: {write_amount(float(result.predictions[0]), unit)}"
     caption = f"{write_amount(result.baseline_prediction, unit)} for the baseline, and what each feature adds to it"
     first = describe_intervals(result.intervals) if result.intervals else result.width_summary
     lines = [*(wrap(first, N_CAPTION) if first else ()), caption][:2]
@@ -137,20 +149,23 @@ def _add_heat_map(root: Element, result: Explanation, names: Sequence[str], top:
 
     Rows are ordered by total magnitude. Beyond the limits features and steps are summed, so that none is lost.
     """
-    steps, unit = sum_groups(result.steps[0], result.shown.values()), result.unit
+    (steps, moments), unit, lookback = _lay_out(result), result.unit, result.steps.shape[1]
     drawn = fold_rest(names, np.abs(steps).sum(axis=0), N_ROWS)
     rows = np.array([steps[:, of].sum(axis=1) for _, of in drawn])
-    lookback, times, title = len(steps), _find_times(result), "Feature by segment"
     if result.segments:
         ordered = sorted(result.segments.items(), key=lambda segment: segment[1])
-        columns, labels = [ends for _, ends in ordered], [abbreviate(name) for name, _ in ordered]
-        values = np.stack([rows[:, rows_of_steps(*ends, lookback)].sum(axis=1) for ends in columns], axis=1)
+        labels, title, axis = [abbreviate(name) for name, _ in ordered], "Feature by segment", ""
+        values = np.stack([rows[:, rows_of_steps(*ends, lookback)].sum(axis=1) for _, ends in ordered], axis=1)
+        named = [(f"steps {first} to {last}" if first < last else f"step {last}") for _, (first, last) in ordered]
     else:
-        width = ceil(lookback / N_COLUMNS)  # the oldest column may have fewer steps
-        starts = [max(0, end - width) for end in range(lookback, 0, -width)][::-1]
-        columns = [steps_of_rows(slice(*ends), lookback) for ends in pairwise([*starts, lookback])]
-        labels, values = [f"{last}" for _, last in columns], np.add.reduceat(rows, starts, axis=1)
-        title = "Feature by step" + (f"; a column is {width} steps together" if width > 1 else "")
+        width = ceil(len(moments) / N_COLUMNS)  # the oldest column may have fewer steps
+        starts = [max(0, end - width) for end in range(len(moments), 0, -width)][::-1]
+        values, ends = np.add.reduceat(rows, starts, axis=1), [*pairwise([*starts, len(moments)])]
+        labels = [moments[end - 1].removeprefix("step ") for _, end in ends]
+        named = [" to ".join(dict.fromkeys([moments[start], moments[end - 1]])) for start, end in ends]
+        by = "step" if moments[-1] == "step 0" else "time"
+        title = f"Feature by {by}" + (f"; a column is {width} steps together" if width > 1 else "")
+        axis = "step; 0 is the newest" if by == "step" else f"time; the window ends {(result.times or moments)[0]}"
     largest = float(np.abs(values).max())
     require_finite(largest)
     root.add_text(title, MARGIN, top + 12, "strong")
@@ -163,33 +178,43 @@ def _add_heat_map(root: Element, result: Explanation, names: Sequence[str], top:
         root.add_rect(look_of(share), left + KEY * number, top + 2, KEY, KEY, fill_opacity=f"{abs(share):.3f}")
 
     top += 28
-    pitch, bottom = (RIGHT - LEFT) / len(columns), top + CELL * len(rows)
+    pitch, bottom = (RIGHT - LEFT) / len(named), top + CELL * len(rows)
     cell_width = pitch - (0.5 if pitch > 4 else 0.0)
     root.add_rect("band", LEFT, top, RIGHT - LEFT, bottom - top)
-    for row, ((name, of), of_row) in enumerate(zip(drawn, values.tolist(), strict=True)):
+    for row, ((name, _), of_row) in enumerate(zip(drawn, values.tolist(), strict=True)):
         y = top + CELL * row
         group = root.add_group(f"{name}: {write_change(sum(of_row), unit)}", class_="row", data_feature=name)
         group.add_text(abbreviate(name), LEFT - 12, y + 11, "end")
-        for column, ((first, last), value) in enumerate(zip(columns, of_row, strict=True)):
+        for column, (when, value) in enumerate(zip(named, of_row, strict=True)):
             opacity = abs(value) / largest if largest else 0.0
             if opacity >= MIN_OPACITY:
                 at, veil = LEFT + pitch * column, f"{opacity:.3f}"
                 cell = group.add_rect(look_of(value), at, y, cell_width, CELL - 0.5, fill_opacity=veil)
-                step = f"{first}" if first == last else f"{first} to {last}"
-                when = times[lookback - 1 + first][of[0]] if times and first == last and len(of) == 1 else ""
-                cell.add("title", f"step {step}{when and f', {when}'}: {write_change(value, unit)}")
-    for column in range(len(columns) - 1, -1, -max(1, ceil(len(columns) / N_TICKS))):
-        root.add_text(labels[column], LEFT + pitch * (column + 0.5), bottom + 14, "middle muted")
-    if not result.segments:
-        root.add_text("step; 0 is the newest", RIGHT, bottom + 28, "end muted")
-    return bottom + STEP_AXIS
+                cell.add("title", f"{when}: {write_change(value, unit)}")
+    return _add_moments(root, labels, axis, pitch, bottom)
 
 
-def _find_times(result: Explanation) -> list[list[str]]:
-    """The times of the values of one window, by step and outermost group; none of a group of several times."""
-    groups = [*result.shown.values()]
-    is_one = [len({result.newest[member] for member in group}) == 1 for group in groups] if result.newest else []
-    return [
-        [of_step[group[0]] if one else "" for group, one in zip(groups, is_one, strict=True)]
-        for of_step in result.value_times(0)
-    ]
+def _add_moments(root: Element, labels: Sequence[str], axis: str, pitch: float, bottom: float) -> float:
+    """Labels some columns of the heat map, a time's date above its hour; returns the y coordinate of their end."""
+    texts = [re.split("[ T]", label) if label[:1].isdigit() else [label] for label in labels]
+    n_lines, room = max(map(len, texts)), LETTER * max(1 + len(line) for lines in texts for line in lines)
+    for column in range(len(texts) - 1, -1, -max(ceil(room / pitch), ceil(len(texts) / N_TICKS))):
+        for number, line in enumerate(texts[column]):
+            root.add_text(line, LEFT + pitch * (column + 0.5), bottom + 14 + LINE * number, "middle muted")
+    root.add_text(axis, RIGHT, bottom + 14 + LINE * n_lines, "end muted")
+    return bottom + STEP_AXIS + LINE * (n_lines - 1)
+
+
+def _lay_out(result: Explanation) -> tuple[Array, list[str]]:
+    """Contributions by moment and outermost group, oldest first, and each moment's time, or without times its step.
+
+    A column that is known in advance is at the times of its values, which are later than the window's rows.
+    """
+    steps, groups, times = result.steps[0], result.shown.values(), result.value_times(0)
+    if result.segments or not times:
+        return sum_groups(steps, groups), [f"step {step}" for step in range(1 - len(steps), 1)]
+    moments, at = np.unique(np.arange(len(steps))[:, None] + result.newest, return_inverse=True)
+    at, names = at.reshape(steps.shape), np.empty(len(moments), dtype=object)
+    laid, names[at] = np.zeros((len(moments), steps.shape[1])), times
+    laid[at, np.arange(steps.shape[1])] = steps
+    return sum_groups(laid, groups), names.tolist()

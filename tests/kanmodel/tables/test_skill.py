@@ -119,7 +119,7 @@ def test_a_model_beside_a_good_ridge_regression(noise, verdict, winner):
 
 
 def test_a_red_verdict_names_no_forecast_that_the_model_beats():
-    """Of a model that may be no better than the average, and is clearly worse than a ridge regression, it names that."""
+    """Of one that may be no better than the average, and is clearly worse than a ridge regression, it names that."""
     rng = np.random.default_rng(2)
     actual = rng.normal(size=60) + 0.4
     found = measure(actual + 0.95 * rng.normal(size=60), actual, average=0.0, ridge=actual + 0.1 * rng.normal(size=60))
