@@ -659,9 +659,24 @@ class Forecaster:
         found = read_windows(self.config.table, windows, last=last, gaps=gaps, series=series, before=before)
         if found[1] is not None:
             self.warn_of_new_series(found[1])
-            if last is None:
-                _warn_of_past(found[1])
         return found
+
+    def read_newest(
+        self, windows: Any, last: int | str | None, gaps: Gaps, series: Sequence[str] | str | None
+    ) -> tuple[Array, Windows | None]:
+        """`read`, with a warning where the newest windows, not asked for by `last`, are of the past.
+
+        That is so where columns known in advance end before the target does.
+        """
+        given, of_table = self.read(windows, last, gaps, series)
+        if last is None and of_table is not None and of_table.table.spec.encoding.later:
+            past = of_table.choose(np.flatnonzero(~np.isnan(of_table.actual(0)[:, 0]))[-1:])
+            if len(past):
+                when = "".join(f" of {time}" for time in past.target_times(0))
+                begins = f"the forecast begins with a row{when} whose actual value the table has"
+                what = "append the rows to come, with the columns that are known of them"
+                warn_caller(f"{begins}: to forecast what follows, {what}")
+        return given, of_table
 
     def warn_of_new_series(self, windows: Windows) -> None:
         """Warns of series that training did not have."""
@@ -712,14 +727,6 @@ class Forecaster:
         """Inputs of the output function, (n, n_outputs); windows as for `predict`."""
         logits: Array = self.frozen.logits(self.to_model_units(windows)).double().numpy()
         return logits
-
-
-def _warn_of_past(windows: Windows) -> None:
-    """Warns where the newest windows are of the past: columns known in advance end before the target does."""
-    if windows.table.spec.encoding.later and (past := np.flatnonzero(~np.isnan(windows.actual(0)[:, 0]))).size:
-        of = "".join(f" of {time}" for time in windows.choose(past[-1:]).target_times(0))
-        message = f"the forecast begins with a row{of} whose actual value the table has: to forecast what follows"
-        warn_caller(f"{message}, append the rows to come, with the columns that are known of them")
 
 
 def refuse_non_finite_outputs(outputs: Array) -> None:

@@ -171,7 +171,7 @@ class Model(Forecaster, Questions, Result):
             The forecasts; with `intervals` also `times`, `series`, and the `actual` values if the frame has the
             target's column.
         """
-        given, of_table = self.read(windows, last, gaps, series)
+        given, of_table = self.read_newest(windows, last, gaps, series)
         if intervals is None:
             return super().predict(given)
         return Forecasts.of(self, given, intervals, of_table)

@@ -476,13 +476,15 @@ class Questions:
             output: its name; None for the first.
             progress: whether to draw a bar, or what is called with the share that is done.
         """
-    def report(self, output: str | None = ..., *, progress: Progress = ...) -> Report:
+    def report(self, output: str | None = ..., windows: Windows = ..., *, progress: Progress = ...) -> Report:
         """What is forecast and how well, what drives it, what to read with care, and questions about the network.
 
-        Its figures are of the reference windows. `html()` gives a page for those who use the forecasts, with pictures,
-        which is two sheets of A4 when printed.
+        Its figures are of the reference windows. The forecasts of windows that are given, such as the newest of a
+        table, come first, those of a single one with their reasons. `html()` gives a page for those who use the
+        forecasts, with pictures, which is two sheets of A4 when printed, three with forecasts.
 
         Args:
             output: its name; None for the first.
+            windows: whose forecasts come first, as of `explain`; None for none.
             progress: whether to draw a bar, or what is called with the share that is done.
         """

@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
@@ -67,6 +68,11 @@ def _look_inside(
     """Look inside LSTM+KAN forecasters."""
 
 
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """As a sentence: the line of this program that it is about tells a user of the command nothing."""
+    print(f"kanscope: warning: {message}", file=sys.stderr)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command, by default that of the process; an error that the user can fix is one sentence on stderr."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy reads it once; as torch below
@@ -76,7 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     torch.set_num_threads(1)  # models of this size run slower on several threads, much slower under load
     try:
-        app(args=arguments, prog_name="kanscope")
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            app(args=arguments, prog_name="kanscope")
     except KanscopeError as error:
         print(f"kanscope: {error}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)

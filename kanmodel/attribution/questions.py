@@ -104,7 +104,7 @@ class ExplanationQuestion(Question[Explanation | Explanations]):
             effects=self.effects,
             orders=Orders(self.orders, self.seed) if self.method == "shapley" else None,
         )
-        given, of_table = model.read(self.windows, self.last, self.gaps, self.series)
+        given, of_table = model.read_newest(self.windows, self.last, self.gaps, self.series)
         bounds, known = _bounds_of(model, given, names), dict[str, dict[str, Any]]()
         for name, (holder, _) in zip(names, asked_for, strict=True):
             known[name] = {"intervals": bounds.get(name, {})}

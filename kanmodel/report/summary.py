@@ -113,14 +113,29 @@ def _drivers(subject: Subject) -> Finding:
         answer += f" {'larger' if growth >= 0 else 'smaller'}."
     example, chosen = _find_example(subject)
     answer += f" In a typical case{f', the forecast made on {times.name(chosen)},' if times.texts else ''}"
-    amounts = [f"`{name}` {say.signed(value)}" for name, value in list(example.contributions.items())[:N_NAMED]]
-    answer += f" average conditions give {say(example.start)}, {', '.join(amounts)}"
-    answer += f"{', and so on,' if len(example.contributions) > N_NAMED else ','} which makes {say(example.prediction)}"
-    answer += "." if example.actual is None else f"; the actual value was {say(example.actual)}."
+    answer += f" {describe_example(example, say)}"
     evidence = {"drivers": rows, "rest": list(others), "example": vars(example) | {"window": chosen}}
     panels = (Drivers(rows[:n_drawn], others, subject.importance.unit), example)
     headlines = ((write_percent(first.share), f"of all movement is due to `{first.name}`"),)
     return Finding("drivers", "What drives the forecasts?", answer, evidence, panels=panels, headlines=headlines)
+
+
+def describe_example(example: Example, say: AmountFormat) -> str:
+    """How the largest contributions lead from average conditions to the forecast."""
+    amounts = [f"`{name}` {say.signed(value)}" for name, value in list(example.contributions.items())[:N_NAMED]]
+    told = f"average conditions give {say(example.start)}, {', '.join(amounts)}"
+    told += f"{', and so on,' if len(example.contributions) > N_NAMED else ','} which makes {say(example.prediction)}"
+    return told + ("." if example.actual is None else f"; the actual value was {say(example.actual)}.")
+
+
+def fold_contributions(names: Sequence[str], values: Array) -> dict[str, float]:
+    """The largest contributions by name, and last those of the others together."""
+    order = np.argsort(-np.abs(values), kind="stable").tolist()
+    n_drawn = N_DRIVERS - 2 if len(order) > N_DRIVERS - 1 else len(order)
+    found = {names[number]: float(values[number]) for number in order[:n_drawn]}
+    if rest := order[n_drawn:]:
+        found[f"{len(rest)} others"] = float(values[rest].sum())
+    return found
 
 
 def _find_example(subject: Subject) -> tuple[Example, int]:
@@ -130,12 +145,7 @@ def _find_example(subject: Subject) -> tuple[Example, int]:
     contributions = sum_groups(importance.contributions, [tuple(map(names.index, row.members)) for row in drivers])
     magnitudes = np.abs(contributions)
     chosen = int(np.abs(magnitudes - magnitudes.mean(axis=0)).sum(axis=1).argmin())
-    values = contributions[chosen]
-    order = np.argsort(-np.abs(values), kind="stable").tolist()
-    n_drawn = N_DRIVERS - 2 if len(order) > N_DRIVERS - 1 else len(order)
-    found = {drivers[number].name: float(values[number]) for number in order[:n_drawn]}
-    if rest := order[n_drawn:]:
-        found[f"{len(rest)} others"] = float(values[rest].sum())
+    found = fold_contributions([row.name for row in drivers], contributions[chosen])
     made = f", {times.name(chosen)}".replace("`", "") if times.texts else ""
     example = Example(
         title=f"A typical forecast{made}",

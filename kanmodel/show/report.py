@@ -63,7 +63,7 @@ def draw_band(panel: Band, theme: Theme = "auto", *, n_beside: int = 2) -> bytes
         root.add_circle("pale" if low <= actual <= high else "dot", at, y.at(actual), 2.2)
     root.add_text(panel.first, start, height - 18, "muted")
     root.add_text(panel.last, width, height - 18, "end muted")
-    dots = "; dots: actual, dark outside" if panel.actual else ""
+    dots = f"; dots: actual{', dark outside' if panel.upper != panel.lower else ''}" if panel.actual else ""
     root.add_text(f"line: forecast{dots}", width, height - 5, "end muted")
     return root.serialise(theme)
 

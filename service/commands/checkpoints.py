@@ -44,14 +44,18 @@ def inspect(
 
 def report(
     file: options.Checkpoint,
+    table: Annotated[Path | None, Argument(help="Table whose newest windows are forecast first.")] = None,
     output: Annotated[Path | None, Option("-o", "--output", help="Page or text to write, *.html or *.md.")] = None,
     output_name: options.OutputName = None,
+    separator: options.Separator = ",",
+    decimal: options.Decimal = ".",
     as_json: options.AsJson = False,
 ) -> None:
     """Print what is forecast and how well, what drives it, what to read with care, and answers about the network.
 
-    All of it is measured on the checkpoint's reference windows. The page has pictures, is two sheets of A4 when
-    printed, and runs and loads nothing.
+    All of it is measured on the checkpoint's reference windows. With a TABLE, of the columns of the training, the
+    forecasts of its newest rows come first. The page has pictures, is two sheets of A4 when printed, three with
+    forecasts, and runs and loads nothing.
     """
     if output is not None and as_json:
         raise DataError("--output and --json are both given: give one")
@@ -59,8 +63,14 @@ def report(
         if output.suffix not in REPORTS:
             raise DataError(f"{output} must end in {' or '.join(REPORTS)}")
         options.refuse_unwritable(output, output.suffix)
-    model = load(file)
-    found = model.report(output_name, progress=options.is_watched())
+    model, windows = load(file), None
+    if table is not None:
+        from polars import DataFrame
+
+        cells = options.read_table(model, table, Csv(separator, decimal))
+        empty_as_none = {name: [None if cell != cell else cell for cell in of] for name, of in cells.items()}
+        windows = DataFrame(empty_as_none, strict=False)
+    found = model.report(output_name, windows, progress=options.is_watched())
     if as_json:
         from service.models.registry import Served
         from service.operations.report import describe_report

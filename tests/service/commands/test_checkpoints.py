@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import onnxruntime
+import polars as pl
 import pytest
 from factories import make_chain, make_model
 from goldens import load_case
@@ -69,6 +70,20 @@ def test_inspect_works_with_few_reference_windows(tmp_path, run):
     assert run("inspect", tmp_path / "m.safetensors")[0] == 0
     assert run("report", tmp_path / "m.safetensors", "--json")[0] == 0
     assert run("prune", tmp_path / "m.safetensors", "-o", tmp_path / "n.safetensors")[0] == 0
+
+
+def test_a_report_with_a_table_begins_with_its_forecasts(run, saved, tmp_path):
+    """Text, page and JSON are those of the library for the same rows as a data frame."""
+    file, table = saved(make_model("head", n_features=2, n_hidden=1)), tmp_path / "rows.csv"
+    frame = pl.DataFrame({name: np.linspace(0, 1, 20) for name in load(file).config.feature_names})
+    frame.write_csv(table)
+    report = load(file).report(windows=frame)
+    assert run("report", file, table)[:2] == (0, f"{report!r}\n") and repr(report) != repr(load(file).report())
+    assert run("report", file, table, "-o", tmp_path / "r.html")[0] == 0
+    assert (tmp_path / "r.html").read_text("utf-8") == report.html()
+    assert json.loads(run("report", file, table, "--json")[1])["findings"][1]["evidence"]["newest"]
+    code, _, error = run("report", file, tmp_path / "none.csv")
+    assert code == 2 and "none.csv" in error and error.count("\n") == 1
 
 
 def test_a_report_is_the_same_from_library_command_and_service(run, serve, saved, tmp_path):

@@ -1,0 +1,92 @@
+"""What is forecast for windows that the reader gives, such as the newest of a table, and why: the top of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+
+from kanmodel.attribution.explanation import Explanation, describe_intervals
+from kanmodel.attribution.explanations import Explanations
+from kanmodel.report.finding import AmountFormat, Band, Example, Finding, Panel
+from kanmodel.report.summary import describe_example, fold_contributions
+
+N_SINGLE = 4  # forecasts of a window that are each named; of more the ends
+N_WINDOWS = 8  # windows, as of several series, with a sentence of their own
+
+
+def tell_newest(finding: Finding, found: Explanations, output: str, say: AmountFormat) -> Finding:
+    """What is forecast, begun with the forecasts of all outputs, and of a single window with the reasons of one.
+
+    Amounts of that output are written by `say`.
+    """
+    told = [sentence for one in islice(found, N_WINDOWS) for sentence in _tell(one, say)]
+    if len(found) > N_WINDOWS:
+        told.append(f"{len(found) - N_WINDOWS} more windows are forecast.")
+    rows = found.table(by="group", wide=True)
+    newest = [{name: None if of != of else of for name, of in row.items()} for row in rows]
+    evidence = {**finding.evidence, "newest": newest}
+    if len(found) > 1:
+        return replace(finding, answer=" ".join([*told, finding.answer]), evidence=evidence)
+    chosen, target = found[output], dict(zip(found.outputs, found.targets, strict=True))[output]
+    steps = [each for each, of in zip(found.by_output, found.targets, strict=True) if of == target]
+    example = _find_reasons(chosen)
+    told.append(f"The reasons of `{output}`: {describe_example(example, say)}")
+    panels: tuple[Panel, ...] = (_line_up(steps), example) if len(steps) > 1 else (example,)
+    headline = say(example.prediction), f"is forecast as `{output}`{_when([chosen])}"
+    answer = " ".join([*told, finding.answer])
+    return replace(finding, answer=answer, evidence=evidence, panels=panels, headlines=(headline,))
+
+
+def _tell(one: Explanations, say: AmountFormat) -> Iterator[str]:
+    """A sentence for each target of a window."""
+    for target in dict.fromkeys(one.targets):
+        of = [each for each, name in zip(one.by_output, one.targets, strict=True) if name == target]
+        values, unit = [float(each.predictions[0]) for each in of], of[0].unit
+        say = AmountFormat(unit, say.scale if unit == say.unit else max(map(abs, values)))
+        told = ", ".join(map(say, values))
+        if len(values) > N_SINGLE:
+            told = f"{say(min(values))} to {say(max(values))}, {say(float(np.mean(values)))} on average"
+        told += f", {describe_intervals(of[0].intervals)}" if len(of) == 1 and of[0].intervals else ""
+        yield f"`{target}`{f' of {one.series[0]}' if one.series else ''}{_when(of)}: {told}."
+
+
+def _when(steps: Sequence[Explanation]) -> str:
+    """For which times forecasts of a window are; empty without times."""
+    times = dict.fromkeys(step.target_times[0] for end in (0, -1) if (step := steps[end]).target_times)
+    return f" for {' to '.join(times)}" if times else ""
+
+
+def _line_up(steps: Sequence[Explanation]) -> Band:
+    """The forecasts of a target in a window, with their interval of the lowest level if there is one."""
+    forecast = [float(each.predictions[0]) for each in steps]
+    level, lower, upper = next(iter(steps[0].intervals), None), forecast, forecast
+    if level is not None:
+        lower, upper = ([float(each.intervals[level][side][0]) for each in steps] for side in (0, 1))
+    actual = [float(each.actual[0]) for each in steps if each.actual is not None and not np.isnan(each.actual[0])]
+    first, last = ((step.target_times or ("",))[0] for step in (steps[0], steps[-1]))
+    return Band(
+        title="The forecasts" if level is None else f"The forecasts and their {100 * level:g} % interval",
+        forecast=forecast,
+        lower=lower,
+        upper=upper,
+        actual=actual if len(actual) == len(steps) else None,
+        first=first,
+        last=last,
+        unit=steps[0].unit,
+    )
+
+
+def _find_reasons(chosen: Explanation) -> Example:
+    """The way from average conditions to a forecast."""
+    actual = None if chosen.actual is None or np.isnan(chosen.actual[0]) else float(chosen.actual[0])
+    return Example(
+        title=f"{chosen.output}{_when([chosen])}",
+        start=chosen.baseline_prediction,
+        contributions=fold_contributions([*chosen.shown], chosen.contributions_shown[0]),
+        prediction=float(chosen.predictions[0]),
+        actual=actual,
+        unit=chosen.unit,
+    )
