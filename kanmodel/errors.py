@@ -198,7 +198,8 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 def warn_caller(message: str) -> None:
     """Warns at the line outside this package whose call led here."""
     names = [frame.f_globals.get("__name__", "") for frame, _ in walk_stack(sys._getframe())]
-    outermost = max(number for number, name in enumerate(names) if name.partition(".")[0] == __package__)
+    ours = (__package__, "torch.utils._contextlib")  # which calls what torch decorates
+    outermost = max(number for number, name in enumerate(names) if name in ours or name.startswith(f"{__package__}."))
     warn(message, stacklevel=outermost + 2)
 
 

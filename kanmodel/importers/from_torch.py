@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kanmodel.arrays import Array
-from kanmodel.errors import CheckpointError, ConfigError, UnreadableModelError, checked, refuse_unknown
+from kanmodel.errors import CheckpointError, ConfigError, UnreadableModelError, checked, refuse_unknown, warn_caller
 from kanmodel.forecaster import Provenance, Reference
 from kanmodel.importers.files.manifest import unnamed_targets
 from kanmodel.importers.files.pickles import GlobalName
@@ -42,6 +42,7 @@ from kanmodel.tables.windows import read_numbers
 TOLERANCE = 1e-5  # of the spread of the forecasts
 BATCH = 1024  # windows per forward pass
 N_RECORDED = 64  # windows whose forward pass is recorded
+STANDARD = 0.25  # how near to 0 and 1 means and standard deviations of scaled windows are
 PERTURBATION = 0.2  # of the spread of each feature, in the windows on which the network is compared once more
 
 
@@ -125,7 +126,7 @@ def from_torch(
     if not np.isfinite(x).all():
         raise CheckpointError("windows must be finite, but some values are not")
     of_features = Scaling.of(stated.features, (), "float64")
-    _refuse_scaled(x, of_features)
+    _look_for_scaling(x, None if scaling is None else of_features)
     samples.refuse_fractions(x, stated.features, "windows")
     scaled = of_features.features_to_model(x).numpy()
     with unchanged(net):
@@ -319,9 +320,14 @@ def _trace(asked: Asked, windows: Array, tree: Module, shapes: ModelConfig) -> t
     raise AssertionError("the last pass returns or raises")
 
 
-def _refuse_scaled(windows: Array, scaling: Scaling) -> None:
-    """Refuses windows that were scaled already, by a scaling that would be applied once more."""
+def _look_for_scaling(windows: Array, scaling: Scaling | None) -> None:
+    """Refuses windows that were scaled already, where a scaling would be applied once more, and else warns of them."""
     mean, std = windows.mean(axis=(0, 1)), windows.std(axis=(0, 1))
+    if scaling is None:
+        if (np.abs(mean) < STANDARD).all() and (np.abs(std - 1) < STANDARD).all():
+            message = "windows look scaled, as all features have a mean near 0 and a standard deviation near 1: results"
+            warn_caller(f"{message} are in these units; give windows in original units, with the scaling, for others")
+        return
     is_far = (np.abs(mean - scaling.feature_mean) > 5 * scaling.feature_scale).any()
     if is_far and (np.abs(mean) < 2).all() and (std < 3).all():
         problem = "windows look scaled already, but a scaling is given: give them in original units, or no scaling"

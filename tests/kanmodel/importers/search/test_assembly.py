@@ -1,5 +1,6 @@
 """Unsupported computations are refused with their reason, from files and from live modules."""
 
+import warnings
 from contextlib import nullcontext
 
 import numpy as np
@@ -286,3 +287,14 @@ def test_windows_that_are_scaled_already_are_refused():
     with pytest.raises(CheckpointError, match="windows look scaled already"):
         from_torch(module, windows=WINDOWS, features=FEATURES, scaling=scaling)
     assert from_torch(module, windows=WINDOWS * 5 + [100, 200, 300], features=FEATURES, scaling=scaling)
+
+
+def test_windows_that_look_scaled_are_announced_where_no_scaling_is_given():
+    """Results are then in standard deviations, which may not be meant; other windows say nothing."""
+    standard = (WINDOWS - WINDOWS.mean(axis=(0, 1))) / WINDOWS.std(axis=(0, 1))
+    with pytest.warns(UserWarning, match="windows look scaled, as all features have a mean near 0") as caught:
+        from_torch(plain(), windows=standard, features=FEATURES)
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        from_torch(plain(), windows=standard * [1, 1, 3], features=FEATURES)
