@@ -1,4 +1,4 @@
-"""Writes `kanmodel/questions.pyi`, the signatures of the methods that `kanmodel.questions` makes; --check compares.
+"""Writes the stubs of the names that `kanmodel` has and the methods that `kanmodel.questions` makes; --check compares.
 
 python .ci/stubs.py [--check]
 """
@@ -14,7 +14,6 @@ import kanmodel.questions
 from kanmodel.question import document, signature_of
 
 ROOT = Path(__file__).parents[1]
-STUBS = ROOT / "kanmodel/questions.pyi"
 
 
 def find_homes(module: str) -> dict[str, str]:
@@ -58,8 +57,14 @@ def write_method(name: str, signature: Signature, answer: str, given: str = "", 
     return f"    def {name}({', '.join(parts)}) -> {answer}:{body or ' ...'}\n"
 
 
-def write_stubs() -> str:
-    """The stubs."""
+def write_names() -> str:
+    """The names of the package, each from its module."""
+    homes = sorted((home, name) for name, home in kanmodel._HOMES.items())
+    return "".join(f"from kanmodel.{home} import {name} as {name}\n" for home, name in homes)
+
+
+def write_questions() -> str:
+    """The methods."""
     names, methods = defaultdict(set), []
     for name, question in kanmodel.questions.QUESTIONS.items():
         signature, homes = signature_of(question), {}
@@ -90,18 +95,18 @@ def write_stubs() -> str:
 
 def main() -> int:
     """Writes or compares."""
-    ruff = [str(Path(sys.executable).parent / "ruff")]
-    text = write_stubs()
-    for step in (["check", "--select", "I,F401", "--fix", "--quiet"], ["format", "--quiet"]):
-        run = [*ruff, *step, "--stdin-filename", str(STUBS), "-"]
-        text = subprocess.run(run, input=text, capture_output=True, text=True, check=True, cwd=ROOT).stdout
-    if "--check" in sys.argv:
-        if STUBS.read_text(encoding="utf-8") != text:
-            print("kanmodel/questions.pyi is out of date: python .ci/stubs.py")
-            return 1
-        return 0
-    STUBS.write_text(text, encoding="utf-8")
-    return 0
+    ruff, status = [str(Path(sys.executable).parent / "ruff")], 0
+    for name, text in (("kanmodel/__init__.pyi", write_names()), ("kanmodel/questions.pyi", write_questions())):
+        file = ROOT / name
+        for step in (["check", "--select", "I,F401", "--fix", "--quiet"], ["format", "--quiet"]):
+            run = [*ruff, *step, "--stdin-filename", str(file), "-"]
+            text = subprocess.run(run, input=text, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+        if "--check" not in sys.argv:
+            file.write_text(text, encoding="utf-8")
+        elif file.read_text(encoding="utf-8") != text:
+            print(f"{name} is out of date: python .ci/stubs.py")
+            status = 1
+    return status
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from kanmodel.errors import NonFiniteError as NonFiniteError
 from kanmodel.errors import UnknownNameError as UnknownNameError
 from kanmodel.errors import UnreadableModelError as UnreadableModelError
 from kanmodel.forecasts.backtest import Backtest as Backtest
+from kanmodel.forecasts.forecasts import Forecasts as Forecasts
 from kanmodel.formula.formula import Formulas as Formulas
 from kanmodel.importers.from_file import from_file as from_file
 from kanmodel.importers.from_torch import from_torch as from_torch
@@ -33,6 +34,8 @@ from kanmodel.origins import from_pretrained as from_pretrained
 from kanmodel.origins import load as load
 from kanmodel.origins import prepare as prepare
 from kanmodel.origins import train as train
+from kanmodel.report.faithfulness import Agreement as Agreement
+from kanmodel.report.faithfulness import Faithfulness as Faithfulness
 from kanmodel.report.report import Report as Report
 from kanmodel.structure.ablation import Ablation as Ablation
 from kanmodel.structure.attention import Attention as Attention
@@ -40,4 +43,5 @@ from kanmodel.structure.attention import AttentionWeights as AttentionWeights
 from kanmodel.structure.curves import Edge as Edge
 from kanmodel.structure.importance import Importance as Importance
 from kanmodel.structure.model_comparison import ModelComparison as ModelComparison
+from kanmodel.structure.pruning import FidelityPoint as FidelityPoint
 from kanmodel.structure.topology import Topology as Topology

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from kanmodel.attribution.ledger import explain_windows
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.formula.formula import Formulas
 from kanmodel.network.config import Transform, plain_layers
+from kanmodel.questions import QUESTIONS
 from kanmodel.report.report import write_report
 from kanmodel.structure import questions as asking
 from kanmodel.structure.ablation import extract_subnetwork
@@ -72,6 +74,17 @@ def test_every_exported_name_is_there():
     assert set(kanmodel.__all__) <= set(dir(kanmodel))
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = kanmodel.nothing
+
+
+def test_what_a_question_is_answered_with_is_public():
+    """So that it can be named in annotations: of every question, and of `predict`."""
+    hints = [get_type_hints(question.answer)["return"] for question in QUESTIONS.values()]
+    hints.append(get_type_hints(Model.predict)["return"])
+    found = set[type]()
+    while hints:
+        hints += get_args(hint := hints.pop())
+        found |= {hint} if getattr(hint, "__module__", "").startswith("kanmodel.") else set()
+    assert len(found) > 20 and {of.__name__ for of in found} <= set(kanmodel.__all__)
 
 
 def test_names(model, tmp_path):
