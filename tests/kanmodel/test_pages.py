@@ -6,12 +6,12 @@ import pytest
 from pages import run_examples
 from readmes import PAGES, READMES, ROOT
 
-PATHS = "explanation/read-a-ledger explanation/trust explanation/intervals explanation/checking"
+PATHS = "explanation/read-a-ledger explanation/trust explanation/skill explanation/intervals explanation/checking"
 PATHS += " explanation/beside-other-methods how-to/notebook how-to/train how-to/prune how-to/backtest how-to/what-if"
 PATHS += " how-to/pykan reference/tables"
 
 
-@pytest.mark.thorough("computes the examples of twelve pages: a minute")
+@pytest.mark.thorough("computes the examples of thirteen pages: a minute")
 @pytest.mark.parametrize("path", PATHS.split())
 @pytest.mark.filterwarnings("ignore")
 def test_the_examples_give_the_results_shown(path, tmp_path, monkeypatch):
