@@ -16,6 +16,15 @@ from pathlib import Path
 LOCK = Path(__file__).with_name("requirements.txt")
 
 
+def _say_not_run(reason: str) -> int:
+    """Prints it, also into the summary of the run."""
+    sentence = f"NOT RUN: the audit of the dependencies, {reason}"
+    print(sentence)
+    with Path(os.environ.get("NOT_RUN", os.devnull)).open("a") as summary:
+        print(sentence, file=summary)
+    return 0
+
+
 def main() -> int:
     """Prints each known hole; 1 where there is one."""
     pins = [line.removesuffix("\\") for line in LOCK.read_text().splitlines() if line[0].isalnum()]
@@ -29,13 +38,11 @@ def main() -> int:
         dependencies = json.loads(audit.stdout)["dependencies"]
     except ValueError:
         reason = (audit.stderr.strip().splitlines() or ["pip-audit printed nothing"])[-1][:200]
-        sentence = f"NOT RUN: the audit of the dependencies, since its database can't be had: {reason}"
-        print(sentence)
-        with Path(os.environ.get("NOT_RUN", os.devnull)).open("a") as summary:
-            print(sentence, file=summary)
-        return 0
+        return _say_not_run(f"since its database can't be had: {reason}")
     holes = [(found, hole) for found in dependencies for hole in found.get("vulns", ())]
     unknown = [found["name"] for found in dependencies if "skip_reason" in found]
+    if len(unknown) == len(dependencies):
+        return _say_not_run("since its database knows none of them")
     print(f"{len(dependencies) - len(unknown)} dependencies audited, {len(holes)} known holes")
     if unknown:
         print(f"not audited, since the database does not know them: {', '.join(unknown)}")

@@ -189,7 +189,7 @@ def _describe_left_out(windows: Windows, n_used: int, span: int) -> str:
     worst = ", ".join(f"{name} ({count:,})" for name, count in missing.worst.items())
     reasons = {
         "that would cross a gap in time": n_gaps,
-        "that would be in two parts": len(windows) - n_used,
+        "that would reach across training, validation and test": len(windows) - n_used,
         f"for missing values, of {worst}": missing.windows,
     }
     listed = "; ".join(f"{n:,} {reason}" for reason, n in reasons.items() if n)
