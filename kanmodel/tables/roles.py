@@ -24,7 +24,7 @@ from kanmodel.tables.encoding import (
     public_holidays,
 )
 from kanmodel.tables.frames import NO_VALUE, Cells, melt, plan_levels, read_columns, read_labels
-from kanmodel.tables.instants import DAY, Times, find_zone_of, read_index
+from kanmodel.tables.instants import DAY, Times, find_zone_of, holds_times, read_index
 from kanmodel.tables.rhythm import MAX_STEP, TimeColumn
 from kanmodel.tables.table import CellNames, Selection, SeriesColumn, Table, TableSpec
 from kanmodel.text import printable
@@ -249,7 +249,8 @@ def _plan_encoding(
         if why and why != NO_VALUE and (columns.features or name in (*known, *columns.static)):
             raise DataError(f"column {name} cannot be a feature: {why}")
         if why and not columns.features:
-            left_out[name] = why
+            are_times = time is None and holds_times(data[name])
+            left_out[name] = "times, but no time is given: windows are cut across gaps in them" if are_times else why
             continue
         is_static = name in columns.static
         sources.append(SourceColumn(name, levels, later if name in known else 0, static=is_static))

@@ -217,6 +217,9 @@ def test_columns_that_are_left_out_are_named_before_training():
         UserWarning, match=r"id \(720 different texts, more than 64\), site \(the same text in every row\), a�\[31m \("
     ):
         kanmodel.train(frame, "load", time="time", ahead=1, fill=0.0, **QUICK)
+    told = "time \\(times, but no time is given: windows are cut across gaps in them\\), id \\(720 different texts"
+    with pytest.warns(UserWarning, match=told):
+        kanmodel.train(frame, "load", ahead=1, fill=0.0, **QUICK)
     with pytest.raises(DataError, match="column id cannot be a feature: 720 different texts"):
         kanmodel.train(frame, "load", features=["id"], ahead=1, **QUICK)
     with pytest.raises(DataError, match="there is a column hour, which is also the name of a calendar feature"):
