@@ -159,9 +159,9 @@ class Model(Forecaster, Questions, Result):
             windows: the windows.
             intervals: levels of prediction intervals, such as ``(0.8, 0.95)``, or ``"all"`` that the model has.
             last: of a data frame, how many windows, which end at its newest rows: a number, or a duration such as
-                ``"7d"``, ``"36h"`` or ``"15min"``; of many series so many of each. By default one. If a
-                window ends with columns that are known in advance, and the table has what the newest forecasts, a
-                warning says to append the rows to come.
+                ``"7d"``, ``"36h"`` or ``"15min"``; of many series so many of each. By default one;
+                where the table has what that forecasts already, since columns known in advance end it, a warning says
+                to append the rows to come.
             gaps: whether a gap in time among these rows is an error, or the windows that span one are left out
                 (``"skip"``).
             series: of a data frame, names of the series that are read; None for all. A warning names series that

@@ -45,10 +45,10 @@ def _tell(one: Explanations, say: AmountFormat) -> Iterator[str]:
     for target in dict.fromkeys(one.targets):
         of = [each for each, name in zip(one.by_output, one.targets, strict=True) if name == target]
         values, unit = [float(each.predictions[0]) for each in of], of[0].unit
-        say = AmountFormat(unit, say.scale if unit == say.unit else max(map(abs, values)))
-        told = ", ".join(map(say, values))
+        own = say if unit == say.unit else AmountFormat(unit, max(map(abs, values)))
+        told = ", ".join(map(own, values))
         if len(values) > N_SINGLE:
-            told = f"{say(min(values))} to {say(max(values))}, {say(float(np.mean(values)))} on average"
+            told = f"{own(min(values))} to {own(max(values))}, {own(float(np.mean(values)))} on average"
         told += f", {describe_intervals(of[0].intervals)}" if len(of) == 1 and of[0].intervals else ""
         yield f"`{target}`{f' of {one.series[0]}' if one.series else ''}{_when(of)}: {told}."
 

@@ -165,7 +165,8 @@ def _add_heat_map(root: Element, result: Explanation, names: Sequence[str], top:
         named = [" to ".join(dict.fromkeys([moments[start], moments[end - 1]])) for start, end in ends]
         by = "step" if moments[-1] == "step 0" else "time"
         title = f"Feature by {by}" + (f"; a column is {width} steps together" if width > 1 else "")
-        axis = "step; 0 is the newest" if by == "step" else f"time; the window ends {(result.times or moments)[0]}"
+        axis = "step; 0 is the newest" if by == "step" else "time"
+        axis += f"; the window ends {result.times[0]}" if by == "time" and result.times else ""
     largest = float(np.abs(values).max())
     require_finite(largest)
     root.add_text(title, MARGIN, top + 12, "strong")
