@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from factories import make_model, make_windows
+from factories import make_model, make_windows, with_intervals
 from torch import nn
 
 import kanmodel
@@ -110,6 +110,7 @@ def results() -> dict[str, Result]:
         "Model": one,
         "Explanation": one.explain(window),
         "Explanations": one.explain(window, outputs="all"),
+        "Forecasts": with_intervals(one).predict(window, intervals="all"),
         "WhatIf": one.what_if(window, ["f0"], shift=(-1, 1)),
         "Counterfactuals": one.counterfactual(window, at_least=-1e3),
         "Counterfactual": one.counterfactual(window, at_least=-1e3)[0],

@@ -81,7 +81,8 @@ def test_columns_left_out_are_named_with_the_reason(tmp_path):
     frame = pl.DataFrame({"day": day, "pair": [[1.0, 2.0]] * 2, "none": [None, None], "a": [1, 2], "y": [1, 2]})
     frame.write_parquet(tmp_path / "t.parquet")
     table = read_training_table(tmp_path / "t.parquet", Columns(targets=("y",)))
-    assert table.left_out == {"day": "date", "pair": "list", "none": "no value"}
+    of_day = "times, but no time is given: windows are cut across gaps in them"
+    assert table.left_out == {"day": of_day, "pair": "list", "none": "no value"}
     with pytest.raises(DataError, match=r"column pair of t\.parquet holds"):
         read_training_table(tmp_path / "t.parquet", Columns(targets=("y",), series="pair"))
     with pytest.raises(DataError, match=rf"no column of numbers or texts besides y; not .*: station \({ONE_TEXT}\)$"):
