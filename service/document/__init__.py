@@ -272,7 +272,8 @@ def _describe_schemas(routes: Sequence[Any]) -> dict[str, Any]:
 
 def _describe_members(schemas: dict[str, Any]) -> None:
     """Adds the texts that stand below the members of classes: for pydantic to read them would slow down the start."""
-    modules = [module for name, module in sys.modules.items() if name.startswith(_DECLARING)]
+    known = sys.modules.copy()  # other threads import
+    modules = [module for name, module in known.items() if name.startswith(_DECLARING)]
     declared = [one for module in modules for one in vars(module).values() if _has_members(one)]
     for cls in (*declared, *map(type_of, FORMS)):
         members = schemas.get(cls.__name__, {}).get("properties", {})

@@ -482,13 +482,14 @@ class Registry:
         else:
             if entry.state != "ready":
                 logger.info("model %s, version %s serves %s", file.name, file.version, checkpoint)
-            entry.checkpoint, entry.state = checkpoint, "ready"
+            entry.checkpoint = checkpoint
             if model is not None:
                 with self._changing:
                     self._note_results(entry, model)
                     entry.served = Served(file.name, model, file.version)
                     self._loaded[entry] = None
                     self._trim()
+            entry.state = "ready"  # last, as readiness is asked by other threads
             return
         if before is None or reason != before.reason:
             text = "model %s, version %s failed: %s; replace the file, and the next scan loads it"

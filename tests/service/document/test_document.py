@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import threading
 
 import orjson
 import pytest
@@ -12,9 +13,11 @@ from thorough import few_of
 
 from kanmodel.errors import NonFiniteError
 from kanmodel.structure.importance import Attribution
+from service.app import create_app
 from service.document import EXAMPLES
 from service.document import __main__ as openapi
 from service.operations import explanations
+from service.settings import Settings
 from service.wire.security import HEALTH
 
 DOCUMENT = json.loads(openapi.DOCUMENT.read_text(encoding="utf-8"))
@@ -136,6 +139,30 @@ def test_the_check_fails_on_a_drift(tmp_path, monkeypatch, capsys):
         codes.append(openapi.main())
     assert codes == [1, 0, 0] and "run python -m service.document" in capsys.readouterr().err
     assert json.loads(openapi.DOCUMENT.read_text(encoding="utf-8")) == DOCUMENT
+
+
+def test_the_document_is_made_while_other_threads_import():
+    """What a request imports for the first time, as formulas import SymPy, does not make it fail."""
+    interval, done = sys.getswitchinterval(), threading.Event()
+    names = [f"imported_{number}" for number in range(1000)]
+
+    def import_all():
+        while not done.is_set():
+            for name in names:
+                sys.modules[name] = sys
+            for name in names:
+                del sys.modules[name]
+
+    app, importing = create_app(Settings(models=None)), threading.Thread(target=import_all)
+    sys.setswitchinterval(1e-6)
+    importing.start()
+    try:
+        found = app.openapi()
+    finally:
+        done.set()
+        importing.join()
+        sys.setswitchinterval(interval)
+    assert found["paths"] == DOCUMENT["paths"] and found["components"] == DOCUMENT["components"]
 
 
 def test_each_thing_has_one_operation_in_a_document_of_moderate_length():

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import kanmodel
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError, UnknownNameError
-from service.models.registry import Registry
+from service.models.registry import Registry, Served
 from service.wire.errors import NotReadyError
 
 
@@ -93,6 +93,19 @@ def test_a_bad_file_does_not_affect_the_others(good):
     assert registry.ready
     with pytest.raises(NotReadyError, match=r"model 'cut' failed: cut\.safetensors is truncated"):
         registry.get("cut")
+
+
+def test_a_model_is_ready_only_once_it_is_loaded(good, monkeypatch):
+    """Whenever another thread asks: it is in memory before it is said to be ready."""
+    registry, seen = Registry(good), []
+
+    def make(*given):
+        seen.append(*(entry.state for entry in registry.entries))
+        return Served(*given)
+
+    monkeypatch.setattr("service.models.registry.Served", make)
+    registry.load()
+    assert seen == ["loading"] and [entry.state for entry in registry.entries] == ["ready"]
 
 
 def test_an_unexpected_error_fails_one_model_only(good, monkeypatch, caplog):
