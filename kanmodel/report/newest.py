@@ -12,6 +12,7 @@ from kanmodel.attribution.explanation import Explanation, describe_intervals
 from kanmodel.attribution.explanations import Explanations
 from kanmodel.report.finding import AmountFormat, Band, Example, Finding, Panel
 from kanmodel.report.summary import describe_example, fold_contributions
+from kanmodel.tables.statistics.differences import known_or_none
 
 N_SINGLE = 4  # forecasts of a window that are each named; of more the ends
 N_WINDOWS = 8  # windows, as of several series, with a sentence of their own
@@ -23,27 +24,32 @@ def tell_newest(finding: Finding, found: Explanations, output: str, say: AmountF
     Amounts of that output are written by `say`.
     """
     told = [sentence for one in islice(found, N_WINDOWS) for sentence in _tell(one, say)]
+    panels, headlines = tuple[Panel, ...](), tuple[tuple[str, str], ...]()
     if len(found) > N_WINDOWS:
         told.append(f"{len(found) - N_WINDOWS} more windows are forecast.")
+    elif len(found) == 1:
+        chosen, example = found[output], _find_reasons(found[output])
+        steps = next(of for of in _by_target(found).values() if chosen in of)
+        told.append(f"The reasons of `{output}`: {describe_example(example, say)}")
+        panels = (_line_up(steps), example) if len(steps) > 1 else (example,)
+        headlines = ((say(example.prediction), f"is forecast as `{output}`{_when([chosen])}"),)
     rows = found.table(by="group", wide=True)
-    newest = [{name: None if of != of else of for name, of in row.items()} for row in rows]
-    evidence = {**finding.evidence, "newest": newest}
-    if len(found) > 1:
-        return replace(finding, answer=" ".join([*told, finding.answer]), evidence=evidence)
-    chosen, target = found[output], dict(zip(found.outputs, found.targets, strict=True))[output]
-    steps = [each for each, of in zip(found.by_output, found.targets, strict=True) if of == target]
-    example = _find_reasons(chosen)
-    told.append(f"The reasons of `{output}`: {describe_example(example, say)}")
-    panels: tuple[Panel, ...] = (_line_up(steps), example) if len(steps) > 1 else (example,)
-    headline = say(example.prediction), f"is forecast as `{output}`{_when([chosen])}"
-    answer = " ".join([*told, finding.answer])
-    return replace(finding, answer=answer, evidence=evidence, panels=panels, headlines=(headline,))
+    newest = [{name: None if of != of else of for name, of in row.items()} for row in rows]  # NaN is no JSON
+    answer, evidence = " ".join([*told, finding.answer]), {**finding.evidence, "newest": newest}
+    return replace(finding, answer=answer, evidence=evidence, panels=panels, headlines=headlines)
+
+
+def _by_target(found: Explanations) -> dict[str, list[Explanation]]:
+    """The explanations of each target, in the order of their steps."""
+    by_target = dict[str, list[Explanation]]()
+    for target, of in zip(found.targets, found.by_output, strict=True):
+        by_target.setdefault(target, []).append(of)
+    return by_target
 
 
 def _tell(one: Explanations, say: AmountFormat) -> Iterator[str]:
     """A sentence for each target of a window."""
-    for target in dict.fromkeys(one.targets):
-        of = [each for each, name in zip(one.by_output, one.targets, strict=True) if name == target]
+    for target, of in _by_target(one).items():
         values, unit = [float(each.predictions[0]) for each in of], of[0].unit
         own = say if unit == say.unit else AmountFormat(unit, max(map(abs, values)))
         told = ", ".join(map(own, values))
@@ -65,7 +71,7 @@ def _line_up(steps: Sequence[Explanation]) -> Band:
     level, lower, upper = next(iter(steps[0].intervals), None), forecast, forecast
     if level is not None:
         lower, upper = ([float(each.intervals[level][side][0]) for each in steps] for side in (0, 1))
-    actual = [float(each.actual[0]) for each in steps if each.actual is not None and not np.isnan(each.actual[0])]
+    actual = [value for value in map(_actual, steps) if value is not None]
     first, last = ((step.target_times or ("",))[0] for step in (steps[0], steps[-1]))
     return Band(
         title="The forecasts" if level is None else f"The forecasts and their {100 * level:g} % interval",
@@ -81,12 +87,16 @@ def _line_up(steps: Sequence[Explanation]) -> Band:
 
 def _find_reasons(chosen: Explanation) -> Example:
     """The way from average conditions to a forecast."""
-    actual = None if chosen.actual is None or np.isnan(chosen.actual[0]) else float(chosen.actual[0])
     return Example(
         title=f"{chosen.output}{_when([chosen])}",
         start=chosen.baseline_prediction,
         contributions=fold_contributions([*chosen.shown], chosen.contributions_shown[0]),
         prediction=float(chosen.predictions[0]),
-        actual=actual,
+        actual=_actual(chosen),
         unit=chosen.unit,
     )
+
+
+def _actual(one: Explanation) -> float | None:
+    """What came after a window; None if unknown."""
+    return None if one.actual is None else known_or_none(float(one.actual[0]))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from math import ceil
 from textwrap import wrap
+from typing import Literal
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from kanmodel.show.series import draw_series
 from kanmodel.show.style import VEIL
 from kanmodel.show.svg import (
     LETTER,
+    LINE,
     MARGIN,
     WIDTH,
     Element,
@@ -37,7 +39,7 @@ TOP, GAP = 78.0, 22.0  # below the heading; between waterfall and heat map
 ROW, BAR, AXIS = 22.0, 14.0, 34.0  # heights in the waterfall; AXIS is that of the axis' labels
 N_CAPTION = 116  # most letters of one of two lines
 N_BARS = 15  # features with a bar of their own; the rest are one
-CELL, STEP_AXIS, LINE = 15.0, 38.0, 14.0  # heights in the heat map
+CELL, STEP_AXIS = 15.0, 38.0  # heights in the heat map
 N_ROWS, N_COLUMNS = 24, 48  # features and steps with cells of their own; of more, the least or neighbours are summed
 N_TICKS = 6  # of the heat map
 KEY, N_KEYS = 12.0, 13  # width and number of the legend's patches
@@ -149,24 +151,24 @@ def _add_heat_map(root: Element, result: Explanation, names: Sequence[str], top:
 
     Rows are ordered by total magnitude. Beyond the limits features and steps are summed, so that none is lost.
     """
-    (steps, moments), unit, lookback = _lay_out(result), result.unit, result.steps.shape[1]
+    (steps, moments, by), unit, lookback = _lay_out(result), result.unit, result.steps.shape[1]
     drawn = fold_rest(names, np.abs(steps).sum(axis=0), N_ROWS)
     rows = np.array([steps[:, of].sum(axis=1) for _, of in drawn])
+    columns: Sequence[tuple[int | str, int | str]]  # the first and last of each
     if result.segments:
         ordered = sorted(result.segments.items(), key=lambda segment: segment[1])
-        labels, title, axis = [abbreviate(name) for name, _ in ordered], "Feature by segment", ""
+        columns, labels = [ends for _, ends in ordered], [abbreviate(name) for name, _ in ordered]
         values = np.stack([rows[:, rows_of_steps(*ends, lookback)].sum(axis=1) for _, ends in ordered], axis=1)
-        named = [(f"steps {first} to {last}" if first < last else f"step {last}") for _, (first, last) in ordered]
+        title, axis = "Feature by segment", ""
     else:
         width = ceil(len(moments) / N_COLUMNS)  # the oldest column may have fewer steps
         starts = [max(0, end - width) for end in range(len(moments), 0, -width)][::-1]
-        values, ends = np.add.reduceat(rows, starts, axis=1), [*pairwise([*starts, len(moments)])]
-        labels = [moments[end - 1].removeprefix("step ") for _, end in ends]
-        named = [" to ".join(dict.fromkeys([moments[start], moments[end - 1]])) for start, end in ends]
-        by = "step" if moments[-1] == "step 0" else "time"
+        columns = [(moments[start], moments[end - 1]) for start, end in pairwise([*starts, len(moments)])]
+        labels, values = [str(last) for _, last in columns], np.add.reduceat(rows, starts, axis=1)
         title = f"Feature by {by}" + (f"; a column is {width} steps together" if width > 1 else "")
-        axis = "step; 0 is the newest" if by == "step" else "time"
-        axis += f"; the window ends {result.times[0]}" if by == "time" and result.times else ""
+        axis = f"time; the window ends {result.times[0]}" if by == "time" and result.times else by
+        axis += "; 0 is the newest" if by == "step" else ""
+    told = [" to ".join(dict.fromkeys(map(str, ends))) for ends in columns]
     largest = float(np.abs(values).max())
     require_finite(largest)
     root.add_text(title, MARGIN, top + 12, "strong")
@@ -179,19 +181,19 @@ def _add_heat_map(root: Element, result: Explanation, names: Sequence[str], top:
         root.add_rect(look_of(share), left + KEY * number, top + 2, KEY, KEY, fill_opacity=f"{abs(share):.3f}")
 
     top += 28
-    pitch, bottom = (RIGHT - LEFT) / len(named), top + CELL * len(rows)
+    pitch, bottom = (RIGHT - LEFT) / len(told), top + CELL * len(rows)
     cell_width = pitch - (0.5 if pitch > 4 else 0.0)
     root.add_rect("band", LEFT, top, RIGHT - LEFT, bottom - top)
     for row, ((name, _), of_row) in enumerate(zip(drawn, values.tolist(), strict=True)):
         y = top + CELL * row
         group = root.add_group(f"{name}: {write_change(sum(of_row), unit)}", class_="row", data_feature=name)
         group.add_text(abbreviate(name), LEFT - 12, y + 11, "end")
-        for column, (when, value) in enumerate(zip(named, of_row, strict=True)):
+        for column, (when, value) in enumerate(zip(told, of_row, strict=True)):
             opacity = abs(value) / largest if largest else 0.0
             if opacity >= MIN_OPACITY:
                 at, veil = LEFT + pitch * column, f"{opacity:.3f}"
                 cell = group.add_rect(look_of(value), at, y, cell_width, CELL - 0.5, fill_opacity=veil)
-                cell.add("title", f"{when}: {write_change(value, unit)}")
+                cell.add("title", f"{'step ' if by == 'step' else ''}{when}: {write_change(value, unit)}")
     return _add_moments(root, labels, axis, pitch, bottom)
 
 
@@ -206,16 +208,16 @@ def _add_moments(root: Element, labels: Sequence[str], axis: str, pitch: float, 
     return bottom + STEP_AXIS + LINE * (n_lines - 1)
 
 
-def _lay_out(result: Explanation) -> tuple[Array, list[str]]:
+def _lay_out(result: Explanation) -> tuple[Array, Sequence[int | str], Literal["step", "time"]]:
     """Contributions by moment and outermost group, oldest first, and each moment's time, or without times its step.
 
     A column that is known in advance is at the times of its values, which are later than the window's rows.
     """
     steps, groups, times = result.steps[0], result.shown.values(), result.value_times(0)
     if result.segments or not times:
-        return sum_groups(steps, groups), [f"step {step}" for step in range(1 - len(steps), 1)]
+        return sum_groups(steps, groups), range(1 - len(steps), 1), "step"
     moments, at = np.unique(np.arange(len(steps))[:, None] + result.newest, return_inverse=True)
     at, names = at.reshape(steps.shape), np.empty(len(moments), dtype=object)
     laid, names[at] = np.zeros((len(moments), steps.shape[1])), times
     laid[at, np.arange(steps.shape[1])] = steps
-    return sum_groups(laid, groups), names.tolist()
+    return sum_groups(laid, groups), names.tolist(), "time"

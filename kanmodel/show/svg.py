@@ -18,7 +18,7 @@ from kanmodel.show.style import STYLE, attributes_of
 from kanmodel.text import abbreviate, abbreviate_words, printable
 
 WIDTH, MARGIN = 760.0, 24.0  # of most pictures
-SOURCE, LINE, LETTER = 20.0, 14.0, 6.0  # heights of the source and of its second line; width of a letter, roughly
+SOURCE, LINE, LETTER = 20.0, 14.0, 6.0  # heights of the source and of a second line; width of a letter, roughly
 TICK_STEPS = (1, 2, 5, 10)  # distances of ticks, times a power of ten
 OTHER_STEPS = (8, 6, 5, 4, 3, 2, 1, 0.5)  # of which the first that leaves two ticks is taken, where these leave one
 TINY = 1e-300  # shorter scales have no ticks

@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from factories import make_encoded
+from factories import make_encoded, make_model, make_windows
 from pictures import SVG, draw, groups
 
 from kanmodel import Model
@@ -44,3 +44,12 @@ def test_the_heat_map_is_over_the_times_of_the_values():
     assert {"2024-01-01", "19:00Z", "time; the window ends 2024-01-01T14:00Z"} <= set(texts)
     of_steps = [text.text for text in draw(model.explain(found.windows[0])).iter(f"{SVG}text")]
     assert {"0", "-1", "-2", "step; 0 is the newest"} <= set(of_steps)
+
+
+def test_cells_of_several_steps_name_the_first_and_the_last():
+    """Of neighbours that are summed, and of segments."""
+    model = Model.of(make_model(lookback=100))
+    for options, columns in (({}, "step -2 to 0"), ({"segments": {"new": (-1, 0)}}, "step -1 to 0")):
+        picture = draw(model.explain(make_windows(model, 1), **options))
+        titles = [title.text for row in groups(picture, "row") for title in row.iter(f"{SVG}title")]
+        assert any(title.startswith(f"{columns}: ") for title in titles)
