@@ -119,6 +119,15 @@ def test_encoding_and_decoding_are_inverse(temp, guests, is_open, daytype, hour)
     assert abs((float(find("hour").decode(row)) - hour + 12) % 24 - 12) <= 5e-4 + 1e-9
 
 
+@pytest.mark.parametrize(("name", "value"), [("guests", 3), ("open", 1), ("open", 0)])
+@pytest.mark.parametrize(("off", "is_whole"), [(9e-4, True), (-9e-4, True), (2e-3, False), (-2e-3, False)])
+def test_a_whole_number_may_be_off_by_a_thousandth(name, value, off, is_whole):
+    """As one that was rounded; a mean of flags or of counts is told as it is."""
+    row = np.zeros(14)
+    row[list(find(name).numbers)] = value + off
+    assert find(name).decode(row) == (value if is_whole else value + off)
+
+
 @pytest.mark.parametrize(("level", "half"), [((0.5, 0.5, 0), "none"), ((0, 0, 0), "none"), ((0, 1, 0), "weekend")])
 def test_a_mixture_is_no_level(level, half):
     """Of the mean of windows, or of a level that training did not have, none is told."""

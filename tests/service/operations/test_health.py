@@ -67,7 +67,7 @@ def slow_version(monkeypatch):
 
     def load_slowly(path):
         if path.stem == "1":
-            go_on.wait(300)
+            go_on.wait(60)
         return kanmodel.load(path)
 
     monkeypatch.setattr("service.models.registry.load", load_slowly)
