@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -13,11 +12,10 @@ from http.client import HTTPResponse
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from random import randrange
-from typing import Any, get_args
+from typing import Any
 
 import httpx2
-
-from service.compute import Kind
+from prometheus_client.parser import text_string_to_metric_families
 
 
 @contextmanager
@@ -70,15 +68,22 @@ def is_closed(connection: socket.socket) -> bool:
 def is_at_rest(client: httpx2.Client, headers: dict[str, str] | None = None) -> bool:
     """Whether this request is the only one in flight and no work waits."""
     text = client.get("/metrics", headers=headers).text
-    gauges = re.findall(r"^kanscope_(?:requests_in_flight|queue_depth)(?:{.*})? (.+)$", text, re.M)
-    assert len(gauges) == 1 + len(get_args(Kind))
-    return sum(map(float, gauges)) == 1
+    return sum_samples(text, "requests_in_flight") == 1 and sum_samples(text, "queue_depth") == 0
 
 
 def pending_bytes(client: httpx2.Client, headers: dict[str, str] | None = None) -> float:
     """Bytes of the bodies and answers that requests hold."""
-    (value,) = re.findall(r"^kanscope_pending_bytes (.+)$", client.get("/metrics", headers=headers).text, re.M)
-    return float(value)
+    return sum_samples(client.get("/metrics", headers=headers).text, "pending_bytes")
+
+
+def sum_samples(text: str, name: str, **labels: str) -> float:
+    """The sum of a metric's samples with these labels in the text of ``/metrics``; only a gauge must have one."""
+    families = {f"kanscope_{name.removesuffix(end)}" for end in ("_total", "_count")}
+    (family,) = (one for one in text_string_to_metric_families(text) if one.name in families)
+    samples = [one for one in family.samples if one.name == f"kanscope_{name}"]
+    found = [one.value for one in samples if labels.items() <= one.labels.items()]
+    assert found or family.type != "gauge"
+    return sum(found)
 
 
 async def converse(

@@ -16,7 +16,7 @@ import httpx2
 import pytest
 import torch
 from factories import make_model, make_windows, with_intervals
-from sockets import connect, head, is_at_rest, pending_bytes, read_answer
+from sockets import connect, head, is_at_rest, pending_bytes, read_answer, sum_samples
 from waiting import poll
 
 import kanmodel
@@ -328,7 +328,7 @@ def test_long_computations_of_one_key_leave_the_others_their_places(serve, folde
         connections = [opened.enter_context(connect(client)) for _ in range(400)]
         for number, connection in enumerate(connections):
             connection.sendall(head("GET", f"{path}{number:04}", *lines_of(greedy)))
-        poll(lambda: "kanscope_requests_in_flight 401.0\n" in client.get("/metrics", headers=KEYS["b"]).text)
+        poll(lambda: sum_samples(client.get("/metrics", headers=KEYS["b"]).text, "requests_in_flight") == 401)
         assert begun.wait(300)
         refused = client.get(f"{path}5", headers=greedy)
         assert (refused.status_code, refused.json()["code"]) == (503, "queue_full")
@@ -405,7 +405,7 @@ def test_64_requests_of_one_key_get_through_slow_bodies_of_others(serve, folder,
             return connections
 
         def in_flight(n):
-            return f"kanscope_requests_in_flight {n + 1:.1f}\n" in client.get("/metrics", headers=KEYS["b"]).text
+            return sum_samples(client.get("/metrics", headers=KEYS["b"]).text, "requests_in_flight") == n + 1
 
         def held(n_of_a):
             """Whether those of `a` that have not given way are so many, and all of the others that have a key."""
@@ -458,7 +458,7 @@ def test_loading_models_delays_no_explanation(serve, tmp_path, monkeypatch):
         pool = opened.enter_context(ThreadPoolExecutor(3))
         opened.callback(go_on.set)
         loading = [pool.submit(client.get, f"/v1/models/slow{number}") for number in (1, 2, 3)]
-        poll(lambda: 'kanscope_queue_depth{priority="load"} 3.0\n' in client.get("/metrics").text)
+        poll(lambda: sum_samples(client.get("/metrics").text, "queue_depth", priority="load") == 3)
         honest = opened.enter_context(httpx2.Client(base_url=client.base_url, timeout=300, transport=other))
         assert honest.post("/v1/models/quick:explain", json=body).status_code == 200
         assert not any(one.done() for one in loading)

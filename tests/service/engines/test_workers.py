@@ -23,7 +23,7 @@ import httpx2
 import pytest
 import uvicorn
 from processes import is_running, run_process, start_process
-from sockets import connect, head, read_answer
+from sockets import connect, head, read_answer, sum_samples
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors.multiprocess import SIGNALS
 from waiting import poll, repeating
@@ -34,7 +34,7 @@ from service.engines.workers import GRACE, HEALTH_TIMEOUT, HEALTHY, LONGEST, Wor
 from service.telemetry.metrics import SHARED
 
 NUMBERS = count()
-COUNTED = "kanscope_batch_windows_count"
+COUNTED = "batch_windows_count"
 BODY = json.dumps({"instances": [[[0.5, 1.5, 2.5, 3.5]] * 6]}).encode()  # fits model "two"
 TWO = ("--workers", "2")
 
@@ -90,11 +90,6 @@ def find_processes(process, n=2):
 
     poll(complete)
     return found
-
-
-def metric(text, name):
-    """The value of a metric without labels."""
-    return float(re.search(rf"^{name} (\S+)$", text, re.MULTILINE)[1])
 
 
 @pytest.mark.thorough("starts two processes for their log")
@@ -208,7 +203,7 @@ def test_connections_wait_while_there_are_no_file_descriptors(start_workers):
 def test_one_scrape_covers_all_processes(workers):
     """Counts and times are summed, models are those of any process, memory is per process."""
     pids = find_processes(workers)
-    before = metric(ask(workers, "GET", "/metrics")[0].text, COUNTED)
+    before = sum_samples(ask(workers, "GET", "/metrics")[0].text, COUNTED)
     with ExitStack() as stack:
         opened, of = [], set()
 
@@ -226,12 +221,12 @@ def test_one_scrape_covers_all_processes(workers):
         answer, pid = ask(workers, "GET", "/metrics")
         texts[pid] = answer.text
     for text in texts.values():
-        assert metric(text, COUNTED) - before == 40
+        assert sum_samples(text, COUNTED) - before == 40
         assert re.search(r'^kanscope_models{state="ready"} 1.0$', text, re.MULTILINE)
         assert "kanscope_build_info{" in text
         memory = re.findall(r'^process_resident_memory_bytes{pid="(\d+)"} (\S+)$', text, re.MULTILINE)
         assert {int(pid) for pid, _ in memory} == pids and min(float(size) for _, size in memory) > 1e8
-    poll(lambda: metric(ask(workers, "GET", "/metrics")[0].text, "kanscope_requests_in_flight") == 1)
+    poll(lambda: sum_samples(ask(workers, "GET", "/metrics")[0].text, "requests_in_flight") == 1)
 
 
 @pytest.mark.thorough("waits for two processes that start")
@@ -240,15 +235,15 @@ def test_a_process_that_is_killed_is_in_no_gauge_and_stays_in_the_counts(workers
     find_processes(workers)
     with connect(workers.client) as connection:
         connection.sendall(post("predict", BODY)[:-1])  # in flight, in one of them
-        poll(lambda: metric(workers.client.get("/metrics").text, "kanscope_requests_in_flight") == 2)
-        total = metric(workers.client.get("/metrics").text, COUNTED)
+        poll(lambda: sum_samples(workers.client.get("/metrics").text, "requests_in_flight") == 2)
+        total = sum_samples(workers.client.get("/metrics").text, COUNTED)
         for pid in find_processes(workers):
             os.kill(pid, signal.SIGKILL)
             poll(lambda pid=pid: pid not in memory_of(workers))
         poll(lambda: len(memory_of(workers)) == 2)
-        poll(lambda: metric(workers.client.get("/metrics").text, "kanscope_requests_in_flight") == 1)
+        poll(lambda: sum_samples(workers.client.get("/metrics").text, "requests_in_flight") == 1)
         text = workers.client.get("/metrics").text
-    assert metric(text, COUNTED) == total
+    assert sum_samples(text, COUNTED) == total
 
 
 def memory_of(process):

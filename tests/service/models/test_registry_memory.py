@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import random
-import re
 import threading
 import weakref
 from dataclasses import replace
@@ -14,7 +13,7 @@ import httpx2
 import numpy as np
 import pytest
 from factories import make_model, make_windows
-from sockets import is_at_rest
+from sockets import is_at_rest, sum_samples
 from thorough import examples
 from waiting import poll
 
@@ -61,10 +60,6 @@ def few(tmp_path):
 
 def in_memory(registry):
     return {entry.name for entry in registry.entries if entry.served is not None}
-
-
-def metric(client, name):
-    return float(re.search(rf"^{name} (.+)$", client.get("/metrics").text, re.MULTILINE)[1])
 
 
 def predict(client, name, verb="predict"):
@@ -312,7 +307,8 @@ def test_files_are_replaced_and_deleted_under_load(serve, tmp_path):
             for thread in threads:
                 thread.join()
         poll(lambda: is_at_rest(client))
-        poll(lambda: 0 < metric(client, "kanscope_model_bytes") <= budget)  # what was in use has gone by the next scan
+        # what was in use has gone by the next scan
+        poll(lambda: 0 < sum_samples(client.get("/metrics").text, "model_bytes") <= budget)
         details = client.get("/v1/models").json()["details"]
         assert 1 <= sum(one["loaded"] for one in details) <= 3 and len(details) == 6
         assert {one["checkpoint"] for one in details} <= known.keys()

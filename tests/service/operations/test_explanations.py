@@ -7,7 +7,7 @@ import threading
 
 import pytest
 from factories import make_model, make_windows
-from sockets import connect, head
+from sockets import connect, head, sum_samples
 from waiting import poll
 
 from kanmodel import computing
@@ -93,7 +93,8 @@ def test_a_disconnect_stops_the_work_within_one_slice(serve, folder, service, sl
         with connect(client) as connection:
             connection.sendall(head("POST", EXPLAIN, *headers) + body)
             assert waiting.wait(300)
-        poll(lambda: "kanscope_requests_in_flight 1.0\n" in client.get("/metrics").text)  # it has seen the disconnect
+        # it has seen the disconnect
+        poll(lambda: sum_samples(client.get("/metrics").text, "requests_in_flight") == 1)
         go_on.set()
         poll(lambda: is_idle(client))
     assert len(begun) == 4
@@ -103,7 +104,7 @@ def test_a_disconnect_stops_the_work_within_one_slice(serve, folder, service, sl
 def is_idle(client):
     """Whether no explanation is computed or waiting, and no memory is held."""
     text = client.get("/metrics").text
-    return 'kanscope_queue_depth{priority="explanation"} 0.0\n' in text and "kanscope_pending_bytes 0.0\n" in text
+    return sum_samples(text, "queue_depth", priority="explanation") == sum_samples(text, "pending_bytes") == 0
 
 
 @pytest.mark.parametrize("by_header", [True, False])

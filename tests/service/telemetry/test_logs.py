@@ -15,6 +15,7 @@ from threading import Thread
 import httpx2
 import pytest
 from factories import make_windows
+from sockets import sum_samples
 from waiting import poll
 
 import service
@@ -116,7 +117,7 @@ def test_a_stderr_that_nobody_reads_stops_nothing(folder, is_read):
     try:
         url, asked = f"http://127.0.0.1:{port}", 0
         with httpx2.Client(base_url=url, timeout=30) as client:
-            while count_dropped(client) == 0:
+            while sum_samples(client.get("/metrics").text, "log_lines_dropped_total") == 0:
                 for _ in range(200):
                     assert client.get("/healthz", headers={"X-Request-Id": "x" * 100}).status_code == 200
                 asked += 200
@@ -146,12 +147,6 @@ def test_a_stderr_that_nobody_reads_stops_nothing(folder, is_read):
         process.kill()
         process.wait()
         process.stderr.close()
-
-
-def count_dropped(client):
-    """How many lines the metric counts."""
-    (line,) = re.findall(r"^kanscope_log_lines_dropped_total (.*)$", client.get("/metrics").text, re.MULTILINE)
-    return float(line)
 
 
 def test_the_log_takes_lines_while_it_takes_one():

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from processes import run_process
+from sockets import sum_samples
 
 LARGE, SMALL = (8 << 20) - 1024, 40_000  # bytes of a body; a small one is read on the event loop
 SLOWEST = 3.0  # seconds of a processor that another request waits for; for some of these it were 14
@@ -228,8 +229,7 @@ def test_warnings_are_counted_and_the_first_made(ask, process):
     """Of 40,000 values outside the training range a hundred are listed, and all are counted in answer and metrics."""
 
     def count():
-        found = re.findall(r"^kanscope_\w*outside\w*_total{.*} (.+)$", process.client.get("/metrics").text, re.M)
-        return sum(map(float, found))
+        return sum_samples(process.client.get("/metrics").text, "inputs_outside_range_total")
 
     before = count()
     body = b'{"instances": [%s]}' % b",".join([re.sub(rb"0\.5", b"9e3", WINDOW)] * 2000)

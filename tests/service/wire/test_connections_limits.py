@@ -7,7 +7,7 @@ import threading
 
 import pytest
 from factories import make_windows
-from sockets import connect, head, is_closed, read_all, read_answer
+from sockets import connect, head, is_closed, read_all, read_answer, sum_samples
 from waiting import poll
 
 from service.app import create_app
@@ -54,10 +54,8 @@ def check_refusal(connection, status, message):
     assert is_closed(connection)
 
 
-def metric(client, start, end=""):
-    """The value of one metric, 0 if it is absent."""
-    lines = [line for line in client.get("/metrics").text.splitlines() if line.startswith(start) and end in line]
-    return float(lines[0].split()[-1]) if lines else 0.0
+def metric(client, name, **labels):
+    return sum_samples(client.get("/metrics").text, name, **labels)
 
 
 def test_ten_thousand_tiny_chunks_are_one_body(service):
@@ -131,9 +129,9 @@ def test_a_refused_head_is_counted_and_logged(serve, folder, capfd):
                 connection.sendall(start)
                 ids[read_answer(connection)[0].headers["x-request-id"]] = status
         for status in starts:
-            code = f'code="{codes[status]}",route="other",status="{status}"'
-            assert metric(client, "kanscope_requests_total{", code) == 1
-        assert metric(client, "kanscope_request_seconds_count{", 'route="other"') == 3
+            labels = {"code": codes[status], "route": "other", "status": str(status)}
+            assert metric(client, "requests_total", **labels) == 1
+        assert metric(client, "request_seconds_count", route="other") == 3
     lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
     refused = [line for line in lines if line.get("id") in ids]
     assert {line["id"]: line["status"] for line in refused} == ids
@@ -147,9 +145,9 @@ def test_an_invalid_chunk_is_refused_at_once(serve, folder):
         with connect(client) as connection:
             connection.sendall(head(*PREDICT, "Transfer-Encoding: chunked") + b"5\r\nabcde\r\nzz\r\n")
             check_refusal(connection, 400, "the request is not HTTP/1.1")
-        poll(lambda: metric(client, "kanscope_requests_in_flight ") == 1)
-        assert metric(client, "kanscope_requests_total{", 'predict",status="400"') == 1
-        assert metric(client, "kanscope_requests_total{", 'route="other",status="400"') == 0
+        poll(lambda: metric(client, "requests_in_flight") == 1)
+        assert metric(client, "requests_total", route="/v1/models/{model}:predict", status="400") == 1
+        assert metric(client, "requests_total", route="other") == 0
 
 
 @pytest.mark.parametrize("what", ["a stream", "answers"])
@@ -172,9 +170,9 @@ def test_a_client_that_does_not_read_is_disconnected(serve, folder, service, cap
             connection.connect((client.base_url.host, client.base_url.port))
             connection.sendall(begin)
             poll(lambda: "a client has not read its answer within 0.5 seconds (send_timeout)" in caplog.text)
-            poll(lambda: metric(client, "kanscope_requests_in_flight ") == 1)
-            poll(lambda: metric(client, "kanscope_queue_depth{", "explanation") == 0)
-            assert metric(client, "kanscope_explanation_residual_count") < 4 * 2000
+            poll(lambda: metric(client, "requests_in_flight") == 1)
+            poll(lambda: metric(client, "queue_depth", priority="explanation") == 0)
+            assert metric(client, "explanation_residual_count") < 4 * 2000
             assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
@@ -198,9 +196,9 @@ def test_a_client_that_vanishes_leaves_nothing_behind(serve, folder):
         for _ in range(20):
             with connect(client) as connection:
                 connection.sendall(head(*PREDICT, f"Content-Length: {len(BODY)}") + BODY[:10])
-        left = 'code="client_gone",route="/v1/models/{model}:predict",status="499"'
-        poll(lambda: metric(client, "kanscope_requests_total{", left) == 20)
-        assert metric(client, "kanscope_requests_in_flight ") == 1  # the request that asks
+        left = {"code": "client_gone", "route": "/v1/models/{model}:predict", "status": "499"}
+        poll(lambda: metric(client, "requests_total", **left) == 20)
+        assert metric(client, "requests_in_flight") == 1  # the request that asks
         assert client.post("/v1/models/two:predict", json=json.loads(BODY)).status_code == 200
 
 
@@ -215,7 +213,7 @@ def test_sigterm_lets_accepted_requests_end(launch, folder, arguments, code):
     """After SIGTERM the server closes its socket, answers accepted requests, and exits."""
     with launch(folder / "two.safetensors", *arguments) as process, connect(process.client) as connection:
         connection.sendall(head(*PREDICT, f"Content-Length: {len(BODY)}") + BODY[:10])
-        poll(lambda: metric(process.client, "kanscope_requests_in_flight ") == 2)
+        poll(lambda: metric(process.client, "requests_in_flight") == 2)
         process.popen.send_signal(signal.SIGTERM)
         poll(lambda: not accepts(process.client))
         connection.sendall(BODY[10:])

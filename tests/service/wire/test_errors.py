@@ -14,6 +14,7 @@ import httpx2
 import pytest
 import torch
 from factories import make_model, make_tensors, make_windows
+from sockets import sum_samples
 from waiting import poll
 
 import kanmodel
@@ -429,7 +430,7 @@ def test_the_kinds_of_503_have_different_codes(serve, folder, monkeypatch, capfd
         monkeypatch.setattr(Forecasts, "_forecast", lambda *them: block.wait(300) and real(*them))
         with ThreadPoolExecutor(1) as pool:
             first = pool.submit(client.post, "/v1/models/two:predict", **asks)
-            poll(lambda: 'kanscope_queue_depth{priority="forecast"} 1.0' in client.get("/metrics").text)
+            poll(lambda: sum_samples(client.get("/metrics").text, "queue_depth", priority="forecast") == 1)
             codes["late"] = client.post("/v1/models/two:predict", **asks, headers=soon)
             block.set()
             assert first.result().status_code == 200
