@@ -57,10 +57,15 @@ def persistence(table: TrainingTable, windows: Windows) -> Array:
     return np.tile(np.column_stack(columns), windows.horizon)
 
 
-def seasonal_naive(windows: Windows, season: int) -> Array:
-    """`Windows.seasonal_naive` of all targets, (n, horizon * n_targets), original units."""
+def seasonal_naive(table: TrainingTable, windows: Windows, season: int) -> Array:
+    """`Windows.seasonal_naive` of all targets, (n, horizon * n_targets), original units; NaN if no value is known.
+
+    Where a series is too young for it, as a shop that has just opened, the persistence forecast stands in.
+    """
     targets = range(len(windows.table.spec.targets))
-    return np.stack([windows.seasonal_naive(number, season) for number in targets], axis=2).reshape(len(windows), -1)
+    naive = np.stack([windows.seasonal_naive(number, season) for number in targets], axis=2).reshape(len(windows), -1)
+    lacks = np.isnan(naive)
+    return naive if lacks.all() else np.where(lacks, persistence(table, windows), naive)
 
 
 @dataclass(frozen=True)

@@ -65,8 +65,9 @@ def fit(
 
     The metrics are ``test_r2`` and ``test_mae`` (original units; means over the outputs), and on the same windows
     ``…_r2`` and ``…_mae`` of ``ridge``, unless windows have more than 2,048 values, of ``lightgbm`` where it is
-    installed and quick, and, if the table has the values that they repeat, of ``persistence`` and ``seasonal_naive``,
-    with the steps of its ``season``. ``left_out_windows`` counts windows left out for missing values.
+    installed and quick, and, if the table has the values that they repeat, of ``persistence`` and ``seasonal_naive``
+    (of a series younger than a season, persistence), with the steps of its ``season``. ``left_out_windows`` counts
+    windows left out for missing values.
 
     Intervals are trained after the forecasts, which they do not change, and calibrated on the calibration part, on
     which no weight, scale or reference window depends. Their metrics are, of each level p, ``test_coverage p``, the
@@ -258,7 +259,7 @@ class TrainingData:
         test, season = self.windows.choose(self.parts.test), self._season
         forecasts: dict[Simple, Array] = {("persistence", None): baselines.persistence(self.table, test)}
         if season:
-            forecasts["seasonal naive", season] = baselines.seasonal_naive(test, season)
+            forecasts["seasonal naive", season] = baselines.seasonal_naive(self.table, test, season)
         if self.ridge is not None:
             forecasts["ridge", None] = self._to_original(self.ridge)
         average = self.actual[self.parts.train].mean(axis=0)
@@ -297,9 +298,11 @@ class TrainingData:
             seasons = {"period": period}
         held = self.windows.choose(self.parts.validation)
         actual, scale = self.actual[self.parts.validation], self.config.scaling.output_scale
-        found = find_season(
-            seasons, lambda steps: float(np.abs((baselines.seasonal_naive(held, steps) - actual) / scale).mean())
-        )
+
+        def measure(steps: int) -> float:
+            return float(np.abs((baselines.seasonal_naive(self.table, held, steps) - actual) / scale).mean())
+
+        found = find_season(seasons, measure)
         return None if found is None else found[1]
 
 

@@ -1,6 +1,7 @@
 """Simple forecasts know what was known at the end of a window, and nothing else."""
 
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 
 import numpy as np
@@ -58,7 +59,7 @@ def forecast(table, ends, horizon, season=None):
     """The persistence or seasonal naive forecast of the windows that end at some rows, (len(ends), horizon)."""
     windows = cut(table, horizon=horizon)
     chosen = windows.choose(np.searchsorted(windows.ends, ends))
-    return baselines.persistence(table, chosen) if season is None else baselines.seasonal_naive(chosen, season)
+    return baselines.persistence(table, chosen) if season is None else chosen.seasonal_naive(0, season)
 
 
 @pytest.mark.parametrize("n_train", [40, 5000])
@@ -139,6 +140,32 @@ def test_the_seasonal_forecast_is_its_definition(data, ahead, horizon):
     ends = np.arange(data.draw(st.integers(20, 100)), n_rows)
     expected = [[latest(end, step) for step in range(horizon)] for end in ends]
     np.testing.assert_array_equal(forecast(table, ends, horizon, DAY), expected)
+
+
+@given(st.integers(1, 30), st.integers(1, 3), st.integers(0, 60))
+def test_persistence_stands_in_where_a_series_is_too_young_for_a_season(ahead, horizon, n_young):
+    """In each of its forecasts for which no value a season before is known, and in no other."""
+    values, n_old = np.random.default_rng(0).normal(size=100 + n_young), 100
+    table = series(values, ahead, series=["a"] * n_old + ["b"] * n_young)
+    windows = cut(table, horizon=horizon)
+    naive, last = windows.seasonal_naive(0, DAY), baselines.persistence(table, windows)
+    found = baselines.seasonal_naive(table, windows, DAY)
+    np.testing.assert_array_equal(found, np.where(np.isnan(naive), last, naive))
+    assert np.isfinite(found).all() and np.isnan(naive).any()
+    assert np.isnan(baselines.seasonal_naive(table, windows, 10_000)).all()
+
+
+@pytest.mark.parametrize("opens", ["2022-01-01", "2022-12-10"])
+def test_a_series_that_opens_in_the_test_part_hides_no_simple_forecast(opens):
+    """With a third one, of any age, two series with a week's pattern are as badly forecast as without it."""
+    rng, parts = np.random.default_rng(0), []
+    for shop, start in (("a", "2022-01-01"), ("b", "2022-01-01"), ("c", opens)):
+        days = pl.date_range(datetime.fromisoformat(start), datetime(2022, 12, 31), eager=True)
+        sales = 10.0 * (days.dt.weekday() * 3 % 7) + rng.normal(size=len(days))
+        parts.append(pl.DataFrame({"day": days, "shop": shop, "sales": sales}))
+    roles = {"time": "day", "series": "shop", "ahead": 1, "lookback": 3}
+    with pytest.warns(UserWarning, match="red: This model has learned nothing that repeating the value of 7 steps"):
+        kanmodel.train(pl.concat(parts), "sales", hidden=2, epochs=1, linear=False, progress=False, **roles)
 
 
 def test_weak_models_are_announced():
