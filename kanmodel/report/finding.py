@@ -257,11 +257,15 @@ class Subject:
 
     @cached_property
     def correlated(self) -> list[tuple[tuple[str, ...], float]]:
-        """Pairs of features with a correlation of 0.9 or more in magnitude, and it, the largest first."""
-        pairs: dict[tuple[str, ...], float] = {}
+        """Pairs of features with a correlation of 0.9 or more in magnitude, and it, the largest first.
+
+        Features of one input, as two levels of which one always holds, are no pair: what they have in common is its.
+        """
+        pairs, input_of = dict[tuple[str, ...], float](), self.model.inputs.of_feature
         for row in self.importance.features:
             for partner in row.redundant_with:
-                pairs.setdefault(tuple(sorted((row.name, partner.name))), partner.correlation)
+                if input_of[row.name] is not input_of[partner.name]:
+                    pairs.setdefault(tuple(sorted((row.name, partner.name))), partner.correlation)
         return sorted(pairs.items(), key=lambda pair: -abs(pair[1]))
 
 

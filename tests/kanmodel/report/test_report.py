@@ -4,9 +4,10 @@ from dataclasses import replace
 from functools import cache
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
-from factories import SHAPES, disconnect, make_model, with_intervals
+from factories import SHAPES, disconnect, make_encoded, make_model, with_intervals
 from figures import unfounded
 
 import kanmodel
@@ -17,7 +18,9 @@ from kanmodel.report.report import Report, write_report
 from kanmodel.structure.importance import measure_importance
 from kanmodel.structure.pruning import PruningRule
 from kanmodel.structure.topology import build_topology
+from kanmodel.tables.roles import Columns
 from kanmodel.tables.statistics.choose import choose_evenly
+from kanmodel.tables.windows import read_windows
 from service.models.repository import BUNDLED
 
 IDS = ["skill", "forecast", "accuracy", "drivers", "response", "limits"]
@@ -180,6 +183,21 @@ def test_correlation_and_interaction_are_kept_apart():
     assert independence.evidence["n_correlated"] == 1
     assert independence.evidence["correlated"][0]["features"] == ("f0", "f1")
     assert independence.evidence["interactions"][0]["strength"] < 1e-9
+
+
+def test_levels_of_one_column_are_no_redundant_pair():
+    """One of two always holds, so that their correlation is -1, which says nothing about two inputs."""
+    at = np.arange(60)
+    columns = {"load": np.sin(at), "tariff": np.where(at % 3 == 0, "high", "low"), "is_high": at % 3 == 0}
+    model = make_encoded(frame := pl.DataFrame(columns), Columns(("load",), ahead=1))
+    windows, *_ = read_windows(model.config.table, frame)
+    reference = Reference(model.scaling.features_to_model(windows), model.config)
+    evidence = by_id(report_of(replace(model, reference=reference)))["independence"].evidence
+    found = {frozenset(pair["features"]): pair["correlation"] for pair in evidence["correlated"]}
+    levels = ("tariff=high", "tariff=low")
+    assert found == {
+        frozenset({"is_high", level}): pytest.approx(sign) for level, sign in zip(levels, (1, -1), strict=True)
+    }
 
 
 @pytest.mark.parametrize("shape", SHAPES)
