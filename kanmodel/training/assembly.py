@@ -29,6 +29,7 @@ from kanmodel.network.network import Network
 from kanmodel.network.operations import Node, runs_of
 from kanmodel.tables.encoding import Rows
 from kanmodel.tables.samples import Samples
+from kanmodel.tables.statistics.choose import choose_evenly
 from kanmodel.training.baselines import LinearPath
 
 FLOOR = 1e-3  # of the level, in standard deviations of the target
@@ -61,7 +62,7 @@ class RelativeSamples(Samples):
         figures = np.array([[config.features[n].mean, config.features[n].std or 1.0] for n in own])
         mean, scale = torch.from_numpy(figures.T).to(samples.rows.dtype)
         plain = cls(samples.source, samples.rows, samples.targets, own, mean, scale, torch.ones_like(scale))
-        relative = plain.outputs(train[:: max(1, len(train) // ROWS)]).view(-1, config.horizon, len(own))
+        relative = plain.outputs(train[choose_evenly(len(train), ROWS)]).view(-1, config.horizon, len(own))
         return replace(plain, spread=relative.std(dim=(0, 1)).clamp_min(FLOOR))
 
     def windows(self, numbers: Rows) -> Tensor:

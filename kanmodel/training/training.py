@@ -20,11 +20,12 @@ from kanmodel.network.conformal import calibrate, count_needed
 from kanmodel.network.intervals import Calibration, Intervals, Kind, forecasts_of
 from kanmodel.network.network import Network
 from kanmodel.tables.columns import Feature, Target
+from kanmodel.tables.encoding import Rows
 from kanmodel.tables.roles import PARTS, TrainingTable
 from kanmodel.tables.samples import Parts, Samples, covered_rows, split_samples
 from kanmodel.tables.skill import Moments, Simple, find_positions, ridge
 from kanmodel.tables.statistics.choose import choose_evenly
-from kanmodel.tables.statistics.errors import find_period, find_season, measure_intervals, r2_scores
+from kanmodel.tables.statistics.errors import average_by_series, find_period, find_season, measure_intervals, r2_scores
 from kanmodel.tables.windows import actual_outputs
 from kanmodel.text import list_some
 from kanmodel.training import baselines
@@ -63,11 +64,11 @@ def fit(
     once more beside a linear path (`baselines`); the better of the two is kept. `announce` is called with sentences
     about what is left out, and where the model is constant or not better than a simple forecast.
 
-    The metrics are ``test_r2`` and ``test_mae`` (original units; means over the outputs), and on the same windows
-    ``…_r2`` and ``…_mae`` of ``ridge``, unless windows have more than 2,048 values, of ``lightgbm`` where it is
-    installed and quick, and, if the table has the values that they repeat, of ``persistence`` and ``seasonal_naive``
-    (of a series younger than a season, persistence), with the steps of its ``season``. ``left_out_windows`` counts
-    windows left out for missing values.
+    The metrics are ``test_r2`` (see `r2_scores`) and ``test_mae`` (original units; means over the outputs), and on the
+    same windows ``…_r2`` and ``…_mae`` of ``ridge``, unless windows have more than 2,048 values, of ``lightgbm`` where
+    it is installed and quick, and, if the table has the values that they repeat, of ``persistence`` and
+    ``seasonal_naive`` (of a series younger than a season, persistence), with the steps of its ``season``.
+    ``left_out_windows`` counts windows left out for missing values.
 
     Intervals are trained after the forecasts, which they do not change, and calibrated on the calibration part, on
     which no weight, scale or reference window depends. Their metrics are, of each level p, ``test_coverage p``, the
@@ -237,9 +238,10 @@ class TrainingData:
         with torch.no_grad():
             nodes = model.network(windows)
         forecasts = model.scaling.outputs_to_original(nodes)
-        r2, mae = r2_scores(targets, forecasts), np.abs(targets - forecasts).mean(axis=0)
+        r2, mae = r2_scores(targets, forecasts, self._series), np.abs(targets - forecasts).mean(axis=0)
         metrics = {"test_r2": float(r2.mean()), "test_mae": float(mae.mean())}
-        metrics["test_spread"] = float((forecasts.std(axis=0) / targets.std(axis=0)).mean())
+        around = [of - average_by_series(of, self._series, self._series) for of in (forecasts, targets)]
+        metrics["test_spread"] = float((around[0].std(axis=0) / around[1].std(axis=0)).mean())
         for number, name in enumerate(outputs if len(outputs) > 1 else ()):
             metrics |= {f"test_r2 {name}": float(r2[number]), f"test_mae {name}": float(mae[number])}
         if model.intervals is not None:
@@ -253,6 +255,20 @@ class TrainingData:
         skill = model.judge(forecasts, targets, self._simple, positions, "test")
         return replace(model, metrics=metrics | self._of_baselines, tested=skill)
 
+    @property
+    def _codes(self) -> Rows:
+        """The number of the series of each window, (n_windows,)."""
+        return self.windows.table.codes[self.windows.ends]
+
+    @cached_property
+    def _series(self) -> Rows:
+        """The number of the series of each window of the test part, (n,); one where no series has two values."""
+        series = self._codes[self.parts.test]
+        order = np.argsort(series, kind="stable")
+        targets, goes_on = self.actual[self.parts.test][order], np.diff(series[order]) == 0
+        varies = ((np.diff(targets, axis=0) != 0) & goes_on[:, None]).any(axis=0)
+        return series if varies.all() else np.zeros_like(series)
+
     @cached_property
     def _simple(self) -> dict[Simple, Array]:
         """Forecasts of the test part that are no model's, (n, n_outputs), original units; NaN where there are none."""
@@ -262,8 +278,9 @@ class TrainingData:
             forecasts["seasonal naive", season] = baselines.seasonal_naive(self.table, test, season)
         if self.ridge is not None:
             forecasts["ridge", None] = self._to_original(self.ridge)
-        average = self.actual[self.parts.train].mean(axis=0)
-        return forecasts | {("average", None): np.broadcast_to(average, (len(test), len(average)))}
+        train = self.parts.train
+        averages = average_by_series(self.actual[train], self._codes[train], self._codes[self.parts.test])
+        return forecasts | {("average", None): averages}
 
     def _to_original(self, forecast: Forecast) -> Array:
         """Forecasts of the test part, original units."""
@@ -278,7 +295,7 @@ class TrainingData:
             forecasts["lightgbm"] = self._to_original(trees)
         for name, forecast in forecasts.items():
             if not np.isnan(forecast).any():
-                metrics[f"{name}_r2"] = float(r2_scores(targets, forecast).mean())
+                metrics[f"{name}_r2"] = float(r2_scores(targets, forecast, self._series).mean())
                 metrics[f"{name}_mae"] = float(np.abs(forecast - targets).mean())
         if self._season and "seasonal_naive_r2" in metrics:
             metrics["season"] = float(self._season)
@@ -294,8 +311,10 @@ class TrainingData:
         """Steps of the season that has the lowest error before the test part; None if there is none."""
         time, targets = self.table.spec.time, self.table.table.targets
         seasons = time.seasons if time is not None else {}
-        if not seasons and (period := find_period(targets[self.table.table.codes == 0, 0])):
-            seasons = {"period": period}
+        if not seasons:
+            longest = np.bincount(self.table.table.codes[~np.isnan(targets[:, 0])]).argmax()
+            period = find_period(targets[self.table.table.codes == longest, 0])
+            seasons = {} if period is None else {"period": period}
         held = self.windows.choose(self.parts.validation)
         actual, scale = self.actual[self.parts.validation], self.config.scaling.output_scale
 

@@ -75,7 +75,7 @@ def measure(
         drive(server.port, requests, connections, warm_up)
     before = server.cpu_seconds()
     load = drive(server.port, requests, connections, duration)
-    return Measured(load, (server.cpu_seconds() - before) / load.n_requests)
+    return Measured(load, (server.cpu_seconds() - before) / max(1, load.n_requests))  # a peer may answer none
 
 
 def processes(pid: int) -> list[int]:

@@ -89,14 +89,30 @@ class Errors:
         return of_points | {f"{name}@{each.level:g}": getattr(each, name) for each in self.intervals for name in names}
 
 
-def r2_scores(targets: Array, forecasts: Array) -> Array:
-    """R2 of each output, (n_outputs,): 1 - squared error / squared distance from the mean of these targets.
+def r2_scores(targets: Array, forecasts: Array, series: NDArray[np.int64]) -> Array:
+    """R2 of each output, (n_outputs,): 1 - squared error / squared distance from the mean of its series' targets.
 
-    Targets and forecasts are (n, n_outputs) in the same units; no column of targets may be constant.
+    To know which series are large explains nothing (the within R2 of Wooldridge 2010, "Econometric Analysis of Cross
+    Section and Panel Data", section 10.5).
+
+    Targets and forecasts are (n, n_outputs) in the same units, `series` the number of each row's, (n,). No column of
+    targets may be constant in every series.
     """
-    spread = ((targets - targets.mean(axis=0)) ** 2).sum(axis=0)
-    scores: Array = 1 - ((targets - forecasts) ** 2).sum(axis=0) / spread
+    own = average_by_series(targets, series, series)
+    scores: Array = 1 - ((targets - forecasts) ** 2).sum(axis=0) / ((targets - own) ** 2).sum(axis=0)
     return scores
+
+
+def average_by_series(values: Array, series: NDArray[np.int64], wanted: NDArray[np.int64]) -> Array:
+    """The mean of each wanted series, (n_wanted, n_outputs), by its number; of one without values, that of all.
+
+    Values are (n, n_outputs), `series` the number of each one's, (n,).
+    """
+    n_series = int(max(series.max(), wanted.max())) + 1
+    counts = np.bincount(series, minlength=n_series)[:, None]
+    sums = np.stack([np.bincount(series, column, n_series) for column in values.T], axis=1)
+    found: Array = np.where(counts > 0, sums / np.maximum(counts, 1), values.mean(axis=0))[wanted]
+    return found
 
 
 def measure_errors(

@@ -168,6 +168,30 @@ def test_a_series_that_opens_in_the_test_part_hides_no_simple_forecast(opens):
         kanmodel.train(pl.concat(parts), "sales", hidden=2, epochs=1, linear=False, progress=False, **roles)
 
 
+def test_to_know_how_large_each_series_is_explains_nothing():
+    """Of noise around the level of each series R2 is not above 0, and the average of each is the best forecast."""
+    rng, parts = np.random.default_rng(0), []
+    for number, shop in enumerate("abcd"):
+        sales = 10.0**number * (1 + 0.05 * rng.normal(size=300))
+        parts.append(pl.DataFrame({"day": np.arange(300), "shop": shop, "size": 10.0**number, "sales": sales}))
+    roles = {"time": "day", "series": "shop", "static": ["size"], "ahead": 1, "lookback": 3}
+    with pytest.warns(UserWarning, match="red: This model has learned nothing that always forecasting the average"):
+        model = kanmodel.train(pl.concat(parts), "sales", hidden=3, epochs=5, progress=False, **roles)
+    assert max(value for name, value in model.metrics.items() if "_r2" in name) <= 0
+
+
+def test_the_period_of_a_table_without_dates_is_that_of_its_longest_series():
+    """A short one in front hides it not."""
+    rows = np.concatenate([np.arange(20), np.arange(400)])
+    shop = np.repeat(["a", "b"], [20, 400])
+    load = 10 * np.sin(2 * np.pi * rows / 10) + np.random.default_rng(0).normal(size=len(rows))
+    frame = pl.DataFrame({"at": rows, "shop": shop, "load": load})
+    with pytest.warns(UserWarning):
+        options = {"hidden": 2, "epochs": 1, "linear": False, "progress": False, "lookback": 3}
+        model = kanmodel.train(frame, "load", time="at", series="shop", ahead=1, **options)
+    assert model.metrics["season"] == 10
+
+
 def test_weak_models_are_announced():
     """A constant one, one that seasonal naive or ridge beats, by figures; and one whose target is of the same row."""
     frame = make_wind_power(500)

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kanmodel.tables.statistics.errors import covered, find_period, find_season, r2_scores
 
@@ -15,11 +17,19 @@ def test_an_interval_holds_what_is_between_its_bounds(lower, upper, actual, held
     np.testing.assert_equal(covered(np.array([lower]), np.array([upper]), np.array([actual])), [held])
 
 
-def test_r2_is_one_for_the_truth_and_zero_for_the_mean():
-    """R2 is computed per output, against the mean of the targets that it is measured on."""
-    targets = np.array([[0.0, 5.0], [2.0, 9.0]])
-    assert r2_scores(targets, targets).tolist() == [1.0, 1.0]
-    assert r2_scores(targets, np.array([[1.0, 7.0], [1.0, 7.0]])).tolist() == [0.0, 0.0]
+@given(st.lists(st.integers(0, 3), min_size=2, max_size=20), st.floats(-1e3, 1e3))
+def test_r2_is_one_for_the_truth_and_zero_for_the_mean_of_each_series(series, apart):
+    """Of each output, however far the series are apart; of one series it is the usual one."""
+    series, rng = np.array([*series, 5, 5]), np.random.default_rng(0)
+    targets, noise = rng.normal(size=(len(series), 2)), rng.normal(size=(len(series), 2))
+    far, means = targets + apart * series[:, None], targets.copy()
+    for number in set(series.tolist()):
+        means[series == number] = targets[series == number].mean(axis=0)
+    assert r2_scores(far, far, series).tolist() == [1.0, 1.0]
+    np.testing.assert_allclose(r2_scores(far, means + apart * series[:, None], series), 0, atol=1e-9)
+    np.testing.assert_allclose(r2_scores(far, far + noise, series), r2_scores(targets, targets + noise, series))
+    one = r2_scores(targets, noise, np.zeros_like(series))
+    np.testing.assert_allclose(one, 1 - ((targets - noise) ** 2).mean(axis=0) / targets.var(axis=0))
 
 
 def test_the_season_with_the_lowest_error_is_found():
