@@ -35,6 +35,7 @@ from kanmodel.network.described import QUANTILES, Described
 from kanmodel.network.network import Network
 from kanmodel.tables.columns import Scaling
 from kanmodel.tables.encoding import plain_encoding
+from kanmodel.tables.frames import is_frame, names_of, read_columns
 from kanmodel.tables.statistics.choose import choose_evenly
 from kanmodel.tables.table import TableSpec
 from kanmodel.tables.windows import read_numbers
@@ -120,6 +121,8 @@ def from_torch(
         refuse_unknown("feature", name, features)
     named = ((each, of_masks.get(each.name, (None, 0.0))) for each in stated.features)
     stated = replace(stated, features=tuple(replace(each, mask=mask, fill=fill) for each, (mask, fill) in named))
+    windows = _by_name(windows, features)
+    targets, predictions = (_by_name(each, outputs) for each in (targets, predictions))
     x = TableSpec(plain_encoding(features), (), masks=of_masks).fill_masked(read_numbers(windows, "windows"))
     asked, lookback = Asked(net, output, x.ndim == 2, quantiles), x.shape[1] if x.ndim == 3 else 1
     x = samples.shape_windows(x, lookback, len(stated.features), "windows")
@@ -131,11 +134,18 @@ def from_torch(
     scaled = of_features.features_to_model(x).numpy()
     with unchanged(net):
         expected, name = asked.forecast(scaled), "the forecasts of the module"
-        described = asked.describe(scaled[:2])
+        returned = asked.pick(scaled[:2])
+        described = returned if isinstance(returned, Described) else None
         if described is not None:
             n = expected.shape[1] // len(described.parts) // (stated.horizon or 1)
             stated = replace(stated, targets=described.targets(stated.targets or unnamed_targets(n)))
         shapes = samples.make_shapes(stated, lookback, expected, name)
+        n, steps = len(shapes.targets), shapes.horizon
+        if isinstance(returned, Tensor) and n != steps and min(n, steps) > 1 and returned.shape[1:] == (n, steps):
+            raise UnreadableModelError(
+                f"the module gives {list(returned.shape[1:])} for a window, {n} targets of {steps} steps, but steps"
+                " come first: return the transpose, as y.transpose(1, 2)"
+            )
 
         def shape(values: Any, name: str) -> Array:
             return samples.shape_outputs(read_numbers(values, name), len(x), shapes.outputs, name, shapes.horizon)
@@ -173,6 +183,14 @@ def from_torch(
     return Model(network, reference, {}, provenance)
 
 
+def _by_name(given: Any, names: Sequence[str] | None) -> Any:
+    """The columns of these names, in this order, of a frame that has them all; anything else as it is."""
+    if not names or not is_frame(given) or not {*names} <= {*names_of(given)}:
+        return given
+    columns = read_columns(given, names)
+    return np.column_stack([columns[name] for name in names])
+
+
 @dataclass(frozen=True)
 class Asked:
     """A module that is asked for forecasts, in evaluation mode."""
@@ -203,10 +221,9 @@ class Asked:
             raise UnreadableModelError(problem)
         return found
 
-    def describe(self, windows: Array) -> Described | None:
-        """The distribution that is returned; None if it is none."""
-        found = pick_output(self.net.eval()(self.as_read(windows)), self.output, self.quantiles)
-        return found if isinstance(found, Described) else None
+    def pick(self, windows: Array) -> Any:
+        """What is returned of the output that is asked for, a distribution as its values."""
+        return pick_output(self.net.eval()(self.as_read(windows)), self.output, self.quantiles)
 
     def call(self, windows: Array, around: str = "") -> Tensor:
         """The outputs of one forward pass."""
@@ -241,7 +258,7 @@ class Asked:
         tensors = sorted((*self.net.parameters(), *self.net.buffers()), key=Tensor.is_complex)  # real ones first
         tensors = [tensor.real if tensor.is_complex() else tensor for tensor in tensors]
         like = next((tensor for tensor in tensors if tensor.is_floating_point()), given)
-        return given.to(like.device, like.dtype)
+        return given.to(like.device, like.dtype, copy=True)  # a module may write to it
 
 
 def read_network(

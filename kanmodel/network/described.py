@@ -122,7 +122,7 @@ def _parameters(of: Any) -> dict[str, Tensor]:
     if isinstance(of, distributions.MixtureSameFamily):
         every, n = _parameters_of_mixture(of).items(), of._num_component
         return {f"{name}_{k + 1}": value[..., k] for name, value in every for k in range(n)}
-    if isinstance(of, distributions.TransformedDistribution) and not isinstance(of, distributions.LogNormal):
+    if isinstance(of, distributions.TransformedDistribution) and not of.arg_constraints:
         return _parameters(_plain(of.base_dist))
     return {name: getattr(of, name) for name in of.arg_constraints if _is_given(of, name)}
 
@@ -182,9 +182,10 @@ def _quantile(of: Any, level: float) -> Tensor:
         weights = of.mixture_distribution.probs if is_mixture else torch.ones(1, dtype=theta[0].dtype)
         theta = [weights, *(each if is_mixture else each[..., None] for each in theta)]
         return cast(Tensor, solve(family, theta, level))
-    if isinstance(of, distributions.TransformedDistribution):
-        return _through(_plain(of.base_dist), of.transforms, level)
     try:
+        transformed = distributions.TransformedDistribution
+        if isinstance(of, transformed) and type(of).icdf is transformed.icdf:  # which knows fewer bases
+            return _through(_plain(of.base_dist), of.transforms, level)
         like = next(iter(_parameters(of).values()))
         return cast(Tensor, of.icdf(torch.tensor(level, dtype=like.dtype)))
     except NotImplementedError as error:
@@ -201,5 +202,6 @@ def _through(base: Any, transforms: Sequence[Any], level: float) -> Tensor:
     sign = last.sign
     if isinstance(sign, Tensor):
         upright, turned = (last(_through(base, inner, each)) for each in (level, 1 - level))
-        return torch.where(last.scale > 0, upright, turned)
+        size = last.exponent if isinstance(last, distributions.PowerTransform) else last.scale
+        return torch.where(size > 0, upright, turned)
     return cast(Tensor, last(_through(base, inner, level if sign > 0 else 1 - level)))

@@ -193,13 +193,22 @@ def state_call(
 
 
 def _plain_scaling(scaling: Any) -> dict[str, Any] | None:
-    """Converts a scaling, a mapping or a StandardScaler fitted to the features, to lists of numbers."""
+    """Converts a scaling, a mapping or a StandardScaler fitted to the features, to lists of numbers.
+
+    The columns of the frame that a scaler was fitted to, and the index of a series of means, are names of the features.
+    """
     if hasattr(scaling, "mean_") and hasattr(scaling, "scale_"):
-        scaling = {"mean": scaling.mean_, "std": scaling.scale_}
+        own = scaling.mean_ if scaling.scale_ is None else scaling.scale_  # None where it does not scale
+        mean = scaling.mean_ if getattr(scaling, "with_mean", True) else np.zeros_like(own)
+        std = np.ones_like(mean) if scaling.scale_ is None else scaling.scale_
+        scaling = {"mean": mean, "std": std, "feature_names": getattr(scaling, "feature_names_in_", None)}
     if scaling is not None and not isinstance(scaling, Mapping):
         raise DataError.at("scaling", f"must be a mapping or a fitted StandardScaler, but is {repr(scaling)}")
     plain = {str(name): values for name, values in (scaling or {}).items() if values is not None}
-    for name, values in plain.items():
+    for name, values in [*plain.items()]:
+        index = getattr(values, "index", None)
+        if index is not None and not callable(index) and all(isinstance(each, str) for each in index):
+            plain.setdefault("target_names" if name.startswith("target") else "feature_names", [*index])
         if not name.endswith("names"):
             values = np.atleast_1d(read_numbers(values, f"scaling.{name}")).tolist()
         plain[name] = list(values) if isinstance(values, Collection) else values

@@ -27,6 +27,10 @@ from kanmodel.network.config import Transform
 
 BETWEEN = 1e-4  # of the spread of the values that leave a part, in the type of the module
 N_PROBES = 32  # inputs of a part, around those of the window, on which it is compared with the function of its weights
+FAR = 10.0  # how much farther others are, beyond the bounds of a part that clips; large arguments lose digits there,
+LOOSELY = 1e-2  # which is allowed up to this
+RECURRENT = (nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell)
+PLAIN = (nn.Linear, nn.LayerNorm, nn.BatchNorm1d)
 Forward = Callable[..., Any]
 
 
@@ -55,8 +59,14 @@ def replace_calls(tracer: GraphTracer, tree: Module, norms: bool, enter_lstm: bo
             rnn.forward = partial(call, tracer, recurrent, rnn, rnn.forward)
     for part in found:
         module = modules.get(part.place)
-        if module is not None and part.problem is None:
+        if module is not None and part.problem is None and not _is_overridden(module, PLAIN):
             module.forward = partial(_call_layers, tracer, part, module, norms, module.forward)
+
+
+def _is_overridden(module: nn.Module, kinds: Sequence[type[nn.Module]]) -> bool:
+    """Whether a subclass of one of torch's layers, or an instance, has a forward of its own."""
+    own = [kind.forward for kind in kinds if isinstance(module, kind)]
+    return bool(own) and getattr(module.forward, "__func__", None) not in own
 
 
 def _call_layers(
@@ -114,16 +124,22 @@ def _match(
             spread = max(float(read.std()) if read.numel() > 1 else 0.0, 1.0)
             generator = torch.Generator().manual_seed(0)
             noise = torch.randn(N_PROBES, *read.shape, generator=generator).to(read) * spread
-            probes = torch.cat([read[None], read + noise]).flatten(0, 1) if read.ndim > 1 else read[None] + noise
-            left = tree_leaves(forward(probes))[0].double()
-            deviation = float(left.std()) if left.numel() > 1 else 0.0
-            tolerance = BETWEEN * max(deviation, 1e-3 * float(left.abs().max()), 1e-12)
+
+            def probe(reach: float, allowed: float) -> tuple[Tensor, Tensor, float]:
+                """What leaves the part, of which inputs, and the tolerance."""
+                moved = read + reach * noise
+                probes = torch.cat([read[None], moved]).flatten(0, 1) if read.ndim > 1 else moved
+                left = tree_leaves(forward(probes))[0].double()
+                deviation = float(left.std()) if left.numel() > 1 else 0.0
+                return left, probes, allowed * max(deviation, 1e-3 * float(left.abs().max()), 1e-12)
+
+            (left, probes, tolerance), (far_left, far, loose) = probe(1.0, BETWEEN), probe(FAR, LOOSELY)
             for kinds in product(*part.open.values()):
                 items = part.items(dict(zip(part.open, kinds, strict=True)))
                 if kept is not None and len(kept) != read.shape[-1] and isinstance(first := items[0], Layer):
                     items = (restore_inputs(first, kept, read.shape[-1]), *items[1:])
                 match = Match(items, assembly.items_function(items, torch.float64), tolerance)
-                if match.gives(left, probes):
+                if match.gives(left, probes) and replace(match, tolerance=loose).gives(far_left, far):
                     known[key] = match
                     break
     found: Match | None = known[key]
@@ -140,6 +156,24 @@ def _recurrent_arguments(
     return (read if is_traced else None), [state for state in states if isinstance(state, Tensor)]
 
 
+def _is_plain(
+    tracer: GraphTracer, module: nn.Module, forward: Forward, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> bool:
+    """Whether a recurrent part computes what torch's own does, also where a subclass has a forward of its own."""
+    own: Any = next(kind for kind in RECURRENT if isinstance(module, kind)).forward
+    if getattr(forward, "__func__", None) is own or not args or not isinstance(args[0], Tensor):
+        return True
+    with tracer.pausing(), suppress(Exception):  # of the user's code, which is entered instead
+        states = kwargs.get("hx", args[1] if len(args) > 1 else None)
+        for reach in (1.0, FAR, FAR**2):
+            read = reach * args[0]
+            found, plain = tree_leaves(forward(read, *args[1:], **kwargs)), tree_leaves(own(module, read, states))
+            if len(found) != len(plain) or not all(map(torch.equal, found, plain)):
+                return False
+        return True
+    return False
+
+
 def _is_begun(tracer: GraphTracer, state: Tensor) -> bool:
     """Whether a state is none of zeros, which a recurrent part starts from."""
     with tracer.pausing():
@@ -151,7 +185,7 @@ def _call_cell(
 ) -> Any:
     """The call of a cell, one step of a leaf if its states are those of the step before, or zeros."""
     read, given = _recurrent_arguments(tracer, args, kwargs)
-    if read is None:
+    if read is None or not _is_plain(tracer, module, forward, args, kwargs):
         return forward(*args, **kwargs)
     rows, index = len(read) if read.ndim == 2 else 1, len(tracer.loops)
     loop = Loop(known_as)
@@ -185,6 +219,8 @@ def _call_recurrent(
     """The call of a recurrent part, whose layers are leaves if they start from a state of zeros."""
     read, given = _recurrent_arguments(tracer, args, kwargs)
     if read is None or any(_is_begun(tracer, state) for state in given):
+        return forward(*args, **kwargs)
+    if not _is_plain(tracer, module, forward, args, kwargs):
         return forward(*args, **kwargs)
     with tracer.pausing():
         tracer.touch(module)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate
-from math import prod, sqrt
+from math import log, prod, sqrt
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -492,6 +492,7 @@ COMPOSITES: dict[str, Callable[..., Tensor]] = {
     "square": lambda x: x * x,
     "log1p": lambda x: (x + 1.0).log(),
     "expm1": lambda x: x.exp() - 1.0,
+    **{"log2": lambda x: x.log() / log(2), "log10": lambda x: x.log() / log(10), "exp2": lambda x: (log(2) * x).exp()},
     "addcmul": lambda x, one, other, value=1: torch.add(x, one * other, alpha=value),
     "lerp": lambda x, end, weight: x + (end - x) * weight,
     "mv": lambda one, other: one @ other[:, None],
@@ -500,7 +501,7 @@ COMPOSITES: dict[str, Callable[..., Tensor]] = {
     "_cdist_forward": lambda one, other, order=2, *_: _norm(one.unsqueeze(-2) - other.unsqueeze(-3), order, [-1]),
     **{"_prelu_kernel": _prelu, "glu": _glu, "threshold": _threshold},
     "log_sigmoid_forward": lambda x: -softplus(-x),
-    "_log_softmax": lambda x, axis, _: x.softmax(axis).log(),
+    "_log_softmax": lambda x, axis, _: x - _logsumexp(x, axis, keepdim=True),
     **{"native_layer_norm": _layer_norm, "native_group_norm": _group_norm, "native_batch_norm": _batch_norm},
     "_native_batch_norm_legit_no_training": _batch_norm,
     "_scaled_dot_product_flash_attention_for_cpu": _attention,

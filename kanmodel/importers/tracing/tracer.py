@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import zip_longest
-from math import prod
+from math import copysign, isnan, prod
 from pathlib import Path
 from typing import Any, NoReturn
 from warnings import catch_warnings
@@ -42,6 +42,7 @@ MAX_DRAWN = 8 * MAX_NODES  # nodes that are drawn; many are constants of others,
 CELL = -2  # number of the elements of cell states, which no node holds; those of loops are below
 VIRTUAL, LONGEST = 1 << 40, 1 << 24  # the first number of a loop's outputs, and how many of these each loop may have
 LARGE = 1e9  # in place of infinity, as in a mask before a softmax: exp(-1e9) is 0
+FINITE = 1e30  # magnitude above which a constant means infinity, as the lowest float32 of a mask does
 # What reads no values of its arguments, or changes their shape in place.
 UNREAD = {"new_zeros", "new_ones", "new_empty", "new_full", "zeros_like", "ones_like", "empty_like", "full_like"}
 UNREAD |= {"isnan", "isinf"}  # which finite values are not
@@ -298,13 +299,16 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if isinstance(value, Tensor):
             found = self.numbers_of(value)
             return self.constant(value) if found is None else found
-        number = min(max(float(value), -LARGE), LARGE)
+        number = float(value)
+        number = number if abs(number) <= FINITE or isnan(number) else copysign(LARGE, number)
         return self._add("number", parameter=number, constants=torch.tensor(number, dtype=torch.float64))
 
     def constant(self, values: Tensor) -> Tensor:
         """The numbers of constant values."""
         values = values.detach().cpu().clone()
         values = torch.view_as_real(values.resolve_conj()) if values.is_complex() else values
+        if values.is_floating_point():
+            values = torch.where(values.abs() > FINITE, values.sign() * LARGE, values)
         if not values.numel():
             return _count(tuple(values.shape), 0)
         key = values.double().numpy().tobytes()

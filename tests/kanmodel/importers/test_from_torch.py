@@ -9,6 +9,8 @@ import polars as pl
 import pytest
 import torch
 from glue import FEATURES, load_glue
+from glue_layers import NaiveFourierKANLayer
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 import kanmodel
@@ -419,3 +421,157 @@ def test_another_value_than_a_whole_number_from_0_is_refused(tmp_path, ahead):
         read_table(make_module(), ahead=ahead)
     with pytest.raises(KanscopeError, match=problem):
         kanmodel.from_file(tmp_path / "none.pt", windows=cut()[0], predictions=[1], features=COLUMNS, ahead=ahead)
+
+
+class Joined(nn.Module):
+    """A function of a module and windows, with the parts that it calls."""
+
+    def __init__(self, function, **parts):
+        super().__init__()
+        self.function = function
+        for name, part in parts.items():
+            self.add_module(name, part)
+
+    def forward(self, windows):
+        return self.function(self, windows)
+
+
+def imported(module, windows, **options):
+    """The model of a module, after its forecasts of these windows and of others thirty times as far were compared."""
+    model = from_torch(module, windows=windows, features=["a", "b"], **options)
+    for x in (windows, 30 * windows):
+        with torch.no_grad():
+            expected = module(torch.from_numpy(x).to(next(module.parameters()).dtype)).double().numpy()
+        np.testing.assert_allclose(model.predict(x), expected.reshape(len(x), -1), rtol=1e-4, atol=1e-4)
+    return model
+
+
+RANDOM = np.random.default_rng(3).normal(size=(60, 5, 2))
+
+
+class NormedGRU(nn.GRU):
+    def forward(self, x):
+        return super().forward(nn.functional.layer_norm(x, (2,)))
+
+
+class ClippedLSTM(nn.LSTM):
+    def forward(self, x, hx=None):
+        return super().forward(x.clamp(-6, 6), hx)
+
+
+class Outputs(nn.LSTM):
+    def forward(self, x):
+        return super().forward(x)[0]
+
+
+class ClippedCell(nn.GRUCell):
+    def forward(self, x, hx=None):
+        return super().forward(x.clamp(-6, 6), hx)
+
+
+class ClippedLinear(nn.Linear):
+    def forward(self, x):
+        return super().forward(x.clamp(-6, 6))
+
+
+class ClippedKAN(NaiveFourierKANLayer):
+    def forward(self, x):
+        return super().forward(x.clamp(-6, 6))
+
+
+def run_cell(m, x):
+    h = x.new_zeros(len(x), 3)
+    for step in x.unbind(1):
+        h = m.cell(step, h)
+    return m.head(h)
+
+
+OVERRIDDEN = {
+    "norm in a GRU": (lambda m, x: m.head(m.rnn(x)[0][:, -1]), {"rnn": NormedGRU(2, 3, batch_first=True)}),
+    "clipped LSTM": (lambda m, x: m.head(m.rnn(x)[0][:, -1]), {"rnn": ClippedLSTM(2, 3, batch_first=True)}),
+    "outputs alone": (lambda m, x: m.head(m.rnn(x)[:, -1]), {"rnn": Outputs(2, 3, batch_first=True)}),
+    "clipped cell": (run_cell, {"cell": ClippedCell(2, 3)}),
+    "clipped Linear": (lambda m, x: m.head(torch.tanh(m.inner(x[:, -1]))), {"inner": ClippedLinear(2, 3)}),
+    "clipped KAN": (lambda m, x: m.head(m.inner(x[:, -1])), {"inner": ClippedKAN(2, 3, 2)}),
+}
+
+
+@pytest.mark.parametrize("kind", OVERRIDDEN)
+def test_a_subclass_with_a_forward_of_its_own_is_what_that_computes(kind):
+    """And not the layer of its weights, also where it is another only far from the windows."""
+    function, parts = OVERRIDDEN[kind]
+    imported(Joined(function, head=nn.Linear(3, 1), **parts), RANDOM)
+
+
+def test_large_numbers_of_a_module_are_its_own():
+    """Bounds and factors beyond those that stand for infinity in a mask."""
+    module = Joined(lambda m, x: (m.head(x[:, -1]) * 2e9).clamp(-7e9, 5e9), head=nn.Linear(2, 1))
+    assert np.abs(imported(module, RANDOM).predict(30 * RANDOM)).max() > 4.9e9
+
+
+@pytest.mark.parametrize("lowest", [-torch.inf, torch.finfo(torch.float32).min])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_model_with_a_mask_of_infinity_is_saved(tmp_path, lowest, dtype):
+    """A causal attention forecasts the same after it was saved and loaded."""
+    mask = torch.full((5, 5), lowest, dtype=dtype).triu(1)
+
+    def attend(m, x):
+        values = m.inner(x)
+        return m.head((torch.softmax(values @ values.transpose(1, 2) + mask, dim=-1) @ values)[:, -1])
+
+    model = imported(Joined(attend, inner=nn.Linear(2, 3), head=nn.Linear(3, 1)).to(dtype), RANDOM)
+    model.save(tmp_path / "m.safetensors")
+    np.testing.assert_array_equal(kanmodel.load(tmp_path / "m.safetensors").predict(RANDOM), model.predict(RANDOM))
+
+
+def test_log_softmax_is_finite_far_out():
+    """Where the probability of a class is 0 in float32, its logarithm is that of the module."""
+    imported(Joined(lambda m, x: m.head(20 * x[:, -1]).log_softmax(-1), head=nn.Linear(2, 3)), RANDOM)
+
+
+def test_a_module_may_write_to_its_windows():
+    """In the type in which windows are given too, which stay as they are."""
+
+    def subtract(m, x):
+        x -= x.mean(dim=1, keepdim=True)
+        return m.head(x[:, -1])
+
+    windows = RANDOM.copy()
+    from_torch(Joined(subtract, head=nn.Linear(2, 1)).double(), windows=windows, features=["a", "b"])
+    np.testing.assert_array_equal(windows, RANDOM)
+
+
+@pytest.mark.parametrize("options", [{}, {"with_mean": False}, {"with_std": False}])
+def test_a_scaler_that_does_not_shift_or_scale_is_taken_as_it_is(options):
+    """The forecast is that of the module for what the scaler transforms."""
+    rows = 5 + 3 * np.random.default_rng(0).normal(size=(60, 2))
+    scaler, module = StandardScaler(**options).fit(rows), nn.Linear(2, 1)
+    model = from_torch(module, windows=rows, features=["a", "b"], scaling=scaler)
+    with torch.no_grad():
+        expected = module(torch.from_numpy(scaler.transform(rows)).float()).numpy()
+    np.testing.assert_allclose(model.predict(rows[:, None]), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_columns_of_frames_are_taken_by_name():
+    """Windows, targets, and the names with which a scaler or its means come: in another order they are refused."""
+    rows, module = np.random.default_rng(0).normal([50, 5], [3, 1], size=(60, 2)), nn.Linear(2, 2)
+    frame = pd.DataFrame(rows, columns=["b", "a"])
+    actual = pd.DataFrame({"v": rows[:, 0], "u": rows[:, 1]})
+    model = from_torch(module, windows=frame, features=["a", "b"], outputs=["u", "v"], targets=actual)
+    np.testing.assert_array_equal(model.reference.targets, rows[:, ::-1])
+    np.testing.assert_allclose(model.reference.windows[:, 0], rows[:, ::-1], rtol=1e-6)
+    means = {"mean": frame.mean(), "std": frame.std()}
+    for scaling in (StandardScaler().fit(frame), means):
+        with pytest.raises(CheckpointError, match="features are not those of the scaling's feature_names"):
+            from_torch(module, windows=frame, features=["a", "b"], scaling=scaling)
+        assert from_torch(module, windows=frame, features=["b", "a"], scaling=scaling).features[0].mean > 40
+
+
+def test_targets_before_steps_are_refused():
+    """Unless there are as many of both, forecasts would get the names of others."""
+    module = Joined(lambda m, x: m.head(x[:, -1]).reshape(-1, 2, 3), head=nn.Linear(2, 6))
+    options = {"features": ["a", "b"], "outputs": ["u", "v"], "horizon": 3}
+    with pytest.raises(UnreadableModelError, match=r"gives \[2, 3\] for a window, 2 targets of 3 steps, but"):
+        from_torch(module, windows=RANDOM, **options)
+    turned = Joined(lambda m, x: m.other(x).transpose(1, 2), other=module)
+    assert from_torch(turned, windows=RANDOM, **options).outputs[:3] == ("u+1", "v+1", "u+2")

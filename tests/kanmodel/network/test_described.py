@@ -83,6 +83,20 @@ CASES = {
         None,
         "concentration rate",
     ),
+    "gumbel": (2, lambda a, b: of.Gumbel(a, 1 + softplus(b)), stats.gumbel_r, "loc scale"),
+    "pareto": (
+        2,
+        lambda a, b: of.Pareto(1 + softplus(a), 2 + softplus(b)),
+        lambda alpha, scale: stats.pareto(alpha, scale=scale),
+        "alpha scale",
+    ),
+    "half normal": (1, lambda a: of.HalfNormal(1 + softplus(a)), lambda scale: stats.halfnorm(scale=scale), "scale"),
+    "inverse gamma": (
+        2,
+        lambda a, b: of.InverseGamma(3 + softplus(a), 1 + softplus(b)),
+        lambda concentration, rate: stats.invgamma(concentration, scale=rate),
+        "concentration rate",
+    ),
     "of each value": (2, lambda a, b: of.Independent(of.Normal(a, softplus(b)), 1), stats.norm, "loc scale"),
 }
 COUNTS = ("poisson", "negative binomial")
