@@ -15,6 +15,7 @@ import pandas as pd
 import polars as pl
 import torch
 from thorough import few_of
+from torch import Tensor, nn
 
 from kanmodel.arrays import Array
 from kanmodel.forecaster import Forecaster, Provenance, Reference
@@ -287,6 +288,19 @@ def with_rows(table: TrainingTable, rows: Array | None = None, targets: Array | 
 def columns_of(frame: pd.DataFrame) -> dict[str, list[Any]]:
     """The columns of a frame as a request has them: None where a cell is missing."""
     return {name: frame[name].astype(object).where(frame[name].notna(), None).tolist() for name in frame}
+
+
+class FunctionModule(nn.Module):
+    """A module that computes a function of itself, with its parts by name, and of windows."""
+
+    def __init__(self, function: Callable[[Any, Tensor], Any], **parts: Any) -> None:
+        super().__init__()
+        self.function = function
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, windows: Tensor) -> Any:
+        return self.function(self, windows)
 
 
 def make_encoded(frame: Any, columns: Columns, lookback: int = 4, seed: int = 0, horizon: int = 1) -> Forecaster:

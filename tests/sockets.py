@@ -12,10 +12,12 @@ from http.client import HTTPResponse
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from random import randrange
-from typing import Any
+from typing import Any, get_args
 
 import httpx2
 from prometheus_client.parser import text_string_to_metric_families
+
+from service.compute import Kind
 
 
 @contextmanager
@@ -68,7 +70,8 @@ def is_closed(connection: socket.socket) -> bool:
 def is_at_rest(client: httpx2.Client, headers: dict[str, str] | None = None) -> bool:
     """Whether this request is the only one in flight and no work waits."""
     text = client.get("/metrics", headers=headers).text
-    return sum_samples(text, "requests_in_flight") == 1 and sum_samples(text, "queue_depth") == 0
+    waiting = [sum_samples(text, "queue_depth", priority=kind) for kind in get_args(Kind)]
+    return sum_samples(text, "requests_in_flight") == 1 and not any(waiting)
 
 
 def pending_bytes(client: httpx2.Client, headers: dict[str, str] | None = None) -> float:

@@ -35,10 +35,8 @@ from kanmodel.network.described import QUANTILES, Described
 from kanmodel.network.network import Network
 from kanmodel.tables.columns import Scaling
 from kanmodel.tables.encoding import plain_encoding
-from kanmodel.tables.frames import is_frame, names_of, read_columns
 from kanmodel.tables.statistics.choose import choose_evenly
 from kanmodel.tables.table import TableSpec
-from kanmodel.tables.windows import read_numbers
 
 TOLERANCE = 1e-5  # of the spread of the forecasts
 BATCH = 1024  # windows per forward pass
@@ -121,9 +119,8 @@ def from_torch(
         refuse_unknown("feature", name, features)
     named = ((each, of_masks.get(each.name, (None, 0.0))) for each in stated.features)
     stated = replace(stated, features=tuple(replace(each, mask=mask, fill=fill) for each, (mask, fill) in named))
-    windows = _by_name(windows, features)
-    targets, predictions = (_by_name(each, outputs) for each in (targets, predictions))
-    x = TableSpec(plain_encoding(features), (), masks=of_masks).fill_masked(read_numbers(windows, "windows"))
+    spec = TableSpec(plain_encoding(features), (), masks=of_masks)
+    x = spec.fill_masked(samples.read_named(windows, "windows", features))
     asked, lookback = Asked(net, output, x.ndim == 2, quantiles), x.shape[1] if x.ndim == 3 else 1
     x = samples.shape_windows(x, lookback, len(stated.features), "windows")
     if not np.isfinite(x).all():
@@ -148,7 +145,8 @@ def from_torch(
             )
 
         def shape(values: Any, name: str) -> Array:
-            return samples.shape_outputs(read_numbers(values, name), len(x), shapes.outputs, name, shapes.horizon)
+            array = samples.read_named(values, name, samples.output_columns(shapes))
+            return samples.shape_outputs(array, len(x), shapes.outputs, name, shapes.horizon)
 
         known = samples.Samples(shapes, scaled, None, scaled, shape(expected, name), TOLERANCE)
         if predictions is not None:
@@ -170,7 +168,7 @@ def from_torch(
     network, tracer, found = read_network(asked, scaled, shapes, expected)
     kept = choose_evenly(len(x), samples.N_REFERENCE)
     if targets is not None and described is not None:
-        targets = described.spread(read_numbers(targets, "targets"))
+        targets = described.spread(samples.read_named(targets, "targets", outputs or ()))
     true = None if targets is None else shape(targets, "targets")[kept]
     provenance = replace(
         Provenance.now("from_torch", verified=True),
@@ -181,14 +179,6 @@ def from_torch(
     )
     reference = Reference(network.config.scaling.features_to_model(x[kept]), network.config, true)
     return Model(network, reference, {}, provenance)
-
-
-def _by_name(given: Any, names: Sequence[str] | None) -> Any:
-    """The columns of these names, in this order, of a frame that has them all; anything else as it is."""
-    if not names or not is_frame(given) or not {*names} <= {*names_of(given)}:
-        return given
-    columns = read_columns(given, names)
-    return np.column_stack([columns[name] for name in names])
 
 
 @dataclass(frozen=True)

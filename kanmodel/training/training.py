@@ -263,11 +263,9 @@ class TrainingData:
     @cached_property
     def _series(self) -> Rows:
         """The number of the series of each window of the test part, (n,); one where no series has two values."""
-        series = self._codes[self.parts.test]
-        order = np.argsort(series, kind="stable")
-        targets, goes_on = self.actual[self.parts.test][order], np.diff(series[order]) == 0
-        varies = ((np.diff(targets, axis=0) != 0) & goes_on[:, None]).any(axis=0)
-        return series if varies.all() else np.zeros_like(series)
+        series, targets = self._codes[self.parts.test], self.actual[self.parts.test]
+        _, first, at = np.unique(series, return_index=True, return_inverse=True)
+        return series if (targets != targets[first[at]]).any(axis=0).all() else np.zeros_like(series)
 
     @cached_property
     def _simple(self) -> dict[Simple, Array]:

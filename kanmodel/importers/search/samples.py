@@ -23,6 +23,7 @@ from kanmodel.importers.search.structure import INPUTS, PREDICTIONS, UNIT_WORDS,
 from kanmodel.network.bases import Line
 from kanmodel.network.config import Groups, ModelConfig, plain_layers
 from kanmodel.tables.columns import Feature
+from kanmodel.tables.frames import is_frame, names_of, read_columns
 from kanmodel.tables.windows import read_numbers
 
 WHOLE = 1e-3, 1e-6  # by which a whole number may be missed: absolute, and of its magnitude
@@ -198,9 +199,9 @@ def _plain_scaling(scaling: Any) -> dict[str, Any] | None:
     The columns of the frame that a scaler was fitted to, and the index of a series of means, are names of the features.
     """
     if hasattr(scaling, "mean_") and hasattr(scaling, "scale_"):
-        own = scaling.mean_ if scaling.scale_ is None else scaling.scale_  # None where it does not scale
-        mean = scaling.mean_ if getattr(scaling, "with_mean", True) else np.zeros_like(own)
-        std = np.ones_like(mean) if scaling.scale_ is None else scaling.scale_
+        n = getattr(scaling, "n_features_in_", np.size(scaling.scale_))
+        mean = scaling.mean_ if getattr(scaling, "with_mean", True) else np.zeros(n)
+        std = np.ones(n) if scaling.scale_ is None else scaling.scale_
         scaling = {"mean": mean, "std": std, "feature_names": getattr(scaling, "feature_names_in_", None)}
     if scaling is not None and not isinstance(scaling, Mapping):
         raise DataError.at("scaling", f"must be a mapping or a fitted StandardScaler, but is {repr(scaling)}")
@@ -216,20 +217,28 @@ def _plain_scaling(scaling: Any) -> dict[str, Any] | None:
 
 
 def make_samples(stated: ModelSpec, windows: Any, targets: Any, predictions: Any, tolerance: float) -> Samples:
-    """The samples of a call, with the same windows as check and reference; arrays as `read_numbers` takes them.
+    """The samples of a call, with the same windows as check and reference; arrays as `read_named` takes them.
 
     Raises `CheckpointError` if a value is not finite, or the arrays do not fit each other.
     """
     given = {"windows": windows, "predictions": predictions, "targets": targets}
 
     def read(name: str, columns: Sequence[str]) -> Array:
-        array = read_numbers(given[name], name)
+        array = read_named(given[name], name, columns)
         if not np.isfinite(array).all():
             raise CheckpointError(f"{name} must be finite, but some values are not")
         return array
 
     check = Check("windows", "predictions", tolerance)
     return _collect(stated, "windows", None if targets is None else "targets", check, read)
+
+
+def read_named(values: Any, path: str, columns: Sequence[str]) -> Array:
+    """An array as `read_numbers` takes it; of a frame that has all of some columns, these in their order."""
+    if columns and is_frame(values) and {*columns} <= {*names_of(values)}:
+        found = read_columns(values, columns)
+        values = np.column_stack([found[name] for name in columns])
+    return read_numbers(values, path)
 
 
 def read_samples(manifest: Manifest, read_table: TableReader | None) -> Samples:
@@ -250,7 +259,7 @@ def _collect(
         inputs = shape_windows(read(check.inputs, names), lookback, len(names), check.inputs)
     predictions = None if check is None or check.outputs.endswith(TABLES) else read(check.outputs, ())
     shapes = make_shapes(stated, lookback, predictions, check.outputs if check else "")
-    columns = shapes.outputs if shapes.horizon > 1 else tuple(target.name for target in shapes.targets)
+    columns = output_columns(shapes)
 
     def outputs(name: str, n_windows: int) -> Array:
         return shape_outputs(read(name, columns), n_windows, columns, name, shapes.horizon)
@@ -260,6 +269,11 @@ def _collect(
         return Samples(shapes, windows, known, windows[:0], np.zeros((0, len(shapes.outputs))), 0.0, reference)
     predictions = outputs(check.outputs, len(inputs))
     return Samples(shapes, windows, known, inputs, predictions, check.tolerance, reference, check.outputs)
+
+
+def output_columns(shapes: ModelConfig) -> tuple[str, ...]:
+    """What the columns of a table of forecasts are called: of one step, as the targets."""
+    return shapes.outputs if shapes.horizon > 1 else tuple(target.name for target in shapes.targets)
 
 
 def make_shapes(stated: ModelSpec, lookback: int, predictions: Array | None, name: str = "predictions") -> ModelConfig:

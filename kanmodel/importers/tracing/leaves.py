@@ -29,8 +29,7 @@ BETWEEN = 1e-4  # of the spread of the values that leave a part, in the type of 
 N_PROBES = 32  # inputs of a part, around those of the window, on which it is compared with the function of its weights
 FAR = 10.0  # how much farther others are, beyond the bounds of a part that clips; large arguments lose digits there,
 LOOSELY = 1e-2  # which is allowed up to this
-RECURRENT = (nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell)
-PLAIN = (nn.Linear, nn.LayerNorm, nn.BatchNorm1d)
+OF_TORCH = (nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell, nn.Linear, nn.LayerNorm, nn.BatchNorm1d)
 Forward = Callable[..., Any]
 
 
@@ -59,14 +58,14 @@ def replace_calls(tracer: GraphTracer, tree: Module, norms: bool, enter_lstm: bo
             rnn.forward = partial(call, tracer, recurrent, rnn, rnn.forward)
     for part in found:
         module = modules.get(part.place)
-        if module is not None and part.problem is None and not _is_overridden(module, PLAIN):
+        if module is not None and part.problem is None and not _find_overridden(module, module.forward):
             module.forward = partial(_call_layers, tracer, part, module, norms, module.forward)
 
 
-def _is_overridden(module: nn.Module, kinds: Sequence[type[nn.Module]]) -> bool:
-    """Whether a subclass of one of torch's layers, or an instance, has a forward of its own."""
-    own = [kind.forward for kind in kinds if isinstance(module, kind)]
-    return bool(own) and getattr(module.forward, "__func__", None) not in own
+def _find_overridden(module: nn.Module, forward: Forward) -> Forward | None:
+    """The forward of torch's layer that a module is, where that of its subclass, or its own, is another."""
+    own: Any = next((kind.forward for kind in OF_TORCH if isinstance(module, kind)), None)
+    return None if getattr(forward, "__func__", None) is own else own
 
 
 def _call_layers(
@@ -160,8 +159,8 @@ def _is_plain(
     tracer: GraphTracer, module: nn.Module, forward: Forward, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> bool:
     """Whether a recurrent part computes what torch's own does, also where a subclass has a forward of its own."""
-    own: Any = next(kind for kind in RECURRENT if isinstance(module, kind)).forward
-    if getattr(forward, "__func__", None) is own or not args or not isinstance(args[0], Tensor):
+    own = _find_overridden(module, forward)
+    if own is None or not args or not isinstance(args[0], Tensor):
         return True
     with tracer.pausing(), suppress(Exception):  # of the user's code, which is entered instead
         states = kwargs.get("hx", args[1] if len(args) > 1 else None)
@@ -218,9 +217,11 @@ def _call_recurrent(
 ) -> Any:
     """The call of a recurrent part, whose layers are leaves if they start from a state of zeros."""
     read, given = _recurrent_arguments(tracer, args, kwargs)
-    if read is None or any(_is_begun(tracer, state) for state in given):
-        return forward(*args, **kwargs)
-    if not _is_plain(tracer, module, forward, args, kwargs):
+    if (
+        read is None
+        or any(_is_begun(tracer, state) for state in given)
+        or not _is_plain(tracer, module, forward, args, kwargs)
+    ):
         return forward(*args, **kwargs)
     with tracer.pausing():
         tracer.touch(module)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import zip_longest
-from math import copysign, isnan, prod
+from math import prod
 from pathlib import Path
 from typing import Any, NoReturn
 from warnings import catch_warnings
@@ -52,6 +52,11 @@ UNREAD |= {"transpose_", "t_", "squeeze_", "unsqueeze_", "as_strided_", "swapaxe
 
 class ElementNumbers(Tensor):
     """Numbers of elements, in the shape of a tensor that holds these."""
+
+
+def _without_infinity(values: Tensor) -> Tensor:
+    """Numbers with `LARGE` in place of infinity, and of what means it."""
+    return torch.where(values.abs() > FINITE, values.sign() * LARGE, values)
 
 
 def _tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
@@ -299,16 +304,14 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if isinstance(value, Tensor):
             found = self.numbers_of(value)
             return self.constant(value) if found is None else found
-        number = float(value)
-        number = number if abs(number) <= FINITE or isnan(number) else copysign(LARGE, number)
-        return self._add("number", parameter=number, constants=torch.tensor(number, dtype=torch.float64))
+        number = _without_infinity(torch.tensor(float(value), dtype=torch.float64))
+        return self._add("number", parameter=float(number), constants=number)
 
     def constant(self, values: Tensor) -> Tensor:
         """The numbers of constant values."""
         values = values.detach().cpu().clone()
         values = torch.view_as_real(values.resolve_conj()) if values.is_complex() else values
-        if values.is_floating_point():
-            values = torch.where(values.abs() > FINITE, values.sign() * LARGE, values)
+        values = _without_infinity(values) if values.is_floating_point() else values
         if not values.numel():
             return _count(tuple(values.shape), 0)
         key = values.double().numpy().tobytes()

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -17,7 +18,7 @@ from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.files.exported import open_file
 from kanmodel.importers.files.manifest import read_manifest
-from kanmodel.importers.from_file import describe_file, import_checkpoint
+from kanmodel.importers.from_file import describe_file, from_file, import_checkpoint
 from kanmodel.network.bases import BSpline as SplineBasis
 from kanmodel.network.layer import pass_layers
 from kanmodel.structure.scores import score_layers
@@ -401,3 +402,17 @@ def test_the_check_replaces_options(name, tmp_path):
     assert found.model.config.head == said.model.config.head and found.model.provenance.verified
     assert found.model.config.readout == said.model.config.readout
     assert_same_tensors(found.model.network, said.model.network)
+
+
+def test_columns_of_frames_are_taken_by_name(tmp_path):
+    """As by `from_torch`: windows, predictions and targets may have their columns in any order."""
+    rows, module = np.random.default_rng(0).normal([50, 5], [3, 1], size=(60, 2)), torch.nn.Linear(2, 2)
+    torch.save(module.state_dict(), tmp_path / "m.pt")
+    with torch.no_grad():
+        forecasts = module(torch.from_numpy(rows).float()).numpy()
+    frame = pd.DataFrame(rows[:, ::-1], columns=["b", "a"])
+    predictions, targets = (pd.DataFrame(of[:, ::-1], columns=["v", "u"]) for of in (forecasts, rows))
+    given = {"windows": frame, "predictions": predictions, "targets": targets}
+    model = from_file(tmp_path / "m.pt", features=["a", "b"], outputs=["u", "v"], **given)
+    np.testing.assert_allclose(model.predict(rows[:, None]), forecasts, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(model.reference.targets, rows)

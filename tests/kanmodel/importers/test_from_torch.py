@@ -8,6 +8,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import torch
+from factories import FunctionModule
 from glue import FEATURES, load_glue
 from glue_layers import NaiveFourierKANLayer
 from sklearn.preprocessing import StandardScaler
@@ -423,19 +424,6 @@ def test_another_value_than_a_whole_number_from_0_is_refused(tmp_path, ahead):
         kanmodel.from_file(tmp_path / "none.pt", windows=cut()[0], predictions=[1], features=COLUMNS, ahead=ahead)
 
 
-class Joined(nn.Module):
-    """A function of a module and windows, with the parts that it calls."""
-
-    def __init__(self, function, **parts):
-        super().__init__()
-        self.function = function
-        for name, part in parts.items():
-            self.add_module(name, part)
-
-    def forward(self, windows):
-        return self.function(self, windows)
-
-
 def imported(module, windows, **options):
     """The model of a module, after its forecasts of these windows and of others thirty times as far were compared."""
     model = from_torch(module, windows=windows, features=["a", "b"], **options)
@@ -500,12 +488,12 @@ OVERRIDDEN = {
 def test_a_subclass_with_a_forward_of_its_own_is_what_that_computes(kind):
     """And not the layer of its weights, also where it is another only far from the windows."""
     function, parts = OVERRIDDEN[kind]
-    imported(Joined(function, head=nn.Linear(3, 1), **parts), RANDOM)
+    imported(FunctionModule(function, head=nn.Linear(3, 1), **parts), RANDOM)
 
 
 def test_large_numbers_of_a_module_are_its_own():
     """Bounds and factors beyond those that stand for infinity in a mask."""
-    module = Joined(lambda m, x: (m.head(x[:, -1]) * 2e9).clamp(-7e9, 5e9), head=nn.Linear(2, 1))
+    module = FunctionModule(lambda m, x: (m.head(x[:, -1]) * 2e9).clamp(-7e9, 5e9), head=nn.Linear(2, 1))
     assert np.abs(imported(module, RANDOM).predict(30 * RANDOM)).max() > 4.9e9
 
 
@@ -519,14 +507,14 @@ def test_a_model_with_a_mask_of_infinity_is_saved(tmp_path, lowest, dtype):
         values = m.inner(x)
         return m.head((torch.softmax(values @ values.transpose(1, 2) + mask, dim=-1) @ values)[:, -1])
 
-    model = imported(Joined(attend, inner=nn.Linear(2, 3), head=nn.Linear(3, 1)).to(dtype), RANDOM)
+    model = imported(FunctionModule(attend, inner=nn.Linear(2, 3), head=nn.Linear(3, 1)).to(dtype), RANDOM)
     model.save(tmp_path / "m.safetensors")
     np.testing.assert_array_equal(kanmodel.load(tmp_path / "m.safetensors").predict(RANDOM), model.predict(RANDOM))
 
 
 def test_log_softmax_is_finite_far_out():
     """Where the probability of a class is 0 in float32, its logarithm is that of the module."""
-    imported(Joined(lambda m, x: m.head(20 * x[:, -1]).log_softmax(-1), head=nn.Linear(2, 3)), RANDOM)
+    imported(FunctionModule(lambda m, x: m.head(20 * x[:, -1]).log_softmax(-1), head=nn.Linear(2, 3)), RANDOM)
 
 
 def test_a_module_may_write_to_its_windows():
@@ -537,7 +525,7 @@ def test_a_module_may_write_to_its_windows():
         return m.head(x[:, -1])
 
     windows = RANDOM.copy()
-    from_torch(Joined(subtract, head=nn.Linear(2, 1)).double(), windows=windows, features=["a", "b"])
+    from_torch(FunctionModule(subtract, head=nn.Linear(2, 1)).double(), windows=windows, features=["a", "b"])
     np.testing.assert_array_equal(windows, RANDOM)
 
 
@@ -569,9 +557,9 @@ def test_columns_of_frames_are_taken_by_name():
 
 def test_targets_before_steps_are_refused():
     """Unless there are as many of both, forecasts would get the names of others."""
-    module = Joined(lambda m, x: m.head(x[:, -1]).reshape(-1, 2, 3), head=nn.Linear(2, 6))
+    module = FunctionModule(lambda m, x: m.head(x[:, -1]).reshape(-1, 2, 3), head=nn.Linear(2, 6))
     options = {"features": ["a", "b"], "outputs": ["u", "v"], "horizon": 3}
     with pytest.raises(UnreadableModelError, match=r"gives \[2, 3\] for a window, 2 targets of 3 steps, but"):
         from_torch(module, windows=RANDOM, **options)
-    turned = Joined(lambda m, x: m.other(x).transpose(1, 2), other=module)
+    turned = FunctionModule(lambda m, x: m.other(x).transpose(1, 2), other=module)
     assert from_torch(turned, windows=RANDOM, **options).outputs[:3] == ("u+1", "v+1", "u+2")

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
+from factories import FunctionModule
 from glue_layers import NaiveFourierKANLayer
 from thorough import few_of
 from torch import nn
@@ -19,19 +20,6 @@ FEATURES = ("a", "b", "c")
 WINDOWS = np.random.default_rng(0).normal(size=(80, 9, 3)).astype(np.float32).astype(float)
 
 
-class Module(nn.Module):
-    """Modules by name, and what is computed with them."""
-
-    def __init__(self, function, **modules):
-        super().__init__()
-        self.function = function
-        for name, module in modules.items():
-            setattr(self, name, module)
-
-    def forward(self, x):
-        return self.function(self, x)
-
-
 def lstm(**options):
     return nn.LSTM(3, 6, **({"batch_first": True} | options))
 
@@ -42,7 +30,7 @@ def last(m, x):
 
 def called(function, **more):
     """A module with an LSTM and a Linear layer, and what more is called."""
-    return Module(function, **{"lstm": lstm(), "fc": nn.Linear(6, 1)} | more)
+    return FunctionModule(function, **{"lstm": lstm(), "fc": nn.Linear(6, 1)} | more)
 
 
 def residual(m, x):
@@ -98,7 +86,7 @@ CASES = {
         ),
         INSTEAD,
     ),
-    "cell": (lambda: Module(loop, cell=nn.LSTMCell(3, 6), fc=nn.Linear(6, 1)), INSTEAD),
+    "cell": (lambda: FunctionModule(loop, cell=nn.LSTMCell(3, 6), fc=nn.Linear(6, 1)), INSTEAD),
     "convolution": (
         lambda: called(
             lambda m, x: m.fc(last(m, m.conv(x.transpose(1, 2)).transpose(1, 2))), conv=nn.Conv1d(3, 3, 3, padding=1)
@@ -177,7 +165,7 @@ READ = {
         lambda m, x: m.fc(m.lstm(x)[0].mean(1)),
         fc=nn.Sequential(nn.Linear(6, 8), nn.Mish(), nn.Dropout(), nn.LayerNorm(8), nn.Linear(8, 2), nn.Softplus()),
     ),
-    "pooled_steps": lambda: Module(
+    "pooled_steps": lambda: FunctionModule(
         lambda m, x: m.net(x).mean(1), net=nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
     ),
     "one_number_a_window": lambda: called(lambda m, x: m.fc(last(m, x))[:, 0]),
@@ -204,7 +192,7 @@ def test_a_module_that_reads_rows_is_given_rows():
         _, n_features = x.shape
         return m.fc2(torch.tanh(m.fc1(x[:, list(range(n_features))])))
 
-    module = Module(read_rows, fc1=nn.Linear(3, 4), fc2=nn.Linear(4, 1)).double()
+    module = FunctionModule(read_rows, fc1=nn.Linear(3, 4), fc2=nn.Linear(4, 1)).double()
     rows = WINDOWS[:, 0]
     model = from_torch(module, windows=rows, features=FEATURES)
     np.testing.assert_allclose(model.predict(rows[:, None]), forecast(module, rows), rtol=0, atol=1e-12)
@@ -241,7 +229,7 @@ def test_forecasts_that_depend_on_the_last_digit_are_refused(dtype):
         return h[:, :1]
 
     torch.manual_seed(0)
-    module = Module(steep, kan=NaiveFourierKANLayer(3, 3, 300)).to(dtype)
+    module = FunctionModule(steep, kan=NaiveFourierKANLayer(3, 3, 300)).to(dtype)
     with pytest.raises(UnreadableModelError, match="depend on the last digit of its inputs in " + str(dtype)[6:]):
         from_torch(module, windows=WINDOWS, features=FEATURES)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import IntegratedGradients
+from factories import FunctionModule
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from thorough import examples, few_of
@@ -175,19 +176,6 @@ def test_what_no_graph_has_is_refused(name):
         assert re.search(r"at 'Refused' \(test_tracer.py, line \d+\)", str(refusal.value))
 
 
-class Of(nn.Module):
-    """A function of a module's parts and a window."""
-
-    def __init__(self, function, **parts):
-        super().__init__()
-        self.function = function
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    def forward(self, x):
-        return self.function(self, x)
-
-
 def scaled_by_size(m, x):
     """GluonTS' scaling by the mean magnitude."""
     size = x.abs().mean(dim=1, keepdim=True).clamp(min=1e-3)
@@ -196,7 +184,7 @@ def scaled_by_size(m, x):
 
 def headed(compute, **parts):
     """A Linear layer of what is computed from a window."""
-    net = Of(lambda m, x: m.fc(compute(m, x).flatten(1)), fc=nn.LazyLinear(2), **parts)
+    net = FunctionModule(lambda m, x: m.fc(compute(m, x).flatten(1)), fc=nn.LazyLinear(2), **parts)
     net(torch.ones(2, LOOKBACK, 3))
     return net
 
@@ -235,26 +223,30 @@ def attended(m, x):
 
 
 SHAPES = {
-    "no leaf": lambda: Of(lambda m, x: x[:, -1, :2] * 2 - x[:, 0, :2]),
-    "einsum": lambda: Of(lambda m, x: torch.einsum("btf,tfo->bo", x, m.w), w=nn.Parameter(torch.randn(6, 3, 2))),
-    "mean magnitude": lambda: Of(scaled_by_size, fc=nn.Linear(18, 2)),
+    "no leaf": lambda: FunctionModule(lambda m, x: x[:, -1, :2] * 2 - x[:, 0, :2]),
+    "einsum": lambda: FunctionModule(
+        lambda m, x: torch.einsum("btf,tfo->bo", x, m.w), w=nn.Parameter(torch.randn(6, 3, 2))
+    ),
+    "mean magnitude": lambda: FunctionModule(scaled_by_size, fc=nn.Linear(18, 2)),
     "unit length": lambda: headed(lambda m, x: nn.functional.normalize(x[:, -1], dim=1)),
     "largest": lambda: headed(lambda m, x: x / x.abs().amax(dim=(1, 2), keepdim=True)),
     "prelu": lambda: headed(lambda m, x: m.act(m.one(x)), one=nn.Linear(3, 3), act=nn.PReLU()),
     "instance norm": lambda: headed(lambda m, x: m.norm(x.transpose(1, 2)), norm=nn.InstanceNorm1d(3)),
     "group norm": lambda: headed(lambda m, x: m.norm(x.transpose(1, 2)), norm=nn.GroupNorm(3, 3)),
-    "in place": lambda: Of(filled, one=nn.Linear(3, 1), two=nn.Linear(3, 1)),
-    "each feature": lambda: Of(each_feature, gru=nn.GRU(1, 3, batch_first=True), fc=nn.Linear(3, 1)),
+    "in place": lambda: FunctionModule(filled, one=nn.Linear(3, 1), two=nn.Linear(3, 1)),
+    "each feature": lambda: FunctionModule(each_feature, gru=nn.GRU(1, 3, batch_first=True), fc=nn.Linear(3, 1)),
     "projection": lambda: headed(lambda m, x: m.lstm(x)[0][:, -1], lstm=nn.LSTM(3, 4, proj_size=2, batch_first=True)),
     "in two axes": lambda: headed(lambda m, x: m.conv(x[:, None]), conv=nn.Conv2d(1, 2, 3)),
     "in groups": lambda: headed(lambda m, x: m.conv(x.transpose(1, 2)), conv=nn.Conv1d(3, 6, 3, groups=3)),
     "resized": lambda: headed(lambda m, x: nn.functional.interpolate(x.transpose(1, 2), size=3)),
     "causal": lambda: headed(attended, q=nn.Linear(3, 3)),
-    "double": lambda: Of(lambda m, x: m.fc(x.flatten(1)) + x[:, -1, :2], fc=nn.Linear(18, 2)).double(),
-    "one output": lambda: Of(lambda m, x: (m.fc(x.flatten(1)) + x[:, -1, :1]).squeeze(), fc=nn.Linear(18, 1)),
+    "double": lambda: FunctionModule(lambda m, x: m.fc(x.flatten(1)) + x[:, -1, :2], fc=nn.Linear(18, 2)).double(),
+    "one output": lambda: FunctionModule(
+        lambda m, x: (m.fc(x.flatten(1)) + x[:, -1, :1]).squeeze(), fc=nn.Linear(18, 1)
+    ),
     "sorted": lambda: headed(lambda m, x: torch.sort(x, dim=1, descending=True)[0]),
     "largest three": lambda: headed(lambda m, x: x[..., 0].topk(3)[0]),
-    "ends repeated": lambda: Of(
+    "ends repeated": lambda: FunctionModule(
         lambda m, x: m.conv(nn.functional.pad(x.transpose(1, 2), (2, 1), "replicate")).mean(2), conv=nn.Conv1d(3, 2, 3)
     ),
     "last place beyond": lambda: headed(pooled, one=nn.Linear(3, 3)),
@@ -266,7 +258,7 @@ SHAPES = {
     "splines by comparisons": lambda: headed(lambda m, x: hats(m.one(x[:, -1])), one=nn.Linear(3, 3)),
     "a choice without a jump": lambda: headed(lambda m, x: torch.where(x > 1, 2 - x, x**2)),
     "script": lambda: torch.jit.trace(
-        Of(lambda m, x: m.fc(x.flatten(1)) + x[:, 0, :2], fc=nn.Linear(18, 2)), torch.zeros(2, 6, 3)
+        FunctionModule(lambda m, x: m.fc(x.flatten(1)) + x[:, 0, :2], fc=nn.Linear(18, 2)), torch.zeros(2, 6, 3)
     ),
 }
 
@@ -298,7 +290,7 @@ def test_an_embedding_of_whole_numbers_is_a_layer_of_splines(scaled):
         hour = (x[..., 2] * std[2] + mean[2]).round() if scaled else x[..., 2]
         return m.fc(m.gru(torch.cat([x[..., :2], m.hour(hour.long())], dim=2))[0][:, -1])
 
-    net = Of(embed, hour=nn.Embedding(8, 2), gru=nn.GRU(4, 4, batch_first=True), fc=nn.Linear(4, 2))
+    net = FunctionModule(embed, hour=nn.Embedding(8, 2), gru=nn.GRU(4, 4, batch_first=True), fc=nn.Linear(4, 2))
     stated = {"windows": windows, "features": ["a", "b", "hour"], "scaling": scaling}
     model = kanmodel.from_torch(net, integer=["hour"], **stated)
     ledger = model.explain(windows[:3])
@@ -312,7 +304,7 @@ def test_an_embedding_of_whole_numbers_is_a_layer_of_splines(scaled):
 def test_a_jump_is_stated_as_residual():
     """Where a forecast jumps, no slope explains it: the ledger has not converged, and its residual is the jump."""
     torch.manual_seed(0)
-    net = Of(lambda m, x: m.fc(x.flatten(1)) + 3 * (x[:, -1, :1] > 0), fc=nn.Linear(18, 2))
+    net = FunctionModule(lambda m, x: m.fc(x.flatten(1)) + 3 * (x[:, -1, :1] > 0), fc=nn.Linear(18, 2))
     model = kanmodel.from_torch(net, windows=random_walks(), features=list(FEATURES))
     one, other = np.zeros((1, LOOKBACK, 3)), np.zeros((1, LOOKBACK, 3))
     one[0, -1, 0], other[0, -1, 0] = -1.0, 1.0
@@ -358,7 +350,7 @@ def test_a_chain_is_found_in_what_is_drawn(name):
     torch.manual_seed(0)
     parts = {"one": nn.Linear(3, 3), "two": nn.Linear(3, 2), "three": nn.Linear(18, 2)}
     parts |= {"up": nn.ConvTranspose1d(3, 2, 3, 2), "four": nn.Linear(26, 2), "fc": nn.Linear(3, 2)}
-    net = Of(CHAINS[name], gru=nn.GRU(3, 3, batch_first=True), **parts)
+    net = FunctionModule(CHAINS[name], gru=nn.GRU(3, 3, batch_first=True), **parts)
     model = kanmodel.from_torch(net, windows=random_walks(), features=list(FEATURES))
     assert bool(model.config.graph) == (name == "twice the mean")
 

@@ -17,8 +17,15 @@ def test_an_interval_holds_what_is_between_its_bounds(lower, upper, actual, held
     np.testing.assert_equal(covered(np.array([lower]), np.array([upper]), np.array([actual])), [held])
 
 
+def test_r2_is_one_for_the_truth_and_zero_for_the_mean():
+    """R2 is computed per output, against the mean of the targets that it is measured on."""
+    targets, series = np.array([[0.0, 5.0], [2.0, 9.0]]), np.zeros(2, dtype=int)
+    assert r2_scores(targets, targets, series).tolist() == [1.0, 1.0]
+    assert r2_scores(targets, np.array([[1.0, 7.0], [1.0, 7.0]]), series).tolist() == [0.0, 0.0]
+
+
 @given(st.lists(st.integers(0, 3), min_size=2, max_size=20), st.floats(-1e3, 1e3))
-def test_r2_is_one_for_the_truth_and_zero_for_the_mean_of_each_series(series, apart):
+def test_r2_of_several_series_is_zero_for_the_mean_of_each(series, apart):
     """Of each output, however far the series are apart; of one series it is the usual one."""
     series, rng = np.array([*series, 5, 5]), np.random.default_rng(0)
     targets, noise = rng.normal(size=(len(series), 2)), rng.normal(size=(len(series), 2))
