@@ -106,10 +106,10 @@ class Match:
     tolerance: float
 
     def gives(self, left: Any, entered: Tensor) -> bool:
-        """Whether the function gives what left the part of what entered it."""
+        """Whether the function gives what left the part of what entered it, also where that is no number."""
         found, computed = tree_leaves(left)[0].cpu().double(), self.function(entered.cpu().double())
         same = computed.numel() == found.numel()
-        return same and bool(((computed - found.reshape(computed.shape)).abs() <= self.tolerance).all())
+        return same and torch.allclose(computed, found.reshape(computed.shape), 0, self.tolerance, equal_nan=True)
 
 
 def _match(
@@ -129,8 +129,9 @@ def _match(
                 moved = read + reach * noise
                 probes = torch.cat([read[None], moved]).flatten(0, 1) if read.ndim > 1 else moved
                 left = tree_leaves(forward(probes))[0].double()
-                deviation = float(left.std()) if left.numel() > 1 else 0.0
-                return left, probes, allowed * max(deviation, 1e-3 * float(left.abs().max()), 1e-12)
+                finite = left[left.isfinite()]  # as a logarithm has values at some probes only
+                deviation = float(finite.std()) if finite.numel() > 1 else 0.0
+                return left, probes, allowed * max(deviation, 1e-3 * float(finite.abs().max()), 1e-12)
 
             (left, probes, tolerance), (far_left, far, loose) = probe(1.0, BETWEEN), probe(FAR, LOOSELY)
             for kinds in product(*part.open.values()):

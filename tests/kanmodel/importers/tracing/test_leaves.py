@@ -8,6 +8,7 @@ from functools import cache
 from types import ModuleType, SimpleNamespace
 from unittest.mock import patch
 
+import kan
 import numpy as np
 import pytest
 import torch
@@ -516,3 +517,17 @@ def test_the_kans_of_keras(tmp_path):
     found = read_file(tmp_path / "m.pt", chain)
     assert found.provenance.unused == () and "base relu" in found.provenance.library
     np.testing.assert_allclose(found.predict(WINDOWS), chain, rtol=0, atol=1e-5 * chain.std())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_function_that_some_probes_have_no_value_of_is_matched():
+    """The logarithm of pykan's symbolic edges has values at a part of what a layer is probed with."""
+    network = kan.KAN([2, 1, 1], base_fun="zero", auto_save=False, seed=0)
+    for layer, source, function in ((0, 0, "log"), (0, 1, "log"), (1, 0, "exp")):
+        network.fix_symbolic(layer, source, 0, function, fit_params_bool=False, verbose=False)
+    windows = np.random.default_rng(0).uniform(0.1, 3, (64, 2)).astype(np.float32)
+    model = from_torch(network, windows=windows, features=["x", "y"])
+    with torch.no_grad():
+        expected = network(torch.from_numpy(windows)).numpy()
+    np.testing.assert_allclose(model.predict(windows), expected, rtol=1e-4)
+    assert model.config.head and not model.config.graph
