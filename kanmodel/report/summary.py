@@ -122,9 +122,11 @@ def _drivers(subject: Subject) -> Finding:
 
 def describe_example(example: Example, say: AmountFormat) -> str:
     """How the largest contributions lead from average conditions to the forecast."""
-    amounts = [f"`{name}` {say.signed(value)}" for name, value in list(example.contributions.items())[:N_NAMED]]
-    told = f"average conditions give {say(example.start)}, {', '.join(amounts)}"
-    told += f"{', and so on,' if len(example.contributions) > N_NAMED else ','} which makes {say(example.prediction)}"
+    amounts = {name: say.signed(value) for name, value in list(example.contributions.items())[:N_NAMED]}
+    named = [f"`{name}` {amount}" for name, amount in amounts.items() if amount != say.signed(0.0)]
+    more = ["and so on"] if named and len(example.contributions) > len(named) else []
+    told = ", ".join([f"average conditions give {say(example.start)}", *named, *more])
+    told += f", which makes {say(example.prediction)}"
     return told + ("." if example.actual is None else f"; the actual value was {say(example.actual)}.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
@@ -20,6 +21,7 @@ Cells = np.ndarray[Any, Any]
 """A column: numbers, dates (datetime64), or objects: numbers, texts, `Category`, dates with a zone, and None."""
 MISSING = ("", "na", "n/a", "#n/a", "nan", "<na>", "nat", "none", "null")  # for a missing number, case-insensitive
 NO_VALUE = "no value"
+WITH_COMMA = re.compile(r"\s*[+-]?\d+(,\d+)+\s*")  # a decimal mark, or separators of thousands
 
 
 class Category(str):
@@ -174,6 +176,9 @@ def plan_levels(cells: Cells, most: int) -> tuple[tuple[str, ...], str | None]:
     numbers = read_numbers(_objects(known))
     if not np.isinf(numbers).any() and not any(isinstance(cell, Category) for cell in known):
         return (), NO_VALUE if np.isnan(numbers).all() else None
+    has_comma = np.array([_has_comma(cell) for cell in known])
+    if has_comma.any() and not np.isinf(numbers[~has_comma]).any():
+        return (), "numbers written with a comma"
     levels = tuple(sorted({level_of(cell) for cell in known}))
     if len(levels) == 1:
         return (), "the same text in every row"
@@ -184,7 +189,12 @@ def describe_bad(cell: Any, levels: Sequence[str] = ()) -> str:
     """What is wrong with a cell of a column of numbers, or of these levels."""
     if levels:
         return f"has the unknown level {quote(level_of(cell))}; the levels are {', '.join(levels)}"
-    return f"must be a finite number or empty, but is {quote(cell)}"
+    comma = ", a number written with a comma" if _has_comma(cell) else ""
+    return f"must be a finite number or empty, but is {quote(cell)}{comma}"
+
+
+def _has_comma(cell: Any) -> bool:
+    return isinstance(cell, str) and not isinstance(cell, Category) and WITH_COMMA.fullmatch(cell) is not None
 
 
 def level_of(cell: Any) -> str:

@@ -18,7 +18,8 @@ from figures import unfounded
 import kanmodel
 from kanmodel import Model
 from kanmodel.forecaster import Reference
-from kanmodel.report.finding import AmountFormat
+from kanmodel.report.finding import AmountFormat, Example
+from kanmodel.report.summary import describe_example
 from kanmodel.result import draw
 from kanmodel.show.style import LIGHT
 from kanmodel.tables.rhythm import TimeColumn
@@ -249,6 +250,23 @@ def test_the_page_is_two_sheets_of_paper(tmp_path):
         command = [CHROMIUM, "--no-sandbox", "--no-pdf-header-footer", f"--print-to-pdf={printed}", page.as_uri()]
         subprocess.run(command, check=True, capture_output=True, timeout=300)
         assert len(re.findall(rb"/Type /Page\b", printed.read_bytes())) == 2
+
+
+@pytest.mark.parametrize(
+    ("contributions", "steps"),
+    [
+        ({"a": 2.0, "b": -0.5, "c": 0.0}, "`a` +2.00 K, `b` -0.50 K, and so on, "),
+        ({"a": 1.5}, "`a` +1.50 K, "),
+        ({"a": 1.0, "b": 0.3, "c": 0.1, "others": 0.1}, "`a` +1.00 K, `b` +0.30 K, `c` +0.10 K, and so on, "),
+        ({"a": 1.5, "b": -0.0001}, "`a` +1.50 K, and so on, "),
+        ({"a": 0.0, "b": 0.0}, ""),
+    ],
+)
+def test_the_example_names_what_moves_the_forecast(contributions, steps):
+    """What is written as zero is not named."""
+    example = Example("latest", 3.0, contributions, 3.0 + sum(contributions.values()), None, "K")
+    said = describe_example(example, AmountFormat("K", 1.0))
+    assert said == f"average conditions give 3.00 K, {steps}which makes {example.prediction:.2f} K."
 
 
 def test_what_does_not_vary_has_no_extremes(model):

@@ -1,5 +1,6 @@
 """Columns of any library are read as the same cells, and texts as levels or numbers."""
 
+import math
 from datetime import date, datetime
 
 import numpy as np
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from kanmodel.errors import DataError
-from kanmodel.tables.frames import Category, plan_levels, read_columns, read_levels, read_numbers
+from kanmodel.tables.frames import Category, describe_bad, plan_levels, read_columns, read_levels, read_numbers
 
 CELLS = {
     "a": [1, 2, None],
@@ -85,6 +86,9 @@ def test_categories_are_levels_even_if_they_look_like_numbers(column):
         ([None, ""], "no value"),
         ([np.nan, np.nan], "no value"),
         (["n/a", "NA"], "no value"),
+        (["1,5", "-2,25", "3", "n/a"], "numbers written with a comma"),
+        (["1,234,567", "12", "7"], "numbers written with a comma"),
+        (["1,5", "x", "y"], "3 different texts, more than 2"),
         ([date(2024, 1, 1), None], "date"),
         (np.array(["2024-01-01"], dtype="datetime64[D]"), "datetime64[D]"),
     ],
@@ -92,6 +96,13 @@ def test_categories_are_levels_even_if_they_look_like_numbers(column):
 def test_what_can_be_no_feature_has_its_reason(cells, why):
     """In words, for the warning that names the column."""
     assert plan_levels(read_columns({"c": cells})["c"], 2) == ((), why)
+
+
+def test_a_number_with_a_comma_is_called_one():
+    """As tools write it in many languages; other texts are only quoted."""
+    assert describe_bad("1,5") == "must be a finite number or empty, but is '1,5', a number written with a comma"
+    assert describe_bad("1,5 km") == "must be a finite number or empty, but is '1,5 km'"
+    assert describe_bad(math.inf) == "must be a finite number or empty, but is inf"
 
 
 def test_numbers_among_texts_stay_numbers():
