@@ -3,7 +3,8 @@
 Operations are named as torch dispatches them, without an overload, and without the ``_`` of those in place. A rule of
 `RULES`, given the tracer and the arguments, returns the numbers of the elements of the result, which it moves or adds
 nodes for. A function of `COMPOSITES` is the operation in terms of others, which are traced in turn, and one of
-`COMPLEX` that of complex numbers in terms of their parts. What is in none of them is no operation of a graph.
+`COMPLEX` that of complex numbers in terms of their parts. What is in none of them is decomposed by torch's own
+table, or is no operation of a graph.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch._decomp import decomposition_table
+from torch.nn.functional import one_hot
 from torch.utils._pytree import tree_flatten, tree_map, tree_map_only
 
 from kanmodel.importers.layers.submodules import Layer
@@ -212,6 +214,21 @@ def _matrix(tracer: GraphTracer, function: Callable[[Tensor], Tensor], shape: Si
     return function(torch.eye(size, dtype=torch.float64).reshape(size, *shape)).flatten(1)
 
 
+def _index_put(
+    tracer: GraphTracer, x: Tensor, indices: Sequence[Tensor | None], values: Tensor, add: bool = False
+) -> Any:
+    """Values moved to places, or added to what is there, as the sums of a graph network over its neighbours."""
+    if not add or any(map(tracer.depends, indices)):
+        return _moves("index_put")(tracer, x, indices, values)
+    places = torch.arange(x.numel()).reshape(x.shape)[tuple(slice(None) if at is None else at for at in indices)]
+    if places.numel() * x.numel() > MAX_MATRIX:
+        tracer.refuse("a sum of too many values by places")
+    sums = tracer.matmul(
+        tracer.of(values).expand(places.shape).reshape(1, -1), one_hot(places.flatten(), x.numel()).to(x.dtype)
+    )
+    return tracer.apply("add", x, sums.reshape(x.shape))
+
+
 def _linear_function(name: str, axes: int) -> Rule:
     """The rule of an operation that is linear in its first argument, alike for all of the first axes."""
 
@@ -318,7 +335,7 @@ def _embedding(tracer: GraphTracer, weight: Tensor, indices: Tensor, *_: Any) ->
 
 RULES: dict[str, Rule] = {
     **{name: _moves(name) for name in ("clone", "cat", "stack", "flip", "roll", "index", "index_select", "gather")},
-    **{name: _moves(name) for name in ("repeat", "slice_scatter", "select_scatter", "index_put", "scatter")},
+    **{name: _moves(name) for name in ("repeat", "slice_scatter", "select_scatter", "scatter")},
     **{name: _moves(name) for name in ("_unsafe_index", "_pack_padded_sequence", "_pad_packed_sequence")},
     **{f"{way}_pad{n}d": _moves(f"{way}_pad{n}d", True) for way in ("replication", "reflection") for n in (1, 2, 3)},
     **dict.fromkeys(("_to_copy", "nan_to_num"), lambda tracer, x, *args, **kwargs: tracer.of(x).clone()),
@@ -352,7 +369,7 @@ RULES: dict[str, Rule] = {
     **{"mean": _reduction("mean"), "sum": _reduction("sum"), "median": _reduction("median")},
     **{"max": _reduction("max"), "min": _reduction("min"), "amax": _reduction("max"), "amin": _reduction("min")},
     **{"std": _spread(True), "var": _spread(False), "std_mean": _spread(True, True), "var_mean": _spread(False, True)},
-    **{"sort": _sort, "embedding": _embedding},
+    **{"sort": _sort, "embedding": _embedding, "index_put": _index_put},
     "topk": lambda tracer, x, k, axis=-1, largest=True, *_: _sort(tracer, x, axis, largest).narrow(axis, 0, k),
     **dict.fromkeys(("_softmax", "_safe_softmax"), lambda tracer, x, axis, *_: tracer.softmax(x, axis)),
     **dict.fromkeys(("mm", "bmm"), lambda tracer, one, other: tracer.matmul(one, other)),
@@ -367,19 +384,9 @@ RULES: dict[str, Rule] = {
 # Composites
 
 
-def _addmm(bias: Tensor, one: Tensor, other: Tensor, beta: float = 1, alpha: float = 1) -> Tensor:
-    product = (torch.mm if one.ndim == 2 else torch.bmm)(one, other)
-    return (product if alpha == 1 else product * alpha) + (bias if beta == 1 else bias * beta)
-
-
 def _prelu(x: Tensor, weight: Tensor) -> Tensor:
     below = x.clamp(max=0.0) * weight
     return x.relu() + below
-
-
-def _glu(x: Tensor, axis: int = -1) -> Tensor:
-    value, gate = x.chunk(2, dim=axis)
-    return value * gate.sigmoid()
 
 
 def _norm(x: Tensor, order: float = 2, axes: Any = None, keepdim: bool = False, **_: Any) -> Tensor:
@@ -464,6 +471,19 @@ def _threshold(x: Tensor, threshold: float, value: float) -> Tensor:
     return x.clamp(min=threshold)
 
 
+def _scatter_add(x: Tensor, axis: int, index: Tensor, source: Tensor) -> Tensor:
+    places: list[Tensor | None] = [*torch.meshgrid(*map(torch.arange, index.shape), indexing="ij")]
+    places[axis] = index
+    return x.index_put(places, source[tuple(map(slice, index.shape))], accumulate=True)
+
+
+def _adaptive_max_pool(x: Tensor, sizes: Sizes) -> Tensor:
+    for axis, n in zip((-2, -1), sizes, strict=True):
+        ends = [(i * x.shape[axis] // n, -(-(i + 1) * x.shape[axis] // n)) for i in range(n)]
+        x = torch.stack([x.narrow(axis, first, last - first).amax(axis) for first, last in ends], dim=axis)
+    return x
+
+
 def _along(name: str, x: Tensor, axis: int, *args: Any) -> Tensor:
     """A Fourier transform along one axis: a linear function of the real numbers there."""
     rows = x.movedim(axis, -1)
@@ -489,19 +509,12 @@ def _fourier(x: Tensor, axes: Sizes, norm: int, forward: bool) -> Tensor:
 
 
 COMPOSITES: dict[str, Callable[..., Tensor]] = {
-    "square": lambda x: x * x,
     "log1p": lambda x: (x + 1.0).log(),
     "expm1": lambda x: x.exp() - 1.0,
     **{"log2": lambda x: x.log() / log(2), "log10": lambda x: x.log() / log(10), "exp2": lambda x: (log(2) * x).exp()},
-    "addcmul": lambda x, one, other, value=1: torch.add(x, one * other, alpha=value),
-    "lerp": lambda x, end, weight: x + (end - x) * weight,
-    "mv": lambda one, other: one @ other[:, None],
-    "dot": lambda one, other: one[None] @ other[:, None],
-    **{"addmm": _addmm, "baddbmm": _addmm, "linalg_vector_norm": _norm},
+    "linalg_vector_norm": _norm,
     "_cdist_forward": lambda one, other, order=2, *_: _norm(one.unsqueeze(-2) - other.unsqueeze(-3), order, [-1]),
-    **{"_prelu_kernel": _prelu, "glu": _glu, "threshold": _threshold},
-    "log_sigmoid_forward": lambda x: -softplus(-x),
-    "_log_softmax": lambda x, axis, _: x - _logsumexp(x, axis, keepdim=True),
+    **{"_prelu_kernel": _prelu, "threshold": _threshold},
     **{"native_layer_norm": _layer_norm, "native_group_norm": _group_norm, "native_batch_norm": _batch_norm},
     "_native_batch_norm_legit_no_training": _batch_norm,
     "_scaled_dot_product_flash_attention_for_cpu": _attention,
@@ -510,10 +523,20 @@ COMPOSITES: dict[str, Callable[..., Tensor]] = {
     ),
     "_fft_c2r": lambda x, axes, norm, n: _along("_fft_c2r", _fourier(x, axes[:-1], norm, False), axes[-1], norm, n),
     **{"_fft_c2c": _fourier, "polar": lambda size, angle: torch.complex(size * angle.cos(), size * angle.sin())},
-    "softshrink": lambda x, margin=0.5: x - x.clamp(-margin, margin),
-    **{"cumsum": _cumsum, "logsumexp": _logsumexp},
+    "cosh": lambda x: (x.exp() + (-x).exp()) / 2.0,
+    "tan": lambda x: x.sin() / x.cos(),
+    "hypot": lambda *sides: _norm(torch.stack(torch.broadcast_tensors(*sides)), 2, [0]),  # type: ignore[no-untyped-call]
+    **{"cumsum": _cumsum, "logsumexp": _logsumexp, "scatter_add": _scatter_add},
+    "adaptive_max_pool2d": _adaptive_max_pool,
     "cumprod": lambda x, axis, **_: torch.stack([*accumulate(x.unbind(axis), torch.mul)], dim=axis),
 }
+
+
+def find_decomposition(operation: Any) -> Callable[..., Any] | None:
+    """An operation in terms of others by torch's table, also of one in place; None if the table has none."""
+    packet = getattr(torch.ops.aten, operation._schema.name.removeprefix("aten::").removesuffix("_"), None)
+    found = getattr(packet, operation._overloadname, None)
+    return None if found is None else decomposition_table.get(found)
 
 
 # Complex numbers

@@ -33,7 +33,7 @@ from kanmodel.importers.files.exported import Step
 from kanmodel.importers.files.source import named_modules
 from kanmodel.importers.layers.submodules import Layer, Norm, RecurrentSubmodule
 from kanmodel.importers.tracing.drawing import Drawing
-from kanmodel.importers.tracing.rules import COMPLEX, COMPOSITES, RULES, UNKNOWN, NoOperationError
+from kanmodel.importers.tracing.rules import COMPLEX, COMPOSITES, RULES, UNKNOWN, NoOperationError, find_decomposition
 from kanmodel.network.config import RecurrentConfig
 from kanmodel.network.described import QUANTILES, Described, describe
 from kanmodel.network.operations import MAX_NODES, Node, Shape, runs_of
@@ -176,7 +176,7 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         given = [*_tensors_in(args), *_tensors_in(kwargs.values())]
         self._touched.update(value.untyped_storage().data_ptr() for value in given)
-        name = func._schema.name.removeprefix("aten::")
+        name = func._schema.name.removeprefix("aten::").removeprefix("prims::")
         if name in ZEROS and not self.paused:
             return self._follow(func(*args, **kwargs))
         if name in UNREAD or not any(map(self.depends, given)):
@@ -206,12 +206,16 @@ class GraphTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     before.copy_(self.constant(args[0]))
                 return out
             numeric = all(value.is_floating_point() or value.is_complex() for value in given if self.depends(value))
-            self.refuse(name, *([] if numeric else ["which decides by values of the window"]))
+            if not numeric:
+                self.refuse(name, "which decides by values of the window")
+            composite = find_decomposition(func)
+            if composite is None:
+                self.refuse(name)
         try:
             if composite is not None:
                 with self:
                     traced = composite(*args, **kwargs)
-                numbers: Any = self.of(traced)
+                numbers: Any = tuple(map(self.of, traced)) if isinstance(traced, tuple) else self.of(traced)
             else:
                 assert rule is not None
                 with self.pausing():

@@ -160,6 +160,12 @@ REFUSALS = {
     ),
     "sorted places": (lambda x: x[:, -1].gather(1, x[:, 0].sort(dim=1)[1])[:, :1], "gather .*decides by values"),
     "place": (lambda x: x[:, -1].gather(1, x[:, 0].max(dim=1, keepdim=True)[1]), "gather .*decides by values"),
+    "summed by values": (
+        lambda x: torch.zeros(len(x), 3).index_put(
+            (torch.arange(len(x)), x[:, -1, 0].long().clamp(0, 2)), x[:, 0, 0], True
+        ),
+        "index_put .*decides by values",
+    ),
     "squeeze": (lambda x: x[:, -1].squeeze()[:, :1], "does not take one window alone"),
     "across windows": (lambda x: x[:, -1, :1] - x.mean(dim=0)[-1, :1], "windows of a batch are mixed"),
 }
@@ -212,6 +218,18 @@ def hats(x):
     return (x - grid[:-2]) * steps[..., :-1] + (grid[2:] - x) * steps[..., 1:]
 
 
+def neighbours(m, x):
+    """What each feature is sent by others, as libraries of graph networks sum it."""
+    senders, receivers = torch.tensor([0, 1, 2, 0]), torch.tensor([1, 2, 0, 2])
+    received = torch.zeros_like(x).scatter_add_(2, receivers.expand(*x.shape[:2], 4), x[..., senders])
+    return m.one(torch.cat([x, received], dim=2))
+
+
+def decomposed(m, x):
+    """Operations that torch gives in terms of others."""
+    return m.one(m.act(x)) + torch.cosh(x / 4) + torch.tan(torch.tanh(x)) + torch.hypot(x, x.roll(1, 2) + 9)
+
+
 def pooled(m, x):
     pools = nn.functional.max_pool1d, nn.functional.avg_pool1d
     values = m.one(x).transpose(1, 2), x.transpose(1, 2)
@@ -255,6 +273,17 @@ SHAPES = {
     "distances": lambda: headed(
         lambda m, x: torch.exp(-torch.cdist(x[:, -1, :2], m.c)), c=nn.Parameter(torch.randn(4, 2))
     ),
+    "summed by group": lambda: headed(
+        lambda m, x: torch.zeros(len(x), 2, 3).to(x).index_add(1, torch.tensor([0, 1, 0, 0, 1, 0]), m.one(x)),
+        one=nn.Linear(3, 3),
+    ),
+    "summed over neighbours": lambda: headed(neighbours, one=nn.Linear(6, 3)),
+    "adaptive pools": lambda: headed(
+        lambda m, x: m.mean(x.transpose(1, 2)) + m.most(x.transpose(1, 2)),
+        mean=nn.AdaptiveAvgPool1d(4),
+        most=nn.AdaptiveMaxPool1d(4),
+    ),
+    "decomposed by torch": lambda: headed(decomposed, act=nn.CELU(0.7), one=nn.Linear(3, 3)),
     "splines by comparisons": lambda: headed(lambda m, x: hats(m.one(x[:, -1])), one=nn.Linear(3, 3)),
     "a choice without a jump": lambda: headed(lambda m, x: torch.where(x > 1, 2 - x, x**2)),
     "script": lambda: torch.jit.trace(
