@@ -70,8 +70,8 @@ DESCRIPTION = (
     "original units; scores, curves, grids, supports and thresholds in model units. Arrays run oldest step first."
 )
 _OWN = ("X-Request-Id", "X-Request-Purpose", "X-Request-Timeout")
-CORS_REQUEST = ("Authorization", "Content-Type", "If-None-Match", "Traceparent", *_OWN)
-CORS_ANSWER = ("ETag", "Retry-After", "X-Request-Id")
+CORS_REQUEST = ("Authorization", "Content-Type", "If-None-Match", "Traceparent", infer.HEADER_LENGTH, *_OWN)
+CORS_ANSWER = ("ETag", "Retry-After", "X-Request-Id", infer.HEADER_LENGTH)
 OFF = ("operation_spans", "metrics", "logs")  # of FastAPI's telemetry
 OLDER_PATH = "/openapi-3.0.json"  # beside /openapi.json
 REFRESH_SECONDS = 1.0  # by which gauges of other workers may be late

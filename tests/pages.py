@@ -28,6 +28,7 @@ def read_page(
     names: dict[str, Any],
     run: Callable[[str], str] | None = None,
     edit: Callable[[str], str] = str,
+    within: float = 0.02,
 ) -> None:
     """Runs a page in the working folder, and compares what its blocks show with what they print.
 
@@ -36,6 +37,7 @@ def read_page(
         names: those of the Python session, which is empty at first.
         run: runs the commands of a block, and returns what they print.
         edit: changes lines of Python before they run, such as the port of a server.
+        within: how far, relatively, a number may be from what is shown: a training ends otherwise on each processor.
     """
     printed = ""
     for language, text in blocks(page):
@@ -45,7 +47,7 @@ def read_page(
             assert run, text
             printed = run(text)
         else:
-            assert is_shown(text, printed), f"{page} shows\n{text}\nbut printed is\n{printed}"
+            assert is_shown(text, printed, within), f"{page} shows\n{text}\nbut printed is\n{printed}"
 
 
 def execute(code: str, names: dict[str, Any]) -> str:
@@ -76,8 +78,8 @@ def run_examples(text: str, names: dict[str, Any]) -> None:
         assert not shown or (printed.getvalue() or f"{value!r}\n") == shown
 
 
-def is_shown(shown: str, printed: str) -> bool:
-    """Whether a text is what was printed, up to spaces, 2 % of a number, and what … stands for."""
+def is_shown(shown: str, printed: str, within: float = 0.02) -> bool:
+    """Whether a text is what was printed, up to spaces, a share of a number, and what … stands for."""
     tokens, start = TOKEN.findall(printed), 0
     parts = [TOKEN.findall(part) for part in shown.split("…")]
     for number, part in enumerate(parts):
@@ -85,19 +87,20 @@ def is_shown(shown: str, printed: str) -> bool:
         ends = [start] if number == 0 else range(start, len(tokens) - len(part) + 1)
         if last and number:
             ends = [max(start, len(tokens) - len(part))]
-        found = next((at for at in ends if _match(part, tokens[at : at + len(part)])), None)
+        found = next((at for at in ends if _match(part, tokens[at : at + len(part)], within)), None)
         if found is None:
             return False
         start = found + len(part)
     return start == len(tokens) or not parts[-1]
 
 
-def _match(expected: list[str], tokens: list[str]) -> bool:
-    return len(expected) == len(tokens) and all(map(_equal, expected, tokens))
+def _match(expected: list[str], tokens: list[str], within: float) -> bool:
+    pairs = zip(expected, tokens, strict=False)
+    return len(expected) == len(tokens) and all(_equal(one, other, within) for one, other in pairs)
 
 
-def _equal(expected: str, token: str) -> bool:
+def _equal(expected: str, token: str, within: float) -> bool:
     try:
-        return float(token.replace(",", "")) == pytest.approx(float(expected.replace(",", "")), rel=0.02)
+        return float(token.replace(",", "")) == pytest.approx(float(expected.replace(",", "")), rel=within)
     except ValueError:
         return expected == token

@@ -131,12 +131,13 @@ class WhatIf(WindowsResult):
         check_lowest("points", points, 2)
         config = model.config
         columns, rows = find_columns(model, features), find_rows(config, steps)
+        shifts = None
         if shift is not None:
             levels = [one.input.name for one in columns if isinstance(one, Levels)]
             if levels and (features is not None or len(levels) == len(columns)):
                 raise DataError.at("shift", f"cannot be added to the levels of {levels[0]}")
-            columns = [one for one in columns if isinstance(one, int)]
-        shifts = None if shift is None or not columns else _read_shift(shift)
+            numbers = [one for one in columns if isinstance(one, int)]
+            columns, shifts = [*numbers], _read_shift(shift, model.scaling.feature_limit[numbers].min())
         curves: list[tuple[Curve, ...]] = []
         for window, prediction in tracked(zip(windows, model.predict(windows), strict=True)):
             of_window = (
@@ -198,10 +199,13 @@ class WhatIf(WindowsResult):
         return [Table(summary, list(summary[0])), Table(rows, list(rows[0]), "Every value", in_text=False)]
 
 
-def _read_shift(shift: Sequence[float]) -> Array:
-    """The constants to add, (points,), from the first, the last and their number."""
+def _read_shift(shift: Sequence[float], limit: float) -> Array:
+    """The constants to add, (points,), from the first, the last and their number; at most `limit` either way."""
     if len(shift) not in (2, 3):
         raise DataError.at("shift", f"must be from, to and number of points, but is {quote(shift)}")
+    for name, value in zip(("from", "to"), shift, strict=False):
+        if not abs(value) <= limit:
+            raise DataError.at(f"shift.{name}", f"must be a number of at most {limit:.2g}, but is {quote(value)}")
     points = DEFAULT_POINTS if len(shift) == 2 else shift[2]
     if points < 2 or points != int(points):
         raise DataError.at("shift.points", f"must be a whole number from 2, but is {quote(points)}")

@@ -48,6 +48,7 @@ PATH_NODES, USUAL_NODES, MORE_NODES = 9, 17, 33  # with which a path starts: the
 MOST, N_TRIED = 2 / 3, 16  # of so many reference windows: of one window a second pass costs more than nodes do
 FLOAT32_TOLERANCE = 2e-4  # tighter ones are taken to float64 at once: rounding alone may be a third of this
 FLOAT32_HALVINGS = 10  # points of a shorter part are too close to each other for float32
+MAX_TOLERANCE = 1e6  # within which is everything
 FAR = 8  # times a feature's largest magnitude in the reference windows: beyond it float32 rounds too coarsely
 FAR_SHARE = 0.1  # of the tolerance that paths to there must reach: large entries cancel, and rules agree too early
 OUTSIDE, OUTSIDE_SHARE = 2, 0.9  # times that magnitude: estimates there may be a few percent too small
@@ -67,8 +68,10 @@ class LedgerOptions:
     halvings: int = 20  # most of a part; with 0, every path has just `path_nodes`
 
     def __post_init__(self) -> None:
-        if self.tolerance <= 0:
-            raise DataError.at("tolerance", f"must be above 0, but is {quote(self.tolerance)}")
+        if not 0 < self.tolerance <= MAX_TOLERANCE:
+            raise DataError.at(
+                "tolerance", f"must be above 0, at most {MAX_TOLERANCE:g}, but is {quote(self.tolerance)}"
+            )
         check_lowest("halvings", self.halvings, 0)
         if self.path_nodes < 5 or self.path_nodes % 4 != 1:
             message = f"must be a multiple of 4 and one, such as 17, but is {self.path_nodes}"

@@ -106,8 +106,10 @@ class Backtest(WindowsResult):
         number = windows.table.spec.targets.index(target)
         numbers = [output for output in range(len(config.outputs)) if config.target_of(output).name == target]
         actual, about = windows.actual(number), dict[str, Any]()
-        if adapt is not False:
-            model.need_intervals()
+        if adapt is not False and model.intervals is None:
+            raise DataError.at(
+                "adapt", "needs intervals, but the model has none: train it with intervals, or calibrate it"
+            )
         if model.intervals is None or (adapt is False and not set(numbers) <= set(forecasts_of(config))):
             predictions = np.concatenate([model.predict(part)[:, numbers] for part in windows.parts()])
         else:

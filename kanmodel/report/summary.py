@@ -166,8 +166,9 @@ def _respond(subject: Subject) -> Finding:
     windows = model.scaling.features_to_original(spread_windows(model, N_CHANGED))
     names = [row.members[0] for row in subject.drivers if len(row.members) == 1 and row.connected]
     singles = [number for number in map(config.feature_names.index, names) if not config.features[number].fixed]
-    # of two values, such as yes and no, there is none in between
-    gradual = [number for number in singles if len(np.unique(references[..., number].round(6))) > 2][:N_RESPONSES]
+    # of levels, such as yes and no, and of two values there is none in between
+    numeric = [number for number in singles if not model.inputs.of_feature[config.feature_names[number]].levels]
+    gradual = [number for number in numeric if len(np.unique(references[..., number].round(6))) > 2][:N_RESPONSES]
     full = {config.feature_names[number]: model.inputs.label(config.feature_names[number]) for number in gradual}
     short = shorten_names([*full.values()], N_LABEL)
     labels = {name: (label, short[label]) for name, label in full.items()}

@@ -130,7 +130,8 @@ def read_numbers(cells: Cells) -> Array:
         if is_missing(cell):
             return np.nan
         try:
-            return float(cell) if is_number(cell) or isinstance(cell, str) else np.inf
+            is_plain = isinstance(cell, str) and cell.isascii() and "_" not in cell  # else as Python writes numbers
+            return float(cell) if is_number(cell) or is_plain else np.inf
         except (ValueError, OverflowError):
             return np.inf
 

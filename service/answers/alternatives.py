@@ -9,6 +9,7 @@ from kanmodel.alternatives.counterfactual import Counterfactual
 from kanmodel.alternatives.questions import CounterfactualQuestion
 from kanmodel.alternatives.what_if import DEFAULT_POINTS, Curve
 from kanmodel.attribution.comparison import Comparison
+from kanmodel.attribution.ledger import MAX_TOLERANCE
 from kanmodel.structure.model_comparison import ModelComparison
 from kanmodel.structure.pruning import Fidelity, PruningRule
 from kanmodel.structure.questions import ComparisonQuestion
@@ -128,7 +129,7 @@ class CompareRequest(WindowsRequest):
     asks = ComparisonQuestion
 
     against: Annotated[Against, about("The other side.")]
-    tolerance: Annotated[float, Field(gt=0, strict=True)] = ComparisonQuestion.tolerance
+    tolerance: Annotated[float, Field(gt=0, le=MAX_TOLERANCE, strict=True)] = ComparisonQuestion.tolerance
 
 
 class CompareResponse(WindowsAnswer):

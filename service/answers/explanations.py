@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import BeforeValidator, Field
 from typing_extensions import TypeAliasType, TypedDict
 
+from kanmodel.attribution.ledger import MAX_TOLERANCE
 from kanmodel.attribution.questions import ExplanationQuestion
 from kanmodel.monitoring.trust import WindowTrust
 from kanmodel.tables.inputs import InputValue
@@ -189,14 +190,14 @@ class ExplainRequest(Windows):
     segments: _Segments | None = None
     """Steps whose contributions are summed, by their first and last, 0 the newest: `{"last six hours": [-5, 0]}`. They
     may not overlap. Steps that are in none are entries of their own, such as `other steps -23 to -6`."""
-    tolerance: Annotated[float, Field(gt=0, strict=True)] = ExplanationQuestion.tolerance
+    tolerance: Annotated[float, Field(gt=0, le=MAX_TOLERANCE, strict=True)] = ExplanationQuestion.tolerance
     effects: Annotated[bool, Field(strict=True)] = False
     """Whether each explanation has `effects` too: what the forecast loses without each feature, and what each does
     alone; with other details than `features` also `step_effects`. 2 forecasts for each instance, output, baseline and
     feature, or cell, which count as path nodes in `max_path_nodes`."""
     method: Literal["path", "shapley"] = "path"
-    orders: Annotated[int, Field(ge=4, multiple_of=2, strict=True)] = ExplanationQuestion.orders
-    seed: Annotated[int, Field(ge=0, strict=True)] = ExplanationQuestion.seed
+    orders: Annotated[Whole, Field(ge=4, multiple_of=2, strict=True)] = ExplanationQuestion.orders
+    seed: Annotated[Whole, Field(ge=0, strict=True)] = ExplanationQuestion.seed
     receipt: Annotated[bool, Field(strict=True)] = False
     """Whether to include a `receipt`, from which `kanscope explain --receipt` repeats the answer."""
     adaptation: AskAdaptation = None

@@ -16,7 +16,7 @@ from kanmodel import result
 from kanmodel.arrays import Array
 from kanmodel.show import network
 from service.models.registry import Served
-from service.wire.windows import is_absent
+from service.wire.windows import is_absent, read_whole
 
 
 def about(text: str, **constraints: Any) -> Any:
@@ -56,7 +56,7 @@ class Closed(BaseModel):
                     "names": f"expected one of {', '.join(known)}" if known else "none is expected",
                 }
                 raise PydanticCustomError("unknown_name", "is unknown; {names}", context)
-        return {name: value for name, value in data.items() if not _is_absent(value, known[name])}
+        return {name: read_whole(value) for name, value in data.items() if not _is_absent(value, known[name])}
 
 
 Output = Annotated[

@@ -24,6 +24,7 @@ from service.models.repository import (
     CheckpointFile,
     Choice,
     Key,
+    NoFolderError,
     list_checkpoints,
     read_choice,
     sign_file,
@@ -396,6 +397,8 @@ class Registry:
         try:
             choice = read_choice(self._path, name)
         except CheckpointError as error:
+            if isinstance(error, NoFolderError) and versions.choice is None:
+                return  # there is none that could stay
             problem = str(error)
         seen = choice, problem, [(entry.version, entry.state, entry.checkpoint) for entry in versions]
         if seen == self._settled.get(name) or (choice is not None and self._is_early(name, choice)):

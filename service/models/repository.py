@@ -90,10 +90,14 @@ class Choice(BaseModel):
         return (*([] if self.default is None else [self.default]), *self.canary, *self.shadow)
 
 
+class NoFolderError(CheckpointError):
+    """The folder of a model is not there: the model was deleted, or its disk is gone for the moment."""
+
+
 def read_choice(root: Path | None, name: str) -> Choice | None:
     """Reads the choice among the versions of a model of a folder; None if there is no such file.
 
-    CheckpointError if it cannot be read or is not valid, and if the folder of the model is not there at the moment.
+    CheckpointError if it cannot be read or is not valid, `NoFolderError` if the folder of the model is not there.
     """
     folder = (root or BUNDLED) / name
     path = folder / CHOICE
@@ -101,7 +105,7 @@ def read_choice(root: Path | None, name: str) -> Choice | None:
         if not os.path.lexists(path):
             if os.path.lexists(folder) or os.path.lexists(f"{folder}{SUFFIX}") or (root or BUNDLED).is_file():
                 return None
-            raise CheckpointError(f"there is no folder {folder.name}")
+            raise NoFolderError(f"there is no folder {folder.name}")
         if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root or BUNDLED)):
             raise CheckpointError(f"{CHOICE} is a link that leaves the folder")
         if not os.path.isfile(path):

@@ -42,7 +42,16 @@ from service.wire.bodies import PARSED, find_limits, parse_windows, validate_req
 from service.wire.connections import while_connected
 from service.wire.errors import invalid_value
 from service.wire.json import HELD_NUMBER_BYTES, JSON, answer_json, encode_json
-from service.wire.windows import FORMS, UNREAD, Given, is_absent, read_output, read_windows, refuse_infinite_values
+from service.wire.windows import (
+    FORMS,
+    UNREAD,
+    Given,
+    is_absent,
+    read_output,
+    read_windows,
+    refuse_infinite_values,
+    refuse_series_options,
+)
 
 CURVE_ARRAYS = 3  # of a what-if curve
 
@@ -269,7 +278,9 @@ def compare(reading: Reading[CompareRequest]) -> Plan:
         name = served.name if asked.model is None else asked.model
         other = reading.call.parts.registry.get(name, asked.version)
     against, document = windows, reading.document["against"]
-    if not all(is_absent(document.get(name)) for name in (*FORMS, "last")):
+    if all(is_absent(document.get(name)) for name in FORMS):
+        refuse_series_options(document, "against.")
+    else:
         limits = find_limits(other.model, reading.call.parts.settings)
         given = read_windows(document, other.model, limits, "against.")
         refuse_infinite_values(given, other.model)

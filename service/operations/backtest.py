@@ -27,7 +27,7 @@ from service.wire.bodies import PARSED, parse_windows, validate_request
 from service.wire.connections import while_connected
 from service.wire.errors import invalid_value
 from service.wire.json import HELD_NUMBER_BYTES, JSON, encode_json
-from service.wire.windows import is_absent, read_cells
+from service.wire.windows import is_absent, read_cells, read_whole
 
 N_MEMBERS = 8  # of a row of the answer, without bounds
 N_ARRAYS = 8  # of each feature and output over the rows, while they are read and compared
@@ -95,7 +95,7 @@ async def backtest(call: Call) -> Response:
             column = column_of(target, rows)
             others = columns - {column, *encoding.names}
             rows = {name: cells for name, cells in rows.items() if name not in others}
-        last = document.get("last")
+        last = read_whole(document.get("last"))
         table, places = read_cells(rows, config, limits, "series", last, (column,))
         chosen = Selection(last, is_ordered=True)
         return asked, read_table(config.table, table, places, chosen, asked.gaps, target)

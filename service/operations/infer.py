@@ -217,7 +217,7 @@ def _read_json(tensor: InferInput, path: str) -> Array:
         with np.errstate(over="ignore"):  # a value that is too large becomes infinite, and is refused as such
             return values.astype(tensor.dtype).astype(np.float64).reshape(tensor.shape)
     limits = np.iinfo(tensor.dtype)
-    fits = (values == np.rint(values)) & (values >= limits.min) & (values <= limits.max)
+    fits = (values == np.rint(values)) & (values >= limits.min) & (values < limits.max + 1.0)
     for place in np.argwhere(~fits)[:1].tolist():
         index = "".join(f"[{number}]" for number in place)
         kind = f"a whole number from {limits.min} to {limits.max}, as it is {tensor.datatype}"

@@ -36,7 +36,8 @@ REFUSAL = "refusal"  # in a request's state: the error of a head that is refused
 UNREAD = "other"  # the method of such a request
 REFUSED = b"GET / HTTP/1.1\r\n\r\n"  # what uvicorn gets in its place
 LAST_CHUNK = b"0\r\n\r\n"
-NOT_HTTP = "the request is not HTTP/1.1"
+NOT_HTTP = "the request is not HTTP/1.1, or has no method of it"
+MAX_URL = 65535  # which the parser of addresses takes
 # A head of which uvicorn's parser and ours cannot think differently: no message within it, no other protocol after it.
 _SIMPLE = re.compile(
     rb"(?:GET|HEAD|POST) /(?!/)[\w./:?=&%,@+~!*();-]* HTTP/1\.1\r\n"
@@ -184,6 +185,8 @@ class Guard(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         method, version = self._parser.get_method(), self._parser.get_http_version().encode()
+        if len(self._url) > min(self._settings.max_header_bytes, MAX_URL):
+            raise self._too_large()
         httptools.parse_url(self._url).path.decode("ascii")  # raises here what it would in uvicorn
         if method == b"CONNECT":
             raise ValueError("tunnels are for proxies")

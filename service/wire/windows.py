@@ -43,6 +43,11 @@ def is_absent(value: Any) -> bool:
     return value is None or (type(value) in (list, dict) and not value)
 
 
+def read_whole(value: Any) -> Any:
+    """An int in place of a number such as ``2.0``, which is an integer to JSON Schema; else the value."""
+    return int(value) if type(value) is float and value.is_integer() else value
+
+
 def may_ask_for_bounds(body: bytes, model: Model) -> bool:
     """Whether a request to a model with intervals may name some, or want receipts, which sign all."""
     return bool(model.levels) and (may_hold(body, b"intervals", b"v") or may_hold(body, b"receipts", b"p"))
@@ -83,10 +88,8 @@ def read_windows(
     value, place = members[form], f"{path}{form}"
     if form == "series":
         gaps = members.get("gaps") or _GAPS
-        return _read_series(value, model, limits, place, members.get("last"), gaps, targets)
-    for name in SERIES_OPTIONS:
-        if members.get(name) not in (None, _GAPS):
-            raise invalid_value(f"{path}{name}", "must be given only with a series")
+        return _read_series(value, model, limits, place, read_whole(members.get("last")), gaps, targets)
+    refuse_series_options(members, path)
     if form == "columns":
         names = model.config.feature_names
         windows = model.config.table.fill_masked(_read_columns(value, model, limits.windows, place))
@@ -107,6 +110,13 @@ def refuse_infinite_values(given: Given, model: Model) -> None:
         problems = [Problem(given.place(*place), "must be finite") for place in places[:N_LISTED].tolist()]
         count = f"{len(places)} of {representable.size} values {'is' if len(places) == 1 else 'are'} not finite"
         raise DataError(f"{problems[0]}; {count}", problems)
+
+
+def refuse_series_options(members: Mapping[str, Any], path: str) -> None:
+    """Raises DataError for what only a series is cut by, of a request without one."""
+    for name in SERIES_OPTIONS:
+        if members.get(name) not in (None, _GAPS):
+            raise invalid_value(f"{path}{name}", "must be given only with a series")
 
 
 def window_axes(model: Model) -> tuple[Axis, Axis]:
@@ -139,7 +149,8 @@ def read_cells(
         raise invalid_value(path, "must be an object with a list of cells for each column")
     places = CellNames(path, "time", f"{path.removesuffix('series')}last", kind="json")
     if not (last is None or type(last) in (int, str)):
-        raise invalid_value(places.last, f"must be a number of windows, or a duration, but is {_KINDS[type(last)]}")
+        found = quote(last) if type(last) is float else _KINDS[type(last)]
+        raise invalid_value(places.last, f"must be a number of windows, or a duration, but is {found}")
     encoding, series, most = config.table.encoding, config.series, limits.rows
     masks = [name for name in encoding.names if name not in value and name not in config.table.needed]
     names = dict.fromkeys(name for name in (*encoding.names, *beside) if name not in masks)

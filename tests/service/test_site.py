@@ -66,7 +66,7 @@ def test_the_tutorial_and_the_tasks_that_follow_run(folder: Path, monkeypatch: p
         for step in STEPS:
             read_page(f"tutorial/{step}.md", {}, shell.run, lambda code: code.replace(ADDRESS, shell.address))
         for task in ("intervals", "drift"):
-            read_page(f"how-to/{task}.md", {}, shell.run)
+            read_page(f"how-to/{task}.md", {}, shell.run, within=0.1)
     assert "</html>" in Path("report.html").read_text() and Path("drift.html").exists()
 
 

@@ -148,6 +148,8 @@ def test_what_cannot_be_set_is_refused_in_a_sentence(names, shift, says):
         ({"shift": (0, 1, 1)}, "shift.points"),
         ({"shift": (0, 1, 2.5)}, "shift.points"),
         ({"shift": (0,)}, "shift"),
+        ({"shift": (-1e308, 1e308)}, "shift.from"),
+        ({"shift": (0, 1e308)}, "shift.to"),
         ({"points": 1}, "points"),
         ({"steps": (0, 1)}, "steps"),
         ({"features": ["f0", "f0"]}, "features[1]"),

@@ -180,7 +180,8 @@ def test_every_layer_adds_up(name, baseline):
     model, _ = model_and_windows(name)
     for output, target in enumerate(model.config.outputs):
         ledger = ledger_of(name, output, baseline)
-        np.testing.assert_allclose(measure_residual(model, ledger), ledger.residual, atol=1e-9)
+        rounding = 1e-9 if model.config.dtype == "float64" else 1e-6  # of forecasts, by processor and size of batch
+        np.testing.assert_allclose(measure_residual(model, ledger), ledger.residual, atol=rounding)
         assert (ledger.residual <= ledger.error).all()
         assert (measure_residual(model, ledger)[ledger.converged] <= ledger.tolerance).all()
         assert ledger.output == target

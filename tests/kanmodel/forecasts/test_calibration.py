@@ -346,7 +346,7 @@ def test_a_document_that_does_not_fit_is_refused(change, message):
 def test_what_cannot_adapt_is_refused():
     """A model without intervals, and one whose target was shifted before training, so that outcomes have no time."""
     frame, model = make_table(60)
-    with pytest.raises(DataError, match="has no intervals"):
+    with pytest.raises(DataError, match="adapt needs intervals"):
         model.backtest(frame, adapt=True)
     loaded = with_intervals(make_model(), "constant")
     rows = {name: np.arange(40.0) % 7 for name in loaded.config.feature_names} | {"y": np.zeros(40)}

@@ -116,6 +116,19 @@ def test_responses_are_forecasts_of_shifted_windows(model):
             assert curve["outside"][point] == pytest.approx(beyond.any(axis=1).mean())
 
 
+def test_what_is_yes_or_no_is_not_shifted():
+    """Nothing is between its levels, not even where filled cells are."""
+    loaded = make_model(n_features=3)
+    windows = loaded.reference.windows.copy()
+    windows[..., 0] = np.arange(windows[..., 0].size).reshape(windows.shape[:2]) % 3 / 2
+    first, *others = loaded.config.features
+    config = replace(loaded.config, features=(replace(first, integer=True, min=0.0, max=1.0), *others))
+    made = loaded.with_config(config)
+    reference = replace(made.reference, scaled=made.scaling.features_to_model(windows))
+    found = evidence_of(Model.of(replace(made, reference=reference)))["response"]
+    assert sorted(curve["feature"] for curve in found["curves"]) == ["f1", "f2"]
+
+
 def test_what_to_read_with_care_is_in_the_checkpoint(model):
     """Halves, largest miss, months without a window and correlated features are named with their figures."""
     loaded = model

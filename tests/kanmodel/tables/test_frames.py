@@ -105,6 +105,12 @@ def test_a_number_with_a_comma_is_called_one():
     assert describe_bad(math.inf) == "must be a finite number or empty, but is inf"
 
 
+@pytest.mark.parametrize("text", ["1_000", "٣", "1 000", "0x10", "inf", "1e999"])
+def test_texts_that_are_numbers_to_python_alone_are_none(text):
+    """They are refused as any other text is, and not read as 1000 or 3."""
+    assert np.isinf(read_numbers(read_columns({"c": [1, text]})["c"])[1])
+
+
 def test_numbers_among_texts_stay_numbers():
     """A text beside them is no number, and so infinite, which is refused by its place."""
     cells = read_columns({"c": [1, "x", 2.5, True]})["c"]

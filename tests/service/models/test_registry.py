@@ -232,8 +232,8 @@ def test_a_file_that_changes_while_it_is_read_does_not_serve(good, monkeypatch):
     assert registry.poll() == (registry.get("good").checkpoint,)
 
 
-def test_a_deleted_file_no_longer_serves(good):
-    """Once two scans in a row have missed the file, its model is unknown."""
+def test_a_deleted_file_no_longer_serves(good, caplog):
+    """Once two scans in a row have missed the file, its model is unknown; there is nothing to warn of."""
     registry = loaded(write(good.with_name("other.safetensors")).parent)
     good.unlink()
     registry.poll()
@@ -241,6 +241,7 @@ def test_a_deleted_file_no_longer_serves(good):
     registry.poll()
     with pytest.raises(UnknownNameError, match="the models are other"):
         registry.get("good")
+    assert not [one for one in caplog.records if one.levelname == "WARNING"]
 
 
 def test_a_version_replaced_by_a_higher_one_leaves_no_gap(tmp_path):

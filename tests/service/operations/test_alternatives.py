@@ -201,6 +201,8 @@ def test_an_ablation_that_removes_nothing_is_predict(service):
         ("whatif", {"shift": {"from": 0}}, "shift.to"),
         ("whatif", {"shift": {"from": 0, "to": 1, "points": 1}}, "shift.points"),
         ("whatif", {"shift": {"from": 0, "to": 1, "points": 31}}, "shift.points"),
+        ("whatif", {"shift": {"from": 0, "to": 1e308}}, "shift.to"),
+        ("whatif", {"shift": {"from": 0, "to": 1, "points": 2.5}}, "shift.points"),
         ("whatif", {"more": 1}, "more"),
         ("ablate", {"without": ["head:0:0:9"]}, "without[0]"),
         ("ablate", {"without": ["head:0:0:0", "lstm:0"]}, "without[1]"),

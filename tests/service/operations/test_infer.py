@@ -252,6 +252,8 @@ def test_requests_are_counted_and_logged(launch, folder, service, model, windows
         ({"data": [1.0] * 71 + [1e39], "datatype": "FP32"}, "inputs[0].data[2][5][3] must be finite"),
         ({"data": [1.5] * 72, "datatype": "INT8"}, "inputs[0].data[0] must be a whole number from -128 to 127, as"),
         ({"data": [1] * 71 + [300], "datatype": "INT8"}, "inputs[0].data[71] must be a whole number from -128"),
+        ({"data": [1] * 71 + [2**64], "datatype": "UINT64"}, "inputs[0].data[71] must be a whole number from 0 to"),
+        ({"data": [1] * 71 + [2**63], "datatype": "INT64"}, "inputs[0].data[71] must be a whole number from -9223"),
         ({"data": [1.0] * 71 + [1e6], "datatype": "FP16"}, "inputs[0].data[2][5][3] must be finite"),
         ({"data": {"x": 1}}, "inputs[0].data must be a list of 72 values, but is an object"),
         ({"data": None}, "inputs[0].data is missing; give it, or parameters.binary_data_size"),

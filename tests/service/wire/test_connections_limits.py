@@ -111,6 +111,14 @@ def test_large_headers_are_refused(strict, header):
         check_refusal(connection, 431, "the headers are larger than 2048 bytes (max_header_bytes)")
 
 
+@pytest.mark.parametrize("size", [3000, 70_000])
+def test_long_addresses_are_refused(strict, size):
+    """As headers are, and not as what is no HTTP."""
+    with connect(strict) as connection:
+        connection.sendall(head("GET", "/" + "x" * size))
+        check_refusal(connection, 431, "the headers are larger than 2048 bytes (max_header_bytes)")
+
+
 def test_bytes_that_are_not_http_are_refused(strict):
     """Bytes that are not HTTP give 400 with the common error schema."""
     with connect(strict) as connection:

@@ -95,6 +95,16 @@ def test_a_series_is_answered_as_its_windows(client, operation):
     assert timed == expected.json()
 
 
+def test_a_whole_number_may_have_a_decimal_point(client):
+    """As JSON Schema says of 2.0, and as some libraries write it."""
+    series = series_of(FRAME)
+    assert ask(client, series=series, last=2.0).json() == ask(client, series=series, last=2).json()
+    asked = {"instances": cut(ROWS, 1).tolist(), "output": "a+1", "features": ["f1"]}
+    shifts = [{"from": 0, "to": 1, "points": points} for points in (3, 3.0)]
+    found = [ask(client, "whatif", "plain", **asked, shift=shift) for shift in shifts]
+    assert found[0].json() == found[1].json() and found[1].status_code == 200, found[1].text
+
+
 def test_both_sides_of_a_comparison_may_be_series(client):
     """They are compared as their windows are, and have times of their own; another number of windows is refused."""
     other = ROWS + 1
@@ -109,6 +119,8 @@ def test_both_sides_of_a_comparison_may_be_series(client):
         ({"last": "soon"}, "against.last", "must be a number of windows, or a duration such as 7d"),
         ({"series": {**against["series"], "f1": [None] * len(ROWS)}}, "against.series.f1[38]", "is empty"),
         ({"instances": [[[0.0]]]}, "against.instances", "and series are both given: give one"),
+        ({"series": None}, "against.last", "must be given only with a series"),
+        ({"series": None, "last": None, "gaps": "skip"}, "against.gaps", "must be given only with a series"),
     ):
         refused = ask(
             client, "compare", "plain", output="a+1", series=plain_series(), last=5, against=against | members
@@ -325,7 +337,7 @@ def shorten(n):
         (lambda body: body.update(last=85), "series", "has 90 rows, but needs 88 for 85 windows, and the 3 after them"),
         (lambda body: body.update(last=0), "last", "must be a whole number from 1"),
         (lambda body: body.update(last=True), "last", "must be a number of windows, or a duration, but is a boolean"),
-        (lambda body: body.update(last=1.5), "last", "must be a number of windows, or a duration, but is a number"),
+        (lambda body: body.update(last=1.5), "last", "must be a number of windows, or a duration, but is 1.5"),
         (lambda body: body.update(last="soon"), "last", "must be a number of windows, or a duration such as 7d"),
         (lambda body: body.update(gaps="fill"), "gaps", "must be 'error' or 'skip'"),
         (lambda body: body.update(instances=[0], **{"series": 0}), "instances", "and series are both given"),
