@@ -477,6 +477,16 @@ def _scatter_add(x: Tensor, axis: int, index: Tensor, source: Tensor) -> Tensor:
     return x.index_put(places, source[tuple(map(slice, index.shape))], accumulate=True)
 
 
+def _trilinear(
+    one: Tensor, two: Tensor, three: Tensor, new_one: Sizes, new_two: Sizes, new_three: Sizes, summed: Sizes, *_: Any
+) -> Tensor:
+    """The sum of products that a bilinear layer is, each factor with new axes."""
+    for axes, add in ((new_one, 0), (new_two, 1), (new_three, 2)):
+        for axis in axes:
+            one, two, three = (x.unsqueeze(axis) if number == add else x for number, x in enumerate((one, two, three)))
+    return (one * two * three).sum([*summed])
+
+
 def _adaptive_max_pool(x: Tensor, sizes: Sizes) -> Tensor:
     for axis, n in zip((-2, -1), sizes, strict=True):
         ends = [(i * x.shape[axis] // n, -(-(i + 1) * x.shape[axis] // n)) for i in range(n)]
@@ -527,7 +537,8 @@ COMPOSITES: dict[str, Callable[..., Tensor]] = {
     "tan": lambda x: x.sin() / x.cos(),
     "hypot": lambda *sides: _norm(torch.stack(torch.broadcast_tensors(*sides)), 2, [0]),  # type: ignore[no-untyped-call]
     **{"cumsum": _cumsum, "logsumexp": _logsumexp, "scatter_add": _scatter_add},
-    "adaptive_max_pool2d": _adaptive_max_pool,
+    "logaddexp": lambda *terms: _logsumexp(torch.stack(torch.broadcast_tensors(*terms)), [0]),  # type: ignore[no-untyped-call]
+    **{"adaptive_max_pool2d": _adaptive_max_pool, "_trilinear": _trilinear},
     "cumprod": lambda x, axis, **_: torch.stack([*accumulate(x.unbind(axis), torch.mul)], dim=axis),
 }
 

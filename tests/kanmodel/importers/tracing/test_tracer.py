@@ -284,6 +284,9 @@ SHAPES = {
         most=nn.AdaptiveMaxPool1d(4),
     ),
     "decomposed by torch": lambda: headed(decomposed, act=nn.CELU(0.7), one=nn.Linear(3, 3)),
+    "bilinear": lambda: headed(
+        lambda m, x: torch.logaddexp(m.two(x[:, -1], x[:, -2]), x[:, 0]), two=nn.Bilinear(3, 3, 3)
+    ),
     "splines by comparisons": lambda: headed(lambda m, x: hats(m.one(x[:, -1])), one=nn.Linear(3, 3)),
     "a choice without a jump": lambda: headed(lambda m, x: torch.where(x > 1, 2 - x, x**2)),
     "script": lambda: torch.jit.trace(
