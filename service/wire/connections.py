@@ -30,6 +30,7 @@ MAX_CHUNKS = 16_384  # of a body: to take one costs the same if it has a single 
 MIN_CHUNK = 512  # bytes of a chunk, where the largest body needs more of them
 MAX_PIPELINED = 16  # requests of a connection that wait for the answers of earlier ones
 LINGER = 5.0  # seconds in which a message must end after its answer
+LINGER_BODIES = 32  # times the largest body in it: clients read the answer to too large a one after they have sent it
 STOPPING = 0.25  # seconds in which a stopping process still accepts requests on open connections
 GUARD = "guard"  # in a request's state: the `Guard` of its connection
 REFUSAL = "refusal"  # in a request's state: the error of a head that is refused
@@ -91,7 +92,7 @@ class Guard(asyncio.Protocol):
     - a head, and what stands between two chunks of a body, have ``max_header_bytes``, up to a `PIECE`, and a body has
       `MAX_CHUNKS` or, if it may be larger, chunks of `MIN_CHUNK`. The app counts its bytes, and has its own timeout;
     - a connection without a request, and a head, have ``header_timeout``; an answered message has `LINGER` and
-      ``max_body_bytes`` until it ends;
+      `LINGER_BODIES` times ``max_body_bytes`` until it ends;
     - a client may hold up an answer for ``send_timeout`` and as long as what it reads meanwhile takes at `MIN_RATE`;
       one that is there and does not read is stated in the log.
 
@@ -154,7 +155,8 @@ class Guard(asyncio.Protocol):
             self._parse(piece)
             self._pass_on()
             limits = self._settings
-            if self._unused > (limits.max_body_bytes if self._is_lingering else limits.max_header_bytes):
+            most = LINGER_BODIES * limits.max_body_bytes if self._is_lingering else limits.max_header_bytes
+            if self._unused > most:
                 self._refuse(self._too_large())
         if len(self._exchanges) > 1 and not self._transport.is_closing():
             self._transport.pause_reading()

@@ -185,7 +185,7 @@ def test_an_answered_message_has_to_end(strict, rest, piece):
 
 @pytest.mark.parametrize("rest", ["Content-Length: 1000000000", CHUNKED])
 def test_an_answered_message_has_few_bytes(patient, rest):
-    """After its answer a message may have `max_body_bytes` more."""
+    """After its answer a message may have `LINGER_BODIES` times `max_body_bytes` more."""
     with connect(patient) as connection:
         connection.sendall(head("POST", "/healthz", rest))
         assert read_answer(connection)[0].status == 405

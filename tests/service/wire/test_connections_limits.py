@@ -77,6 +77,14 @@ def test_too_large_a_body_leaves_the_connection_fine(service):
         assert read_answer(connection)[0].status == 200
 
 
+def test_the_refusal_of_too_large_a_body_is_read_after_it(service):
+    """By clients that send all of a body before they read, of many times `max_body_bytes`."""
+    with connect(service.client) as connection:
+        for _ in range(2):
+            connection.sendall(head(*PREDICT, "Content-Length: 3000000") + b" " * 3_000_000)
+            assert read_answer(connection)[0].status == 413
+
+
 def test_a_slow_body_times_out(strict):
     """A body that does not arrive in time gives 408."""
     with connect(strict) as connection:
