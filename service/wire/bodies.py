@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -329,7 +330,7 @@ def _parse_plain(data: bytes, limits: Limits) -> dict[str, Any] | None:
 def _parse(data: bytes, max_depth: int) -> Any:
     _refuse_depth(data, max_depth)
     try:
-        document = orjson.loads(data)
+        document = orjson.loads(data.removeprefix(BOM_UTF8))  # as simdjson reads it
     except orjson.JSONDecodeError as error:
         _refuse_non_finite(data)
         raise invalid_value("body", f"must be JSON: {error}", "invalid_json") from None

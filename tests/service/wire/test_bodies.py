@@ -54,6 +54,12 @@ def test_a_name_twice_in_one_object_is_refused(read, text, path):
     assert str(refuse(read, text, LIMITS)) == f"{path} is given twice"
 
 
+@pytest.mark.parametrize("text", [b'{"instances": [[[0.5, 1.5]]]}', b'{"columns": {"a": [[0.5]]}}'])
+def test_a_byte_order_mark_is_no_part_of_a_body(text):
+    """As some editors and shells begin a file with it."""
+    assert repr(parse_windows(b"\xef\xbb\xbf" + text, LIMITS)) == repr(parse_windows(text, LIMITS))
+
+
 names = st.sampled_from(["a", "b", "a:b", ":", '"', "é"])
 members = st.recursive(
     st.sampled_from([0, "a:", ":"]),
