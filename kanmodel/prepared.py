@@ -39,7 +39,7 @@ from kanmodel.network.connections import Kept
 from kanmodel.structure.importance import Importance, Measurements, measure_importance
 from kanmodel.structure.pruning import Fidelity, Metric, Pruning, PruningRule, prune_by_rule
 
-METHOD = 5  # of all that is in the file: raised when a result changes, see tests/kanmodel/test_prepared.py
+METHOD = 6  # of all that is in the file: raised when a result changes, see tests/kanmodel/test_prepared.py
 SUFFIX = ".results"
 DOCUMENT_KEY = "kanscope_results"  # key of the JSON document in the file's metadata
 METRICS: tuple[Metric, ...] = get_args(Metric)

@@ -254,8 +254,8 @@ class Questions:
         """Searches the smallest change of each window for which its forecast reaches a goal.
 
         A change adds a constant to a feature at the chosen steps, or sets a level of a column there. Its size is the
-        sum of the magnitudes of what is added in training standard deviations. Fixed features do not change, integer
-        features stay whole, and of a column of levels one stays 1 and the others 0.
+        sum of the magnitudes of what is added in training standard deviations, on average over these steps. Fixed
+        features do not change, integer features stay whole, and of a column of levels one stays 1 and the others 0.
 
         Args:
             windows: in any form of `Windows`, original units.
@@ -392,10 +392,10 @@ class Questions:
         """Forecasts over a table beside what came: errors, bias and skill, overall and by horizon, series and time.
 
         Each forecast is that of its due time: cutting the table off after a window's last row, but for known columns,
-        changes no bit of it. Skill is 1 - MAE / MAE of persistence, the last value that was known. Windows with a
-        missing value, across a gap in time, or that end where the table has not all rows of the horizon yet, are left
-        out, and so are forecasts without an actual value; the result states how many. Of a model with intervals it has
-        their coverage, mean width and Winkler score as well.
+        changes no bit of what it reads, and the forecast by rounding alone. Skill is 1 - MAE / MAE of persistence, the
+        last value that was known. Windows with a missing value, across a gap in time, or that end where the table has
+        not all rows of the horizon yet, are left out, and so are forecasts without an actual value; the result states
+        how many. Of a model with intervals it has their coverage, mean width and Winkler score as well.
 
         Args:
             frame: a data frame, or a mapping of name to column, with the columns of the training, the target among

@@ -44,7 +44,8 @@ class Change:
         label: the same for people.
         unit: its unit; None if unknown.
         shift: the constant added at each of these steps, in that unit; None of a level, or a part of the calendar.
-        shift_in_std: the same in training standard deviations; of a level the sum of the magnitudes over its features.
+        shift_in_std: the same in training standard deviations; of a level the sum of the mean magnitudes
+            over its features.
         before: the value at the newest of these steps before the change; of a level its place.
         level: the level that is set, such as ``holiday``, ``16:00`` or ``yes``; None of a number.
         level_before: that at the newest of these steps before the change.

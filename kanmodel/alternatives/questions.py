@@ -53,8 +53,8 @@ class CounterfactualQuestion(Question[Counterfactuals]):
     """Searches the smallest change of each window for which its forecast reaches a goal.
 
     A change adds a constant to a feature at the chosen steps, or sets a level of a column there. Its size is the
-    sum of the magnitudes of what is added in training standard deviations. Fixed features do not change, integer
-    features stay whole, and of a column of levels one stays 1 and the others 0.
+    sum of the magnitudes of what is added in training standard deviations, on average over these steps. Fixed
+    features do not change, integer features stay whole, and of a column of levels one stays 1 and the others 0.
 
     Attributes:
         windows: in any form of `Windows`, original units.

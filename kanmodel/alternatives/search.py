@@ -90,7 +90,7 @@ class Setting:
 
     levels: tuple[tuple[Levels, int], ...]  # inputs with the places of their levels; empty for the window as it is
     window: Array  # the changed window, (lookback, n_features), original units
-    change: Array  # mean change of each feature over these steps, (n_features,), original units
+    change: Array  # mean magnitude of each feature's change at these steps, with the sign of their mean, (n_features,)
 
 
 def list_settings(model: Forecaster, window: Array, search: SearchOptions) -> list[Setting]:
@@ -113,7 +113,8 @@ def list_settings(model: Forecaster, window: Array, search: SearchOptions) -> li
         changed = window
         for column, level in chosen:
             changed = column.set(changed, rows, level)
-        found.append(Setting(tuple(chosen), changed, (changed - window)[rows].mean(axis=0)))
+        moves = (changed - window)[rows]  # of a cycle such as the hour up at some steps and down at others
+        found.append(Setting(tuple(chosen), changed, np.copysign(np.abs(moves).mean(axis=0), moves.mean(axis=0))))
     return found
 
 

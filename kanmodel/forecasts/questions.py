@@ -19,10 +19,10 @@ class BacktestQuestion(Question[Backtest]):
     """Forecasts over a table beside what came: errors, bias and skill, overall and by horizon, series and time.
 
     Each forecast is that of its due time: cutting the table off after a window's last row, but for known columns,
-    changes no bit of it. Skill is 1 - MAE / MAE of persistence, the last value that was known. Windows with a
-    missing value, across a gap in time, or that end where the table has not all rows of the horizon yet, are left
-    out, and so are forecasts without an actual value; the result states how many. Of a model with intervals it has
-    their coverage, mean width and Winkler score as well.
+    changes no bit of what it reads, and the forecast by rounding alone. Skill is 1 - MAE / MAE of persistence, the
+    last value that was known. Windows with a missing value, across a gap in time, or that end where the table has
+    not all rows of the horizon yet, are left out, and so are forecasts without an actual value; the result states
+    how many. Of a model with intervals it has their coverage, mean width and Winkler score as well.
 
     Attributes:
         frame: a data frame, or a mapping of name to column, with the columns of the training, the target among

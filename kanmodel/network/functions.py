@@ -71,6 +71,11 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
+# Those that may go from one end to the other while their argument hardly moves, operations among them.
+BOUNDED = {"tanh", "sigmoid", "softsign", "relu6", "hardtanh", "hardsigmoid"}
+BOUNDED |= {"atan", "erf", "softmax", "maximum", "minimum"}
+
+
 def activate(name: str, parameter: float | None, x: Tensor) -> Tensor:
     """The values of an activation, of the shape of `x`."""
     function = ACTIVATIONS[name].function

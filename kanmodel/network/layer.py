@@ -27,6 +27,7 @@ from kanmodel.network.bases import EdgeFunctions
 from kanmodel.network.config import LayerConfig, Transform
 from kanmodel.network.functions import (
     ACTIVATIONS,
+    BOUNDED,
     FUNCTIONS,
     IN_BUMPS,
     activate,
@@ -396,6 +397,14 @@ class KANLayer(nn.Module):
             if edge.function in IN_BUMPS and self.symbolic_mask[number] != 0:
                 a, b, *_ = self.symbolic_affine[number]
                 yield IN_BUMPS[edge.function](a * v[..., edge.i, None] + b)
+
+    def bounded(self, x: Tensor) -> Iterator[Tensor]:
+        """Values of functions in `BOUNDED` of node values (..., n_in), which may move where these hardly do."""
+        v, u = self.read(x)
+        if not BOUNDED.isdisjoint(transform.kind for transform in self.config.before):
+            yield u
+        if self.config.base in BOUNDED:
+            yield activate(self.config.base, ACTIVATIONS[self.config.base].parameter, v)
 
     @property
     def half_bump(self) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.forward_ad import make_dual, unpack_dual
 
 from kanmodel.network.config import ModelConfig
-from kanmodel.network.functions import ACTIVATIONS, activate, pull_back
+from kanmodel.network.functions import ACTIVATIONS, BOUNDED, activate, pull_back
 from kanmodel.network.layer import KANLayer, LayerTrace, layer_shapes, pass_layers
 from kanmodel.network.operations import OPERATIONS, READOUTS, Arrangement, Node, Shape, align, is_linear
 from kanmodel.network.recurrent import FrozenRecurrent, RecurrentTrace, acting_inputs, make_recurrent, recurrent_shapes
@@ -44,7 +44,8 @@ class Trace:
         loops: what each loop gives, (batch, steps, ...).
         values: those of `ModelConfig.cut_values`; of a chain the `readout`.
         watched: values whose moves paths limit: the front's nodes, if there are any, (batch, lookback, n); then the
-            readout, nodes of layers, arguments of nonlinear operations and the logits, (batch, n).
+            readout, nodes of layers, arguments of nonlinear operations, values of bounded ones and the logits,
+            (batch, n).
         kinks: arguments of operations less the positions of their kinks, (batch, n) each.
         logits: the last node, (batch, n_outputs), before the output function.
         outputs: the forecasts, (batch, n_outputs).
@@ -141,10 +142,10 @@ class _Record:
             self.values.append(values[other])
         return leaf
 
-    def watch(self, arguments: Sequence[Tensor], kinks: Sequence[float]) -> None:
-        """Keeps the arguments of a nonlinear operation, and those of its kinks less their positions."""
-        self.watched["head"].extend(arguments)
-        for kink in kinks:
+    def watch(self, operation: str, arguments: Sequence[Tensor], value: Tensor) -> None:
+        """Keeps the arguments of a nonlinear operation, its value if bounded, and those of its kinks less positions."""
+        self.watched["head"].extend([*arguments, *([value] if operation in BOUNDED else [])])
+        for kink in OPERATIONS[operation].kinks:
             self.kinks.append(arguments[0] - (kink if len(arguments) == 1 else arguments[1]))
 
 
@@ -302,7 +303,7 @@ class Network(nn.Module):
         A record is made of the values of cuts, of which a body has none.
         """
         values: list[Any] = list(known)
-        stages = iter(self.layers)
+        stages = ((stage, layer) for (stage, _), layer in self.layers.items())
         for number, node in enumerate(nodes):
             if number < len(known):
                 next(left.get(node.op, iter(())), None)  # type: ignore[union-attr]
@@ -320,7 +321,8 @@ class Network(nn.Module):
                 value = next(left[node.op])(x if len(source) == axes else x.reshape(-1, *source[-axes:]))
                 value = value if len(shape) == axes else value.reshape(-1, *shape)
                 if record is not None and node.op == "layer":
-                    record.watched["head" if place else next(stages)[0]].append(value)
+                    stage, layer = ("head", None) if place else next(stages)
+                    record.watched[stage] += [*(layer.bounded(x) if layer else ()), value]
                 elif record is not None:
                     value = record.cut(number, value, values)
             elif node.op == "loop":
@@ -342,9 +344,9 @@ class Network(nn.Module):
                     record.watched["head"].append(value)
             elif (operation := OPERATIONS[node.op]).function is not None:
                 read = align([values[source] for source in inputs], [shapes[source] for source in inputs])
-                if record is not None and operation.watched and not is_linear(node, nodes):
-                    record.watch(read, operation.kinks)
                 value = operation.function(*read, *(() if node.parameter is None else (node.parameter,)))
+                if record is not None and operation.watched and not is_linear(node, nodes):
+                    record.watch(node.op, read, value)
             else:
                 value = self.constants.get_buffer(f"{place}{number}")[None]  # of one window, for all
             values.append(value)

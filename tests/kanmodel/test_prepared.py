@@ -1,6 +1,6 @@
 """Results that are read beside a checkpoint are those that are computed, bit by bit; a file that is not is not used.
 
-``python tests/kanmodel/test_prepared.py`` writes the golden figures anew, once METHOD is raised.
+``PYTHONPATH=tests python tests/kanmodel/test_prepared.py`` writes the golden figures anew, once METHOD is raised.
 """
 
 from __future__ import annotations

@@ -6,9 +6,10 @@ an LSTM may switch from one state to another within a thousandth of a path.
 
 A part is not accurate enough while one of three measures is too large: the residual, which is the deviation of layers
 from completeness, and of nodes from conservation; the largest estimated error of any entry that is asked for, since
-errors of opposite sign cancel in every sum; and the largest move of a feature, gate or node between neighbouring
-points, since an estimate misses what happens between two points without moving anything there. What an edge's function
-may hide there is evaluated, and counts as an error. A part that crosses kinks of activations, such as relu's, is
+errors of opposite sign cancel in every sum; and the largest move of a feature, gate, node or bounded function between
+neighbouring points, since an estimate misses what happens between two points without moving anything there. What an
+edge's function may hide there is evaluated, and counts as an error, as does what the sums up to each point miss of the
+forecast there: jumps of opposite sign cancel at the end. A part that crosses kinks of activations, such as relu's, is
 divided at several of them at once; others where a node moves too far, or else where the gradients change most.
 """
 
@@ -257,7 +258,8 @@ class Walk(NamedTuple):
         promised |= np.isnan(found.divide_at[:, 0]) & (n_nodes <= FEW_NODES)
         some = (found.error > accepted) & promised & (doublings > 0)
         if not some.all():
-            found.move[~some], found.errors[~some, -1] = self._look_between(ends, samples, ~some)
+            found.move[~some], hidden = self._look_between(ends, samples, ~some)
+            found.errors[~some, -1] += hidden
             promised = (found.error * found.rate**exponent <= accepted) & (found.move <= MAX_MOVE * 2**doublings)
             some |= promised & ~found.within(accepted) & (doublings > 0)
             coarse = ~some & ~found.within(accepted) & np.isnan(found.divide_at[:, 0])
@@ -283,7 +285,7 @@ class Walk(NamedTuple):
         arrays += [nested.steps] if self.detail != "features" else []
         entries = np.concatenate([values.reshape(3, n, -1) for values in arrays], axis=2)
         errors, rate = estimate_errors(n_nodes, entries, residual if self.detail in FLOW else gaps)
-        errors = np.concatenate([errors, np.zeros((n, 1))], axis=1)  # the last is of what is hidden between the points
+        errors = np.concatenate([errors, gaps[0][:, None]], axis=1)  # to it comes what is hidden between the points
         return Integrals(
             take(nested, slice(n))._replace(places=places),
             errors,

@@ -317,6 +317,21 @@ def test_a_level_and_a_shift_go_together():
     assert n_together
 
 
+def test_of_a_cycle_the_smallest_change_is_found():
+    """Its size is that of the changes of all steps, of which some may go up and others down."""
+    model = Model.of(load_checkpoint(BUNDLED / "nyc-weather.safetensors"))
+    window, rows, hour = model.reference.windows[24], slice(-12, None), model.inputs.of_feature["hour_sin"]
+    settings_ = []
+    for place in hour.values:
+        settings_.append(window.copy())
+        settings_[-1][rows, hour.numbers] = hour.encode(place)
+    sizes = (np.abs(np.stack(settings_) - window)[:, rows] / model.scaling.feature_scale).mean(axis=1).sum(axis=1)
+    forecasts = model.predict(np.stack(settings_))[:, 0]
+    goal = float(np.quantile(forecasts, 0.6))
+    found = model.counterfactual(window, at_least=goal, features=["hour"], steps=(-11, 0))[0]
+    assert found.distance == pytest.approx(sizes[forecasts >= goal].min(), abs=1e-6)
+
+
 def test_a_level_that_is_set_is_named_in_the_table():
     """With its column, without an amount, and in the picture with the level before."""
     found = Model.of(SHOP).counterfactual(SHOP_WINDOWS, features="day", at_least=1e9)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from thorough import examples, few_of
 from torch import nn
 
+import kanmodel
 from kanmodel.attribution.baseline import Baseline, baseline_windows
 from kanmodel.attribution.ledger import OUTSIDE_SHARE, LedgerOptions, explain_windows
 from kanmodel.attribution.paths.bisection import Parts
@@ -380,3 +381,55 @@ def test_paths_are_divided_at_all_their_kinks_at_once(monkeypatch):
         for e in (model.explain(window, output, baseline=zero), together[output]):
             assert e.converged[0] and abs(e.contributions[0, 0] - expected) <= e.tolerance
     assert len(rounds) <= 3
+
+
+class Difference(nn.Module):
+    """scale * f(x - first) - scale * f(y - second) of the newest row, as a graph."""
+
+    def __init__(self, function, places):
+        super().__init__()
+        self.function, self.places, self.scale = function, places, nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        one, other = (self.function(x[:, -1, [i]] - place) for i, place in enumerate(self.places))
+        return self.scale * (one.to(x.dtype) - other.to(x.dtype))
+
+
+def explain_opposites(module, detail="features"):
+    """The explanation of a module of two features from a window of zeros to one of ones."""
+    windows = np.random.default_rng(0).normal(2, 3, size=(200, 1, 2))
+    model = kanmodel.from_torch(module.double(), windows=windows, features=["x", "y"], outputs=["o"])
+    return model.explain([[1.0, 1.0]], baseline={"values": {"x": 0.0, "y": 0.0}}, detail=detail)
+
+
+@pytest.mark.parametrize("detail", ["features", "steps", "flow"])
+@pytest.mark.parametrize("name", ["Tanh", "Sigmoid", "Softsign"])
+@pytest.mark.parametrize("is_graph", [False, True])
+@settings(max_examples=examples(10))
+@given(st.floats(0.05, 0.95), st.floats(-0.01, 0.01), st.sampled_from([30, 100, 300, 3000]))
+def test_steps_of_opposite_sign_are_found(name, detail, is_graph, place, apart, steepness):
+    """Nothing moves at the ends of a path on which a bounded function goes up and another one down, close together."""
+    function, places = getattr(nn, name)(), (place, place + apart)
+    if is_graph:
+        module = Difference(lambda x: function(steepness * x), places)
+    else:
+        first, last = nn.Linear(2, 2), nn.Linear(2, 1, bias=False)
+        with torch.no_grad():
+            first.weight.copy_(steepness * torch.eye(2))
+            first.bias.copy_(-steepness * torch.tensor(places))
+            last.weight.copy_(torch.tensor([[1.0, -1.0]]))
+        module = nn.Sequential(nn.Flatten(), first, function, last)
+    ends = function(steepness * (torch.tensor([0.0, 1.0], dtype=torch.float64)[:, None] - torch.tensor(places)))
+    found = explain_opposites(module, detail)
+    if found.converged[0]:
+        exact = (ends[1] - ends[0]).numpy() * [1, -1]
+        assert np.abs(found.contributions[0] - exact).max() <= found.tolerance
+
+
+@settings(max_examples=examples(20))
+@given(st.floats(0.05, 0.95), st.floats(0.05, 0.95))
+def test_jumps_that_cancel_at_the_end_have_not_converged(first, second):
+    """The forecast between them is known at the points of the path, which the contributions up to there miss."""
+    if abs(first - second) > 0.2:
+        found = explain_opposites(Difference(lambda x: x > 0, (first, second)))
+        assert not found.converged[0] and found.error[0] > found.tolerance
