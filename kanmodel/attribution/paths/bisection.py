@@ -55,6 +55,7 @@ FEW_NODES = 17  # do not show yet how fast a rule converges: without a kink ther
 MAX_PARTS = 64  # a path with this many parts is not bisected further
 MAX_MOVE = 0.5  # largest accepted move of a node between neighbouring points, in widths of its usual interval
 SLOWEST_RATE = 0.7  # of convergence without a kink: what few nodes show is often too slow
+KINK_SHARE = 0.02  # of what the gradients change at one that is the least error: rules agree by chance on where it is
 KINK_RATE = 0.5  # across a kink it is at least this
 MIDDLE = 0.5
 MOST_KINKS = 7  # at which a part is divided at once: at all of many, most parts would need no nodes of their own
@@ -248,8 +249,9 @@ class Walk(NamedTuple):
         found, n_nodes = self._integrate(ends, samples), samples.outputs.shape[1]
         doublings = max(((MAX_NODES - 1) // (n_nodes - 1)).bit_length() - 1, 0) if self.halvings else 0
         exponent, nodes = 2 ** (doublings + 1) - 2, nested_clenshaw_curtis(n_nodes).nodes
+        kinks, jump = divide_at_kinks(self.network.network, samples, ends.change, nodes, accepted)
+        found.errors[:, -1] = np.maximum(found.errors[:, -1], KINK_SHARE * jump)
         if (found.error > accepted).any():
-            kinks = divide_at_kinks(self.network.network, samples, ends.change, nodes, accepted)
             rate = np.where(
                 np.isnan(kinks[:, 0]), np.minimum(found.rate, SLOWEST_RATE), np.maximum(found.rate, KINK_RATE)
             )
@@ -420,12 +422,14 @@ def divide_where_moving(ranges: NodeRanges, watched: tuple[Tensor, ...], nodes: 
     return np.where(moves.max(axis=1) > MAX_MOVE, at, np.nan)
 
 
-def divide_at_kinks(network: Network, samples: PathSamples, change: Tensor, nodes: Array, accepted: Array) -> Array:
-    """Where to divide each part of a path, 0 to 1, (n, MOST_KINKS): at kinks, NaN beyond their number.
+def divide_at_kinks(
+    network: Network, samples: PathSamples, change: Tensor, nodes: Array, accepted: Array
+) -> tuple[Array, Array]:
+    """Where to divide each part of a path, 0 to 1, (n, MOST_KINKS), at kinks, NaN beyond their number.
 
-    Of each gap between two points it is the kink nearest to its middle. A kink is worth the more the more the gradients
-    change there; the best come first, and those left out are worth no more than the `accepted` error, (n,). `change`
-    and `nodes` are as in `divide_where_steep`.
+    With it goes the worth of the best, (n,), 0 without one. Of each gap between two points it is the kink nearest to
+    its middle. A kink is worth the more the more the gradients change there; the best come first, and those left out
+    are worth no more than the `accepted` error, (n,). `change` and `nodes` are as in `divide_where_steep`.
     """
     low, gap = nodes[:-1], np.diff(nodes)
     at, farthest = np.full((len(change), len(gap)), np.nan), np.full((len(change), len(gap)), np.inf)
@@ -439,12 +443,14 @@ def divide_at_kinks(network: Network, samples: PathSamples, change: Tensor, node
         at = np.where(distance < farthest, low + gap * share, at)
         farthest = np.minimum(farthest, distance)
     at[~(np.abs(at - MIDDLE) < MIDDLE - MARGIN)] = np.nan
+    if np.isnan(at).all():
+        return np.full((len(at), MOST_KINKS), np.nan), np.zeros(len(at))
     effect = np.where(np.isnan(at), -1.0, gap * _steepness(change, samples.gradient))
     best = np.argsort(-effect, axis=1)[:, :MOST_KINKS]
     at, effect = np.take_along_axis(at, best, axis=1), np.maximum(np.take_along_axis(effect, best, axis=1), 0)
     left = effect[:, ::-1].cumsum(axis=1)[:, ::-1]  # of those from each on
     at[:, 1:][left[:, 1:] <= accepted[:, None]] = np.nan
-    return np.pad(at, ((0, 0), (0, MOST_KINKS - at.shape[1])), constant_values=np.nan)
+    return np.pad(at, ((0, 0), (0, MOST_KINKS - at.shape[1])), constant_values=np.nan), effect[:, 0]
 
 
 def _steepness(change: Tensor, gradient: Tensor) -> Array:

@@ -403,7 +403,7 @@ def explain_opposites(module, detail="features"):
 
 
 @pytest.mark.parametrize("detail", ["features", "steps", "flow"])
-@pytest.mark.parametrize("name", ["Tanh", "Sigmoid", "Softsign"])
+@pytest.mark.parametrize("name", ["Tanh", "Sigmoid", "Softsign", "Hardsigmoid", "Hardtanh", "ReLU6"])
 @pytest.mark.parametrize("is_graph", [False, True])
 @settings(max_examples=examples(10))
 @given(st.floats(0.05, 0.95), st.floats(-0.01, 0.01), st.sampled_from([30, 100, 300, 3000]))
