@@ -73,7 +73,7 @@ ACTIVATIONS: dict[str, Activation] = {
 
 # Those that may go from one end to the other while their argument hardly moves, operations among them.
 BOUNDED = {"tanh", "sigmoid", "softsign", "relu6", "hardtanh", "hardsigmoid"}
-BOUNDED |= {"atan", "erf", "softmax", "maximum", "minimum"}
+BOUNDED |= {"arctan", "atan", "erf", "softmax", "maximum", "minimum"}
 
 
 def activate(name: str, parameter: float | None, x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ Liu et al. 2024, arXiv 2408.10205, section 2. Numerically equal to pykan 0.2.8.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import nan, sqrt
@@ -393,10 +393,8 @@ class KANLayer(nn.Module):
         positions = self.config.basis.in_bumps(u, self._tensors())
         if positions is not None:
             yield positions
-        for number, edge in enumerate(self.config.symbolic):
-            if edge.function in IN_BUMPS and self.symbolic_mask[number] != 0:
-                a, b, *_ = self.symbolic_affine[number]
-                yield IN_BUMPS[edge.function](a * v[..., edge.i, None] + b)
+        for name, argument in self._symbolic_arguments(v, IN_BUMPS):
+            yield IN_BUMPS[name](argument)
 
     def bounded(self, x: Tensor) -> Iterator[Tensor]:
         """Values of functions in `BOUNDED` of node values (..., n_in), which may move where these hardly do."""
@@ -405,6 +403,15 @@ class KANLayer(nn.Module):
             yield u
         if self.config.base in BOUNDED:
             yield activate(self.config.base, ACTIVATIONS[self.config.base].parameter, v)
+        for name, argument in self._symbolic_arguments(v, BOUNDED):
+            yield FUNCTIONS[name](argument)
+
+    def _symbolic_arguments(self, v: Tensor, functions: Container[str]) -> Iterator[tuple[str, Tensor]]:
+        """The name and the arguments (..., 1) of each symbolic edge whose function is one of these."""
+        for number, edge in enumerate(self.config.symbolic):
+            if edge.function in functions and self.symbolic_mask[number] != 0:
+                a, b, *_ = self.symbolic_affine[number]
+                yield edge.function, a * v[..., edge.i, None] + b
 
     @property
     def half_bump(self) -> Tensor:

@@ -18,8 +18,9 @@ from kanmodel.checkpoint import load_checkpoint
 from kanmodel.errors import DataError
 from kanmodel.forecaster import Forecaster, Reference
 from kanmodel.importers.from_torch import from_torch
+from kanmodel.model import Model
 from kanmodel.network.bases import BSpline, Gaussian, Line, MexicanHat, Sech2
-from kanmodel.network.config import LayerConfig, ModelConfig, RecurrentConfig, plain_layers
+from kanmodel.network.config import LayerConfig, ModelConfig, RecurrentConfig, SymbolicEdge, plain_layers
 from kanmodel.network.network import Network
 from kanmodel.tables.columns import Feature, Target
 from service.models.repository import BUNDLED
@@ -424,6 +425,25 @@ def test_steps_of_opposite_sign_are_found(name, detail, is_graph, place, apart, 
     if found.converged[0]:
         exact = (ends[1] - ends[0]).numpy() * [1, -1]
         assert np.abs(found.contributions[0] - exact).max() <= found.tolerance
+
+
+@pytest.mark.parametrize("name", ["tanh", "arctan"])
+@pytest.mark.parametrize("detail", ["features", "flow"])
+def test_steps_of_symbolic_edges_are_found(name, detail):
+    """As of activations: the edge of one feature goes up where that of the other goes down."""
+    layer = LayerConfig(2, 1, Line(), "zero", symbolic=(SymbolicEdge(0, 0, name), SymbolicEdge(1, 0, name)))
+    config = ModelConfig((Feature("x"), Feature("y")), (Target("o"),), 1, 1, (layer,), dtype="float64")
+    network = Network(config)
+    with torch.no_grad():
+        network.head[0].symbolic_affine.copy_(torch.tensor([[300, -123.7, 1, 0], [300, -123.9, -1, 0]]))
+        network.head[0].symbolic_mask.fill_(1)
+        network.head[0].coef.zero_()
+    windows = torch.from_numpy(np.random.default_rng(0).normal(1, 2, size=(200, 1, 2)))
+    model = Model.of(Forecaster(network, Reference(windows, config), {}, PROVENANCE))
+    found = model.explain([[[1.0, 1.0]]], baseline={"values": {"x": 0.0, "y": 0.0}}, detail=detail)
+    effects = model.predict([[[1.0, 0.0]], [[0.0, 1.0]]]) - model.predict([[[0.0, 0.0]]])
+    assert found.converged[0] and np.abs(effects).min() > 1.9
+    assert np.abs(found.contributions[0] - effects.ravel()).max() <= found.tolerance
 
 
 @settings(max_examples=examples(20))
