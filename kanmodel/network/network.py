@@ -10,9 +10,11 @@ module, so threads can share a network.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import islice
 from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
@@ -303,7 +305,7 @@ class Network(nn.Module):
         A record is made of the values of cuts, of which a body has none.
         """
         values: list[Any] = list(known)
-        stages = ((stage, layer) for (stage, _), layer in self.layers.items())
+        layers, loops = iter(self.layers.items()), iter(self.config.loops)
         for number, node in enumerate(nodes):
             if number < len(known):
                 next(left.get(node.op, iter(())), None)  # type: ignore[union-attr]
@@ -321,14 +323,15 @@ class Network(nn.Module):
                 value = next(left[node.op])(x if len(source) == axes else x.reshape(-1, *source[-axes:]))
                 value = value if len(shape) == axes else value.reshape(-1, *shape)
                 if record is not None and node.op == "layer":
-                    stage, layer = ("head", None) if place else next(stages)
+                    (stage, _), layer = next(layers) if not place else (("head", 0), None)
                     record.watched[stage] += [*(layer.bounded(x) if layer else ()), value]
                 elif record is not None:
                     value = record.cut(number, value, values)
             elif node.op == "loop":
                 assert run_loop is not None
-                if record is not None and self.config.loops:
+                if record is not None:
                     record.before.extend([] if record.before else values)
+                    deque(islice(layers, next(loops).n_layers), maxlen=0)  # which are those of the loop
                 value = run_loop(number, [values[source] for source in inputs])
                 if record is not None:
                     value = record.cut(number, value, values)
